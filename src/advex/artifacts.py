@@ -1,0 +1,164 @@
+"""Saved classifiers: a folder with `config.json` and `model.safetensors`. Opening one never runs code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from advex import networks
+from advex._version import __version__
+from advex.classifier import Classifier
+from advex.errors import AdvexError, ArtifactError
+
+SCHEMA = 1
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+_LARGEST_CONFIG = 4 * 2**20
+
+
+class _Described(BaseModel):
+    """What `config.json` of a classifier must hold."""
+
+    model_config = ConfigDict(extra="ignore", strict=False)
+
+    schema_version: int
+    network: str
+    lower: float | list[Any]
+    upper: float | list[Any]
+    mean: float | list[float]
+    std: float | list[float]
+    class_names: list[str] | None = None
+    sha256: str
+
+
+def save(classifier: Classifier, folder: str | Path, *, extra: dict[str, Any] | None = None) -> Path:
+    """Write a classifier that was made from a spec string. `extra` is kept in its config.
+
+    Raises ArtifactError for a network that no spec string describes.
+    """
+    if classifier.spec is None:
+        raise ArtifactError(
+            "Only a classifier made from a spec string, e.g. Classifier('preact_resnet:depth=20'), can be saved "
+            "whole. Save a network of your own by its state_dict, and open it on the command line by "
+            "--model package.module:factory --weights FILE.safetensors."
+        )
+    described = {
+        "network": classifier.spec,
+        "lower": classifier.lower.tolist(),
+        "upper": classifier.upper.tolist(),
+        "mean": classifier.mean.tolist(),
+        "std": classifier.std.tolist(),
+        "class_names": None if classifier.class_names is None else list(classifier.class_names),
+    }
+    tensors = {name: value.detach().contiguous().cpu() for name, value in classifier.network.state_dict().items()}
+    return write_folder(Path(folder), {**(extra or {}), **described}, tensors)
+
+
+def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Classifier:
+    """The classifier saved in a folder, in evaluation mode.
+
+    The network's name is looked up in the registry; hash, names and shapes of the weights are checked
+    before any is used. Raises ArtifactError, naming the file and the reason, for anything else.
+    """
+    folder = Path(folder)
+    config = read_config(folder)
+    try:
+        described = _Described.model_validate(config)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ArtifactError(f"{folder / CONFIG}: '{'.'.join(map(str, first['loc']))}': {first['msg']}.") from None
+    weights = checked_weights(folder, config)
+    try:
+        with torch.device("meta"):  # names and shapes first; memory only when they fit
+            expected = {name: value.shape for name, value in networks.build(described.network).state_dict().items()}
+        tensors = load_file(weights)
+        found = {name: value.shape for name, value in tensors.items()}
+        if found != expected:
+            wrong = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+            raise ArtifactError(
+                f"{weights} does not fit the network '{described.network}': {len(wrong)} tensors are missing, "
+                f"unknown or of another shape, e.g. '{wrong[0]}'."
+            )
+        classifier = Classifier(
+            described.network,
+            box=(torch.tensor(described.lower), torch.tensor(described.upper)),
+            mean=described.mean,
+            std=described.std,
+            class_names=described.class_names,
+        )
+        classifier.network.load_state_dict(tensors)
+    except ArtifactError:
+        raise
+    except (AdvexError, SafetensorError, RuntimeError, ValueError, TypeError) as error:
+        raise ArtifactError(f"{folder} cannot be opened as a classifier: {error}") from None
+    if not all(math.isfinite(value.sum().item()) for value in classifier.network.parameters()):
+        raise ArtifactError(f"{weights} holds values that are NaN or infinite.")
+    return classifier.to(device).eval()
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of an advex folder. Raises ArtifactError unless it is a JSON object of our schema."""
+    path = folder / CONFIG
+    if not folder.is_dir():
+        raise ArtifactError(f"{folder} is not a folder. A saved classifier is one, with {CONFIG} and {WEIGHTS}.")
+    if not path.is_file():
+        raise ArtifactError(f"{folder} holds no {CONFIG}: it is not a saved classifier (or an unfinished run).")
+    if path.stat().st_size > _LARGEST_CONFIG:
+        raise ArtifactError(f"{path} is {path.stat().st_size} bytes long; a {CONFIG} is never that large.")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path} is not valid JSON ({error}): damaged or not ours.") from None
+    if not isinstance(config, dict) or "schema_version" not in config:
+        raise ArtifactError(f"{path} is not an advex {CONFIG} (no schema_version).")
+    if config["schema_version"] != SCHEMA:
+        raise ArtifactError(f"{path} has schema version {config['schema_version']!r}; this advex {__version__} reads {SCHEMA}.")
+    return config
+
+
+def checked_weights(folder: Path, config: dict[str, Any]) -> Path:
+    """The weights file, once its hash agrees with the config. Raises ArtifactError."""
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise ArtifactError(f"{folder} holds no {WEIGHTS}.")
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != config.get("sha256"):
+        raise ArtifactError(f"{path} is damaged or was exchanged: its SHA-256 is not the one in {CONFIG}.")
+    return path
+
+
+def write_folder(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> Path:
+    """config.json and model.safetensors, complete or not at all (`read_config` sees old or new, never a mix).
+
+    The two files are written beside their places and renamed, weights first; a crash between the two
+    leaves a folder whose hash does not agree, so the former one is kept until the end.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+        new = Path(temporary) / "new"
+        new.mkdir()
+        save_file(tensors, new / WEIGHTS)
+        with (new / WEIGHTS).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        described = {**config, "schema_version": SCHEMA, "advex": __version__, "sha256": digest}
+        (new / CONFIG).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+        for name in (WEIGHTS, CONFIG):
+            with (new / name).open("rb") as file:
+                os.fsync(file.fileno())
+        if not folder.exists():
+            os.rename(new, folder)
+            return folder
+        for name in (WEIGHTS, CONFIG):
+            os.replace(new / name, folder / name)
+    return folder

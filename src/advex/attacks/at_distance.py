@@ -1,0 +1,81 @@
+"""The best change of a given size: how adversarial explanations are made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from advex.attacks.search import Found, Walk, launch, walk
+from advex.classifier import Classifier
+from advex.errors import SpecError
+from advex.geometry import RMSE, as_radius
+from advex.goals import Goal
+from advex.registry import register
+from advex.types import Perturbation
+
+
+@register("attack", "at_distance", cites="woods2019 Eq. 4")
+@dataclass(frozen=True, kw_only=True)
+class AtDistance:
+    """Follow the goal out to RMSE rho, then go on at that distance: exactly on the sphere, inside the box.
+
+    rho: in RMSE. steps: gradients. outward: share of the steps spent on the way out; each then turns
+    the change on the sphere by a step that falls linearly from `turn` rho to 0.
+    """
+
+    rho: float | str = 0.1
+    steps: int = 35
+    outward: float = 0.3
+    turn: float = 0.5
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rho", as_radius(self.rho))
+        if self.steps < 1:
+            raise SpecError(f"AtDistance needs at least 1 step, not {self.steps}.")
+        if not 0 <= self.outward < 1 or self.turn < 0:
+            raise SpecError("AtDistance needs outward in [0, 1) and turn of at least 0.")
+
+    def __call__(
+        self,
+        classifier: Classifier,
+        x: Tensor,
+        goal: Goal,
+        *,
+        seed: int = 0,
+        mask: Tensor | None = None,
+        max_batch: int | str | None = None,
+    ) -> Perturbation:
+        def find(x: Tensor, goal: Goal, mask: Tensor | None) -> Found:
+            return walk(_Orbit(self, seed), classifier, x, goal, norm=RMSE, steps=self.steps, mask=mask)
+
+        return launch(find, classifier, x, goal, norm=RMSE, mask=mask, max_batch=max_batch)
+
+
+@dataclass(frozen=True)
+class _Orbit:
+    search: AtDistance
+    seed: int
+
+    def start(self, walk: Walk) -> None:
+        pass
+
+    def step(self, walk: Walk, k: int) -> Tensor:
+        rho, steps = as_radius(self.search.rho), self.search.steps
+        way_out = max(round(self.search.outward * steps), 1)
+        downhill = -walk.norm.steepest(walk.free_gradient)
+        lost = ~(downhill + walk.delta).reshape(len(walk.x), -1).any(dim=1)
+        if lost.any():  # no gradient and nowhere yet: leave in a random direction
+            downhill[lost] = walk.norm.sample(walk.x[lost], 1.0, self.seed)
+        if k + 1 < way_out:
+            return walk.delta + rho / way_out * downhill
+        length = self.search.turn * rho * (steps - k) / (steps - way_out + 1)
+        return walk.classifier.box.to_distance(walk.x, walk.delta + max(length, 1e-3 * rho) * downhill, rho, walk.mask)
+
+    def better(self, walk: Walk) -> Tensor:
+        least = as_radius(self.search.rho) * (1 - 1e-3)
+        best_is_there = walk.norm.size(walk.best) >= least
+        return ~best_is_there | ((walk.size >= least) & (walk.loss < walk.best_loss))
+
+    def finished(self, walk: Walk, k: int) -> Tensor | None:
+        return None

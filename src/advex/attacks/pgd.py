@@ -1,0 +1,101 @@
+"""Projected gradient descent on the goal, in any norm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from advex.attacks.search import Found, Walk, deepest, launch, walk
+from advex.classifier import Classifier
+from advex.errors import SpecError
+from advex.geometry import Norm, as_norm, as_radius, per_row
+from advex.goals import Goal
+from advex.registry import register
+from advex.types import Perturbation
+
+
+@register("attack", "pgd", cites="madry2018")
+@dataclass(frozen=True, kw_only=True)
+class PGD:
+    """The lowest loss within a fixed distance.
+
+    norm: l1, l2, linf or rmse. radius: in that norm, in data space (`"8/255"` is accepted).
+    steps: gradients per start. step: length of one step; None is 2.5 radius / steps.
+    random_start: begin at a point drawn uniformly from the ball. restarts: further starts, for rows
+    that still stand. The goal decides the loss: `Misclassify(y)` is the margin,
+    `Misclassify(y, temperature=1)` the direction of cross-entropy.
+    """
+
+    norm: Norm | str = "linf"
+    radius: float | str = "8/255"
+    steps: int = 40
+    step: float | str | None = None
+    random_start: bool = True
+    restarts: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "norm", as_norm(self.norm))
+        object.__setattr__(self, "radius", as_radius(self.radius))
+        if self.step is not None:
+            object.__setattr__(self, "step", as_radius(self.step))
+        if self.steps < 1 or self.restarts < 1:
+            raise SpecError(f"PGD needs steps and restarts of at least 1, not {self.steps} and {self.restarts}.")
+
+    def __call__(
+        self,
+        classifier: Classifier,
+        x: Tensor,
+        goal: Goal,
+        *,
+        seed: int = 0,
+        mask: Tensor | None = None,
+        max_batch: int | str | None = None,
+    ) -> Perturbation:
+        norm, radius = as_norm(self.norm), as_radius(self.radius)
+
+        def find(x: Tensor, goal: Goal, mask: Tensor | None) -> Found:
+            best: Found | None = None
+            for restart in range(self.restarts):
+                start = None
+                if self.random_start:
+                    start = norm.sample(x, radius, seed + restart)
+                    start = classifier.box.confine(x, start if mask is None else start * mask)
+                again = walk(_Descend(self), classifier, x, goal, norm=norm, steps=self.steps, mask=mask, start=start)
+                best = again if best is None else _keep_successes(best, again)
+                if torch.isfinite(best.size).all():
+                    break
+            assert best is not None
+            return best
+
+        return launch(find, classifier, x, goal, norm=norm, mask=mask, max_batch=max_batch)
+
+
+def _keep_successes(first: Found, second: Found) -> Found:
+    take_second = ~torch.isfinite(first.size) & torch.isfinite(second.size)
+    return Found(
+        delta=torch.where(per_row(take_second, first.delta), second.delta, first.delta),
+        size=torch.where(take_second, second.size, first.size),
+        gradients=first.gradients + second.gradients,
+        flat=first.flat | second.flat,
+    )
+
+
+@dataclass(frozen=True)
+class _Descend:
+    pgd: PGD
+
+    def start(self, walk: Walk) -> None:
+        pass
+
+    def step(self, walk: Walk, k: int) -> Tensor:
+        radius = as_radius(self.pgd.radius)
+        length = 2.5 * radius / self.pgd.steps if self.pgd.step is None else as_radius(self.pgd.step)
+        return walk.norm.project(walk.delta - length * walk.norm.steepest(walk.free_gradient), radius)
+
+    def better(self, walk: Walk) -> Tensor:
+        return deepest(walk)
+
+    def finished(self, walk: Walk, k: int) -> Tensor | None:
+        return None

@@ -1,0 +1,304 @@
+"""The one search loop. A search is a rule for the next step; everything else is here.
+
+`launch` checks the input, freezes the classifier, slices the batch and settles. `walk` asks the
+goal, remembers the best row by row, lets the rule step, keeps to the box and the mask, and drops
+rows that are finished, so that they stop costing gradients.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from advex.classifier import Classifier, input_gradient
+from advex.errors import AdvexWarning, InputError
+from advex.geometry import Norm, per_row
+from advex.goals import Goal
+from advex.types import Perturbation, concatenate, take
+
+
+@dataclass
+class Walk:
+    """Where the active rows are. Tensors are [n, ...]; `rows` maps them back to the whole batch.
+
+    x, mask: the clean input, and which of its elements may change. delta: the present change, inside
+    the box. loss, reached, gradient, size: what the goal said there (gradient is 0 where the mask is).
+    best, best_size, best_loss, best_reached: the best change so far in the rule's sense.
+    memory: the rule's own tensors. flat: the gradient vanished at some step.
+    """
+
+    classifier: Classifier
+    norm: Norm
+    x: Tensor
+    goal: Any
+    mask: Tensor | None
+    delta: Tensor
+    rows: Tensor
+    best: Tensor
+    best_size: Tensor
+    best_loss: Tensor
+    best_reached: Tensor
+    gradients: Tensor
+    flat: Tensor
+    loss: Tensor = field(default_factory=lambda: torch.empty(0))
+    reached: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.bool))
+    size: Tensor = field(default_factory=lambda: torch.empty(0))
+    gradient: Tensor = field(default_factory=lambda: torch.empty(0))
+    memory: dict[str, Tensor] = field(default_factory=dict)
+
+    def confine(self, delta: Tensor) -> Tensor:
+        """delta on the mask and inside the box."""
+        return self.classifier.box.confine(self.x, delta if self.mask is None else delta * self.mask)
+
+    @property
+    def free_gradient(self) -> Tensor:
+        """The gradient, 0 where the box does not let the row go downhill."""
+        return -self.classifier.box.free(self.x, self.delta, -self.gradient)
+
+
+class Rule(Protocol):
+    """How a search steps. `walk.memory` holds what it must remember from step to step."""
+
+    def start(self, walk: Walk) -> None: ...
+
+    def step(self, walk: Walk, k: int) -> Tensor:
+        """The change to try next, [n, *shape]; `walk` cuts it to the mask and the box."""
+        ...
+
+    def better(self, walk: Walk) -> Tensor:
+        """[n] bool: the present change beats the best so far."""
+        ...
+
+    def finished(self, walk: Walk, k: int) -> Tensor | None:
+        """[n] bool: rows that need no further step, or None."""
+        ...
+
+
+def smallest(walk: Walk) -> Tensor:
+    """Better is: reached, by a smaller change."""
+    return walk.reached & (walk.size < walk.best_size)
+
+
+def deepest(walk: Walk) -> Tensor:
+    """Better is: reached first of all, then a lower loss."""
+    return (walk.reached & ~walk.best_reached) | ((walk.reached == walk.best_reached) & (walk.loss < walk.best_loss))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What a walk brings home, before it is settled. Rows as the input's; size is inf where nothing was found."""
+
+    delta: Tensor
+    size: Tensor
+    gradients: Tensor
+    flat: Tensor
+
+
+def walk(
+    rule: Rule,
+    classifier: Classifier,
+    x: Tensor,
+    goal: Goal,
+    *,
+    norm: Norm,
+    steps: int,
+    mask: Tensor | None = None,
+    start: Tensor | None = None,
+    best: Found | None = None,
+    clip: bool = True,
+) -> Found:
+    """Step `steps` times (one gradient each), look once more without a gradient, and return the best.
+
+    start: the first change (zero if not given). best: what an earlier walk found; it is kept where
+    this one finds nothing better. clip=False leaves the box (only for published protocols).
+    """
+    n = len(x)
+    whole = Found(
+        delta=torch.zeros_like(x) if best is None else best.delta.clone(),
+        size=x.new_full((n,), math.inf) if best is None else best.size.clone(),
+        gradients=torch.zeros(n, dtype=torch.int64, device=x.device) if best is None else best.gradients.clone(),
+        flat=torch.zeros(n, dtype=torch.bool, device=x.device) if best is None else best.flat.clone(),
+    )
+    at = Walk(
+        classifier=classifier,
+        norm=norm,
+        x=x,
+        goal=goal,
+        mask=mask,
+        delta=torch.zeros_like(x) if start is None else start,
+        rows=torch.arange(n, device=x.device),
+        best=whole.delta,
+        best_size=whole.size,
+        best_loss=x.new_full((n,), math.inf),
+        best_reached=torch.isfinite(whole.size),
+        gradients=whole.gradients,
+        flat=whole.flat,
+    )
+    rule.start(at)
+    for k in range(steps + 1):
+        _look(at, gradient=k < steps)
+        _remember(at, rule.better(at))
+        if k == steps:
+            break
+        finished = rule.finished(at, k)
+        if finished is not None and (at := _compact(at, finished, whole)).rows.numel() == 0:
+            break
+        delta = rule.step(at, k)
+        at.delta = at.confine(delta) if clip else delta
+    _write_back(at, whole)
+    return whole
+
+
+def _look(at: Walk, *, gradient: bool) -> None:
+    """Ask the goal at the present change."""
+
+    def ask(changed: Tensor) -> Any:
+        return at.goal(at.classifier, changed)
+
+    if gradient:
+        raw, aim = input_gradient(ask, at.x + at.delta)
+        # A row whose gradient is not finite cannot be followed: treat it as flat rather than spread NaN.
+        raw = torch.nan_to_num(raw, nan=0.0, posinf=0.0, neginf=0.0)
+        at.gradient = raw if at.mask is None else raw * at.mask
+        at.gradients = at.gradients + 1
+        at.flat = at.flat | ~(at.gradient.reshape(len(at.x), -1) != 0).any(dim=1)
+    else:
+        with torch.no_grad():
+            aim = ask(at.x + at.delta)
+    at.loss, at.reached = aim.loss.detach(), aim.reached
+    at.size = at.norm.size(at.delta)
+
+
+def _remember(at: Walk, better: Tensor) -> None:
+    at.best = torch.where(per_row(better, at.x), at.delta, at.best)
+    at.best_size = torch.where(better, torch.where(at.reached, at.size, math.inf), at.best_size)
+    at.best_loss = torch.where(better, at.loss, at.best_loss)
+    at.best_reached = torch.where(better, at.reached, at.best_reached)
+
+
+def _write_back(at: Walk, whole: Found) -> None:
+    whole.delta[at.rows], whole.size[at.rows] = at.best, at.best_size
+    whole.gradients[at.rows], whole.flat[at.rows] = at.gradients, at.flat
+
+
+def _compact(at: Walk, finished: Tensor, whole: Found) -> Walk:
+    """Drop finished rows once an eighth of the batch is finished (a power of two when compiled)."""
+    active = int((~finished).sum())
+    wanted = 1 << (active - 1).bit_length() if at.classifier.compiled and active else active
+    if active and wanted > len(finished) * 7 // 8:
+        return at
+    _write_back(at, whole)
+    # Active rows first; in a compiled search some finished rows fill up to the power of two.
+    keep = finished.to(torch.int8).argsort(stable=True)[: min(wanted, len(finished))].sort().values
+    kept = {name: value[keep] for name, value in vars(at).items() if isinstance(value, Tensor) and value.ndim}
+    return Walk(
+        **{
+            **vars(at),
+            **kept,
+            "goal": take(at.goal, keep),
+            "memory": {name: value[keep] for name, value in at.memory.items()},
+        }
+    )
+
+
+def settle(
+    classifier: Classifier,
+    x: Tensor,
+    found: Found,
+    goal: Goal,
+    norm: Norm,
+    *,
+    clip: bool = True,
+    lengthen: int = 0,
+) -> Perturbation:
+    """The only place where a search's success is established: cut to the box, ask again in full precision.
+
+    lengthen: how often a change that the search believed in, but that fails this check by a rounding
+    error, may be made 0.1 % longer (minimal searches stand right on the boundary).
+    """
+
+    def judge(delta: Tensor) -> Tensor:
+        with torch.no_grad(), classifier.accelerated():
+            return goal(classifier, x + delta).reached
+
+    delta = classifier.box.confine(x, found.delta) if clip else found.delta
+    reached = judge(delta)
+    believed = torch.isfinite(found.size)
+    for _ in range(lengthen):
+        if not (lost := believed & ~reached).any():
+            break
+        longer = classifier.box.confine(x, delta * 1.001)
+        delta = torch.where(per_row(lost, x), longer, delta)
+        reached = judge(delta)
+    size, rmse = norm.size(delta), delta.reshape(len(x), -1).square().mean(dim=1).sqrt() if x.numel() else norm.size(delta)
+    return Perturbation(
+        clean=x,
+        delta=delta,
+        reached=reached,
+        size=torch.where(reached, size, math.inf),
+        rmse=torch.where(reached, rmse, math.inf),
+        gradients=found.gradients,
+        flat=found.flat,
+    )
+
+
+def launch(
+    find: Callable[[Tensor, Any, Tensor | None], Found],
+    classifier: Classifier,
+    x: Tensor,
+    goal: Goal,
+    *,
+    norm: Norm,
+    mask: Tensor | None = None,
+    max_batch: int | str | None = None,
+    clip: bool = True,
+    lengthen: int = 0,
+) -> Perturbation:
+    """Run `find(x, goal, mask)` slice by slice on a frozen classifier and settle what it found.
+
+    mask: bool, broadcastable to x, True where the input may change. max_batch: rows per slice;
+    "auto" starts with all rows and halves on running out of memory (and says so); None: all at once.
+    Raises InputError for inputs that the classifier refuses and masks that do not fit.
+    """
+    if mask is not None:
+        try:
+            mask = mask.to(device=x.device, dtype=torch.bool).expand(x.shape)
+        except RuntimeError:
+            raise InputError(f"A mask of shape {tuple(mask.shape)} does not broadcast to inputs {tuple(x.shape)}.") from None
+    with classifier.frozen():
+        classifier.check(x)
+        x = x.detach()
+        with torch.no_grad():
+            classifier(x[:2])  # a wrong output, or probabilities, are told once and before the work
+
+        def run(rows: slice) -> Perturbation:
+            part, aim = x[rows], take(goal, rows)
+            found = find(part, aim, None if mask is None else mask[rows])
+            return settle(classifier, part, found, aim, norm, clip=clip, lengthen=lengthen)
+
+        return concatenate(list(in_slices(run, len(x), max_batch)))
+
+
+def in_slices(run: Callable[[slice], Any], n: int, max_batch: int | str | None) -> Iterator[Any]:
+    """run(slice) over all n rows. "auto" halves the slice whenever memory runs out, and says so."""
+    size = n if max_batch in (None, "auto") else int(max_batch)
+    if size < 1 and n:
+        raise InputError(f"max_batch must be at least 1, 'auto' or None, not {max_batch!r}.")
+    done = 0
+    while done < n or (n == 0 and done == 0):
+        try:
+            yield run(slice(done, done + size))
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            out = isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+            if not (out and max_batch == "auto" and size > 1):
+                raise
+            size = (size + 1) // 2
+            warnings.warn(f"Out of memory: going on with max_batch={size}.", AdvexWarning, stacklevel=2)
+            continue
+        done += max(size, 1)

@@ -1,0 +1,42 @@
+"""What can go wrong at a user's hands. Each message says what was wrong, where, and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class AdvexError(ValueError):
+    """Base of every error that a user can cause and a user can mend."""
+
+
+class InputError(AdvexError):
+    """Tensors that do not fit the classifier: wrong shape, outside the box, not finite."""
+
+
+class SpecError(AdvexError):
+    """A spec string, recipe or option that names nothing known or holds an impossible value."""
+
+
+class DataError(AdvexError):
+    """A data set that cannot be read as one."""
+
+
+class ArtifactError(AdvexError):
+    """A saved model, checkpoint or record folder that is damaged, foreign or hostile."""
+
+
+class AdvexWarning(UserWarning):
+    """Something that makes a result less trustworthy than it looks."""
+
+
+def did_you_mean(wrong: str, known: Iterable[str]) -> str:
+    """End of a sentence that helps after a misspelt name: the nearest known one, or all of them.
+
+    >>> did_you_mean("pdg", ["pgd", "minimal"])
+    "did you mean 'pgd'? Known: minimal, pgd."
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(wrong, names, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    return f"{hint}Known: {', '.join(names)}."

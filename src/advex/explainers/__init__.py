@@ -1,0 +1,56 @@
+"""Answers to "why this class?". Each explainer is one file."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from advex import registry
+from advex.classifier import Classifier
+from advex.errors import InputError
+from advex.explainers.adversarial import Away as Away
+from advex.explainers.adversarial import Toward as Toward
+from advex.types import Explanation
+
+
+class Explainer(Protocol):
+    """(classifier, x, target) -> Explanation; target: [n] int64, the class asked about."""
+
+    def __call__(
+        self,
+        classifier: Classifier,
+        x: Tensor,
+        target: Tensor,
+        *,
+        seed: int = 0,
+        mask: Tensor | None = None,
+        max_batch: int | str | None = None,
+    ) -> Explanation: ...
+
+
+def build(spec: str) -> Explainer:
+    """The explainer a spec string names, e.g. `"toward:rho=0.05"`. Raises SpecError."""
+    return registry.build("explainer", spec)
+
+
+def targets(classifier: Classifier, x: Tensor, which: str | int | Tensor) -> Tensor:
+    """The class to explain, one per example: [n] int64.
+
+    which: "predicted", "runner_up" (the second most confident), a class number, or [n] numbers.
+    Raises InputError for anything else.
+    """
+    if isinstance(which, Tensor):
+        return which.to(x.device)
+    if which in ("predicted", "runner_up"):
+        ranked = classifier.predict(x).argsort(dim=1, descending=True)
+        return ranked[:, 0 if which == "predicted" else 1]
+    if isinstance(which, int):
+        return torch.full((len(x),), which, device=x.device)
+    raise InputError(f"A target is 'predicted', 'runner_up', a class number or one number per example, not {which!r}.")
+
+
+def every_class(x: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Each example once per class, example by example: ([n * classes, *shape], targets [n * classes])."""
+    return x.repeat_interleave(classes, dim=0), torch.arange(classes, device=x.device).repeat(len(x))

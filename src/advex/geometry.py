@@ -1,0 +1,240 @@
+"""Norms and the box: where a search may go, and how far it went.
+
+Everything works row by row on [n, *shape] tensors; sizes and radii are [n].
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from advex import randomness
+from advex.errors import SpecError, did_you_mean
+
+
+def per_row(values: Tensor, like: Tensor) -> Tensor:
+    """[n] -> [n, 1, ..., 1], to be broadcast over rows of `like`."""
+    return values.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def _flat(delta: Tensor) -> Tensor:
+    return delta.reshape(len(delta), -1) if delta.numel() else delta.reshape(len(delta), 0)
+
+
+def _radii(radius: Tensor | float, delta: Tensor) -> Tensor:
+    return torch.as_tensor(radius, dtype=delta.dtype, device=delta.device).expand(len(delta))
+
+
+@dataclass(frozen=True, eq=False)
+class Norm:
+    """A way to measure a change, and what follows from it.
+
+    size: delta [n, *shape] -> [n].
+    project: (delta, radius) -> the nearest delta whose size is at most radius.
+    steepest: gradient -> the step of size 1 that climbs fastest (zero where the gradient is zero).
+    sample: (x, radius, seed) -> a delta drawn uniformly from the ball, per-row seeded.
+    """
+
+    name: str
+    size: Callable[[Tensor], Tensor]
+    project: Callable[[Tensor, Tensor | float], Tensor]
+    steepest: Callable[[Tensor], Tensor]
+    sample: Callable[[Tensor, Tensor | float, int], Tensor]
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def _shrink(delta: Tensor, size: Tensor, radius: Tensor) -> Tensor:
+    # A hair inside the ball, so that rounding cannot leave it.
+    factor = radius / size.clamp_min(torch.finfo(delta.dtype).tiny) * (1 - 4 * torch.finfo(delta.dtype).eps)
+    return torch.where(per_row(size > radius, delta), delta * per_row(factor, delta), delta)
+
+
+def _l2_size(delta: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(_flat(delta), dim=1)
+
+
+def _l2_steepest(gradient: Tensor) -> Tensor:
+    # The largest entry goes first: squares of tiny gradients underflow (a saturated softmax has them).
+    largest = per_row(_linf_size(gradient), gradient)
+    scaled = torch.where(largest > 0, gradient / largest, 0.0)
+    return scaled / per_row(_l2_size(scaled).clamp_min(1.0), gradient)
+
+
+def _l2_sample(x: Tensor, radius: Tensor | float, seed: int) -> Tensor:
+    direction = _l2_steepest(randomness.normal(x, seed, "direction"))
+    depth = randomness.uniform(_flat(x)[:, :1], seed, "depth").reshape(-1) if _flat(x).shape[1] else x.new_zeros(len(x))
+    dimension = max(_flat(x).shape[1], 1)
+    return direction * per_row(_radii(radius, x) * depth ** (1 / dimension), x)
+
+
+def _linf_size(delta: Tensor) -> Tensor:
+    flat = _flat(delta).abs()
+    return flat.amax(dim=1) if flat.shape[1] else flat.sum(dim=1)
+
+
+def _linf_project(delta: Tensor, radius: Tensor | float) -> Tensor:
+    bound = per_row(_radii(radius, delta), delta)
+    return torch.minimum(torch.maximum(delta, -bound), bound)
+
+
+def _linf_sample(x: Tensor, radius: Tensor | float, seed: int) -> Tensor:
+    return (2 * randomness.uniform(x, seed, "cube") - 1) * per_row(_radii(radius, x), x)
+
+
+def _l1_size(delta: Tensor) -> Tensor:
+    return _flat(delta).abs().sum(dim=1)
+
+
+def _l1_project(delta: Tensor, radius: Tensor | float) -> Tensor:
+    """Euclidean projection into the L1 ball: soft-thresholding (Duchi et al. 2008, Fig. 1)."""
+    flat, radius = _flat(delta), _radii(radius, delta)
+    ordered = flat.abs().sort(dim=1, descending=True).values
+    excess = ordered.cumsum(dim=1) - radius[:, None]
+    count = torch.arange(1, flat.shape[1] + 1, device=flat.device)
+    last = (ordered * count > excess).sum(dim=1).clamp_min(1)
+    threshold = (excess.gather(1, last[:, None] - 1)[:, 0] / last).clamp_min(0)
+    inside = (flat.sign() * (flat.abs() - threshold[:, None]).clamp_min(0)).reshape(delta.shape)
+    projected = torch.where(per_row(_l1_size(delta) > radius, delta), inside, delta)
+    return _shrink(projected, _l1_size(projected), radius)
+
+
+def _l1_steepest(gradient: Tensor) -> Tensor:
+    flat = _flat(gradient)
+    if not flat.shape[1]:
+        return gradient
+    step = torch.zeros_like(flat)
+    where = flat.abs().argmax(dim=1, keepdim=True)
+    return step.scatter(1, where, flat.gather(1, where).sign()).reshape(gradient.shape)
+
+
+def _l1_sample(x: Tensor, radius: Tensor | float, seed: int) -> Tensor:
+    # Signed exponentials, normalised, are uniform on the L1 sphere; u^(1/d) fills the ball.
+    u = randomness.uniform(x, seed, "simplex")
+    weights = -torch.log1p(-u.abs())
+    signs = torch.where(randomness.uniform(x, seed, "signs") < 0.5, -1.0, 1.0).to(x)
+    direction = signs * weights / per_row(_l1_size(weights).clamp_min(torch.finfo(x.dtype).tiny), x)
+    depth = randomness.uniform(_flat(x)[:, :1], seed, "depth").reshape(-1)
+    return direction * per_row(_radii(radius, x) * depth ** (1 / max(_flat(x).shape[1], 1)), x)
+
+
+def _root(delta: Tensor) -> float:
+    return math.sqrt(max(math.prod(delta.shape[1:]), 1))
+
+
+L1 = Norm("l1", _l1_size, _l1_project, _l1_steepest, _l1_sample)
+L2 = Norm(
+    "l2",
+    _l2_size,
+    lambda delta, radius: _shrink(delta, _l2_size(delta), _radii(radius, delta)),
+    _l2_steepest,
+    _l2_sample,
+)
+LINF = Norm("linf", _linf_size, _linf_project, torch.sign, _linf_sample)
+# Root mean square: the unit of Woods et al. (0 = no change, 1 = black to white), L2 / sqrt(elements).
+RMSE = Norm(
+    "rmse",
+    lambda delta: _l2_size(delta) / _root(delta),
+    lambda delta, radius: _shrink(delta, _l2_size(delta) / _root(delta), _radii(radius, delta)),
+    lambda gradient: _l2_steepest(gradient) * _root(gradient),
+    lambda x, radius, seed: _l2_sample(x, radius, seed) * _root(x),
+)
+NORMS = {norm.name: norm for norm in (L1, L2, LINF, RMSE)}
+
+
+def as_norm(value: str | Norm) -> Norm:
+    """`"linf"`, `"inf"`, `"l2"`, `"2"`, ... or a Norm -> Norm.
+
+    Raises SpecError for an unknown name.
+    """
+    if isinstance(value, Norm):
+        return value
+    name = {"inf": "linf", "l_inf": "linf", "2": "l2", "1": "l1", "rms": "rmse"}.get(str(value).lower(), str(value).lower())
+    if name not in NORMS:
+        raise SpecError(f"There is no norm '{value}': {did_you_mean(name, NORMS)}")
+    return NORMS[name]
+
+
+def as_radius(value: float | str) -> float:
+    """A radius in data space: 0.03 or `"8/255"` -> float.
+
+    Raises SpecError unless it is a finite number of at least 0.
+
+    >>> round(as_radius("8/255"), 4)
+    0.0314
+    """
+    try:
+        number = float(Fraction(value.replace(" ", ""))) if isinstance(value, str) else float(value)
+    except (ValueError, TypeError, ZeroDivisionError):
+        number = math.nan
+    if not (math.isfinite(number) and number >= 0):
+        raise SpecError(f"A radius is a number of at least 0 such as 0.03 or '8/255', not {value!r}.")
+    return number
+
+
+@dataclass(frozen=True, eq=False)
+class Box:
+    """The valid range of each input element: lower and upper broadcast against [*shape]."""
+
+    lower: Tensor
+    upper: Tensor
+
+    def confine(self, x: Tensor, delta: Tensor) -> Tensor:
+        """delta, cut where x + delta would leave the box. Never longer than before: x lies in the box."""
+        return torch.minimum(torch.maximum(delta, self.lower - x), self.upper - x)
+
+    def free(self, x: Tensor, delta: Tensor, direction: Tensor) -> Tensor:
+        """`direction` where x + delta can still follow it, 0 where the box is in the way."""
+        at = x + delta
+        stuck = ((at <= self.lower) & (direction < 0)) | ((at >= self.upper) & (direction > 0))
+        return torch.where(stuck, 0.0, direction)
+
+    def to_distance(self, x: Tensor, delta: Tensor, rmse: float, mask: Tensor | None = None) -> Tensor:
+        """delta rescaled so that, cut to the box, its root mean square is exactly `rmse`.
+
+        Where the whole box corner that delta points at is nearer than that, the corner is blended
+        towards the farthest one; where the box itself is too small, the farthest corner is returned.
+        """
+        wanted = rmse * rmse * math.prod(x.shape[1:])
+
+        def reach(candidate: Tensor) -> Tensor:
+            return _flat(candidate).square().sum(dim=1)
+
+        # |cut(s * delta)|^2 is piecewise quadratic and rising in s: solve for s on the elements that
+        # are not cut, until no further element is.
+        scale = torch.ones(len(x), dtype=x.dtype, device=x.device)
+        for _ in range(64):
+            scaled = delta * per_row(scale, delta)
+            cut = self.confine(x, scaled)
+            inside = cut == scaled
+            held = reach(torch.where(inside, 0.0, cut))
+            slope = reach(torch.where(inside, delta, 0.0))
+            solved = ((wanted - held).clamp_min(0) / slope.clamp_min(torch.finfo(x.dtype).tiny)).sqrt()
+            step = torch.where((slope > 0) & torch.isfinite(solved), solved, scale)
+            if torch.allclose(step, scale, rtol=1e-7, atol=0):
+                break
+            scale = step
+        result = self.confine(x, delta * per_row(scale, delta))
+        short = reach(result) < wanted * (1 - 1e-6)
+        if short.any():
+            result = torch.where(per_row(short, x), self._blend(x, result, delta, wanted, mask), result)
+        return result
+
+    def _blend(self, x: Tensor, start: Tensor, delta: Tensor, wanted: float, mask: Tensor | None) -> Tensor:
+        down, up = self.lower - x, self.upper - x
+        far = torch.where(-down > up, down, up).expand_as(x)
+        if mask is not None:
+            far = far * mask
+        low, high = torch.zeros(len(x), dtype=x.dtype, device=x.device), torch.ones(len(x), dtype=x.dtype, device=x.device)
+        for _ in range(40):
+            middle = (low + high) / 2
+            blend = torch.lerp(start, far, per_row(middle, x))
+            short = _flat(blend).square().sum(dim=1) < wanted
+            low, high = torch.where(short, middle, low), torch.where(short, high, middle)
+        return torch.lerp(start, far, per_row(high, x))

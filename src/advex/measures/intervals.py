@@ -1,0 +1,50 @@
+"""95 % intervals: how far a figure may move with another sample of examples."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+RESAMPLES = 2000
+_Z = 1.959963984540054  # 97.5 % point of the normal distribution
+
+
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """95 % interval of a share (Wilson 1927). (0, 1) for n = 0.
+
+    >>> tuple(round(bound, 3) for bound in wilson(9, 10))
+    (0.596, 0.982)
+    """
+    if n == 0:
+        return 0.0, 1.0
+    share, z2 = successes / n, _Z * _Z
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = _Z * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    return max(centre - half, 0.0), min(centre + half, 1.0)
+
+
+def resampling_counts(n: int, resamples: int, seed: int) -> Tensor:
+    """How often each of n examples is drawn in each bootstrap resample: [resamples, n] float64."""
+    rng = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(n, (resamples, n), generator=rng)
+    return torch.zeros(resamples, n, dtype=torch.float64).scatter_add_(
+        1, drawn, torch.ones(resamples, n, dtype=torch.float64)
+    )
+
+
+def percentiles(estimates: Tensor) -> tuple[float, float]:
+    """The middle 95 % of bootstrap estimates [resamples]; infinite estimates are kept in order."""
+    ordered = estimates.sort().values
+    last = len(ordered) - 1
+    return ordered[round(0.025 * last)].item(), ordered[round(0.975 * last)].item()
+
+
+def bootstrap_mean(values: Tensor, *, seed: int = 0) -> tuple[float, float, float]:
+    """Mean of values [n] and its 95 % bootstrap interval; NaN values are left out. NaNs if none is left."""
+    values = values[~torch.isnan(values)].double()
+    if not len(values):
+        return math.nan, math.nan, math.nan
+    means = resampling_counts(len(values), RESAMPLES, seed) @ values / len(values)
+    return values.mean().item(), *percentiles(means)

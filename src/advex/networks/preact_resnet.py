@@ -1,0 +1,92 @@
+"""The papers' pre-activation ResNet (Woods et al. 2019, Sec. III-I)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from advex.errors import SpecError, did_you_mean
+from advex.networks.activations import activation as make_activation
+from advex.networks.activations import check_range, he_init, widths_of
+from advex.registry import register
+
+
+def _stem(kind: str, channels: int, width: int) -> nn.Sequential:
+    stems = {
+        "3x3": lambda: [nn.Conv2d(channels, width, 3, padding=1, bias=False)],
+        "4x4s3": lambda: [nn.Conv2d(channels, width, 4, stride=3, bias=False)],
+        "9x9pool8": lambda: [nn.Conv2d(channels, width, 9, padding=4, bias=False), nn.AvgPool2d(8)],
+        # The max pool of the usual ImageNet stem is an average here: it passes gradients to every pixel.
+        "imagenet": lambda: [
+            nn.Conv2d(channels, width, 7, stride=2, padding=3, bias=False),
+            nn.AvgPool2d(3, stride=2, padding=1, count_include_pad=False),
+        ],
+    }
+    if kind not in stems:
+        raise SpecError(f"There is no stem '{kind}': {did_you_mean(kind, stems)}")
+    return nn.Sequential(*stems[kind]())
+
+
+class _Block(nn.Module):
+    """x + conv(act(bn(conv(act(bn(x)))))), the last convolution zero at the start.
+
+    Where the shape changes, the shortcut is a strided 3x3 convolution of the pre-activated input,
+    as in the authors' code (not the usual 1x1).
+    """
+
+    def __init__(self, before: int, width: int, stride: int, activation: str, d: float) -> None:
+        super().__init__()
+        self.norm1, self.act1 = nn.BatchNorm2d(before), make_activation(activation, d)
+        self.conv1 = nn.Conv2d(before, width, 3, stride, padding=1, bias=False)
+        self.norm2, self.act2 = nn.BatchNorm2d(width), make_activation(activation, d)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        changes = stride != 1 or before != width
+        self.shortcut = nn.Conv2d(before, width, 3, stride, padding=1, bias=False) if changes else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        active = self.act1(self.norm1(x))
+        path = self.conv2(self.act2(self.norm2(self.conv1(active))))
+        return path + (x if self.shortcut is None else self.shortcut(active))
+
+
+@register("network", "preact_resnet", cites="woods2019 Sec. III-I; he2016")
+class PreactResNet(nn.Module):
+    """Pre-activation residual network of depth 6n + 2.
+
+    depth: 8, 14, 20, ..., 44 (the papers'), 170. widths: of the three stages. channels: of the input.
+    classes: outputs. activation: half_huber (the papers'), relu, softplus, silu, gelu; d: of the
+    half-Huber ReLU. stem: "3x3" (CIFAR), "4x4s3" (COCO boxes of 96x96), "9x9pool8" (JSRT),
+    "imagenet" (7x7 stride 2 and an average pool).
+    """
+
+    def __init__(
+        self,
+        depth: int = 44,
+        widths: tuple[int, ...] = (16, 32, 64),
+        channels: int = 3,
+        classes: int = 10,
+        activation: str = "half_huber",
+        d: float = 1.0,
+        stem: str = "3x3",
+    ) -> None:
+        super().__init__()
+        check_range("depth", depth, 8, 1202)
+        if (depth - 2) % 6:
+            raise SpecError(f"depth must be 6n + 2 (8, 14, 20, 26, 32, 38, 44, ...), not {depth}.")
+        widths = widths_of("widths", widths, 3)
+        self.stem = _stem(stem, check_range("channels", channels, 1, 1024), widths[0])
+        blocks: list[nn.Module] = []
+        before = widths[0]
+        for stage, width in enumerate(widths):
+            for position in range((depth - 2) // 6):
+                stride = 2 if stage > 0 and position == 0 else 1
+                blocks.append(_Block(before, width, stride, activation, d))
+                before = width
+        self.blocks = nn.Sequential(*blocks)
+        self.norm, self.act = nn.BatchNorm2d(before), make_activation(activation, d)
+        self.head = nn.Linear(before, check_range("classes", classes, 2, 100_000))
+        he_init(self)
+        for block in blocks:
+            nn.init.zeros_(block.conv2.weight)  # pyright: ignore
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.act(self.norm(self.blocks(self.stem(x)))).mean(dim=(2, 3)))

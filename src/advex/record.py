@@ -1,0 +1,162 @@
+"""The record folder: what an evaluation leaves behind, and all that a report reads. Imports no model code.
+
+    record.json            everything below `Record`
+    examples.parquet       one row per model and example (`EXAMPLE_COLUMNS`, plus those of each search)
+    explanations.parquet   one row per model, example, target and rho (`EXPLANATION_COLUMNS`)
+    pictures/              8-bit PNG: <example>.png and one per explanation
+    shards/                finished pieces, so that an interrupted evaluation goes on
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from advex.errors import ArtifactError
+
+SCHEMA = 1
+
+# examples.parquet: per search NAME of `Record.searches` also NAME_rmse (inf: failed), NAME_reached,
+# NAME_gradients, NAME_flat, NAME_valid (the goal still holds once cut to the box).
+EXAMPLE_COLUMNS = ("model", "example", "id", "label", "prediction", "confidence", "label_confidence", "picture")
+
+# explanations.parquet: `before` and `after` are lists of confidences, in the float picture; `png_*` is what
+# the classifier says to the decoded 8-bit PNG. purpose: grid | sweep.
+EXPLANATION_COLUMNS = (
+    "model", "example", "purpose", "explainer", "target", "rho", "rmse", "picture", "before", "after",
+    "prediction", "png_rmse", "png_after", "png_prediction",
+)  # fmt: skip
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
+
+
+class Figure(_Model):
+    """A measured value with its 95 % interval; `failures` examples had no value. Infinite values are allowed."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    failures: int = 0
+    better: Literal["high", "low", "neither"] = "high"
+
+
+class ModelEntry(_Model):
+    """One evaluated model. name: short, unique. source: as asked for. spec: of the network, if known."""
+
+    name: str
+    source: str
+    spec: str | None = None
+    parameters: int = 0
+    box: tuple[float, float] = (0.0, 1.0)
+    scores: dict[str, Figure] = {}
+    rho_reached: dict[str, Figure] = {}
+
+
+class Difference(_Model):
+    """first minus second on the same images, paired bootstrap. measure: a key of both models' scores."""
+
+    first: str
+    second: str
+    measure: str
+    figure: Figure
+
+
+class Flag(_Model):
+    """A reason to trust a figure less. severity: `warning` or `note`. remedy: what to do about it."""
+
+    model: str
+    code: str
+    severity: Literal["warning", "note"]
+    message: str
+    remedy: str
+
+
+class DataEntry(_Model):
+    """The data evaluated on. chance: accuracy of always answering the largest class."""
+
+    name: str
+    source: str
+    examples: int
+    shape: tuple[int, ...]
+    class_names: tuple[str, ...]
+    chance: float
+    skipped: list[tuple[str, str]] = []
+
+
+class Record(_Model):
+    """All of `record.json`. searches: name -> spec string. command: what made it, to be typed again."""
+
+    schema_version: int = SCHEMA
+    advex: str
+    created: str
+    command: str
+    seed: int
+    seconds: float
+    environment: dict[str, str]
+    settings: dict[str, Any]
+    data: DataEntry
+    searches: dict[str, str]
+    models: list[ModelEntry]
+    differences: list[Difference] = []
+    flags: list[Flag] = []
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file completely or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def write_record(folder: Path, record: Record) -> None:
+    """Write `record.json`; it is written last, so a folder that has one is complete."""
+    write_text(folder / "record.json", record.model_dump_json(indent=1) + "\n")
+
+
+def read_record(folder: Path) -> Record:
+    """The record of a folder. Raises ArtifactError when there is none, or it is not one."""
+    path = folder / "record.json"
+    if not path.is_file():
+        raise ArtifactError(f"{folder} holds no record.json: it is not a finished evaluation.")
+    try:
+        return Record.model_validate_json(path.read_text(encoding="utf-8"))
+    except (ValidationError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{path} is not a record of this version: {str(error).splitlines()[0]}.") from None
+
+
+def read_rows(folder: Path, table: Literal["examples", "explanations"]) -> list[dict[str, Any]]:
+    """The rows of examples.parquet or explanations.parquet. Raises ArtifactError."""
+    import pyarrow
+    import pyarrow.parquet
+
+    path = folder / f"{table}.parquet"
+    try:
+        return pyarrow.parquet.read_table(path).to_pylist()
+    except (OSError, pyarrow.ArrowException) as error:
+        raise ArtifactError(f"{path} cannot be read: {error}") from None
+
+
+def plain(value: float) -> float | None:
+    """A number for strict JSON: None where it is NaN or infinite."""
+    return value if math.isfinite(value) else None
+
+
+def summary(record: Record, folder: Path) -> str:
+    """What `--json` prints: the record's path and each model's figures, strict JSON."""
+    models = {
+        model.name: {
+            name: {"value": plain(f.value), "low": plain(f.low), "high": plain(f.high), "n": f.n, "failures": f.failures}
+            for name, f in model.scores.items()
+        }
+        for model in record.models
+    }
+    return json.dumps({"record": str(folder), "models": models})

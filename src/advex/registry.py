@@ -1,0 +1,171 @@
+"""Names for things: a class or factory registers itself, spec strings build it, `advex list` shows it.
+
+A file dropped into a room's folder is found by `discover`; nothing else needs to know it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import yaml
+
+from advex.errors import SpecError, did_you_mean
+
+T = TypeVar("T", bound=Callable[..., Any])
+
+# The rooms whose files register something, by kind.
+ROOMS = {
+    "network": "advex.networks",
+    "attack": "advex.attacks",
+    "objective": "advex.objectives",
+    "explainer": "advex.explainers",
+    "measure": "advex.measures",
+    "goal": "advex.goals",
+    "dataset": "advex.data",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered thing. cites: the paper it follows."""
+
+    kind: str
+    name: str
+    make: Callable[..., Any]
+    cites: str
+
+    @property
+    def summary(self) -> str:
+        """First line of the docstring."""
+        return (inspect.getdoc(self.make) or "").split("\n")[0]
+
+    def options(self) -> dict[str, inspect.Parameter]:
+        """Keyword parameters of the constructor or factory."""
+        return dict(inspect.signature(self.make).parameters)
+
+
+_entries: dict[tuple[str, str], Entry] = {}
+
+
+def register(kind: str, name: str, *, cites: str = "") -> Callable[[T], T]:
+    """Decorator: make a class or factory known as `name` among its kind.
+
+    Raises SpecError when another thing already has that name.
+    """
+
+    def add(make: T) -> T:
+        known = _entries.get((kind, name))
+        if known is not None and known.make.__qualname__ != make.__qualname__:
+            raise SpecError(f"Two {kind}s are called '{name}': {known.make} and {make}.")
+        _entries[kind, name] = Entry(kind, name, make, cites)
+        return make
+
+    return add
+
+
+def discover(package: str) -> None:
+    """Import every module of a package, so that what it registers is known."""
+    module = importlib.import_module(package)
+    for found in pkgutil.iter_modules(getattr(module, "__path__", [])):
+        importlib.import_module(f"{package}.{found.name}")
+
+
+def entries(kind: str) -> dict[str, Entry]:
+    """All registered things of a kind, by name, sorted.
+
+    Raises SpecError for an unknown kind.
+    """
+    if kind not in ROOMS:
+        raise SpecError(f"There is no kind '{kind}': {did_you_mean(kind, ROOMS)}")
+    discover(ROOMS[kind])
+    return {name: entry for (of, name), entry in sorted(_entries.items()) if of == kind}
+
+
+def parse(spec: str) -> tuple[str, dict[str, Any]]:
+    """`"pgd:norm=linf,radius=8/255"` -> `("pgd", {"norm": "linf", "radius": "8/255"})`.
+
+    Values are YAML scalars; a list is written with dashes (`widths=16-32-64`).
+    Raises SpecError for a malformed spec.
+    """
+    name, _, rest = spec.strip().partition(":")
+    options: dict[str, Any] = {}
+    for part in filter(None, (piece.strip() for piece in rest.split(","))):
+        key, equals, value = part.partition("=")
+        if not equals or not key.strip():
+            raise SpecError(f"In '{spec}', '{part}' is not of the form option=value.")
+        if key.strip() in options:
+            raise SpecError(f"In '{spec}', option '{key.strip()}' is given twice.")
+        options[key.strip()] = parse_value(value.strip())
+    return name, options
+
+
+def parse_value(text: str) -> Any:
+    """A value as typed by a user: a YAML scalar, or whole numbers joined by dashes (a tuple).
+
+    Raises SpecError.
+
+    >>> parse_value("16-32-64"), parse_value("0.1"), parse_value("8/255")
+    ((16, 32, 64), 0.1, '8/255')
+    """
+    if "-" in text and all(piece.isdigit() for piece in text.split("-")):
+        return tuple(int(piece) for piece in text.split("-"))
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SpecError(f"The value '{text}' cannot be read: {error}") from None
+    if isinstance(value, dict | list):
+        raise SpecError(f"The value '{text}' must be a number, a word, true, false or null.")
+    return value
+
+
+def build(kind: str, spec: str) -> Any:
+    """Make the thing that a spec string names. Raises SpecError: see `make`."""
+    name, options = parse(spec)
+    return make(kind, name, **options)
+
+
+def make(kind: str, name: str, **options: Any) -> Any:
+    """Make a registered thing by name and options.
+
+    Raises SpecError for unknown names and options, with the nearest known one, and for values
+    that the thing refuses.
+    """
+    known = entries(kind)
+    if name not in known:
+        raise SpecError(f"There is no {kind} '{name}': {did_you_mean(name, known)}")
+    allowed = known[name].options()
+    for key in options:
+        if key not in allowed:
+            raise SpecError(f"The {kind} '{name}' has no option '{key}': {did_you_mean(key, allowed)}")
+    missing = [key for key, at in allowed.items() if at.default is inspect.Parameter.empty and key not in options]
+    if missing:
+        raise SpecError(f"The {kind} '{name}' needs {', '.join(missing)}, e.g. '{name}:{missing[0]}=...'.")
+    try:
+        return known[name].make(**options)
+    except SpecError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise SpecError(f"The {kind} '{name}' cannot be made with {options}: {error}") from error
+
+
+def describe(thing: Any) -> str:
+    """The spec string that builds a registered dataclass again, with every option spelt out."""
+    name = next((entry.name for entry in _entries.values() if entry.make is type(thing)), None)
+    if name is None:
+        return repr(thing)
+    options = {field.name: getattr(thing, field.name) for field in dataclasses.fields(thing) if field.init}
+    return name + (":" + ",".join(f"{key}={_text(value)}" for key, value in options.items()) if options else "")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    if isinstance(value, tuple):
+        return "-".join(map(str, value))
+    return str(value)

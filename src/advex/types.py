@@ -1,0 +1,130 @@
+"""The nouns: frozen dataclasses of tensors, the example axis first."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import Tensor
+
+Rows = TypeVar("Rows")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Examples and their labels.
+
+    x: [n, *shape] float in data space. y: [n] int64.
+    """
+
+    x: Tensor
+    y: Tensor
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Perturbation:
+    """What a search found, one row per example.
+
+    clean, delta: [n, *shape] in data space; `clean + delta` is the changed input.
+    reached: [n] bool, the goal holds at the changed input, judged again by `settle`.
+    size: [n] in the search's norm, `inf` where the goal was not reached.
+    rmse: [n] root mean square of delta, `inf` where the goal was not reached.
+    gradients: [n] int64, gradient evaluations spent on the example.
+    flat: [n] bool, the goal's gradient vanished somewhere on the way: the search was blind there.
+    """
+
+    clean: Tensor
+    delta: Tensor
+    reached: Tensor
+    size: Tensor
+    rmse: Tensor
+    gradients: Tensor
+    flat: Tensor
+
+    @property
+    def adversarial(self) -> Tensor:
+        """[n, *shape] the changed input."""
+        return self.clean + self.delta
+
+    def __len__(self) -> int:
+        return len(self.reached)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """An answer to "why this class?", one row per example.
+
+    map: like x, what was changed or how much each input element counts (signed).
+    target: [n] the class explained. method: the explainer's record.
+    picture: like x, the explanation as a valid input, where it is one.
+    before, after: [n, classes] softmax confidences at x and at the picture.
+    rmse: [n] root mean square of `picture - x`.
+    """
+
+    map: Tensor
+    target: Tensor
+    method: str
+    picture: Tensor | None = None
+    before: Tensor | None = None
+    after: Tensor | None = None
+    rmse: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """A measured value with its 95 % interval.
+
+    values: [n] one per example, NaN where undefined. value: the summary. low, high: the interval.
+    n: examples that counted. better: which direction is good. failures: examples that a search
+    could not settle (counted here, never scored zero).
+    """
+
+    name: str
+    values: Tensor
+    value: float
+    low: float
+    high: float
+    n: int
+    better: Literal["high", "low", "neither"]
+    failures: int = 0
+
+    def summary(self) -> dict[str, float | int]:
+        """Plain numbers, for JSON and tables."""
+        return {"value": self.value, "low": self.low, "high": self.high, "n": self.n, "failures": self.failures}
+
+    def __str__(self) -> str:
+        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}] (n={self.n})"
+
+
+def take(rows: Rows, index: Tensor | slice) -> Rows:
+    """The chosen rows of a dataclass of tensors (fields that are not tensors are kept as they are).
+
+    >>> take(Batch(x=torch.eye(3), y=torch.arange(3)), torch.tensor([2])).y
+    tensor([2])
+    """
+    chosen = {
+        field.name: value[index]
+        for field in dataclasses.fields(rows)  # pyright: ignore[reportArgumentType]
+        if isinstance(value := getattr(rows, field.name), Tensor)
+    }
+    return dataclasses.replace(rows, **chosen)  # pyright: ignore[reportArgumentType]
+
+
+def concatenate(parts: Sequence[Rows]) -> Rows:
+    """Rows of several dataclasses of one kind, end to end. The inverse of `take` over slices."""
+    first = parts[0]
+    joined: dict[str, Any] = {
+        field.name: torch.cat([getattr(part, field.name) for part in parts])
+        for field in dataclasses.fields(first)  # pyright: ignore[reportArgumentType]
+        if isinstance(getattr(first, field.name), Tensor)
+    }
+    return dataclasses.replace(first, **joined)  # pyright: ignore[reportArgumentType]
