@@ -1,4 +1,4 @@
-"""advex: train classifiers you can question, question them by attacking them, measure whether the answers can be trusted.
+"""advex: train classifiers you can question, question them by attacking them, measure if the answers hold.
 
 The names below are loaded when first used, so that `advex --help` does not wait for torch.
 """
@@ -23,23 +23,22 @@ if TYPE_CHECKING:
     from advex.classifier import Classifier as Classifier
     from advex.data import open_dataset as open_dataset
 
-_ROOMS = ("attacks", "data", "explainers", "goals", "measures", "networks", "objectives")
-_NAMES = {
+# Name -> the module that holds it ("" for a module of that name itself).
+_PUBLIC = {
     "Classifier": "advex.classifier",
     "load": "advex.artifacts",
-    "save": "advex.artifacts",
     "open_dataset": "advex.data",
+    "save": "advex.artifacts",
+    **dict.fromkeys(("attacks", "data", "explainers", "goals", "measures", "networks", "objectives"), ""),
 }
-__all__ = ["__version__", *_ROOMS, *_NAMES]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        return importlib.import_module(f"advex.{name}")
-    if name in _NAMES:
-        return getattr(importlib.import_module(_NAMES[name]), name)
-    raise AttributeError(f"module 'advex' has no attribute '{name}'")
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'advex' has no attribute '{name}'")
+    home = _PUBLIC[name]
+    return getattr(importlib.import_module(home), name) if home else importlib.import_module(f"advex.{name}")
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return ["__version__", *_PUBLIC]

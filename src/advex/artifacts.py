@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -23,6 +23,8 @@ from advex.errors import AdvexError, ArtifactError
 
 SCHEMA = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+# The weights that an interrupted save was about to replace.
+_FORMER = ".model.safetensors.former"
 _LARGEST_CONFIG = 4 * 2**20
 
 
@@ -32,7 +34,7 @@ class _Described(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=False)
 
     schema_version: int
-    network: str
+    network: str = Field(max_length=4096)
     lower: float | list[Any]
     upper: float | list[Any]
     mean: float | list[float]
@@ -80,30 +82,34 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Classifie
     weights = checked_weights(folder, config)
     try:
         with torch.device("meta"):  # names and shapes first; memory only when they fit
-            expected = {name: value.shape for name, value in networks.build(described.network).state_dict().items()}
+            expected = _outline(networks.build(described.network).state_dict())
         tensors = load_file(weights)
-        found = {name: value.shape for name, value in tensors.items()}
+        found = _outline(tensors)
         if found != expected:
             wrong = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
             raise ArtifactError(
                 f"{weights} does not fit the network '{described.network}': {len(wrong)} tensors are missing, "
                 f"unknown or of another shape, e.g. '{wrong[0]}'."
             )
+        if not all(torch.isfinite(value).all() for value in tensors.values()):
+            raise ArtifactError(f"{weights} holds values that are NaN or infinite.")
+        network = networks.build(described.network)
+        network.to(next((value.dtype for value in tensors.values() if value.is_floating_point()), None))
+        network.load_state_dict(tensors)
+        lower, upper = (torch.tensor(wall, dtype=torch.float64) for wall in (described.lower, described.upper))
         classifier = Classifier(
-            described.network,
-            box=(torch.tensor(described.lower), torch.tensor(described.upper)),
-            mean=described.mean,
-            std=described.std,
-            class_names=described.class_names,
+            network, box=(lower, upper), mean=described.mean, std=described.std, class_names=described.class_names
         )
-        classifier.network.load_state_dict(tensors)
+        classifier.spec = described.network
     except ArtifactError:
         raise
-    except (AdvexError, SafetensorError, RuntimeError, ValueError, TypeError) as error:
+    except (AdvexError, SafetensorError, RuntimeError, ValueError, TypeError, ArithmeticError, LookupError) as error:
         raise ArtifactError(f"{folder} cannot be opened as a classifier: {error}") from None
-    if not all(math.isfinite(value.sum().item()) for value in classifier.network.parameters()):
-        raise ArtifactError(f"{weights} holds values that are NaN or infinite.")
     return classifier.to(device).eval()
+
+
+def _outline(tensors: dict[str, Tensor]) -> dict[str, tuple[torch.Size, bool]]:
+    return {name: (value.shape, value.is_floating_point()) for name, value in tensors.items()}
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -122,7 +128,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or "schema_version" not in config:
         raise ArtifactError(f"{path} is not an advex {CONFIG} (no schema_version).")
     if config["schema_version"] != SCHEMA:
-        raise ArtifactError(f"{path} has schema version {config['schema_version']!r}; this advex {__version__} reads {SCHEMA}.")
+        version = config["schema_version"]
+        raise ArtifactError(f"{path} has schema version {version!r}; this advex {__version__} reads {SCHEMA}.")
     return config
 
 
@@ -131,27 +138,43 @@ def checked_weights(folder: Path, config: dict[str, Any]) -> Path:
     path = folder / WEIGHTS
     if not path.is_file():
         raise ArtifactError(f"{folder} holds no {WEIGHTS}.")
+    for candidate in (path, folder / _FORMER):
+        if candidate.is_file() and _digest(candidate) == config.get("sha256"):
+            return candidate
+    raise ArtifactError(f"{path} is damaged or was exchanged: its SHA-256 is not the one in {CONFIG}.")
+
+
+def _keep_former(folder: Path, new: Path) -> None:
+    """Keep the weights that the present config names, unless an interrupted save has kept them already."""
+    try:
+        committed = _digest(folder / WEIGHTS) == read_config(folder).get("sha256")
+    except (ArtifactError, OSError):
+        return
+    if committed:
+        shutil.copyfile(folder / WEIGHTS, new / _FORMER)
+        os.replace(new / _FORMER, folder / _FORMER)
+
+
+def _digest(path: Path) -> str:
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != config.get("sha256"):
-        raise ArtifactError(f"{path} is damaged or was exchanged: its SHA-256 is not the one in {CONFIG}.")
-    return path
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_folder(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> Path:
-    """config.json and model.safetensors, complete or not at all (`read_config` sees old or new, never a mix).
+    """config.json and model.safetensors, complete or not at all: a reader sees the old pair or the new one.
 
-    The two files are written beside their places and renamed, weights first; a crash between the two
-    leaves a folder whose hash does not agree, so the former one is kept until the end.
+    Both are written beside their places and renamed, weights first. Until the config has followed, it
+    names the hash of the former weights, which are kept until then under another name.
+    Raises ArtifactError where a file is in the way.
     """
+    if folder.exists() and not folder.is_dir():
+        raise ArtifactError(f"{folder} is a file; a classifier is saved as a folder. Choose another name.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         new = Path(temporary) / "new"
         new.mkdir()
         save_file(tensors, new / WEIGHTS)
-        with (new / WEIGHTS).open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        described = {**config, "schema_version": SCHEMA, "advex": __version__, "sha256": digest}
+        described = {**config, "schema_version": SCHEMA, "advex": __version__, "sha256": _digest(new / WEIGHTS)}
         (new / CONFIG).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
         for name in (WEIGHTS, CONFIG):
             with (new / name).open("rb") as file:
@@ -159,6 +182,8 @@ def write_folder(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor
         if not folder.exists():
             os.rename(new, folder)
             return folder
+        _keep_former(folder, new)
         for name in (WEIGHTS, CONFIG):
             os.replace(new / name, folder / name)
+        (folder / _FORMER).unlink(missing_ok=True)
     return folder

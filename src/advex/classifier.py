@@ -16,19 +16,23 @@ from advex.geometry import Box
 Result = TypeVar("Result")
 
 
-def input_gradient(score: Callable[[Tensor], Result], x: Tensor, *, create_graph: bool = False) -> tuple[Tensor, Result]:
+def input_gradient(
+    score: Callable[[Tensor], Result], x: Tensor, *, create_graph: bool = False
+) -> tuple[Tensor, Result]:
     """d(sum of score)/dx, and what score returned.
 
     score: maps x [n, *shape] to a tensor [n], or to an object whose `loss` is one (a goal's `Aim`).
     create_graph: keep the gradient differentiable, for objectives and maps that are trained on.
-    Returns (gradient [n, *shape], the result of score, detached unless create_graph).
-    Rows do not mix as long as the score's rows do not.
+    Returns (gradient [n, *shape], the result of score). The gradient is zero where the score does not
+    depend on x. Rows do not mix as long as the score's rows do not.
     """
     if not x.requires_grad:
         x = x.detach().requires_grad_(True)
     with torch.enable_grad():
         result = score(x)
         values: Tensor = result if isinstance(result, Tensor) else result.loss  # pyright: ignore[reportAttributeAccessIssue]
+        if not values.requires_grad:  # cut off from x: a constant, or a step function
+            return torch.zeros_like(x), result
         (gradient,) = torch.autograd.grad(values.sum(), x, create_graph=create_graph, materialize_grads=True)
     return gradient, result
 
@@ -71,7 +75,8 @@ class Classifier(nn.Module):
         self.network = network
         self.class_names = tuple(str(name) for name in class_names) if class_names is not None else None
         for name, value in {"lower": box[0], "upper": box[1], "mean": mean, "std": std}.items():
-            tensor = torch.as_tensor(value, dtype=torch.get_default_dtype())
+            # In float64 until the network's precision is known: 0.4914 must not lose digits on the way.
+            tensor = torch.as_tensor(value, dtype=torch.float64)
             if not torch.isfinite(tensor).all():
                 raise InputError(f"The classifier's {name} must be finite, not {value}.")
             self.register_buffer(name, tensor, persistent=False)
@@ -86,6 +91,8 @@ class Classifier(nn.Module):
         reference = next((p for p in network.parameters() if p.is_floating_point()), None)
         if reference is not None:
             self.to(device=reference.device, dtype=reference.dtype)
+        else:
+            self.to(dtype=torch.get_default_dtype())
         self._fast: Callable[[Tensor], Any] | None = None
         self._autocast: torch.dtype | None = None
 
@@ -132,9 +139,9 @@ class Classifier(nn.Module):
         For inner loops, whose inputs are known to be valid. Always float (never bfloat16).
         """
         if self._autocast is None:
-            return self._logits(self._fast or self.network, x)
+            return self._logits(self.network if self._fast is None else self._fast, x)
         with torch.autocast(self.device.type, self._autocast):
-            return self._logits(self._fast or self.network, x).to(self.dtype)
+            return self._logits(self.network if self._fast is None else self._fast, x).to(self.dtype)
 
     def _logits(self, network: Callable[[Tensor], Any], x: Tensor) -> Tensor:
         output = network((x - _per_channel(self.mean, x)) / _per_channel(self.std, x))
@@ -162,7 +169,7 @@ class Classifier(nn.Module):
         if not x.is_floating_point():
             raise InputError(f"Inputs must be floating point in data space, got {x.dtype}: divide 8-bit images by 255.")
         if x.dtype != self.dtype:
-            raise InputError(f"The input is {x.dtype}, the classifier {self.dtype}: convert one, e.g. x.to(classifier.dtype).")
+            raise InputError(f"The input is {x.dtype}, the classifier {self.dtype}: use x.to(classifier.dtype).")
         if x.device != self.device:
             raise InputError(f"The input is on {x.device}, the classifier on {self.device}: x.to(classifier.device).")
         for name in ("mean", "std"):
@@ -177,12 +184,14 @@ class Classifier(nn.Module):
         try:
             outside = torch.maximum((self.lower - x).amax(), (x - self.upper).amax()).item()
         except RuntimeError:
-            raise InputError(f"Inputs of shape {tuple(x.shape)} do not fit the box of shape {tuple(self.lower.shape)}.") from None
+            shapes = f"Inputs of shape {tuple(x.shape)} do not fit the box of shape {tuple(self.lower.shape)}"
+            raise InputError(f"{shapes}.") from None
         if not outside <= 1e-6 * (1 + self.upper.abs().max().item()):  # also true for NaN
             if not torch.isfinite(x).all():
                 raise InputError(f"The input holds {int((~torch.isfinite(x)).sum())} values that are NaN or infinite.")
             low, high = x.amin().item(), x.amax().item()
-            cause = "0..255 pixels: divide by 255" if high > 2 and low >= 0 else "already normalised? The classifier does it itself"
+            bytes_like = high > 2 and low >= 0
+            cause = "0..255 pixels: divide by 255" if bytes_like else "already normalised? The classifier does it itself"
             raise InputError(
                 f"Inputs must lie in the box [{self.lower.amin().item():g}, {self.upper.amax().item():g}], found "
                 f"[{low:.4g}, {high:.4g}]. ({cause})"
@@ -190,7 +199,8 @@ class Classifier(nn.Module):
 
     def _check_logits(self, x: Tensor, logits: Tensor) -> None:
         if logits.ndim != 2 or len(logits) != len(x) or logits.shape[1] < 2:
-            raise InputError(f"The network must return logits [n, classes >= 2] for n = {len(x)}, got {tuple(logits.shape)}.")
+            found = tuple(logits.shape)
+            raise InputError(f"The network must return logits [n, classes >= 2] for n = {len(x)}, got {found}.")
         if self.class_names is not None and logits.shape[1] != len(self.class_names):
             raise InputError(f"The network has {logits.shape[1]} outputs for {len(self.class_names)} class names.")
         if returns_probabilities(logits):

@@ -23,7 +23,7 @@ def per_row(values: Tensor, like: Tensor) -> Tensor:
 
 
 def _flat(delta: Tensor) -> Tensor:
-    return delta.reshape(len(delta), -1) if delta.numel() else delta.reshape(len(delta), 0)
+    return delta.flatten(1)  # unlike reshape(n, -1), also where there are no rows
 
 
 def _radii(radius: Tensor | float, delta: Tensor) -> Tensor:
@@ -51,13 +51,18 @@ class Norm:
 
 
 def _shrink(delta: Tensor, size: Tensor, radius: Tensor) -> Tensor:
-    # A hair inside the ball, so that rounding cannot leave it.
-    factor = radius / size.clamp_min(torch.finfo(delta.dtype).tiny) * (1 - 4 * torch.finfo(delta.dtype).eps)
+    # A hair inside the ball, so that rounding cannot leave it; a sum over more elements rounds more.
+    hair = (4 + math.prod(delta.shape[1:]) / 4096) * torch.finfo(delta.dtype).eps
+    factor = radius / size.clamp_min(torch.finfo(delta.dtype).tiny) * (1 - hair)
     return torch.where(per_row(size > radius, delta), delta * per_row(factor, delta), delta)
 
 
 def _l2_size(delta: Tensor) -> Tensor:
     return torch.linalg.vector_norm(_flat(delta), dim=1)
+
+
+def _l2_project(delta: Tensor, radius: Tensor | float) -> Tensor:
+    return _shrink(delta, _l2_size(delta), _radii(radius, delta))
 
 
 def _l2_steepest(gradient: Tensor) -> Tensor:
@@ -71,7 +76,7 @@ def _l2_sample(x: Tensor, radius: Tensor | float, seed: int) -> Tensor:
     direction = _l2_steepest(randomness.normal(x, seed, "direction"))
     depth = randomness.uniform(_flat(x)[:, :1], seed, "depth").reshape(-1) if _flat(x).shape[1] else x.new_zeros(len(x))
     dimension = max(_flat(x).shape[1], 1)
-    return direction * per_row(_radii(radius, x) * depth ** (1 / dimension), x)
+    return _l2_project(direction * per_row(_radii(radius, x) * depth ** (1 / dimension), x), radius)
 
 
 def _linf_size(delta: Tensor) -> Tensor:
@@ -121,29 +126,32 @@ def _l1_sample(x: Tensor, radius: Tensor | float, seed: int) -> Tensor:
     signs = torch.where(randomness.uniform(x, seed, "signs") < 0.5, -1.0, 1.0).to(x)
     direction = signs * weights / per_row(_l1_size(weights).clamp_min(torch.finfo(x.dtype).tiny), x)
     depth = randomness.uniform(_flat(x)[:, :1], seed, "depth").reshape(-1)
-    return direction * per_row(_radii(radius, x) * depth ** (1 / max(_flat(x).shape[1], 1)), x)
+    inside = direction * per_row(_radii(radius, x) * depth ** (1 / max(_flat(x).shape[1], 1)), x)
+    return _shrink(inside, _l1_size(inside), _radii(radius, x))
 
 
 def _root(delta: Tensor) -> float:
     return math.sqrt(max(math.prod(delta.shape[1:]), 1))
 
 
+def _rmse_size(delta: Tensor) -> Tensor:
+    return _l2_size(delta) / _root(delta)
+
+
+def _rmse_project(delta: Tensor, radius: Tensor | float) -> Tensor:
+    return _shrink(delta, _rmse_size(delta), _radii(radius, delta))
+
+
 L1 = Norm("l1", _l1_size, _l1_project, _l1_steepest, _l1_sample)
-L2 = Norm(
-    "l2",
-    _l2_size,
-    lambda delta, radius: _shrink(delta, _l2_size(delta), _radii(radius, delta)),
-    _l2_steepest,
-    _l2_sample,
-)
+L2 = Norm("l2", _l2_size, _l2_project, _l2_steepest, _l2_sample)
 LINF = Norm("linf", _linf_size, _linf_project, torch.sign, _linf_sample)
 # Root mean square: the unit of Woods et al. (0 = no change, 1 = black to white), L2 / sqrt(elements).
 RMSE = Norm(
     "rmse",
-    lambda delta: _l2_size(delta) / _root(delta),
-    lambda delta, radius: _shrink(delta, _l2_size(delta) / _root(delta), _radii(radius, delta)),
+    _rmse_size,
+    _rmse_project,
     lambda gradient: _l2_steepest(gradient) * _root(gradient),
-    lambda x, radius, seed: _l2_sample(x, radius, seed) * _root(x),
+    lambda x, radius, seed: _rmse_project(_l2_sample(x, radius, seed) * _root(x), radius),
 )
 NORMS = {norm.name: norm for norm in (L1, L2, LINF, RMSE)}
 
@@ -155,7 +163,8 @@ def as_norm(value: str | Norm) -> Norm:
     """
     if isinstance(value, Norm):
         return value
-    name = {"inf": "linf", "l_inf": "linf", "2": "l2", "1": "l1", "rms": "rmse"}.get(str(value).lower(), str(value).lower())
+    name = str(value).lower()
+    name = {"inf": "linf", "l_inf": "linf", "2": "l2", "1": "l1", "rms": "rmse"}.get(name, name)
     if name not in NORMS:
         raise SpecError(f"There is no norm '{value}': {did_you_mean(name, NORMS)}")
     return NORMS[name]
@@ -195,6 +204,11 @@ class Box:
         stuck = ((at <= self.lower) & (direction < 0)) | ((at >= self.upper) & (direction > 0))
         return torch.where(stuck, 0.0, direction)
 
+    def farthest(self, x: Tensor) -> Tensor:
+        """The change that leads to the corner of the box farthest from x."""
+        down, up = self.lower - x, self.upper - x
+        return torch.where(-down > up, down, up).expand_as(x)
+
     def to_distance(self, x: Tensor, delta: Tensor, rmse: float, mask: Tensor | None = None) -> Tensor:
         """delta rescaled so that, cut to the box, its root mean square is exactly `rmse`.
 
@@ -208,7 +222,8 @@ class Box:
 
         # |cut(s * delta)|^2 is piecewise quadratic and rising in s: solve for s on the elements that
         # are not cut, until no further element is.
-        scale = torch.ones(len(x), dtype=x.dtype, device=x.device)
+        # From 0 the solutions rise to the right one; from beyond it everything could be cut at once.
+        scale = torch.zeros(len(x), dtype=x.dtype, device=x.device)
         for _ in range(64):
             scaled = delta * per_row(scale, delta)
             cut = self.confine(x, scaled)
@@ -227,11 +242,10 @@ class Box:
         return result
 
     def _blend(self, x: Tensor, start: Tensor, delta: Tensor, wanted: float, mask: Tensor | None) -> Tensor:
-        down, up = self.lower - x, self.upper - x
-        far = torch.where(-down > up, down, up).expand_as(x)
+        far = self.farthest(x)
         if mask is not None:
             far = far * mask
-        low, high = torch.zeros(len(x), dtype=x.dtype, device=x.device), torch.ones(len(x), dtype=x.dtype, device=x.device)
+        low, high = x.new_zeros(len(x)), x.new_ones(len(x))
         for _ in range(40):
             middle = (low + high) / 2
             blend = torch.lerp(start, far, per_row(middle, x))

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from advex.classifier import Classifier
+from advex.errors import InputError, SpecError
 from advex.registry import register
 
 
@@ -40,20 +41,53 @@ class Goal(Protocol):
 G = TypeVar("G")
 
 
-def with_temperature(goal: G, temperature: float) -> G:
+def with_temperature(goal: G, temperature: float | Tensor) -> G:
     """The same goal with another tau, if it has one; else the goal itself."""
     if hasattr(goal, "temperature"):
         return dataclasses.replace(goal, temperature=temperature)  # pyright: ignore[reportArgumentType]
     return goal
 
 
-def advantage(logits: Tensor, classes: Tensor, temperature: float) -> Tensor:
-    """How far `classes` [n] lie ahead of the others: [n], see the module's formula."""
-    own = logits.gather(1, classes[:, None])[:, 0]
-    others = logits.scatter(1, classes[:, None], -math.inf)
+def without_class(goal: G, avoided: Tensor) -> G | None:
+    """The same goal, pursued by way of other classes than `avoided` [n]; None if it knows no such detour.
+
+    Searches use it to leave a local minimum. What counts as reached does not change.
+    """
+    if hasattr(goal, "avoided"):
+        return dataclasses.replace(goal, avoided=avoided)  # pyright: ignore[reportArgumentType]
+    return None
+
+
+def advantage(
+    logits: Tensor, classes: Tensor, temperature: float | Tensor = 0.0, avoided: Tensor | None = None
+) -> Tensor:
+    """How far `classes` [n] lie ahead of the others: [n], see the module's formula.
+
+    temperature: tau, one or [n]. avoided: [n], one class per row that the others do not include.
+    """
+    own, others = _apart(logits, classes)
+    if avoided is not None:
+        others = others.scatter(1, avoided[:, None], -math.inf)
+    if isinstance(temperature, Tensor):
+        # A tau of nothing is the margin, up to rounding.
+        tau = temperature.clamp_min(1e-6).reshape(-1, 1)
+        return own - (tau * torch.logsumexp(others / tau, dim=1, keepdim=True))[:, 0]
     if temperature <= 0:
         return own - others.amax(dim=1)
     return own - temperature * torch.logsumexp(others / temperature, dim=1)
+
+
+def _apart(values: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+    """values [n, classes] of the named classes, [n], and all of them with -inf in their place."""
+    try:
+        if classes.shape != values.shape[:1]:
+            raise IndexError(f"got the shape {tuple(classes.shape)}")
+        own = values.gather(1, classes[:, None])[:, 0]
+        return own, values.scatter(1, classes[:, None], -math.inf)
+    except (IndexError, RuntimeError) as error:
+        raise InputError(
+            f"A goal needs one class per input, int64 in [0, {values.shape[1]}), for {len(values)} inputs: {error}"
+        ) from None
 
 
 @register("goal", "misclassify", cites="woods2019 Eq. 2")
@@ -61,16 +95,18 @@ def advantage(logits: Tensor, classes: Tensor, temperature: float) -> Tensor:
 class Misclassify:
     """Any class but y: s_y - max_{j != y} s_j < 0.
 
-    y: [n] int64, the class to lose.
+    y: [n] int64, the class to lose. temperature: the formula's tau, one or [n]. avoided: [n] int64 or
+    None, classes that the loss does not pursue (they count as reached all the same).
     """
 
     y: Tensor
-    temperature: float = 0.0
+    temperature: float | Tensor = 0.0
+    avoided: Tensor | None = None
 
     def __call__(self, classifier: Classifier, x: Tensor) -> Aim:
         logits = classifier.logits(x)
-        loss = advantage(logits, self.y, self.temperature)
-        return Aim(loss=loss, reached=advantage(logits, self.y, 0.0).detach() < 0)
+        loss = advantage(logits, self.y, self.temperature, self.avoided)
+        return Aim(loss=loss, reached=advantage(logits, self.y).detach() < 0)
 
 
 @register("goal", "below_chance", cites="woods2019 Eq. 3")
@@ -79,15 +115,17 @@ class BelowChance:
     """The class's confidence below that of a random guess ("better than random", BTR): s_y < 1/V.
 
     The loss is logit(s_y) - logit(1/V), which is monotone in s_y and does not saturate.
-    y: [n] int64.
+    y: [n] int64. avoided: [n] int64 or None, classes that the loss does not pursue.
     """
 
     y: Tensor
+    avoided: Tensor | None = None
 
     def __call__(self, classifier: Classifier, x: Tensor) -> Aim:
         logits = classifier.logits(x)
-        loss = advantage(logits, self.y, 1.0) + math.log(logits.shape[1] - 1)
-        return Aim(loss=loss, reached=loss.detach() < 0)
+        chance = math.log(logits.shape[1] - 1)
+        loss = advantage(logits, self.y, 1.0, self.avoided) + chance
+        return Aim(loss=loss, reached=advantage(logits, self.y, 1.0).detach() < -chance)
 
 
 @register("goal", "become", cites="woods2019 Sec. III-A2")
@@ -95,15 +133,15 @@ class BelowChance:
 class Become:
     """The decision is class c.
 
-    c: [n] int64, the class wanted.
+    c: [n] int64, the class wanted. temperature: the formula's tau, one or [n].
     """
 
     c: Tensor
-    temperature: float = 0.0
+    temperature: float | Tensor = 0.0
 
     def __call__(self, classifier: Classifier, x: Tensor) -> Aim:
         logits = classifier.logits(x)
-        reached = advantage(logits, self.c, 0.0).detach() > 0
+        reached = advantage(logits, self.c).detach() > 0
         return Aim(loss=-advantage(logits, self.c, self.temperature), reached=reached)
 
 
@@ -119,11 +157,14 @@ class Confident:
     y: Tensor
     margin: float = 0.5
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.margin < 1:
+            raise SpecError(f"The margin is a difference of confidences, in [0, 1), not {self.margin}.")
+
     def __call__(self, classifier: Classifier, x: Tensor) -> Aim:
         log_s = classifier.logits(x).log_softmax(dim=1)
-        wrong = log_s.scatter(1, self.y[:, None], -math.inf)
-        j = wrong.argmax(dim=1, keepdim=True)
-        log_j = log_s.gather(1, j)[:, 0]
-        log_q = log_s.scatter(1, j, -math.inf).amax(dim=1)
-        loss = (log_q.exp() + self.margin).log() - log_j
+        _, wrong = _apart(log_s, self.y)
+        log_j, others = _apart(log_s, wrong.argmax(dim=1))
+        log_q = others.amax(dim=1)
+        loss = torch.logaddexp(log_q, log_q.new_tensor(self.margin).log()) - log_j
         return Aim(loss=loss, reached=(log_j.exp() - log_q.exp()).detach() > self.margin)

@@ -15,7 +15,7 @@ from torch import Tensor
 def generators(x: Tensor, seed: int, stream: str = "") -> list[torch.Generator]:
     """One CPU generator per row of x [n, ...], seeded by (seed, stream, the row's bytes)."""
     salt = f"{seed}|{stream}|".encode()
-    rows = x.detach().reshape(len(x), -1).contiguous().cpu().numpy()
+    rows = x.detach().flatten(1).contiguous().cpu().numpy()
     digests = (hashlib.blake2b(salt + row.tobytes(), digest_size=8).digest() for row in rows)
     return [torch.Generator().manual_seed(int.from_bytes(digest) >> 1) for digest in digests]
 

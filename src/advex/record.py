@@ -154,8 +154,14 @@ def summary(record: Record, folder: Path) -> str:
     """What `--json` prints: the record's path and each model's figures, strict JSON."""
     models = {
         model.name: {
-            name: {"value": plain(f.value), "low": plain(f.low), "high": plain(f.high), "n": f.n, "failures": f.failures}
-            for name, f in model.scores.items()
+            name: {
+                "value": plain(figure.value),
+                "low": plain(figure.low),
+                "high": plain(figure.high),
+                "n": figure.n,
+                "failures": figure.failures,
+            }
+            for name, figure in model.scores.items()
         }
         for model in record.models
     }

@@ -9,6 +9,9 @@ import dataclasses
 import importlib
 import inspect
 import pkgutil
+import re
+import types
+import typing
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -90,19 +93,40 @@ def entries(kind: str) -> dict[str, Entry]:
 def parse(spec: str) -> tuple[str, dict[str, Any]]:
     """`"pgd:norm=linf,radius=8/255"` -> `("pgd", {"norm": "linf", "radius": "8/255"})`.
 
-    Values are YAML scalars; a list is written with dashes (`widths=16-32-64`).
+    Values are YAML scalars; a list is written with dashes (`widths=16-32-64`), a value that has commas
+    itself in brackets (`adversarial:attack=(pgd:norm=l2,radius=1),share=1`).
     Raises SpecError for a malformed spec.
     """
+    if not isinstance(spec, str):
+        raise SpecError(f"A spec is a string such as 'pgd:norm=l2,radius=0.5', not {spec!r}.")
     name, _, rest = spec.strip().partition(":")
     options: dict[str, Any] = {}
-    for part in filter(None, (piece.strip() for piece in rest.split(","))):
+    for part in filter(None, (piece.strip() for piece in _split(rest))):
         key, equals, value = part.partition("=")
         if not equals or not key.strip():
             raise SpecError(f"In '{spec}', '{part}' is not of the form option=value.")
         if key.strip() in options:
             raise SpecError(f"In '{spec}', option '{key.strip()}' is given twice.")
-        options[key.strip()] = parse_value(value.strip())
+        value = value.strip()
+        bracketed = value.startswith("(") and value.endswith(")")
+        options[key.strip()] = value[1:-1] if bracketed else parse_value(value)
     return name, options
+
+
+def _split(text: str) -> list[str]:
+    """Pieces between the commas that are not in brackets. Raises SpecError when brackets do not match."""
+    pieces, depth = [""], 0
+    for character in text:
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        if depth < 0:
+            break
+        if character == "," and depth == 0:
+            pieces.append("")
+        else:
+            pieces[-1] += character
+    if depth:
+        raise SpecError(f"The brackets in '{text}' do not match.")
+    return pieces
 
 
 def parse_value(text: str) -> Any:
@@ -117,8 +141,10 @@ def parse_value(text: str) -> Any:
         return tuple(int(piece) for piece in text.split("-"))
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise SpecError(f"The value '{text}' cannot be read: {error}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise SpecError(f"The value '{text[:100]}' cannot be read: {str(error)[:200]}") from None
+    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+[eE][+-]?\d+", value):
+        return float(value)  # YAML 1.1 takes 1e-4, without a point, for a word
     if isinstance(value, dict | list):
         raise SpecError(f"The value '{text}' must be a number, a word, true, false or null.")
     return value
@@ -146,12 +172,39 @@ def make(kind: str, name: str, **options: Any) -> Any:
     missing = [key for key, at in allowed.items() if at.default is inspect.Parameter.empty and key not in options]
     if missing:
         raise SpecError(f"The {kind} '{name}' needs {', '.join(missing)}, e.g. '{name}:{missing[0]}=...'.")
+    hints = typing.get_type_hints(known[name].make.__init__ if isinstance(known[name].make, type) else known[name].make)
+    for key, value in options.items():
+        if key in hints and not _fits(value, hints[key]):
+            kind_of = getattr(hints[key], "__name__", None) or str(hints[key])
+            raise SpecError(f"The {kind} '{name}' takes {key} as {kind_of}, not {value!r}.")
     try:
         return known[name].make(**options)
     except SpecError:
         raise
     except (TypeError, ValueError) as error:
         raise SpecError(f"The {kind} '{name}' cannot be made with {options}: {error}") from error
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value may be meant for a parameter. One annotated with other than plain types decides for itself."""
+    for one in typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,):
+        one = typing.get_origin(one) or one
+        if one is typing.Literal or one not in _PLAIN:
+            return True
+        if isinstance(value, _PLAIN[one]) and (isinstance(value, bool) <= (one is bool)) and value == value:
+            return True
+    return False
+
+
+# What may be given for a parameter of each plain type. One width may stand for a list of them.
+_PLAIN: dict[Any, tuple[type, ...]] = {
+    int: (int,),
+    float: (int, float),
+    bool: (bool,),
+    str: (str,),
+    tuple: (tuple, list, int),
+    type(None): (type(None),),
+}
 
 
 def describe(thing: Any) -> str:
@@ -168,4 +221,4 @@ def _text(value: Any) -> str:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, tuple):
         return "-".join(map(str, value))
-    return str(value)
+    return f"({value})" if isinstance(value, str) and "," in value else str(value)

@@ -3,77 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from advex import artifacts, objectives
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset
-from advex.errors import ArtifactError, DataError, SpecError, did_you_mean
+from advex.errors import AdvexError, ArtifactError, DataError
+from advex.recipes import Recipe as Recipe
+from advex.recipes import fitted
+from advex.recipes import recipe_from as recipe_from
+from advex.record import write_text
 from advex.types import Batch
 
-
-class Recipe(BaseModel):
-    """Everything that decides a training run, but the data. See `docs/recipes.md`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    network: str = "preact_resnet:depth=44"
-    objective: str = "natural"
-    objective_options: dict[str, Any] = Field(default_factory=dict)
-    mean: float | tuple[float, ...] = 0.5
-    std: float | tuple[float, ...] = 0.25
-    epochs: int = Field(10, ge=1)
-    batch_size: int = Field(128, ge=2)
-    optimiser: Literal["sgd", "adam"] = "sgd"
-    learning_rate: float = Field(0.1, gt=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(1e-4, ge=0)
-    schedule: Literal["one_cycle", "constant", "step"] = "one_cycle"
-    warm_up: float = Field(0.2, ge=0, lt=1)
-    milestones: tuple[float, ...] = (0.85, 0.975)
-    augment: Literal["none", "crop", "crop_flip"] = "none"
-    pad: int = Field(4, ge=0)
-    precision: Literal["float32", "bfloat16"] = "float32"
-    channels_last: bool = True
-    validate_every: int = Field(1, ge=1)
-    seed: int = 0
+METRICS, CHECKPOINT = "metrics.jsonl", "checkpoint"
 
 
-def recipe_from(values: dict[str, Any], overrides: dict[str, str] | None = None, where: str = "recipe") -> Recipe:
-    """A checked recipe from plain values and `key=value` overrides (`objective_options.share=1` goes inside).
+class Interrupted(AdvexError):
+    """A run was asked to stop. Its checkpoint is kept, and it can be resumed."""
 
-    Raises SpecError, naming the key, for unknown keys (with a suggestion) and impossible values.
-    """
-    from advex.registry import parse_value
 
-    values = dict(values)
-    for key, text in (overrides or {}).items():
-        outer, dot, inner = key.partition(".")
-        if dot:
-            values[outer] = {**values.get(outer, {}), inner: parse_value(text)}
-        else:
-            values[outer] = parse_value(text)
-    for key in values:
-        if key not in Recipe.model_fields:
-            raise SpecError(f"{where}: there is no setting '{key}': {did_you_mean(key, Recipe.model_fields)}")
-    try:
-        recipe = Recipe.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise SpecError(f"{where}: {name} = {first.get('input')!r} is not possible: {first['msg']}.") from None
-    objectives.make(recipe.objective, **recipe.objective_options)
-    return recipe
+class Diverged(AdvexError, FloatingPointError):
+    """The loss became infinite or NaN."""
 
 
 def learning_rate(recipe: Recipe, progress: float) -> float:
@@ -99,8 +59,7 @@ def augment(recipe: Recipe, x: Tensor, index: Tensor, epoch: int, total: int) ->
     """
     if recipe.augment == "none" or x.ndim != 4:
         return x
-    rng = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
-    draws = torch.rand(total, 3, generator=rng)[index].to(x.device)
+    draws = torch.rand(total, 3, generator=_generator(recipe, "augment", epoch))[index].to(x.device)
     n, channels, height, width = x.shape
     padded = nn.functional.pad(x, [recipe.pad] * 4, mode="replicate")
     top, left = (draws[:, :2] * (2 * recipe.pad + 1)).long().clamp_max(2 * recipe.pad).unbind(dim=1)
@@ -121,6 +80,30 @@ class _Position:
     objective: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """What a run consists of. position moves; identity is what a checkpoint must agree with."""
+
+    recipe: Recipe
+    data: Dataset
+    out: Path
+    device: str
+    classifier: Classifier
+    optimiser: torch.optim.Optimizer
+    objective: objectives.Objective
+    position: _Position
+    identity: dict[str, Any]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        full, rest = divmod(len(self.data), self.recipe.batch_size)
+        return full + (rest >= 2)  # batch norm needs two examples: a single last one waits for the next epoch
+
+    @property
+    def steps(self) -> int:
+        return self.recipe.epochs * self.steps_per_epoch
+
+
 Report = Callable[[dict[str, Any]], None]
 
 
@@ -137,40 +120,33 @@ def train(
 ) -> Classifier:
     """Train a classifier and leave it in the folder `out` (`advex.load(out)` opens it).
 
-    report: called with a dict of numbers after each step and epoch. stop: asked after each step; when
-    true the run ends at its last checkpoint (`resume=True` goes on from there). A checkpoint is
-    written after each epoch. Raises DataError for data that does not fit, ArtifactError when `out`
-    holds another run, FloatingPointError when the loss is not finite.
+    What the network's spec leaves open (channels, features, classes) is taken from the data. report:
+    called with a dict of numbers after each step and epoch. stop: asked after each step; when true the
+    run writes a checkpoint and ends with `Interrupted` (`resume=True` goes on at the next step, with
+    the same result as without the break). A checkpoint is also written after each epoch. The process's
+    random numbers are left as they were.
+
+    Raises DataError for data that does not fit, ArtifactError when `out` holds another run, Diverged
+    when the loss is not finite (the last checkpoint is kept).
     """
     if len(data) < 2:
         raise DataError(f"{data.name}: training needs at least 2 examples, found {len(data)}.")
-    torch.manual_seed(recipe.seed)  # of the initial weights; the run draws from its own generators
-    classifier = Classifier(recipe.network, mean=recipe.mean, std=recipe.std, class_names=data.class_names).to(device)
-    if recipe.channels_last and len(data.shape) == 3:
-        classifier = classifier.to(memory_format=torch.channels_last)  # pyright: ignore
-    classifier(data.batch(slice(0, 2), device).x)  # a network that does not fit the data says so now
-    optimiser = _optimiser(recipe, classifier)
-    objective = objectives.make(recipe.objective, **recipe.objective_options)
-    position = _Position(objective=objective.start())
-    out.mkdir(parents=True, exist_ok=True)
-    identity = {"recipe": recipe.model_dump(mode="json"), "data": data.name, "examples": len(data)}
-    if resume:
-        position = _restore(out, classifier, optimiser, identity) or position
-    total = recipe.epochs * math.ceil(len(data) / recipe.batch_size)
-    while position.epoch < recipe.epochs:
-        if not _epoch(recipe, data, classifier, optimiser, objective, position, total, device, report, stop):
-            return classifier
-        position.epoch += 1
-        line: dict[str, Any] = {"epoch": position.epoch, "epochs": recipe.epochs, "step": position.step}
-        if validation is not None and (position.epoch % recipe.validate_every == 0 or position.epoch == recipe.epochs):
-            line["accuracy"] = accuracy(classifier, validation)
-        with (out / "metrics.jsonl").open("a") as metrics:
-            metrics.write(json.dumps({**line, "objective": position.objective}) + "\n")
-        report(line)
-        _checkpoint(out, classifier, optimiser, position, identity)
-    classifier.eval()
-    artifacts.save(classifier, out, extra={"training": identity})
-    return classifier
+    recipe = fitted(recipe, data.shape, len(data.class_names))
+    with torch.random.fork_rng([torch.device(device)] if device.startswith("cuda") else []):
+        run = _start(recipe, data, out, device)
+        if resume:
+            _restore(run)
+        else:
+            (out / METRICS).unlink(missing_ok=True)
+        while run.position.epoch < recipe.epochs:
+            if not _epoch(run, report, stop):
+                _checkpoint(run)
+                raise Interrupted(f"Stopped after step {run.position.step} of {run.steps}; {out / CHECKPOINT} is kept.")
+            _finish_epoch(run, validation, report)
+    run.classifier.eval()
+    extra = {"training": {**run.identity, "data": data.name}, "input_shape": list(data.shape)}
+    artifacts.save(run.classifier, out, extra=extra)
+    return run.classifier
 
 
 def accuracy(classifier: Classifier, data: Dataset, batch_size: int = 512) -> float:
@@ -179,6 +155,43 @@ def accuracy(classifier: Classifier, data: Dataset, batch_size: int = 512) -> fl
     for batch in data.batches(batch_size, classifier.device):
         right += int((classifier.predict(batch.x).argmax(dim=1) == batch.y).sum())
     return right / max(len(data), 1)
+
+
+def identity_of(recipe: Recipe, data: Dataset) -> dict[str, Any]:
+    """What makes two runs the same run: the recipe fitted to the data, and the data's content (not its path)."""
+    content = hashlib.blake2b(repr(data.class_names).encode(), digest_size=16)
+    for tensor in (data.x, data.y):
+        content.update(tensor.cpu().contiguous().flatten().numpy().data)
+    recipe = fitted(recipe, data.shape, len(data.class_names))
+    return {"recipe": recipe.model_dump(mode="json"), "examples": len(data), "content": content.hexdigest()}
+
+
+def _generator(recipe: Recipe, purpose: str, number: int) -> torch.Generator:
+    """Random numbers for one purpose at one epoch or step: the same wherever the run was resumed."""
+    digest = hashlib.blake2b(f"{recipe.seed}|{purpose}|{number}".encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest) >> 1)
+
+
+def _start(recipe: Recipe, data: Dataset, out: Path, device: str) -> _Run:
+    torch.manual_seed(recipe.seed)  # of the initial weights
+    classifier = Classifier(recipe.network, mean=recipe.mean, std=recipe.std, class_names=data.class_names).to(device)
+    if recipe.channels_last and len(data.shape) == 3:
+        classifier = classifier.to(memory_format=torch.channels_last)  # pyright: ignore
+    with torch.no_grad():
+        classifier.eval()(data.batch(slice(0, 2), device).x)  # a network that does not fit the data says so now
+    objective = objectives.make(recipe.objective, **recipe.objective_options)
+    out.mkdir(parents=True, exist_ok=True)
+    return _Run(
+        recipe=recipe,
+        data=data,
+        out=out,
+        device=device,
+        classifier=classifier,
+        optimiser=_optimiser(recipe, classifier),
+        objective=objective,
+        position=_Position(objective=objective.start()),
+        identity=identity_of(recipe, data),
+    )
 
 
 def _optimiser(recipe: Recipe, classifier: Classifier) -> torch.optim.Optimizer:
@@ -193,81 +206,107 @@ def _optimiser(recipe: Recipe, classifier: Classifier) -> torch.optim.Optimizer:
     )
 
 
-def _epoch(
-    recipe: Recipe,
-    data: Dataset,
-    classifier: Classifier,
-    optimiser: torch.optim.Optimizer,
-    objective: objectives.Objective,
-    position: _Position,
-    total: int,
-    device: str,
-    report: Report,
-    stop: Callable[[], bool],
-) -> bool:
-    """One pass over the data. False: asked to stop on the way."""
-    rng = torch.Generator().manual_seed(recipe.seed * 1_000_003 + position.epoch)
-    order = torch.randperm(len(data), generator=rng)
-    classifier.train()
-    for index in order.split(recipe.batch_size):
-        if len(index) < 2:  # batch norm needs two
-            continue
+def _epoch(run: _Run, report: Report, stop: Callable[[], bool]) -> bool:
+    """What is left of one pass over the data. False: asked to stop on the way."""
+    position = run.position
+    order = torch.randperm(len(run.data), generator=_generator(run.recipe, "order", position.epoch))
+    batches = order.split(run.recipe.batch_size)[: run.steps_per_epoch]
+    run.classifier.train()
+    for index in batches[position.step - position.epoch * run.steps_per_epoch :]:
         began = time.perf_counter()
-        batch = data.batch(index, device)
-        x = augment(recipe, batch.x, index, position.epoch, len(data))
-        if recipe.channels_last and x.ndim == 4:
-            x = x.contiguous(memory_format=torch.channels_last)
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(recipe, position.step / total)
-        with classifier.accelerated(bfloat16=recipe.precision == "bfloat16"):
-            loss, parts, position.objective = objective(classifier, Batch(x=x, y=batch.y), position.objective, rng=rng)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"The loss became {loss.item()} at step {position.step} (epoch {position.epoch + 1}). The learning "
-                f"rate {optimiser.param_groups[0]['lr']:.3g} is probably too high; the last checkpoint is kept."
-            )
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
+        numbers = _step(run, index)
         position.step += 1
-        report({"step": position.step, "steps": total, "loss": loss.item(), **parts, "rate": len(index) / (time.perf_counter() - began)})
+        rate = len(index) / (time.perf_counter() - began)
+        report({"step": position.step, "steps": run.steps, **numbers, "rate": rate})
         if stop():
             return False
     return True
 
 
-def _checkpoint(
-    out: Path, classifier: Classifier, optimiser: torch.optim.Optimizer, position: _Position, identity: dict[str, Any]
-) -> None:
-    tensors = {f"model.{name}": value for name, value in classifier.state_dict().items()}
-    names = [name for name, _ in classifier.named_parameters()]
-    for number, memory in optimiser.state_dict()["state"].items():
+def _step(run: _Run, index: Tensor) -> dict[str, float]:
+    """One step of the optimiser on the examples `index`."""
+    recipe, position = run.recipe, run.position
+    rng = _generator(recipe, "step", position.step)
+    torch.manual_seed(rng.initial_seed())  # of dropout, in networks that have it
+    batch = run.data.batch(index, run.device)
+    x = augment(recipe, batch.x, index, position.epoch, len(run.data))
+    if recipe.channels_last and x.ndim == 4:
+        x = x.contiguous(memory_format=torch.channels_last)
+    for group in run.optimiser.param_groups:
+        group["lr"] = learning_rate(recipe, position.step / run.steps)
+    with run.classifier.accelerated(bfloat16=recipe.precision == "bfloat16"):
+        loss, parts, state = run.objective(run.classifier, Batch(x=x, y=batch.y), position.objective, rng=rng)
+    if not torch.isfinite(loss):
+        raise Diverged(
+            f"The loss became {loss.item()} at step {position.step + 1} (epoch {position.epoch + 1}). The learning "
+            f"rate, {run.optimiser.param_groups[0]['lr']:.3g} there, is probably too high: try learning_rate="
+            f"{recipe.learning_rate / 4:.2g}. The last checkpoint is kept."
+        )
+    position.objective = state
+    run.optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    run.optimiser.step()
+    return {"loss": loss.item(), **parts}
+
+
+def _finish_epoch(run: _Run, validation: Dataset | None, report: Report) -> None:
+    position, recipe = run.position, run.recipe
+    position.epoch += 1
+    line: dict[str, Any] = {"epoch": position.epoch, "epochs": recipe.epochs, "step": position.step}
+    if validation is not None and (position.epoch % recipe.validate_every == 0 or position.epoch == recipe.epochs):
+        line["accuracy"] = accuracy(run.classifier, validation)
+    with (run.out / METRICS).open("a", encoding="utf-8") as metrics:
+        metrics.write(json.dumps({**line, "objective": position.objective}) + "\n")
+    _checkpoint(run)
+    report(line)
+
+
+def _checkpoint(run: _Run) -> None:
+    tensors = {f"model.{name}": value for name, value in run.classifier.state_dict().items()}
+    names = [name for name, _ in run.classifier.named_parameters()]
+    for number, memory in run.optimiser.state_dict()["state"].items():
         for key, value in memory.items():
             if value is not None:
                 tensors[f"optimiser.{names[number]}.{key}"] = torch.as_tensor(value)
     artifacts.write_folder(
-        out / "checkpoint",
-        {"position": dataclasses.asdict(position), "identity": identity},
+        run.out / CHECKPOINT,
+        {"position": dataclasses.asdict(run.position), "identity": run.identity},
         {name: value.detach().contiguous().cpu() for name, value in tensors.items()},
     )
 
 
-def _restore(
-    out: Path, classifier: Classifier, optimiser: torch.optim.Optimizer, identity: dict[str, Any]
-) -> _Position | None:
-    folder = out / "checkpoint"
+def _restore(run: _Run) -> None:
+    """Go on from the checkpoint of the same run, if there is one."""
+    folder = run.out / CHECKPOINT
     if not folder.exists():
-        return None
+        (run.out / METRICS).unlink(missing_ok=True)
+        return
     described = artifacts.read_config(folder)
-    if described.get("identity") != identity:
+    if described.get("identity") != run.identity:
         raise ArtifactError(f"{folder} belongs to a run with another recipe or other data; choose another --out.")
     tensors = load_file(artifacts.checked_weights(folder, described))
-    classifier.load_state_dict({name[6:]: value for name, value in tensors.items() if name.startswith("model.")})
+    run.classifier.load_state_dict({name[6:]: value for name, value in tensors.items() if name.startswith("model.")})
     memory: dict[int, dict[str, Tensor]] = {}
-    for number, (name, _) in enumerate(classifier.named_parameters()):
+    for number, (name, _) in enumerate(run.classifier.named_parameters()):
         start = f"optimiser.{name}."
         found = {key[len(start) :]: value for key, value in tensors.items() if key.startswith(start)}
         if found:
             memory[number] = found
-    optimiser.load_state_dict({**optimiser.state_dict(), "state": memory})
-    return _Position(**described["position"])
+    run.optimiser.load_state_dict({**run.optimiser.state_dict(), "state": memory})
+    for field, value in described["position"].items():
+        setattr(run.position, field, value)
+    _forget_metrics_after(run.out / METRICS, run.position.epoch)
+
+
+def _forget_metrics_after(path: Path, epoch: int) -> None:
+    """Drop lines of epochs that the checkpoint does not hold: they will be written again."""
+    if not path.exists():
+        return
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        try:
+            if json.loads(line)["epoch"] <= epoch:
+                lines.append(line)
+        except (ValueError, KeyError, TypeError):
+            continue  # a line cut short by a crash
+    write_text(path, "".join(lines))

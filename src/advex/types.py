@@ -106,7 +106,7 @@ class Score:
 
 
 def take(rows: Rows, index: Tensor | slice) -> Rows:
-    """The chosen rows of a dataclass of tensors (fields that are not tensors are kept as they are).
+    """The chosen rows of a dataclass of tensors (fields without rows are kept as they are).
 
     >>> take(Batch(x=torch.eye(3), y=torch.arange(3)), torch.tensor([2])).y
     tensor([2])
@@ -114,7 +114,7 @@ def take(rows: Rows, index: Tensor | slice) -> Rows:
     chosen = {
         field.name: value[index]
         for field in dataclasses.fields(rows)  # pyright: ignore[reportArgumentType]
-        if isinstance(value := getattr(rows, field.name), Tensor)
+        if isinstance(value := getattr(rows, field.name), Tensor) and value.ndim
     }
     return dataclasses.replace(rows, **chosen)  # pyright: ignore[reportArgumentType]
 

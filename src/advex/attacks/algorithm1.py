@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,7 @@ from advex.attacks.search import Found, Walk, launch, smallest, walk
 from advex.classifier import Classifier
 from advex.errors import SpecError
 from advex.geometry import RMSE, per_row
-from advex.goals import Goal, with_temperature
+from advex.goals import Aim, Become, BelowChance, Goal, advantage, with_temperature
 from advex.registry import register
 from advex.types import Perturbation
 
@@ -58,6 +59,8 @@ class Algorithm1:
         rule = _Published(self) if self.published else _Printed(self)
 
         def find(x: Tensor, goal: Goal, mask: Tensor | None) -> Found:
+            if self.published and isinstance(goal, BelowChance):
+                goal = _Odds(goal.y)
             goal = with_temperature(goal, 1.0)
             return walk(
                 rule, classifier, x, goal, norm=RMSE, steps=self.steps, mask=mask, clip=not self.published
@@ -67,6 +70,18 @@ class Algorithm1:
         return launch(
             find, classifier, x, goal, norm=RMSE, mask=mask, max_batch=max_batch, clip=clip, lengthen=8 if clip else 0
         )
+
+
+@dataclass(frozen=True)
+class _Odds:
+    """`BelowChance`, its loss without the constant that moves its zero to chance: the log-odds of s_y."""
+
+    y: Tensor
+
+    def __call__(self, classifier: Classifier, x: Tensor) -> Aim:
+        logits = classifier.logits(x)
+        loss = advantage(logits, self.y, 1.0)
+        return Aim(loss=loss, reached=loss.detach() < -math.log(logits.shape[1] - 1))
 
 
 @dataclass(frozen=True)
@@ -104,7 +119,9 @@ class _Published:
     def step(self, walk: Walk, k: int) -> Tensor:
         # The goal's loss is y_t - log sum exp of the others, L; cross-entropy is log(1 + exp(-L)), so
         # its gradient is -(1 - s_t) dL/dx. The factor matters: with 1e-8 below, a saturated softmax stalls.
-        cross_entropy = -per_row(torch.sigmoid(-walk.loss), walk.x) * walk.gradient
+        # For `Become` the loss is -L, and cross-entropy is descended.
+        log_odds = -walk.loss if isinstance(walk.goal, Become) else walk.loss
+        cross_entropy = -per_row(torch.sigmoid(-log_odds), walk.x) * walk.gradient
         direction = torch.where(per_row(walk.reached, walk.x), -walk.delta, cross_entropy)
         direction = direction / (1e-8 + per_row(walk.norm.size(direction), walk.x))
         momentum, steps = self.search.momentum, self.search.steps

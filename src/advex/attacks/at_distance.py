@@ -64,9 +64,10 @@ class _Orbit:
         rho, steps = as_radius(self.search.rho), self.search.steps
         way_out = max(round(self.search.outward * steps), 1)
         downhill = -walk.norm.steepest(walk.free_gradient)
-        lost = ~(downhill + walk.delta).reshape(len(walk.x), -1).any(dim=1)
+        lost = ~(downhill + walk.delta).flatten(1).any(dim=1)
         if lost.any():  # no gradient and nowhere yet: leave in a random direction
-            downhill[lost] = walk.norm.sample(walk.x[lost], 1.0, self.seed)
+            anywhere = walk.norm.sample(walk.x[lost], 1.0, self.seed)
+            downhill[lost] = anywhere if walk.mask is None else anywhere * walk.mask[lost]
         if k + 1 < way_out:
             return walk.delta + rho / way_out * downhill
         length = self.search.turn * rho * (steps - k) / (steps - way_out + 1)

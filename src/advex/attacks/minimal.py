@@ -1,5 +1,177 @@
-"""PLACEHOLDER"""
+"""The smallest change that reaches a goal, in few gradients: the default search."""
+
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass, replace
 
-class Minimal: pass
+import torch
+from torch import Tensor
+
+from advex.attacks.search import Found, Walk, launch, smallest, walk
+from advex.classifier import Classifier
+from advex.errors import SpecError
+from advex.geometry import RMSE, per_row
+from advex.goals import Goal, with_temperature, without_class
+from advex.registry import register
+from advex.types import Perturbation
+
+# A leg: the ball shrinks (grows) by this share after a success (failure), from first to last step.
+_GAMMA = (0.05, 0.001)
+_LAST_STEP = 0.01
+_HALVINGS = 8
+
+
+@register("attack", "minimal", cites="pintor2021 (fast minimum norm); rony2019 (decoupled direction and norm)")
+@dataclass(frozen=True, kw_only=True)
+class Minimal:
+    """The smallest change, in RMSE, that reaches the goal.
+
+    Two legs, each a fast-minimum-norm walk: a step along the averaged, normalised gradient, relative to
+    the present radius, then back into a ball that shrinks after each success and grows after each
+    failure. Three things make few gradients enough:
+
+    - the loss is annealed from nearly cross-entropy (all wrong classes count) to the margin (only the
+      nearest does), with a temperature in units of the row's own spread of logits, so that networks of
+      low and of high confidence are treated alike;
+    - the second leg starts anew and avoids the class that the first arrived at: most local minima are
+      a matter of the class;
+    - each leg ends with a bisection along its ray, by forward passes alone.
+
+    gradients: at most that many gradient evaluations per example; rows that have converged stop
+    earlier. second: share of them for the second leg (0: one leg). momentum: of the gradient's average.
+    step: first step, relative to the radius; it falls to a hundredth as a cosine. temperature: first
+    temperature, relative to the spread. patience: a row stops once that many steps have not made its
+    change `tolerance` smaller.
+    """
+
+    gradients: int = 100
+    second: float = 0.4
+    momentum: float = 0.75
+    step: float = 1.0
+    temperature: float = 0.4
+    patience: int = 10
+    tolerance: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if self.gradients < 1 or self.patience < 1:
+            raise SpecError(
+                f"Minimal needs gradients and patience of at least 1, not {self.gradients} and {self.patience}."
+            )
+        if not (0 <= self.second < 1 and 0 <= self.momentum < 1):
+            raise SpecError(f"Minimal needs second and momentum in [0, 1), not {self.second} and {self.momentum}.")
+        if not (self.step > 0 and self.temperature >= 0 and self.tolerance >= 0):
+            raise SpecError("Minimal needs a step above 0, and temperature and tolerance of at least 0.")
+
+    def __call__(
+        self,
+        classifier: Classifier,
+        x: Tensor,
+        goal: Goal,
+        *,
+        seed: int = 0,
+        mask: Tensor | None = None,
+        max_batch: int | str | None = None,
+    ) -> Perturbation:
+        def find(x: Tensor, goal: Goal, mask: Tensor | None) -> Found:
+            second = min(round(self.second * self.gradients), self.gradients - 1)
+            detour = without_class(goal, torch.zeros(len(x), dtype=torch.int64, device=x.device))
+            with torch.no_grad():
+                logits = classifier.logits(x)
+            if detour is None or logits.shape[1] < 3:
+                second = 0
+
+            def leg(goal: Goal, steps: int) -> Found:
+                rule = _Leg(self, steps, logits.std(dim=1))
+                found = walk(rule, classifier, x, goal, norm=RMSE, steps=steps, mask=mask)
+                return _bisect(classifier, x, goal, found)
+
+            first = leg(goal, self.gradients - second)
+            if second == 0:
+                return first
+            with torch.no_grad():
+                there = classifier.logits(x + first.delta)
+            # The class arrived at; for rows that arrived nowhere, the least likely one: no loss.
+            start = logits.argmax(dim=1, keepdim=True)
+            arrived = there.scatter(1, start, -math.inf).argmax(dim=1)
+            avoided = torch.where(torch.isfinite(first.size), arrived, logits.argmin(dim=1))
+            return _shorter(first, leg(without_class(goal, avoided) or goal, second))
+
+        return launch(find, classifier, x, goal, norm=RMSE, mask=mask, max_batch=max_batch, lengthen=8)
+
+
+def _cosine(first: float, last: float, progress: float) -> float:
+    return last + (first - last) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def _shorter(first: Found, second: Found) -> Found:
+    nearer = second.size < first.size
+    return Found(
+        delta=torch.where(per_row(nearer, first.delta), second.delta, first.delta),
+        size=torch.where(nearer, second.size, first.size),
+        gradients=first.gradients + second.gradients,
+        flat=first.flat | second.flat,
+    )
+
+
+def _bisect(classifier: Classifier, x: Tensor, goal: Goal, found: Found) -> Found:
+    """Draw each change in towards the clean input as far as the goal allows, in full precision."""
+    reached = torch.ones_like(found.size)
+    failed = reached * 0.8
+    with torch.no_grad(), classifier.accelerated():
+        for _ in range(_HALVINGS):
+            middle = (failed + reached) / 2
+            holds = goal(classifier, x + found.delta * per_row(middle, x)).reached
+            reached, failed = torch.where(holds, middle, reached), torch.where(holds, failed, middle)
+    return replace(found, delta=found.delta * per_row(reached, x), size=found.size * reached)
+
+
+@dataclass(frozen=True)
+class _Leg:
+    search: Minimal
+    steps: int
+    spread: Tensor
+
+    def start(self, walk: Walk) -> None:
+        farthest = walk.classifier.box.farthest(walk.x)
+        walk.memory = {
+            "radius": torch.full_like(walk.best_size, math.inf),
+            "limit": walk.norm.size(farthest if walk.mask is None else farthest * walk.mask),
+            "velocity": torch.zeros_like(walk.x),
+            "spread": self.spread,
+            "mark": walk.best_size.clone(),  # best size when it last improved by more than the tolerance ...
+            "since": torch.zeros_like(walk.best_size),  # ... and how many steps ago that was
+        }
+        self._anneal(walk, 0.0)
+
+    def _anneal(self, walk: Walk, progress: float) -> None:
+        walk.goal = with_temperature(walk.goal, walk.memory["spread"] * _cosine(self.search.temperature, 0, progress))
+
+    def step(self, walk: Walk, k: int) -> Tensor:
+        progress, memory, norm = k / self.steps, walk.memory, walk.norm
+        gamma = _cosine(*_GAMMA, progress)
+        # Not there yet: as far as the linearised boundary, and a tenth further where that is no way at all.
+        slope = norm.size(walk.gradient).clamp_min(torch.finfo(walk.x.dtype).tiny) * walk.x[0].numel()
+        outward = walk.size + torch.maximum(walk.loss / slope, 0.1 * walk.size)
+        radius = torch.where(
+            walk.reached,
+            torch.minimum(memory["radius"], walk.best_size) * (1 - gamma),
+            torch.where(walk.best_reached, memory["radius"] * (1 + gamma), outward),
+        ).clamp_max(memory["limit"])
+        velocity = self.search.momentum * memory["velocity"] + norm.steepest(walk.free_gradient)
+        walk.memory = {**memory, "radius": radius, "velocity": velocity}
+        self._anneal(walk, (k + 1) / self.steps)
+        length = radius * _cosine(self.search.step, _LAST_STEP * self.search.step, progress)
+        return norm.project(walk.delta - per_row(length, walk.x) * norm.steepest(velocity), radius)
+
+    def better(self, walk: Walk) -> Tensor:
+        return smallest(walk)
+
+    def finished(self, walk: Walk, k: int) -> Tensor:
+        memory = walk.memory
+        improved = walk.best_size < memory["mark"] * (1 - self.search.tolerance)
+        since = torch.where(improved, 0.0, memory["since"] + 1)
+        mark = torch.where(improved, walk.best_size, memory["mark"])
+        walk.memory = {**memory, "mark": mark, "since": since}
+        converged = walk.best_reached & (since >= self.search.patience)
+        return converged | (walk.best_size == 0)

@@ -10,10 +10,10 @@ from torch import Tensor
 from advex.attacks.search import Found, Walk, deepest, launch, walk
 from advex.classifier import Classifier
 from advex.errors import SpecError
-from advex.geometry import Norm, as_norm, as_radius, per_row
+from advex.geometry import Norm, as_norm, as_radius
 from advex.goals import Goal
 from advex.registry import register
-from advex.types import Perturbation
+from advex.types import Perturbation, take
 
 
 @register("attack", "pgd", cites="madry2018")
@@ -55,31 +55,31 @@ class PGD:
     ) -> Perturbation:
         norm, radius = as_norm(self.norm), as_radius(self.radius)
 
+        def descend(x: Tensor, goal: Goal, mask: Tensor | None, restart: int) -> Found:
+            start = None
+            if self.random_start:
+                start = norm.sample(x, radius, seed + restart)
+                start = classifier.box.confine(x, start if mask is None else start * mask)
+            return walk(_Descend(self), classifier, x, goal, norm=norm, steps=self.steps, mask=mask, start=start)
+
         def find(x: Tensor, goal: Goal, mask: Tensor | None) -> Found:
-            best: Found | None = None
-            for restart in range(self.restarts):
-                start = None
-                if self.random_start:
-                    start = norm.sample(x, radius, seed + restart)
-                    start = classifier.box.confine(x, start if mask is None else start * mask)
-                again = walk(_Descend(self), classifier, x, goal, norm=norm, steps=self.steps, mask=mask, start=start)
-                best = again if best is None else _keep_successes(best, again)
-                if torch.isfinite(best.size).all():
+            best = descend(x, goal, mask, 0)
+            for restart in range(1, self.restarts):
+                standing = torch.isinf(best.size).nonzero()[:, 0]
+                if not len(standing):
                     break
-            assert best is not None
+                kept = None if mask is None else mask[standing]
+                _add_successes(best, descend(x[standing], take(goal, standing), kept, restart), standing)
             return best
 
         return launch(find, classifier, x, goal, norm=norm, mask=mask, max_batch=max_batch)
 
 
-def _keep_successes(first: Found, second: Found) -> Found:
-    take_second = ~torch.isfinite(first.size) & torch.isfinite(second.size)
-    return Found(
-        delta=torch.where(per_row(take_second, first.delta), second.delta, first.delta),
-        size=torch.where(take_second, second.size, first.size),
-        gradients=first.gradients + second.gradients,
-        flat=first.flat | second.flat,
-    )
+def _add_successes(best: Found, again: Found, rows: Tensor) -> None:
+    fallen = torch.isfinite(again.size)
+    best.delta[rows[fallen]], best.size[rows[fallen]] = again.delta[fallen], again.size[fallen]
+    best.gradients[rows] += again.gradients
+    best.flat[rows] |= again.flat
 
 
 @dataclass(frozen=True)

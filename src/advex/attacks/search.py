@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from advex.classifier import Classifier, input_gradient
 from advex.errors import AdvexWarning, InputError
-from advex.geometry import Norm, per_row
+from advex.geometry import RMSE, Norm, per_row
 from advex.goals import Goal
 from advex.types import Perturbation, concatenate, take
 
@@ -30,7 +30,8 @@ class Walk:
     x, mask: the clean input, and which of its elements may change. delta: the present change, inside
     the box. loss, reached, gradient, size: what the goal said there (gradient is 0 where the mask is).
     best, best_size, best_loss, best_reached: the best change so far in the rule's sense.
-    memory: the rule's own tensors. flat: the gradient vanished at some step.
+    memory: the rule's own tensors. flat: the gradient vanished at some step. done: the rule finished
+    the row; it may stay on board for a while, but nothing that happens to it then counts.
     """
 
     classifier: Classifier
@@ -46,6 +47,7 @@ class Walk:
     best_reached: Tensor
     gradients: Tensor
     flat: Tensor
+    done: Tensor
     loss: Tensor = field(default_factory=lambda: torch.empty(0))
     reached: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.bool))
     size: Tensor = field(default_factory=lambda: torch.empty(0))
@@ -139,6 +141,7 @@ def walk(
         best_reached=torch.isfinite(whole.size),
         gradients=whole.gradients,
         flat=whole.flat,
+        done=torch.zeros(n, dtype=torch.bool, device=x.device),
     )
     rule.start(at)
     for k in range(steps + 1):
@@ -147,8 +150,10 @@ def walk(
         if k == steps:
             break
         finished = rule.finished(at, k)
-        if finished is not None and (at := _compact(at, finished, whole)).rows.numel() == 0:
-            break
+        if finished is not None:
+            at.done = at.done | finished
+            if (at := _compact(at, whole)).rows.numel() == 0:
+                break
         delta = rule.step(at, k)
         at.delta = at.confine(delta) if clip else delta
     _write_back(at, whole)
@@ -163,11 +168,12 @@ def _look(at: Walk, *, gradient: bool) -> None:
 
     if gradient:
         raw, aim = input_gradient(ask, at.x + at.delta)
-        # A row whose gradient is not finite cannot be followed: treat it as flat rather than spread NaN.
-        raw = torch.nan_to_num(raw, nan=0.0, posinf=0.0, neginf=0.0)
-        at.gradient = raw if at.mask is None else raw * at.mask
-        at.gradients = at.gradients + 1
-        at.flat = at.flat | ~(at.gradient.reshape(len(at.x), -1) != 0).any(dim=1)
+        # What is not finite cannot be followed: stand still there rather than spread NaN, and say so.
+        finite = torch.isfinite(raw)
+        at.gradient = torch.where(finite if at.mask is None else finite & at.mask, raw, 0.0)
+        at.gradients = at.gradients + ~at.done
+        blind = ~finite.flatten(1).all(dim=1) | ~(at.gradient != 0).flatten(1).any(dim=1)
+        at.flat = at.flat | (blind & ~at.done)
     else:
         with torch.no_grad():
             aim = ask(at.x + at.delta)
@@ -176,6 +182,7 @@ def _look(at: Walk, *, gradient: bool) -> None:
 
 
 def _remember(at: Walk, better: Tensor) -> None:
+    better = better & ~at.done
     at.best = torch.where(per_row(better, at.x), at.delta, at.best)
     at.best_size = torch.where(better, torch.where(at.reached, at.size, math.inf), at.best_size)
     at.best_loss = torch.where(better, at.loss, at.best_loss)
@@ -187,15 +194,15 @@ def _write_back(at: Walk, whole: Found) -> None:
     whole.gradients[at.rows], whole.flat[at.rows] = at.gradients, at.flat
 
 
-def _compact(at: Walk, finished: Tensor, whole: Found) -> Walk:
+def _compact(at: Walk, whole: Found) -> Walk:
     """Drop finished rows once an eighth of the batch is finished (a power of two when compiled)."""
-    active = int((~finished).sum())
+    active = int((~at.done).sum())
     wanted = 1 << (active - 1).bit_length() if at.classifier.compiled and active else active
-    if active and wanted > len(finished) * 7 // 8:
+    if active and wanted > len(at.done) * 7 // 8:
         return at
     _write_back(at, whole)
     # Active rows first; in a compiled search some finished rows fill up to the power of two.
-    keep = finished.to(torch.int8).argsort(stable=True)[: min(wanted, len(finished))].sort().values
+    keep = at.done.to(torch.int8).argsort(stable=True)[: min(wanted, len(at.done))].sort().values
     kept = {name: value[keep] for name, value in vars(at).items() if isinstance(value, Tensor) and value.ndim}
     return Walk(
         **{
@@ -236,7 +243,7 @@ def settle(
         longer = classifier.box.confine(x, delta * 1.001)
         delta = torch.where(per_row(lost, x), longer, delta)
         reached = judge(delta)
-    size, rmse = norm.size(delta), delta.reshape(len(x), -1).square().mean(dim=1).sqrt() if x.numel() else norm.size(delta)
+    size, rmse = norm.size(delta), RMSE.size(delta)
     return Perturbation(
         clean=x,
         delta=delta,
@@ -270,7 +277,12 @@ def launch(
         try:
             mask = mask.to(device=x.device, dtype=torch.bool).expand(x.shape)
         except RuntimeError:
-            raise InputError(f"A mask of shape {tuple(mask.shape)} does not broadcast to inputs {tuple(x.shape)}.") from None
+            shapes = f"{tuple(mask.shape)} does not broadcast to inputs {tuple(x.shape)}"
+            raise InputError(f"A mask of shape {shapes}.") from None
+    for part in fields(goal):  # pyright: ignore[reportArgumentType]
+        value = getattr(goal, part.name)
+        if isinstance(value, Tensor) and value.ndim and len(value) != len(x):
+            raise InputError(f"The goal's {part.name} has {len(value)} rows for {len(x)} inputs.")
     with classifier.frozen():
         classifier.check(x)
         x = x.detach()
@@ -287,8 +299,8 @@ def launch(
 
 def in_slices(run: Callable[[slice], Any], n: int, max_batch: int | str | None) -> Iterator[Any]:
     """run(slice) over all n rows. "auto" halves the slice whenever memory runs out, and says so."""
-    size = n if max_batch in (None, "auto") else int(max_batch)
-    if size < 1 and n:
+    size = n if max_batch in (None, "auto") else max_batch
+    if not isinstance(size, int) or (size < 1 and n):
         raise InputError(f"max_batch must be at least 1, 'auto' or None, not {max_batch!r}.")
     done = 0
     while done < n or (n == 0 and done == 0):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -27,7 +28,8 @@ class Dataset:
     name: how it was asked for. x: [n, channels, height, width] uint8, or [n, *shape] float in data
     space. y: [n] int64. class_names: one per class. ids: one per example, unique (file name or row).
     skipped: what could not be read; never silently dropped. counts: examples per class in the whole
-    set that this one was drawn from; None if this is the whole set.
+    set that this one was drawn from; None if this is the whole set. notes: what else was met in
+    reading it, as sentences.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Dataset:
     ids: tuple[str, ...]
     skipped: tuple[Skipped, ...] = ()
     counts: tuple[int, ...] | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not len(self.x) == len(self.y) == len(self.ids):
@@ -80,11 +83,51 @@ class Dataset:
         """The chosen examples as a data set; it remembers the class counts of the whole."""
         chosen = range(len(self))[index] if isinstance(index, slice) else index.tolist()
         ids = tuple(self.ids[i] for i in chosen)
-        return replace(self, x=self.x[index], y=self.y[index], ids=ids, counts=self.class_counts)
+        return dataclasses.replace(self, x=self.x[index], y=self.y[index], ids=ids, counts=self.class_counts)
 
     def sample(self, count: int | None, seed: int) -> Dataset:
         """`count` examples at random without replacement, in random order; all of them if count is None or too many."""
         if count is None or count >= len(self):
             return self
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
-        return self.take(order[:count])
+        return self.take(drawn(len(self), count, seed))
+
+
+def drawn(total: int, count: int | None, seed: int) -> Tensor:
+    """[count] int64: rows of `total` at random without replacement; all, in order, if count is None or too many.
+
+    One seed's smaller draw is the beginning of its larger ones.
+
+    >>> drawn(5, 2, seed=0).tolist() == drawn(5, 4, seed=0)[:2].tolist()
+    True
+    """
+    if count is None or count >= total:
+        return torch.arange(total)
+    return torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:count]
+
+
+def describe(data: Dataset, *, most: int = 3) -> str:
+    """One line for the user: what was read, and what could not be.
+
+    most: how many of the skipped examples are named.
+
+    >>> grey = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
+    >>> data = Dataset(name="a", x=grey, y=torch.tensor([0, 1]), class_names=("p", "q"), ids=("1", "2"))
+    >>> describe(dataclasses.replace(data, skipped=(Skipped("3", "empty file"),)))
+    'a: 2 images, 8x8, 1 channel, 2 classes; 1 could not be read (3: empty file)'
+    """
+    if len(data.shape) == 3:
+        channels, height, width = data.shape
+        shape = f"{_counted(len(data), 'image')}, {height}x{width}, {_counted(channels, 'channel')}"
+    else:
+        shape = f"{_counted(len(data), 'example')} of shape {'x'.join(map(str, data.shape))}"
+    parts = [f"{data.name}: {shape}, {_counted(len(data.class_names), 'class', 'classes')}"]
+    if data.skipped:
+        named = "; ".join(f"{each.name}: {each.reason}" for each in data.skipped[:most])
+        more = "; ..." if len(data.skipped) > most else ""
+        parts.append(f"{len(data.skipped):,} could not be read ({named}{more})")
+    # Names come from files: none of their control characters may reach a terminal.
+    return "".join(c if c.isprintable() else "?" for c in "; ".join([*parts, *data.notes]))
+
+
+def _counted(count: int, one: str, many: str | None = None) -> str:
+    return f"{count:,} {one if count == 1 else many or one + 's'}"

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from advex.attacks.at_distance import AtDistance
 from advex.classifier import Classifier
 from advex.errors import InputError
+from advex.geometry import RMSE
 from advex.goals import Become, Goal, Misclassify
 from advex.registry import describe, register
 from advex.types import Explanation
@@ -96,5 +96,5 @@ def _explain(
         picture=found.adversarial,
         before=classifier.predict(x, max_batch=slice_size),
         after=classifier.predict(found.adversarial, max_batch=slice_size),
-        rmse=torch.linalg.vector_norm(found.delta.flatten(1), dim=1) / max(x[0].numel(), 1) ** 0.5 if len(x) else x.new_zeros(0),
+        rmse=RMSE.size(found.delta),
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from advex import registry
+from advex.errors import SpecError
 from advex.networks.activations import HalfHuberReLU as HalfHuberReLU
 from advex.networks.activations import half_huber_relu as half_huber_relu
 from advex.networks.preact_resnet import PreactResNet as PreactResNet
@@ -12,7 +14,14 @@ from advex.networks.small import MLP as MLP
 from advex.networks.small import Linear as Linear
 from advex.networks.small import SmallCNN as SmallCNN
 
+# Each size is within its own range and their product may still be absurd.
+_MOST_PARAMETERS = 500_000_000
+
 
 def build(spec: str) -> nn.Module:
     """The network a spec string names. Raises SpecError for names and sizes that are not possible."""
+    with torch.device("meta"):  # counted before any memory is taken
+        count = sum(parameter.numel() for parameter in registry.build("network", spec).parameters())
+    if count > _MOST_PARAMETERS:
+        raise SpecError(f"'{spec}' would have {count:.3g} parameters; at most {_MOST_PARAMETERS:.0e} are possible.")
     return registry.build("network", spec)

@@ -1,0 +1,6 @@
+"""`python -m advex`."""
+
+from advex.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""The command line: `advex VERB`. Verbs import what is heavy when they run: `--help` does not wait for torch."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from advex._version import __version__
+from advex.cli import about, demo, evaluate, explain, terminal, train
+
+app = typer.Typer(
+    name="advex",
+    help="Train classifiers you can question, question them by attacking them, and measure whether the answers "
+    "can be trusted.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    # Boxes and colours are for people at a terminal.
+    rich_markup_mode=None if terminal.plain(sys.stdout) or terminal.plain(sys.stderr) else "rich",
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"advex {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _advex(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command()(demo.demo)
+app.command()(train.train)
+app.command()(explain.explain)
+app.command()(evaluate.evaluate)
+app.command()(evaluate.compare)
+app.command()(evaluate.report)
+app.command()(about.doctor)
+app.command(name="list")(about.list_)
+
+
+def main() -> None:
+    """Entry point of `advex` and `python -m advex`."""
+    app(prog_name="advex")

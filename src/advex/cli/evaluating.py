@@ -1,0 +1,154 @@
+"""What `evaluate`, `compare` and `demo` share: from opened models and data to a record, and its short table."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from advex import evaluation
+from advex.cli import inputs, options, terminal
+from advex.cli.merging import merge
+from advex.cli.models import Opened, Wrapping, open_models
+from advex.data import Dataset
+from advex.errors import SpecError
+from advex.evaluation import Settings
+from advex.record import Figure, Record
+
+OURS = (
+    "evaluation.json",
+    "record.json",
+    "examples.parquet",
+    "explanations.parquet",
+    "shards",
+    "pictures",
+    "report.html",
+)
+
+
+def from_options(*, least: int = 1, **given: Any) -> tuple[Record, Path]:
+    """Evaluate as the options of the verb say. Returns the record and its folder. Raises AdvexError."""
+    settings = evaluation.settings_from({
+        "attack": given["attack"], "btr": given["btr"], "published": given["published"],
+        "explanations": given["explanations"], "targets": given["targets"], "rho": given["rho"],
+        "batch_size": given["batch_size"], "seed": given["seed"], "bfloat16": given["bf16"],
+        "compiled": given["compile_"],
+    })  # fmt: skip
+    say = terminal.Terminal(quiet=given["quiet"])
+    wrapping = Wrapping(
+        weights=tuple(given["weights"] or ()),
+        **{key: given[key] for key in ("box", "mean", "std", "classes")},
+    )
+    opened = open_models(given["model"], options.device_named(given["device"]), wrapping)
+    if len(opened) < least:
+        raise SpecError(f"A comparison needs at least {least} models: --model A,B.")
+    folder = given["out"] or Path("records") / "-".join(one.name for one in opened)
+    make_room(folder, given["overwrite"])
+    examples = inputs.open_split(
+        given["data"],
+        inputs.preferred(given["data"], given["split"], "test"),
+        say,
+        max_samples=given["max_samples"],
+        seed=given["seed"],
+        shape=_shape(opened, given["size"]),
+    )
+    return evaluate(opened, examples, folder, settings, say, resume=given["resume"]), folder
+
+
+def evaluate(
+    models: Sequence[Opened],
+    data: Dataset,
+    folder: Path,
+    settings: Settings,
+    say: terminal.Terminal,
+    *,
+    resume: bool = True,
+) -> Record:
+    """Evaluate with a progress bar, until done or stopped."""
+    with terminal.stopping() as stop, say.progress("evaluate") as bar:
+
+        def show(event: dict[str, Any]) -> None:
+            rate = "" if event["rate"] is None else f"{event['rate']:,.1f} examples/s"
+            bar(event["done"], event["total"], rate, what=f"{event['model']}: {event['phase']}")
+
+        try:
+            return evaluation.evaluate(
+                [(one.name, one.source, one.classifier) for one in models],
+                data,
+                folder,
+                settings,
+                command=terminal.command_line(),
+                resume=resume,
+                progress=show,
+                stop=stop,
+            )
+        except evaluation.Interrupted as interrupted:
+            stop.resume_later(str(interrupted))
+
+
+def merged(records: Sequence[Path], out: Path | None, overwrite: bool) -> tuple[Record, Path]:
+    """One record of several finished ones. Raises ArtifactError for records that cannot be compared."""
+    if len(records) < 2:
+        raise SpecError("A comparison needs two or more records.")
+    folder = out or Path("records") / "-".join(path.name for path in records)
+    if any(folder.resolve() == path.resolve() for path in records):
+        raise SpecError(f"--out {folder} is one of the records to compare; name a new folder.")
+    options.prepare_folder(folder, (), overwrite)
+    make_room(folder, overwrite)
+    return merge(records, folder, command=terminal.command_line()), folder
+
+
+def make_room(folder: Path, overwrite: bool) -> None:
+    """See that an evaluation may write into a folder; with overwrite, take away what an earlier one left there."""
+    options.prepare_folder(folder, OURS, overwrite)
+    if overwrite:
+        for name in OURS:
+            path = folder / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _shape(models: Sequence[Opened], size: str | None) -> tuple[int, ...] | None:
+    """The input shape that all models share. Raises SpecError where they differ."""
+    if size is not None:
+        return inputs.shape_from(size)
+    shapes = {one.input_shape for one in models if one.input_shape is not None}
+    if len(shapes) > 1:
+        told = ", ".join(f"{one.name} {'x'.join(map(str, one.input_shape or ('?',)))}" for one in models)
+        raise SpecError(f"The models take inputs of different shapes ({told}): evaluate them apart.")
+    return next(iter(shapes), None)
+
+
+# -- the short table ---------------------------------------------------------------------------------------
+
+
+def show(record: Record) -> None:
+    """Accuracy and areas of each model, with intervals, and what to be wary of."""
+    import sys
+
+    names = {"accuracy": "accuracy", **{f"{search}_ara": _words(f"{search}_ara") for search in record.searches}}
+    rows = [[model.name, *[_figure(model.scores[key]) for key in names]] for model in record.models]
+    terminal.table(["model", *names.values()], rows)
+    for flag in record.flags:
+        if flag.severity == "warning":
+            about = f"{flag.model}: " if flag.model else ""
+            print(f"warning: {about}{flag.message} {flag.remedy}", file=sys.stderr)
+
+
+def show_differences(record: Record) -> None:
+    """Every pair of models: the first minus the second."""
+    rows = [[f"{one.first} - {one.second}", _words(one.measure), _figure(one.figure)] for one in record.differences]
+    terminal.table(["difference", "measure", "value [95 % interval]"], rows)
+
+
+def _words(measure: str) -> str:
+    """`btr_published_ara` -> `BTR published ARA`."""
+    return " ".join(word.upper() if word in ("btr", "ara") else word for word in measure.split("_"))
+
+
+def _figure(figure: Figure) -> str:
+    if math.isnan(figure.value):
+        return "undefined"
+    failed = f", {figure.failures} failed" if figure.failures else ""
+    return f"{figure.value:.4f} [{figure.low:.4f}, {figure.high:.4f}]{failed}"

@@ -1,0 +1,62 @@
+"""Data sets as named on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from advex import data as sets
+from advex.cli.terminal import Terminal
+from advex.data import Dataset
+from advex.errors import SpecError
+
+
+def open_split(
+    source: str,
+    split: str | None,
+    say: Terminal,
+    *,
+    max_samples: int | None = None,
+    seed: int = 0,
+    shape: Sequence[int] | None = None,
+) -> Dataset:
+    """A split, decoded with a progress bar, and a line about what was read and what was lost.
+
+    shape: (channels, height, width) or (height, width) wanted; None takes the pictures' own.
+    """
+    wanted = shape if shape is not None and len(shape) in (2, 3) else ()
+    size = (wanted[-2], wanted[-1]) if wanted else None
+    channels = wanted[0] if len(wanted) == 3 else None
+    with say.progress(f"read {source}", brief=True) as bar:
+        found = sets.open_dataset(
+            source, split=split, max_samples=max_samples, seed=seed, size=size, channels=channels, progress=bar
+        )
+    say.note(sets.describe(found))
+    return found
+
+
+def preferred(source: str, asked: str | None, *names: str) -> str | None:
+    """The split asked for, else the first of `names` that the data has, else None: the only one."""
+    there = sets.splits(source)
+    return asked or next((name for name in names if name in there), None)
+
+
+def shape_from(text: str) -> tuple[int, ...]:
+    """`32`, `32x48` or `3x32x48` -> (height, width) or (channels, height, width). Raises SpecError."""
+    pieces = text.lower().split("x")
+    if not 1 <= len(pieces) <= 3 or not all(piece.isdigit() and int(piece) > 0 for piece in pieces):
+        raise SpecError(f"'{text}' is not a size; write 32, 32x48 (height x width) or 3x32x48 (with channels).")
+    numbers = tuple(int(piece) for piece in pieces)
+    return numbers * 2 if len(numbers) == 1 else numbers
+
+
+def class_number(name: str, class_names: Sequence[str] | None, classes: int) -> int:
+    """A class by its name, or by its number where no class has that name. Raises SpecError."""
+    from advex.errors import did_you_mean
+
+    if class_names is not None and name in class_names:
+        return list(class_names).index(name)
+    if name.isdigit() and int(name) < classes:
+        return int(name)
+    if class_names is None:
+        raise SpecError(f"There is no class '{name}': the model has {classes} classes, 0 to {classes - 1}.")
+    raise SpecError(f"There is no class '{name}': {did_you_mean(name, class_names)}")

@@ -1,0 +1,130 @@
+"""Finished records of the same examples, put together to one. Reads files; asks no model."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from advex._version import __version__
+from advex.cli.models import unique
+from advex.errors import ArtifactError
+from advex.evaluation import scores
+from advex.evaluation.environment import without_places
+from advex.evaluation.shards import whole
+from advex.record import Record, read_record, write_record
+
+# Settings that change how fast an answer comes, not the question.
+_INDIFFERENT = ("batch_size", "bfloat16", "compiled")
+_TABLES = ("examples", "explanations")
+
+
+def merge(folders: Sequence[Path], out: Path, *, command: str = "") -> Record:
+    """Write the record of all models of several records into the folder `out`, with their differences.
+
+    Models of one name get -2, -3, ... Raises ArtifactError unless the records are of the same
+    examples, searches and settings.
+    """
+    records = [read_record(folder) for folder in folders]
+    tables = [{name: _read(folder, name) for name in _TABLES} for folder in folders]
+    _check(folders, records, tables)
+    owners = [(number, model) for number, record in enumerate(records) for model in record.models]
+    names = unique([model.name for _, model in owners])
+    renamed = {(number, model.name): name for (number, model), name in zip(owners, names, strict=True)}
+    out.mkdir(parents=True, exist_ok=True)
+    for number, folder in enumerate(folders):
+        if (folder / "pictures").is_dir():
+            shutil.copytree(folder / "pictures", out / "pictures" / str(number), dirs_exist_ok=True)
+    joined = {
+        name: pa.concat_tables([_renamed(table[name], number, renamed) for number, table in enumerate(tables)])
+        for name in _TABLES
+    }
+    for name, table in joined.items():
+        with whole(out / f"{name}.parquet") as temporary:
+            pq.write_table(table, temporary)
+    first = records[0]
+    searches = list(first.searches)
+    columns: Any = _Columns(joined["examples"])
+    record = first.model_copy(
+        update={
+            "advex": __version__,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": without_places(command),
+            "seconds": round(sum(record.seconds for record in records), 3),
+            "models": [model.model_copy(update={"name": name}) for (_, model), name in zip(owners, names, strict=True)],
+            "differences": scores.differences(columns, names, searches, 1, first.data.chance, first.seed),
+            "flags": [
+                flag.model_copy(update={"model": renamed.get((number, flag.model), flag.model)})
+                for number, record in enumerate(records)
+                for flag in record.flags
+                if number == 0 or (number, flag.model) in renamed  # flags of the data are the same in all
+            ],
+        }
+    )
+    write_record(out, record)
+    return record
+
+
+class _Columns:
+    """The examples table, read as `scores` reads shards."""
+
+    def __init__(self, examples: pa.Table) -> None:
+        self.examples = examples
+
+    def column(self, model: str, kind: str, name: str, count: int) -> Tensor:
+        rows = self.examples.filter(pc.field("model") == model)
+        return torch.from_numpy(np.array(rows.column(name if kind == "predictions" else f"{kind}_{name}")))
+
+
+def _read(folder: Path, name: str) -> pa.Table:
+    path = folder / f"{name}.parquet"
+    try:
+        return pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise ArtifactError(f"{path} cannot be read: {str(error).splitlines()[0]}.") from None
+
+
+def _check(folders: Sequence[Path], records: Sequence[Record], tables: Sequence[dict[str, pa.Table]]) -> None:
+    """Raise ArtifactError, saying what differs, unless the records can stand in one table."""
+    first, where = records[0], folders[0]
+    for folder, record, table in zip(folders[1:], records[1:], tables[1:], strict=True):
+        told: list[str] = []
+        for key in sorted(record.settings.keys() | first.settings.keys()):
+            there, here = first.settings.get(key), record.settings.get(key)
+            if key not in _INDIFFERENT and there != here:
+                told.append(f"{key} is {there!r} there and {here!r} here")
+        if record.searches != first.searches:
+            told.append("the searches differ")
+        if record.data.class_names != first.data.class_names or record.data.chance != first.data.chance:
+            told.append("the data have other classes")
+        elif _examples(table["examples"], record) != _examples(tables[0]["examples"], first):
+            told.append("the examples are others")
+        if told:
+            raise ArtifactError(f"{where} and {folder} cannot be compared: {'; '.join(told)}. Evaluate both alike.")
+
+
+def _examples(table: pa.Table, record: Record) -> list[tuple[Any, ...]]:
+    """What the first model of a record was asked: ids and labels."""
+    names = ("model", "example", "id", "label")
+    rows = zip(*(table.column(name).to_pylist() for name in names), strict=True)
+    return [row[1:] for row in rows if row[0] == record.models[0].name]
+
+
+def _renamed(table: pa.Table, number: int, names: dict[tuple[int, str], str]) -> pa.Table:
+    """A record's rows under the models' new names, their pictures in a folder of their own."""
+    models = [names.get((number, model), model) for model in table.column("model").to_pylist()]
+    pictures = [
+        None if path is None else f"pictures/{number}/{Path(path).name}" for path in table.column("picture").to_pylist()
+    ]
+    for column, values in (("model", models), ("picture", pictures)):
+        table = table.set_column(table.column_names.index(column), column, pa.array(values, type=pa.string()))
+    return table

@@ -1,0 +1,89 @@
+"""`advex train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from advex.cli import options, terminal
+from advex.errors import SpecError
+
+if TYPE_CHECKING:
+    from advex.recipes import Recipe
+
+
+@terminal.verb
+def train(
+    recipe: Annotated[
+        str,
+        typer.Argument(metavar="RECIPE", help="A YAML file, or a bundled recipe.", autocompletion=options.recipe_names),
+    ],
+    changes: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings of the recipe to change.")
+    ] = None,
+    data: options.Data = "",
+    out: Annotated[Path | None, typer.Option(metavar="RUN", help="Run folder to write. [default: runs/RECIPE]")] = None,
+    split: options.Split = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="HxW", help="Scale pictures to this size, e.g. 32. Needed where sizes differ.")
+    ] = None,
+    validation: Annotated[
+        str | None,
+        typer.Option(metavar="SPLIT", help="Split whose accuracy is shown. [default: test, where there is one]"),
+    ] = None,
+    max_samples: options.MaxSamples = None,
+    seed: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    device: options.Device = "auto",
+    resume: options.Resume = True,
+    overwrite: options.Overwrite = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe and stop.")] = False,
+    json_: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Train a classifier by a recipe and leave it in a run folder.
+
+    Example: advex train digits-robust epochs=20 --data digits --out runs/robust
+    """
+    from advex.cli import inputs, runs
+
+    resolved = resolve(recipe, changes or [], seed)
+    if dry_run:
+        terminal.emit(runs.as_yaml(resolved).rstrip())
+        return
+    if not data:
+        raise SpecError("Say what to train on: --data FOLDER, or --data digits for the built-in set.")
+    here = options.device_named(device)
+    say = terminal.Terminal(quiet=quiet)
+    asked = None if size is None else inputs.shape_from(size)
+    chosen = inputs.preferred(data, split, "train")
+    draw = {"max_samples": max_samples, "seed": resolved.seed}
+    examples = inputs.open_split(data, chosen, say, shape=asked, **draw)
+    shown = validation or (inputs.preferred(data, None, "test", "validation", "val") if chosen == "train" else None)
+    checked = None if shown is None else inputs.open_split(data, shown, say, shape=examples.shape, **draw)
+    folder = out or Path("runs") / Path(recipe).stem
+    figures = runs.run(
+        resolved, examples, folder, say=say, validation=checked, device=here, resume=resume, overwrite=overwrite
+    )
+    if json_:
+        terminal.emit_json(figures)
+    else:
+        accuracy = "" if figures["accuracy"] is None else f"  accuracy {100 * figures['accuracy']:.1f} %"
+        terminal.emit(f"{folder}{accuracy}")
+
+
+def resolve(recipe: str, changes: list[str], seed: int | None) -> Recipe:
+    """The recipe named, with `key=value` changes applied. Raises SpecError."""
+    from advex import recipes
+
+    overrides: dict[str, str] = {}
+    for change in changes:
+        key, equals, value = change.partition("=")
+        if not equals or not key:
+            raise SpecError(f"'{change}' is not of the form KEY=VALUE, e.g. epochs=20.")
+        overrides[key.strip()] = value.strip()
+    if seed is not None:
+        overrides["seed"] = str(seed)
+    return recipes.recipe_from(recipes.read(recipe), overrides, where=recipe)

@@ -1,0 +1,110 @@
+"""Data sets: a built-in name, a folder, Parquet or NPZ -> `Dataset`, with an account of what was lost."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from advex import registry
+from advex.data import arrays, folders, parquet, reading
+from advex.data.dataset import Dataset as Dataset
+from advex.data.dataset import Skipped as Skipped
+from advex.data.dataset import describe as describe
+from advex.data.source import Source, shortened
+from advex.errors import DataError, SpecError, did_you_mean
+
+FORMS = "a folder of class folders, a Parquet file or a folder of them, an .npz file, or a built-in name"
+
+
+def open_dataset(
+    source: str | Path,
+    *,
+    split: str | None = None,
+    size: int | tuple[int, int] | None = None,
+    channels: int | None = None,
+    max_samples: int | None = None,
+    seed: int = 0,
+    memory_limit: int = 8 * 2**30,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Dataset:
+    """A data set, decoded and in memory.
+
+    source: a built-in name (`digits`; `./digits` is a folder of that name); a folder `root/class/image`
+    or `root/split/class/image`, classes sorted by name; a Hugging Face-style Parquet file, or a folder
+    of such; an NPZ file with `x` and `y`; or a folder of the folder named by the environment variable
+    ADVEX_DATA. Where Parquet files are in a folder, other files there are not looked at.
+
+    split: needed where there are several. size: (height, width), or the side of a square: images are
+    scaled to cover it and their centre is cut out; needed where they differ. channels: 1 or 3; left
+    away, 1 if all images are grey, else 3. Images are turned upright by their EXIF orientation,
+    transparent parts lie on white, of 16-bit pixels the high byte is taken, of several frames the first.
+
+    max_samples: decode only so many, drawn at random by `seed` (as `Dataset.sample` draws).
+    memory_limit: bytes the images may take. progress: called with (done, total) as they are decoded.
+
+    Images that cannot be read, or have no label, are listed in `skipped`. Raises DataError for what
+    cannot be read as a data set, SpecError for impossible options.
+    """
+    size = (size, size) if isinstance(size, int) else size
+    if size is not None and (len(size) != 2 or min(size) < 1):
+        raise SpecError(f"size={size} is not a size: give a side, or (height, width), of at least 1.")
+    if channels not in (None, 1, 3):
+        raise SpecError(f"channels={channels}: images have 1 channel (grey) or 3 (colour).")
+    if max_samples is not None and max_samples < 1:
+        raise SpecError(f"max_samples={max_samples} leaves nothing; give at least 1.")
+    return reading.read(
+        _find(str(source)),
+        split=split,
+        size=size,
+        channels=channels,
+        max_samples=max_samples,
+        seed=seed,
+        memory_limit=memory_limit,
+        progress=progress,
+    )
+
+
+def splits(source: str | Path) -> tuple[str, ...]:
+    """Names of a source's splits, sorted; none where it has no named ones. Raises DataError."""
+    return tuple(sorted(filter(None, _find(str(source)).splits)))
+
+
+def _find(source: str) -> Source:
+    """What a name or path means. Raises DataError."""
+    builtin = registry.entries("dataset")
+    name, _, _ = source.partition(":")
+    if name in builtin:
+        return registry.build("dataset", source)
+    shared = Path(os.environ["ADVEX_DATA"]) if os.environ.get("ADVEX_DATA") else None
+    places = [Path(source).expanduser(), *([shared / source] if shared else [])]
+    for place in places if source else []:
+        if place.is_dir():
+            return _folder(place)
+        if place.exists():
+            return _file(place)
+    known = [*builtin, *(path.name for path in shared.glob("*/"))] if shared else builtin
+    below = f", or of a folder in ADVEX_DATA ({shared})" if shared else ""
+    raise DataError(f"There is no data set '{source}': {did_you_mean(name, known)} Data is {FORMS}{below}.")
+
+
+def _folder(root: Path) -> Source:
+    files = folders.files_below(root)
+    tables = [root / path for path in files if path.suffix.lower() == ".parquet"]
+    if tables:
+        return parquet.source(root.resolve().name, parquet.split_files(root, tables))
+    archives = [str(path) for path in files if path.suffix.lower() == ".npz"]
+    if archives and len(files) == len(archives):
+        raise DataError(f"{root} is a folder of NPZ files ({shortened(archives)}): name one of them.")
+    return folders.source(root, files)
+
+
+def _file(path: Path) -> Source:
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
+        return arrays.source(path)
+    if suffix == ".parquet":
+        return parquet.source(path.resolve().parent.name, {parquet.split_name(path.parent, path): [path]})
+    if suffix == ".csv":
+        raise DataError(f"{path}: tables in CSV are not supported. Data is {FORMS}.")
+    raise DataError(f"{path}: files of type '{suffix}' are not read as data. Data is {FORMS}.")

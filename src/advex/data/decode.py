@@ -1,0 +1,123 @@
+"""From an image file, or the bytes of one, to 8-bit pixels."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from advex.data.source import Encoded, Unreadable
+
+# A closed list: Pillow knows formats that start other programs (PostScript).
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
+SUFFIXES = frozenset(
+    (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
+)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Inside, Pillow's remarks on odd files are silent, and its first limit on image size raises.
+
+    Python's warning filters belong to the process: enter this around a thread pool, not inside it.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def pixels(
+    encoded: Encoded,
+    *,
+    size: tuple[int, int] | None = None,
+    channels: int | None = None,
+    formats: tuple[str, ...] = FORMATS,
+) -> np.ndarray:
+    """[channels, height, width] uint8 of one image; float pixels are given back as they are.
+
+    Of several frames the first; turned upright by its EXIF orientation; transparent parts on white;
+    of 16-bit pixels the high byte; colour profiles are not applied. channels: 1 or 3, None keeps
+    grey grey and colour colour. size: (height, width) to scale to cover and to cut the centre out of.
+    Raises Unreadable. Large images are refused only inside `quiet()`.
+    """
+    if isinstance(encoded, Unreadable):
+        raise encoded
+    if isinstance(encoded, np.ndarray) and (encoded.dtype != np.uint8 or _fits(encoded.shape, size, channels)):
+        return encoded
+    try:
+        image = _from_pixels(encoded) if isinstance(encoded, np.ndarray) else _upright(encoded, formats)
+        if channels is not None:
+            image = image.convert({1: "L", 3: "RGB"}[channels])
+        if size is not None and image.size != size[::-1]:
+            image = ImageOps.fit(image, (size[1], size[0]), Image.Resampling.BILINEAR)
+        array = np.asarray(image)
+    except Unreadable:
+        raise
+    except Exception as error:  # Pillow's parsers raise whatever a damaged file makes them trip over
+        raise Unreadable(_reason(error)) from None
+    return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
+
+
+def _fits(shape: tuple[int, ...], size: tuple[int, int] | None, channels: int | None) -> bool:
+    return channels in (None, shape[0]) and size in (None, shape[1:])
+
+
+def _from_pixels(array: np.ndarray) -> Image.Image:
+    return Image.fromarray(array[0] if len(array) == 1 else np.ascontiguousarray(array.transpose(1, 2, 0)))
+
+
+def _upright(encoded: Path | bytes, formats: tuple[str, ...]) -> Image.Image:
+    """The image as seen, in mode L or RGB."""
+    if isinstance(encoded, Path) and not encoded.is_file():
+        raise Unreadable("not a file that can be opened")
+    # Always an open file: by its path, Pillow maps an uncompressed TIFF and then forgets to turn it.
+    with encoded.open("rb") if isinstance(encoded, Path) else io.BytesIO(encoded) as file:
+        if not file.read(1):
+            raise Unreadable("empty file")
+        file.seek(0)
+        image = Image.open(file, formats=formats)
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+        return _standard(image)
+
+
+def _standard(image: Image.Image) -> Image.Image:
+    """Mode L for grey images, RGB for all others; transparent parts on white."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise Unreadable(f"pixels of type {image.mode} (32 bit), which have no agreed white")
+    if image.has_transparency_data:
+        grey = image.mode in ("1", "L", "LA", "La")
+        seen = image.convert("RGBA")
+        white = Image.new("RGBA", seen.size, "white")
+        return Image.alpha_composite(white, seen).convert("L" if grey else "RGB")
+    if image.mode in ("1", "L"):
+        return image.convert("L")
+    if image.mode == "P" and _grey(image):
+        return image.convert("RGB").convert("L")
+    return image.convert("RGB")
+
+
+def _grey(image: Image.Image) -> bool:
+    palette = np.array(image.getpalette("RGB")).reshape(-1, 3)
+    return bool((palette == palette[:, :1]).all())
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).rstrip(".")
+    if isinstance(error, Image.DecompressionBombWarning | Image.DecompressionBombError):
+        return f"too many pixels: {text.partition(',')[0]}"
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image of a known format, or damaged at its start"
+    if isinstance(error, PermissionError):
+        return "no permission to read it"
+    if "truncated" in text.lower():
+        return "truncated file"
+    return f"damaged: {text or type(error).__name__}"

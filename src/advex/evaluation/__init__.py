@@ -1,0 +1,153 @@
+"""Models x searches x explainers on a data set -> a record folder, in shards, so that it can be stopped and resumed.
+
+    settings      what is asked, and the searches that answer it
+    shards        finished pieces on disk, and whose they are
+    searching     predictions and searches, a table per shard
+    explain       explanations and their pictures
+    run           the pieces of one evaluation, and the tables put together from them
+    scores        from per-example results to figures with intervals
+    trust         reasons to trust a figure less
+    environment   where it ran
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from advex._version import __version__
+from advex.classifier import Classifier
+from advex.data.dataset import Dataset
+from advex.errors import DataError, InputError, SpecError
+from advex.evaluation import scores, trust
+from advex.evaluation.environment import environment, without_places
+from advex.evaluation.run import Progress, Run
+from advex.evaluation.searching import batch_for
+from advex.evaluation.settings import Settings as Settings
+from advex.evaluation.settings import questions
+from advex.evaluation.settings import settings_from as settings_from
+from advex.evaluation.shards import Interrupted as Interrupted
+from advex.evaluation.shards import identity_of, open_shards
+from advex.record import DataEntry, ModelEntry, Record, write_record
+from advex.registry import describe
+
+Model = tuple[str, str, Classifier]  # name, source, classifier
+
+
+def evaluate(
+    models: Sequence[Model],
+    data: Dataset,
+    out: Path,
+    settings: Settings | None = None,
+    *,
+    command: str = "",
+    resume: bool = True,
+    progress: Progress | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> Record:
+    """Question models on a data set and leave the answers in the folder `out` (see `advex.record`).
+
+    models: (name, source, classifier), names unique. command: what made it, to be typed again.
+    Each finished piece is a file in `out/shards`, so that the same call goes on after a crash. A
+    folder of an evaluation of other settings, weights or data is refused; without `resume` one of
+    this very evaluation is, too.
+    progress: told {phase, model, done, total, rate} after each piece: examples, and examples per second
+    (None where an earlier run made the piece). stop: asked before each piece.
+
+    Raises Interrupted when stopped; DataError, InputError and SpecError for data, models and settings
+    that do not fit each other; ArtifactError for the folder.
+    """
+    out, settings = Path(out), settings or settings_from({})
+    asked = questions(settings)
+    _check(models, data)
+    classifiers = {name: classifier for name, _, classifier in models}
+    searches = {question.name: describe(question.search) for question in asked}
+    # The searches stand for themselves: two ways to write one spec are one evaluation.
+    decisive = settings.model_dump(mode="json", exclude={"attack", "btr", "published"})
+    run = Run(
+        shards=open_shards(out, identity_of(decisive, searches, data, classifiers), resume),
+        data=data,
+        settings=settings,
+        questions=asked,
+        progress=progress or (lambda event: None),
+        stop=stop or (lambda: False),
+    )
+    seconds = sum(run.complete(name, classifier) for name, classifier in classifiers.items())
+    run.write_examples(classifiers)
+    run.write_explanations(classifiers)
+    tested = [_tested(run, name, classifier, list(searches)) for name, classifier in classifiers.items()]
+    record = Record(
+        advex=__version__,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=without_places(command),
+        seed=settings.seed,
+        seconds=round(seconds, 3),
+        environment=environment(models[0][2].device),
+        settings=settings.model_dump(mode="json"),
+        data=_data_entry(data),
+        searches=searches,
+        models=[_model_entry(one, source) for one, (_, source, _) in zip(tested, models, strict=True)],
+        differences=scores.differences(
+            run.shards, list(classifiers), list(searches), len(run.spans), data.chance, settings.seed
+        ),
+        flags=trust.flags_of_data(data)
+        + [flag for one in tested for flag in trust.flags(one, data, run.probe(one.classifier))],
+    )
+    write_record(out, record)
+    return record
+
+
+def _check(models: Sequence[Model], data: Dataset) -> None:
+    """Raise unless there is something to do, and every model can answer about this data."""
+    if not len(data):
+        raise DataError(f"{data.name} holds no examples: there is nothing to evaluate.")
+    names = [name for name, _, _ in models]
+    # Names become file names, and some file systems do not tell a from A.
+    if not names or "" in names or len({name.casefold() for name in names}) < len(names):
+        raise SpecError(f"An evaluation needs one or more models, each with a name of its own, not {names}.")
+    for name, _, classifier in models:
+        classes = classifier.predict(batch_for(classifier, data, slice(0, 1)).x).shape[1]
+        if classes != len(data.class_names):
+            raise InputError(
+                f"The model '{name}' answers {classes} classes, {data.name} has {len(data.class_names)}. "
+                "Evaluate it on data of the classes that it was made for."
+            )
+
+
+def _tested(run: Run, name: str, classifier: Classifier, searches: list[str]) -> trust.Tested:
+    count = len(run.spans)
+    return trust.Tested(
+        name=name,
+        classifier=classifier,
+        shards=run.shards,
+        searches=searches,
+        count=count,
+        scores=scores.figures(run.shards, name, searches, count, run.data.chance, run.settings.seed),
+        tables=run.explanations(name),
+    )
+
+
+def _model_entry(tested: trust.Tested, source: str) -> ModelEntry:
+    classifier = tested.classifier
+    return ModelEntry(
+        name=tested.name,
+        source=without_places(source),
+        spec=classifier.spec,
+        parameters=sum(parameter.numel() for parameter in classifier.parameters()),
+        box=(classifier.lower.amin().item(), classifier.upper.amax().item()),
+        scores=tested.scores,
+        rho_reached=scores.reached(tested.tables),
+    )
+
+
+def _data_entry(data: Dataset) -> DataEntry:
+    return DataEntry(
+        name=without_places(data.name),
+        source=without_places(data.name),
+        examples=len(data),
+        shape=data.shape,
+        class_names=data.class_names,
+        chance=data.chance,
+        skipped=[(without_places(lost.name), lost.reason) for lost in data.skipped],
+    )

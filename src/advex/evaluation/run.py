@@ -1,0 +1,144 @@
+"""One evaluation at work: what pieces it has, and the two tables that they make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from advex.classifier import Classifier
+from advex.data.dataset import Dataset
+from advex.evaluation import explain, searching
+from advex.evaluation.settings import Question, Settings
+from advex.evaluation.shards import Piece, Shards, complete, whole
+
+Progress = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One evaluation. questions: the searches of every example; the rest as in `evaluate`."""
+
+    shards: Shards
+    data: Dataset
+    settings: Settings
+    questions: Sequence[Question]
+    progress: Progress
+    stop: Callable[[], bool]
+
+    @property
+    def spans(self) -> list[range]:
+        """The examples of each shard."""
+        size, n = self.settings.batch_size, len(self.data)
+        return [range(start, min(start + size, n)) for start in range(0, n, size)]
+
+    def explained(self, purpose: explain.Purpose) -> list[int]:
+        """The examples explained for a purpose, by class; the same for every model."""
+        count, few = self.settings.explanations, self.settings.sweep
+        chosen = explain.choose(self.data.y, min(count, few) if purpose == "sweep" else count, self.settings.seed)
+        return sorted(chosen, key=lambda row: (int(self.data.y[row]), row))
+
+    @property
+    def purposes(self) -> list[explain.Purpose]:
+        """The purposes for which there are examples."""
+        both: tuple[explain.Purpose, ...] = ("grid", "sweep") if self.settings.sweep_rhos else ("grid",)
+        return [purpose for purpose in both if self.explained(purpose)]
+
+    # -- the work ----------------------------------------------------------------------------------------
+
+    def complete(self, model: str, classifier: Classifier) -> float:
+        """Make all of one model's pieces that are not there yet. Returns their seconds. Raises Interrupted."""
+        seconds = self._work(self._predictions(model, classifier))
+        with classifier.accelerated(compiled=self.settings.compiled, bfloat16=self.settings.bfloat16):
+            for question in self.questions:
+                seconds += self._work(self._searches(model, classifier, question))
+            seconds += self._work(self._recheck(model, classifier))
+        for purpose in self.purposes:
+            seconds += self._work(self._explanations(model, classifier, purpose))
+        return seconds
+
+    def _work(self, pieces: Sequence[Piece]) -> float:
+        return complete(self.shards, pieces, self.progress, self.stop)
+
+    def _pieces(self, model: str, kind: str, make: Callable[[range], pa.Table]) -> list[Piece]:
+        return [
+            Piece(model=model, kind=kind, index=index, examples=len(rows), make=partial(make, rows))
+            for index, rows in enumerate(self.spans)
+        ]
+
+    def _predictions(self, model: str, classifier: Classifier) -> list[Piece]:
+        return self._pieces(model, "predictions", partial(searching.predictions, classifier, self.data))
+
+    def _searches(self, model: str, classifier: Classifier, question: Question) -> list[Piece]:
+        search = partial(searching.searched, question, classifier, self.data, seed=self.settings.seed)
+        return self._pieces(model, question.name, search)
+
+    def _recheck(self, model: str, classifier: Classifier) -> list[Piece]:
+        question = self.questions[0]
+        longer = searching.doubled(question.search)
+        chosen = explain.choose(self.data.y, self.settings.recheck, self.settings.seed)
+        if longer is None or not chosen:
+            return []
+        make = partial(searching.rechecked, question, longer, classifier, self.data, chosen, self.settings)
+        return [Piece(model=model, kind="recheck", index=0, examples=len(chosen), make=make)]
+
+    def _explanations(self, model: str, classifier: Classifier, purpose: explain.Purpose) -> list[Piece]:
+        chosen = self.explained(purpose)
+        task = explain.Task(
+            model=model,
+            classifier=classifier,
+            data=self.data,
+            chosen=chosen,
+            purpose=purpose,
+            settings=self.settings,
+            folder=self.shards.folder,
+        )
+        make = partial(explain.explanations, task)
+        return [Piece(model=model, kind=purpose, index=0, examples=len(chosen), make=make)]
+
+    # -- the two tables ----------------------------------------------------------------------------------
+
+    def write_examples(self, models: Mapping[str, Classifier]) -> None:
+        """examples.parquet, shard by shard: no more than one is in memory."""
+        schema = {"model": pa.string(), **searching.PREDICTIONS, "picture": pa.string()}
+        for question in self.questions:
+            schema |= {f"{question.name}_{name}": kind for name, kind in searching.SEARCHED.items()}
+        self._write("examples", pa.schema(list(schema.items())), self._examples(models, list(schema)))
+
+    def _examples(self, models: Mapping[str, Classifier], names: list[str]) -> Iterator[pa.Table]:
+        shown = set(self.explained("grid"))
+        for model, classifier in models.items():
+            pictures = explain.has_pictures(classifier, self.data.shape)
+            for index, rows in enumerate(self.spans):
+                base = self.shards.read(model, "predictions", index)
+                columns: dict[str, Any] = {name: base.column(name) for name in searching.PREDICTIONS}
+                columns["model"] = [model] * len(rows)
+                columns["picture"] = [explain.input_picture(row) if pictures and row in shown else None for row in rows]
+                for question in self.questions:
+                    found = self.shards.read(model, question.name, index)
+                    columns |= {f"{question.name}_{name}": found.column(name) for name in searching.SEARCHED}
+                yield pa.table({name: columns[name] for name in names})
+
+    def write_explanations(self, models: Mapping[str, Classifier]) -> None:
+        """explanations.parquet."""
+        tables = (table for model in models for table in self.explanations(model))
+        self._write("explanations", pa.schema(list(explain.EXPLAINED.items())), tables)
+
+    def explanations(self, model: str) -> list[pa.Table]:
+        """A model's explanations, one table per purpose."""
+        return [self.shards.read(model, purpose) for purpose in self.purposes]
+
+    def _write(self, name: str, schema: pa.Schema, tables: Iterator[pa.Table]) -> None:
+        with whole(self.shards.folder / f"{name}.parquet") as temporary, pq.ParquetWriter(temporary, schema) as writer:
+            for table in tables:
+                writer.write_table(table.cast(schema))
+
+    def probe(self, classifier: Classifier) -> torch.Tensor:
+        """A few inputs, spread over the classes."""
+        chosen = explain.choose(self.data.y, min(32, self.settings.batch_size), self.settings.seed)
+        return searching.batch_for(classifier, self.data, torch.tensor(chosen)).x

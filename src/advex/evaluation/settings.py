@@ -1,0 +1,87 @@
+"""What an evaluation asks, and the searches that answer it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
+
+from advex import attacks
+from advex.errors import SpecError, did_you_mean
+from advex.goals import BelowChance, Goal, Misclassify
+
+
+class Settings(BaseModel):
+    """Everything that decides an evaluation, but the models and the data.
+
+    attack, btr: the searches for a change of the decision, and for a confidence below chance.
+    published: also both searches by the papers' protocol, for comparison with printed figures.
+    explanations: examples to explain, spread over the classes. targets: `all` asks about every class
+    (of more than 10 about four: the predicted one, the label and the next likeliest), `runner_up` about
+    the second likeliest alone.
+    rho: RMSE of the explanations. away: also what lowers the predicted class and the label.
+    sweep: how many of these examples are explained at each of sweep_rhos. steps: gradients each.
+    recheck: examples on which the attack is repeated with twice its gradients, to see whether more
+    help. batch_size: examples at a time, and per shard. bfloat16, compiled: of the searches alone;
+    whatever is claimed is judged in full precision.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    attack: str = "minimal"
+    btr: str = "minimal"
+    published: bool = False
+    explanations: int = Field(8, ge=0)
+    targets: Literal["all", "runner_up"] = "all"
+    rho: float = Field(0.1, gt=0, le=1)
+    away: bool = True
+    sweep: int = Field(2, ge=0)
+    sweep_rhos: tuple[Annotated[float, Field(ge=0, le=1)], ...] = (0.0, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2)
+    steps: int = Field(35, ge=1)
+    recheck: int = Field(64, ge=0)
+    batch_size: int = Field(128, ge=1)
+    seed: int = 0
+    bfloat16: bool = False
+    compiled: bool = False
+
+
+def settings_from(values: dict[str, Any]) -> Settings:
+    """Checked settings. Raises SpecError, naming the setting, for unknown names and impossible values."""
+    for key in values:
+        if key not in Settings.model_fields:
+            raise SpecError(f"An evaluation has no setting '{key}': {did_you_mean(key, Settings.model_fields)}")
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise SpecError(f"The setting {name} = {first['input']!r} is not possible: {first['msg']}.") from None
+    questions(settings)
+    return settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A search and its goal. name: as in `Record.searches`. goal: labels [n] -> the goal."""
+
+    name: str
+    search: attacks.Search
+    goal: Callable[[Tensor], Goal]
+
+
+def questions(settings: Settings) -> tuple[Question, ...]:
+    """The searches to run on every example. Raises SpecError for specs that name none."""
+    asked = [
+        Question(name="attack", search=attacks.build(settings.attack), goal=Misclassify),
+        Question(name="btr", search=attacks.build(settings.btr), goal=BelowChance),
+    ]
+    if settings.published:
+        protocol = attacks.Algorithm1(published=True)
+        asked += [
+            Question(name="attack_published", search=protocol, goal=Misclassify),
+            Question(name="btr_published", search=protocol, goal=BelowChance),
+        ]
+    return tuple(asked)

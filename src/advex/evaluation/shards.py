@@ -1,0 +1,243 @@
+"""Finished pieces of an evaluation on disk: written whole or not at all, never made twice.
+
+Each piece is one Parquet file. It carries the digest of the evaluation that it belongs to, so that a
+file of another one is never taken for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from advex._version import __version__
+from advex.classifier import Classifier
+from advex.data.dataset import Dataset
+from advex.errors import AdvexWarning, ArtifactError
+from advex.record import write_text
+
+IDENTITY = "evaluation.json"
+_OWN_NAMES = ("record.json", "examples.parquet", "explanations.parquet", "shards", "pictures")
+_DIGEST, _SECONDS = b"advex.evaluation", b"advex.seconds"
+
+
+class Interrupted(Exception):
+    """Asked to stop: every finished piece is on disk, and the same call goes on from there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """One shard's worth of work. kind: `predictions`, a search's name, ...; make: does the work."""
+
+    model: str
+    kind: str
+    index: int
+    examples: int
+    make: Callable[[], pa.Table]
+
+
+@dataclass(frozen=True)
+class Shards:
+    """The shards of one evaluation. folder: the record folder. digest: of what is evaluated."""
+
+    folder: Path
+    digest: str
+
+    def path(self, model: str, kind: str, index: int) -> Path:
+        """Where a shard is, or will be."""
+        return self.folder / "shards" / f"{file_name(model)}.{kind}.{index:05d}.parquet"
+
+    def _mark(self, path: Path) -> bytes:
+        return f"{self.digest} {path.name}".encode()
+
+    def find(self, model: str, kind: str, index: int) -> pa.Table | None:
+        """A finished shard, checked against its checksums; None where it has to be made (again, and says so)."""
+        path = self.path(model, kind, index)
+        if not path.exists():
+            return None
+        try:
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                table = file.read()
+        except (OSError, pa.ArrowException) as error:
+            reason = f"is damaged ({str(error).splitlines()[0]})"
+        else:
+            if (table.schema.metadata or {}).get(_DIGEST) == self._mark(path):
+                return table
+            reason = "belongs to another piece or evaluation"
+        warnings.warn(f"{path} {reason}: it is made again.", AdvexWarning, stacklevel=2)
+        return None
+
+    def read(self, model: str, kind: str, index: int = 0) -> pa.Table:
+        """A shard that is known to be finished. Raises ArtifactError when it has vanished since."""
+        table = self.find(model, kind, index)
+        if table is None:
+            path = self.path(model, kind, index)
+            raise ArtifactError(f"{path} was removed or changed during the evaluation. Run it again.")
+        return table
+
+    def column(self, model: str, kind: str, name: str, count: int) -> Tensor:
+        """One column over the first `count` shards of a kind: [n]."""
+        return torch.cat([tensor(self.read(model, kind, index), name) for index in range(count)])
+
+    def write(self, model: str, kind: str, index: int, table: pa.Table, seconds: float) -> None:
+        """Keep a finished shard and the time it took."""
+        path = self.path(model, kind, index)
+        table = table.replace_schema_metadata({_DIGEST: self._mark(path), _SECONDS: repr(seconds)})
+        with whole(path) as temporary:
+            pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path`; the file written there takes its place when the block ends well.
+
+    Raises ArtifactError when the disk does not take it.
+    """
+    temporary = path.with_name(f".{path.name}.new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be written: {error.strerror or error}. What was there is kept.") from None
+
+
+def complete(
+    shards: Shards, pieces: Sequence[Piece], progress: Callable[[dict[str, Any]], None], stop: Callable[[], bool]
+) -> float:
+    """Make the pieces (of one model and kind) that are not there yet. Returns the seconds of all, in whatever run.
+
+    progress: told after each piece; `rate` is examples per second, None where an earlier run made it.
+    Raises Interrupted before the next piece once `stop` says so.
+    """
+    total, done, seconds = sum(piece.examples for piece in pieces), 0, 0.0
+    for piece in pieces:
+        at = piece.model, piece.kind, piece.index
+        finished = shards.find(*at)
+        if finished is not None:
+            took, rate = float(finished.schema.metadata[_SECONDS]), None
+        else:
+            if stop():
+                raise Interrupted(f"Stopped. What is finished is in {shards.folder}; the same call goes on from there.")
+            began = time.perf_counter()
+            table = piece.make()
+            took = time.perf_counter() - began
+            rate = piece.examples / max(took, 1e-9)
+            shards.write(*at, table, took)
+        seconds += took
+        done += piece.examples
+        progress({"phase": piece.kind, "model": piece.model, "done": done, "total": total, "rate": rate})
+    return seconds
+
+
+def open_shards(out: Path, identity: dict[str, Any], resume: bool) -> Shards:
+    """The shards in `out`, which becomes the folder of this evaluation unless it is another's.
+
+    identity: plain values that decide every result. Raises ArtifactError for a folder of another
+    evaluation (saying what differs), of something else, one that may not be resumed or written.
+    """
+    path = out / IDENTITY
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    if path.exists():
+        _compare(path, identity)
+        if not resume:
+            raise ArtifactError(f"{out} already holds this evaluation. Resume it, or choose another folder.")
+        return Shards(out, digest)
+    if foreign := [name for name in _OWN_NAMES if (out / name).exists()]:
+        raise ArtifactError(f"{out} holds {', '.join(foreign)} but no {IDENTITY}: choose a new or empty folder.")
+    try:
+        write_text(path, json.dumps(identity, indent=1) + "\n")
+    except OSError as error:
+        raise ArtifactError(f"{out} cannot be written: {error.strerror}. Choose another folder.") from None
+    return Shards(out, digest)
+
+
+def _compare(path: Path, identity: dict[str, Any]) -> None:
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))
+        differing = _differences(there, json.loads(json.dumps(identity)))
+    except (OSError, ValueError, AttributeError) as error:
+        raise ArtifactError(f"{path} cannot be read as an evaluation's: {error}. Choose another folder.") from None
+    if differing:
+        reasons = "; ".join(differing)
+        raise ArtifactError(f"{path.parent} belongs to another evaluation: {reasons}. Choose another folder.")
+
+
+def _differences(there: Any, here: Any, name: str = "") -> list[str]:
+    if isinstance(there, dict) and isinstance(here, dict):
+        inside = ((f"{name}.{key}" if name else key, key) for key in sorted(there.keys() | here.keys()))
+        return [line for inner, key in inside for line in _differences(there.get(key), here.get(key), inner)]
+    return [] if there == here else [f"{name} is {_short(there)} there and {_short(here)} here"]
+
+
+def _short(value: Any) -> str:
+    text = "missing" if value is None else str(value)
+    return text if len(text) <= 60 else f"{text[:12]}..."
+
+
+# -- what decides the results -----------------------------------------------------------------------------
+
+
+def weights_hash(classifier: Classifier) -> str:
+    """SHA-256 of everything that decides a classifier's answers: layers, weights, buffers, box, normalisation."""
+    digest = hashlib.sha256(re.sub(r"0x[0-9a-f]+", "", repr(classifier.network)).encode())
+    around = {name: getattr(classifier, name) for name in ("lower", "upper", "mean", "std")}
+    for name, value in (classifier.network.state_dict() | around).items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(_bytes(value))
+    return digest.hexdigest()
+
+
+def data_hash(data: Dataset) -> str:
+    """SHA-256 of a data set's inputs, labels, ids and classes."""
+    digest = hashlib.sha256(json.dumps([data.ids, data.class_names, data.class_counts]).encode())
+    for rows in (*data.x.split(1024), data.y):
+        digest.update(f"{rows.dtype} {tuple(rows.shape)}".encode())
+        digest.update(_bytes(rows))
+    return digest.hexdigest()
+
+
+def _bytes(value: Tensor) -> memoryview:
+    return value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
+def identity_of(
+    settings: dict[str, Any], searches: dict[str, str], data: Dataset, models: dict[str, Classifier]
+) -> dict[str, Any]:
+    """What must agree for shards to be taken over."""
+    return {
+        "advex": __version__,
+        "settings": settings,
+        "searches": searches,
+        "data": {"examples": len(data), "sha256": data_hash(data)},
+        "models": {name: weights_hash(classifier) for name, classifier in models.items()},
+    }
+
+
+# -- small things on tables and names ---------------------------------------------------------------------
+
+
+def file_name(name: str) -> str:
+    """A model's name as part of a file's."""
+    return quote(name, safe="")
+
+
+def tensor(table: pa.Table, name: str) -> Tensor:
+    """A column of numbers or truths as a tensor [n]."""
+    return torch.tensor(table.column(name).to_numpy())

@@ -1,0 +1,127 @@
+"""Recipes: everything that decides a training run, but the data. Bundled ones are the YAML files of this folder."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from advex import objectives, registry
+from advex.errors import SpecError, did_you_mean
+
+_LARGEST_FILE = 2**20
+_LISTS = ("mean", "std", "milestones")  # settings that may be written `0.49,0.48,0.45`
+
+
+class Recipe(BaseModel):
+    """Everything that decides a training run, but the data. See `docs/recipes.md`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    network: str = "preact_resnet:depth=44"
+    objective: str = "natural"
+    objective_options: dict[str, Any] = Field(default_factory=dict)
+    mean: float | tuple[float, ...] = 0.5
+    std: float | tuple[float, ...] = 0.25
+    epochs: int = Field(10, ge=1)
+    batch_size: int = Field(128, ge=2)
+    optimiser: Literal["sgd", "adam"] = "sgd"
+    learning_rate: float = Field(0.1, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(1e-4, ge=0)
+    schedule: Literal["one_cycle", "constant", "step"] = "one_cycle"
+    warm_up: float = Field(0.2, ge=0, lt=1)
+    milestones: tuple[float, ...] = (0.85, 0.975)
+    augment: Literal["none", "crop", "crop_flip"] = "none"
+    pad: int = Field(4, ge=0)
+    precision: Literal["float32", "bfloat16"] = "float32"
+    channels_last: bool = True
+    validate_every: int = Field(1, ge=1)
+    seed: int = 0
+
+
+def bundled() -> dict[str, Path]:
+    """The recipes that come with advex: name -> file."""
+    return {path.stem: path for path in sorted(Path(__file__).parent.glob("*.yaml"))}
+
+
+def summary(path: Path) -> str:
+    """The first comment of a recipe file: what it is and where its settings are from."""
+    comments = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        comments.append(line.lstrip("# "))
+    return " ".join(comments)
+
+
+def read(name_or_path: str) -> dict[str, Any]:
+    """The settings of a bundled recipe or of a YAML file, not yet checked (see `recipe_from`).
+
+    Raises SpecError when there is no such recipe, or the file is not a YAML mapping.
+    """
+    known = bundled()
+    path = known.get(name_or_path, Path(name_or_path))
+    if not path.is_file():
+        raise SpecError(f"There is no recipe '{name_or_path}' and no such file: {did_you_mean(name_or_path, known)}")
+    if path.stat().st_size > _LARGEST_FILE:
+        raise SpecError(f"{path} is {path.stat().st_size} bytes long; a recipe is never that large.")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise SpecError(f"{path} is not a YAML file that can be read: {reason}.") from None
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise SpecError(f"{path} is not a recipe: it must hold lines of the form 'setting: value'.")
+    return values
+
+
+def recipe_from(values: dict[str, Any], overrides: dict[str, str] | None = None, where: str = "recipe") -> Recipe:
+    """A checked recipe from plain values and `key=value` overrides (`objective_options.share=1` goes inside).
+
+    Raises SpecError, naming the key, for unknown keys (with a suggestion) and impossible values.
+    """
+    values = dict(values)
+    for key, text in (overrides or {}).items():
+        outer, dot, inner = key.partition(".")
+        known = Recipe.model_fields
+        if outer not in known or (dot and outer != "objective_options"):
+            raise SpecError(f"There is no setting '{key}': {did_you_mean(key, [*known, 'objective_options.share'])}")
+        if dot:
+            values[outer] = {**(values.get(outer) or {}), inner: registry.parse_value(text)}
+        elif outer in _LISTS and "," in text:
+            values[outer] = [registry.parse_value(part) for part in text.split(",")]
+        else:
+            values[outer] = registry.parse_value(text)
+    for key in values:
+        if key not in Recipe.model_fields:
+            raise SpecError(f"{where}: there is no setting '{key}': {did_you_mean(key, Recipe.model_fields)}")
+    try:
+        recipe = Recipe.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise SpecError(f"{where}: {name} = {first.get('input')!r} is not possible: {first['msg']}.") from None
+    objectives.make(recipe.objective, **recipe.objective_options)
+    return recipe
+
+
+def fitted(recipe: Recipe, shape: tuple[int, ...], classes: int) -> Recipe:
+    """The recipe with its network's channels, features and classes filled in where the spec leaves them open.
+
+    shape: of one input. Raises SpecError for an unknown network.
+    """
+    name, given = registry.parse(recipe.network)
+    known = registry.entries("network")
+    if name not in known:
+        raise SpecError(f"There is no network '{name}': {did_you_mean(name, known)}")
+    facts = {"features": math.prod(shape), "classes": classes} | ({"channels": shape[0]} if len(shape) == 3 else {})
+    options = known[name].options()
+    missing = [f"{key}={value}" for key, value in facts.items() if key in options and key not in given]
+    if not missing:
+        return recipe
+    spec = recipe.network.strip().rstrip(":,")
+    return recipe.model_copy(update={"network": spec + ("," if ":" in spec else ":") + ",".join(missing)})

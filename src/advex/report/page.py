@@ -1,0 +1,155 @@
+"""Everything put into one page. The templates escape every name; the page holds no script and asks for nothing."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from advex import record as schema
+from advex.report import numbers
+from advex.report.figures import difference_lines, main_table, search_table
+from advex.report.findings import findings
+from advex.report.grids import PICTURE_BYTES, sections
+from advex.report.plots import panels
+from advex.report.reading import Contents
+
+_HERE = Path(__file__).parent
+_ASKED = {
+    "grid_toward": "Towards a class: says it",
+    "grid_away": "Away from a class: says another",
+    "sweep_toward": "In the sweep: says the class",
+}
+SKIPPED = 50  # skipped files named on the page at most
+
+
+def render(contents: Contents, picture_bytes: int = PICTURE_BYTES) -> str:
+    """The page of a record. picture_bytes: room for pictures; fewer examples are shown when they need more."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"date": numbers.date, "duration": numbers.duration, "percent": numbers.percent}
+    environment.filters |= {"joined": numbers.joined, "short": numbers.short, "setting": _setting}
+    environment.globals |= {"count": numbers.count}
+    style = (_HERE / "style.css").read_text(encoding="utf-8")
+    return environment.get_template("page.html.j2").render(
+        style=Markup(style), style_hash=_sha256(style), **_content(contents, picture_bytes)
+    )
+
+
+def _content(contents: Contents, picture_bytes: int) -> dict[str, Any]:
+    record = contents.record
+    explained = sections(contents, picture_bytes)
+    return {
+        "record": record,
+        "contents": contents,
+        "title": f"{numbers.joined(model.name for model in record.models)} on {record.data.name}",
+        "findings": findings(contents),
+        "flags": _flags(record),
+        "warned": Counter(flag.model for flag in record.flags if flag.severity == "warning"),
+        "table": main_table(contents, published=False),
+        "published": main_table(contents, published=True),
+        "searches": search_table(contents),
+        "differences": difference_lines(record),
+        "reached": _reached(record),
+        "panels": panels(contents),
+        "sections": explained,
+        "trimmed": [section for section in explained if len(section.sheets) < section.total],
+        "skipped": record.data.skipped[:SKIPPED],
+        "files": _files(contents),
+        "json": _json(record),
+    }  # fmt: skip
+
+
+def _flags(record: schema.Record) -> list[tuple[tuple[str, str, str], list[schema.Flag]]]:
+    """The flags by (severity, code, remedy), warnings first: what several models share is said once."""
+    groups: dict[tuple[str, str, str], list[schema.Flag]] = {}
+    for flag in sorted(record.flags, key=lambda flag: flag.severity != "warning"):
+        groups.setdefault((flag.severity, flag.code, flag.remedy), []).append(flag)
+    return list(groups.items())
+
+
+def _reached(record: schema.Record) -> tuple[list[tuple[str, str]], list[tuple[int, str, list[str]]]]:
+    """How many explanations got where they wanted: the columns (key, title), and a row of figures per model."""
+    keys = list(dict.fromkeys(key for model in record.models for key in model.rho_reached))
+    lines = []
+    for index, model in enumerate(record.models):
+        figures = (model.rho_reached.get(key) for key in keys)
+        lines.append((index, model.name, ["–" if figure is None else _share(figure) for figure in figures]))
+    return [(key, _ASKED.get(key) or key.replace("_", " ").capitalize()) for key in keys], lines
+
+
+def _share(figure: schema.Figure) -> str:
+    low, high = (numbers.number(100 * bound, 1) for bound in (figure.low, figure.high))
+    return f"{numbers.percent(figure.value)} [{low}, {high}] of {figure.n:,}"
+
+
+def _setting(value: Any) -> str:
+    """A setting as text: words as they are, everything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
+
+
+def _sha256(text: str) -> str:
+    """What a content security policy calls a source's hash."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
+
+
+def _json(record: schema.Record) -> str:
+    return record.model_dump_json(indent=1)
+
+
+def _files(contents: Contents) -> list[tuple[str, str, str]]:
+    """What can be saved from the page: (file name, what it is, data URI)."""
+    record = contents.record
+    figures = [("model", "measure", "value", "low", "high", "n", "failures")]
+    figures += [
+        (model.name, name, f.value, f.low, f.high, f.n, f.failures)
+        for model in record.models
+        for name, f in model.scores.items()
+    ]
+    figures += [
+        (f"{d.first} minus {d.second}", d.measure, f.value, f.low, f.high, f.n, f.failures)
+        for d in record.differences
+        for f in (d.figure,)
+    ]
+    files = [
+        ("figures.json", "all figures and how they were made", _uri("application/json", _json(record))),
+        ("figures.csv", "figures with their intervals", _uri("text/csv", _csv(figures))),
+    ]
+    if contents.explanations:
+        columns = ("model", "example", "purpose", "explainer", "target", "rho", "rmse", "prediction", "png_prediction")
+        rows: list[tuple] = [(*columns, "before", "after", "png_after")]
+        for row in contents.explanations:
+            shares = [_at(row[name], row["target"]) for name in ("before", "after", "png_after")]
+            rows.append((*(row[name] for name in columns), *shares))
+        files.append(("explanations.csv", "confidences of every explanation", _uri("text/csv", _csv(rows))))
+    return files
+
+
+def _at(shares: list[float] | None, target: int) -> float | str:
+    return shares[target] if shares is not None and 0 <= target < len(shares) else ""
+
+
+def _csv(rows: list[tuple]) -> str:
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\n").writerows(rows)
+    return file.getvalue()
+
+
+def _uri(kind: str, text: str) -> str:
+    return f"data:{kind};charset=utf-8;base64,{base64.b64encode(text.encode('utf-8')).decode('ascii')}"
+
+

@@ -1,0 +1,90 @@
+"""The record folder, read and checked: what the report may rely on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from advex.errors import ArtifactError
+from advex.record import EXAMPLE_COLUMNS, EXPLANATION_COLUMNS, SCHEMA, Record, read_record, read_rows
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A record and its rows. examples, explanations: rows of the tables of those names, in file order."""
+
+    folder: Path
+    record: Record
+    examples: tuple[Row, ...]
+    explanations: tuple[Row, ...]
+
+    def class_name(self, index: int | None) -> str:
+        """Name of a class; a number that has no name keeps its number."""
+        names = self.record.data.class_names
+        if index is None:
+            return "–"
+        return names[index] if 0 <= index < len(names) else f"class {index}"
+
+    def rows_of(self, model: str) -> list[Row]:
+        """The examples of one model."""
+        return [row for row in self.examples if row["model"] == model]
+
+    def radii(self, model: str, search: str) -> np.ndarray | None:
+        """RMSE that a search found for each example of a model, inf where it failed; None if it was not run."""
+        found = [row.get(f"{search}_rmse") for row in self.rows_of(model)]
+        if not found or any(value is None for value in found):
+            return None
+        return np.asarray(found, dtype=np.float64)
+
+    def column(self, model: str, name: str) -> np.ndarray | None:
+        """A column of the examples of one model as numbers; None if any is missing."""
+        found = [row.get(name) for row in self.rows_of(model)]
+        return None if not found or any(value is None for value in found) else np.asarray(found, dtype=np.float64)
+
+    @property
+    def black_to_white(self) -> bool:
+        """Whether inputs are grey or colour pictures from 0 to 1, so that an RMSE of 1 is black to white."""
+        shape, boxes = self.record.data.shape, {model.box for model in self.record.models}
+        return len(shape) == 3 and shape[0] in (1, 3) and boxes == {(0.0, 1.0)}
+
+    @property
+    def pictured(self) -> bool:
+        """Whether the inputs are pictures (otherwise: tables, sound, ...)."""
+        return any(row["picture"] for row in self.examples)
+
+
+def read(folder: Path) -> Contents:
+    """A record folder. Raises ArtifactError when it is none, is damaged, or contradicts itself."""
+    record = read_record(folder)
+    if record.schema_version != SCHEMA:
+        raise ArtifactError(
+            f"{folder / 'record.json'} has schema version {record.schema_version}; this version of advex reads "
+            f"{SCHEMA}. Use the version that made it ({record.advex}), or evaluate again."
+        )
+    names = [model.name for model in record.models]
+    if len(set(names)) != len(names):
+        raise ArtifactError(f"{folder / 'record.json'} names a model twice: {', '.join(names)}.")
+    examples = _checked(folder, "examples", read_rows(folder, "examples"), EXAMPLE_COLUMNS, names)
+    explanations: list[Row] = []
+    if (folder / "explanations.parquet").exists():  # an evaluation need not explain anything
+        rows = read_rows(folder, "explanations")
+        explanations = _checked(folder, "explanations", rows, EXPLANATION_COLUMNS, names)
+    return Contents(folder, record, tuple(examples), tuple(explanations))
+
+
+def _checked(folder: Path, table: str, rows: list[Row], columns: Iterable[str], models: list[str]) -> list[Row]:
+    path = folder / f"{table}.parquet"
+    if rows:
+        missing = [name for name in columns if name not in rows[0]]
+        if missing:
+            raise ArtifactError(f"{path} has no column {', '.join(missing)}: it is not of this version.")
+    strangers = sorted({str(row["model"]) for row in rows} - set(models))
+    if strangers:
+        raise ArtifactError(f"{path} speaks of '{strangers[0]}', a model that record.json does not list.")
+    return rows

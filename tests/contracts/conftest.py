@@ -1,0 +1,98 @@
+"""Every registered search, as it is and in the variants below, is handed to each test that asks for a `spec`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from advex import registry
+from advex.classifier import Classifier
+
+SHAPE = (3, 2, 2)
+
+# Other forms of a search that follow other code paths. A new search needs no line here.
+VARIANTS = [
+    "algorithm1:published=true",
+    "l2min:on_failure=clean",
+    "minimal:gradients=40",
+    "pgd:norm=l1,radius=0.5,restarts=2",
+    "pgd:norm=l2,radius=0.2,random_start=false",
+    "pgd:norm=rmse,radius=0.05,step=0.01",
+]
+
+# Those that promise the smallest change; test_searches_truth says how far above the optimum each may stay.
+SMALLEST = ("algorithm1", "algorithm1:published=true", "minimal", "minimal:gradients=40")
+
+# The published protocol leaves the box on purpose.
+LEAVES_THE_BOX = ("algorithm1:published=true",)
+
+
+def searches() -> list[str]:
+    """Spec strings of all searches under contract."""
+    return [*registry.entries("attack"), *VARIANTS]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "spec" in metafunc.fixturenames:
+        metafunc.parametrize("spec", searches())
+    if "smallest_spec" in metafunc.fixturenames:
+        metafunc.parametrize("smallest_spec", SMALLEST)
+
+
+def shortened(search: Any, steps: int = 12) -> Any:
+    """The same search with a budget that suits a test of laws."""
+    budget = {
+        field.name: min(getattr(search, field.name), steps)
+        for field in dataclasses.fields(search)
+        if field.name in ("steps", "gradients")
+    }
+    return dataclasses.replace(search, **budget)
+
+
+@pytest.fixture
+def search(spec: str) -> Callable[..., Any]:
+    """The search of `spec`, with at most 12 gradients."""
+    return shortened(registry.build("attack", spec))
+
+
+@pytest.fixture
+def forms() -> Callable[[str], list[Any]]:
+    """All forms of the search of a name that are under contract, with at most 12 gradients; last, as it is built."""
+    return lambda name: [
+        *(shortened(registry.build("attack", spec)) for spec in searches() if spec.partition(":")[0] == name),
+        registry.make("attack", name),
+    ]
+
+
+@pytest.fixture
+def smallest_search(smallest_spec: str) -> Callable[..., Any]:
+    """The search of `smallest_spec`, with all its gradients."""
+    return registry.build("attack", smallest_spec)
+
+
+@pytest.fixture
+def clf(toys: SimpleNamespace) -> Classifier:
+    """A small curved network in float64."""
+    return toys.mlp(SHAPE)
+
+
+@pytest.fixture
+def x() -> Tensor:
+    """Six inputs, some elements at the walls of the box."""
+    values = torch.rand(6, *SHAPE, dtype=torch.float64) * 1.4 - 0.2
+    return values.clamp(0, 1)
+
+
+@pytest.fixture
+def y(clf: Classifier, x: Tensor) -> Tensor:
+    """The network's own decisions, two of them replaced by another class: already misclassified."""
+    with torch.no_grad():
+        decided = clf(x).argmax(dim=1)
+    decided[[2, 5]] = (decided[[2, 5]] + 1) % 3
+    return decided

@@ -1,0 +1,146 @@
+"""Every option of every registered thing does something, and refuses what it cannot be."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from advex import registry
+from advex.errors import SpecError
+from advex.goals import BelowChance, Misclassify
+
+# Another value for options that are neither numbers nor switches. A new option of that kind needs a line here.
+OTHER = {
+    ("attack", "pgd", "norm"): "l2",
+    ("attack", "pgd", "step"): 0.001,
+    ("attack", "l2min", "on_failure"): "clean",
+    ("objective", "adversarial", "attack"): "pgd:norm=l2,radius=0.5,steps=2",
+    ("network", "mlp", "activation"): "relu",
+    ("network", "small_cnn", "activation"): "relu",
+    ("network", "preact_resnet", "activation"): "relu",
+    ("network", "preact_resnet", "stem"): "4x4s3",
+}
+
+
+def every_option(*kinds: str) -> list[Any]:
+    """(kind, name, option) of everything registered."""
+    return [
+        pytest.param(kind, name, option, id=f"{name}-{option}")
+        for kind in kinds
+        for name, entry in registry.entries(kind).items()
+        for option, parameter in entry.options().items()
+        if parameter.default is not inspect.Parameter.empty
+    ]
+
+
+def another(kind: str, name: str, option: str, value: Any) -> Any:
+    """A value that differs from `value` and is as valid."""
+    if (kind, name, option) in OTHER:
+        return OTHER[kind, name, option]
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value // 2 if value > 1 else value + 2
+    if isinstance(value, float):
+        return value / 2 if value else 0.3
+    if isinstance(value, tuple):
+        return tuple(each * 2 for each in value)
+    pytest.fail(f"Name another value of the option '{option}' of {kind} '{name}' in the table OTHER of this file.")
+
+
+def problem(toys: SimpleNamespace) -> tuple[Any, Tensor, Tensor]:
+    """(classifier, x, y) where some searches succeed and some fail."""
+    classifier = toys.mlp()
+    x = torch.rand(8, 3, 2, 2, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    with torch.no_grad():
+        return classifier, x, classifier(x).argmax(dim=1)
+
+
+def differ(first: Any, second: Any) -> bool:
+    """Whether any tensor of two results differs."""
+    pairs = [(getattr(first, field.name), getattr(second, field.name)) for field in dataclasses.fields(first)]
+    return any(isinstance(a, Tensor) and not torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize(("kind", "name", "option"), every_option("attack"))
+def test_every_option_of_a_search_changes_something(
+    toys: SimpleNamespace, forms: Callable[[str], list[Any]], kind: str, name: str, option: str
+) -> None:
+    classifier, x, y = problem(toys)
+    for form in forms(name):
+        other = dataclasses.replace(form, **{option: another(kind, name, option, getattr(form, option))})
+        for goal in (Misclassify(y), BelowChance(y)):
+            if differ(form(classifier, x, goal), other(classifier, x, goal)):
+                return
+    pytest.fail(f"'{option}' makes no difference to any form of '{name}'")
+
+
+@pytest.mark.parametrize(("kind", "name", "option"), every_option("explainer"))
+def test_every_option_of_an_explainer_changes_its_map(
+    toys: SimpleNamespace, kind: str, name: str, option: str
+) -> None:
+    classifier, x, y = problem(toys)
+    usual = registry.make(kind, name)
+    other = dataclasses.replace(usual, **{option: another(kind, name, option, getattr(usual, option))})
+    assert not torch.equal(usual(classifier, x, y).map, other(classifier, x, y).map)
+
+
+@pytest.mark.parametrize(("kind", "name", "option"), every_option("network"))
+def test_every_option_of_a_network_changes_its_shape_or_its_output(kind: str, name: str, option: str) -> None:
+    usual = {"preact_resnet": {"depth": 14, "widths": (4, 6, 8), "d": 2.0}}.get(name, {})
+    value = usual.get(option, registry.entries(kind)[name].options()[option].default)
+    options = {**usual, option: 20 if option == "depth" else another(kind, name, option, value)}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        first = registry.make(kind, name, **usual).eval()
+        torch.manual_seed(0)
+        second = registry.make(kind, name, **options).eval()
+    shapes = [{key: value.shape for key, value in each.state_dict().items()} for each in (first, second)]
+    if shapes[0] == shapes[1]:
+        entry = registry.entries(kind)[name].options()
+        shape = (3, entry["channels"].default, 12, 12) if "channels" in entry else (3, entry["features"].default)
+        x = torch.rand(shape)
+        assert not torch.equal(first(x), second(x))
+
+
+@pytest.mark.parametrize(("kind", "name", "option"), every_option("attack", "explainer", "objective", "network"))
+def test_impossible_values_are_refused_with_the_options_name(kind: str, name: str, option: str) -> None:
+    default = registry.entries(kind)[name].options()[option].default
+    if isinstance(default, bool):
+        wrong = ["perhaps", 2, None]
+    elif isinstance(default, int):
+        wrong = [1.5, "many", None, True, -3, float("nan")]
+    elif isinstance(default, float):
+        wrong = ["many", None, True, float("nan")]
+    elif isinstance(default, str):
+        wrong = ["", "no such thing", [1]]
+    elif isinstance(default, tuple):
+        wrong = [(), (1, 2), "wide", None, (0, 0, 0), (2.5, 2.5, 2.5)]
+        if name == "mlp":
+            wrong.remove(())
+            wrong.remove((1, 2))
+    else:
+        wrong = ["no such thing"]
+    for value in wrong:
+        with pytest.raises(SpecError):
+            registry.make(kind, name, **{option: value})
+
+
+@pytest.mark.parametrize("kind", ["attack", "explainer", "objective"])
+def test_what_is_described_can_be_built_again(kind: str) -> None:
+    for name, entry in registry.entries(kind).items():
+        thing = registry.make(kind, name)
+        text = registry.describe(thing)
+        assert text.partition(":")[0] == name
+        assert registry.build(kind, text) == thing
+        assert registry.describe(registry.build(kind, text)) == text
+        for option in entry.options():
+            changed = dataclasses.replace(thing, **{option: another(kind, name, option, getattr(thing, option))})
+            assert registry.build(kind, registry.describe(changed)) == changed, option

@@ -1,0 +1,163 @@
+"""The one search loop itself, with rules made for the purpose: dropping finished rows, and running out of memory."""
+
+from __future__ import annotations
+
+import dataclasses
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor
+
+from advex.attacks.search import Found, Walk, in_slices, launch, settle, smallest, walk
+from advex.classifier import Classifier
+from advex.errors import AdvexWarning, InputError
+from advex.geometry import RMSE, per_row
+from advex.goals import Misclassify
+from advex.types import Perturbation
+
+
+@dataclasses.dataclass
+class March:
+    """Goes downhill in equal steps and straight back. A row is finished some steps after its first success, each in
+    its own time: `patience` and up to eight more."""
+
+    patience: int | None
+    asked: list[int] = dataclasses.field(default_factory=list)
+
+    def start(self, walk: Walk) -> None:
+        walk.memory = {"since": torch.zeros(len(walk.x), dtype=torch.int64)}
+
+    def step(self, walk: Walk, k: int) -> Tensor:
+        self.asked.append(len(walk.x))
+        towards = torch.where(per_row(walk.reached, walk.x), walk.delta, walk.gradient)
+        return walk.delta - 0.02 / (1 + k / 10) * RMSE.steepest(towards)
+
+    def better(self, walk: Walk) -> Tensor:
+        return smallest(walk)
+
+    def finished(self, walk: Walk, k: int) -> Tensor | None:
+        if self.patience is None:
+            return None
+        walk.memory["since"] = walk.memory["since"] + torch.isfinite(walk.best_size)
+        return walk.memory["since"] > self.patience + (8 * walk.x.flatten(1)[:, 0]).long()
+
+
+def problem(toys: SimpleNamespace, n: int = 24) -> tuple[Classifier, Tensor, Tensor]:
+    classifier = toys.mlp()
+    x = torch.rand(n, 3, 2, 2, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    with torch.no_grad():
+        return classifier, x, classifier(x).argmax(dim=1)
+
+
+def find(rule: March, classifier: Classifier, x: Tensor, y: Tensor, mask: Tensor | None = None) -> Perturbation:
+    def march(x: Tensor, goal: Misclassify, mask: Tensor | None) -> Found:
+        return walk(rule, classifier, x, goal, norm=RMSE, steps=30, mask=mask)
+
+    return launch(march, classifier, x, Misclassify(y), norm=RMSE, mask=mask)
+
+
+def test_finished_rows_are_dropped_and_come_back_in_place(toys: SimpleNamespace) -> None:
+    classifier, x, y = problem(toys)
+    rule = March(patience=3)
+    found = find(rule, classifier, x, y)
+    assert rule.asked[0] == 24
+    assert sorted(rule.asked, reverse=True) == rule.asked
+    assert rule.asked[-1] < 24 or len(rule.asked) < 30
+    everything = find(March(patience=None), classifier, x, y)
+    # Each row that was given up early was already a success, a little larger at most than after all the steps.
+    assert torch.equal(found.reached, everything.reached)
+    assert (found.size >= everything.size - 1e-12).all()
+    assert (found.gradients <= 30).all()
+    assert found.gradients.unique().numel() > 3
+
+
+def test_a_finished_row_does_not_profit_from_slower_neighbours(toys: SimpleNamespace) -> None:
+    classifier, x, y = problem(toys)
+    mask = torch.rand(x.shape, generator=torch.Generator().manual_seed(1)) < 0.8
+    together = find(March(patience=2), classifier, x, y, mask)
+    for i in range(len(x)):
+        alone = find(March(patience=2), classifier, x[i : i + 1], y[i : i + 1], mask[i : i + 1])
+        assert alone.gradients.item() == together.gradients[i].item()
+        assert torch.allclose(alone.delta[0], together.delta[i], atol=1e-10)
+
+
+def test_few_batch_sizes_when_compiled(toys: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every new batch size is compiled anew, so only powers of two occur; the result is the same."""
+    monkeypatch.setattr(torch, "compile", lambda network, **_: network)
+    classifier, x, y = problem(toys, 21)
+    plain = find(March(patience=2), classifier, x, y)
+    rule = March(patience=2)
+    with classifier.accelerated(compiled=True):
+        found = find(rule, classifier, x, y)
+    assert {size for size in rule.asked if size != 21} <= {1, 2, 4, 8, 16}
+    assert torch.allclose(found.delta, plain.delta, atol=1e-10)
+    assert torch.equal(found.gradients, plain.gradients)
+
+
+def settled(toys: SimpleNamespace, delta: list[list[float]], size: list[float], lengthen: int = 0) -> Perturbation:
+    """What `settle` makes of a find on the classifier x_0 > 0.5, from x = (0.25, 0.5), with the walls at 0 and 1."""
+    w = torch.tensor([[-1.0, 0.0], [1.0, 0.0]], dtype=torch.float64)
+    classifier = toys.affine(w, torch.tensor([0.5, -0.5]))
+    n = len(size)
+    x = torch.tensor([[0.25, 0.5]], dtype=torch.float64).expand(n, 2)
+    counts = torch.full((n,), 3)
+    found = Found(
+        delta=torch.tensor(delta, dtype=torch.float64), size=torch.tensor(size), gradients=counts, flat=counts > 5
+    )
+    return settle(classifier, x, found, Misclassify(torch.zeros(n, dtype=torch.int64)), RMSE, lengthen=lengthen)
+
+
+def test_settle_believes_nobody(toys: SimpleNamespace) -> None:
+    claims = [[0.3, 0.0], [0.2, 0.0], [0.3, 0.0], [9.0, -9.0]]
+    done = settled(toys, claims, [0.1, 0.1, float("inf"), 0.1])
+    assert done.reached.tolist() == [True, False, True, True]  # the second lied, the third was too modest
+    assert done.delta.tolist() == [[0.3, 0.0], [0.2, 0.0], [0.3, 0.0], [0.75, -0.5]]  # cut to the box
+    assert torch.equal(done.size, torch.where(done.reached, RMSE.size(done.delta), torch.inf))
+    assert done.gradients.tolist() == [3] * 4
+
+
+def test_settle_helps_over_a_rounding_error_and_no_further(toys: SimpleNamespace) -> None:
+    just_short = [[0.2499, 0.0], [0.25 / 1.01, 0.0], [0.2499, 0.0]]
+    sizes = [0.1, 0.1, float("inf")]  # the last never claimed to be there
+    assert settled(toys, just_short, sizes).reached.tolist() == [False, False, False]
+    helped = settled(toys, just_short, sizes, lengthen=8)
+    assert helped.reached.tolist() == [True, False, False]
+    assert helped.delta[0, 0].item() == pytest.approx(0.2499 * 1.001)
+    assert helped.size[0].item() == pytest.approx(0.2499 * 1.001 / 2**0.5)
+
+
+def test_running_out_of_memory_halves_the_slices_and_says_so() -> None:
+    sizes = []
+
+    def run(rows: slice) -> list[int]:
+        asked = list(range(10))[rows]
+        sizes.append(len(asked))
+        if len(asked) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return asked
+
+    with pytest.warns(AdvexWarning, match="Out of memory: going on with max_batch="):
+        parts = list(in_slices(run, 10, "auto"))
+    assert sum(parts, []) == list(range(10))
+    assert sizes == [10, 5, 3, 3, 3, 1]
+
+
+def test_running_out_of_memory_is_not_hidden_unless_asked() -> None:
+    def run(rows: slice) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        list(in_slices(run, 10, 4))
+
+    def other(rows: slice) -> None:
+        raise RuntimeError("shapes do not fit")
+
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        list(in_slices(other, 10, "auto"))
+
+
+@pytest.mark.parametrize("wrong", ["all", "3.5", -1, 0])
+def test_other_slice_sizes_are_refused(wrong: int | str) -> None:
+    with pytest.raises(InputError, match="max_batch must be at least 1, 'auto' or None"):
+        list(in_slices(lambda rows: rows, 4, wrong))

@@ -1,0 +1,650 @@
+"""The command line as a person or a script uses it: what is said where, exit codes, signals, what is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import save_file
+
+import advex
+from advex import recipes, registry
+from advex.cli import main, sheet, terminal
+from advex.cli.about import KINDS
+from advex.cli.models import unique
+from advex.data.pictures import decode_png
+from advex.record import read_record, summary
+
+ESCAPE = "\x1b"
+# A run of about a second: few pictures, few epochs.
+TRAIN = ["train", "digits-ordinary", "epochs=6", "--data", "digits", "--max-samples", "400"]
+SEARCH = "minimal:gradients=10"
+EVALUATE = ["--data", "digits", "--max-samples", "16", "--batch-size", "8", "--explanations", "1"]
+EVALUATE += ["--attack", SEARCH, "--btr", SEARCH]
+
+
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """One thread, no colours wished for or away, a machine like any other."""
+    kept = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "FORCE_COLOR", "GITHUB_ACTIONS")}
+    return {**kept, "OMP_NUM_THREADS": "1", "TERM": "xterm", "COLUMNS": "100", **changes}
+
+
+def shell(*arguments: str | Path, cwd: Path, **changes: str) -> Ended:
+    """`python -m advex ...` in a process of its own."""
+    command = [sys.executable, "-m", "advex", *map(str, arguments)]
+    done = subprocess.run(
+        command, cwd=cwd, env=environment(**changes), capture_output=True, text=True, timeout=120, check=False
+    )
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def advex_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., Ended]:
+    """The same in this process (a second quicker), in an empty working folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str | Path) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["advex", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capfd.readouterr()
+        return Ended(int(ended.value.code or 0), out, err)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder made by `advex train`, beside a second one of another seed."""
+    folder = tmp_path_factory.mktemp("trained")
+    for name, seed in (("first", "0"), ("second", "1")):
+        done = shell(*TRAIN, "--out", name, "--seed", seed, cwd=folder)
+        assert done.code == 0, done.err
+    return folder
+
+
+# -- the front door ----------------------------------------------------------------------------------------
+
+
+def test_help_is_quick_and_does_not_import_torch(tmp_path: Path) -> None:
+    seconds = []
+    for _ in range(3):
+        began = time.perf_counter()
+        done = shell("--help", cwd=tmp_path)
+        seconds.append(time.perf_counter() - began)
+    assert min(seconds) < 1.0, seconds  # 0.2 s on an idle machine; this bound is for a busy one
+    for verb in ("demo", "train", "explain", "evaluate", "compare", "report", "doctor", "list"):
+        assert re.search(rf"^\s+{verb} ", done.out, re.MULTILINE), verb
+    command = [sys.executable, "-X", "importtime", "-m", "advex", "train", "--help"]
+    imported = subprocess.run(
+        command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True
+    ).stderr
+    heavy = {"torch", "numpy", "scipy", "sklearn", "PIL", "matplotlib", "pyarrow"}
+    found = {line.rpartition("|")[2].strip().split(".")[0] for line in imported.splitlines()}
+    assert not heavy & found
+
+
+def test_version(advex_in: Callable[..., Ended]) -> None:
+    assert advex_in("--version") == Ended(0, f"advex {advex.__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["trian"], 2, "Did you mean 'train'?"),
+        (["train", "digits-robust", "--dat", "digits"], 2, "--data"),
+        (["evaluate", "--data", "digits"], 2, "Missing option '--model'"),
+        (["train", "digits-robst", "--data", "digits"], 2, "did you mean 'digits-robust'?"),
+        (["train", "digits-robust", "epoch=3", "--data", "digits"], 2, "no setting 'epoch': did you mean 'epochs'?"),
+        (["train", "digits-robust", "epochs", "--data", "digits"], 2, "'epochs' is not of the form KEY=VALUE"),
+        (["train", "digits-robust"], 2, "--data digits for the built-in set"),
+        (["train", "digits-robust", "--data", "digit"], 1, "did you mean 'digits'?"),
+        (["train", "digits-robust", "--data", "digits", "--split", "tran"], 1, "did you mean 'train'?"),
+        (["train", "digits-robust", "--data", "digits", "--device", "gpu"], 2, "no device 'gpu'"),
+        (["evaluate", "-m", "runs/nothing", "--data", "digits"], 1, "runs/nothing is not a folder"),
+        (["evaluate", "-m", "runs/a", "--data", "digits", "--attack", "minimall"], 2, "did you mean 'minimal'?"),
+        (["evaluate", "-m", "runs/a", "--data", "digits", "--attack", "pgd:step_s=1"], 2, "no option 'step_s'"),
+        (["evaluate", "-m", "builtin:robust", "--data", "digits"], 2, "this version bundles none"),
+        (
+            ["evaluate", "-m", "runs/a", "--data", "digits", "--box", "0,1"],
+            2,
+            "belong to --model package.module:factory",
+        ),
+        (["explain", "--model", "runs/a"], 2, "Name picture files, or --data"),
+        (["explain", "a.png"], 2, "--model RUN"),
+        (["explain", "a.png", "--model", "runs/a", "--rho", "2"], 1, "runs/a is not a folder"),
+        (["compare", "records/a"], 2, "two or more"),
+        (["compare"], 2, "record folders, or --model A,B"),
+        (["report", "records/a"], 1, "records/a"),
+        (["list", "atack"], 2, "did you mean 'attack'?"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_mistakes_are_one_sentence_on_stderr(
+    advex_in: Callable[..., Ended], arguments: list[str], code: int, said: str
+) -> None:
+    ended = advex_in(*arguments)
+    assert ended.code == code
+    assert said in ended.err
+    assert ended.out == ""
+    assert "Traceback" not in ended.err
+    assert len([line for line in ended.err.splitlines() if line.startswith(("error:", "Error:"))]) == 1
+    assert not list(Path.cwd().iterdir())  # and nothing was left behind
+
+
+def test_verbose_adds_the_traceback(advex_in: Callable[..., Ended]) -> None:
+    ended = advex_in("report", "nowhere", "-v")
+    assert ended.code == 1
+    assert "Traceback" in ended.err
+    assert ended.err.splitlines()[-1].startswith("error: nowhere")
+
+
+# -- train -------------------------------------------------------------------------------------------------
+
+
+def test_a_run_folder_has_all_that_is_needed_to_repeat_it(trained: Path, advex_in: Callable[..., Ended]) -> None:
+    run = trained / "first"
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    assert recipe["epochs"] == 6
+    assert recipe["network"] == "small_cnn:classes=10,channels=1"
+    about = json.loads((run / "env.json").read_text())
+    assert about["torch"] == torch.__version__
+    assert about["command"].startswith("advex train digits-ordinary epochs=6")
+    assert str(trained) not in (run / "env.json").read_text()
+    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in metrics] == [1, 2, 3, 4, 5, 6]
+    # The saved recipe is a recipe, and gives the same weights again.
+    ended = advex_in(
+        "train", run / "recipe.yaml", "--data", "digits", "--max-samples", "400", "--out", "again", "--json"
+    )
+    assert ended.code == 0, ended.err
+    assert json.loads(ended.out) == {"run": "again", "accuracy": metrics[-1]["accuracy"], "epochs": 6, "steps": 42}
+    assert Path("again/model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
+    assert advex.load("again").class_names == tuple("0123456789")
+
+
+def test_dry_run_prints_the_resolved_recipe(advex_in: Callable[..., Ended]) -> None:
+    ended = advex_in("train", "digits-robust", "epochs=3", "objective_options.share=1", "--seed", "4", "--dry-run")
+    assert (ended.code, ended.err) == (0, "")
+    recipe = recipes.recipe_from(yaml.safe_load(ended.out))
+    assert (recipe.epochs, recipe.seed, recipe.objective_options["share"]) == (3, 4, 1)
+    assert not list(Path.cwd().iterdir())
+
+
+def test_nothing_is_trained_twice_or_written_over(trained: Path, advex_in: Callable[..., Ended]) -> None:
+    run = trained / "first"
+    before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    again = advex_in(*TRAIN, "--out", run, "-q")
+    assert (again.code, again.err) == (0, "")
+    other = advex_in(*TRAIN, "momentum=0.5", "--out", run)
+    assert other.code == 1
+    assert "momentum is 0.9 there and 0.5 here" in other.err
+    refused = advex_in(*TRAIN, "--out", run, "--no-resume")
+    assert refused.code == 2
+    assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
+
+
+def test_a_foreign_folder_needs_overwrite_and_keeps_its_files(advex_in: Callable[..., Ended]) -> None:
+    Path("thesis").mkdir()
+    Path("thesis/chapter.txt").write_text("mine")
+    command = ["train", "digits-ordinary", "epochs=1", "--data", "digits", "--max-samples", "64", "--out", "thesis"]
+    refused = advex_in(*command)
+    assert refused.code == 2
+    assert "not ours (it holds chapter.txt)" in refused.err
+    assert [path.name for path in Path("thesis").iterdir()] == ["chapter.txt"]
+    done = advex_in(*command, "--overwrite")
+    assert done.code == 0, done.err
+    assert Path("thesis/chapter.txt").read_text() == "mine"
+    assert Path("thesis/model.safetensors").exists()
+
+
+def _folder_of_classes(root: Path) -> Path:
+    for split, count in (("train", 6), ("test", 3)):
+        for name, colour in (("red", (200, 30, 30)), ("blue", (30, 30, 200))):
+            (root / split / name).mkdir(parents=True)
+            for number in range(count):
+                Image.new("RGB", (20, 14), tuple(c + 7 * number for c in colour)).save(
+                    root / split / name / f"{number}.png"
+                )
+    return root
+
+
+def test_a_bundled_recipe_trains_on_a_folder_of_ones_own(advex_in: Callable[..., Ended]) -> None:
+    """Channels and classes are the data's, colour as well as grey; and the model knows its input's size."""
+    data = _folder_of_classes(Path("pictures"))
+    trained = advex_in(
+        "train", "digits-robust", "epochs=8", "batch_size=4", "--data", data, "--out", "run", "--size", "10x12"
+    )
+    assert trained.code == 0, trained.err
+    assert "accuracy 100.0 %" in trained.out
+    config = json.loads(Path("run/config.json").read_text())
+    assert (config["network"], config["input_shape"]) == ("small_cnn:classes=2,channels=3", [3, 10, 12])
+    explained = advex_in("explain", "pictures/test/red/1.png", "-m", "run", "--target", "blue")
+    assert explained.code == 0, explained.err
+    assert "20x14 pixels scaled to cover 12x10" in explained.err
+    evaluated = advex_in("evaluate", "-m", "run", "--data", data, "--out", "record", "--explanations", "1", "--json")
+    assert evaluated.code == 0, evaluated.err
+    assert json.loads(evaluated.out)["models"]["run"]["accuracy"]["value"] == 1.0
+
+
+# -- being stopped -----------------------------------------------------------------------------------------
+
+
+def _stopped(arguments: list[str], cwd: Path, begun: Callable[[], bool], number: int) -> Ended:
+    """Start a command, and send it a signal once it has begun."""
+    command = [sys.executable, "-m", "advex", *arguments]
+    process = subprocess.Popen(
+        command, cwd=cwd, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    end = time.monotonic() + 60
+    while not begun() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.01)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    return Ended(process.returncode, out, err)
+
+
+STOPPED = ["train", "digits-robust", "epochs=6", "--data", "digits", "--max-samples", "512", "--seed", "3", "--out"]
+
+
+@pytest.fixture(scope="module")
+def never_stopped(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The weights that the run of `STOPPED` ends with."""
+    folder = tmp_path_factory.mktemp("never")
+    done = shell(*STOPPED, "run", cwd=folder)
+    assert done.code == 0, done.err
+    return (folder / "run" / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_training_that_is_stopped_goes_on_to_the_same_end(
+    number: int, code: int, never_stopped: bytes, tmp_path: Path, advex_in: Callable[..., Ended]
+) -> None:
+    checkpoint = tmp_path / "run" / "checkpoint" / "config.json"
+    ended = _stopped([*STOPPED, "run", "--no-resume"], tmp_path, checkpoint.exists, number)
+    assert ended.code == code, ended.err
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+    if number != signal.SIGKILL:
+        assert ended.err.splitlines()[-1] == f"resume with: advex {' '.join(STOPPED)} run"
+        assert "Traceback" not in ended.err
+    done = advex_in(*STOPPED, "run", "-q")
+    assert (done.code, done.err) == (0, "")
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == never_stopped
+
+
+def test_an_evaluation_that_is_stopped_goes_on_to_the_same_figures(
+    trained: Path, tmp_path: Path, advex_in: Callable[..., Ended]
+) -> None:
+    command = ["evaluate", "-m", str(trained / "first"), "--data", "digits", "--max-samples", "96", "--batch-size", "8"]
+    command += ["--explanations", "0", "--btr", SEARCH, "--out"]
+    shards = tmp_path / "broken" / "shards"
+    ended = _stopped([*command, "broken"], tmp_path, lambda: any(shards.glob("*.attack.*")), signal.SIGTERM)
+    assert ended.code == 143, ended.err
+    assert f"resume with: advex {' '.join(command)} broken" in ended.err
+    done = {path.name: path.stat().st_mtime_ns for path in shards.iterdir()}
+    assert not (tmp_path / "broken" / "record.json").exists()
+    figures = {}
+    for out in ("broken", "whole"):
+        resumed = advex_in(*command, out, "--json", "-q")
+        assert resumed.code == 0, resumed.err
+        figures[out] = json.loads(resumed.out)["models"]
+    assert figures["broken"] == figures["whole"]
+    assert {name: (shards / name).stat().st_mtime_ns for name in done} == done  # nothing was done twice
+
+
+# -- what is said, and where -------------------------------------------------------------------------------
+
+
+def _at_terminal(arguments: list[str], cwd: Path, **changes: str) -> str:
+    """All that a person at a terminal would be sent."""
+    import pty
+
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "advex", *arguments], cwd=cwd, env=environment(**changes), stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    seen = b""
+    while True:
+        try:
+            part = os.read(ours, 65536)
+        except OSError:  # how Linux says that the other side has closed
+            break
+        if not part:
+            break
+        seen += part
+    os.close(ours)
+    assert process.wait(timeout=60) == 0, seen.decode()
+    return seen.decode()
+
+
+def test_colours_and_bars_are_for_terminals_alone(tmp_path: Path) -> None:
+    command = ["train", "digits-ordinary", "epochs=2", "--data", "digits", "--max-samples", "64", "--out"]
+    assert ESCAPE in _at_terminal([*command, "seen"], tmp_path)
+    plain = _at_terminal([*command, "plain"], tmp_path, NO_COLOR="1")
+    assert ESCAPE not in plain
+    assert "train plain: 2/2 (100 %), loss " in plain
+    piped = shell(*command, "piped", cwd=tmp_path)
+    assert ESCAPE not in piped.out + piped.err
+    assert "\r" not in piped.err
+    assert piped.out.startswith("piped")
+    assert ESCAPE in _at_terminal(["list", "--help"], tmp_path)
+    assert ESCAPE not in _at_terminal(["list", "--help"], tmp_path, NO_COLOR="1")
+
+
+def test_plain_progress_is_a_line_every_few_seconds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    with terminal.Terminal().progress("count") as bar:
+        for step in range(1, 31):
+            now += 1.0
+            bar(step, 30, f"step {step}")
+    lines = capsys.readouterr().err.splitlines()
+    # Every 5 seconds, and the last one.
+    assert [line.split(",")[0] for line in lines] == [
+        f"count: {n}/30 ({100 * n // 30} %)" for n in (5, 10, 15, 20, 25, 30)
+    ]
+    assert lines[1] == "count: 10/30 (33 %), 0:22 left, step 10"  # 10 s for 9 steps: 20 more take 22 s
+    assert lines[-1] == "count: 30/30 (100 %), step 30"
+
+
+def test_progress_says_nothing_when_quiet_or_brief(capsys: pytest.CaptureFixture[str]) -> None:
+    with terminal.Terminal(quiet=True).progress("count") as bar:
+        bar(1, 1)
+    with terminal.Terminal().progress("count", brief=True) as bar:
+        bar(1, 1)
+    assert capsys.readouterr().err == ""
+
+
+# -- evaluate, compare, report -----------------------------------------------------------------------------
+
+
+def test_evaluate_prints_the_summary_as_json(trained: Path, advex_in: Callable[..., Ended]) -> None:
+    ended = advex_in(
+        "evaluate", "-m", f"{trained / 'first'},b={trained / 'second'}", *EVALUATE, "--out", "record", "--json"
+    )
+    assert ended.code == 0, ended.err
+    assert ended.out == summary(read_record(Path("record")), Path("record")) + "\n"
+    printed = json.loads(ended.out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert printed["record"] == "record"
+    assert list(printed["models"]) == ["first", "b"]
+    for scores in printed["models"].values():
+        assert {"accuracy", "attack_ara", "btr_ara"} <= scores.keys()
+        assert scores["accuracy"]["low"] <= scores["accuracy"]["value"] <= scores["accuracy"]["high"]
+        assert scores["accuracy"]["n"] == 16
+    assert read_record(Path("record")).command.startswith("advex evaluate -m ")
+    for change, said in (("--batch-size=4", "batch_size is 8 there and 4 here"), ("--no-resume", "already holds")):
+        again = advex_in(
+            "evaluate", "-m", f"{trained / 'first'},b={trained / 'second'}", *EVALUATE, change, "--out", "record"
+        )
+        assert again.code == 1
+        assert said in again.err
+
+
+def test_records_compared_later_are_the_same_as_models_compared_at_once(
+    trained: Path, advex_in: Callable[..., Ended]
+) -> None:
+    for name in ("first", "second"):
+        done = advex_in("evaluate", "-m", f"net={trained / name}", *EVALUATE, "--out", name)
+        assert done.code == 0, done.err
+    later = advex_in("compare", "first", "second", "--out", "later", "--json")
+    assert later.code == 0, later.err
+    once = advex_in(
+        "compare", "-m", f"net={trained / 'first'},net={trained / 'second'}", *EVALUATE, "--out", "once", "--json"
+    )
+    assert once.code == 0, once.err
+    first, second = json.loads(later.out), json.loads(once.out)
+    assert list(first["models"]) == ["net", "net-2"]
+    assert first["models"] == second["models"]
+    assert first["differences"] == second["differences"] != []
+    for found in (first, second):
+        page = Path(found["report"]).read_text()
+        assert "net-2" in page
+        assert page.count("data:image/png") > 20  # the pictures of both came along
+    refused = advex_in("compare", "first", "second", "--out", "later")
+    assert refused.code == 2
+    other = advex_in("evaluate", "-m", trained / "first", *EVALUATE, "--seed", "9", "--out", "other")
+    assert other.code == 0, other.err
+    unlike = advex_in("compare", "first", "other", "--out", "unlike")
+    assert unlike.code == 1
+    assert "seed is 0 there and 9 here" in unlike.err
+    assert not Path("unlike").exists()
+
+
+def test_report_writes_where_it_is_told(trained: Path, advex_in: Callable[..., Ended]) -> None:
+    advex_in("evaluate", "-m", trained / "first", *EVALUATE, "--out", "record", "-q")
+    assert advex_in("report", "record") == Ended(0, "record/report.html\n", "")
+    assert advex_in("report", "record", "--out", "page.html") == Ended(0, "page.html\n", "")
+    assert Path("page.html").read_bytes() == Path("record/report.html").read_bytes()
+
+
+# -- models ------------------------------------------------------------------------------------------------
+
+FACTORY = """
+from pathlib import Path
+
+import torch
+from advex import Classifier
+
+Path("imported").write_text("")
+
+def network():
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+
+def wrapped():
+    return Classifier(network(), mean=0.5)
+
+def broken():
+    raise RuntimeError("no such luck")
+
+def nothing():
+    return 3
+"""
+
+
+def test_a_network_of_ones_own(advex_in: Callable[..., Ended], trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("own_network.py").write_text(FACTORY)
+    monkeypatch.delitem(sys.modules, "own_network", raising=False)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    advex_in("evaluate", "-m", trained / "first", *EVALUATE, "--out", "plain", "-q")
+    assert not Path("imported").exists()  # code runs only when it is named
+
+    torch.manual_seed(1)
+    state = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)).state_dict()
+    save_file(state, "own.safetensors")
+    options = ["--weights", "own.safetensors", "--mean", "0.5", "--std", "0.5", "--classes", "0,1,2,3,4,5,6,7,8,9"]
+    done = advex_in("evaluate", "-m", "own_network:network", *options, *EVALUATE, "--out", "own", "--json")
+    assert done.code == 0, done.err
+    images = advex.open_dataset("digits", split="test", max_samples=16).batch(slice(None))
+    logits = ((images.x - 0.5) / 0.5).flatten(1) @ state["1.weight"].T + state["1.bias"]
+    accuracy = (logits.argmax(dim=1) == images.y).double().mean().item()
+    assert json.loads(done.out)["models"]["network"]["accuracy"]["value"] == pytest.approx(accuracy)
+
+    save_file({"1.weight": torch.zeros(9, 64), "other": torch.zeros(1)}, "wrong.safetensors")
+    Path("text.safetensors").write_text("not tensors")
+    for model, given, said in (
+        ("own_network:network", ["--weights", "wrong.safetensors"], "1 missing (e.g. '1.bias'), 1 unknown (e.g. 'other')"),
+        ("own_network:network", ["--weights", "text.safetensors"], "is not a safetensors file"),
+        ("own_network:network", ["--weights", "none.safetensors"], "there is no such file"),
+        ("own_network:network", ["--mean", "a"], "must be numbers"),
+        ("own_network:network", ["--box", "0"], "--box needs 2 numbers"),
+        ("own_network:wrapped", ["--mean", "0.1"], "which has its own"),
+        ("own_network:broken", [], "RuntimeError: no such luck"),
+        ("own_network:nothing", [], "returned int"),
+        ("own_network:absent", [], "AttributeError"),
+        ("absent_module:network", [], "No module named 'absent_module'"),
+    ):  # fmt: skip
+        failed = advex_in("evaluate", "-m", model, *given, *EVALUATE, "--out", "failed")
+        assert failed.code == 2, failed.err
+        assert said in failed.err
+    assert not Path("failed").exists()
+
+
+def test_names_are_made_unique() -> None:
+    assert unique(["a", "b", "a", "a"]) == ["a", "b", "a-2", "a-3"]
+    assert unique(["a", "a-2", "a"]) == ["a", "a-2", "a-3"]
+
+
+# -- explain -----------------------------------------------------------------------------------------------
+
+
+def test_explanations_of_examples_hold_what_they_claim(trained: Path, advex_in: Callable[..., Ended]) -> None:
+    ended = advex_in(
+        "explain", "--data", "digits", "--index", "0,7", "-m", trained / "first", "--target", "runner-up,3",
+        "--rho", "0.05,0.15", "--out", "why", "--json", "-q",
+    )  # fmt: skip
+    assert (ended.code, ended.err) == (0, "")
+    result = json.loads(ended.out)
+    assert result == json.loads(Path("why/explanations.json").read_text())
+    classifier = advex.load(trained / "first")
+    data = advex.open_dataset("digits", split="test")
+    for index, asked in zip((0, 7), result["inputs"], strict=True):
+        x = data.batch(slice(index, index + 1)).x
+        confidences = classifier.predict(x)[0]
+        assert asked["confidences"] == pytest.approx(confidences.tolist())
+        assert asked["label"] == data.class_names[int(data.y[index])]
+        assert torch.equal(decode_png(Path("why", asked["picture"]).read_bytes()), data.x[index])
+        wanted = {int(confidences.argsort(descending=True)[1]), 3}
+        assert {one["target"] for one in asked["explanations"]} == wanted
+        for one in asked["explanations"]:
+            assert one["rmse"] == pytest.approx(one["rho"], abs=1e-4)
+            assert one["after"][one["target"]] > one["before"][one["target"]]
+            shown = decode_png(Path("why", one["picture"]).read_bytes()).float()[None] / 255
+            assert one["png"]["after"] == pytest.approx(classifier.predict(shown)[0].tolist())
+            assert one["png"]["rmse"] == pytest.approx((shown - x).square().mean().sqrt().item())
+    with Image.open("why/sheet.png") as page:
+        # Four rows (two inputs at two rho) of up to 1 + 2 * 2 cells, digits enlarged 16 times.
+        assert page.size == (10 + 5 * (128 + 10), 10 + 4 * (128 + 2 * 17 + 10))
+
+
+def test_away_lowers_the_class(trained: Path, advex_in: Callable[..., Ended]) -> None:
+    command = ["explain", "--data", "digits", "--index", "3", "-m", trained / "first", "--json", "-q"]
+    ended = advex_in(*command, "--target", "predicted", "--away")
+    (one,) = json.loads(ended.out)["inputs"][0]["explanations"]
+    assert one["after"][one["target"]] < 0.5 < one["before"][one["target"]]
+
+
+def test_pictures_from_files(trained: Path, advex_in: Callable[..., Ended]) -> None:
+    Image.new("RGB", (64, 48), (10, 200, 30)).save("some photo.png")
+    Path("broken.png").write_bytes(b"\x89PNG\r\n")
+    both = advex_in("explain", "some photo.png", "-m", f"{trained / 'first'},{trained / 'second'}", "--target", "all")
+    assert both.code == 0, both.err
+    assert "64x48 pixels scaled to cover 8x8, the centre cut out" in both.err
+    assert "toward 9" in both.out
+    for name in ("first", "second"):
+        names = {path.name for path in Path("explanations", name).iterdir()}
+        assert {"explanations.json", "sheet.png", "some_photo.input.png", "some_photo.toward-9.rho0.1.png"} <= names
+        assert len(names) == 3 + 2 * 10
+    for arguments, code, said in (
+        (["broken.png"], 1, "broken.png cannot be read as a picture"),
+        (["some photo.png", "--target", "cat"], 2, "no class 'cat'"),
+        (["some photo.png", "--target", "10"], 2, "no class '10'"),
+        (["some photo.png", "--rho", "0.1,2"], 2, "an RMSE lies above 0"),
+        (["--data", "digits", "--index", "500"], 2, "digits/test has 500 examples"),
+        (["--data", "digits", "--index", "x"], 2, "must be whole numbers"),
+    ):
+        failed = advex_in("explain", *arguments, "-m", trained / "first", "--out", "failed")
+        assert (failed.code, failed.out) == (code, "")
+        assert said in failed.err
+
+
+def test_sheets_continue_on_further_lines_and_files(tmp_path: Path) -> None:
+    cell = sheet.Cell(torch.zeros(1, 8, 8), ("a name that is far too long for the picture above it", "second"))
+    paths = sheet.write([sheet.Row(cell, (cell,) * 10)] * 13, tmp_path)
+    assert [path.name for path in paths] == ["sheet.png", "sheet-2.png"]
+    with Image.open(paths[1]) as page:
+        assert page.size == (10 + 9 * 138, 10 + 2 * (128 + 2 * 17 + 10))  # the 13th row on two lines
+
+
+# -- list and doctor ---------------------------------------------------------------------------------------
+
+
+def test_list_shows_everything_that_is_registered(advex_in: Callable[..., Ended]) -> None:
+    ended = advex_in("list", "--json")
+    assert (ended.code, ended.err) == (0, "")
+    listed = {(entry["kind"], entry["name"]): entry for entry in json.loads(ended.out)}
+    there = {(kind, name) for kind in registry.ROOMS for name in registry.entries(kind)}
+    assert listed.keys() == there | {("recipe", name) for name in recipes.bundled()}
+    assert set(registry.ROOMS) < set(KINDS)
+    pgd = listed["attack", "pgd"]
+    assert pgd["options"]["radius"] == "8/255"
+    assert pgd["file"] == "advex/attacks/pgd.py"
+    assert all(entry["summary"] and entry["file"] for entry in listed.values())
+    text = advex_in("list", "network").out
+    assert "network mlp: Fully connected layers" in text
+    assert "widths=64-64" in text
+    assert advex_in("list", "builtin").out == "no builtin yet\n"
+
+
+def test_doctor_finds_nothing_wrong_here(advex_in: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ADVEX_DATA", raising=False)
+    began = time.perf_counter()
+    ended = advex_in("doctor", "--json")
+    found = {check["name"]: check for check in json.loads(ended.out)["checks"]}
+    assert {check["state"] for check in found.values()} <= {"ok", "note"}, ended.out
+    assert ended.code == 0
+    assert torch.__version__ in found["torch"]["found"]
+    assert "ratio" in found["known answer"]["found"]
+    assert time.perf_counter() - began < 20
+    monkeypatch.setenv("ADVEX_DATA", "nowhere")
+    assert advex_in("doctor").code == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("raise RuntimeError('operator torchvision::nms does not exist')", "operator torchvision::nms does not exist"),
+        ("import os; os.abort()", "the process ended with code -6"),
+    ],
+)
+def test_doctor_survives_a_broken_torchvision(code: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision" / "__init__.py").write_text(code)
+    ended = shell("doctor", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert ended.code == 1
+    assert f"cannot be imported: {said}" in ended.out.replace("RuntimeError: ", "")
+    assert "does not fit this torch" in ended.out
+    assert re.search(r"^ok +known answer", ended.out, re.MULTILINE)
+
+
+# -- demo --------------------------------------------------------------------------------------------------
+
+
+def test_demo_ends_with_a_report(advex_in: Callable[..., Ended]) -> None:
+    """The whole way, made short; the same command again does nothing twice."""
+    command = ["demo", "--epochs", "2", "--max-samples", "16"]
+    ended = advex_in(*command)
+    assert ended.code == 0, ended.err
+    assert ended.out.splitlines()[-1] == "demo/report.html"
+    assert "attack ARA" in ended.out
+    assert "ordinary - robust" in ended.out
+    page = Path("demo/report.html").read_text()
+    assert "advex demo --epochs 2 --max-samples 16" in page
+    again: dict[str, Any] = {path: path.stat().st_mtime_ns for path in Path("demo").rglob("*.safetensors")}
+    assert advex_in(*command).code == 0
+    assert {path: path.stat().st_mtime_ns for path in again} == again

@@ -1,0 +1,158 @@
+"""Goals against their definitions (Woods et al. 2019), computed slowly from the softmax."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from advex.classifier import Classifier
+from advex.errors import SpecError
+from advex.goals import Become, BelowChance, Confident, Misclassify, advantage, with_temperature
+
+# The network is the identity: an input is its own logits.
+IDENTITY = Classifier(nn.Identity(), box=(-1e4, 1e4)).double()
+
+
+def cases(n: int = 400, classes: int = 5) -> tuple[Tensor, Tensor]:
+    """Logits from uniform to saturated, and a class for each row."""
+    rng = torch.Generator().manual_seed(0)
+    scale = 10.0 ** (4 * torch.rand(n, 1, generator=rng, dtype=torch.float64) - 1.5)
+    logits = torch.randn(n, classes, generator=rng, dtype=torch.float64) * scale
+    return logits, torch.randint(classes, (n,), generator=rng)
+
+
+def softmax(logits: list[float]) -> list[float]:
+    """s_j = exp(y_j) / sum_k exp(y_k)."""
+    top = max(logits)
+    powers = [math.exp(y - top) for y in logits]
+    return [power / math.fsum(powers) for power in powers]
+
+
+def misclassify(s: list[float], t: int) -> bool:
+    """Eq. 2, attack: s_t - max_{j != t} s_j < 0."""
+    return s[t] - max(s_j for j, s_j in enumerate(s) if j != t) < 0
+
+
+def below_chance(s: list[float], t: int) -> bool:
+    """Eq. 3, BTR: s_t < 1 / V."""
+    return s[t] < 1 / len(s)
+
+
+def become(s: list[float], c: int) -> bool:
+    """The decision is c."""
+    return all(s[c] > s_j for j, s_j in enumerate(s) if j != c)
+
+
+def confident(s: list[float], t: int, margin: float) -> bool:
+    """Sec. III-H: max_j (s_j; j != t) - max_q (s_q; q != j) > margin."""
+    s_j, j = max((s_j, j) for j, s_j in enumerate(s) if j != t)
+    return s_j - max(s_q for q, s_q in enumerate(s) if q != j) > margin
+
+
+def judged(definition: object, logits: Tensor, classes: Tensor, *options: float) -> list[bool]:
+    return [
+        definition(softmax(row), int(c), *options)  # pyright: ignore
+        for row, c in zip(logits.tolist(), classes.tolist(), strict=True)
+    ]
+
+
+def test_misclassify_is_equation_2() -> None:
+    logits, t = cases()
+    aim = Misclassify(t)(IDENTITY, logits)
+    assert aim.reached.tolist() == judged(misclassify, logits, t)
+    assert aim.reached.tolist() == (aim.loss < 0).tolist()
+
+
+def test_below_chance_is_equation_3() -> None:
+    logits, t = cases()
+    aim = BelowChance(t)(IDENTITY, logits)
+    assert aim.reached.tolist() == judged(below_chance, logits, t)
+    assert aim.reached.tolist() == (aim.loss < 0).tolist()
+    # The loss is logit(s_t) - logit(1 / V), where the softmax is not yet saturated.
+    s = logits.softmax(dim=1).gather(1, t[:, None])[:, 0]
+    fair = (s > 1e-6) & (s < 1 - 1e-6)
+    assert torch.allclose(aim.loss[fair], (torch.logit(s) + math.log(5 - 1))[fair], rtol=1e-8)
+
+
+def test_become_is_the_decision() -> None:
+    logits, c = cases()
+    aim = Become(c)(IDENTITY, logits)
+    assert aim.reached.tolist() == judged(become, logits, c)
+    assert aim.reached.tolist() == (aim.loss < 0).tolist()
+    assert aim.reached.tolist() == (logits.argmax(dim=1) == c).tolist()
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.2, 0.5, 0.9])
+def test_confident_is_section_3h(margin: float) -> None:
+    logits, t = cases()
+    aim = Confident(t, margin)(IDENTITY, logits)
+    assert aim.reached.tolist() == judged(confident, logits, t, margin)
+    assert aim.reached.tolist() == (aim.loss < 0).tolist()
+
+
+@pytest.mark.parametrize("margin", [-0.1, 1.0, math.nan])
+def test_a_margin_that_no_confidence_can_have_is_refused(margin: float) -> None:
+    with pytest.raises(SpecError, match=r"margin.*\[0, 1\)"):
+        Confident(torch.tensor([0]), margin)
+
+
+def test_a_margin_of_zero_does_not_make_the_loss_infinite() -> None:
+    logits = torch.tensor([[0.0, 900.0, 0.0], [900.0, 0.0, 0.0]], requires_grad=True)  # e^-900 is 0 even in float64
+    aim = Confident(torch.tensor([0, 0]), 0.0)(Classifier(nn.Identity(), box=(-1e4, 1e4)), logits)
+    (gradient,) = torch.autograd.grad(aim.loss.sum(), logits)
+    assert torch.isfinite(aim.loss).all()
+    assert torch.isfinite(gradient).all()
+    assert aim.reached.tolist() == [True, False]
+
+
+def test_exact_ties_are_not_yet_a_change_of_decision() -> None:
+    tie = torch.zeros(1, 4, dtype=torch.float64)
+    first = torch.tensor([0])
+    for goal in (Misclassify(first), Become(first), BelowChance(first), Confident(first, 0.0)):
+        assert not goal(IDENTITY, tie).reached.item(), goal
+
+
+def test_temperature_leads_from_the_margin_to_the_log_odds() -> None:
+    logits, t = cases()
+    own = logits.gather(1, t[:, None])[:, 0]
+    margins = torch.stack([own - logits[:, j] for j in range(5)], dim=1).scatter(1, t[:, None], math.inf)
+    assert torch.equal(advantage(logits, t, 0.0), margins.amin(dim=1))
+    assert torch.allclose(advantage(logits, t, 1e-6), advantage(logits, t, 0.0), atol=1e-5)
+    mild = logits.abs().amax(dim=1) < 20
+    s = logits.softmax(dim=1).gather(1, t[:, None])[:, 0]
+    assert torch.allclose(advantage(logits, t, 1.0)[mild], torch.logit(s)[mild], rtol=1e-6)
+
+
+def test_at_temperature_one_the_descent_is_that_of_cross_entropy() -> None:
+    logits, t = cases()
+    logits = logits[logits.abs().amax(dim=1) < 20]  # where cross-entropy itself is not saturated
+    t = t[: len(logits)]
+    y = logits.clone().requires_grad_(True)
+    (ours,) = torch.autograd.grad(Misclassify(t, temperature=1.0)(IDENTITY, y).loss.sum(), y)
+    (theirs,) = torch.autograd.grad(torch.nn.functional.cross_entropy(y, t, reduction="sum"), y)
+    cosine = torch.cosine_similarity(ours, -theirs)
+    assert cosine.min() > 1 - 1e-9
+
+
+def test_each_row_may_have_its_own_temperature() -> None:
+    logits, t = cases()
+    taus = torch.tensor([0.0, 0.3, 1.0, 2.5], dtype=torch.float64).repeat(100)
+    together = advantage(logits, t, taus)
+    for tau in taus.unique().tolist():
+        rows = taus == tau
+        # At 0 the sum of exponentials is taken at a tau of 1e-6 instead, which is off by at most 1e-6 log 4.
+        assert torch.allclose(together[rows], advantage(logits[rows], t[rows], tau), rtol=1e-12, atol=1.4e-6)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.3, 1.0])
+def test_temperature_changes_the_way_but_not_the_verdict(temperature: float) -> None:
+    logits, t = cases()
+    for goal in (Misclassify(t), Become(t)):
+        other = with_temperature(goal, temperature)
+        assert torch.equal(other(IDENTITY, logits).reached, goal(IDENTITY, logits).reached)
+    assert with_temperature(BelowChance(t), temperature)(IDENTITY, logits).loss.equal(
+        BelowChance(t)(IDENTITY, logits).loss
+    )
