@@ -38,6 +38,9 @@ SEARCHES = {
     ),
     "below_chance": ("algorithm1:published=true", "algorithm1", "minimal", "minimal:gradients=40"),
 }
+COLUMNS = (
+    "goal", "search", "mode", "gradients", "mean RMSE", "median RMSE", "ratio", "failures", "valid", "seconds", "overhead"
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -92,8 +95,8 @@ def measure(
 def table(rows: list[Row]) -> str:
     """The rows as Markdown."""
     lines = [
-        "| goal | search | mode | gradients | mean RMSE | median RMSE | ratio | failures | valid | seconds | overhead |",
-        "|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "| " + " | ".join(COLUMNS) + " |",
+        "|---|---|---|" + "--:|" * (len(COLUMNS) - 3),
     ]
     for row in rows:
         reference = next((r for r in rows if r.goal == row.goal and "published" in r.search), None)

@@ -221,8 +221,3 @@ def test_nothing_is_left_over(path: Path) -> None:
 @EVERY
 def test_names_say_something(path: Path) -> None:
     assert not re.search(r"util|helper|manager|misc|common", path.stem)
-
-
-def test_tests_have_no_relative_imports_and_no_retries() -> None:
-    for path in Path(__file__).parent.rglob("test_*.py"):
-        assert "flaky" not in path.read_text(encoding="utf-8") or path == Path(__file__), path

@@ -191,7 +191,7 @@ class Classifier(nn.Module):
                 raise InputError(f"The input holds {int((~torch.isfinite(x)).sum())} values that are NaN or infinite.")
             low, high = x.amin().item(), x.amax().item()
             bytes_like = high > 2 and low >= 0
-            cause = "0..255 pixels: divide by 255" if bytes_like else "already normalised? The classifier does it itself"
+            cause = "0..255 pixels: divide by 255" if bytes_like else "already normalised? The classifier does that"
             raise InputError(
                 f"Inputs must lie in the box [{self.lower.amin().item():g}, {self.upper.amax().item():g}], found "
                 f"[{low:.4g}, {high:.4g}]. ({cause})"

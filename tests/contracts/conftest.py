@@ -29,9 +29,6 @@ VARIANTS = [
 # Those that promise the smallest change; test_searches_truth says how far above the optimum each may stay.
 SMALLEST = ("algorithm1", "algorithm1:published=true", "minimal", "minimal:gradients=40")
 
-# The published protocol leaves the box on purpose.
-LEAVES_THE_BOX = ("algorithm1:published=true",)
-
 
 def searches() -> list[str]:
     """Spec strings of all searches under contract."""

@@ -78,11 +78,12 @@ class Minimal:
             detour = without_class(goal, torch.zeros(len(x), dtype=torch.int64, device=x.device))
             with torch.no_grad():
                 logits = classifier.logits(x)
+            spread = (logits - logits.mean(dim=1, keepdim=True)).square().mean(dim=1).sqrt()
             if detour is None or logits.shape[1] < 3:
                 second = 0
 
             def leg(goal: Goal, steps: int) -> Found:
-                rule = _Leg(self, steps, logits.std(dim=1))
+                rule = _Leg(self, steps, spread)
                 found = walk(rule, classifier, x, goal, norm=RMSE, steps=steps, mask=mask)
                 return _bisect(classifier, x, goal, found)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from advex.errors import InputError
-from advex.measures.intervals import RESAMPLES, percentiles, resampling_counts, wilson
+from advex.measures.intervals import bootstrap, percentiles, wilson
 from advex.types import Score
 
 
@@ -64,7 +64,7 @@ def accuracy_robustness_area(rmse: Tensor, chance: float, *, published: bool = F
         return Score(name="ara", values=values, value=nan, low=nan, high=nan, n=0, better="high")
     once = torch.ones(1, len(values), dtype=torch.float64)
     value = _histogram_area(values, chance) if published else _areas(values, once, chance).item()
-    low, high = percentiles(_areas(values, resampling_counts(len(values), RESAMPLES, seed), chance))
+    low, high = percentiles(bootstrap(len(values), lambda counts: _areas(values, counts, chance), seed))
     return Score(
         name="ara", values=values, value=value, low=low, high=high, n=len(values), better="high", failures=failures
     )
@@ -81,9 +81,12 @@ def compare_areas(first: Tensor, second: Tensor, chance: float, *, seed: int = 0
         raise InputError(f"A paired comparison needs the same images: {len(first)} radii against {len(second)}.")
     first, second = first.double(), second.double()
     once = torch.ones(1, len(first), dtype=torch.float64)
-    counts = resampling_counts(len(first), RESAMPLES, seed)
-    value = (_areas(first, once, chance) - _areas(second, once, chance)).item()
-    low, high = percentiles(_areas(first, counts, chance) - _areas(second, counts, chance))
+
+    def difference(counts: Tensor) -> Tensor:
+        return _areas(first, counts, chance) - _areas(second, counts, chance)
+
+    value = difference(once).item()
+    low, high = percentiles(bootstrap(len(first), difference, seed)) if len(first) else (math.nan, math.nan)
     failures = int((torch.isinf(first) | torch.isinf(second)).sum())
     return Score(
         name="ara difference",
@@ -119,6 +122,8 @@ def _areas(rmse: Tensor, counts: Tensor, chance: float) -> Tensor:
 def _histogram_area(rmse: Tensor, chance: float, bins: int = 1000) -> float:
     """The authors' estimator: cumulative histogram over [0, largest radius], right end of each bin."""
     finite = rmse[torch.isfinite(rmse)]
+    if 1 - len(finite) / len(rmse) > chance + 1e-12:
+        return math.inf  # as the exact area: too many examples without a known radius
     top = finite.max().item() if len(finite) else 0.0
     if top == 0:
         return 0.0
