@@ -39,7 +39,8 @@ SEARCHES = {
     "below_chance": ("algorithm1:published=true", "algorithm1", "minimal", "minimal:gradients=40"),
 }
 COLUMNS = (
-    "goal", "search", "mode", "gradients", "mean RMSE", "median RMSE", "ratio", "failures", "valid", "seconds", "overhead"
+    "goal", "search", "mode", "gradients", "mean RMSE", "median RMSE", "ratio", "failures", "valid", "seconds",
+    "overhead",
 )  # fmt: skip
 
 

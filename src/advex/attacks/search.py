@@ -112,20 +112,18 @@ def walk(
     steps: int,
     mask: Tensor | None = None,
     start: Tensor | None = None,
-    best: Found | None = None,
     clip: bool = True,
 ) -> Found:
     """Step `steps` times (one gradient each), look once more without a gradient, and return the best.
 
-    start: the first change (zero if not given). best: what an earlier walk found; it is kept where
-    this one finds nothing better. clip=False leaves the box (only for published protocols).
+    start: the first change (zero if not given). clip=False leaves the box (only for published protocols).
     """
     n = len(x)
     whole = Found(
-        delta=torch.zeros_like(x) if best is None else best.delta.clone(),
-        size=x.new_full((n,), math.inf) if best is None else best.size.clone(),
-        gradients=torch.zeros(n, dtype=torch.int64, device=x.device) if best is None else best.gradients.clone(),
-        flat=torch.zeros(n, dtype=torch.bool, device=x.device) if best is None else best.flat.clone(),
+        delta=torch.zeros_like(x),
+        size=x.new_full((n,), math.inf),
+        gradients=torch.zeros(n, dtype=torch.int64, device=x.device),
+        flat=torch.zeros(n, dtype=torch.bool, device=x.device),
     )
     at = Walk(
         classifier=classifier,
@@ -138,7 +136,7 @@ def walk(
         best=whole.delta,
         best_size=whole.size,
         best_loss=x.new_full((n,), math.inf),
-        best_reached=torch.isfinite(whole.size),
+        best_reached=torch.zeros(n, dtype=torch.bool, device=x.device),
         gradients=whole.gradients,
         flat=whole.flat,
         done=torch.zeros(n, dtype=torch.bool, device=x.device),

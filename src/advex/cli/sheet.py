@@ -54,10 +54,10 @@ def _lines(row: Row) -> list[list[Cell]]:
     return [[blank if start else row.first, *row.cells[start : start + ACROSS]] for start in starts]
 
 
-def draw(rows: list[list[Cell]]) -> Image.Image:
-    """Lines of cells as one picture."""
+def draw(rows: list[list[Cell]], side: int = SIDE) -> Image.Image:
+    """Lines of cells as one picture. side: see `SIDE`."""
     font = ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), 12)
-    pictures = [[_enlarged(cell.picture) for cell in row] for row in rows]
+    pictures = [[_enlarged(cell.picture, side) for cell in row] for row in rows]
     texts = [
         [[_fitted(line, font, drawn.width) for line in cell.lines] for cell, drawn in zip(row, side, strict=True)]
         for row, side in zip(rows, pictures, strict=True)
@@ -80,9 +80,9 @@ def draw(rows: list[list[Cell]]) -> Image.Image:
     return page
 
 
-def _enlarged(picture: Tensor) -> Image.Image:
+def _enlarged(picture: Tensor, side: int) -> Image.Image:
     with Image.open(io.BytesIO(encode_png(picture.detach().float().cpu()))) as image:
-        times = max(round(SIDE / max(image.size)), 1)
+        times = max(round(side / max(image.size)), 1)
         return image.convert("RGB").resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
 
 
