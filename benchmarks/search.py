@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -146,12 +147,12 @@ def main() -> None:
     make: dict[str, Callable[[Tensor], Goal]] = {"misclassify": goals.Misclassify, "below_chance": goals.BelowChance}
     print(f"{args.model or args.network}, n = {len(x)}, torch {torch.__version__}, {torch.get_num_threads()} threads, "
           f"{platform.machine()}\n")
-    rows = [
-        measure(classifier, x, make[name](y), name, spec, compiled=compiled, bfloat16=bfloat16)
-        for name in args.goals.split(",")
-        for spec in (args.only.split() if args.only else SEARCHES[name])
-        for compiled, bfloat16 in modes
-    ]
+    rows = []
+    for name in args.goals.split(","):
+        for spec in args.only.split() if args.only else SEARCHES[name]:
+            for compiled, bfloat16 in modes:
+                rows.append(measure(classifier, x, make[name](y), name, spec, compiled=compiled, bfloat16=bfloat16))
+                print(f"{name} {spec} {rows[-1].mode}: {rows[-1].seconds:.1f} s", file=sys.stderr)
     print(table(rows))
 
 

@@ -308,3 +308,20 @@ def test_a_penalty_on_the_input_gradient_reaches_the_weights(toys: SimpleNamespa
     weight = clf.network[1].weight
     assert torch.allclose(weight.grad[1], 2 * weight[1])
     assert not weight.grad[0].any()
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 16, 16), (2, 16, 16, 3), (2, 768)])
+def test_a_network_that_does_not_take_the_input_says_so(shape: tuple[int, ...]) -> None:
+    # Without a mean per channel only the network itself knows how many there are.
+    classifier = Classifier("small_cnn:channels=3").eval()
+    with pytest.raises(InputError, match="Grey and colour mixed up, channels last"):
+        classifier(torch.rand(shape))
+
+
+def test_running_out_of_memory_is_not_taken_for_a_wrong_input() -> None:
+    class Greedy(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise torch.OutOfMemoryError("out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        Classifier(Greedy())(torch.rand(1, 4))

@@ -304,7 +304,7 @@ def test_training_that_is_stopped_goes_on_to_the_same_end(
 def test_an_evaluation_that_is_stopped_goes_on_to_the_same_figures(
     trained: Path, tmp_path: Path, advex_in: Callable[..., Ended]
 ) -> None:
-    command = ["evaluate", "-m", str(trained / "first"), "--data", "digits", "--max-samples", "64", "--batch-size", "8"]
+    command = ["evaluate", "-m", str(trained / "first"), "--data", "digits", "--max-samples", "40", "--batch-size", "5"]
     command += ["--explanations", "0", "--attack", "minimal:gradients=40", "--btr", SEARCH, "--out"]
     shards = tmp_path / "broken" / "shards"
     ended = _stopped([*command, "broken"], tmp_path, lambda: any(shards.glob("*.attack.*")), signal.SIGINT)
@@ -509,6 +509,7 @@ def test_a_network_of_ones_own(advex_in: Callable[..., Ended], trained: Path, mo
 def test_names_are_made_unique() -> None:
     assert unique(["a", "b", "a", "a"]) == ["a", "b", "a-2", "a-3"]
     assert unique(["a", "a-2", "a"]) == ["a", "a-2", "a-3"]
+    assert unique(["a", "A", "b"]) == ["a", "A-2", "b"]
 
 
 # -- explain -----------------------------------------------------------------------------------------------

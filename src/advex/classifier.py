@@ -118,8 +118,8 @@ class Classifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits [n, classes] of inputs [n, *shape] in data space, in the parameters' own precision.
 
-        Raises InputError for inputs outside the box, not finite, of the wrong type, device or
-        channel count; warns where the answer cannot be trusted (probabilities, active dropout).
+        Raises InputError for inputs outside the box, not finite, of the wrong type, device, channel
+        count or size; warns where the answer cannot be trusted (probabilities, active dropout).
         """
         self.check(x)
         if self.training and (dropout := _active_dropout(self.network)):
@@ -129,7 +129,15 @@ class Classifier(nn.Module):
                 AdvexWarning,
                 stacklevel=2,
             )
-        logits = self._logits(self.network, x)
+        try:
+            logits = self._logits(self.network, x)
+        except RuntimeError as error:
+            if out_of_memory(error):
+                raise
+            raise InputError(
+                f"The network does not take inputs of shape {tuple(x.shape[1:])}: {error}. Grey and colour mixed up, "
+                "channels last, or another size than it was made for?"
+            ) from error
         self._check_logits(x, logits)
         return logits
 
@@ -248,6 +256,11 @@ class Classifier(nn.Module):
     def compiled(self) -> bool:
         """Searches should keep to few batch sizes: each new one is compiled anew."""
         return self._fast is not None
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error of torch says that memory ran out, on a GPU or on the CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
 
 
 def returns_probabilities(logits: Tensor) -> bool:

@@ -22,17 +22,9 @@ from advex._version import __version__
 
 State = Literal["ok", "note", "broken"]
 _PACKAGES = (
-    "numpy",
-    "scipy",
-    "scikit-learn",
-    "pillow",
-    "pyarrow",
-    "safetensors",
-    "pydantic",
-    "typer",
-    "rich",
-    "matplotlib",
-)
+    "numpy", "scipy", "scikit-learn", "pillow", "pyarrow", "captum", "safetensors", "pydantic", "PyYAML", "typer",
+    "rich", "jinja2", "matplotlib",
+)  # fmt: skip
 _LEAST_TORCH = (2, 10)
 _GIB = 2**30
 
@@ -49,18 +41,24 @@ class Check:
 
 def examine(device: str) -> list[Check]:
     """All checks, none of which raises. device: where the search with the known answer runs."""
-    steps: list[Callable[[], Check]] = [
-        python, packages, torch_build, lambda: device_found(device), torchvision, memory, disk, development_data,
-        lambda: known_answer(device),
-    ]  # fmt: skip
-    return [_safely(step) for step in steps]
+    steps: dict[str, Callable[[], Check]] = {
+        "python": python,
+        "packages": packages,
+        "torch": torch_build,
+        "device": lambda: device_found(device),
+        "torchvision": torchvision,
+        "memory": memory,
+        "disk": disk,
+        "ADVEX_DATA": development_data,
+        "known answer": lambda: known_answer(device),
+    }
+    return [_safely(name, step) for name, step in steps.items()]
 
 
-def _safely(step: Callable[[], Check]) -> Check:
+def _safely(name: str, step: Callable[[], Check]) -> Check:
     try:
         return step()
     except Exception as error:  # a doctor does not die of what it finds
-        name = getattr(step, "__name__", "check").replace("_", " ").replace("<lambda>", "known answer")
         return Check(name, "broken", f"{type(error).__name__}: {error}", "This check itself failed; please report it.")
 
 
@@ -135,11 +133,9 @@ def memory() -> Check:
     except (OSError, StopIteration):
         return Check("memory", "ok", "not known on this system")
     found = f"{free / _GIB:.1f} GiB free"
-    return (
-        Check("memory", "note", found, "Little memory: use a small --batch-size.")
-        if free < _GIB
-        else Check("memory", "ok", found)
-    )
+    if free < _GIB:
+        return Check("memory", "note", found, "Little memory: use a small --batch-size.")
+    return Check("memory", "ok", found)
 
 
 def disk() -> Check:
@@ -151,12 +147,11 @@ def disk() -> Check:
         with tempfile.NamedTemporaryFile(dir=here, prefix=".advex-doctor-"):
             pass
     except OSError as error:
-        return Check(
-            "disk", "broken", f"{found}, but it cannot be written ({error.strerror})", "Choose --out elsewhere."
-        )
-    return (
-        Check("disk", "note", found, "Little room for records and runs.") if free < _GIB else Check("disk", "ok", found)
-    )
+        found = f"{found}, but it cannot be written ({error.strerror})"
+        return Check("disk", "broken", found, "Choose --out elsewhere.")
+    if free < _GIB:
+        return Check("disk", "note", found, "Little room for records and runs.")
+    return Check("disk", "ok", found)
 
 
 def development_data() -> Check:
@@ -166,12 +161,10 @@ def development_data() -> Check:
         return Check("ADVEX_DATA", "ok", "not set: only data sets named by path, and the built-in digits")
     folder = Path(named)
     if not folder.is_dir():
-        return Check(
-            "ADVEX_DATA", "broken", f"{named} is not a folder", "Unset ADVEX_DATA or let it name a folder of data sets."
-        )
-    return Check(
-        "ADVEX_DATA", "ok", ", ".join(sorted(path.name for path in folder.iterdir() if path.is_dir())) or "empty"
-    )
+        remedy = "Unset ADVEX_DATA, or let it name a folder of data sets."
+        return Check("ADVEX_DATA", "broken", f"{named} is not a folder", remedy)
+    there = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    return Check("ADVEX_DATA", "ok", ", ".join(there) or "empty")
 
 
 def known_answer(device: str) -> Check:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,9 +17,10 @@ from torch import Tensor, nn
 from advex import artifacts, objectives
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset
-from advex.errors import AdvexError, ArtifactError, DataError
+from advex.errors import AdvexError, ArtifactError, DataError, InputError
 from advex.recipes import Recipe as Recipe
 from advex.recipes import fitted
+from advex.recipes import learning_rate as learning_rate
 from advex.recipes import recipe_from as recipe_from
 from advex.record import write_text
 from advex.types import Batch
@@ -28,28 +28,12 @@ from advex.types import Batch
 METRICS, CHECKPOINT = "metrics.jsonl", "checkpoint"
 
 
-class Interrupted(AdvexError):
+class Interrupted(Exception):
     """A run was asked to stop. Its checkpoint is kept, and it can be resumed."""
 
 
 class Diverged(AdvexError, FloatingPointError):
     """The loss became infinite or NaN."""
-
-
-def learning_rate(recipe: Recipe, progress: float) -> float:
-    """The rate after a share `progress` in [0, 1] of all steps.
-
-    one_cycle: linear up from a tenth during `warm_up`, then a cosine to zero. step: the same warm-up,
-    then a tenth of it after each milestone. constant: after the warm-up, constant.
-    """
-    peak = recipe.learning_rate
-    if progress < recipe.warm_up:
-        return peak * (0.1 + 0.9 * progress / recipe.warm_up)
-    if recipe.schedule == "constant":
-        return peak
-    if recipe.schedule == "step":
-        return peak * 0.1 ** sum(progress >= milestone for milestone in recipe.milestones)
-    return peak * (1 + math.cos(math.pi * (progress - recipe.warm_up) / (1 - recipe.warm_up))) / 2
 
 
 def augment(recipe: Recipe, x: Tensor, index: Tensor, epoch: int, total: int) -> Tensor:
@@ -157,6 +141,16 @@ def accuracy(classifier: Classifier, data: Dataset, batch_size: int = 512) -> fl
     return right / max(len(data), 1)
 
 
+def check_fit(classifier: Classifier, x: Tensor, name: str) -> None:
+    """Ask once, so that a network that cannot take inputs like x says so before any work. Raises InputError."""
+    try:
+        with torch.no_grad():
+            classifier(x)
+    except (RuntimeError, IndexError) as error:  # what torch's layers raise
+        reason = str(error).splitlines()[0]
+        raise InputError(f"'{name}' cannot take inputs of shape {tuple(x.shape[1:])}: {reason}.") from error
+
+
 def identity_of(recipe: Recipe, data: Dataset) -> dict[str, Any]:
     """What makes two runs the same run: the recipe fitted to the data, and the data's content (not its path)."""
     content = hashlib.blake2b(repr(data.class_names).encode(), digest_size=16)
@@ -177,8 +171,7 @@ def _start(recipe: Recipe, data: Dataset, out: Path, device: str) -> _Run:
     classifier = Classifier(recipe.network, mean=recipe.mean, std=recipe.std, class_names=data.class_names).to(device)
     if recipe.channels_last and len(data.shape) == 3:
         classifier = classifier.to(memory_format=torch.channels_last)  # pyright: ignore
-    with torch.no_grad():
-        classifier.eval()(data.batch(slice(0, 2), device).x)  # a network that does not fit the data says so now
+    check_fit(classifier.eval(), data.batch(slice(0, 2), device).x, recipe.network)
     objective = objectives.make(recipe.objective, **recipe.objective_options)
     out.mkdir(parents=True, exist_ok=True)
     return _Run(

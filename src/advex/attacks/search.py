@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from advex.classifier import Classifier, input_gradient
+from advex.classifier import Classifier, input_gradient, out_of_memory
 from advex.errors import AdvexWarning, InputError
 from advex.geometry import RMSE, Norm, per_row
 from advex.goals import Goal
@@ -304,9 +304,8 @@ def in_slices(run: Callable[[slice], Any], n: int, max_batch: int | str | None) 
     while done < n or (n == 0 and done == 0):
         try:
             yield run(slice(done, done + size))
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            out = isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
-            if not (out and max_batch == "auto" and size > 1):
+        except RuntimeError as error:
+            if not (out_of_memory(error) and max_batch == "auto" and size > 1):
                 raise
             size = (size + 1) // 2
             warnings.warn(f"Out of memory: going on with max_batch={size}.", AdvexWarning, stacklevel=2)

@@ -70,9 +70,10 @@ def evaluate(
 
     Example: advex evaluate --model runs/robust --data digits --out records/robust
     """
+    given = dict(locals())
     from advex.cli import evaluating
 
-    record, folder = evaluating.from_options(**locals())
+    record, folder = evaluating.from_options(**given)
     if json_:
         from advex.record import summary
 
@@ -118,6 +119,7 @@ def compare(
     Examples: advex compare --model runs/ordinary,runs/robust --data digits --out records/both;
     advex compare records/ordinary records/robust --out records/both
     """
+    given = dict(locals())
     from advex.cli import evaluating
     from advex.report import write_report
 
@@ -128,10 +130,7 @@ def compare(
     else:
         if not model or not data:
             raise SpecError("Say what to compare: record folders, or --model A,B with --data.")
-        arguments = {
-            key: value for key, value in locals().items() if key not in ("records", "evaluating", "write_report")
-        }
-        record, folder = evaluating.from_options(**arguments, least=2)
+        record, folder = evaluating.from_options(**given, least=2)
     path = write_report(folder)
     if json_:
         terminal.emit_json(_compared(record, folder, path))

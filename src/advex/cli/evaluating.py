@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,14 @@ from advex.cli import inputs, options, terminal
 from advex.cli.merging import merge
 from advex.cli.models import Opened, Wrapping, open_models
 from advex.data import Dataset
-from advex.errors import SpecError
+from advex.errors import ArtifactError, SpecError
 from advex.evaluation import Settings
-from advex.record import Figure, Record
+from advex.evaluation.shards import IDENTITY
+from advex.record import Figure, Record, read_record
+from advex.training import check_fit
 
 OURS = (
-    "evaluation.json",
+    IDENTITY,
     "record.json",
     "examples.parquet",
     "explanations.parquet",
@@ -54,6 +58,8 @@ def from_options(*, least: int = 1, **given: Any) -> tuple[Record, Path]:
         seed=given["seed"],
         shape=_shape(opened, given["size"]),
     )
+    for one in opened:
+        check_fit(one.classifier, examples.batch(slice(0, 1), one.classifier.device).x, one.name)
     return evaluate(opened, examples, folder, settings, say, resume=given["resume"]), folder
 
 
@@ -101,12 +107,27 @@ def merged(records: Sequence[Path], out: Path | None, overwrite: bool) -> tuple[
 
 
 def make_room(folder: Path, overwrite: bool) -> None:
-    """See that an evaluation may write into a folder; with overwrite, take away what an earlier one left there."""
+    """See that an evaluation may write into a folder; with overwrite, take away what an earlier one left there.
+
+    Where no evaluation is, nothing is taken away, whatever its name: somebody else's pictures stay.
+    """
     options.prepare_folder(folder, OURS, overwrite)
-    if overwrite:
+    if overwrite and _holds_evaluation(folder):
         for name in OURS:
             path = folder / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _holds_evaluation(folder: Path) -> bool:
+    try:
+        if "models" in json.loads((folder / IDENTITY).read_text(encoding="utf-8")):
+            return True
+    except (OSError, ValueError, TypeError):
+        pass
+    try:
+        return bool(read_record(folder))
+    except ArtifactError:
+        return False
 
 
 def _shape(models: Sequence[Opened], size: str | None) -> tuple[int, ...] | None:
@@ -125,8 +146,6 @@ def _shape(models: Sequence[Opened], size: str | None) -> tuple[int, ...] | None
 
 def show(record: Record) -> None:
     """Accuracy and areas of each model, with intervals, and what to be wary of."""
-    import sys
-
     names = {"accuracy": "accuracy", **{f"{search}_ara": _words(f"{search}_ara") for search in record.searches}}
     rows = [[model.name, *[_figure(model.scores[key]) for key in names]] for model in record.models]
     terminal.table(["model", *names.values()], rows)

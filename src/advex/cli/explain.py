@@ -82,12 +82,13 @@ def explain(
         shape = one.input_shape if size is None else inputs.shape_from(size)
         subjects = _subjects(one, images, data, split, index, shape, say)
         folder = out if len(opened) == 1 else out / one.name
-        results.append(explaining.explain(one, subjects, asked, folder, say))
+        results.append((explaining.explain(one, subjects, asked, folder, say), folder))
     if json_:
-        terminal.emit_json(results[0] if len(results) == 1 else results)
+        found = [result for result, _ in results]
+        terminal.emit_json(found[0] if len(found) == 1 else found)
         return
-    for result in results:
-        _show(result, len(results) > 1)
+    for result, folder in results:
+        _show(result, folder, named=len(results) > 1)
 
 
 def _subjects(
@@ -110,7 +111,7 @@ def _subjects(
     return [explaining.from_data(examples, int(number)) for number in numbers]
 
 
-def _show(result: dict[str, Any], named: bool) -> None:
+def _show(result: dict[str, Any], folder: Path, *, named: bool) -> None:
     rows = [
         [
             subject["name"], subject["says"], f"{result['explainer']} {one['target_name']}", f"{one['rmse']:.4f}",
@@ -122,4 +123,4 @@ def _show(result: dict[str, Any], named: bool) -> None:
     ]  # fmt: skip
     columns = ["input", "says", "asked", "RMSE", "before", "after", "in the PNG", "then says"]
     terminal.table(columns, rows, title=result["model"] if named else None)
-    terminal.emit(" ".join(result["sheets"]))
+    terminal.emit(" ".join(str(folder / name) for name in result["sheets"]))

@@ -27,6 +27,7 @@ from advex.explainers import Away, Toward
 from advex.geometry import RMSE, as_radius
 from advex.record import write_text
 from advex.registry import describe
+from advex.training import check_fit
 
 FIGURES = "explanations.json"
 
@@ -65,9 +66,10 @@ def rhos_from(text: str) -> tuple[float, ...]:
 
 def from_picture(path: Path, classifier: Classifier, shape: tuple[int, ...] | None, say: terminal.Terminal) -> Asked:
     """A picture file, scaled and cut to the model's input where it differs (and said so). Raises DataError."""
-    channels = (
-        shape[0] if shape is not None and len(shape) == 3 else len(classifier.mean) if classifier.mean.ndim else None
-    )
+    if shape is not None and len(shape) == 3:
+        channels = shape[0]
+    else:
+        channels = len(classifier.mean) if classifier.mean.ndim else None
     size = None if shape is None else (shape[-2], shape[-1])
     if channels not in (None, 1, 3):
         raise InputError(f"The model takes {channels} channels; picture files have 1 or 3.")
@@ -106,6 +108,7 @@ def explain(
                 raise InputError(
                     f"{subject.name} is no picture in [0, 1] with 1 or 3 channels, and only such can be shown."
                 )
+            check_fit(classifier, subject.x.to(classifier.device, classifier.dtype)[None], model.name)
             answer, drawn = _explain_one(classifier, subject, question, folder, prefix)
             answers.append(answer)
             rows += drawn
@@ -121,7 +124,7 @@ def explain(
         "methods": [describe(_explainer(question, rho)) for rho in question.rhos],
         "seed": question.seed,
         "inputs": answers,
-        "sheets": [str(path) for path in sheets],
+        "sheets": [path.name for path in sheets],
     }
     write_text(folder / FIGURES, json.dumps(result, indent=1, allow_nan=False) + "\n")
     return result
@@ -221,13 +224,10 @@ def _file_names(names: list[str]) -> list[str]:
     """A safe, unique beginning of file names for each input."""
     given: list[str] = []
     for name in names:
-        safe = (
-            re.sub(r"[^\w.-]+", "_", Path(name).with_suffix("").as_posix() if Path(name).suffix else name).strip("._")
-            or "input"
-        )
-        candidate, count = safe[:80], 1
+        safe = re.sub(r"[^\w.-]+", "_", name.removesuffix(Path(name).suffix)).strip("._")[:80] or "input"
+        candidate, count = safe, 1
         while candidate in given:
             count += 1
-            candidate = f"{safe[:80]}-{count}"
+            candidate = f"{safe}-{count}"
         given.append(candidate)
     return given

@@ -91,11 +91,14 @@ def _split_name(text: str) -> tuple[str, str]:
 
 
 def unique(names: list[str]) -> list[str]:
-    """Repeated names get -2, -3, ..."""
+    """Repeated names get -2, -3, ...; upper and lower case are the same, as they are to some file systems."""
     given: list[str] = []
+    asked = {name.casefold() for name in names}
     for name in names:
         candidate, count = name, 1
-        while candidate in given or (candidate != name and candidate in names):
+        while candidate.casefold() in {one.casefold() for one in given} or (
+            count > 1 and candidate.casefold() in asked
+        ):
             count += 1
             candidate = f"{name}-{count}"
         given.append(candidate)

@@ -52,9 +52,10 @@ def run(
     """
     options.prepare_folder(folder, OURS, overwrite)
     recipe = training.fitted(recipe, data.shape, len(data.class_names))
-    if overwrite:
+    held = _held(folder)
+    if overwrite and held is not None:
         _forget(folder)
-    elif (held := _held(folder)) is not None:
+    elif held is not None:
         _compare(folder, held, training.identity_of(recipe, data))
         if not resume:
             raise SpecError(
@@ -93,7 +94,10 @@ def _said(told: dict[str, Any]) -> str:
 
 
 def _held(folder: Path) -> dict[str, Any] | None:
-    """What the run in a folder says it is; None where there is no run. Raises ArtifactError."""
+    """What the run in a folder says it is; None where there is no run.
+
+    Raises ArtifactError for a checkpoint or model of something else: not even --overwrite takes that away.
+    """
     if (folder / CHECKPOINT).exists():
         return read_config(folder / CHECKPOINT).get("identity", {})
     if (folder / CONFIG).exists():
@@ -117,7 +121,8 @@ def _compare(folder: Path, held: dict[str, Any], wanted: dict[str, Any]) -> None
 
 def _forget(folder: Path) -> None:
     """Make room for another run: what an earlier one left under our names, and nothing else."""
-    shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
+    if (folder / CHECKPOINT).exists():
+        shutil.rmtree(folder / CHECKPOINT)
     for name in OURS:
         if (folder / name).is_file():
             (folder / name).unlink()

@@ -49,15 +49,20 @@ def verb(function: Callable[P, None]) -> Callable[P, None]:
                     import traceback
 
                     traceback.print_exc()
-                fail(" ".join(str(error).split()), USAGE if isinstance(error, SpecError) else FAILED)
+                fail(str(error), USAGE if isinstance(error, SpecError) else FAILED)
 
     return run
 
 
 def fail(sentence: str, code: int = FAILED) -> NoReturn:
     """End with one line on stderr."""
-    print(f"error: {sentence}", file=sys.stderr)
+    print(f"error: {_one_line(sentence)}", file=sys.stderr)
     sys.exit(code)
+
+
+def _one_line(text: object) -> str:
+    """Text without line breaks, and without the control characters that names of files may hold."""
+    return "".join(character if character.isprintable() else "?" for character in " ".join(str(text).split()))
 
 
 @contextlib.contextmanager
@@ -66,7 +71,7 @@ def _warnings_in_one_line() -> Iterator[None]:
 
     def show(message: Any, category: type[Warning], filename: str, lineno: int, *rest: Any) -> None:
         if issubclass(category, AdvexWarning):
-            print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+            print(f"warning: {_one_line(message)}", file=sys.stderr)
         else:
             before(message, category, filename, lineno, *rest)
 

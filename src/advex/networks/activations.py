@@ -93,7 +93,8 @@ def he_init(module: nn.Module) -> None:
     """Kaiming-normal convolutions and linear layers with zero biases; batch norm at 1 and 0."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            if not layer.weight.is_meta:  # nothing to fill there, and asking torch to makes it import its compiler
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
         elif isinstance(layer, nn.BatchNorm2d):

@@ -125,3 +125,19 @@ def fitted(recipe: Recipe, shape: tuple[int, ...], classes: int) -> Recipe:
         return recipe
     spec = recipe.network.strip().rstrip(":,")
     return recipe.model_copy(update={"network": spec + ("," if ":" in spec else ":") + ",".join(missing)})
+
+
+def learning_rate(recipe: Recipe, progress: float) -> float:
+    """The rate after a share `progress` in [0, 1] of all steps.
+
+    one_cycle: linear up from a tenth during `warm_up`, then a cosine to zero. step: the same warm-up,
+    then a tenth of it after each milestone. constant: after the warm-up, constant.
+    """
+    peak = recipe.learning_rate
+    if progress < recipe.warm_up:
+        return peak * (0.1 + 0.9 * progress / recipe.warm_up)
+    if recipe.schedule == "constant":
+        return peak
+    if recipe.schedule == "step":
+        return peak * 0.1 ** sum(progress >= milestone for milestone in recipe.milestones)
+    return peak * (1 + math.cos(math.pi * (progress - recipe.warm_up) / (1 - recipe.warm_up))) / 2

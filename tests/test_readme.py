@@ -1,0 +1,45 @@
+"""The README's Python runs as printed, and what it names is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from advex import recipes
+from advex.data import open_dataset
+from advex.training import train
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert len(blocks) >= 2
+    data = open_dataset("digits", split="train")
+    recipe = recipes.recipe_from(recipes.read("digits-robust"), {"epochs": "3"})
+    train(recipe, data, tmp_path / "demo" / "runs" / "robust")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), names)  # noqa: S102
+    capsys.readouterr()
+    # What the text beside the code says of it.
+    e, p, s = names["e"], names["p"], names["s"]
+    assert torch.allclose(e.rmse, torch.full((16,), 0.1), atol=1e-4)  # pyright: ignore
+    assert p.reached.all()  # pyright: ignore
+    assert s.low <= s.value <= s.high  # pyright: ignore
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_two_commands_are_in_the_makefile() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for command in re.findall(r"^make (\w+)", README, flags=re.MULTILINE):
+        assert re.search(rf"^{command}:", makefile, flags=re.MULTILINE), command
