@@ -227,6 +227,24 @@ def test_a_foreign_folder_needs_overwrite_and_keeps_its_files(advex_in: Callable
     assert Path("thesis/model.safetensors").exists()
 
 
+@pytest.mark.parametrize(
+    "foreign", ["checkpoint/weights.bin", "config.json", "pictures/cat.png", "shards/0", "record.json"]
+)
+def test_overwrite_takes_nothing_away_that_is_not_ours(
+    foreign: str, trained: Path, advex_in: Callable[..., Ended]
+) -> None:
+    """Names that advex uses too, in somebody else's folder: refused, or left alone."""
+    path = Path("thesis", foreign)
+    path.parent.mkdir(parents=True)
+    path.write_text("{}")
+    if foreign.startswith(("checkpoint", "config")):
+        ended = advex_in(*TRAIN, "--out", "thesis", "--overwrite")
+    else:
+        ended = advex_in("evaluate", "-m", trained / "first", *EVALUATE, "--out", "thesis", "--overwrite")
+    assert ended.code == 1, ended.out
+    assert path.read_text() == "{}"
+
+
 def _folder_of_classes(root: Path) -> Path:
     for split, count in (("train", 6), ("test", 3)):
         for name, colour in (("red", (200, 30, 30)), ("blue", (30, 30, 200))):
@@ -494,6 +512,7 @@ def test_a_network_of_ones_own(advex_in: Callable[..., Ended], trained: Path, mo
         ("own_network:network", ["--weights", "none.safetensors"], "there is no such file"),
         ("own_network:network", ["--mean", "a"], "must be numbers"),
         ("own_network:network", ["--box", "0"], "--box needs 2 numbers"),
+        ("own_network:network", ["--size", "9"], "does not take inputs of shape (1, 9, 9)"),
         ("own_network:wrapped", ["--mean", "0.1"], "which has its own"),
         ("own_network:broken", [], "RuntimeError: no such luck"),
         ("own_network:nothing", [], "returned int"),
@@ -501,7 +520,7 @@ def test_a_network_of_ones_own(advex_in: Callable[..., Ended], trained: Path, mo
         ("absent_module:network", [], "No module named 'absent_module'"),
     ):  # fmt: skip
         failed = advex_in("evaluate", "-m", model, *given, *EVALUATE, "--out", "failed")
-        assert failed.code == 2, failed.err
+        assert failed.code == (1 if "--size" in given else 2), failed.err
         assert said in failed.err
     assert not Path("failed").exists()
 

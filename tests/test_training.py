@@ -323,7 +323,7 @@ def test_a_last_batch_of_one_example_is_left_out(tmp_path: Path, few: Dataset) -
 def test_a_network_that_does_not_fit_says_so_before_training(tmp_path: Path, few: Dataset) -> None:
     with pytest.raises(InputError, match="7 outputs for 10 class names"):
         train(recipe_from({**SMALL, "network": "small_cnn:classes=7"}), few, tmp_path)
-    with pytest.raises(InputError, match=r"'mlp:features=10,classes=10' cannot take inputs of shape \(1, 8, 8\)"):
+    with pytest.raises(InputError, match=r"does not take inputs of shape \(1, 8, 8\)"):
         train(recipe_from({**SMALL, "network": "mlp:features=10"}), few, tmp_path)
     with pytest.raises(InputError, match="the classifier's mean has 3"):
         train(recipe_from({**SMALL, "mean": [0.5, 0.5, 0.5]}), few, tmp_path)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from advex import artifacts, objectives
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset
-from advex.errors import AdvexError, ArtifactError, DataError, InputError
+from advex.errors import AdvexError, ArtifactError, DataError
 from advex.recipes import Recipe as Recipe
 from advex.recipes import fitted
 from advex.recipes import learning_rate as learning_rate
@@ -141,16 +141,6 @@ def accuracy(classifier: Classifier, data: Dataset, batch_size: int = 512) -> fl
     return right / max(len(data), 1)
 
 
-def check_fit(classifier: Classifier, x: Tensor, name: str) -> None:
-    """Ask once, so that a network that cannot take inputs like x says so before any work. Raises InputError."""
-    try:
-        with torch.no_grad():
-            classifier(x)
-    except (RuntimeError, IndexError) as error:  # what torch's layers raise
-        reason = str(error).splitlines()[0]
-        raise InputError(f"'{name}' cannot take inputs of shape {tuple(x.shape[1:])}: {reason}.") from error
-
-
 def identity_of(recipe: Recipe, data: Dataset) -> dict[str, Any]:
     """What makes two runs the same run: the recipe fitted to the data, and the data's content (not its path)."""
     content = hashlib.blake2b(repr(data.class_names).encode(), digest_size=16)
@@ -171,7 +161,8 @@ def _start(recipe: Recipe, data: Dataset, out: Path, device: str) -> _Run:
     classifier = Classifier(recipe.network, mean=recipe.mean, std=recipe.std, class_names=data.class_names).to(device)
     if recipe.channels_last and len(data.shape) == 3:
         classifier = classifier.to(memory_format=torch.channels_last)  # pyright: ignore
-    check_fit(classifier.eval(), data.batch(slice(0, 2), device).x, recipe.network)
+    with torch.no_grad():
+        classifier.eval()(data.batch(slice(0, 2), device).x)  # a network that does not fit the data says so now
     objective = objectives.make(recipe.objective, **recipe.objective_options)
     out.mkdir(parents=True, exist_ok=True)
     return _Run(

@@ -20,6 +20,8 @@ from advex.types import Perturbation
 _GAMMA = (0.05, 0.001)
 _LAST_STEP = 0.01
 _HALVINGS = 8
+_HURRY = 0.85
+_SHORTEST_LEG = 25
 
 
 @register("attack", "minimal", cites="pintor2021 (fast minimum norm); rony2019 (decoupled direction and norm)")
@@ -39,7 +41,8 @@ class Minimal:
     - each leg ends with a bisection along its ray, by forward passes alone.
 
     gradients: at most that many gradient evaluations per example; rows that have converged stop
-    earlier. second: share of them for the second leg (0: one leg). momentum: of the gradient's average.
+    earlier. second: share of them for the second leg; there is none where that makes fewer than 25
+    (a good first leg is worth more then). momentum: of the gradient's average.
     step: first step, relative to the radius; it falls to a hundredth as a cosine. temperature: first
     temperature, relative to the spread. patience: a row stops once that many steps have not made its
     change `tolerance` smaller.
@@ -74,12 +77,12 @@ class Minimal:
         max_batch: int | str | None = None,
     ) -> Perturbation:
         def find(x: Tensor, goal: Goal, mask: Tensor | None) -> Found:
-            second = min(round(self.second * self.gradients), self.gradients - 1)
-            detour = without_class(goal, torch.zeros(len(x), dtype=torch.int64, device=x.device))
             with torch.no_grad():
                 logits = classifier.logits(x)
             spread = (logits - logits.mean(dim=1, keepdim=True)).square().mean(dim=1).sqrt()
-            if detour is None or logits.shape[1] < 3:
+            start = logits.argmax(dim=1)
+            second = round(self.second * self.gradients)
+            if second < _SHORTEST_LEG or logits.shape[1] < 3 or without_class(goal, start) is None:
                 second = 0
 
             def leg(goal: Goal, steps: int) -> Found:
@@ -93,8 +96,7 @@ class Minimal:
             with torch.no_grad():
                 there = classifier.logits(x + first.delta)
             # The class arrived at; for rows that arrived nowhere, the least likely one: no loss.
-            start = logits.argmax(dim=1, keepdim=True)
-            arrived = there.scatter(1, start, -math.inf).argmax(dim=1)
+            arrived = there.scatter(1, start[:, None], -math.inf).argmax(dim=1)
             avoided = torch.where(torch.isfinite(first.size), arrived, logits.argmin(dim=1))
             return _shorter(first, leg(without_class(goal, avoided) or goal, second))
 
@@ -143,10 +145,13 @@ class _Leg:
             "mark": walk.best_size.clone(),  # best size when it last improved by more than the tolerance ...
             "since": torch.zeros_like(walk.best_size),  # ... and how many steps ago that was
         }
-        self._anneal(walk, 0.0)
+        self._anneal(walk, 0)
 
-    def _anneal(self, walk: Walk, progress: float) -> None:
-        walk.goal = with_temperature(walk.goal, walk.memory["spread"] * _cosine(self.search.temperature, 0, progress))
+    def _anneal(self, walk: Walk, k: int) -> None:
+        # A row that pushes all classes at once may never get there: it is hurried on to the nearest one.
+        hurry = torch.where(walk.best_reached, 1.0, _HURRY**k)
+        temperature = _cosine(self.search.temperature, 0, k / self.steps)
+        walk.goal = with_temperature(walk.goal, walk.memory["spread"] * temperature * hurry)
 
     def step(self, walk: Walk, k: int) -> Tensor:
         progress, memory, norm = k / self.steps, walk.memory, walk.norm
@@ -161,8 +166,9 @@ class _Leg:
         ).clamp_max(memory["limit"])
         velocity = self.search.momentum * memory["velocity"] + norm.steepest(walk.free_gradient)
         walk.memory = {**memory, "radius": radius, "velocity": velocity}
-        self._anneal(walk, (k + 1) / self.steps)
-        length = radius * _cosine(self.search.step, _LAST_STEP * self.search.step, progress)
+        self._anneal(walk, k + 1)
+        settled = _cosine(self.search.step, _LAST_STEP * self.search.step, progress)
+        length = radius * torch.where(walk.best_reached, settled, self.search.step)
         return norm.project(walk.delta - per_row(length, walk.x) * norm.steepest(velocity), radius)
 
     def better(self, walk: Walk) -> Tensor:

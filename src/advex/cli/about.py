@@ -18,7 +18,7 @@ KINDS = ("network", "attack", "goal", "objective", "explainer", "measure", "data
 def list_(
     kind: Annotated[
         str | None,
-        typer.Argument(metavar="[KIND]", help=f"One of {', '.join(KINDS)}.", autocompletion=lambda: list(KINDS)),
+        typer.Argument(metavar="KIND", help=f"One of {', '.join(KINDS)}.", autocompletion=lambda: list(KINDS)),
     ] = None,
     json_: options.Json = False,
     verbose: options.Verbose = False,

@@ -11,12 +11,9 @@ import typer
 from advex.cli import options, terminal
 from advex.errors import SpecError
 
-Records = Annotated[
-    list[Path] | None, typer.Argument(metavar="[RECORD]...", help="Finished evaluations to put together.")
-]
-DataOption = Annotated[str, typer.Option("--data", metavar="DATA", help="See `advex train --help`.")]
+Records = Annotated[list[Path] | None, typer.Argument(metavar="RECORD", help="Finished evaluations to put together.")]
 Out = Annotated[
-    Path | None, typer.Option(metavar="RECORD", help="Record folder to write. [default: records/MODEL-MODEL...]")
+    Path | None, typer.Option(metavar="RECORD", help="Record folder to write. Default: records/ and the models' names.")
 ]
 Size = Annotated[
     str | None, typer.Option(metavar="CxHxW", help="Input size of a factory's model. A run folder knows its own.")
@@ -87,7 +84,7 @@ def evaluate(
 def compare(
     records: Records = None,
     model: options.Model = [],  # noqa: B006  (typer copies it)
-    data: DataOption = "",
+    data: options.Data = "",
     out: Out = None,
     split: options.Split = None,
     size: Size = None,
@@ -155,7 +152,7 @@ def _compared(record: Any, folder: Path, report: Path) -> dict[str, Any]:
 def report(
     record: Annotated[Path, typer.Argument(metavar="RECORD", help="Record folder of an evaluation.")],
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="HTML file to write. [default: report.html in the folder]")
+        Path | None, typer.Option(metavar="FILE", help="HTML file to write. Default: report.html in the folder.")
     ] = None,
     json_: options.Json = False,
     verbose: options.Verbose = False,

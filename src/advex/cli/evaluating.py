@@ -19,7 +19,6 @@ from advex.errors import ArtifactError, SpecError
 from advex.evaluation import Settings
 from advex.evaluation.shards import IDENTITY
 from advex.record import Figure, Record, read_record
-from advex.training import check_fit
 
 OURS = (
     IDENTITY,
@@ -58,8 +57,6 @@ def from_options(*, least: int = 1, **given: Any) -> tuple[Record, Path]:
         seed=given["seed"],
         shape=_shape(opened, given["size"]),
     )
-    for one in opened:
-        check_fit(one.classifier, examples.batch(slice(0, 1), one.classifier.device).x, one.name)
     return evaluate(opened, examples, folder, settings, say, resume=given["resume"]), folder
 
 

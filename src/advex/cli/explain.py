@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @terminal.verb
 def explain(
-    images: Annotated[list[Path] | None, typer.Argument(metavar="[IMAGE]...", help="Picture files.")] = None,
+    images: Annotated[list[Path] | None, typer.Argument(metavar="IMAGE", help="Picture files.")] = None,
     model: options.Model = [],  # noqa: B006  (typer copies it)
     data: Annotated[str | None, typer.Option(metavar="DATA", help="Explain examples of a data set instead.")] = None,
     split: options.Split = None,
@@ -26,7 +26,7 @@ def explain(
         list[str] | None,
         typer.Option(
             metavar="CLASS,...",
-            help="Classes to ask about: names, numbers, predicted, runner-up, all. [default: predicted,runner-up]",
+            help="Classes to ask about: names, numbers, predicted, runner-up, all. Default: predicted,runner-up.",
         ),
     ] = None,
     rho: Annotated[

@@ -27,7 +27,6 @@ from advex.explainers import Away, Toward
 from advex.geometry import RMSE, as_radius
 from advex.record import write_text
 from advex.registry import describe
-from advex.training import check_fit
 
 FIGURES = "explanations.json"
 
@@ -108,7 +107,6 @@ def explain(
                 raise InputError(
                     f"{subject.name} is no picture in [0, 1] with 1 or 3 channels, and only such can be shown."
                 )
-            check_fit(classifier, subject.x.to(classifier.device, classifier.dtype)[None], model.name)
             answer, drawn = _explain_one(classifier, subject, question, folder, prefix)
             answers.append(answer)
             rows += drawn

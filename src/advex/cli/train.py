@@ -21,17 +21,17 @@ def train(
         typer.Argument(metavar="RECIPE", help="A YAML file, or a bundled recipe.", autocompletion=options.recipe_names),
     ],
     changes: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings of the recipe to change.")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings of the recipe to change.")
     ] = None,
     data: options.Data = "",
-    out: Annotated[Path | None, typer.Option(metavar="RUN", help="Run folder to write. [default: runs/RECIPE]")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="RUN", help="Run folder to write. Default: runs/RECIPE.")] = None,
     split: options.Split = None,
     size: Annotated[
         str | None, typer.Option(metavar="HxW", help="Scale pictures to this size, e.g. 32. Needed where sizes differ.")
     ] = None,
     validation: Annotated[
         str | None,
-        typer.Option(metavar="SPLIT", help="Split whose accuracy is shown. [default: test, where there is one]"),
+        typer.Option(metavar="SPLIT", help="Split whose accuracy is shown. Default: test, where there is one."),
     ] = None,
     max_samples: options.MaxSamples = None,
     seed: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
