@@ -435,3 +435,10 @@ def test_missing_files_are_named(folder: Path, tmp_path: Path) -> None:
 def test_a_loaded_classifier_still_checks_its_inputs(folder: Path) -> None:
     with pytest.raises(InputError, match="already normalised"):
         load(folder)(torch.full((1, 2, 4, 4), -1.0))
+
+
+def test_weights_are_as_readable_as_any_file(tmp_path: Path) -> None:
+    folder = artifacts.save(Classifier("linear:features=4,classes=2"), tmp_path / "model")
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert (folder / artifacts.WEIGHTS).stat().st_mode == plain.stat().st_mode

@@ -176,6 +176,7 @@ def write_folder(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor
         save_file(tensors, new / WEIGHTS)
         described = {**config, "schema_version": SCHEMA, "advex": __version__, "sha256": _digest(new / WEIGHTS)}
         (new / CONFIG).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+        shutil.copymode(new / CONFIG, new / WEIGHTS)  # safetensors makes files that only their owner can read
         for name in (WEIGHTS, CONFIG):
             with (new / name).open("rb") as file:
                 os.fsync(file.fileno())

@@ -19,7 +19,7 @@ from advex.types import Perturbation
 # A leg: the ball shrinks (grows) by this share after a success (failure), from first to last step.
 _GAMMA = (0.05, 0.001)
 _LAST_STEP = 0.01
-_HALVINGS = 8
+_NEAREST, _HALVINGS = 0.9, 6  # of the bisection: to 0.2 % of the change
 _HURRY = 0.85
 _SHORTEST_LEG = 25
 
@@ -38,7 +38,7 @@ class Minimal:
       low and of high confidence are treated alike;
     - the second leg starts anew and avoids the class that the first arrived at: most local minima are
       a matter of the class;
-    - each leg ends with a bisection along its ray, by forward passes alone.
+    - at the end the change is drawn in along its ray by bisection, in forward passes alone.
 
     gradients: at most that many gradient evaluations per example; rows that have converged stop
     earlier. second: share of them for the second leg; there is none where that makes fewer than 25
@@ -86,19 +86,18 @@ class Minimal:
                 second = 0
 
             def leg(goal: Goal, steps: int) -> Found:
-                rule = _Leg(self, steps, spread)
-                found = walk(rule, classifier, x, goal, norm=RMSE, steps=steps, mask=mask)
-                return _bisect(classifier, x, goal, found)
+                return walk(_Leg(self, steps, spread), classifier, x, goal, norm=RMSE, steps=steps, mask=mask)
 
             first = leg(goal, self.gradients - second)
             if second == 0:
-                return first
+                return _bisect(classifier, x, goal, first)
             with torch.no_grad():
                 there = classifier.logits(x + first.delta)
             # The class arrived at; for rows that arrived nowhere, the least likely one: no loss.
             arrived = there.scatter(1, start[:, None], -math.inf).argmax(dim=1)
             avoided = torch.where(torch.isfinite(first.size), arrived, logits.argmin(dim=1))
-            return _shorter(first, leg(without_class(goal, avoided) or goal, second))
+            found = _shorter(first, leg(without_class(goal, avoided) or goal, second))
+            return _bisect(classifier, x, goal, found)
 
         return launch(find, classifier, x, goal, norm=RMSE, mask=mask, max_batch=max_batch, lengthen=8)
 
@@ -120,7 +119,7 @@ def _shorter(first: Found, second: Found) -> Found:
 def _bisect(classifier: Classifier, x: Tensor, goal: Goal, found: Found) -> Found:
     """Draw each change in towards the clean input as far as the goal allows, in full precision."""
     reached = torch.ones_like(found.size)
-    failed = reached * 0.8
+    failed = reached * _NEAREST
     with torch.no_grad(), classifier.accelerated():
         for _ in range(_HALVINGS):
             middle = (failed + reached) / 2
