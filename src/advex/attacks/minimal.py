@@ -19,7 +19,8 @@ from advex.types import Perturbation
 # A leg: the ball shrinks (grows) by this share after a success (failure), from first to last step.
 _GAMMA = (0.05, 0.001)
 _LAST_STEP = 0.01
-_NEAREST, _HALVINGS = 0.9, 6  # of the bisection: to 0.2 % of the change
+# The bisection at the end: from 0.9 of the change (or the last factor that failed) to it, to 0.2 % of it.
+_NEAREST, _HALVINGS, _LONGER = 0.9, 6, (1.02, 1.06, 1.15, 1.4)
 _HURRY = 0.85
 _SHORTEST_LEG = 25
 
@@ -90,14 +91,14 @@ class Minimal:
 
             first = leg(goal, self.gradients - second)
             if second == 0:
-                return _bisect(classifier, x, goal, first)
+                return _to_the_boundary(classifier, x, goal, first)
             with torch.no_grad():
                 there = classifier.logits(x + first.delta)
             # The class arrived at; for rows that arrived nowhere, the least likely one: no loss.
             arrived = there.scatter(1, start[:, None], -math.inf).argmax(dim=1)
             avoided = torch.where(torch.isfinite(first.size), arrived, logits.argmin(dim=1))
             found = _shorter(first, leg(without_class(goal, avoided) or goal, second))
-            return _bisect(classifier, x, goal, found)
+            return _to_the_boundary(classifier, x, goal, found)
 
         return launch(find, classifier, x, goal, norm=RMSE, mask=mask, max_batch=max_batch, lengthen=8)
 
@@ -116,16 +117,30 @@ def _shorter(first: Found, second: Found) -> Found:
     )
 
 
-def _bisect(classifier: Classifier, x: Tensor, goal: Goal, found: Found) -> Found:
-    """Draw each change in towards the clean input as far as the goal allows, in full precision."""
-    reached = torch.ones_like(found.size)
-    failed = reached * _NEAREST
+def _to_the_boundary(classifier: Classifier, x: Tensor, goal: Goal, found: Found) -> Found:
+    """Draw each change in (or, after a search in low precision, out) along its ray to where the goal just holds."""
+
+    def along(scale: Tensor) -> Tensor:
+        return classifier.box.confine(x, found.delta * per_row(scale, x))
+
+    far = torch.ones_like(found.size)
+    near = far * _NEAREST
     with torch.no_grad(), classifier.accelerated():
+
+        def holds(scale: Tensor) -> Tensor:
+            return goal(classifier, x + along(scale)).reached
+
+        for factor in _LONGER:
+            lost = torch.isfinite(found.size) & ~holds(far)
+            if not lost.any():
+                break
+            near, far = torch.where(lost, far, near), torch.where(lost, factor, far)
         for _ in range(_HALVINGS):
-            middle = (failed + reached) / 2
-            holds = goal(classifier, x + found.delta * per_row(middle, x)).reached
-            reached, failed = torch.where(holds, middle, reached), torch.where(holds, failed, middle)
-    return replace(found, delta=found.delta * per_row(reached, x), size=found.size * reached)
+            middle = (near + far) / 2
+            inside = holds(middle)
+            near, far = torch.where(inside, near, middle), torch.where(inside, middle, far)
+    delta = along(far)
+    return replace(found, delta=delta, size=torch.where(torch.isfinite(found.size), RMSE.size(delta), math.inf))
 
 
 @dataclass(frozen=True)

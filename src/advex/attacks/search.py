@@ -193,13 +193,15 @@ def _write_back(at: Walk, whole: Found) -> None:
 
 
 def _compact(at: Walk, whole: Found) -> Walk:
-    """Drop finished rows once an eighth of the batch is finished (a power of two when compiled)."""
+    """Drop finished rows once an eighth of the batch is finished; when compiled, at a half and a quarter alone."""
     active = int((~at.done).sum())
-    wanted = 1 << (active - 1).bit_length() if at.classifier.compiled and active else active
+    wanted = active
+    if at.classifier.compiled and active:  # each batch size is compiled anew
+        wanted = max(1 << (active - 1).bit_length(), 1 << (len(whole.size) - 1).bit_length() >> 2)
     if active and wanted > len(at.done) * 7 // 8:
         return at
     _write_back(at, whole)
-    # Active rows first; in a compiled search some finished rows fill up to the power of two.
+    # Active rows first; in a compiled search some finished rows fill up to the size.
     keep = at.done.to(torch.int8).argsort(stable=True)[: min(wanted, len(at.done))].sort().values
     kept = {name: value[keep] for name, value in vars(at).items() if isinstance(value, Tensor) and value.ndim}
     return Walk(
