@@ -19,8 +19,8 @@ from advex.types import Perturbation
 # A leg: the ball shrinks (grows) by this share after a success (failure), from first to last step.
 _GAMMA = (0.05, 0.001)
 _LAST_STEP = 0.01
-# The bisection at the end: from 0.9 of the change (or the last factor that failed) to it, to 0.2 % of it.
-_NEAREST, _HALVINGS, _LONGER = 0.9, 6, (1.02, 1.06, 1.15, 1.4)
+# The bisection at the end: from this share of the change (or the last factor that failed) to it, to 0.05 % of it.
+_NEAREST, _HALVINGS, _LONGER = 0.9, 8, (1.02, 1.06, 1.15, 1.4)
 _HURRY = 0.85
 _SHORTEST_LEG = 25
 
