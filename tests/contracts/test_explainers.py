@@ -154,3 +154,23 @@ def test_which_class_is_asked_about(clf: Classifier, x: Tensor) -> None:
     assert torch.equal(explainers.targets(clf, x, TARGET), TARGET)
     with pytest.raises(InputError, match="'predicted', 'runner_up', a class number"):
         explainers.targets(clf, x, "best")
+
+
+def test_a_sweep_is_every_distance_by_itself(clf: Classifier, x: Tensor) -> None:
+    rhos = (0.02, "8/255", 0.1)
+    swept = explainers.sweep(explainers.Toward(steps=5), rhos, clf, x, TARGET, seed=1)
+    for told, rho in zip(swept, rhos, strict=True):
+        same(told, explainers.Toward(rho=rho, steps=5)(clf, x, TARGET, seed=1))
+    assert [told.rmse.mean().item() for told in swept] == pytest.approx([0.02, 8 / 255, 0.1], abs=1e-4)
+
+
+def test_targets_may_be_named(clf: Classifier, x: Tensor) -> None:
+    ranked = clf.predict(x).argsort(dim=1, descending=True)
+    assert explainers.targets(clf, x, "predicted").equal(ranked[:, 0])
+    assert explainers.targets(clf, x, "runner_up").equal(ranked[:, 1])
+    assert explainers.targets(clf, x, 2).tolist() == [2] * len(x)
+    with pytest.raises(InputError, match="runner_up"):
+        explainers.targets(clf, x, "nearest")
+    every, classes = explainers.every_class(x, 3)
+    assert every[4].equal(x[1])
+    assert classes.tolist() == [0, 1, 2] * len(x)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -54,3 +56,16 @@ def targets(classifier: Classifier, x: Tensor, which: str | int | Tensor) -> Ten
 def every_class(x: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     """Each example once per class, example by example: ([n * classes, *shape], targets [n * classes])."""
     return x.repeat_interleave(classes, dim=0), torch.arange(classes, device=x.device).repeat(len(x))
+
+
+def sweep(
+    explainer: Toward | Away,
+    rhos: Sequence[float | str],
+    classifier: Classifier,
+    x: Tensor,
+    target: Tensor,
+    *,
+    seed: int = 0,
+) -> list[Explanation]:
+    """The same question at several distances, one explanation per rho (Woods et al. 2019, Fig. S2)."""
+    return [replace(explainer, rho=rho)(classifier, x, target, seed=seed) for rho in rhos]
