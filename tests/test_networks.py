@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 import resource
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.autograd.gradcheck import GradcheckError
 
-from advex import networks, registry
+from advex import artifacts, networks, registry
+from advex.classifier import Classifier
 from advex.errors import SpecError
-from advex.networks import HalfHuberReLU, PreactResNet, SmallCNN, half_huber_relu
+from advex.networks import HalfHuberReLU, PreactResNet, ResidualDrop, SmallCNN, half_huber_relu
 from advex.networks.activations import ACTIVATIONS, activation
+from advex.networks.residual_drop import scaled
 
 D = pytest.mark.parametrize("d", [0.1, 0.5, 1.0, 3.0])
 
@@ -241,6 +248,315 @@ def test_initialisation_keeps_the_variance() -> None:
     assert not network.head.bias.any()  # pyright: ignore
 
 
+# -- losing residual branches ------------------------------------------------------------------------------
+
+DROPPING = pytest.mark.parametrize("drop", ["drop=stochastic_depth", "drop=shakedrop", "drop=shakedrop,alpha=1"])
+
+
+def dropping(drop: str, survival: float = 0.4, *, depth: int = 8, activation: str = "silu") -> PreactResNet:
+    """A small network in float64 whose branches are not 0, with only the drop in training mode."""
+    spec = f"preact_resnet:depth={depth},widths=2-3-4,classes=3,activation={activation},{drop},survival={survival}"
+    network = networks.build(spec).double().eval()
+    assert isinstance(network, PreactResNet)
+    for block in network.blocks:
+        nn.init.normal_(block.conv2.weight, std=0.3)  # pyright: ignore
+    assert network.drop is not None
+    network.drop.train()
+    return network
+
+
+def without_bends(network: PreactResNet) -> PreactResNet:
+    """The same network with nothing but convolutions: it is linear in x."""
+    for module in (network, *network.blocks):
+        for name in ("norm", "act", "norm1", "act1", "norm2", "act2"):
+            if hasattr(module, name):
+                setattr(module, name, nn.Identity())
+    return network
+
+
+def images(n: int = 5, *, requires_grad: bool = False) -> Tensor:
+    return torch.rand(n, 3, 6, 6, dtype=torch.float64, requires_grad=requires_grad)
+
+
+def drawn(seed: int, blocks: int, n: int, survival: float) -> tuple[Tensor, Tensor, Tensor]:
+    """b [blocks], and the uniforms that become alpha and beta [blocks, n], of a pass after a seed."""
+    torch.manual_seed(seed)
+    p = torch.tensor([1 - l / blocks * (1 - survival) for l in range(1, blocks + 1)])  # noqa: E741
+    b = (torch.rand(blocks) < p).double()
+    return b, *torch.rand(2, blocks, n).double()
+
+
+def with_branches_times(network: PreactResNet, x: Tensor, forwards: Tensor, backwards: Tensor) -> Tensor:
+    """G(x_i) = x_i + forwards_li F_l(x_i) example by example, and as if it were `backwards` to autograd."""
+    x = network.stem(x)
+    for block, forward, backward in zip(network.blocks, forwards, backwards, strict=True):
+        active = block.act1(block.norm1(x))  # pyright: ignore
+        branch = block.conv2(block.act2(block.norm2(block.conv1(active))))  # pyright: ignore
+        straight = x if block.shortcut is None else block.shortcut(active)  # pyright: ignore
+        rows = []
+        for example in range(len(x)):
+            slope, value = backward[example] * branch[example], forward[example] * branch[example]
+            rows.append(straight[example] + slope + (value - slope).detach())
+        x = torch.stack(rows)
+    return network.head(network.act(network.norm(x)).mean(dim=(2, 3)))
+
+
+def first_and_second(function: Callable[[Tensor], Tensor], network: nn.Module, seed: int) -> list[Tensor]:
+    """Logits, an input gradient, and the gradient of its squared norm for x and all weights."""
+    torch.manual_seed(99)
+    x = images(requires_grad=True)
+    torch.manual_seed(seed)
+    logits = function(x)
+    (gradient,) = torch.autograd.grad((logits[:, 0] - logits[:, 1]).sum(), x, create_graph=True)
+    second = torch.autograd.grad(gradient.square().sum(), [x, *network.parameters()], materialize_grads=True)
+    return [logits, gradient, *second]
+
+
+@DROPPING
+def test_dropping_is_the_papers_formula_in_both_directions(drop: str) -> None:
+    """Yamada et al., Eq. 6: b + alpha - b alpha forwards, b + beta - b beta backwards; twice for a penalty."""
+    network = dropping(drop)
+    seen = set()
+    for seed in range(6):
+        b, alpha, beta = drawn(seed, 3, 5, 0.4)
+        seen.add(tuple(b.tolist()))
+        b = b[:, None].expand(3, 5)
+        if "shakedrop" in drop:
+            alpha = (2 * alpha - 1) * (1 if "alpha" in drop else 0)
+            forwards, backwards = b + alpha - b * alpha, b + beta - b * beta
+        else:
+            forwards = backwards = b
+        found = first_and_second(network, network, seed)
+        replica = partial(with_branches_times, network, forwards=forwards, backwards=backwards)
+        for one, other in zip(found, first_and_second(replica, network, seed), strict=True):
+            # Sums in another order, of draws that are float32 in both.
+            assert torch.allclose(one, other, rtol=1e-6, atol=1e-9)
+    assert len(seen) >= 3
+
+
+def test_shakedrop_climbs_by_beta_alone() -> None:
+    """Without bends a gradient is a product of matrices: that of the network whose branches are times beta."""
+    network = without_bends(dropping("drop=shakedrop,alpha=1", 0.05))
+    x = images(requires_grad=True)
+    b, _, beta = drawn(1, 3, 5, 0.05)
+    assert not b.all()
+    torch.manual_seed(1)
+    (found,) = torch.autograd.grad(network(x)[:, 0].sum(), x)
+    slopes = torch.where(b[:, None].bool(), 1.0, beta)
+    (expected,) = torch.autograd.grad(with_branches_times(network, x, slopes, slopes)[:, 0].sum(), x)
+    assert torch.allclose(found, expected, rtol=1e-9)
+
+
+def test_a_scaled_branch_passes_gradgradcheck() -> None:
+    path = torch.randn(2, 3, 2, 2, dtype=torch.float64, requires_grad=True)
+    up, down = torch.rand(2, 2, 1, 1, 1, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda path: scaled(path, (up, up)), path)
+    # With beta != alpha the first derivative is not that of the values, on purpose; the second is that of the first.
+    with pytest.raises(GradcheckError):
+        torch.autograd.gradcheck(lambda path: scaled(path, (up, down)), path)
+    assert torch.autograd.gradgradcheck(lambda path: scaled(path, (up, down)), path)
+
+
+def test_a_lost_branch_is_nothing_forwards_and_learns_from_shakedrop_alone() -> None:
+    for drop, learns in (("drop=stochastic_depth", False), ("drop=shakedrop", True)):
+        network = dropping(drop, 1e-6)
+        b, *_ = drawn(0, 3, 5, 1e-6)
+        assert b.tolist() == [1, 0, 0]
+        x = images()
+        torch.manual_seed(0)
+        logits = network(x)
+        logits.sum().backward()
+        kept, *lost = network.blocks
+        assert kept.conv2.weight.grad.any()  # pyright: ignore
+        for block in lost:
+            assert block.conv2.weight.grad.any().item() == learns  # pyright: ignore
+            assert block.conv1.weight.grad.any().item() == learns  # pyright: ignore
+            nn.init.zeros_(block.conv2.weight)  # pyright: ignore
+        network.eval()
+        kept.conv2.weight.data /= network.drop(x)[0][0]  # pyright: ignore
+        assert torch.allclose(logits, network(x), rtol=1e-12)
+
+
+@DROPPING
+def test_evaluation_is_the_expectation_of_training(drop: str) -> None:
+    """Exactly so where nothing is bent: blocks are drawn apart from each other."""
+    network = without_bends(dropping(drop))
+    x = images(2)
+    with torch.no_grad():
+        outputs = torch.stack([network(x) for _ in range(2000)])
+        expected = network.eval()(x)
+    standard_error = outputs.std(dim=0) / len(outputs) ** 0.5
+    assert (standard_error > 0).all()
+    assert ((outputs.mean(dim=0) - expected).abs() < 4 * standard_error).all()
+    # The tolerance can tell: without the factors p_l the answer is another.
+    whole = with_branches_times(network, x, *torch.ones(2, 3, 2, dtype=torch.float64))
+    assert ((outputs.mean(dim=0) - whole).abs() > 4 * standard_error).any()
+
+
+@DROPPING
+def test_evaluation_draws_nothing_and_scales_by_a_falling_line(drop: str) -> None:
+    network = dropping(drop, 0.5, depth=14).eval()
+    x, state = images(), torch.get_rng_state()
+    p = torch.tensor([11, 10, 9, 8, 7, 6], dtype=torch.float64) / 12  # 1 - (l / 6) (1 - 0.5)
+    p = p[:, None].expand(6, 5)
+    assert torch.allclose(network(x), with_branches_times(network, x, p, p), rtol=1e-12)
+    assert torch.equal(network(x), network(x))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_blocks_survive_as_often_as_the_line_says() -> None:
+    drop = ResidualDrop("stochastic_depth", 5, 0.5)
+    x = torch.empty(2, 1, 1, 1)
+    survived = torch.stack([torch.stack([b for b, _ in drop(x)]) for _ in range(4000)])  # pyright: ignore
+    p = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5])
+    assert ((survived.mean(dim=0) - p).abs() < 4 * (p * (1 - p) / 4000).sqrt()).all()
+    pairs = torch.corrcoef(survived.T) - torch.eye(5)
+    assert (pairs.abs() < 4 / 4000**0.5).all()  # of independent draws: standard error 1 / sqrt(n)
+
+
+@DROPPING
+def test_the_same_seed_loses_the_same_branches_whatever_else(drop: str) -> None:
+    layer = dropping(drop, depth=44).drop
+    assert layer is not None
+
+    def factors(x: Tensor) -> Tensor:
+        """[blocks, forwards and backwards, n or 1]"""
+        torch.manual_seed(5)
+        pairs = [(up, up if down is None else down) for up, down in layer(x)]
+        return torch.stack([torch.stack([up.flatten(), down.flatten()]) for up, down in pairs])  # pyright: ignore
+
+    usual = factors(images(requires_grad=True))
+    survived = (usual == 1).all(dim=(1, 2))
+    assert 0 < survived.sum() < 21
+    with torch.no_grad():
+        assert torch.equal(factors(images() * 100), usual)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(factors(images().to(torch.bfloat16)), usual)
+    assert torch.equal((factors(images(17)) == 1).all(dim=(1, 2)), survived)  # the same blocks for any n
+
+
+@DROPPING
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_a_scaled_branch_keeps_its_precision(drop: str, training: bool, dtype: torch.dtype) -> None:
+    """Under autocast a branch is bfloat16: factors in float32 must not widen what follows."""
+    layer = dropping(drop, depth=44).drop
+    assert layer is not None
+    path = torch.randn(4, 2, 3, 3, dtype=dtype)
+    for factors in layer.train(training)(path):
+        assert scaled(path, factors).dtype == dtype
+
+
+@DROPPING
+def test_lost_branches_still_update_their_statistics(drop: str) -> None:
+    """A block that is lost is computed all the same: its batch norm sees every batch."""
+    dropped, usual = dropping(drop, 1e-6).train(), dropping(drop, 1.0).train()
+    usual.load_state_dict(dropped.state_dict())
+    x = images()
+    assert drawn(0, 3, 5, 1e-6)[0].tolist() == [1, 0, 0]
+    for network in (dropped, usual):
+        torch.manual_seed(0)
+        network(x)
+    for block in range(2):  # up to the first that is lost; what comes after it has another input
+        for one, other in zip(dropped.blocks[block].buffers(), usual.blocks[block].buffers(), strict=True):
+            assert torch.equal(one, other)
+    assert all(block.norm2.num_batches_tracked == 1 for block in dropped.blocks)  # pyright: ignore
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_without_a_drop_nothing_has_changed(training: bool) -> None:
+    """Bit for bit what the network was before it could drop, and its random numbers too."""
+    network = networks.build("preact_resnet:depth=14,widths=2-3-4").train(training)
+    for block in network.blocks:  # pyright: ignore
+        nn.init.normal_(block.conv2.weight)
+    former, x = copy.deepcopy(network), images().float()
+    state = torch.get_rng_state()
+
+    def as_before(network: nn.Module, x: Tensor) -> Tensor:
+        x = network.stem(x)  # pyright: ignore
+        for block in network.blocks:  # pyright: ignore
+            active = block.act1(block.norm1(x))
+            path = block.conv2(block.act2(block.norm2(block.conv1(active))))
+            x = path + (x if block.shortcut is None else block.shortcut(active))
+        return network.head(network.act(network.norm(x)).mean(dim=(2, 3)))  # pyright: ignore
+
+    found, expected = network(x), as_before(former, x)
+    assert torch.equal(found, expected)
+    found.sum().backward()
+    expected.sum().backward()
+    for one, other in zip(network.parameters(), former.parameters(), strict=True):
+        assert torch.equal(one.grad, other.grad)  # pyright: ignore
+    for one, other in zip(network.buffers(), former.buffers(), strict=True):
+        assert torch.equal(one, other)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@DROPPING
+def test_weights_mean_the_same_with_any_drop(drop: str) -> None:
+    plain = networks.build("preact_resnet:depth=14,widths=2-3-4,classes=3,activation=silu").double()
+    certain = dropping(drop, 1.0, depth=14)
+    assert list(plain.state_dict()) == list(certain.state_dict())
+    plain.load_state_dict(certain.state_dict())
+    x = images()
+    for training in (True, False):  # nothing is ever lost with p_L = 1
+        assert torch.equal(plain.train(training)(x), certain.train(training)(x))
+
+
+@DROPPING
+# Raised by torch itself whenever it compiles an autograd function.
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+def test_dropping_compiles_as_one_graph(drop: str) -> None:
+    network = dropping(drop).float()
+    x = images().float().requires_grad_(True)
+    results = []
+    torch._dynamo.reset()
+    for function in (network, torch.compile(network, backend="aot_eager", fullgraph=True)):
+        torch.manual_seed(3)
+        logits = function(x)
+        results.append((logits, *torch.autograd.grad(logits[:, 0].sum(), x)))
+    for eager, compiled in zip(*results, strict=True):
+        assert torch.allclose(eager, compiled, rtol=1e-4, atol=1e-6)  # float32, sums in another order
+
+
+@DROPPING
+def test_dropping_has_functional_derivatives(drop: str) -> None:
+    network, x = dropping(drop), images(2)
+
+    def logits(x: Tensor) -> Tensor:
+        torch.manual_seed(3)
+        return network(x)
+
+    at = x.clone().requires_grad_(True)
+    jacobian = [[torch.autograd.grad(logits(at)[row, score], at)[0] for score in range(3)] for row in range(2)]
+    reference = torch.stack([torch.stack(row) for row in jacobian])
+    assert torch.allclose(torch.func.jacrev(logits)(x), reference, rtol=1e-9, atol=1e-12)
+    _, pull = torch.func.vjp(logits, x)
+    assert torch.allclose(pull(torch.ones(2, 3, dtype=torch.float64))[0], reference.sum(dim=(0, 1)), atol=1e-12)
+    gradient = torch.func.grad(lambda x: logits(x)[0, 0])
+    assert torch.allclose(gradient(x), reference[0, 0], atol=1e-12)
+    twice = torch.func.grad(lambda x: gradient(x).square().sum())(x)
+    (once,) = torch.autograd.grad(logits(at)[0, 0], at, create_graph=True)
+    assert torch.allclose(twice, torch.autograd.grad(once.square().sum(), at)[0], atol=1e-12)
+    # Row by row under vmap, each with the same draws.
+    rows = torch.func.vmap(lambda row: logits(row[None])[0], randomness="same")(x)
+    assert torch.allclose(rows[1], logits(x[1:])[0], atol=1e-12)
+
+
+def test_a_drop_is_part_of_the_spec_and_of_what_is_saved(tmp_path: Path) -> None:
+    spec = "preact_resnet:depth=8,widths=2-3-4,classes=3,drop=shakedrop,survival=0.7,alpha=0.5"
+    classifier = Classifier(spec).eval()
+    for block in classifier.network.blocks:  # pyright: ignore
+        nn.init.normal_(block.conv2.weight)
+    again = artifacts.load(artifacts.save(classifier, tmp_path / "saved"))
+    assert again.spec == spec
+    drop = again.network.drop
+    assert isinstance(drop, ResidualDrop)
+    assert (drop.kind, drop.blocks, drop.survival, drop.alpha) == ("shakedrop", 3, 0.7, 0.5)
+    assert drop.p == pytest.approx(0.3)
+    x = images().float()
+    assert torch.equal(again(x), classifier(x))
+
+
 # -- the small ones ----------------------------------------------------------------------------------------
 
 
@@ -295,6 +611,14 @@ def test_absurd_sizes_are_refused_quickly_and_without_eating_memory(spec: str) -
         ("preact_resnet:stem=5x5", "no stem '5x5'"),
         ("preact_resnet:activation=rellu", "did you mean 'relu'"),
         ("preact_resnet:d=-1", "d > 0"),
+        ("preact_resnet:drop=shake_drop", "no drop 'shake_drop': did you mean 'shakedrop'"),
+        ("preact_resnet:drop=stochastic", "did you mean 'stochastic_depth'"),
+        ("preact_resnet:drop=shakedrop,survival=0", r"survival.*must lie in \(0, 1\], not 0"),
+        ("preact_resnet:drop=stochastic_depth,survival=1.1", r"survival.*must lie in \(0, 1\], not 1.1"),
+        ("preact_resnet:survival=-0.5", "survival.*must lie in"),
+        ("preact_resnet:drop=shakedrop,alpha=1.5", r"alpha.*must lie in \[0, 1\], not 1.5"),
+        ("preact_resnet:drop=shakedrop,alpha=-1", "alpha.*must lie in"),
+        ("preact_resnet:drop=stochastic_depth,alpha=0.5", "drop=shakedrop alone"),
         ("mlp:classes=1", "classes must be a whole number from 2"),
         ("resnet", "no network 'resnet'.*did you mean 'preact_resnet'"),
         ("os.system", "no network 'os.system'"),

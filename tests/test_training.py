@@ -19,7 +19,7 @@ from advex.data.dataset import Dataset
 from advex.errors import ArtifactError, DataError, InputError, SpecError
 from advex.objectives import Natural
 from advex.recipes import Recipe, recipe_from
-from advex.training import Diverged, Interrupted, augment, learning_rate, train
+from advex.training import Diverged, Interrupted, learning_rate, train
 
 SMALL = {"network": "small_cnn:widths=4-8-8", "epochs": 3, "batch_size": 32, "seed": 1}
 

@@ -14,6 +14,7 @@ from advex.errors import AdvexWarning, InputError
 from advex.geometry import Box
 
 Result = TypeVar("Result")
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def input_gradient(
@@ -35,6 +36,19 @@ def input_gradient(
             return torch.zeros_like(x), result
         (gradient,) = torch.autograd.grad(values.sum(), x, create_graph=create_graph, materialize_grads=True)
     return gradient, result
+
+
+@contextlib.contextmanager
+def constant(module: nn.Module) -> Iterator[None]:
+    """Inside, no parameter takes part in derivatives."""
+    flags = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
+    try:
+        for parameter, _ in flags:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
 
 
 class Classifier(nn.Module):
@@ -93,7 +107,7 @@ class Classifier(nn.Module):
             self.to(device=reference.device, dtype=reference.dtype)
         else:
             self.to(dtype=torch.get_default_dtype())
-        self._fast: Callable[[Tensor], Any] | None = None
+        self._compiled: dict[Callable[..., Any], Callable[..., Any]] | None = None
         self._autocast: torch.dtype | None = None
 
     # -- what it owns ------------------------------------------------------------------------------------
@@ -146,10 +160,12 @@ class Classifier(nn.Module):
 
         For inner loops, whose inputs are known to be valid. Always float (never bfloat16).
         """
+        # Inside a function that is being compiled as a whole, the network is a part of it.
+        network = self.network if torch.compiler.is_compiling() else self.fast(self.network)
         if self._autocast is None:
-            return self._logits(self.network if self._fast is None else self._fast, x)
+            return self._logits(network, x)
         with torch.autocast(self.device.type, self._autocast):
-            return self._logits(self.network if self._fast is None else self._fast, x).to(self.dtype)
+            return self._logits(network, x).to(self.dtype)
 
     def _logits(self, network: Callable[[Tensor], Any], x: Tensor) -> Tensor:
         output = network((x - _per_channel(self.mean, x)) / _per_channel(self.std, x))
@@ -225,17 +241,13 @@ class Classifier(nn.Module):
     def frozen(self) -> Iterator[Classifier]:
         """Evaluation mode and no parameter gradients inside; everything as it was outside, always."""
         modes = [(module, module.training) for module in self.modules()]
-        flags = [(parameter, parameter.requires_grad) for parameter in self.parameters()]
         try:
-            self.eval()
-            for parameter, _ in flags:
-                parameter.requires_grad_(False)
-            yield self
+            with constant(self):
+                self.eval()
+                yield self
         finally:
             for module, training in modes:
                 module.training = training
-            for parameter, flag in flags:
-                parameter.requires_grad_(flag)
 
     @contextlib.contextmanager
     def accelerated(self, *, compiled: bool = False, bfloat16: bool = False) -> Iterator[Classifier]:
@@ -243,19 +255,32 @@ class Classifier(nn.Module):
 
         `forward` (what `settle` judges by) never does.
         """
-        before = self._fast, self._autocast
+        before = self._compiled, self._autocast
         try:
             # __dict__: an nn.Module attribute would be registered as a second copy of the network.
-            self.__dict__["_fast"] = torch.compile(self.network, dynamic=False) if compiled else None
+            self.__dict__["_compiled"] = {} if compiled else None
             self.__dict__["_autocast"] = torch.bfloat16 if bfloat16 else None
             yield self
         finally:
-            self.__dict__["_fast"], self.__dict__["_autocast"] = before
+            self.__dict__["_compiled"], self.__dict__["_autocast"] = before
+
+    def fast(self, function: Function) -> Function:
+        """A function of this network; inside `accelerated(compiled=True)` its compiled form, made once."""
+        if self._compiled is None:
+            return function
+        if function not in self._compiled:
+            self._compiled[function] = torch.compile(function, dynamic=False)
+        return self._compiled[function]  # pyright: ignore[reportReturnType]
 
     @property
     def compiled(self) -> bool:
         """Searches should keep to few batch sizes: each new one is compiled anew."""
-        return self._fast is not None
+        return self._compiled is not None
+
+    @property
+    def reduced_precision(self) -> bool:
+        """Whether `logits` rounds its inputs: inside `accelerated(bfloat16=True)`."""
+        return self._autocast is not None
 
 
 def out_of_memory(error: RuntimeError) -> bool:

@@ -17,11 +17,12 @@ Rows = TypeVar("Rows")
 class Batch:
     """Examples and their labels.
 
-    x: [n, *shape] float in data space. y: [n] int64.
+    x: [n, *shape] float in data space. y: [n] int64. index: [n] int64, their numbers in the data set.
     """
 
     x: Tensor
     y: Tensor
+    index: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.y)

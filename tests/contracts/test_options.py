@@ -26,6 +26,7 @@ OTHER = {
     ("network", "small_cnn", "activation"): "relu",
     ("network", "preact_resnet", "activation"): "relu",
     ("network", "preact_resnet", "stem"): "4x4s3",
+    ("network", "preact_resnet", "drop"): "none",
 }
 
 
@@ -94,20 +95,27 @@ def test_every_option_of_an_explainer_changes_its_map(
 
 @pytest.mark.parametrize(("kind", "name", "option"), every_option("network"))
 def test_every_option_of_a_network_changes_its_shape_or_its_output(kind: str, name: str, option: str) -> None:
-    usual = {"preact_resnet": {"depth": 14, "widths": (4, 6, 8), "d": 2.0}}.get(name, {})
+    resnet = {"depth": 14, "widths": (4, 6, 8), "d": 2.0, "drop": "shakedrop", "survival": 0.5}
+    usual = {"preact_resnet": resnet}.get(name, {})
     value = usual.get(option, registry.entries(kind)[name].options()[option].default)
     options = {**usual, option: 20 if option == "depth" else another(kind, name, option, value)}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        first = registry.make(kind, name, **usual).eval()
+        first = registry.make(kind, name, **usual)
         torch.manual_seed(0)
-        second = registry.make(kind, name, **options).eval()
+        second = registry.make(kind, name, **options)
     shapes = [{key: value.shape for key, value in each.state_dict().items()} for each in (first, second)]
     if shapes[0] == shapes[1]:
         entry = registry.entries(kind)[name].options()
         shape = (3, entry["channels"].default, 12, 12) if "channels" in entry else (3, entry["features"].default)
-        x = torch.rand(shape)
-        assert not torch.equal(first(x), second(x))
+        x, outputs = torch.rand(shape), []
+        for network in (first, second):
+            for parameter in network.parameters():
+                if not parameter.any():  # a weight that starts at zero hides what acts on its branch
+                    torch.nn.init.ones_(parameter)
+            torch.manual_seed(0)
+            outputs.append(network.train()(x))  # in training mode, where every option is at work
+        assert not torch.equal(*outputs)
 
 
 @pytest.mark.parametrize(("kind", "name", "option"), every_option("attack", "explainer", "objective", "network"))

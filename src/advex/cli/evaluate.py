@@ -150,17 +150,23 @@ def _compared(record: Any, folder: Path, report: Path) -> dict[str, Any]:
 
 @terminal.verb
 def report(
-    record: Annotated[Path, typer.Argument(metavar="RECORD", help="Record folder of an evaluation.")],
+    folder: Annotated[
+        list[Path], typer.Argument(metavar="RECORD|RUN...", help="Record folder of an evaluation, or run folders.")
+    ],
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="HTML file to write. Default: report.html in the folder.")
+        Path | None, typer.Option(metavar="FILE", help="HTML file to write. Default: report.html in the first folder.")
     ] = None,
     json_: options.Json = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Write the report of a record folder: one HTML file that needs no network."""
+    """Write the report of a record folder: one HTML file that needs no network.
+
+    Of a run folder, while it is training or after: its curves. Examples: advex report records/both;
+    advex report runs/ordinary runs/robust --out curves.html
+    """
     from advex.report import write_report
 
-    path = write_report(record, out)
+    path = write_report(folder, out)
     if json_:
         terminal.emit_json({"report": str(path)})
     else:

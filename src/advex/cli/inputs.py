@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 from advex import data as sets
 from advex.cli.terminal import Terminal
 from advex.data import Dataset
-from advex.errors import SpecError
+from advex.errors import AdvexWarning, SpecError
+
+# Splits that nobody trains on by mistake; any other may be there to be learned from.
+_HELD_OUT = frozenset(("test", "testing", "val", "valid", "validation", "dev"))
 
 
 def open_split(
@@ -32,6 +37,51 @@ def open_split(
         )
     say.note(sets.describe(found))
     return found
+
+
+def with_annotated(
+    examples: Dataset,
+    folders: Sequence[Path],
+    say: Terminal,
+    *,
+    source: str,
+    trained: str | None,
+    validation: str | None = None,
+) -> Dataset:
+    """Training examples, and after them the pictures of annotated folders that people called unchanged.
+
+    source: the data that the examples are from; trained: their split of it. Raises DataError where a
+    picture was made from an example of the validation split, or of one that is for tests by its name;
+    warns where that cannot be told. SpecError for a folder that is not annotated.
+    """
+    held_out = {each for each in sets.splits(source) if each.lower() in _HELD_OUT or each == validation} - {trained}
+    ids = sets.ids(source, [trained, *sorted(held_out)]) if held_out else {}
+    for folder in folders:
+        if not sets.is_annotated(str(folder)):
+            raise SpecError(f"--add {folder}: there is no {sets.TABLE} of answers in it; see docs/annotated.md.")
+        # Grey pictures among colour are the same in three channels; the other way round something is lost.
+        channels = 3 if len(examples.shape) == 3 and examples.shape[0] == 3 else None
+        with say.progress(f"read {folder}", brief=True) as bar:
+            added = sets.open_dataset(folder, channels=channels, progress=bar)
+        say.note(sets.describe(added))
+        if held_out:
+            known = {str(split): of for split, of in ids.items() if split in held_out}
+            unknown = sets.untraced(added, ids[trained], known)
+            if unknown:
+                warnings.warn(
+                    f"{added.name}: of {len(unknown)} of {len(added)} pictures (e.g. {unknown[0]}) nobody can tell "
+                    f"whether they were made from the {' or '.join(sorted(known))} split: they name no example of "
+                    f"{source} as their source_id.",
+                    AdvexWarning,
+                    stacklevel=2,
+                )
+        answers = sum(sum(part.answers.values()) for part in added.parts)
+        before, examples = examples, sets.concatenate(examples, added)
+        say.note(
+            f"added to {before.name}: {len(added):,} unchanged pictures of {added.name}, by {answers:,} answers; "
+            f"{len(examples):,} examples to train on"
+        )
+    return examples
 
 
 def preferred(source: str, asked: str | None, *names: str) -> str | None:

@@ -3,12 +3,15 @@
 recipe.yaml          the resolved recipe
 env.json             versions, device, command
 metrics.jsonl        one line per epoch
-checkpoint/          where the run stands
+checkpoints/         where the run stands: the last few steps kept
+best/                the best classifier so far, by validation
+tensorboard/         with --tensorboard
 config.json, model.safetensors    the finished classifier: `advex.load` opens the folder
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -25,9 +28,9 @@ from advex.errors import ArtifactError, SpecError
 from advex.evaluation.environment import environment, without_places
 from advex.recipes import Recipe
 from advex.record import write_text
-from advex.training import CHECKPOINT, METRICS
+from advex.training import BEST, CHECKPOINTS, METRICS, TENSORBOARD
 
-OURS = (CONFIG, WEIGHTS, CHECKPOINT, METRICS, "recipe.yaml", "env.json")
+OURS = (CONFIG, WEIGHTS, CHECKPOINTS, BEST, METRICS, TENSORBOARD, "recipe.yaml", "env.json")
 
 
 def as_yaml(recipe: Recipe) -> str:
@@ -98,8 +101,9 @@ def _held(folder: Path) -> dict[str, Any] | None:
 
     Raises ArtifactError for a checkpoint or model of something else: not even --overwrite takes that away.
     """
-    if (folder / CHECKPOINT).exists():
-        return read_config(folder / CHECKPOINT).get("identity", {})
+    for kept in training.checkpoints_in(folder):
+        with contextlib.suppress(ArtifactError):  # a damaged one: training goes on from the one before it
+            return read_config(kept).get("identity", {})
     if (folder / CONFIG).exists():
         return read_config(folder).get("training", {})
     return None
@@ -121,11 +125,11 @@ def _compare(folder: Path, held: dict[str, Any], wanted: dict[str, Any]) -> None
 
 def _forget(folder: Path) -> None:
     """Make room for another run: what an earlier one left under our names, and nothing else."""
-    if (folder / CHECKPOINT).exists():
-        shutil.rmtree(folder / CHECKPOINT)
     for name in OURS:
-        if (folder / name).is_file():
-            (folder / name).unlink()
+        if (folder / name).is_dir():
+            shutil.rmtree(folder / name)
+        else:
+            (folder / name).unlink(missing_ok=True)
 
 
 def _figures(folder: Path) -> dict[str, Any]:

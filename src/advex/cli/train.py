@@ -33,6 +33,10 @@ def train(
         str | None,
         typer.Option(metavar="SPLIT", help="Split whose accuracy is shown. Default: test, where there is one."),
     ] = None,
+    add: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FOLDER", help="Annotated pictures to train on too: those that people called unchanged."),
+    ] = None,
     max_samples: options.MaxSamples = None,
     seed: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
     device: options.Device = "auto",
@@ -63,6 +67,8 @@ def train(
     examples = inputs.open_split(data, chosen, say, shape=asked, **draw)
     shown = validation or (inputs.preferred(data, None, "test", "validation", "val") if chosen == "train" else None)
     checked = None if shown is None else inputs.open_split(data, shown, say, shape=examples.shape, **draw)
+    if add:
+        examples = inputs.with_annotated(examples, add, say, source=data, trained=chosen, validation=shown)
     folder = out or Path("runs") / Path(recipe).stem
     figures = runs.run(
         resolved, examples, folder, say=say, validation=checked, device=here, resume=resume, overwrite=overwrite

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from advex import registry
-from advex.data import arrays, folders, parquet, reading
+from advex.data import annotated, arrays, folders, parquet, reading
+from advex.data.annotated import Annotated
+from advex.data.annotated import write_annotated as write_annotated
+from advex.data.answers import TABLE
+from advex.data.answers import Answer as Answer
 from advex.data.dataset import Dataset as Dataset
+from advex.data.dataset import Origin as Origin
+from advex.data.dataset import Part as Part
 from advex.data.dataset import Skipped as Skipped
 from advex.data.dataset import describe as describe
+from advex.data.joined import concatenate as concatenate
+from advex.data.joined import untraced as untraced
 from advex.data.source import Source, shortened
 from advex.errors import DataError, SpecError, did_you_mean
 
-FORMS = "a folder of class folders, a Parquet file or a folder of them, an .npz file, or a built-in name"
+FORMS = (
+    "a folder of class folders, a Parquet file or a folder of them, an .npz file, a folder of annotated pictures, "
+    "or a built-in name"
+)
 
 
 def open_dataset(
@@ -32,8 +43,10 @@ def open_dataset(
 
     source: a built-in name (`digits`; `./digits` is a folder of that name); a folder `root/class/image`
     or `root/split/class/image`, classes sorted by name; a Hugging Face-style Parquet file, or a folder
-    of such; an NPZ file with `x` and `y`; or a folder of the folder named by the environment variable
-    ADVEX_DATA. Where Parquet files are in a folder, other files there are not looked at.
+    of such; an NPZ file with `x` and `y`; a folder of annotated pictures (`annotations.csv`, see
+    `annotated`), of which those called unchanged are read; or a folder of the folder named by the
+    environment variable ADVEX_DATA. Where Parquet files are in a folder, other files there are not
+    looked at.
 
     split: needed where there are several. size: (height, width), or the side of a square: images are
     scaled to cover it and their centre is cut out; needed where they differ. channels: 1 or 3; left
@@ -53,24 +66,44 @@ def open_dataset(
         raise SpecError(f"channels={channels}: images have 1 channel (grey) or 3 (colour).")
     if max_samples is not None and max_samples < 1:
         raise SpecError(f"max_samples={max_samples} leaves nothing; give at least 1.")
-    return reading.read(
-        _find(str(source)),
-        split=split,
-        size=size,
-        channels=channels,
-        max_samples=max_samples,
-        seed=seed,
-        memory_limit=memory_limit,
-        progress=progress,
-    )
+    options = {
+        "split": split,
+        "size": size,
+        "channels": channels,
+        "max_samples": max_samples,
+        "seed": seed,
+        "memory_limit": memory_limit,
+        "progress": progress,
+    }
+    found = _find(str(source))
+    return annotated.read(found, **options) if isinstance(found, Annotated) else reading.read(found, **options)
 
 
 def splits(source: str | Path) -> tuple[str, ...]:
     """Names of a source's splits, sorted; none where it has no named ones. Raises DataError."""
-    return tuple(sorted(filter(None, _find(str(source)).splits)))
+    return tuple(sorted(filter(None, _source(source).splits)))
 
 
-def _find(source: str) -> Source:
+def ids(source: str | Path, chosen: Iterable[str | None]) -> dict[str | None, tuple[str, ...]]:
+    """The ids of all examples of the chosen splits, by split, without decoding one (`None`: the only split).
+
+    Raises DataError.
+    """
+    found = _source(source)
+    return {split: tuple(found.splits[found.choose(split)]().ids) for split in chosen}
+
+
+def is_annotated(source: str | Path) -> bool:
+    """Whether a source is a folder of annotated pictures. Raises DataError where there is none."""
+    return isinstance(_find(str(source)), Annotated)
+
+
+def _source(source: str | Path) -> Source:
+    found = _find(str(source))
+    return found.source if isinstance(found, Annotated) else found
+
+
+def _find(source: str) -> Source | Annotated:
     """What a name or path means. Raises DataError."""
     builtin = registry.entries("dataset")
     name, _, _ = source.partition(":")
@@ -88,8 +121,10 @@ def _find(source: str) -> Source:
     raise DataError(f"There is no data set '{source}': {did_you_mean(name, known)} Data is {FORMS}{below}.")
 
 
-def _folder(root: Path) -> Source:
+def _folder(root: Path) -> Source | Annotated:
     files = folders.files_below(root)
+    if found := annotated.find(root, files):
+        return found
     tables = [root / path for path in files if path.suffix.lower() == ".parquet"]
     if tables:
         return parquet.source(root.resolve().name, parquet.split_files(root, tables))
@@ -105,6 +140,8 @@ def _file(path: Path) -> Source:
         return arrays.source(path)
     if suffix == ".parquet":
         return parquet.source(path.resolve().parent.name, {parquet.split_name(path.parent, path): [path]})
+    if path.name == TABLE:
+        raise DataError(f"{path} is a table of answers: name its folder, {path.parent}.")
     if suffix == ".csv":
         raise DataError(f"{path}: tables in CSV are not supported. Data is {FORMS}.")
     raise DataError(f"{path}: files of type '{suffix}' are not read as data. Data is {FORMS}.")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +24,36 @@ class Skipped:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Part:
+    """One of the sets that a data set was put together from.
+
+    name: unique among the parts. examples: how many it had. content: their digest (`content`). answers:
+    what people said of its pictures, and how often. made_by: what made its pictures, and how many.
+    """
+
+    name: str
+    examples: int
+    content: str
+    answers: Mapping[str, int] = field(default_factory=dict)
+    made_by: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where an example comes from.
+
+    part, id: the part of the data set, and the example's id there. source, source_id: the data set
+    (`Dataset.name`) and the id of the example that it was made from by a change; empty for one that was
+    not, or where that is not known.
+    """
+
+    part: str
+    id: str
+    source: str = ""
+    source_id: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Dataset:
     """Labelled examples in memory.
 
@@ -29,7 +61,9 @@ class Dataset:
     space. y: [n] int64. class_names: one per class. ids: one per example, unique (file name or row).
     skipped: what could not be read; never silently dropped. counts: examples per class in the whole
     set that this one was drawn from; None if this is the whole set. notes: what else was met in
-    reading it, as sentences.
+    reading it, as sentences. parts: what the whole set was put together from; none if it is of one
+    piece. origins: one per example; none if the set is of one piece and nothing in it was made from
+    another example.
     """
 
     name: str
@@ -40,10 +74,14 @@ class Dataset:
     skipped: tuple[Skipped, ...] = ()
     counts: tuple[int, ...] | None = None
     notes: tuple[str, ...] = ()
+    parts: tuple[Part, ...] = ()
+    origins: tuple[Origin, ...] = ()
 
     def __post_init__(self) -> None:
         if not len(self.x) == len(self.y) == len(self.ids):
             raise DataError(f"{self.name}: {len(self.x)} inputs, {len(self.y)} labels and {len(self.ids)} ids.")
+        if self.origins and len(self.origins) != len(self.ids):
+            raise DataError(f"{self.name}: {len(self.ids)} examples and {len(self.origins)} origins.")
         if len(self.y) and not (int(self.y.min()) >= 0 and int(self.y.max()) < len(self.class_names)):
             raise DataError(
                 f"{self.name}: labels run from {int(self.y.min())} to {int(self.y.max())}, for "
@@ -83,13 +121,29 @@ class Dataset:
         """The chosen examples as a data set; it remembers the class counts of the whole."""
         chosen = range(len(self))[index] if isinstance(index, slice) else index.tolist()
         ids = tuple(self.ids[i] for i in chosen)
-        return dataclasses.replace(self, x=self.x[index], y=self.y[index], ids=ids, counts=self.class_counts)
+        origins = tuple(self.origins[i] for i in chosen) if self.origins else ()
+        return dataclasses.replace(
+            self, x=self.x[index], y=self.y[index], ids=ids, origins=origins, counts=self.class_counts
+        )
 
     def sample(self, count: int | None, seed: int) -> Dataset:
         """`count` examples at random without replacement, in random order; all of them if count is None or too many."""
         if count is None or count >= len(self):
             return self
         return self.take(drawn(len(self), count, seed))
+
+    def provenance(self) -> list[dict[str, Any]]:
+        """The parts as plain JSON values, to be kept with what is made from the data."""
+        parts = self.parts or (Part(name=self.name, examples=len(self), content=content(self)),)
+        return [{key: value for key, value in dataclasses.asdict(part).items() if value != {}} for part in parts]
+
+
+def content(data: Dataset) -> str:
+    """A digest of what is learned from: inputs, labels and the names of the classes, whatever the set's name."""
+    digest = hashlib.blake2b(repr(data.class_names).encode(), digest_size=16)
+    for tensor in (data.x, data.y):
+        digest.update(tensor.cpu().contiguous().flatten().numpy().data)
+    return digest.hexdigest()
 
 
 def drawn(total: int, count: int | None, seed: int) -> Tensor:
@@ -117,10 +171,10 @@ def describe(data: Dataset, *, most: int = 3) -> str:
     """
     if len(data.shape) == 3:
         channels, height, width = data.shape
-        shape = f"{_counted(len(data), 'image')}, {height}x{width}, {_counted(channels, 'channel')}"
+        shape = f"{counted(len(data), 'image')}, {height}x{width}, {counted(channels, 'channel')}"
     else:
-        shape = f"{_counted(len(data), 'example')} of shape {'x'.join(map(str, data.shape))}"
-    parts = [f"{data.name}: {shape}, {_counted(len(data.class_names), 'class', 'classes')}"]
+        shape = f"{counted(len(data), 'example')} of shape {'x'.join(map(str, data.shape))}"
+    parts = [f"{data.name}: {shape}, {counted(len(data.class_names), 'class', 'classes')}"]
     if data.skipped:
         named = "; ".join(f"{each.name}: {each.reason}" for each in data.skipped[:most])
         more = "; ..." if len(data.skipped) > most else ""
@@ -129,5 +183,10 @@ def describe(data: Dataset, *, most: int = 3) -> str:
     return "".join(c if c.isprintable() else "?" for c in "; ".join([*parts, *data.notes]))
 
 
-def _counted(count: int, one: str, many: str | None = None) -> str:
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """A number and its noun.
+
+    >>> counted(1, "class", "classes"), counted(1200, "image")
+    ('1 class', '1,200 images')
+    """
     return f"{count:,} {one if count == 1 else many or one + 's'}"

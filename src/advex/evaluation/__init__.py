@@ -29,7 +29,7 @@ from advex.evaluation.settings import questions
 from advex.evaluation.settings import settings_from as settings_from
 from advex.evaluation.shards import Interrupted as Interrupted
 from advex.evaluation.shards import identity_of, open_shards
-from advex.record import DataEntry, ModelEntry, Record, write_record
+from advex.record import DataEntry, ModelEntry, Record, Training, read_run, write_record
 from advex.registry import describe
 
 Model = tuple[str, str, Classifier]  # name, source, classifier
@@ -48,7 +48,8 @@ def evaluate(
 ) -> Record:
     """Question models on a data set and leave the answers in the folder `out` (see `advex.record`).
 
-    models: (name, source, classifier), names unique. command: what made it, to be typed again.
+    models: (name, source, classifier), names unique; where the source is a run folder, how the model was
+    trained goes into the record. command: what made it, to be typed again.
     Each finished piece is a file in `out/shards`, so that the same call goes on after a crash. A
     folder of an evaluation of other settings, weights or data is refused; without `resume` one of
     this very evaluation is, too.
@@ -138,7 +139,18 @@ def _model_entry(tested: trust.Tested, source: str) -> ModelEntry:
         box=(classifier.lower.amin().item(), classifier.upper.amax().item()),
         scores=tested.scores,
         rho_reached=scores.reached(tested.tables),
+        training=_training(source),
     )
+
+
+def _training(source: str) -> Training | None:
+    """How a model was trained, where its source is a run folder that tells."""
+    found = read_run(Path(source))
+    if found is None:
+        return None
+    told = {name: without_places(value) for name, value in found.environment.items()}
+    texts = {"objective": without_places(found.objective), "recipe": without_places(found.recipe)}
+    return found.model_copy(update={**texts, "environment": told})
 
 
 def _data_entry(data: Dataset) -> DataEntry:

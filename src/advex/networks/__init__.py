@@ -10,6 +10,7 @@ from advex.errors import SpecError
 from advex.networks.activations import HalfHuberReLU as HalfHuberReLU
 from advex.networks.activations import half_huber_relu as half_huber_relu
 from advex.networks.preact_resnet import PreactResNet as PreactResNet
+from advex.networks.residual_drop import ResidualDrop as ResidualDrop
 from advex.networks.small import MLP as MLP
 from advex.networks.small import Linear as Linear
 from advex.networks.small import SmallCNN as SmallCNN

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from advex.errors import SpecError, did_you_mean
 from advex.networks.activations import activation as make_activation
 from advex.networks.activations import check_range, he_init, widths_of
+from advex.networks.residual_drop import Factors, residual_drop, scaled
 from advex.registry import register
 
 
@@ -42,20 +43,24 @@ class _Block(nn.Module):
         changes = stride != 1 or before != width
         self.shortcut = nn.Conv2d(before, width, 3, stride, padding=1, bias=False) if changes else None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, factors: Factors | None = None) -> Tensor:
         active = self.act1(self.norm1(x))
         path = self.conv2(self.act2(self.norm2(self.conv1(active))))
+        if factors is not None:
+            path = scaled(path, factors)
         return path + (x if self.shortcut is None else self.shortcut(active))
 
 
-@register("network", "preact_resnet", cites="woods2019 Sec. III-I; he2016")
+@register("network", "preact_resnet", cites="woods2019 Sec. III-I; he2016; huang2016; yamada2018")
 class PreactResNet(nn.Module):
     """Pre-activation residual network of depth 6n + 2.
 
     depth: 8, 14, 20, ..., 44 (the papers'), 170. widths: of the three stages. channels: of the input.
     classes: outputs. activation: half_huber (the papers'), relu, softplus, silu, gelu; d: of the
     half-Huber ReLU. stem: "3x3" (CIFAR), "4x4s3" (COCO boxes of 96x96), "9x9pool8" (JSRT),
-    "imagenet" (7x7 stride 2 and an average pool).
+    "imagenet" (7x7 stride 2 and an average pool). drop: "stochastic_depth" or "shakedrop" lose
+    residual branches at random in training mode (`residual_drop.py`), the last with probability
+    1 - survival; alpha: half the width of ShakeDrop's forward range. Weights are the same with any drop.
     """
 
     def __init__(
@@ -67,6 +72,9 @@ class PreactResNet(nn.Module):
         activation: str = "half_huber",
         d: float = 1.0,
         stem: str = "3x3",
+        drop: str = "none",
+        survival: float = 0.8,
+        alpha: float = 0.0,
     ) -> None:
         super().__init__()
         check_range("depth", depth, 8, 1202)
@@ -82,6 +90,7 @@ class PreactResNet(nn.Module):
                 blocks.append(_Block(before, width, stride, activation, d))
                 before = width
         self.blocks = nn.Sequential(*blocks)
+        self.drop = residual_drop(drop, len(blocks), survival, alpha)
         self.norm, self.act = nn.BatchNorm2d(before), make_activation(activation, d)
         self.head = nn.Linear(before, check_range("classes", classes, 2, 100_000))
         he_init(self)
@@ -89,4 +98,10 @@ class PreactResNet(nn.Module):
             nn.init.zeros_(block.conv2.weight)  # pyright: ignore
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.act(self.norm(self.blocks(self.stem(x)))).mean(dim=(2, 3)))
+        x = self.stem(x)
+        if self.drop is None:
+            x = self.blocks(x)
+        else:
+            for block, factors in zip(self.blocks, self.drop(x), strict=True):
+                x = block(x, factors)
+        return self.head(self.act(self.norm(x)).mean(dim=(2, 3)))

@@ -1,29 +1,82 @@
-"""What training minimises. State goes in and comes out; nothing hides in the objective."""
+"""What training minimises: terms, freely combined. State goes in and comes out; nothing hides in them."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from advex import registry
 from advex.classifier import Classifier
+from advex.errors import SpecError
 from advex.objectives.adversarial import Adversarial as Adversarial
+from advex.objectives.l1 import L1 as L1
+from advex.objectives.lipschitz import Lipschitz as Lipschitz
 from advex.objectives.natural import Natural as Natural
+from advex.objectives.noise import Noise as Noise
+from advex.objectives.output_zeroing import OutputZeroing as OutputZeroing
+from advex.objectives.output_zeroing import guideline as guideline
+from advex.objectives.step import Alteration as Alteration
+from advex.objectives.step import Parts, State
+from advex.objectives.step import Penalty as Penalty
+from advex.objectives.step import Step as Step
 from advex.types import Batch
 
 
-class Objective(Protocol):
-    """start() -> state; (classifier, batch, state) -> (loss, its named parts, state)."""
+@dataclass(frozen=True)
+class Objective:
+    """The sum of its terms, by name. Alterations act in the order given, before the loss is taken.
 
-    def start(self) -> dict[str, float]: ...
+    start() -> state; (classifier, batch, state, *, rng) -> (loss [], its named parts, state).
+    """
+
+    terms: Mapping[str, Alteration | Penalty]
+
+    def start(self) -> State:
+        """The state before the first step: what each term remembers, as `term.key`."""
+        begun = {name: term.start() for name, term in self.terms.items() if isinstance(term, Penalty)}
+        return {f"{name}.{key}": value for name, state in begun.items() for key, value in state.items()}
 
     def __call__(
-        self, classifier: Classifier, batch: Batch, state: dict[str, float], *, rng: torch.Generator
-    ) -> tuple[Tensor, dict[str, float], dict[str, float]]: ...
+        self, classifier: Classifier, batch: Batch, state: State, *, rng: torch.Generator
+    ) -> tuple[Tensor, Parts, State]:
+        """One step's loss, a scalar to call `backward` on. Leaves the global generators as they were."""
+        step = Step(classifier=classifier, batch=batch, seed=int(torch.randint(2**31, (), generator=rng)))
+        losses, parts, after = [], {}, {}
+        with step.seeded():
+            for term in self.terms.values():
+                if isinstance(term, Alteration):
+                    step.x = term.alter(step)
+            for name, term in self._penalties():
+                own = {key: state[f"{name}.{key}"] for key in term.start()}
+                loss, told, own = term(step, own)
+                losses.append(loss)
+                parts |= told
+                after |= {f"{name}.{key}": value for key, value in own.items()}
+        return torch.stack(losses).sum(), parts, after
+
+    def _penalties(self) -> list[tuple[str, Penalty]]:
+        found = [(name, term) for name, term in self.terms.items() if isinstance(term, Penalty)]
+        return sorted(found, key=lambda named: not hasattr(named[1], "derivative"))
+
+
+def build(terms: str | Mapping[str, Mapping[str, Any] | None]) -> Objective:
+    """An objective from a spec string of one term, or from {name: options} of several.
+
+    Cross-entropy (`natural`) is always among them. Raises SpecError.
+    """
+    if isinstance(terms, str):
+        name, options = registry.parse(terms)
+        terms = {name: options}
+    made = {name: registry.make("objective", name, **(options or {})) for name, options in terms.items()}
+    if not all(isinstance(term, Alteration | Penalty) for term in made.values()):
+        raise SpecError(f"A term alters examples or adds to the loss; one of {', '.join(made)} does neither.")
+    return Objective({"natural": Natural()} | made)
 
 
 def make(name: str, **options: Any) -> Objective:
-    """An objective by name and options. Raises SpecError."""
-    return registry.make("objective", name, **options)
+    """An objective of cross-entropy and one more term. Raises SpecError."""
+    return build({name: options})

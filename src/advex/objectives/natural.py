@@ -1,30 +1,41 @@
-"""Cross-entropy on the examples as they are."""
+"""Cross-entropy of the labels."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from advex.classifier import Classifier
+from advex.errors import SpecError
+from advex.objectives.step import Parts, State, Step
 from advex.registry import register
-from advex.types import Batch
 
 
 @register("objective", "natural")
 @dataclass(frozen=True, kw_only=True)
 class Natural:
-    """Mean cross-entropy. label_smoothing: in [0, 1)."""
+    """Mean cross-entropy, at the examples as the other terms have left them. label_smoothing: in [0, 1)."""
 
     label_smoothing: float = 0.0
 
-    def start(self) -> dict[str, float]:
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing < 1:
+            raise SpecError(f"label_smoothing must lie in [0, 1), not {self.label_smoothing}.")
+
+    def start(self) -> State:
         return {}
 
-    def __call__(
-        self, classifier: Classifier, batch: Batch, state: dict[str, float], *, rng: torch.Generator
-    ) -> tuple[Tensor, dict[str, float], dict[str, float]]:
-        loss = cross_entropy(classifier.logits(batch.x), batch.y, label_smoothing=self.label_smoothing)
-        return loss, {"cross_entropy": loss.item()}, state
+    def __call__(self, step: Step, state: State) -> tuple[Tensor, Parts, State]:
+        smoothing = self.label_smoothing
+        losses = (
+            step.cross_entropy
+            if smoothing == 0
+            else cross_entropy(step.logits, step.y, label_smoothing=smoothing, reduction="none")
+        )
+        right = (step.logits.detach().argmax(dim=1) == step.y).float()
+        parts = {"cross_entropy": losses.mean().item(), "accuracy": right.mean().item()}
+        altered = (step.x != step.batch.x).flatten(1).any(dim=1)
+        if 0 < int(altered.sum()) < len(altered):
+            parts["clean"], parts["altered"] = losses[~altered].mean().item(), losses[altered].mean().item()
+        return losses.mean(), parts, state

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from advex import objectives, registry
+from advex import attacks, objectives, registry
+from advex.data.augmentation import Augmentation, Padding
 from advex.errors import SpecError, did_you_mean
 
 _LARGEST_FILE = 2**20
-_LISTS = ("mean", "std", "milestones")  # settings that may be written `0.49,0.48,0.45`
+_SPECS = ("network", "objective", "robust_attack")  # settings that are spec strings, taken as they are typed
+_LISTS = ("mean", "std", "milestones", "resize")  # settings that may be written `0.49,0.48,0.45`
 
 
 class Recipe(BaseModel):
@@ -22,25 +24,45 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     network: str = "preact_resnet:depth=44"
-    objective: str = "natural"
-    objective_options: dict[str, Any] = Field(default_factory=dict)
+    objective: dict[str, dict[str, Any]] = Field(default_factory=lambda: {"natural": {}})
     mean: float | tuple[float, ...] = 0.5
     std: float | tuple[float, ...] = 0.25
     epochs: int = Field(10, ge=1)
     batch_size: int = Field(128, ge=2)
-    optimiser: Literal["sgd", "adam"] = "sgd"
+    accumulate: int = Field(1, ge=1)
+    optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
     learning_rate: float = Field(0.1, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
+    nesterov: bool = True
     weight_decay: float = Field(1e-4, ge=0)
+    decay: Literal["all", "weights", "biases"] = "all"
+    ema: float = Field(0.0, ge=0, lt=1)
     schedule: Literal["one_cycle", "constant", "step"] = "one_cycle"
     warm_up: float = Field(0.2, ge=0, lt=1)
     milestones: tuple[float, ...] = (0.85, 0.975)
-    augment: Literal["none", "crop", "crop_flip"] = "none"
-    pad: int = Field(4, ge=0)
+    flip: bool = False
+    pad: int = Field(0, ge=0)
+    padding: Padding = "replicate"
+    resize: tuple[float, float] | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
+    compiled: bool = False
     channels_last: bool = True
     validate_every: int = Field(1, ge=1)
+    robust_every: int = Field(5, ge=0)
+    robust_attack: str = "pgd:norm=rmse,radius=0.01,steps=10"
+    robust_samples: int = Field(256, ge=1)
+    best_by: Literal["accuracy", "robust_accuracy"] = "accuracy"
+    keep: int = Field(2, ge=1)
     seed: int = 0
+
+    @field_validator("objective", mode="before")
+    @classmethod
+    def _terms(cls, value: Any) -> Any:
+        """One term may be given as a spec string; a term without options as a bare name."""
+        if isinstance(value, str):
+            name, options = registry.parse(value)
+            return {name: options}
+        return {name: options or {} for name, options in value.items()} if isinstance(value, dict) else value
 
 
 def bundled() -> dict[str, Path]:
@@ -80,22 +102,24 @@ def read(name_or_path: str) -> dict[str, Any]:
 
 
 def recipe_from(values: dict[str, Any], overrides: dict[str, str] | None = None, where: str = "recipe") -> Recipe:
-    """A checked recipe from plain values and `key=value` overrides (`objective_options.share=1` goes inside).
+    """A checked recipe from plain values and `key=value` overrides (`objective.adversarial.share=1` goes inside).
 
     Raises SpecError, naming the key, for unknown keys (with a suggestion) and impossible values.
     """
     values = dict(values)
     for key, text in (overrides or {}).items():
-        outer, dot, inner = key.partition(".")
-        known = Recipe.model_fields
-        if outer not in known or (dot and outer != "objective_options"):
-            raise SpecError(f"There is no setting '{key}': {did_you_mean(key, [*known, 'objective_options.share'])}")
-        if dot:
-            values[outer] = {**(values.get(outer) or {}), inner: registry.parse_value(text)}
+        outer, *inner = key.split(".")
+        if outer not in Recipe.model_fields or (inner and (outer != "objective" or len(inner) != 2)):
+            raise SpecError(
+                f"There is no setting '{key}': {did_you_mean(key, [*Recipe.model_fields, *_inner(values)])}"
+            )
+        if inner:
+            terms = dict(Recipe._terms(values.get(outer) or {}))
+            values[outer] = {**terms, inner[0]: {**(terms.get(inner[0]) or {}), inner[1]: registry.parse_value(text)}}
         elif outer in _LISTS and "," in text:
             values[outer] = [registry.parse_value(part) for part in text.split(",")]
         else:
-            values[outer] = registry.parse_value(text)
+            values[outer] = text if outer in _SPECS else registry.parse_value(text)
     for key in values:
         if key not in Recipe.model_fields:
             raise SpecError(f"{where}: there is no setting '{key}': {did_you_mean(key, Recipe.model_fields)}")
@@ -105,8 +129,33 @@ def recipe_from(values: dict[str, Any], overrides: dict[str, str] | None = None,
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         raise SpecError(f"{where}: {name} = {first.get('input')!r} is not possible: {first['msg']}.") from None
-    objectives.make(recipe.objective, **recipe.objective_options)
+    _check(recipe)
     return recipe
+
+
+def _inner(values: dict[str, Any]) -> list[str]:
+    """Settings inside terms that may have been meant."""
+    named = values.get("objective")
+    terms = [*(named if isinstance(named, dict) else ()), "lipschitz", "adversarial"]
+    known = registry.entries("objective")
+    return [f"objective.{name}.{option}" for name in terms if name in known for option in known[name].options()]
+
+
+def _check(recipe: Recipe) -> None:
+    """Raise SpecError for what single settings cannot show: terms, attacks, combinations."""
+    objective = objectives.build(recipe.objective)
+    attacks.build(recipe.robust_attack)
+    Augmentation(flip=recipe.flip, pad=recipe.pad, padding=recipe.padding, resize=recipe.resize)
+    if recipe.batch_size < 2 * recipe.accumulate:
+        raise SpecError(
+            f"accumulate={recipe.accumulate} leaves parts of a batch of {recipe.batch_size} with one example."
+        )
+    for name, term in objective.terms.items():
+        if getattr(term, "derivative", "exact") == "finite_difference" and recipe.precision != "float32":
+            raise SpecError(
+                f"objective.{name}.derivative=finite_difference needs precision=float32: {recipe.precision} rounds its "
+                f"small steps away. Set one of the two, or objective.{name}.derivative=exact."
+            )
 
 
 def fitted(recipe: Recipe, shape: tuple[int, ...], classes: int) -> Recipe:

@@ -1,43 +1,60 @@
-"""A record folder as one HTML file that needs nothing else: no network, no script, no second file.
+"""A record folder, or run folders, as one HTML file that needs nothing else: no network, no script, no second file.
 
-Reads what an evaluation wrote (`record.py`) and imports no model code.
+Reads what an evaluation or a training wrote (`record`) and imports no model code.
 
     numbers     figures in digits
-    reading     the record folder, checked
+    reading     the record folder and run folders, checked
     names       what the keys of scores and searches mean
     figures     the tables: one row per model, differences, what the searches did
     findings    the figures in sentences
     plots       accuracy-RMSE curves
+    axes        linear and logarithmic axes for values of any size
+    curves      training curves, by epoch
+    training    what they come to in a sentence, and what one should see in them
     pictures    PNG as data URIs, differences, zoom
     sheets      one explained example: pictures, differences, confidences
     grids       all of them: grid, sweep and away, within 20 MB
-    page        everything put into `page.html.j2`
+    page        everything put into `page.html.j2`, or into `run.html.j2`
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from advex.errors import ArtifactError
 from advex.record import write_text
-from advex.report.page import render
-from advex.report.reading import read
+from advex.report.page import render, render_runs
+from advex.report.reading import read, read_runs
 
 
-def write_report(folder: Path, out: Path | None = None) -> Path:
+def write_report(folder: Path | Sequence[Path], out: Path | None = None) -> Path:
     """Write the report of a record folder; returns the path of the HTML file.
 
-    folder: what an evaluation left behind. out: the file to write, `report.html` in the folder if None.
-    The same record gives the same bytes. Raises ArtifactError for a folder that is no readable record,
-    or a path that cannot be written.
+    folder: what an evaluation left behind; or a run folder, finished or not, or several: how they were
+    trained. out: the file to write, `report.html` in the (first) folder if None. The same folder gives
+    the same bytes. Raises ArtifactError for a folder that is neither a readable record nor a run, or a
+    path that cannot be written.
     """
-    folder = Path(folder)
-    path = Path(out) if out is not None else folder / "report.html"
+    folders = [Path(folder)] if isinstance(folder, str | Path) else [Path(one) for one in folder]
+    path = Path(out) if out is not None else folders[0] / "report.html"
     if path.is_dir():
         raise ArtifactError(f"{path} is a folder; name the file that the report shall be, e.g. {path / 'report.html'}.")
-    html = render(read(folder))
+    html = _html(folders)
     try:
         write_text(path, html)
     except OSError as error:
         raise ArtifactError(f"{path} cannot be written: {error}. Choose another file with --out.") from None
     return path
+
+
+def _html(folders: Sequence[Path]) -> str:
+    records = [folder for folder in folders if (folder / "record.json").exists()]
+    if not records:
+        return render_runs(read_runs(folders))
+    if len(folders) > 1:
+        raise ArtifactError(
+            f"{records[0]} is a record: a report is of one record, or of run folders. To put records into one, use "
+            f"'advex compare {' '.join(map(str, folders))} --out RECORD'."
+        )
+    return render(read(records[0]))

@@ -77,6 +77,26 @@ def short(value: float) -> str:
     return f"{value:.4g}".replace("-", _MINUS)
 
 
+def significant(value: float, digits: int = 3) -> str:
+    """A number of any size by the digits that count.
+
+    >>> significant(0.41), significant(220.46), significant(12345.0), significant(1.2e-7), significant(1e6)
+    ('0.41', '220', '12,300', '1.2 × 10⁻⁷', '10⁶')
+    >>> significant(0.0), significant(-0.5), significant(math.nan)
+    ('0', '−0.5', '–')
+    """
+    if not math.isfinite(value) or value == 0:
+        return number(value, 0)
+    mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
+    power = int(exponent)
+    if -4 < power < 5:
+        text = number(float(f"{mantissa}e{exponent}"), max(digits - 1 - power, 0))
+        return text.rstrip("0").rstrip(".") if "." in text else text
+    times = f"{mantissa.rstrip('0').rstrip('.')} × ".replace("-", _MINUS)
+    raised = str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{'' if times == '1 × ' else times}10{raised}"
+
+
 def duration(seconds: float) -> str:
     """A time span in words.
 

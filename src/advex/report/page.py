@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ import jinja2
 from markupsafe import Markup
 
 from advex import record as schema
-from advex.report import numbers
+from advex._version import __version__
+from advex.report import numbers, training
 from advex.report.figures import difference_lines, main_table, search_table
 from advex.report.findings import findings
 from advex.report.grids import PICTURE_BYTES, sections
 from advex.report.plots import panels
-from advex.report.reading import Contents
+from advex.report.reading import Contents, Run, runs_of
 
 _HERE = Path(__file__).parent
 _ASKED = {
@@ -33,6 +35,21 @@ SKIPPED = 50  # skipped files named on the page at most
 
 def render(contents: Contents, picture_bytes: int = PICTURE_BYTES) -> str:
     """The page of a record. picture_bytes: room for pictures; fewer examples are shown when they need more."""
+    return _page("page.html.j2", version=contents.record.advex, **_content(contents, picture_bytes))
+
+
+def render_runs(runs: Sequence[Run]) -> str:
+    """The page of run folders alone: how the training goes, or went."""
+    return _page(
+        "run.html.j2",
+        version=__version__,
+        title=f"Training of {numbers.joined(run.name for run in runs)}",
+        files=_training_files(runs),
+        **_courses(runs),
+    )
+
+
+def _page(template: str, **content: Any) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),
         autoescape=True,
@@ -42,12 +59,10 @@ def render(contents: Contents, picture_bytes: int = PICTURE_BYTES) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {"date": numbers.date, "duration": numbers.duration, "percent": numbers.percent}
-    environment.filters |= {"joined": numbers.joined, "short": numbers.short, "setting": _setting}
+    environment.filters |= {"short": numbers.short, "setting": _setting, "groups": _groups}
     environment.globals |= {"count": numbers.count}
     style = (_HERE / "style.css").read_text(encoding="utf-8")
-    return environment.get_template("page.html.j2").render(
-        style=Markup(style), style_hash=_sha256(style), **_content(contents, picture_bytes)
-    )
+    return environment.get_template(template).render(style=Markup(style), style_hash=_sha256(style), **content)
 
 
 def _content(contents: Contents, picture_bytes: int) -> dict[str, Any]:
@@ -58,7 +73,7 @@ def _content(contents: Contents, picture_bytes: int) -> dict[str, Any]:
         "contents": contents,
         "title": f"{numbers.joined(model.name for model in record.models)} on {record.data.name}",
         "findings": findings(contents),
-        "flags": _flags(record),
+        "flags": _groups(record.flags),
         "warned": Counter(flag.model for flag in record.flags if flag.severity == "warning"),
         "table": main_table(contents, published=False),
         "published": main_table(contents, published=True),
@@ -71,13 +86,21 @@ def _content(contents: Contents, picture_bytes: int) -> dict[str, Any]:
         "skipped": record.data.skipped[:SKIPPED],
         "files": _files(contents),
         "json": _json(record),
+        **_courses(runs_of(record)),
     }  # fmt: skip
 
 
-def _flags(record: schema.Record) -> list[tuple[tuple[str, str, str], list[schema.Flag]]]:
+def _courses(runs: Sequence[Run]) -> dict[str, Any]:
+    """How the models were trained. learnt: how many things one should see in that."""
+    courses = training.courses(runs)
+    learnt = sum(len(course.flags) for course in courses)
+    return {"courses": courses, "own_epochs": training.own_epochs(runs), "learnt": learnt}
+
+
+def _groups(flags: Iterable[schema.Flag]) -> list[tuple[tuple[str, str, str], list[schema.Flag]]]:
     """The flags by (severity, code, remedy), warnings first: what several models share is said once."""
     groups: dict[tuple[str, str, str], list[schema.Flag]] = {}
-    for flag in sorted(record.flags, key=lambda flag: flag.severity != "warning"):
+    for flag in sorted(flags, key=lambda flag: flag.severity != "warning"):
         groups.setdefault((flag.severity, flag.code, flag.remedy), []).append(flag)
     return list(groups.items())
 
@@ -136,7 +159,13 @@ def _files(contents: Contents) -> list[tuple[str, str, str]]:
             shares = [_at(row[name], row["target"]) for name in ("before", "after", "png_after")]
             rows.append((*(row[name] for name in columns), *shares))
         files.append(("explanations.csv", "confidences of every explanation", _uri("text/csv", _csv(rows))))
-    return files
+    return files + _training_files(runs_of(record))
+
+
+def _training_files(runs: Sequence[Run]) -> list[tuple[str, str, str]]:
+    if not any(run.last for run in runs):
+        return []
+    return [("training.csv", "all values that the runs noted", _uri("text/csv", _csv(training.rows(runs))))]
 
 
 def _at(shares: list[float] | None, target: int) -> float | str:

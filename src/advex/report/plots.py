@@ -139,7 +139,7 @@ def ticks(top: float, about: int = 5) -> list[float]:
 def line(radii: np.ndarray, top: float, frame: Frame) -> str:
     """The curve as SVG path data, to the end of the axis."""
     points = _points(radii, top, frame)
-    return _path(points)
+    return path(points)
 
 
 def area(radii: np.ndarray, top: float, chance: float, frame: Frame) -> str:
@@ -152,7 +152,7 @@ def area(radii: np.ndarray, top: float, chance: float, frame: Frame) -> str:
     edges, share = steps(radii)
     below = edges[share <= chance]
     end = frame.x(float(below[0]), top) if len(below) else frame.end
-    return f"{_path([(frame.left, level), *above, (end, above[-1][1]), (end, level)])} Z"
+    return f"{path([(frame.left, level), *above, (end, above[-1][1]), (end, level)])} Z"
 
 
 def _points(radii: np.ndarray, top: float, frame: Frame) -> list[tuple[float, float]]:
@@ -170,7 +170,8 @@ def _points(radii: np.ndarray, top: float, frame: Frame) -> list[tuple[float, fl
     return [*points, (frame.end, points[-1][1])]
 
 
-def _path(points: list[tuple[float, float]]) -> str:
+def path(points: list[tuple[float, float]]) -> str:
+    """SVG path data through points of the drawing."""
     corners = (f"{_short(x)} {_short(y)}" for x, y in points)
     return "M" + " L".join(corner for corner, _ in itertools.groupby(corners))
 

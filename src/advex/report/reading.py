@@ -1,8 +1,8 @@
-"""The record folder, read and checked: what the report may rely on."""
+"""The record folder, or run folders, read and checked: what the report may rely on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 
 from advex.errors import ArtifactError
-from advex.record import EXAMPLE_COLUMNS, EXPLANATION_COLUMNS, SCHEMA, Record, read_record, read_rows
+from advex.record import (
+    EXAMPLE_COLUMNS,
+    EXPLANATION_COLUMNS,
+    SCHEMA,
+    Record,
+    Training,
+    read_record,
+    read_rows,
+    read_run,
+)
 
 Row = dict[str, Any]
 
@@ -57,6 +66,55 @@ class Contents:
     def pictured(self) -> bool:
         """Whether the inputs are pictures (otherwise: tables, sound, ...)."""
         return any(row["picture"] for row in self.examples)
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a model was trained. index: place of the model on the page, which is its colour."""
+
+    index: int
+    name: str
+    training: Training
+
+    @property
+    def last(self) -> int:
+        """The last epoch noted, 0 where none is."""
+        return self.training.epoch[-1] if self.training.epoch else 0
+
+    def curve(self, name: str) -> list[float | None]:
+        """A quantity or a part of the loss, a value per epoch noted; empty where it was not measured."""
+        training = self.training
+        if name == "train_accuracy" and name not in training.curves:
+            return training.parts.get("accuracy", [])
+        return training.curves.get(name) or training.parts.get(name, [])
+
+    def measured(self, name: str) -> list[tuple[int, float]]:
+        """(epoch, value) where a quantity was measured and finite."""
+        pairs = zip(self.training.epoch, self.curve(name), strict=False)  # no values where it was not measured
+        return [(epoch, value) for epoch, value in pairs if value is not None and np.isfinite(value)]
+
+
+def runs_of(record: Record) -> tuple[Run, ...]:
+    """How the models of a record were trained, those that are known."""
+    found = enumerate(record.models)
+    return tuple(Run(index, model.name, model.training) for index, model in found if model.training is not None)
+
+
+def read_runs(folders: Sequence[Path]) -> tuple[Run, ...]:
+    """Run folders, finished or not. Raises ArtifactError for a folder that is none."""
+    places = [Path(folder).resolve() for folder in folders]
+    names = [place.name for place in places]
+    runs = []
+    for index, (folder, place) in enumerate(zip(folders, places, strict=True)):
+        training = read_run(Path(folder))
+        if training is None:
+            raise ArtifactError(
+                f"{folder} holds no record.json: it is not a finished evaluation. It holds no metrics.jsonl and no "
+                "recipe.yaml either: it is not a run folder. Name one of the two."
+            )
+        name = place.name if names.count(place.name) == 1 else f"{place.parent.name}/{place.name}"
+        runs.append(Run(index, name, training))
+    return tuple(runs)
 
 
 def read(folder: Path) -> Contents:

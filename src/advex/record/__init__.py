@@ -5,6 +5,8 @@
     explanations.parquet   one row per model, example, target and rho (`EXPLANATION_COLUMNS`)
     pictures/              8-bit PNG: <example>.png and one per explanation
     shards/                finished pieces, so that an interrupted evaluation goes on
+
+`run` reads the other folder that a report can be made of: that of a training run.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from advex.errors import ArtifactError
+from advex.record.run import Training as Training
+from advex.record.run import read_run as read_run
 
 SCHEMA = 1
 
@@ -49,7 +53,10 @@ class Figure(_Model):
 
 
 class ModelEntry(_Model):
-    """One evaluated model. name: short, unique. source: as asked for. spec: of the network, if known."""
+    """One evaluated model. name: short, unique. source: as asked for. spec: of the network, if known.
+
+    training: how it was trained, where its run folder told.
+    """
 
     name: str
     source: str
@@ -58,6 +65,7 @@ class ModelEntry(_Model):
     box: tuple[float, float] = (0.0, 1.0)
     scores: dict[str, Figure] = {}
     rho_reached: dict[str, Figure] = {}
+    training: Training | None = None
 
 
 class Difference(_Model):

@@ -1,0 +1,32 @@
+"""Sparse weights."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from advex.errors import SpecError
+from advex.objectives.step import Parts, State, Step
+from advex.registry import register
+
+
+@register("objective", "l1", cites="chalasani2020 Sec. 6")
+@dataclass(frozen=True, kw_only=True)
+class L1:
+    """strength times the sum of |w| over all weights: not over biases, nor over batch norm's parameters."""
+
+    strength: float = 1e-5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.strength < math.inf:
+            raise SpecError(f"The strength of the L1 penalty must be 0 or more, not {self.strength}.")
+
+    def start(self) -> State:
+        return {}
+
+    def __call__(self, step: Step, state: State) -> tuple[Tensor, Parts, State]:
+        weights = [parameter for parameter in step.classifier.parameters() if parameter.ndim > 1]
+        loss = self.strength * sum((weight.abs().sum() for weight in weights), start=step.x.new_zeros(()))
+        return loss, {"l1": loss.item()}, state

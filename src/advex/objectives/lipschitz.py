@@ -1,0 +1,125 @@
+"""The stochastic Lipschitz penalty: small derivatives of the outputs with respect to the inputs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from advex import processes
+from advex.errors import InputError, SpecError
+from advex.objectives.derivatives import Derivative, Score, of_gradient
+from advex.objectives.step import Parts, State, Step
+from advex.randomness import uniform_for
+from advex.registry import register
+
+Tandem = Literal["none", "difference", "sum"]
+
+
+@register("objective", "lipschitz", cites="woods2019 Eq. 4, 9, 15")
+@dataclass(frozen=True, kw_only=True)
+class Lipschitz:
+    """L_adv = psi / (K N) sum_k sum_j |dy_vk/dx_j|^z: mean over the batch; N inputs, K outputs v_k of each image.
+
+    psi: strength; with a target the least strength. outputs: K, drawn per image without replacement.
+    z: power, at least 1. q: each image's term is multiplied by (sum_j |dy_vk/dx_j|)^q. dead_zone:
+    sigma, |dy/dx| counts from there on. zeta: how often the first output drawn is the true class for
+    certain. tandem: there, take the `difference` of the true class to the best other one, or their
+    `sum`, instead of the true class's output alone.
+
+    target: L_target, adapts psi (Eq. 15, in the form of the authors' code): psi exp(rate I), where I
+    grows by clip(ln(target / L), -worse, better) for each example of cross-entropy L, and is never
+    below zero. rate: per example, hence the same for every batch size (the authors': 0.02 per batch of 128).
+
+    derivative, probe: see `derivatives.of_gradient`.
+    """
+
+    psi: float = 220.0
+    outputs: int = 1
+    z: float = 2.0
+    q: float = 0.0
+    dead_zone: float = 0.0
+    zeta: float = 0.0
+    tandem: Tandem = "none"
+    target: float | None = None
+    rate: float = 0.02 / 128
+    worse: float = 0.01
+    better: float = 1.0
+    derivative: Derivative = "exact"
+    probe: float = 0.005
+
+    def __post_init__(self) -> None:
+        if self.outputs < 1 or self.z < 1 or not 0 <= self.zeta <= 1:
+            raise SpecError(
+                "The Lipschitz penalty needs outputs >= 1, z >= 1 and zeta in [0, 1], not "
+                f"outputs={self.outputs}, z={self.z}, zeta={self.zeta}."
+            )
+        for name in ("psi", "q", "dead_zone", "rate", "worse", "better"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise SpecError(f"The Lipschitz penalty's {name} must be 0 or more, not {getattr(self, name)}.")
+        if not self.probe > 0 or (self.target is not None and not self.target > 0):
+            raise SpecError(f"probe and target must be above 0, not {self.probe} and {self.target}.")
+        for name, kind in (("tandem", Tandem), ("derivative", Derivative)):
+            if getattr(self, name) not in get_args(kind):
+                raise SpecError(f"{name} is one of {', '.join(get_args(kind))}, not '{getattr(self, name)}'.")
+
+    def start(self) -> State:
+        return {"integral": 0.0}
+
+    def __call__(self, step: Step, state: State) -> tuple[Tensor, Parts, State]:
+        psi = self.psi * math.exp(self.rate * state["integral"])
+        value = sum(self._share(step, score) for score in self._scores(step))
+        assert isinstance(value, Tensor)
+        return psi * value, {"lipschitz": psi * value.item(), "psi": psi}, self._after(step, state)
+
+    def _share(self, step: Step, score: Score) -> Tensor:
+        """One of the K terms, without psi: the mean over the batch's images."""
+
+        def penalty(gradient: Tensor) -> Tensor:
+            size = gradient.flatten(1).abs()
+            if self.dead_zone > 0:
+                size = (size - self.dead_zone).clamp_min(0.0)
+            terms = size.pow(self.z).sum(dim=1)
+            if self.q > 0:
+                terms = terms * size.sum(dim=1).pow(self.q)
+            return terms.mean() / (self.outputs * size.shape[1])
+
+        return of_gradient(step, score, penalty, derivative=self.derivative, probe=self.probe)
+
+    def _scores(self, step: Step) -> list[Score]:
+        """Of each image K functions of its logits, whose input gradients are penalised."""
+        y, classes = step.y, step.classes
+        if self.outputs > classes:
+            raise InputError(f"The Lipschitz penalty cannot draw outputs={self.outputs} of {classes} classes.")
+        draws = uniform_for(step.index, step.seed, "lipschitz", classes + 1)
+        order, certain = draws[:, :classes], draws[:, classes] < self.zeta
+        order = torch.where(certain[:, None] & (torch.arange(classes, device=y.device) == y[:, None]), -1.0, order)
+        drawn = order.argsort(dim=1)
+        sign = {"none": 0.0, "difference": -1.0, "sum": 1.0}[self.tandem]
+        first = _score(drawn[:, 0], certain, sign)
+        return [first, *(_score(drawn[:, k], certain, 0.0) for k in range(1, self.outputs))]
+
+    def _after(self, step: Step, state: State) -> State:
+        if self.target is None:
+            return state
+        total, count = processes.sums([step.cross_entropy.detach().sum().item(), float(len(step.y))])
+        # Above zero, so that a loss of exactly zero counts as much better than the target.
+        ahead = math.log(self.target / max(total / count, 1e-30))
+        growth = min(max(ahead, -self.worse), self.better) * count
+        return {"integral": max(0.0, state["integral"] + growth)}
+
+
+def _score(drawn: Tensor, together: Tensor, sign: float) -> Score:
+    """y_drawn; in rows `together` y_drawn + sign max of the others."""
+
+    def score(logits: Tensor) -> Tensor:
+        chosen = logits.gather(1, drawn[:, None])[:, 0]
+        if sign == 0:
+            return chosen
+        others = logits.scatter(1, drawn[:, None], -math.inf).amax(dim=1)
+        return torch.where(together, chosen + sign * others, chosen)
+
+    return score

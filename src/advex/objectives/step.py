@@ -1,0 +1,105 @@
+"""One step of training as its terms see it, and what a term is."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from advex import batch_norm
+from advex.classifier import Classifier
+from advex.types import Batch
+
+State = dict[str, float]
+Parts = dict[str, float]
+
+
+@dataclass(eq=False, kw_only=True)
+class Step:
+    """The examples of a step and what the network says about them, asked once for all terms.
+
+    x: [n, *shape], what the loss is taken at: the batch's examples until a term alters them. seed: of
+    everything random in this step. The pass that gives `logits` is the only one that batch norm records.
+    """
+
+    classifier: Classifier
+    batch: Batch
+    seed: int
+    x: Tensor = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        self.x = self.batch.x
+
+    @property
+    def y(self) -> Tensor:
+        """Labels [n]."""
+        return self.batch.y
+
+    @property
+    def index(self) -> Tensor:
+        """The examples' numbers [n] in their data set; in the batch, where they have none."""
+        return torch.arange(len(self.y), device=self.y.device) if self.batch.index is None else self.batch.index
+
+    @cached_property
+    def classes(self) -> int:
+        """How many outputs the network has."""
+        if self.classifier.class_names is not None:
+            return len(self.classifier.class_names)
+        with torch.no_grad(), self.classifier.frozen():
+            return self.classifier.logits(self.batch.x[:1]).shape[1]
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """[n, classes] at `x`, of this step's one recorded pass."""
+        return self.ask(self.x)
+
+    @cached_property
+    def cross_entropy(self) -> Tensor:
+        """[n] at `x`, without label smoothing."""
+        return cross_entropy(self.logits, self.y, reduction="none")
+
+    def ask(self, x: Tensor) -> Tensor:
+        """Logits [n, classes] of a pass that batch norm records. Every pass of a step drops the same units."""
+        torch.manual_seed(self.seed)
+        return self.classifier.logits(x)
+
+    def glance(self, x: Tensor) -> Tensor:
+        """Logits [n, classes] of a pass that leaves no trace in the running statistics."""
+        with batch_norm.unrecorded(self.classifier):
+            return self.ask(x)
+
+    def seeded(self) -> torch.random.fork_rng:  # pyright: ignore
+        """A context in which the global generators may be seeded; they are as before afterwards."""
+        device = self.classifier.device
+        return torch.random.fork_rng([device] if device.type == "cuda" else [])
+
+
+@runtime_checkable
+class Alteration(Protocol):
+    """A term that changes the examples before the loss is taken at them."""
+
+    def alter(self, step: Step) -> Tensor:
+        """The new x [n, *shape]; `step.x` is what earlier terms have left."""
+        ...
+
+
+@runtime_checkable
+class Penalty(Protocol):
+    """A term that adds to the loss. A part is a number that is shown and written down, by its name.
+
+    A penalty that has a `derivative` takes passes of its own and comes before all others: their graphs
+    are gone when the graph of the loss is made.
+    """
+
+    def start(self) -> State:
+        """What it remembers from step to step; in checkpoints."""
+        ...
+
+    def __call__(self, step: Step, state: State) -> tuple[Tensor, Parts, State]:
+        """The loss to add [], its parts, and the state after this step."""
+        ...

@@ -1,0 +1,233 @@
+"""The run folder, as far as it tells how a model was trained. Imports no model code.
+
+    metrics.jsonl   one JSON object per epoch; its last line may be half written
+    recipe.yaml     the resolved recipe
+    env.json        versions, device, command
+    config.json     of the classifier, there once the run is finished
+
+What is damaged, too large or of another kind is left out, and `Training.notes` says so: a training of a
+night is looked at as far as it got.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+METRICS, RECIPE, ENVIRONMENT, CONFIG = "metrics.jsonl", "recipe.yaml", "env.json", "config.json"
+
+# What a line of metrics.jsonl may hold beside `parts`: rate in examples per second, seconds since the run began.
+QUANTITIES = (
+    "loss", "train_accuracy", "accuracy", "robust_accuracy", "learning_rate", "step", "rate", "seconds",
+)  # fmt: skip
+
+EPOCHS = 5_000  # kept at most: of longer runs every second epoch, every third, ...
+_PARTS, _NAME, _TOLD = 24, 80, 5
+_LARGEST_METRICS, _LARGEST_TEXT, _LONGEST_LINE = 32 * 2**20, 64 * 2**10, 64 * 2**10
+
+Curve = Annotated[list[float | None], Field(max_length=EPOCHS)]
+Name = Annotated[str, Field(max_length=_NAME)]
+
+
+class Training(BaseModel):
+    """How a model was trained. epoch: those noted; every curve has a value for each of them.
+
+    A value is None where it was not measured, and NaN where it was not finite. curves: of `QUANTITIES`; parts: of the
+    loss, by the objective's names. epochs: planned. best: the epoch that the run marks as its best. finished: the
+    classifier was saved. recipe: the text of its file. notes: what is missing from this, and why.
+    """
+
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
+
+    objective: str = Field("", max_length=2_000)
+    recipe: str = Field("", max_length=_LARGEST_TEXT)
+    environment: Annotated[dict[Name, str], Field(max_length=64)] = {}
+    epochs: int | None = Field(None, ge=1)
+    epoch: Annotated[list[Annotated[int, Field(ge=1)]], Field(max_length=EPOCHS)] = []
+    curves: dict[Name, Curve] = {}
+    parts: Annotated[dict[Name, Curve], Field(max_length=_PARTS)] = {}
+    best: int | None = None
+    finished: bool = False
+    notes: list[str] = []
+
+    @model_validator(mode="after")
+    def _fits(self) -> Training:
+        if any(later <= earlier for earlier, later in zip(self.epoch, self.epoch[1:], strict=False)):
+            raise ValueError("the epochs of a training must rise")
+        for name, values in [*self.curves.items(), *self.parts.items()]:
+            if len(values) != len(self.epoch):
+                raise ValueError(f"{name} has {len(values)} values for {len(self.epoch)} epochs")
+        if unknown := self.curves.keys() - set(QUANTITIES):
+            raise ValueError(f"there is no quantity {min(unknown)}")
+        return self
+
+
+def read_run(folder: Path) -> Training | None:
+    """How the model of a run folder was trained; None for a folder of something else. Never raises.
+
+    The run may still be going on.
+    """
+    try:
+        if not any((folder / name).is_file() for name in (METRICS, RECIPE)):
+            return None
+    except (OSError, ValueError):  # no possible path
+        return None
+    notes: list[str] = []
+    recipe = _read(folder, RECIPE, _LARGEST_TEXT, notes)
+    settings = _settings(recipe)
+    lines = _thinned(dict(_lines(_read(folder, METRICS, _LARGEST_METRICS, notes), notes)), notes)
+    curves = {name: [_number(line, name) for line in lines.values()] for name in QUANTITIES}
+    planned = [_whole(settings.get("epochs")), *(_whole(line.get("epochs")) for line in lines.values())]
+    return Training(
+        objective=_objective(settings),
+        recipe=_shown(recipe),
+        environment=_environment(_read(folder, ENVIRONMENT, _LARGEST_TEXT, notes)),
+        epochs=next((epochs for epochs in reversed(planned) if epochs), None),
+        epoch=list(lines),
+        curves=_measured(curves),
+        parts=_parts(list(lines.values()), notes),
+        best=max((epoch for epoch, line in lines.items() if line.get("best") is True), default=None),
+        finished=(folder / CONFIG).is_file(),
+        notes=notes,
+    )
+
+
+def _read(folder: Path, name: str, limit: int, notes: list[str]) -> str:
+    """The text of a file of the folder, empty where there is none that may be read."""
+    path = folder / name
+    try:
+        if not path.is_file():
+            return ""
+        if path.resolve().parent != folder.resolve():  # of a folder that came from elsewhere: it may lead anywhere
+            notes.append(f"{name} is a link out of the run folder and was not followed.")
+        elif (size := path.stat().st_size) > limit:
+            notes.append(f"{name} is {size:,} bytes long, more than the {limit:,} that are read; it was left out.")
+        else:
+            return path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        notes.append(f"{name} cannot be read: {error.strerror or error}.")
+    return ""
+
+
+def _lines(text: str, notes: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(epoch, what was noted after it). Lines that are none are told in the notes."""
+    lines = text.split("\n")
+    damaged = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            noted = json.loads(line) if len(line) <= _LONGEST_LINE else None
+        except (ValueError, RecursionError):
+            noted = None
+        if isinstance(noted, dict) and (epoch := _whole(noted.get("epoch"))):
+            yield epoch, noted
+        elif number == len(lines):  # no line break after it
+            notes.append(
+                f"The last line of {METRICS}, line {number}, is not whole: it is being written, or was cut short. "
+                "It was skipped."
+            )
+        else:
+            damaged.append(number)
+    if damaged:
+        told = ", ".join(map(str, damaged[:_TOLD])) + (", ..." if len(damaged) > _TOLD else "")
+        few, were = ("Line", "is damaged and was") if len(damaged) == 1 else ("Lines", "are damaged and were")
+        notes.append(f"{few} {told} of {METRICS} {were} skipped.")
+
+
+def _thinned(lines: dict[int, dict[str, Any]], notes: list[str]) -> dict[int, dict[str, Any]]:
+    """In rising order, and no more than `EPOCHS`: every k-th, counted from the last."""
+    ordered = sorted(lines.items())
+    every = math.ceil(len(ordered) / EPOCHS)
+    if every > 1:
+        notes.append(f"Of {len(ordered):,} epochs, one in {every} is kept.")
+    return dict(ordered[::-every][::-1]) if ordered else {}
+
+
+def _parts(lines: list[dict[str, Any]], notes: list[str]) -> dict[str, list[float | None]]:
+    """The curve of each part of the loss."""
+    every = [found if isinstance(found := line.get("parts"), dict) else {} for line in lines]
+    names = list(dict.fromkeys(name for parts in every for name in parts))
+    good = [name for name in names if 0 < len(name) <= _NAME and name.isprintable()][:_PARTS]
+    if len(good) < len(names):
+        notes.append(f"{len(names) - len(good)} parts of the loss were left out: too many, or names too long.")
+    curves = {name: [_number(parts, name) for parts in every] for name in good}
+    return _measured(curves)
+
+
+def _measured(curves: dict[str, list[float | None]]) -> dict[str, list[float | None]]:
+    """Those that were measured at all."""
+    return {name: curve for name, curve in curves.items() if any(value is not None for value in curve)}
+
+
+def _number(line: dict[str, Any], name: str) -> float | None:
+    """A value of a line: None where there is none, NaN where it was not finite."""
+    value = line.get(name)
+    if name not in line or isinstance(value, bool) or not isinstance(value, int | float | None):
+        return None
+    try:
+        return math.nan if value is None or not math.isfinite(value) else float(value)
+    except OverflowError:  # an integer of more than 308 digits
+        return math.nan
+
+
+def _whole(value: Any) -> int | None:
+    """A positive count."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 10**9 else None
+
+
+def _settings(recipe: str) -> dict[str, Any]:
+    """What a recipe's text holds; empty where it is not a recipe."""
+    import yaml
+
+    try:
+        values = yaml.safe_load(recipe)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _objective(settings: dict[str, Any]) -> str:
+    """`adversarial:share=0.5 + lipschitz:psi=220`; empty where the recipe does not say."""
+    asked = settings.get("objective")
+    terms = {asked: settings.get("objective_options")} if isinstance(asked, str) else asked
+    if not isinstance(terms, dict):
+        return ""
+    return _shown(" + ".join(_term(name, options) for name, options in list(terms.items())[:_PARTS]))[:2_000]
+
+
+def _term(name: Any, options: Any) -> str:
+    """A term of the objective as a spec string."""
+    told = [
+        f"{key}={_value(value)}"
+        for key, value in (options if isinstance(options, dict) else {}).items()
+        # Nothing nested: a few aliases in a file can stand for more text than there is memory.
+        if isinstance(key, str) and isinstance(value, str | int | float)
+    ]
+    return f"{name if isinstance(name, str) else '?'}{':' if told else ''}{','.join(told)}"
+
+
+def _value(value: str | int | float) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"({value})" if isinstance(value, str) and "," in value else str(value)
+
+
+def _environment(text: str) -> dict[str, str]:
+    try:
+        found = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        return {}
+    pairs = found.items() if isinstance(found, dict) else ()
+    kept = [(_shown(name), _shown(value)[:2_000]) for name, value in pairs if isinstance(value, str)]
+    return dict([pair for pair in kept if 0 < len(pair[0]) <= _NAME][:64])
+
+
+def _shown(text: str) -> str:
+    """Text without control characters and half characters, which no file of ours could hold."""
+    return "".join(character if character.isprintable() or character in "\n\t" else "\ufffd" for character in text)

@@ -1,0 +1,21 @@
+"""Training: one loop, its run folder, and going on where it was broken off."""
+
+from advex.recipes import Recipe as Recipe
+from advex.recipes import fitted as fitted
+from advex.recipes import learning_rate as learning_rate
+from advex.recipes import recipe_from as recipe_from
+from advex.training.checkpoints import BEST as BEST
+from advex.training.checkpoints import CHECKPOINTS as CHECKPOINTS
+from advex.training.checkpoints import METRICS as METRICS
+from advex.training.checkpoints import found as checkpoints_in
+from advex.training.journal import TENSORBOARD as TENSORBOARD
+from advex.training.loop import Interrupted as Interrupted
+from advex.training.loop import ProcessLost as ProcessLost
+from advex.training.loop import train as train
+from advex.training.rehearsal import dry_run as dry_run
+from advex.training.run import identity_of as identity_of
+from advex.training.scores import accuracy as accuracy
+from advex.training.scores import robust_accuracy as robust_accuracy
+from advex.training.watch import Diverged as Diverged
+
+__all__ = ["checkpoints_in"]

@@ -1,0 +1,154 @@
+"""What a training run consists of: made from a recipe and data, the same in every process."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+
+from advex import objectives, processes
+from advex.classifier import Classifier
+from advex.data.augmentation import Augmentation
+from advex.data.dataset import Dataset
+from advex.recipes import Recipe, fitted
+
+
+@dataclass
+class Position:
+    """Where a run stands: written into its checkpoints.
+
+    objective: the state of the objective. sums: (sum, count) of this epoch's numbers. smooth: running
+    mean of cross-entropy. seconds: spent training. best: the best score so far, see `score`.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    objective: dict[str, float] = dataclasses.field(default_factory=dict)
+    sums: dict[str, tuple[float, int]] = dataclasses.field(default_factory=dict)
+    smooth: float | None = None
+    seconds: float = 0.0
+    best: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """position, classifier, optimiser and average move; identity is what a checkpoint must agree with."""
+
+    recipe: Recipe
+    data: Dataset
+    out: Path
+    device: str
+    classifier: Classifier
+    average: AveragedModel | None
+    optimiser: torch.optim.Optimizer
+    objective: objectives.Objective
+    position: Position
+    identity: dict[str, Any]
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """What happens to pictures before they are trained on."""
+        recipe = self.recipe
+        return Augmentation(flip=recipe.flip, pad=recipe.pad, padding=recipe.padding, resize=recipe.resize)
+
+    def batches(self, epoch: int) -> list[Tensor]:
+        """The examples' numbers [batch] of each step of an epoch."""
+        order = torch.randperm(len(self.data), generator=generator(self.recipe, "order", epoch))
+        return list(order.split(self.recipe.batch_size)[: self.steps_per_epoch])
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """A last batch too small to give each share of it two examples (batch norm needs them) is left out."""
+        full, rest = divmod(len(self.data), self.recipe.batch_size)
+        return full + (rest >= 2 * self.recipe.accumulate * processes.count())
+
+    @property
+    def steps(self) -> int:
+        """Of the whole run."""
+        return self.recipe.epochs * self.steps_per_epoch
+
+    @property
+    def result(self) -> Classifier:
+        """What is measured and kept: the averaged weights where there are some."""
+        return self.classifier if self.average is None else self.average.module  # pyright: ignore
+
+
+def begin(recipe: Recipe, data: Dataset, out: Path, device: str) -> Run:
+    """A run before its first step. recipe: fitted to the data. Seeds torch's global generator."""
+    torch.manual_seed(recipe.seed)  # of the initial weights
+    classifier = Classifier(recipe.network, mean=recipe.mean, std=recipe.std, class_names=data.class_names).to(device)
+    if recipe.channels_last and len(data.shape) == 3:
+        classifier = classifier.to(memory_format=torch.channels_last)  # pyright: ignore
+    with torch.no_grad():
+        classifier.eval()(data.batch(slice(0, 2), device).x)  # a network that does not fit the data says so now
+    objective = objectives.build(recipe.objective)
+    return Run(
+        recipe=recipe,
+        data=data,
+        out=out,
+        device=device,
+        classifier=classifier,
+        average=_average(recipe, classifier),
+        optimiser=_optimiser(recipe, classifier),
+        objective=objective,
+        position=Position(objective=objective.start()),
+        identity=identity_of(recipe, data),
+    )
+
+
+def identity_of(recipe: Recipe, data: Dataset) -> dict[str, Any]:
+    """What makes two runs the same run: the recipe fitted to the data, and the data's content (not its path)."""
+    content = hashlib.blake2b(repr(data.class_names).encode(), digest_size=16)
+    for tensor in (data.x, data.y):
+        content.update(tensor.cpu().contiguous().flatten().numpy().data)
+    recipe = fitted(recipe, data.shape, len(data.class_names))
+    return {"recipe": recipe.model_dump(mode="json"), "examples": len(data), "content": content.hexdigest()}
+
+
+def generator(recipe: Recipe, purpose: str, number: int | str) -> torch.Generator:
+    """Random numbers for one purpose at one epoch or step: the same wherever the run was resumed."""
+    digest = hashlib.blake2b(f"{recipe.seed}|{purpose}|{number}".encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest) >> 1)
+
+
+def _optimiser(recipe: Recipe, classifier: Classifier) -> torch.optim.Optimizer:
+    decays: Callable[[Tensor], bool] = {
+        "all": lambda parameter: True,
+        "weights": lambda parameter: parameter.ndim > 1,
+        "biases": lambda parameter: parameter.ndim <= 1,
+    }[recipe.decay]
+    parameters = list(classifier.parameters())
+    groups = [
+        {"params": [one for one in parameters if decays(one)], "weight_decay": recipe.weight_decay},
+        {"params": [one for one in parameters if not decays(one)], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if recipe.optimiser == "adam":
+        return torch.optim.Adam(groups, lr=recipe.learning_rate)
+    if recipe.optimiser == "adamw":
+        return torch.optim.AdamW(groups, lr=recipe.learning_rate)
+    nesterov = recipe.nesterov and recipe.momentum > 0
+    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=nesterov)
+
+
+def _average(recipe: Recipe, classifier: Classifier) -> AveragedModel | None:
+    """Exponential moving average of weights and running statistics, quicker in the first steps."""
+    if recipe.ema == 0:
+        return None
+
+    def follow(averages: list[Tensor], values: list[Tensor], count: Tensor | int) -> None:
+        weight = 1 - min(recipe.ema, (1 + int(count)) / (10 + int(count)))
+        for average, value in zip(averages, values, strict=True):
+            if average.is_floating_point():
+                average.lerp_(value, weight)
+            else:
+                average.copy_(value)
+
+    return AveragedModel(classifier, multi_avg_fn=torch.no_grad()(follow), use_buffers=True)  # pyright: ignore

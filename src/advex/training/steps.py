@@ -1,0 +1,51 @@
+"""The gradients of one step: in parts where memory asks for it, each process its share."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from advex import processes
+from advex.objectives.step import Parts, State
+from advex.training.run import Run, generator
+from advex.types import Batch
+
+LossOf = Callable[[Batch, State, torch.Generator], tuple[Tensor, Parts, State]]
+
+
+def gradients(run: Run, loss_of: LossOf, index: Tensor) -> tuple[float, Parts, State]:
+    """Leave the gradients of the mean loss of the examples `index` in the parameters.
+
+    Returns the loss of the whole step, its parts
+    (of this process's share alone, but the accuracy) and the objective's state after it.
+    """
+    recipe, state = run.recipe, run.position.objective
+    loss, told, counted = 0.0, dict[str, float](), dict[str, int]()
+    pieces = index.tensor_split(recipe.accumulate)
+    for number, piece in enumerate(pieces):
+        own = piece[processes.rank() :: processes.count()]
+        batch = _batch(run, own)
+        rng = generator(recipe, "step", f"{run.position.step}.{number}")
+        waits = isinstance(loss_of, nn.parallel.DistributedDataParallel) and number < len(pieces) - 1
+        with loss_of.no_sync() if waits else contextlib.nullcontext():  # pyright: ignore
+            value, parts, state = loss_of(batch, state, rng)
+            # Gradients are averaged over processes; each counts by its number of examples.
+            (value * (len(own) * processes.count() / len(index))).backward()
+        loss += value.item() * len(own) / len(index)
+        for name, part in parts.items():
+            told[name] = told.get(name, 0.0) + part * len(own)
+            counted[name] = counted.get(name, 0) + len(own)
+    parts = {name: value / counted[name] for name, value in told.items()}
+    loss, right = processes.sums([loss, told.get("accuracy", 0.0)])
+    return loss, {**parts, "accuracy": right / len(index)}, state
+
+
+def _batch(run: Run, index: Tensor) -> Batch:
+    batch = run.data.batch(index, run.device)
+    x = run.augmentation(batch.x, index.to(run.device), seed=run.recipe.seed, epoch=run.position.epoch)
+    if run.recipe.channels_last and x.ndim == 4:
+        x = x.contiguous(memory_format=torch.channels_last)
+    return Batch(x=x, y=batch.y, index=index.to(run.device))
