@@ -8,6 +8,7 @@ import io
 import json
 import os
 import shutil
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -241,7 +242,7 @@ def test_columns_that_mean_nothing_here_are_named(tmp_path: Path) -> None:
         ("picture,label,anser\n", r"there is no 'answer': did you mean 'anser'\? Known: anser, label, picture"),
         ("file,label,answer\n", "there is no 'picture'"),
         ("picture,label,answer,label\n", "two columns are called 'label'"),
-        ("picture,label,answer\na.png,7,unchnaged\n", "line 2: there is no answer 'unchnaged': did you mean 'unchanged'"),
+        ("picture,label,answer\na.png,7,unchnaged\n", "line 2: there is no answer 'unchnaged': did you mean 'unchang"),
         ("picture,label,answer\n,7,unchanged\n", "line 2: it names no picture"),
         ("picture,label,answer\na.png,,unchanged\n", "line 2: no label is given for 'a.png'"),
         ("picture,label,answer\na.jpg,7,unchanged\n", "line 2: the picture 'a.jpg' is no .png file"),
@@ -259,14 +260,14 @@ def test_columns_that_mean_nothing_here_are_named(tmp_path: Path) -> None:
         ("picture,label,answer,rmse\na.png,7,unchanged,little\n", "the rmse 'little' is not a number in"),
         ('picture,label,answer\na.png,"7,unchanged\n', "line 2: .*Is a quotation mark missing, or is the file cut off"),
         ("picture,label,answer,rmse\na.png,7,unchanged,\nb.png,7,unch", "line 3: there is no answer 'unch'"),
-        ("picture,label,answer,rmse\na.png,7,unchanged,\nb.png,7,unchanged", "line 3: the file is cut off: 3 cells for 4"),
+        ("picture,label,answer,rmse\na.png,7,unchanged,\nb.png,7,unchanged", "line 3: the file is cut off: 3 cells"),
         ("picture,label,answer\na.png,\x1b[31m7,unchanged\n", r"line 2: the label '\?\[31m7' holds control characters"),
         ('picture,label,answer\na.png,"7\n8",unchanged\n', "the label '7.8' holds control characters"),
         ("picture,label,answer\na\x00.png,7,unchanged\n", "the picture .* holds control characters"),
-        (f"picture,label,answer\na.png,{'7' * 1001},unchanged\n", "the label '7{77}...' is longer than 1000 characters"),
+        (f"picture,label,answer\na.png,{'7' * 1001},unchanged\n", "the label '7{77}...' is longer than 1000"),
         (f"picture,label,answer\na.png,{'7' * 200_000},unchanged\n", "field larger than field limit"),
-        ("picture,label,answer\nä.png,7,unchanged\n".encode("latin-1"), r"not UTF-8 text \(byte 22\). Save it as 'CSV"),
-        ("picture,label,answer\na.png,7,unchanged\n".encode("utf-16"), "not UTF-8 text"),
+        ("picture,label,answer\nä.png,7,unchanged\n".encode("latin-1"), "line 2: this is not UTF-8 text. Save the"),
+        ("picture,label,answer\na.png,7,unchanged\n".encode("utf-16"), "line 1: this is not UTF-8 text"),
     ],
     ids=lambda value: repr(value[:70]),
 )  # fmt: skip
@@ -309,7 +310,10 @@ def test_without_an_unchanged_picture_there_is_no_data(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["../a.png", "sub/../../a.png", "/etc/a.png", "..\\a.png", "C:/a.png", "c:a.png", "./a.png", "sub//a.png", "\\\\host\\a.png"],
+    [
+        "../a.png", "sub/../../a.png", "/etc/a.png", "..\\a.png", "C:/a.png", "c:a.png", "./a.png", "sub//a.png",
+        "\\\\host\\a.png",
+    ],
 )  # fmt: skip
 def test_no_name_leads_out_of_the_folder(tmp_path: Path, name: str) -> None:
     (tmp_path / "a.png").write_bytes(encode_png(picture(9)))
@@ -412,11 +416,14 @@ def test_a_sample_keeps_its_origins(tmp_path: Path) -> None:
 
 
 @given(data=st.binary(max_size=300))
-def test_any_bytes_are_a_table_or_a_data_error(data: bytes) -> None:
-    try:
-        answers.judge(answers.parse(data, "t"), "t")
-    except DataError as error:
-        assert all(each.isprintable() for each in str(error))
+def test_any_bytes_are_a_table_or_a_sentence(data: bytes) -> None:
+    said = ""
+    for table in (data, b"picture,label,answer\n" + data):
+        try:
+            answers.judge(answers.parse(table, "t"), "t")
+        except DataError as error:
+            said += str(error)
+    assert said.isprintable()
 
 
 cells = st.sampled_from(
@@ -444,38 +451,38 @@ def test_any_folder_is_read_or_refused(
     assert [data.class_names[label] for label in data.y.tolist()] == [kept[name] for name in data.ids]
 
 
-@given(data=st.binary(max_size=60), at=st.integers(0, 120))
+@given(data=st.binary(max_size=60), at=st.integers(0, 90))
 def test_damage_of_a_picture_is_survived(tmp_path_factory: pytest.TempPathFactory, data: bytes, at: int) -> None:
-    whole = encode_png(picture(0, side=9))
     root = folder(tmp_path_factory.mktemp("damage") / "hitl", PLAIN)
+    whole = (root / "a.png").read_bytes()
     (root / "a.png").write_bytes(whole[:at] + data + whole[at + len(data) :])
-    try:
-        found = open_dataset(root)
-    except DataError as error:
-        assert "several sizes" in str(error)  # its header still says 9x9, or the damage made it say something else
-    else:
-        assert len(found) + len(found.skipped) == 2
-        assert "c.png" in found.ids
+    found = open_dataset(root)
+    assert "c.png" in found.ids
+    assert {*found.ids, *(each.name for each in found.skipped)} == {"a.png", "c.png"}
 
 
 texts = st.text(max_size=12)
 
 
-@given(
-    lines=st.lists(st.builds(Answer, picture=st.sampled_from(["a.png", "ä/☃.PNG"]), label=texts, answer=st.sampled_from(
-        [*answers.ANSWERS, ""]), annotator=texts, source=texts, source_id=texts, model=texts, search=texts, target=texts,
-        rmse=st.none() | st.floats(0, 1), time=texts), max_size=3)
-)  # fmt: skip
+lines_of_any_text = st.builds(
+    Answer,
+    picture=st.sampled_from(["a.png", "ä/☃.PNG", "=b.png"]),
+    label=texts,
+    answer=st.sampled_from([*answers.ANSWERS, ""]),
+    rmse=st.none() | st.floats(0, 1),
+    **dict.fromkeys(("annotator", "source", "source_id", "model", "search", "target", "time"), texts),
+)
+
+
+@given(lines=st.lists(lines_of_any_text, max_size=3))
 def test_what_the_writer_takes_comes_back(lines: list[Answer]) -> None:
-    try:
-        text = answers.as_csv(lines, "t")
-    except DataError as error:
-        assert any(  # only for a reason
-            cell != cell.strip() or not cell.isprintable() for each in lines for cell in dataclasses.astuple(each)[1:]
-            if isinstance(cell, str)
-        ), error  # fmt: skip
+    cells = [cell for each in lines for cell in dataclasses.astuple(each) if isinstance(cell, str)]
+    bad = any(cell != cell.strip() or unicodedata.category(each) in ("Cc", "Cs") for cell in cells for each in cell)
+    if bad:  # refused, and for no other reason
+        with pytest.raises(DataError):
+            answers.as_csv(lines, "t")
         return
-    found = [each for _, each in answers.parse(text.encode(), "t").lines]
+    found = [each for _, each in answers.parse(answers.as_csv(lines, "t").encode(), "t").lines]
     for wish, answer in zip(lines, found, strict=True):
         for name in set(answers.COLUMNS) - {"label", "target"}:  # of which the accents are spelt in one way
             assert getattr(answer, name) == getattr(wish, name)
@@ -489,7 +496,7 @@ ONE = Answer(picture="a.png", label="7", answer="unchanged")
 @pytest.mark.parametrize(
     ("pictures", "given", "words"),
     [
-        ({"a.png": picture(0)}, [dataclasses.replace(ONE, picture="b.png")], "answer about 'b.png', .* did you mean 'a.png'"),
+        ({"a.png": picture(0)}, [dataclasses.replace(ONE, picture="b.png")], "answer about 'b.png', .* mean 'a.png'"),
         ({}, [ONE], "answer about 'a.png', which is not among the pictures"),
         ({"a.png": picture(0)}, [dataclasses.replace(ONE, answer="same")], "no answer 'same'"),
         ({"a.png": picture(0)}, [dataclasses.replace(ONE, label=" 7")], "would be read as '7'. Leave out spaces"),

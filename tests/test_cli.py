@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -24,6 +25,7 @@ from advex import recipes, registry
 from advex.cli import main, sheet, terminal
 from advex.cli.about import KINDS
 from advex.cli.models import unique
+from advex.data.dataset import content
 from advex.data.pictures import decode_png
 from advex.record import read_record, summary
 
@@ -272,6 +274,121 @@ def test_a_bundled_recipe_trains_on_a_folder_of_ones_own(advex_in: Callable[...,
     evaluated = advex_in("evaluate", "-m", "run", "--data", data, "--out", "record", "--explanations", "1", "--json")
     assert evaluated.code == 0, evaluated.err
     assert json.loads(evaluated.out)["models"]["run"]["accuracy"]["value"] == 1.0
+
+
+# -- annotated pictures ------------------------------------------------------------------------------------
+
+
+def _annotated(root: Path, run: Path, split: str, **changes: str) -> list[advex.data.Answer]:
+    """Confident adversarial pictures (Woods et al. 2019, Sec. III-H) of 24 digits, and answers to them in turn."""
+    data = advex.open_dataset("digits", split=split, max_samples=24, seed=5)
+    batch = data.batch(slice(None))
+    search = advex.attacks.Minimal(gradients=30)
+    found = search(advex.load(run), batch.x, advex.goals.Confident(batch.y, margin=0.5))
+    rows = torch.nonzero(found.reached)[:, 0].tolist()
+    given = [
+        advex.data.Answer(
+            picture=f"pictures/{row:02d}.png",
+            label=data.class_names[int(batch.y[row])],
+            answer=("unchanged", "unchanged", "changed", "unsure")[number % 4],
+            annotator="p",
+            source=data.name,
+            source_id=data.ids[row],
+            model="first",
+            search=registry.describe(search),
+            rmse=float(found.rmse[row]),
+        )
+        for number, row in enumerate(rows)
+    ]
+    given = [dataclasses.replace(each, **changes) for each in given]
+    advex.data.write_annotated(root, {f"pictures/{row:02d}.png": found.adversarial[row] for row in rows}, given)
+    return given
+
+
+def test_answers_of_people_become_training_data(trained: Path, advex_in: Callable[..., Ended]) -> None:
+    given = _annotated(Path("hitl"), trained / "first", "train")
+    unchanged = [each for each in given if each.answer == "unchanged"]
+    assert len(given) > len(unchanged) > 5
+    command = [*TRAIN, "--add", "hitl", "--out", "run"]
+    ended = advex_in(*command)
+    assert ended.code == 0, ended.err
+    total = 400 + len(unchanged)
+    told = f"{len(unchanged)} unchanged pictures of hitl, by {len(given)} answers; {total} examples to train on"
+    assert f"added to digits/train: {told}\n" in ended.err
+    assert "warning" not in ended.err
+    about = json.loads(Path("run/config.json").read_text())["training"]
+    assert (about["data"], about["examples"]) == ("digits/train + hitl", total)
+    first = advex.open_dataset("digits", split="train", max_samples=400)
+    added = advex.open_dataset("hitl")
+    assert [each.source_id for each in added.origins] == [each.source_id for each in unchanged]
+    # What was trained on is what was read, and the run says where it is from.
+    joined = advex.data.concatenate(first, added)
+    assert about["content"] == content(joined)
+    assert about["parts"] == joined.provenance()
+    assert about["parts"][0] == {"name": "digits/train", "examples": 400, "content": content(first)}
+    assert about["parts"][1] == {
+        "name": "hitl",
+        "examples": len(unchanged),
+        "content": content(added),
+        "answers": {
+            answer: sum(each.answer == answer for each in given) for answer in ("unchanged", "changed", "unsure")
+        },
+        "made_by": {f"first, {unchanged[0].search}": len(unchanged)},
+    }
+    # The same command finds its own run; without the pictures it would be another one.
+    assert "already holds this run" in advex_in(*command).err
+    assert "it was trained on other data" in advex_in(*TRAIN, "--out", "run").err
+
+
+@pytest.mark.filterwarnings("always::advex.errors.AdvexWarning")
+def test_nothing_of_the_test_split_is_learned_from_by_way_of_annotations(
+    trained: Path, advex_in: Callable[..., Ended]
+) -> None:
+    given = _annotated(Path("hitl"), trained / "first", "test")
+    kept = sum(each.answer == "unchanged" for each in given)
+    # --max-samples leaves most of the test split out of sight: that makes no difference.
+    for command in (TRAIN, [*TRAIN, "--max-samples", "20"], [*TRAIN, "--split", "train", "--validation", "train"]):
+        ended = advex_in(*command, "--add", "hitl", "--out", "run")
+        assert (ended.code, ended.out) == (1, "")
+        assert f"hitl: {kept} examples of {kept} made from held-out data (pictures/" in ended.err
+        assert "of test" in ended.err
+        assert not Path("run").exists()
+    allowed = advex_in(*TRAIN, "epochs=1", "--split", "test", "--add", "hitl", "--out", "run")
+    assert allowed.code == 0, allowed.err
+    _annotated(Path("unknown"), trained / "first", "test", source="", source_id="")
+    warned = advex_in(*TRAIN, "epochs=1", "--add", "unknown", "--out", "other", "-q")
+    assert warned.code == 0
+    assert warned.err.startswith(f"warning: unknown: of {kept} of {kept} pictures (e.g. pictures/")
+    assert "whether they were made from the test split" in warned.err
+
+
+def test_several_annotated_folders_and_what_cannot_be_added(trained: Path, advex_in: Callable[..., Ended]) -> None:
+    for name in ("one/hitl", "two/hitl"):
+        _annotated(Path(name), trained / "first", "train")
+    ended = advex_in(*TRAIN, "epochs=1", "--add", "one/hitl", "--add", "two/hitl", "--out", "run")
+    assert ended.code == 0, ended.err
+    parts = json.loads(Path("run/config.json").read_text())["training"]["parts"]
+    assert [part["name"] for part in parts] == ["digits/train", "hitl", "hitl-2"]
+    assert parts[1]["content"] == parts[2]["content"]
+    Path("plain/cat").mkdir(parents=True)
+    Image.new("L", (8, 8)).save("plain/cat/1.png")
+    for name, label, size in (("names", "seven", 8), ("sizes", "7", 9)):
+        advex.data.write_annotated(
+            name,
+            {"a.png": torch.zeros(1, size, size)},
+            [advex.data.Answer(picture="a.png", label=label, answer="unchanged")],
+        )
+    for name, code, said in (
+        ("nowhere", 1, "There is no data set 'nowhere'"),
+        ("plain", 2, "--add plain: there is no annotations.csv of answers in it"),
+        ("digits", 2, "there is no annotations.csv"),
+        ("names", 1, "names: 1 class unknown to digits/train: 'seven'. Of 'seven' (examples: a.png): Known: 0, 1, 2"),
+        ("sizes", 1, "sizes: its inputs are 1x9x9 (channels x height x width), those of digits/train are 1x8x8"),
+    ):
+        failed = advex_in(*TRAIN, "--add", name, "--out", "failed")
+        assert (failed.code, failed.out) == (code, "")
+        assert said in failed.err
+    assert not Path("failed").exists()
 
 
 # -- being stopped -----------------------------------------------------------------------------------------

@@ -204,6 +204,27 @@ def test_median_interval_is_that_of_the_order_statistics() -> None:
     assert (figure.value, figure.low, figure.high, figure.failures) == (pytest.approx(0.2), 0, math.inf, 1)
 
 
+def test_how_a_model_was_trained_goes_into_the_record(models: list, data: Dataset, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    lines = [{"epoch": e, "epochs": 2, "loss": 1 / e, "parts": {"psi": 10.0**e}, "seconds": 2.5 * e} for e in (1, 2)]
+    (run / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+    recipe = f"objective: {{natural: {{weights: {Path.home()}/w}}}}\nepochs: 2\n"
+    (run / "recipe.yaml").write_text(recipe, encoding="utf-8")
+    (run / "env.json").write_text(json.dumps({"command": f"advex train {Path.home()}/x"}), encoding="utf-8")
+    asked = [("trained", str(run), models[0][2]), ("made", "package.module:factory", models[1][2])]
+    made = evaluate(asked, data.take(slice(0, 4)), tmp_path / "out", quick(explanations=0))
+    training = made.models[0].training
+    assert training is not None
+    assert training.curves == {"loss": [1.0, 0.5], "seconds": [2.5, 5.0]}
+    assert training.parts == {"psi": [10.0, 100.0]}
+    assert training.objective == "natural:weights=~/w"
+    assert training.environment == {"command": "advex train ~/x"}
+    assert str(Path.home()) not in training.recipe
+    assert made.models[1].training is None
+    assert schema.read_record(tmp_path / "out") == made
+
+
 # -- explanations -------------------------------------------------------------------------------------------
 
 

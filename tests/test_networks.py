@@ -213,6 +213,7 @@ def test_a_block_is_the_pre_activation_residual() -> None:
 FROZEN = {
     "preact_resnet:depth=8,widths=4-6-8,classes=3": [0.85733062, -0.15354107, -0.62318056],
     "preact_resnet:depth=8,widths=4-6-8,classes=3,activation=softplus,stem=4x4s3": [1.5874692, 0.99262575, 0.4245366],
+    "preact_resnet:depth=8,widths=4-6-8,classes=3,drop=shakedrop,survival=0.5": [1.46932267, 0.99704488, 0.54953778],
     "small_cnn:channels=3,widths=4-6-8,classes=3,d=2": [1.0260185, 1.4346574, 1.4025502],
     "mlp:features=192,widths=5-4,classes=3,activation=gelu": [2.7095864, -0.81843652, 2.0866165],
     "linear:features=192,classes=3": [1.3027917, 0.77018584, 1.6311327],
@@ -314,7 +315,7 @@ def first_and_second(function: Callable[[Tensor], Tensor], network: nn.Module, s
 
 @DROPPING
 def test_dropping_is_the_papers_formula_in_both_directions(drop: str) -> None:
-    """Yamada et al., Eq. 6: b + alpha - b alpha forwards, b + beta - b beta backwards; twice for a penalty."""
+    """Yamada et al. 2018: b + alpha - b alpha forwards, b + beta - b beta backwards; twice for a penalty."""
     network = dropping(drop)
     seen = set()
     for seed in range(6):
@@ -502,20 +503,27 @@ def test_weights_mean_the_same_with_any_drop(drop: str) -> None:
         assert torch.equal(plain.train(training)(x), certain.train(training)(x))
 
 
-@DROPPING
-# Raised by torch itself whenever it compiles an autograd function.
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
-def test_dropping_compiles_as_one_graph(drop: str) -> None:
-    network = dropping(drop).float()
-    x = images().float().requires_grad_(True)
+@pytest.mark.parametrize("drop", ["drop=stochastic_depth", "drop=shakedrop,alpha=1"])
+def test_dropping_compiles_as_one_graph_with_its_gradients(drop: str) -> None:
+    """Logits and an input gradient as one compiled function, whose result is differentiated once more."""
+    network, x = dropping(drop), images()
+
+    def logits_and_gradient(x: Tensor) -> tuple[Tensor, Tensor]:
+        def scored(x: Tensor) -> tuple[Tensor, Tensor]:
+            logits = network(x)
+            return logits[:, 0].sum(), logits
+
+        return torch.func.grad(scored, has_aux=True)(x)
+
     results = []
     torch._dynamo.reset()
-    for function in (network, torch.compile(network, backend="aot_eager", fullgraph=True)):
+    for function in (logits_and_gradient, torch.compile(logits_and_gradient, backend="aot_eager", fullgraph=True)):
         torch.manual_seed(3)
-        logits = function(x)
-        results.append((logits, *torch.autograd.grad(logits[:, 0].sum(), x)))
+        gradient, logits = function(x)
+        loss = gradient.square().sum() + logits.square().sum()
+        results.append((gradient, logits, *torch.autograd.grad(loss, list(network.parameters()))))
     for eager, compiled in zip(*results, strict=True):
-        assert torch.allclose(eager, compiled, rtol=1e-4, atol=1e-6)  # float32, sums in another order
+        assert torch.allclose(eager, compiled, rtol=1e-9, atol=1e-12)  # sums in another order
 
 
 @DROPPING

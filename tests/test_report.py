@@ -12,28 +12,46 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hypothesis import strategies as st
 from PIL import Image
 
 from advex import measures
 from advex.errors import ArtifactError
-from advex.record import DataEntry, Difference, Figure, Flag, ModelEntry, Record, read_record, write_record
+from advex.record import (
+    DataEntry,
+    Difference,
+    Figure,
+    Flag,
+    ModelEntry,
+    Record,
+    Training,
+    read_record,
+    read_run,
+    write_record,
+)
+from advex.record.run import EPOCHS
 from advex.report import write_report
+from advex.report.axes import fitting, linear, logarithmic, shares
+from advex.report.curves import FRAME, curve_panels, scales
 from advex.report.findings import findings
 from advex.report.grids import sections
-from advex.report.page import render
+from advex.report.page import render, render_runs
 from advex.report.pictures import colour_map, common_scale, read_picture, show_change
 from advex.report.plots import Frame, area, axis_top, line, panels, steps
-from advex.report.reading import read
+from advex.report.reading import Run, read, read_runs
+from advex.report.training import flags, overfitting, sentence
 
 RHOS = (0.0, 0.025, 0.05, 0.1, 0.2)
 HOSTILE = "</style><script>alert(1)</script>\"><img src=x onerror=alert(1)>"
@@ -606,6 +624,433 @@ def test_too_many_targets_keep_the_label_and_say_so(tmp_path: Path) -> None:
     assert "20 of 100 targets are shown" in article.text
 
 
+# -- training ----------------------------------------------------------------------------------------------------------
+
+RECIPE = """\
+network: small_cnn
+objective:
+  adversarial:
+    attack: "l2min:epsilon=0.5,steps=7"
+    share: 0.5
+  lipschitz: {psi: 220, tandem: none, nested: [[1]]}
+epochs: 10
+robust_attack: "pgd:norm=l2,radius=0.5"
+robust_samples: 256
+"""
+
+
+def noted(epoch: int, **changes: Any) -> dict[str, Any]:
+    """A line of metrics.jsonl, of a run of 10 epochs in which all goes well."""
+    entropy, penalty = 2.0 * 0.7**epoch, 0.3 * 0.9**epoch
+    line = {
+        "epoch": epoch, "epochs": 10, "step": 20 * epoch, "steps": 200, "loss": entropy + penalty,
+        "parts": {"cross_entropy": entropy, "lipschitz": penalty, "psi": 0.02 * 10 ** (epoch / 2.5)},
+        "train_accuracy": 1 - 0.5 * 0.8**epoch, "learning_rate": 0.1 - 0.01 * epoch, "rate": 512.0,
+        "seconds": 20.0 * epoch, "accuracy": 0.9 - 0.4 * 0.7**epoch,
+    }  # fmt: skip
+    if epoch % 5 == 0:
+        line["robust_accuracy"] = 0.6 - 0.3 * 0.7**epoch
+    return line | changes
+
+
+def make_run(folder: Path, lines: list[dict[str, Any] | str] | None = None, *, finished: bool = True) -> Path:
+    """A run folder as training leaves it. lines: of metrics.jsonl; a text stands as it is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [noted(epoch) for epoch in range(1, 11)] if lines is None else lines
+    texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
+    (folder / "metrics.jsonl").write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
+    (folder / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
+    about = {"device": "cpu", "command": "advex train digits-robust --data digits"}
+    (folder / "env.json").write_text(json.dumps(about), encoding="utf-8")
+    if finished:
+        (folder / "config.json").write_text("{}", encoding="utf-8")
+    return folder
+
+
+def known(folder: Path) -> Training:
+    """What a run folder tells; it does tell."""
+    training = read_run(folder)
+    assert training is not None
+    return training
+
+
+def run_of(**curves: list[float | None]) -> Run:
+    """A run with given curves, one value per epoch."""
+    length = len(next(iter(curves.values())))
+    return Run(0, "net", Training(epoch=list(range(1, length + 1)), curves=curves, finished=True))  # pyright: ignore
+
+
+def told(run: Run) -> str:
+    """The sentence on a run."""
+    return "".join(part.text for part in sentence(run))
+
+
+def codes(run: Run) -> list[str]:
+    """The codes of a run's flags."""
+    return [flag.code for flag in flags(run)]
+
+
+def test_a_run_folder_is_read_as_it_was_written(tmp_path: Path) -> None:
+    lines = [noted(epoch) for epoch in range(1, 11)]
+    lines[3] |= {"loss": None, "best": True}  # not finite
+    lines[5]["parts"]["noise"] = 0.5  # from here on
+    training = known(make_run(tmp_path, lines))
+    assert training.epoch == list(range(1, 11))
+    for name in ("train_accuracy", "accuracy", "learning_rate", "seconds", "rate"):
+        assert training.curves[name] == [line[name] for line in lines]
+    assert training.curves["robust_accuracy"] == [None] * 4 + [lines[4]["robust_accuracy"]] + [None] * 4 + [
+        lines[9]["robust_accuracy"]
+    ]
+    loss = training.curves["loss"]
+    assert math.isnan(loss[3] or 0)
+    assert loss[:3] == [line["loss"] for line in lines[:3]]
+    assert training.parts["psi"] == [line["parts"]["psi"] for line in lines]
+    assert training.parts["noise"] == [None] * 5 + [0.5] + [None] * 4
+    assert (training.epochs, training.best, training.taken, training.finished) == (10, 4, None, True)
+    assert training.objective == (
+        "adversarial:attack=(l2min:epsilon=0.5,steps=7),share=0.5 + lipschitz:psi=220,tandem=none"
+    )
+    assert training.attack == "pgd:norm=l2,radius=0.5 on 256 examples"
+    assert (training.recipe, training.environment["device"], training.notes) == (RECIPE, "cpu", [])
+    again = Training.model_validate_json(training.model_dump_json())
+    assert again.model_dump_json() == training.model_dump_json()
+
+
+def test_older_recipes_and_runs_have_less(tmp_path: Path) -> None:
+    old = {"epoch": 1, "epochs": 3, "step": 5, "accuracy": 0.5, "objective": {}}
+    folder = make_run(tmp_path, [old])
+    (folder / "env.json").unlink()
+    text = "objective: adversarial\nobjective_options: {share: 0.5, same: true}\n"
+    (folder / "recipe.yaml").write_text(text, encoding="utf-8")
+    training = known(folder)
+    assert training.objective == "adversarial:share=0.5,same=true"
+    assert training.curves == {"accuracy": [0.5], "step": [5.0]}
+    assert (training.parts, training.environment, training.attack) == ({}, {}, "")
+    (folder / "recipe.yaml").unlink()
+    assert known(folder).objective == ""
+    (folder / "metrics.jsonl").unlink()
+    assert read_run(folder) is None
+    assert read_run(Path("x" * 5000)) is read_run(Path("a\0b")) is None
+
+
+def test_the_best_epoch_s_model_is_told_from_the_last(tmp_path: Path) -> None:
+    best = make_run(tmp_path / "run", [noted(1), noted(2, best=True), noted(3)]) / "best"
+    best.mkdir()
+    (best / "config.json").write_text('{"training": {"epoch": 2}}', encoding="utf-8")
+    assert (known(best).taken, known(tmp_path / "run").taken) == (2, None)
+    assert known(best).curves == known(tmp_path / "run").curves
+    assert "; the model is that of epoch 2." in told(read_runs([best])[0])
+    assert "; the network of epoch 2 is kept as the best." in told(read_runs([tmp_path / "run"])[0])
+
+
+def test_damaged_lines_are_skipped_and_named(tmp_path: Path) -> None:
+    whole = [json.dumps(noted(epoch)) for epoch in range(1, 8)]
+    broken = [whole[0], whole[1][:50], "", "[1]", '{"epoch": true}', '{"epoch": 0}', '{"epoch": 1e400}', "[" * 9999]
+    folder = make_run(tmp_path, [*broken, *whole[4:]], finished=False)
+    training = known(folder)
+    assert training.epoch == [1, 5, 6, 7]
+    assert training.notes == ["Lines 2, 4, 5, 6, 7, ... of metrics.jsonl are damaged and were skipped."]
+    text = "\n".join([whole[0], whole[1][:50], whole[6][:50]])
+    (folder / "metrics.jsonl").write_text(text, encoding="utf-8")  # the last one is being written
+    assert known(folder).notes == [
+        "The last line of metrics.jsonl, line 3, is not whole: it is being written, or was cut short. It was skipped.",
+        "Line 2 of metrics.jsonl is damaged and was skipped.",
+    ]
+    # An epoch that was made again counts as it was made last; the order is that of the epochs.
+    again = json.dumps(noted(1, loss=9.0))
+    (folder / "metrics.jsonl").write_text(f"{whole[2]}\n{whole[0]}\n{again}\n", encoding="utf-8")
+    assert (known(folder).epoch, known(folder).curves["loss"][0]) == ([1, 3], 9.0)
+
+
+@hypothesis.given(
+    lines=st.lists(
+        st.one_of(
+            st.binary(max_size=40),
+            st.dictionaries(
+                st.sampled_from(["epoch", "epochs", "loss", "accuracy", "parts", "best", "seconds"]),
+                st.recursive(
+                    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+                    lambda inner: st.dictionaries(st.text(max_size=3), inner, max_size=3) | st.lists(inner, max_size=2),
+                    max_leaves=4,
+                ),
+            ).map(lambda line: json.dumps({"epoch": 1} | line).encode()),
+        ),
+        max_size=6,
+    ),
+    recipe=st.binary(max_size=40),
+)
+def test_whatever_a_run_folder_holds_it_can_be_recorded_and_shown(lines: list[bytes], recipe: bytes) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "metrics.jsonl").write_bytes(b"\n".join(lines))
+        (folder / "recipe.yaml").write_bytes(recipe)
+        (folder / "env.json").write_bytes(recipe)
+        training = known(folder)
+        text = training.model_dump_json()
+        text.encode("utf-8")
+        assert Training.model_validate_json(text).model_dump_json() == text
+        html = render_runs(read_runs([folder]))
+        assert not re.search(r'\b(?:d|cx|cy|x|y)="[^"]*(?:nan|inf)', html)
+        Tree(html)
+
+
+def test_what_is_too_much_is_left_out_and_said(tmp_path: Path) -> None:
+    long = [{"epoch": epoch, "loss": 1.0 / epoch} for epoch in range(1, 2 * EPOCHS + 2)]
+    training = known(make_run(tmp_path, long))
+    assert training.epoch == list(range(2 * EPOCHS + 1, 0, -3))[::-1]
+    assert training.notes == ["Of 10,001 epochs, one in 3 is kept."]
+    names = {**{f"part {i}": 1.0 for i in range(30)}, "x" * 81: 1.0, "\ud800": 1.0, "": 1.0}
+    training = known(make_run(tmp_path, [noted(1, parts=names)]))
+    assert list(training.parts) == [f"part {i}" for i in range(24)]
+    assert training.notes == ["9 parts of the loss were left out: too many, or names too long."]
+    (tmp_path / "recipe.yaml").write_text("x" * 70_000, encoding="utf-8")
+    assert known(tmp_path).notes[0].startswith("recipe.yaml is 70,000 bytes long")
+
+
+def test_a_link_out_of_the_run_folder_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("network: secret", encoding="utf-8")
+    folder = make_run(tmp_path / "run")
+    (folder / "recipe.yaml").unlink()
+    (folder / "recipe.yaml").symlink_to(tmp_path / "secret")
+    training = known(folder)
+    assert training.recipe == ""
+    assert training.notes == ["recipe.yaml is a link out of the run folder and was not followed."]
+
+
+def test_axes_by_hand() -> None:
+    axis = linear([0.3, 1.9])
+    assert (axis.low, axis.high, axis.place(0.5), axis.place(9.0)) == (0.0, 2.0, 0.25, 1.0)
+    axis = logarithmic([0.02, 0.0, 180.0])
+    assert (axis.low, axis.high, axis.logarithmic, axis.sunk) == (0.01, 1000.0, True, True)
+    assert [axis.place(value) for value in (0.1, 10.0, 0.0)] == pytest.approx([0.2, 0.6, 0.0])
+    assert not logarithmic([0.02, 180.0]).sunk
+    assert [fitting([1.0, most]).logarithmic for most in (49.0, 50.0)] == [False, True]
+    assert not fitting([-1.0, 1.0, 100.0]).logarithmic
+    assert [shares([least, 0.99]).low for least in (0.49, 0.5, 0.8, 0.95)] == [0.0, 0.5, 0.8, 0.9]
+    # One value that has shrunk to nothing does not squeeze all others; one that explodes is seen.
+    assert logarithmic([1.0, 2.0, 3.0, 1e-30]).low == 1e-6
+    assert logarithmic([1.0, 2.0, 3.0, 1e30]).high == 1e30
+    for values in ([], [0.0], [5.0], [1e308, 1e-320], [-1e308, 1e308], [math.inf, math.nan]):
+        for make in (fitting, linear, logarithmic, shares):
+            axis = make(values)
+            assert math.isfinite(axis.low) and axis.low < axis.high  # noqa: PT018
+            assert all(0 <= axis.place(value) <= 1 for value, _ in axis.marks)
+
+
+def test_training_curves_by_hand() -> None:
+    """Epochs 0 to 4 from left to right, 0 to 1 from the foot to the top."""
+    run = run_of(loss=[1.0, None, 0.5, math.nan, 0.25], step=[1, 2, 3, 4, 5])
+    (panel,) = curve_panels(run, scales([run]))
+    (trace,) = panel.traces
+    places = [(FRAME.x(epoch, 5), FRAME.y(value)) for epoch, value in ((1, 1.0), (3, 0.5), (5, 0.25))]
+    (x1, y1), (x3, y3), _ = places
+    assert trace.line == f"M{x1:g} {y1:g} L{x3:g} {y3:g}"  # over the epoch without a value, not over the NaN
+    assert trace.dots == tuple((round(x, 2), round(y, 2)) for x, y in places)
+    assert (trace.name, trace.last) == ("loss", "0.25")
+    assert panel.description == "Loss of net over 5 epochs: loss 1 at epoch 1, 0.25 at epoch 5."
+    many = run_of(loss=[1.0] * 20 + [math.nan, 1.0, math.nan] + [1.0] * 20)
+    (panel,) = curve_panels(many, scales([many]))
+    assert panel.traces[0].dots == ((round(FRAME.x(22, 43), 2), round(FRAME.y(1.0), 2)),)  # it is in no line
+    assert panel.traces[0].line.count("M") == 2
+
+
+def test_the_part_that_is_all_of_the_loss_stands_for_it(tmp_path: Path) -> None:
+    lines = [noted(epoch, parts={"clean": 0.1, "cross_entropy": noted(epoch)["loss"]}) for epoch in (1, 2)]
+    run = Run(0, "net", known(make_run(tmp_path, lines)))
+    traces = curve_panels(run, scales([run]))[0].traces
+    assert [(trace.name, trace.style) for trace in traces] == [("cross entropy", "main"), ("clean", "t0")]
+
+
+def test_models_share_the_scales_of_what_is_the_same(tmp_path: Path) -> None:
+    small = make_run(tmp_path / "small")
+    lines = [noted(epoch, loss=40.0, parts={"cross_entropy": 40.0}, epochs=20) for epoch in range(1, 21)]
+    large = make_run(tmp_path / "large", lines)
+    root = Tree(render_runs(read_runs([small, large]))).root
+    first, second = (root.one("article", data_course=name) for name in ("small", "large"))
+    assert [node.attributes["data-quantity"] for node in first.all("figure")] == [
+        "loss", "accuracy", "learning_rate", "psi",
+    ]  # fmt: skip
+    assert not second.all("figure", data_quantity="psi")
+    for quantity in ("loss", "accuracy", "learning_rate"):
+        panels_of = (course.one("figure", data_quantity=quantity) for course in (first, second))
+        one, other = (panel.one("g", class_="axis").text for panel in panels_of)
+        assert one == other
+        assert one.split()[:5] == ["0", "5", "10", "15", "20"]
+    assert "The same quantity has the same scale in every model." in root.text
+    longer = make_run(tmp_path / "longer", [noted(epoch) for epoch in range(1, 42)])
+    root = Tree(render_runs(read_runs([small, longer]))).root
+    ticks = [node.one("g", class_="axis").text.split()[:2] for node in root.all("figure", data_quantity="loss")]
+    assert ticks == [["0", "2"], ["0", "10"]]
+    assert "the epochs have not, as the runs differ too much in length" in root.text
+
+
+def test_learning_rates_of_two_optimisers_are_both_seen() -> None:
+    steep, gentle = run_of(learning_rate=[0.1, 0.05, 0.0]), run_of(learning_rate=[1e-3, 5e-4, 1e-9])
+    shared = scales([steep, gentle])
+    axis = shared.axes["learning_rate"]
+    assert (axis.logarithmic, axis.low, axis.high) == (True, 1e-5, 0.1)
+    (panel,) = curve_panels(gentle, shared)
+    assert panel.note == "Logarithmic axis; what is smaller than its foot, such as 0, is drawn there."
+    assert not scales([steep]).axes["learning_rate"].logarithmic
+
+
+def test_the_training_in_a_sentence(tmp_path: Path) -> None:
+    run = read_runs([make_run(tmp_path / "whole")])[0]
+    assert told(run) == (
+        "10 epochs, 3 min 20 s at 512 examples per second; validation accuracy 88.9\u202f% at the end, its best; "
+        "robust accuracy 59.2\u202f% at the end, its best."
+    )
+    lines = [noted(1, accuracy=0.786), noted(2, accuracy=0.781), noted(3, accuracy=math.nan)]
+    for one in lines:
+        del one["seconds"], one["rate"]
+    run = read_runs([make_run(tmp_path / "part", lines)])[0]
+    assert told(run) == "3 of 10 epochs; validation accuracy 78.1\u202f% at epoch 2, best 78.6\u202f% at epoch 1."
+    assert told(run_of(loss=[1.0])) == "1 epoch; the accuracy on validation data was not measured."
+    assert told(Run(0, "net", Training())) == "No epoch is noted yet: there is no curve to draw."
+
+
+def test_a_fall_of_the_accuracy_is_flagged_and_noise_is_not() -> None:
+    rng = np.random.default_rng(0)
+    x = np.arange(60) / 60
+
+    def run(course: np.ndarray, noise: float, learnt: np.ndarray = x) -> Run:
+        values = course + rng.normal(0, noise, len(course))
+        return run_of(accuracy=values.tolist(), train_accuracy=learnt.tolist())
+
+    falls, collapse = 0.8 - 0.1 * np.abs(x - 0.4), np.where(x < 0.5, 0.5 + 0.3 * x, 0.0)
+    assert codes(run(falls, 0.004)) == ["overfitting"]
+    assert codes(run(collapse, 0.004)) == ["overfitting"]
+    assert codes(run(falls, 0.004, 1 - x)) == []  # all falls: that is something else
+    assert codes(run(0.8 - 0.01 * x, 0.0001)) == []  # less than two points
+    message = flags(run(falls, 0.0))[0].message
+    assert message == (
+        "The validation accuracy fell from 80.0\u202f% at epoch 25 to 75.1\u202f% (middle one of the last 12), "
+        "while the training accuracy rose by 49.2 points."
+    )
+    robust = run_of(accuracy=[0.8] * 60, robust_accuracy=falls.tolist(), train_accuracy=x.tolist())
+    assert [flag.message[:23] for flag in flags(robust)] == ["The robust accuracy fel"]
+    # A plateau under any noise: the best of many is chance. 4 in 100 are promised, 200 are too few to count on less.
+    flat = [run(np.full(n, 0.8), 0.02, np.arange(n) / n) for n in (8, 15, 60) for _ in range(200)]
+    assert sum(overfitting(one, "accuracy") is not None for one in flat) < 0.05 * len(flat)
+    assert codes(run_of(accuracy=[0.9, 0.5, 0.5], train_accuracy=[0.1, 0.2, 0.3])) == []  # too short to tell
+
+
+def test_a_loss_that_still_falls_is_flagged_and_one_that_has_settled_is_not() -> None:
+    epochs = np.arange(1, 41)
+    rng = np.random.default_rng(0)
+    assert codes(run_of(loss=(2 - 0.04 * epochs).tolist())) == ["still_falling"]
+    assert codes(run_of(loss=(2 * np.exp(-epochs / 4)).tolist())) == []  # halves yet, but of what is nothing
+    assert codes(run_of(loss=(0.5 + 2 * np.exp(-epochs / 4)).tolist())) == []
+    assert codes(run_of(loss=(2 - 0.04 * epochs)[:7].tolist())) == []  # too short to tell
+    noise = [run_of(loss=(1 + rng.normal(0, 0.2, 40)).tolist()) for _ in range(100)]
+    assert sum(bool(codes(run)) for run in noise) <= 3
+    flag = flags(run_of(loss=(2 - 0.04 * epochs).tolist()))[0]
+    assert flag.message == "The loss was still falling at the end: by 0.04 an epoch over the last 8 epochs, to 0.4."
+
+
+def test_a_run_that_is_not_whole_is_flagged(tmp_path: Path) -> None:
+    lines = [noted(epoch, accuracy=0.5, robust_accuracy=0.1) for epoch in range(1, 8)]
+    assert codes(read_runs([make_run(tmp_path / "a", lines, finished=False)])[0]) == ["interrupted"]
+    assert codes(read_runs([make_run(tmp_path / "b", lines)])[0]) == ["ended_early", "robust_gap"]
+    lines = [noted(epoch) for epoch in range(1, 11)]
+    assert codes(read_runs([make_run(tmp_path / "c", lines)])[0]) == []
+    lines[2]["loss"], lines[3]["loss"], lines[7]["parts"]["psi"] = None, None, math.inf
+    (flag,) = flags(read_runs([make_run(tmp_path / "d", [*lines[:5], "{", *lines[5:]])])[0])[1:]
+    assert flag.message == "Not finite: loss in epoch 3 and 1 other and psi in epoch 8. The lines have gaps there."
+
+
+def test_a_quick_attack_that_turns_most_decisions_is_flagged() -> None:
+    def gap(robust: list[float | None]) -> list[str]:
+        return codes(run_of(accuracy=[0.5, 0.8, 0.8], robust_accuracy=robust))
+
+    assert gap([0.5, 0.41, None]) == []
+    assert gap([0.5, 0.39, None]) == ["robust_gap"]
+    assert gap([0.1, 0.39, 0.5]) == []
+
+
+def trained(record: Path, folder: Path) -> Path:
+    """A record whose second model comes from a run folder."""
+    made = read_record(record)
+    made.models[1].training = known(make_run(folder))
+    write_record(record, made)
+    return record
+
+
+def test_a_record_shows_how_its_models_were_trained(record: Path, tmp_path: Path) -> None:
+    assert not page(record).all("section", id="training")
+    assert not page(record).all("a", href="#training")
+    root = page(trained(record, tmp_path / "run"))
+    (course,) = root.one("section", id="training").all("article")
+    assert course.attributes["data-course"] == "robust"
+    assert "m1" in course.attributes["class"]  # its colour everywhere
+    assert root.one("a", href="#training").text == "Training"
+    assert course.one("p", class_="objective").text.startswith("adversarial:attack=(l2min")
+    assert course.one("pre").text.startswith("network: small_cnn objective:")
+    accuracy = course.one("figure", data_quantity="accuracy")
+    assert [node.text for node in accuracy.all("li")] == [
+        "training 94.6\u202f%", "validation 88.9\u202f%", "validation, attacked 59.2\u202f%",
+    ]  # fmt: skip
+    assert "Attacked by pgd:norm=l2,radius=0.5 on 256 examples." in accuracy.text
+    assert accuracy.one("svg", role="img").attributes["aria-label"].startswith("Accuracy of robust over 10 epochs")
+    assert course.one("figure", data_quantity="psi").text.endswith("epoch Logarithmic axis.")
+    (text,) = root.one("pre", class_="json").one("code").children
+    assert Record.model_validate_json(str(text)) == read_record(record)
+
+
+def test_every_noted_value_can_be_saved(record: Path, tmp_path: Path) -> None:
+    for root in (page(trained(record, tmp_path / "run")), Tree(render_runs(read_runs([tmp_path / "run"]))).root):
+        (link,) = (node for node in root.all("a") if node.attributes.get("download") == "training.csv")
+        text = base64.b64decode(link.attributes["href"].partition("base64,")[2]).decode()
+        saved = {(int(row["epoch"]), row["quantity"]): float(row["value"]) for row in csv.DictReader(io.StringIO(text))}
+        for epoch in range(1, 11):
+            told = noted(epoch)
+            expected = {f"parts.{name}": value for name, value in told["parts"].items()}
+            expected |= {name: told[name] for name in told.keys() - {"epoch", "epochs", "steps", "parts"}}
+            assert {name: value for (at, name), value in saved.items() if at == epoch} == expected
+
+
+def test_a_run_alone_can_be_looked_at_while_it_trains(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "night", [noted(1), noted(2)], finished=False)
+    path = write_report(folder)
+    assert path == folder / "report.html"
+    first = path.read_bytes()
+    assert write_report(folder, tmp_path / "again.html").read_bytes() == first
+    root = Tree(first.decode()).root
+    assert root.one("h1").text == "Training of night"
+    assert root.one("p", class_="told").text.startswith("2 of 10 epochs , 40 s at 512 examples per second")
+    assert [node.text for node in root.all("code")][1:2] == ["interrupted"]
+    assert root.one("pre", class_="command").text == "advex train digits-robust --data digits"
+    anchors = {node.attributes["href"][1:] for node in root.all("a") if node.attributes["href"].startswith("#")}
+    assert anchors == {"training", "made"}
+    (folder / "metrics.jsonl").unlink()  # the first epoch is not over
+    root = Tree(write_report(folder).read_text(encoding="utf-8")).root
+    assert "No epoch is noted yet" in root.text
+    assert not root.all("figure")
+
+
+def test_reports_of_several_folders_are_of_runs(record: Path, tmp_path: Path) -> None:
+    one, other = make_run(tmp_path / "a" / "run"), make_run(tmp_path / "b" / "run")
+    root = Tree(write_report([one, other]).read_text(encoding="utf-8")).root
+    assert [node.attributes["data-course"] for node in root.all("article")] == ["a/run", "b/run"]
+    with pytest.raises(ArtifactError, match="is a record: a report is of one record, or of run folders"):
+        write_report([one, record])
+    with pytest.raises(ArtifactError, match="nowhere holds no record.json.*no metrics.jsonl"):
+        write_report([one, tmp_path / "nowhere"])
+
+
+def test_hostile_runs_are_shown_as_text(tmp_path: Path) -> None:
+    lines = [noted(1, parts={HOSTILE: 1.0, "psi": 2.0})]
+    folder = make_run(tmp_path / HOSTILE.replace("/", "-"), lines)
+    (folder / "recipe.yaml").write_text(f"objective: {json.dumps(HOSTILE)}\nrobust_attack: {json.dumps(HOSTILE)}\n")
+    (folder / "env.json").write_text(json.dumps({HOSTILE: HOSTILE, "command": HOSTILE}))
+    html = render_runs(read_runs([folder]))
+    assert "<script" not in html
+    assert "<img" not in html
+    root = Tree(html).root
+    assert all(not name.startswith("on") and name != "style" for node in root.all() for name in node.attributes)
+    assert root.text.count(HOSTILE) >= 5
+
+
 # -- what may be missing -----------------------------------------------------------------------------------------------
 
 
@@ -778,10 +1223,12 @@ def test_what_is_no_record_is_refused_by_name(record: Path, tmp_path: Path) -> N
     assert not (record / "report.html").exists()
 
 
-def test_a_report_needs_no_torch(record: Path) -> None:
+def test_a_report_needs_no_torch(record: Path, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
     code = (
         "import sys; from pathlib import Path; from advex.report import write_report; "
-        f"write_report(Path({str(record)!r})); print([name for name in ('torch', 'matplotlib') if name in sys.modules])"
+        f"write_report(Path({str(record)!r})); write_report(Path({str(run)!r})); "
+        "print([name for name in ('torch', 'matplotlib') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
@@ -814,10 +1261,13 @@ def test_a_real_evaluation_can_be_reported(tmp_path: Path) -> None:
 def test_every_flag_is_explained_in_the_documentation() -> None:
     root = Path(__file__).parents[1]
     source = (root / "src/advex/evaluation/trust.py").read_text(encoding="utf-8")
-    codes = set(re.findall(r'(?:\.flag\(\s*|code=)"(\w+)"', source))
-    assert len(codes) >= 12
+    of_figures = set(re.findall(r'(?:\.flag\(\s*|code=)"(\w+)"', source))
+    source = (root / "src/advex/report/training.py").read_text(encoding="utf-8")
+    of_training = set(re.findall(r'_flag\(\s*run, "(\w+)"', source))
+    assert len(of_figures) >= 12
+    assert len(of_training) == 7
     explained = set(re.findall(r"^\| `(\w+)` \|", (root / "docs/report.md").read_text(encoding="utf-8"), re.MULTILINE))
-    assert codes == explained
+    assert of_figures | of_training == explained
 
 
 # -- seen --------------------------------------------------------------------------------------------------------------
@@ -849,6 +1299,13 @@ def test_contrast_reaches_wcag_aa_in_both_themes(theme: int) -> None:
         for name in (kind, "ink", "muted"):
             assert contrast(colours[name], colours[f"{kind}-ground"]) >= 4.5, (name, kind)
     assert contrast(colours["axis"], colours["ground"]) >= 3
+
+
+def test_no_two_curves_of_a_panel_are_drawn_alike() -> None:
+    style = (Path(sys.modules["advex.report"].__file__ or "").parent / "style.css").read_text(encoding="utf-8")
+    dashes = re.findall(r"\.(t\d|robust)\.trace path, [^{]*\{ stroke-dasharray: ([\d. ]+);", style)
+    assert [name for name, _ in dashes] == ["t1", "t2", "t3", "t4", "t5", "robust"]  # t0 is solid
+    assert len({dash for _, dash in dashes}) == len(dashes)
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -894,5 +1351,37 @@ def test_in_a_browser(tmp_path: Path) -> None:
                 assert tab.evaluate("document.documentElement.scrollWidth") <= width
             assert said == []
             assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()]
+        finally:
+            browser.close()
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+def test_training_in_a_browser(tmp_path: Path) -> None:
+    """No message, no request, nothing wider than a phone; the drawings of a row stand on one line."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    lines = [noted(epoch, parts=noted(epoch)["parts"] | {"name" * 20: 0.1}) for epoch in range(1, 11)]
+    runs = [make_run(tmp_path / "a"), make_run(tmp_path / ("robust" * 20), lines)]
+    path = write_report(runs, tmp_path / "page.html")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        try:
+            tab = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
+            said: list[str] = []
+            tab.on("console", lambda message: said.append(message.text))
+            tab.on("request", lambda request: said.append(request.url))
+            tab.goto(path.as_uri())
+            boxes = tab.evaluate(
+                "[...document.querySelectorAll('.course')].map(course => [...course.querySelectorAll('.small > svg')]"
+                ".map(svg => { const box = svg.getBoundingClientRect(); return [box.left, box.top, box.width]; }))"
+            )
+            for course in boxes:
+                assert len(course) == 4
+                assert len({top for _, top, _ in course}) == len({width for _, _, width in course}) == 1
+            assert [left for left, _, _ in boxes[0]] == [left for left, _, _ in boxes[1]]
+            for width in (1280, 820, 400):
+                tab.set_viewport_size({"width": width, "height": 900})
+                assert tab.evaluate("document.documentElement.scrollWidth") <= width
+            assert said == [path.as_uri()]
         finally:
             browser.close()

@@ -64,23 +64,23 @@ def with_annotated(
         with say.progress(f"read {folder}", brief=True) as bar:
             added = sets.open_dataset(folder, channels=channels, progress=bar)
         say.note(sets.describe(added))
-        if held_out:
-            known = {str(split): of for split, of in ids.items() if split in held_out}
-            unknown = sets.untraced(added, ids[trained], known)
-            if unknown:
-                warnings.warn(
-                    f"{added.name}: of {len(unknown)} of {len(added)} pictures (e.g. {unknown[0]}) nobody can tell "
-                    f"whether they were made from the {' or '.join(sorted(known))} split: they name no example of "
-                    f"{source} as their source_id.",
-                    AdvexWarning,
-                    stacklevel=2,
-                )
+        joined = sets.concatenate(examples, added)
+        known = {str(split): of for split, of in ids.items() if split in held_out}
+        unknown = sets.untraced(added, ids[trained], known) if held_out else []
+        if unknown:
+            warnings.warn(
+                f"{added.name}: of {len(unknown)} of {len(added)} pictures (e.g. {unknown[0]}) nobody can tell whether "
+                f"they were made from the {' or '.join(sorted(known))} split: their source_id names no example of "
+                f"{source}.",
+                AdvexWarning,
+                stacklevel=2,
+            )
         answers = sum(sum(part.answers.values()) for part in added.parts)
-        before, examples = examples, sets.concatenate(examples, added)
         say.note(
-            f"added to {before.name}: {len(added):,} unchanged pictures of {added.name}, by {answers:,} answers; "
-            f"{len(examples):,} examples to train on"
+            f"added to {examples.name}: {len(added):,} unchanged pictures of {added.name}, by {answers:,} answers; "
+            f"{len(joined):,} examples to train on"
         )
+        examples = joined
     return examples
 
 

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import os
 import struct
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -170,21 +171,28 @@ def _checked(path: Path) -> Path | Unreadable:
         return Unreadable("there is no such file, or it is empty")
     if not head.startswith(_SIGNATURE):
         return Unreadable("no PNG, whatever its name says: other formats may have changed the pixels")
-    # Byte 24 holds the bits per channel; a cut file is left to the decoder to name.
-    if len(head) > 24 and head[24] > 8:
-        return Unreadable(f"its pixels have {head[24]} bits; what is shown and trained on has 8")
+    if (layout := _layout(head)) is not None and layout[2] > 8:
+        return Unreadable(f"its pixels have {layout[2]} bits; what is shown and trained on has 8")
     return path
 
 
 def _head(path: Path) -> bytes:
-    """The first bytes of a PNG, up to its size and depth; none where there is no plain file."""
+    """The signature of a PNG and its first chunk, IHDR; nothing where there is no plain file."""
     try:
         if not path.is_file():
             return b""
         with path.open("rb") as file:
-            return file.read(26)
+            return file.read(33)
     except (OSError, ValueError):
         return b""
+
+
+def _layout(head: bytes) -> tuple[int, int, int] | None:
+    """(height, width, bits per channel) of a PNG; None for a damaged start, which the decoder will name."""
+    if len(head) < 33 or not head.startswith(_SIGNATURE + b"\0\0\0\rIHDR"):
+        return None
+    width, height, bits = struct.unpack(">IIB", head[16:25])
+    return (height, width, bits) if zlib.crc32(head[12:29]) == int.from_bytes(head[29:33]) else None
 
 
 def _check_sizes(found: Annotated, asked: tuple[int, int] | None) -> None:
@@ -192,10 +200,8 @@ def _check_sizes(found: Annotated, asked: tuple[int, int] | None) -> None:
     sizes: dict[tuple[int, int], list[str]] = {}
     for name, judged in found.pictures.items():
         path = _inside(found.root, name)
-        head = b"" if judged.verdict != UNCHANGED or isinstance(path, Unreadable) else _head(path)
-        if len(head) == 26 and head.startswith(_SIGNATURE):
-            width, height = struct.unpack(">II", head[16:24])
-            sizes.setdefault((height, width), []).append(name)
+        if judged.verdict == UNCHANGED and not isinstance(path, Unreadable) and (layout := _layout(_head(path))):
+            sizes.setdefault(layout[:2], []).append(name)
     listed = "; ".join(
         f"{height}x{width} ({len(names)}: {shortened(names)})"
         for (height, width), names in sorted(sizes.items(), key=lambda item: -len(item[1]))

@@ -116,7 +116,8 @@ def parse(data: bytes, where: str) -> Table:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{where} is not UTF-8 text (byte {error.start}). Save it as 'CSV UTF-8'.") from None
+        line = data[: error.start].count(b"\n") + 1
+        raise DataError(f"{where}, line {line}: this is not UTF-8 text. Save the table as 'CSV UTF-8'.") from None
     rows = _rows(text)
     lines: list[tuple[int, Answer]] = []
     try:

@@ -149,7 +149,7 @@ def _training(source: str) -> Training | None:
     if found is None:
         return None
     told = {name: without_places(value) for name, value in found.environment.items()}
-    texts = {"objective": without_places(found.objective), "recipe": without_places(found.recipe)}
+    texts = {name: without_places(getattr(found, name)) for name in ("objective", "attack", "recipe")}
     return found.model_copy(update={**texts, "environment": told})
 
 

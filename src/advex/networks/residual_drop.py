@@ -3,13 +3,13 @@
 Both scale the branch F_l of block l = 1..L, x + F_l(x), by a random number. A block survives a batch
 (b_l = 1) with probability p_l = 1 - (l / L) (1 - p_L), so that late blocks are lost most often:
 
-    stochastic depth   x + b_l F_l(x)                                              (Huang et al. 2016, Eq. 2 and 4)
-    ShakeDrop          x + (b_l + alpha - b_l alpha) F_l(x), forwards              (Yamada et al. 2018, Eq. 6)
+    stochastic depth   x + b_l F_l(x)                                        (Huang et al. 2016)
+    ShakeDrop          x + (b_l + alpha - b_l alpha) F_l(x), forwards        (Yamada et al. 2018)
                        x + (b_l + beta  - b_l beta)  F_l(x), backwards
     evaluation         x + p_l F_l(x), the expectation of both, since alpha is 0 on average
 
-b_l is drawn once per batch and block, as in both papers; alpha, uniform in [-a, a], and beta, uniform
-in [0, 1], once per example and block (the "image" level of Yamada et al.).
+b_l is drawn once per batch and block, as by Huang et al.; alpha, uniform in [-a, a], and beta, uniform
+in [0, 1], once per example and block (what Yamada et al. call the "image" level).
 
 Woods et al. 2019, Table I, compare stochastic depth (p_L = 0.8 and 0.5) and ShakeDrop (alpha = 0, p_L = 0.8).
 Its rows with "layer drop 0.8" are defined nowhere in the paper: stochastic depth with p_L = 0.8, which drops
@@ -40,14 +40,13 @@ def survival_probability(block: Number, blocks: int, last: float) -> float | Num
 
 def scaled(path: Tensor, factors: Factors) -> Tensor:
     """A residual branch [n, ...] times its factors, in its own precision."""
-    forwards, backwards = factors
-    if backwards is None:
-        return path * forwards
+    if factors[1] is None:
+        return path * factors[0]
     # The value forwards * path on the slope backwards * path. To autograd the rest is a constant, so an input
     # gradient of the network has the slope beta in it and the derivative of that gradient has beta again:
     # alpha decides where derivatives are taken, never what they are. Made of torch operations rather than as
     # an autograd function, whose second derivative torch.compile loses without a word.
-    value, slope = path * forwards.to(path.dtype), path * backwards.to(path.dtype)
+    value, slope = path * factors[0].to(path.dtype), path * factors[1].to(path.dtype)
     return value.detach() + (slope - slope.detach())
 
 

@@ -49,7 +49,7 @@ class Lipschitz:
     worse: float = 0.01
     better: float = 1.0
     derivative: Derivative = "exact"
-    probe: float = 0.005
+    probe: float = 0.002
 
     def __post_init__(self) -> None:
         if self.outputs < 1 or self.z < 1 or not 0 <= self.zeta <= 1:

@@ -23,14 +23,16 @@ Parts = dict[str, float]
 class Step:
     """The examples of a step and what the network says about them, asked once for all terms.
 
-    x: [n, *shape], what the loss is taken at: the batch's examples until a term alters them. seed: of
-    everything random in this step. The pass that gives `logits` is the only one that batch norm records.
+    x: [n, *shape], what the loss is taken at: the batch's examples until a term alters them. point: where
+    the pass of the loss is made; x, or so little beside it that the loss is the same. seed: of everything
+    random in this step. The pass that gives `logits` is the only one that batch norm records.
     """
 
     classifier: Classifier
     batch: Batch
     seed: int
     x: Tensor = dataclasses.field(init=False)
+    point: Tensor | None = dataclasses.field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.x = self.batch.x
@@ -55,12 +57,17 @@ class Step:
 
     @cached_property
     def logits(self) -> Tensor:
-        """[n, classes] at `x`, of this step's one recorded pass."""
-        return self.ask(self.x)
+        """[n, classes] of this step's one recorded pass."""
+        return self.ask(self.x if self.point is None else self.point)
+
+    @property
+    def asked(self) -> bool:
+        """Whether that pass has been made."""
+        return "logits" in self.__dict__
 
     @cached_property
     def cross_entropy(self) -> Tensor:
-        """[n] at `x`, without label smoothing."""
+        """[n], without label smoothing."""
         return cross_entropy(self.logits, self.y, reduction="none")
 
     def ask(self, x: Tensor) -> Tensor:

@@ -4,6 +4,7 @@
     recipe.yaml     the resolved recipe
     env.json        versions, device, command
     config.json     of the classifier, there once the run is finished
+    best/           the classifier of the best epoch, a folder of its own
 
 What is damaged, too large or of another kind is left out, and `Training.notes` says so: a training of a
 night is looked at as far as it got.
@@ -19,7 +20,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-METRICS, RECIPE, ENVIRONMENT, CONFIG = "metrics.jsonl", "recipe.yaml", "env.json", "config.json"
+METRICS, RECIPE, ENVIRONMENT, CONFIG, BEST = "metrics.jsonl", "recipe.yaml", "env.json", "config.json", "best"
 
 # What a line of metrics.jsonl may hold beside `parts`: rate in examples per second, seconds since the run began.
 QUANTITIES = (
@@ -28,7 +29,7 @@ QUANTITIES = (
 
 EPOCHS = 5_000  # kept at most: of longer runs every second epoch, every third, ...
 _PARTS, _NAME, _TOLD = 24, 80, 5
-_LARGEST_METRICS, _LARGEST_TEXT, _LONGEST_LINE = 32 * 2**20, 64 * 2**10, 64 * 2**10
+_LARGEST_METRICS, _LARGEST_CONFIG, _LARGEST_TEXT, _LONGEST_LINE = 32 * 2**20, 4 * 2**20, 64 * 2**10, 64 * 2**10
 
 Curve = Annotated[list[float | None], Field(max_length=EPOCHS)]
 Name = Annotated[str, Field(max_length=_NAME)]
@@ -38,13 +39,16 @@ class Training(BaseModel):
     """How a model was trained. epoch: those noted; every curve has a value for each of them.
 
     A value is None where it was not measured, and NaN where it was not finite. curves: of `QUANTITIES`; parts: of the
-    loss, by the objective's names. epochs: planned. best: the epoch that the run marks as its best. finished: the
-    classifier was saved. recipe: the text of its file. notes: what is missing from this, and why.
+    loss, by the objective's names. epochs: planned. best: the epoch whose classifier the run keeps as its best.
+    taken: the epoch whose classifier this is, where it is not the last. finished: the classifier was saved. attack:
+    that of the robust accuracy, and on how many examples. recipe: the text of its file. notes: what is missing from
+    this, and why.
     """
 
     model_config = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
 
     objective: str = Field("", max_length=2_000)
+    attack: str = Field("", max_length=2_000)
     recipe: str = Field("", max_length=_LARGEST_TEXT)
     environment: Annotated[dict[Name, str], Field(max_length=64)] = {}
     epochs: int | None = Field(None, ge=1)
@@ -52,6 +56,7 @@ class Training(BaseModel):
     curves: dict[Name, Curve] = {}
     parts: Annotated[dict[Name, Curve], Field(max_length=_PARTS)] = {}
     best: int | None = None
+    taken: int | None = None
     finished: bool = False
     notes: list[str] = []
 
@@ -68,15 +73,28 @@ class Training(BaseModel):
 
 
 def read_run(folder: Path) -> Training | None:
-    """How the model of a run folder was trained; None for a folder of something else. Never raises.
+    """How the model of a run folder, or of its best epoch, was trained; None for a folder of something else.
 
-    The run may still be going on.
+    The run may still be going on. Never raises.
     """
-    try:
-        if not any((folder / name).is_file() for name in (METRICS, RECIPE)):
-            return None
-    except (OSError, ValueError):  # no possible path
+    if _is_run(folder):
+        return _read_run(folder)
+    if folder.name != BEST or not _is_run(folder.parent):
         return None
+    found = _read_run(folder.parent)
+    told = _object(_read(folder, CONFIG, _LARGEST_CONFIG, [])).get("training")
+    taken = _whole(told.get("epoch")) if isinstance(told, dict) else None
+    return found.model_copy(update={"taken": taken or found.best})
+
+
+def _is_run(folder: Path) -> bool:
+    try:
+        return any((folder / name).is_file() for name in (METRICS, RECIPE))
+    except (OSError, ValueError):  # no possible path
+        return False
+
+
+def _read_run(folder: Path) -> Training:
     notes: list[str] = []
     recipe = _read(folder, RECIPE, _LARGEST_TEXT, notes)
     settings = _settings(recipe)
@@ -85,6 +103,7 @@ def read_run(folder: Path) -> Training | None:
     planned = [_whole(settings.get("epochs")), *(_whole(line.get("epochs")) for line in lines.values())]
     return Training(
         objective=_objective(settings),
+        attack=_attack(settings),
         recipe=_shown(recipe),
         environment=_environment(_read(folder, ENVIRONMENT, _LARGEST_TEXT, notes)),
         epochs=next((epochs for epochs in reversed(planned) if epochs), None),
@@ -218,12 +237,25 @@ def _value(value: str | int | float) -> str:
     return f"({value})" if isinstance(value, str) and "," in value else str(value)
 
 
-def _environment(text: str) -> dict[str, str]:
+def _attack(settings: dict[str, Any]) -> str:
+    """`pgd:norm=l2,radius=0.5 on 256 examples`; empty where the recipe does not say."""
+    attack, samples = settings.get("robust_attack"), _whole(settings.get("robust_samples"))
+    if not isinstance(attack, str):
+        return ""
+    return _shown(attack)[:1_900] + (f" on {samples:,} examples" if samples else "")
+
+
+def _object(text: str) -> dict[str, Any]:
+    """What a JSON file holds, empty where that is no object."""
     try:
-        found = json.loads(text or "{}")
+        found = json.loads(text)
     except (ValueError, RecursionError):
         return {}
-    pairs = found.items() if isinstance(found, dict) else ()
+    return found if isinstance(found, dict) else {}
+
+
+def _environment(text: str) -> dict[str, str]:
+    pairs = _object(text).items()
     kept = [(_shown(name), _shown(value)[:2_000]) for name, value in pairs if isinstance(value, str)]
     return dict([pair for pair in kept if 0 < len(pair[0]) <= _NAME][:64])
 

@@ -95,7 +95,8 @@ def shares(values: Iterable[float]) -> Axis:
     """
     known = _finite(values)
     low = max((bound for bound in (0.0, 0.5, 0.8, 0.9) if (known >= bound).all()), default=0.0) if len(known) else 0.0
-    marks = np.linspace(low, 1, 5 if low < 0.8 else 3).tolist()
+    steps = {0.0: 4, 0.5: 5, 0.8: 4, 0.9: 5}[low]  # whole per cent
+    marks = [low + (1 - low) * step / steps for step in range(steps + 1)]
     return Axis(low, 1.0, False, tuple((mark, percent(mark, 0)) for mark in marks))
 
 

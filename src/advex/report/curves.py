@@ -86,12 +86,12 @@ def curve_panels(run: Run, shared: Scales) -> tuple[CurvePanel, ...]:
 
 
 def losses(run: Run) -> list[str]:
-    """The loss and its parts. A single part that is the loss stands for it."""
-    parts = [name for name in run.training.parts if name not in _NO_LOSS]
+    """The loss, or the part of it that is all of it, and its parts, by their last values as in the drawing."""
+    parts = [name for name in run.training.parts if name not in _NO_LOSS and run.measured(name)]
+    parts.sort(key=lambda name: -run.measured(name)[-1][1])
     loss = run.measured("loss")
-    if len(parts) == 1 and _same(run.measured(parts[0]), loss):
-        return parts
-    return (["loss"] if loss else []) + [name for name in parts if name != "loss"]
+    whole_of_it = next((name for name in parts if _same(run.measured(name), loss)), "loss")
+    return ([whole_of_it] if loss else []) + [name for name in parts if name not in ("loss", whole_of_it)]
 
 
 def _same(one: list[tuple[int, float]], other: list[tuple[int, float]]) -> bool:
@@ -109,15 +109,20 @@ def _panel(run: Run, key: str, title: str, names: list[str], shared: Scales) -> 
     shown = [name for name in names if run.measured(name)]
     traces = tuple(_trace(run, name, _style(key, place, name), axis, end) for place, name in enumerate(shown))
     told = "; ".join(f"{trace.name} {_ends(run, name)}" for trace, name in zip(traces, shown, strict=True))
-    note = "Logarithmic axis" if axis.logarithmic else ""
-    if axis.sunk:
-        note += "; what is smaller than its foot, such as 0, is drawn there"
     return CurvePanel(
         key, title, FRAME,
         tuple(Tick(FRAME.x(mark, end), text) for mark, text in whole(end)),
         tuple(Tick(FRAME.y(axis.place(mark)), text) for mark, text in axis.marks),
-        traces, f"{note}." if note else "", f"{title} of {run.name} over {run.last} epochs: {told}.",
+        traces, _note(run, shown, axis), f"{title} of {run.name} over {run.last} epochs: {told}.",
     )  # fmt: skip
+
+
+def _note(run: Run, shown: list[str], axis: Axis) -> str:
+    """What must be said under a panel."""
+    if "robust_accuracy" in shown and run.training.attack:
+        return f"Attacked by {run.training.attack}."
+    note = "Logarithmic axis" if axis.logarithmic else ""
+    return f"{note}{'; what is smaller than its foot, such as 0, is drawn there' if axis.sunk else ''}." if note else ""
 
 
 def _style(key: str, place: int, name: str) -> str:
@@ -139,7 +144,7 @@ def _trace(run: Run, name: str, style: str, axis: Axis, end: int) -> Trace:
     points = [point for piece in pieces for point in piece]
     alone = [piece[0] for piece in pieces if len(piece) == 1]
     return Trace(
-        ACCURACIES.get(name, name),
+        ACCURACIES.get(name, name.replace("_", " ")),
         style,
         " ".join(path(piece) for piece in pieces if len(piece) > 1),
         tuple((round(x, 2), round(y, 2)) for x, y in (points if len(points) <= FEW else alone)),

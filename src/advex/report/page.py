@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import functools
 import hashlib
 import io
 import json
@@ -50,6 +51,12 @@ def render_runs(runs: Sequence[Run]) -> str:
 
 
 def _page(template: str, **content: Any) -> str:
+    style = (_HERE / "style.css").read_text(encoding="utf-8")
+    return _templates().get_template(template).render(style=Markup(style), style_hash=_sha256(style), **content)
+
+
+@functools.cache
+def _templates() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),
         autoescape=True,
@@ -61,8 +68,7 @@ def _page(template: str, **content: Any) -> str:
     environment.filters |= {"date": numbers.date, "duration": numbers.duration, "percent": numbers.percent}
     environment.filters |= {"short": numbers.short, "setting": _setting, "groups": _groups}
     environment.globals |= {"count": numbers.count}
-    style = (_HERE / "style.css").read_text(encoding="utf-8")
-    return environment.get_template(template).render(style=Markup(style), style_hash=_sha256(style), **content)
+    return environment
 
 
 def _content(contents: Contents, picture_bytes: int) -> dict[str, Any]:
@@ -94,7 +100,9 @@ def _courses(runs: Sequence[Run]) -> dict[str, Any]:
     """How the models were trained. learnt: how many things one should see in that."""
     courses = training.courses(runs)
     learnt = sum(len(course.flags) for course in courses)
-    return {"courses": courses, "own_epochs": training.own_epochs(runs), "learnt": learnt}
+    attacked = any(run.measured("robust_accuracy") for run in runs)
+    how = {"own_epochs": training.own_epochs(runs), "attacked": attacked}
+    return {"courses": courses, "how": how, "learnt": learnt}
 
 
 def _groups(flags: Iterable[schema.Flag]) -> list[tuple[tuple[str, str, str], list[schema.Flag]]]:

@@ -16,7 +16,7 @@ from advex.report.numbers import count, duration, joined, percent, significant
 from advex.report.reading import Run
 
 FALLEN = 0.02  # points of accuracy below its best from which a fall is told
-SCATTERS = 4  # a fall must also be that many times the scatter of single measurements
+SCATTERS = 5  # a fall must also be that many times the scatter of single measurements
 ENDING = 3  # measurements at the end, or a fifth of all, whose middle one counts: none decides alone
 STEEP = 0.1  # of the loss that a fifth more epochs would take off, at the pace of the end
 MOST = 0.5  # of the right decisions that fall to the quick attack
@@ -79,8 +79,10 @@ def sentence(run: Run) -> Sentence:
             parts += [Part(", best "), Part(percent(best), "figure"), Part(f" at epoch {best_epoch:,}")]
     if not run.measured("accuracy"):
         parts.append(Part("; the accuracy on validation data was not measured"))
-    if run.training.best is not None:
-        parts.append(Part(f"; the run marks epoch {run.training.best:,} as its best"))
+    if run.training.taken is not None:
+        parts += [Part("; the model is that of "), Part(f"epoch {run.training.taken:,}", "figure")]
+    elif run.training.best not in (None, run.last):
+        parts.append(Part(f"; the network of epoch {run.training.best:,} is kept as the best"))
     return (*parts, Part("."))
 
 
@@ -99,7 +101,8 @@ def flags(run: Run) -> tuple[Flag, ...]:
     found += [overfitting(run, name) for name in _ACCURACY_NAMES]
     if not any(flag is not None and flag.code in ("interrupted", "overfitting") for flag in found):
         found.append(still_falling(run))  # more epochs would help neither of those
-    found.append(_fragile(run))
+    if not any(flag is not None and flag.code == "interrupted" for flag in found):
+        found.append(_fragile(run))  # early in a training it says little
     return tuple(flag for flag in found if flag is not None)
 
 
@@ -125,7 +128,7 @@ def _interrupted(run: Run) -> Flag | None:
 
 
 def _missing(run: Run) -> list[Flag]:
-    remedy = "Nothing, if the run is still going on. Otherwise train again where the curves matter."
+    remedy = "Nothing: the curves lack what is named here, the model does not."
     return [_flag(run, "metrics", "note", note, remedy) for note in run.training.notes]
 
 
@@ -150,7 +153,7 @@ def overfitting(run: Run, name: str) -> Flag | None:
 
     Clearly: the middle one of the last fifth of the measurements, at least three, lies `FALLEN` below the best,
     and by `SCATTERS` times the scatter of single measurements. Where n values only scatter around a constant, it
-    does so in 2 to 4 of 100 runs, for n from 8 to 300.
+    does so in at most 4 of 100 runs.
     """
     measured, learnt = run.measured(name), dict(run.measured("train_accuracy"))
     if len(measured) <= ENDING:
@@ -172,12 +175,12 @@ def overfitting(run: Run, name: str) -> Flag | None:
 
 
 def _scatter(measured: list[tuple[int, float]]) -> float:
-    """Standard deviation of single measurements around a slow course, from the steps between neighbours.
+    """Standard deviation of single measurements around a slow course, from the steps of the second half.
 
     By the middle one of the steps, which a few large ones do not move: 0.6745 of the standard deviation, for
     normal steps, whose variance is twice that of a measurement.
     """
-    steps = np.abs(np.diff([value for _, value in measured]))
+    steps = np.abs(np.diff([value for _, value in measured[len(measured) // 2 :]]))
     return float(np.median(steps)) / 0.6745 / math.sqrt(2)
 
 

@@ -1,0 +1,191 @@
+"""What one training step costs by each objective, in one table.
+
+    python -m benchmarks.training --data cifar10
+    python -m benchmarks.training --network preact_resnet:depth=14 --batch 64 --rounds 5
+
+Every variant takes one step per round, one after the other, so that a slow minute hits all of them.
+`time` is the median over rounds of its seconds divided by the plain step's of the same round.
+`memory` is the peak of one step above the resting process, in a process of its own, in plain steps.
+`error` and `cosine` compare the penalty's part of the parameter gradient (the gradient less that of
+cross-entropy) with the eager exact one. The network has had a few steps of training: the last layer of
+each block of a fresh one is zero.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import ctypes
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import advex
+from advex import objectives
+from advex.classifier import Classifier
+from advex.objectives import Adversarial, Natural, Objective, Step
+from advex.types import Batch
+
+ATTACK = "l2min:epsilon=0.1,steps=7"
+LIPSCHITZ: dict[str, Any] = {"psi": 12_000.0}
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackOnAll:
+    """Half-half as the authors' code does it: all are attacked, half of the results are used."""
+
+    def alter(self, step: Step) -> Tensor:
+        found = Adversarial(attack=ATTACK, share=1.0).alter(step)
+        half = round(0.5 * len(found))
+        return torch.cat([found[:half], step.x[half:]])
+
+
+@dataclass(frozen=True)
+class Variant:
+    objective: Objective
+    compiled: bool = False
+    penalised: bool = False
+
+
+VARIANTS = {
+    "plain": Variant(objectives.make("natural")),
+    "plain, compiled": Variant(objectives.make("natural"), compiled=True),
+    "Lipschitz, exact": Variant(objectives.make("lipschitz", **LIPSCHITZ), penalised=True),
+    "Lipschitz, exact, compiled": Variant(objectives.make("lipschitz", **LIPSCHITZ), compiled=True, penalised=True),
+    "Lipschitz, finite difference": Variant(
+        objectives.make("lipschitz", derivative="finite_difference", **LIPSCHITZ), penalised=True
+    ),
+    "Lipschitz, finite difference, compiled": Variant(
+        objectives.make("lipschitz", derivative="finite_difference", **LIPSCHITZ), compiled=True, penalised=True
+    ),
+    "L2,min half-half, attack on all": Variant(Objective({"natural": Natural(), "all": AttackOnAll()})),
+    "L2,min half-half, attack on the half": Variant(objectives.make("adversarial", attack=ATTACK, share=0.5)),
+}
+
+
+def step(classifier: Classifier, variant: Variant, batch: Batch) -> tuple[float, Tensor]:
+    """Seconds of one step without the optimiser, and its parameter gradient."""
+    classifier.zero_grad(set_to_none=True)
+    began = time.perf_counter()
+    loss, _, _ = variant.objective(classifier, batch, variant.objective.start(), rng=torch.Generator().manual_seed(1))
+    loss.backward()
+    seconds = time.perf_counter() - began
+    return seconds, torch.cat([p.grad.flatten().double() for p in classifier.parameters() if p.grad is not None])
+
+
+def network(args: argparse.Namespace) -> tuple[Classifier, Batch]:
+    """A classifier after a few steps of training, in training mode, and the batch to measure on."""
+    torch.manual_seed(0)
+    classifier = Classifier(args.network, mean=MEAN, std=STD).train()
+    data = advex.open_dataset(args.data, split="train", max_samples=args.batch * (args.steps + 1), seed=0)
+    batches = list(data.batches(args.batch))
+    optimiser = torch.optim.SGD(classifier.parameters(), lr=0.05, momentum=0.9)
+    for batch in batches[:-1]:
+        step(classifier, VARIANTS["plain"], batch)
+        optimiser.step()
+    x = batches[-1].x.contiguous(memory_format=torch.channels_last)
+    return classifier.to(memory_format=torch.channels_last), Batch(x=x, y=batches[-1].y)  # pyright: ignore
+
+
+def peak(args: argparse.Namespace) -> float:
+    """MB that one step of `args.memory` takes at most above the resting process. Linux alone can say."""
+    variant = VARIANTS[args.memory]
+    classifier, batch = network(args)
+    with classifier.accelerated(compiled=variant.compiled):
+        for _ in range(2):
+            step(classifier, variant, batch)
+        classifier.zero_grad(set_to_none=True)
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+        resting = _status("VmRSS")
+        step(classifier, variant, batch)
+        return (_status("VmHWM") - resting) / 1024
+
+
+def _status(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field + ":"))
+
+
+def peaks(names: list[str]) -> dict[str, float]:
+    """`peak` of each variant, in a process of its own: allocators keep what they once had."""
+    # Large tensors are given back to the system at once, so that the peak is of what is held.
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
+    found = {}
+    for name in names:
+        command = [sys.executable, "-m", "benchmarks.training", *sys.argv[1:], "--memory", name]
+        found[name] = float(subprocess.run(command, env=environment, check=True, capture_output=True).stdout)
+        print(f"{name}: {found[name]:.0f} MB", file=sys.stderr)
+    return found
+
+
+def timed(
+    classifier: Classifier, batch: Batch, names: list[str], rounds: int
+) -> tuple[dict[str, list[float]], dict[str, Tensor]]:
+    """Seconds of each round's step, and the gradient, of each variant."""
+    compiled = copy.deepcopy(classifier)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    gradients = {}
+    with compiled.accelerated(compiled=True):
+        for number in range(-2, rounds):
+            for name in names:
+                variant = VARIANTS[name]
+                taken, gradients[name] = step(compiled if variant.compiled else classifier, variant, batch)
+                if number >= 0:
+                    seconds[name].append(taken)
+                print(f"round {number}: {name}: {taken:.2f} s", file=sys.stderr)
+    return seconds, gradients
+
+
+def table(seconds: dict[str, list[float]], gradients: dict[str, Tensor], memory: dict[str, float]) -> str:
+    """The variants as Markdown."""
+    lines = ["| step | seconds | time | memory | error | cosine |", "|---|--:|--:|--:|--:|--:|"]
+    exact = gradients.get("Lipschitz, exact")
+    for name, taken in seconds.items():
+        ratio = statistics.median(a / b for a, b in zip(taken, seconds["plain"], strict=True))
+        error, cosine = "", ""
+        if VARIANTS[name].penalised and exact is not None and name != "Lipschitz, exact":
+            part, wanted = gradients[name] - gradients["plain"], exact - gradients["plain"]
+            error = f"{(part - wanted).norm() / wanted.norm():.2%}"
+            cosine = f"{part @ wanted / part.norm() / wanted.norm():.5f}"
+        held = f"{memory[name] / memory['plain']:.2f}" if memory else ""
+        lines.append(f"| {name} | {statistics.median(taken):.2f} | {ratio:.2f} | {held} | {error} | {cosine} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", default="preact_resnet:depth=44")
+    parser.add_argument("--data", default="cifar10")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--steps", type=int, default=20, help="of training before measuring")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--only", help="variants, separated by semicolons; 'plain' is always among them")
+    parser.add_argument("--no-memory", action="store_true", help="leave out the peaks")
+    parser.add_argument("--memory", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.memory:
+        print(peak(args))
+        return
+    names = list(dict.fromkeys(["plain", *args.only.split(";")])) if args.only else list(VARIANTS)
+    classifier, batch = network(args)
+    print(
+        f"{args.network}, batch {args.batch}, torch {torch.__version__}, {torch.get_num_threads()} threads, "
+        f"{platform.machine()}\n"
+    )
+    seconds, gradients = timed(classifier, batch, names, args.rounds)
+    print(table(seconds, gradients, {} if args.no_memory else peaks(names)))
+
+
+if __name__ == "__main__":
+    main()
