@@ -190,6 +190,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert (splits(root), ids(root, [None])) == ((), {None: ("a.png", "c.png")})
     found = answers.read(root / TABLE)
     assert [each for _, each in found.lines] == list(EVERYTHING)
+    assert (root / TABLE).read_bytes().startswith("\ufeffpicture,label,answer,".encode())  # marked as UTF-8
 
 
 def test_no_cell_is_a_formula_to_a_spreadsheet(tmp_path: Path) -> None:
@@ -530,7 +531,7 @@ def test_answers_are_added_and_pictures_never_exchanged(tmp_path: Path) -> None:
     assert sorted(path.name for path in root.iterdir()) == ["a.png", TABLE, "b.png"]
 
 
-@pytest.mark.parametrize("last", ["b.png", TABLE])
+@pytest.mark.parametrize("last", ["b.png", TABLE, "half"])
 def test_a_broken_off_export_leaves_the_former_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str
 ) -> None:
@@ -542,12 +543,20 @@ def test_a_broken_off_export_leaves_the_former_table(
             raise OSError("no space left")
         rename(source, target)
 
-    monkeypatch.setattr(os, "replace", broken)
+    def half(path: Path, data: bytes) -> None:
+        with path.open("wb") as file:
+            file.write(data[: len(data) // 2])
+        raise OSError("no space left")
+
+    if last == "half":
+        monkeypatch.setattr(Path, "write_bytes", half)
+    else:
+        monkeypatch.setattr(os, "replace", broken)
     more = [ONE, dataclasses.replace(ONE, picture="b.png")]
     with pytest.raises(OSError, match="no space left"):
         write_annotated(root, {"b.png": picture(1)}, more, overwrite=True)
     assert open_dataset(root).ids == ("a.png",)
-    monkeypatch.setattr(os, "replace", rename)
+    monkeypatch.undo()
     write_annotated(root, {"b.png": picture(1)}, more, overwrite=True)
     assert open_dataset(root).ids == ("a.png", "b.png")
     assert len(list(root.iterdir())) == 3
@@ -643,11 +652,39 @@ def test_bytes_beside_floats_mean_the_same() -> None:
         assert torch.equal(joined, plain)
 
 
-def test_accents_of_classes_may_be_spelt_in_two_ways() -> None:
-    composed, decomposed = "\xe9t\xe9", "e\u0301te\u0301"
-    first = dataset("one", "ab", "ab", class_names=(decomposed, "b"))
-    second = dataset("two", "ab", "ab", class_names=("b", composed))
-    assert concatenate(first, second).y.tolist() == [0, 1, 1, 0]
+COMPOSED, DECOMPOSED = "\xe9t\xe9", "e\u0301te\u0301"
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "expected"),
+    [
+        ((DECOMPOSED, "b"), ("b", COMPOSED), [1, 0]),
+        ((COMPOSED, "b"), ("b", DECOMPOSED), [1, 0]),
+        ((DECOMPOSED, COMPOSED), (COMPOSED, DECOMPOSED), [1, 0]),  # who has both, means both
+        ((COMPOSED, DECOMPOSED), (COMPOSED, DECOMPOSED), [0, 1]),
+    ],
+)
+def test_accents_of_classes_may_be_spelt_in_two_ways(
+    mine: tuple[str, str], theirs: tuple[str, str], expected: list[int]
+) -> None:
+    first, second = dataset("one", "ab", "ab", class_names=mine), dataset("two", "ab", "ab", class_names=theirs)
+    assert concatenate(first, second).y[2:].tolist() == expected
+
+
+def test_accents_in_a_table_are_spelt_in_one_way(tmp_path: Path) -> None:
+    table = f"picture,label,answer\na.png,{DECOMPOSED},unchanged\na.png,{COMPOSED},unchanged\n"
+    assert open_dataset(folder(tmp_path / "hitl", table)).class_names == (COMPOSED,)
+    one = Answer(picture="a.png", label=DECOMPOSED, answer="unchanged")
+    assert open_dataset(write_annotated(tmp_path / "new", {"a.png": picture(0)}, [one])).class_names == (COMPOSED,)
+
+
+def test_no_name_makes_an_id_twice() -> None:
+    first = dataset("one", "ab", "ab", ids=("0", "two/0"))
+    joined = concatenate(
+        first, dataset("two", "ab", "a"), dataset("a", "ab", "a", ids=("b/0",)), dataset("a/b", "ab", "b")
+    )
+    assert joined.ids == ("0", "two/0", "two-2/0", "a/b/0", "a/b-2/0")
+    assert [part.name for part in joined.parts] == ["one", "two-2", "a", "a/b-2"]
 
 
 @pytest.mark.parametrize(

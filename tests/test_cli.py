@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from advex.cli.about import KINDS
 from advex.cli.models import unique
 from advex.data.dataset import content
 from advex.data.pictures import decode_png
+from advex.errors import DataError
 from advex.record import read_record, summary
 
 ESCAPE = "\x1b"
@@ -389,6 +391,26 @@ def test_several_annotated_folders_and_what_cannot_be_added(trained: Path, advex
         assert (failed.code, failed.out) == (code, "")
         assert said in failed.err
     assert not Path("failed").exists()
+
+
+def test_the_page_on_annotated_pictures_does_what_it_says(trained: Path, advex_in: Callable[..., Ended]) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "annotated.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    shutil.copytree(trained / "first", "demo/runs/ordinary")
+    names: dict[str, Any] = {}
+    exec(compile(block, "annotated.md", "exec"), names)  # noqa: S102
+    with pytest.raises(DataError, match=rf"0 answers to {len(names['answers'])} pictures .* not answered yet"):
+        advex.open_dataset("hitl")
+    assert len(names["answers"]) > 5
+    table = Path("hitl/annotations.csv")
+    table.write_text(re.sub(r"^(\d{4}\.png,\d,)", r"\1unchanged", table.read_text(), flags=re.MULTILINE))
+    data = advex.open_dataset("hitl")
+    decided = advex.load("demo/runs/ordinary").predict(data.batch(slice(None)).x).argmax(dim=1)
+    assert len(data) == len(names["answers"])
+    assert [data.class_names[label] for label in data.y.tolist()] == [each.label for each in names["answers"]]
+    assert all(str(one) != each.label for one, each in zip(decided.tolist(), names["answers"], strict=True))
+    ended = advex_in(*TRAIN, "epochs=1", "--add", "hitl", "--out", "run")
+    assert (ended.code, "warning" in ended.err) == (0, False)
 
 
 # -- being stopped -----------------------------------------------------------------------------------------

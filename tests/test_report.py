@@ -739,7 +739,9 @@ def test_the_best_epoch_s_model_is_told_from_the_last(tmp_path: Path) -> None:
     (best / "config.json").write_text('{"training": {"epoch": 2}}', encoding="utf-8")
     assert (known(best).taken, known(tmp_path / "run").taken) == (2, None)
     assert known(best).curves == known(tmp_path / "run").curves
-    assert "; the model is that of epoch 2." in told(read_runs([best])[0])
+    (run,) = read_runs([best])
+    assert run.name == "run/best"
+    assert "; the model is that of epoch 2." in told(run)
     assert "; the network of epoch 2 is kept as the best." in told(read_runs([tmp_path / "run"])[0])
 
 

@@ -11,6 +11,7 @@ from torch.nn.functional import batch_norm
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from advex import processes
+from advex.errors import SpecError
 
 Moments = tuple[Tensor, Tensor]  # mean [channels] and unbiased variance [channels] of one layer's inputs
 
@@ -35,8 +36,17 @@ def unrecorded(module: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def replaced(module: nn.Module, forward: Callable[[_BatchNorm, Tensor], Tensor]) -> Iterator[None]:
-    """Inside, `forward(layer, x)` is what batch norm layers do."""
+    """Inside, `forward(layer, x)` is what batch norm layers do.
+
+    Raises SpecError for a layer that is no plain batch norm: what it does is not known here.
+    """
     before = [(layer, layer.__dict__.get("forward")) for layer in layers(module)]
+    for layer, _ in before:
+        if type(layer).forward not in (_BatchNorm.forward, nn.SyncBatchNorm.forward):
+            raise SpecError(
+                f"The network's {type(layer).__name__} has a forward of its own, so compiled penalties and several "
+                "processes cannot stand in for it: train with compiled=false in one process, or use torch's batch norm."
+            )
     try:
         for layer, _ in before:
             layer.__dict__["forward"] = forward.__get__(layer)
@@ -54,9 +64,11 @@ def record(layer: _BatchNorm, moments: Moments) -> None:
     """Move the running statistics towards a batch's moments, as a pass of `layer` would have done."""
     if not layer.track_running_stats or layer.running_mean is None or layer.running_var is None:
         return
-    assert layer.num_batches_tracked is not None
-    layer.num_batches_tracked.add_(1)
-    momentum = 1 / layer.num_batches_tracked.item() if layer.momentum is None else layer.momentum
+    momentum = 0.0 if layer.momentum is None else layer.momentum
+    if layer.num_batches_tracked is not None:
+        layer.num_batches_tracked.add_(1)
+        if layer.momentum is None:  # a plain mean over all batches
+            momentum = 1 / layer.num_batches_tracked.item()
     mean, variance = moments
     layer.running_mean.lerp_(mean.to(layer.running_mean), momentum)
     layer.running_var.lerp_(variance.to(layer.running_var), momentum)
@@ -91,29 +103,43 @@ def synchronised(layer: _BatchNorm, x: Tensor) -> Tensor:
     return result + _per_channel(layer.bias, x) if layer.affine else result
 
 
-def noting(layer: _BatchNorm, x: Tensor) -> Tensor:
-    """What a batch norm layer does, but its moments are left for `noted` and nothing is changed in place.
+@contextlib.contextmanager
+def noting(module: nn.Module) -> Iterator[None]:
+    """Inside, layers in training mode change nothing in place: what they would record is for `noted` to take.
 
-    Only so can a compiler trace a pass and its derivatives whole.
+    Only so can a compiler trace a pass together with its input gradient. Raises SpecError as `replaced` does.
     """
-    if not layer.training:
-        return type(layer).forward(layer, x)
-    variance, mean = torch.var_mean(x, dim=_axes(x), correction=1)
-    layer.noted = mean.detach(), variance.detach()  # pyright: ignore[reportArgumentType]
-    return batch_norm(x, None, None, layer.weight, layer.bias, True, 0.0, layer.eps)
+    with replaced(module, _note):
+        try:
+            for layer in layers(module):
+                layer.notes = []  # pyright: ignore[reportArgumentType]
+            yield
+        finally:
+            for layer in layers(module):
+                layer.__dict__.pop("notes", None)
 
 
-def noted(module: nn.Module) -> list[Moments]:
-    """What the layers in training mode noted in the last pass, in the order of `layers`; they forget it."""
-    taken = []
+def noted(module: nn.Module) -> list[list[Moments]]:
+    """Of each layer, in the order of `layers`, the moments of its passes in training mode; they are forgotten."""
+    taken = [list(layer.notes) for layer in layers(module)]  # pyright: ignore
     for layer in layers(module):
-        if layer.training:
-            taken.append(layer.noted)
-            layer.noted = None  # pyright: ignore[reportArgumentType]
+        layer.notes.clear()  # pyright: ignore
     return taken
 
 
-def record_noted(module: nn.Module, moments: list[Moments]) -> None:
+def record_noted(module: nn.Module, moments: list[list[Moments]]) -> None:
     """Move the running statistics by what `noted` gave."""
-    for layer, one in zip([layer for layer in layers(module) if layer.training], moments, strict=True):
-        record(layer, one)
+    for layer, passes in zip(layers(module), moments, strict=True):
+        for one in passes:
+            record(layer, one)
+
+
+def _note(layer: _BatchNorm, x: Tensor) -> Tensor:
+    if not layer.training:
+        return type(layer).forward(layer, x)
+    result = batch_norm(x, None, None, layer.weight, layer.bias, True, 0.0, layer.eps)
+    # bfloat16 has no digits to spare for running statistics: torch's own pass takes them in float32 too.
+    precise = x.detach().to(torch.promote_types(x.dtype, torch.float32))
+    variance, mean = torch.var_mean(precise, dim=_axes(x), correction=1)
+    layer.notes.append((mean, variance))  # pyright: ignore
+    return result

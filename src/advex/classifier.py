@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from advex.errors import AdvexWarning, InputError
 from advex.geometry import Box
+from advex.networks.residual_drop import ResidualDrop
 
 Result = TypeVar("Result")
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -250,26 +251,35 @@ class Classifier(nn.Module):
                 module.training = training
 
     @contextlib.contextmanager
-    def accelerated(self, *, compiled: bool = False, bfloat16: bool = False) -> Iterator[Classifier]:
+    def accelerated(self, *, compiled: bool = False, bfloat16: bool = False, tf32: bool = True) -> Iterator[Classifier]:
         """Inside, `logits` (what searches climb) runs compiled and / or in bfloat16.
 
-        `forward` (what `settle` judges by) never does.
+        `forward` (what `settle` judges by) never does. tf32: False keeps GPUs from rounding float32 to ten
+        bits inside convolutions and matrix products, as torch lets them do in the former.
         """
         before = self._compiled, self._autocast
+        digits = [flag.fp32_precision for flag in _tf32_flags()]
         try:
+            for flag in () if tf32 else _tf32_flags():
+                flag.fp32_precision = "ieee"
             # __dict__: an nn.Module attribute would be registered as a second copy of the network.
             self.__dict__["_compiled"] = {} if compiled else None
             self.__dict__["_autocast"] = torch.bfloat16 if bfloat16 else None
             yield self
         finally:
             self.__dict__["_compiled"], self.__dict__["_autocast"] = before
+            for flag, former in () if tf32 else zip(_tf32_flags(), digits, strict=True):
+                flag.fp32_precision = former
 
-    def fast(self, function: Function) -> Function:
-        """A function of this network; inside `accelerated(compiled=True)` its compiled form, made once."""
+    def fast(self, function: Function, **options: Any) -> Function:
+        """A function of this network; inside `accelerated(compiled=True)` its compiled form, made once.
+
+        options: of `torch.compile`.
+        """
         if self._compiled is None:
             return function
         if function not in self._compiled:
-            self._compiled[function] = torch.compile(function, dynamic=False)
+            self._compiled[function] = torch.compile(function, dynamic=False, **options)
         return self._compiled[function]  # pyright: ignore[reportReturnType]
 
     @property
@@ -279,8 +289,14 @@ class Classifier(nn.Module):
 
     @property
     def reduced_precision(self) -> bool:
-        """Whether `logits` rounds its inputs: inside `accelerated(bfloat16=True)`."""
-        return self._autocast is not None
+        """Whether `logits` has fewer digits than its type: bfloat16, or TF32 on a GPU. See `accelerated`."""
+        rounds = self.device.type == "cuda" and self.dtype == torch.float32
+        return self._autocast is not None or (rounds and any(flag.fp32_precision == "tf32" for flag in _tf32_flags()))
+
+
+def _tf32_flags() -> tuple[Any, Any]:
+    """torch's settings that say whether GPUs may round float32 to TF32."""
+    return torch.backends.cudnn.conv, torch.backends.cuda.matmul
 
 
 def out_of_memory(error: RuntimeError) -> bool:
@@ -301,6 +317,6 @@ def _per_channel(values: Tensor, x: Tensor) -> Tensor:
 def _active_dropout(network: nn.Module) -> str | None:
     """Name of the first dropout layer that is active, if any."""
     for name, module in network.named_modules():
-        if isinstance(module, nn.modules.dropout._DropoutNd) and module.training and module.p > 0:
+        if isinstance(module, nn.modules.dropout._DropoutNd | ResidualDrop) and module.training and module.p > 0:
             return name
     return None

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
+import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,10 @@ from advex.recipes import Recipe
 from advex.record import write_text
 from advex.training import BEST, CHECKPOINTS, METRICS, TENSORBOARD
 
-OURS = (CONFIG, WEIGHTS, CHECKPOINTS, BEST, METRICS, TENSORBOARD, "recipe.yaml", "env.json")
+RECIPE, ENVIRONMENT = "recipe.yaml", "env.json"
+OURS = (CONFIG, WEIGHTS, CHECKPOINTS, BEST, METRICS, TENSORBOARD, RECIPE, ENVIRONMENT)
+_WIDTH = 40  # of the numbers beside a bar that has the rest of 100 columns
+_SMOOTHING = 0.9
 
 
 def as_yaml(recipe: Recipe) -> str:
@@ -48,6 +52,7 @@ def run(
     device: str = "cpu",
     resume: bool = True,
     overwrite: bool = False,
+    tensorboard: bool = False,
 ) -> dict[str, Any]:
     """Train into a run folder, with a progress bar, until done or stopped. Returns the run's figures.
 
@@ -56,7 +61,7 @@ def run(
     options.prepare_folder(folder, OURS, overwrite)
     recipe = training.fitted(recipe, data.shape, len(data.class_names))
     held = _held(folder)
-    if overwrite and held is not None:
+    if overwrite and (held is not None or (folder / RECIPE).is_file()):
         _forget(folder)
     elif held is not None:
         _compare(folder, held, training.identity_of(recipe, data))
@@ -67,33 +72,91 @@ def run(
         if (folder / CONFIG).is_file():
             say.note(f"{folder} already holds this run, finished.")
             return _figures(folder)
-    write_text(folder / "recipe.yaml", as_yaml(recipe))
-    about = environment(torch.device(device)) | {"command": without_places(terminal.command_line())}
-    write_text(folder / "env.json", json.dumps(about, indent=1) + "\n")
+
+    def describe() -> None:
+        write_text(folder / RECIPE, as_yaml(recipe))
+        about = environment(torch.device(device)) | {"command": without_places(terminal.command_line())}
+        write_text(folder / ENVIRONMENT, json.dumps(about, indent=1) + "\n")
+
     with terminal.stopping() as stop, say.progress(f"train {folder.name}") as bar:
         told: dict[str, Any] = {}
 
         def report(line: dict[str, Any]) -> None:
-            smooth = {key: 0.9 * told[key] + 0.1 * line[key] for key in ("loss", "rate") if key in told and key in line}
-            told.update(line | smooth)
-            if "steps" in told:
-                bar(told["step"], told["steps"], _said(told))
+            _tell(told, line)
+            bar(told["step"], told["steps"], _said(told))
 
         try:
             training.train(
-                recipe, data, folder, validation=validation, device=device, resume=True, report=report, stop=stop
-            )
+                recipe, data, folder, validation=validation, device=device, resume=True, ready=describe,
+                report=report, stop=stop, tensorboard=tensorboard,
+            )  # fmt: skip
         except training.Interrupted as interrupted:
             stop.resume_later(str(interrupted))
     return _figures(folder)
 
 
+def rehearse(
+    recipe: Recipe, data: Dataset, *, say: terminal.Terminal, validation: Dataset | None = None, device: str = "cpu"
+) -> None:
+    """Try one step of a run, and say what the whole would be: the recipe on stdout, figures on stderr. Writes nothing."""
+    told = training.dry_run(recipe, data, validation=validation, device=device)
+    parts = ", ".join(f"{name} {_short(value)}" for name, value in told["parts"].items())
+    say.note(
+        f"one step: loss {_short(told['loss'])} ({parts}), {told['seconds']:.3g} s\n"
+        f"{told['steps']:,} steps and the looks between epochs: about {_duration(told['duration'])}"
+    )
+    terminal.emit(as_yaml(training.fitted(recipe, data.shape, len(data.class_names))).rstrip())
+
+
+def _duration(seconds: float) -> str:
+    """`0:42`, `3:05:00`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+# -- what the bar says -------------------------------------------------------------------------------------
+
+
+def _tell(told: dict[str, Any], line: dict[str, Any]) -> None:
+    """Take a report of the loop into the numbers of the moment: those of steps smoothed, of epochs as they are."""
+    told.update(step=line["step"], steps=line["steps"])
+    if "epoch" in line:
+        told["looks"] = {**told.get("looks", {}), **{name: line[name] for name in _LOOKS if name in line}}
+        return
+    before = told.get("numbers", {})
+    numbers = {name: value for name, value in line.items() if name not in ("step", "steps")}
+    smoothed = {
+        name: _SMOOTHING * before[name] + (1 - _SMOOTHING) * value if name in before else value
+        for name, value in numbers.items()
+    }
+    told["numbers"] = {**before, **smoothed}
+
+
 def _said(told: dict[str, Any]) -> str:
-    """The numbers of the moment: loss, accuracy, rate."""
-    parts = [f"loss {told['loss']:.3f}"]
-    if "accuracy" in told:
-        parts.append(f"accuracy {100 * told['accuracy']:.1f} % (epoch {told['epoch']})")
-    return ", ".join([*parts, f"{told['rate']:,.0f} examples/s"])
+    """The numbers of the moment, in short lines: beside a bar, or below a plain line of progress."""
+    numbers, looks = dict(told.get("numbers", {})), told.get("looks", {})
+    first = [f"loss {_short(numbers.pop('loss'))}", f"{numbers.pop('rate'):,.0f} examples/s"] if numbers else []
+    shares = {"accuracy": numbers.pop("accuracy", None), **{_LOOKS[name]: value for name, value in looks.items()}}
+    last = [f"{name} {100 * share:.1f} %" for name, share in shares.items() if share is not None]
+    psi = [f"psi {_short(numbers.pop('psi'))}"] if "psi" in numbers else []
+    # A loss of one part is that part.
+    parts = [f"{name} {_short(value)}" for name, value in numbers.items()] if len(numbers) > 1 else []
+    beside = not terminal.plain(sys.stderr)
+    lines = [", ".join(first)]
+    for group in (parts + psi, last):
+        lines += textwrap.wrap(", ".join(group), _WIDTH if beside else 98, break_on_hyphens=False)
+    return ("\n" if beside else "\n  ").join(lines)
+
+
+_LOOKS = {"accuracy": "validation", "robust_accuracy": "robust"}
+
+
+def _short(value: float) -> str:
+    return f"{value:.3f}" if 0.001 <= abs(value) < 100 else f"{value:.3g}"
+
+
+# -- what a folder holds -----------------------------------------------------------------------------------
 
 
 def _held(folder: Path) -> dict[str, Any] | None:
@@ -103,7 +166,7 @@ def _held(folder: Path) -> dict[str, Any] | None:
     """
     for kept in training.checkpoints_in(folder):
         with contextlib.suppress(ArtifactError):  # a damaged one: training goes on from the one before it
-            return read_config(kept).get("identity", {})
+            return training.checkpoint_described(kept)["identity"]
     if (folder / CONFIG).exists():
         return read_config(folder).get("training", {})
     return None
@@ -125,22 +188,29 @@ def _compare(folder: Path, held: dict[str, Any], wanted: dict[str, Any]) -> None
 
 def _forget(folder: Path) -> None:
     """Make room for another run: what an earlier one left under our names, and nothing else."""
-    for name in OURS:
-        if (folder / name).is_dir():
-            shutil.rmtree(folder / name)
-        else:
-            (folder / name).unlink(missing_ok=True)
+    inside = [*training.checkpoints_in(folder), folder / BEST]
+    for path in [folder, *inside]:
+        for name in (CONFIG, WEIGHTS, f".{WEIGHTS}.former"):
+            (path / name).unlink(missing_ok=True)
+    for events in (folder / TENSORBOARD).glob("events.out.tfevents.*"):
+        events.unlink()
+    for name in (METRICS, RECIPE, ENVIRONMENT):
+        (folder / name).unlink(missing_ok=True)
+    for path in [*inside, folder / CHECKPOINTS, folder / TENSORBOARD]:
+        with contextlib.suppress(OSError):  # somebody else's files are in it, or it is not there
+            path.rmdir()
 
 
 def _figures(folder: Path) -> dict[str, Any]:
-    last: dict[str, Any] = {}
-    path = folder / METRICS
-    if path.is_file():
-        lines = path.read_text(encoding="utf-8").splitlines()
-        last = json.loads(lines[-1]) if lines else {}
+    lines = []
+    if (folder / METRICS).is_file():
+        lines = [json.loads(line) for line in (folder / METRICS).read_text(encoding="utf-8").splitlines()]
+    last = lines[-1] if lines else {}
     return {
         "run": str(folder),
         "accuracy": last.get("accuracy"),
+        "robust_accuracy": last.get("robust_accuracy"),
+        "best_epoch": next((line["epoch"] for line in reversed(lines) if line.get("best")), None),
         "epochs": last.get("epoch"),
         "steps": last.get("step"),
     }

@@ -42,7 +42,10 @@ def train(
     device: options.Device = "auto",
     resume: options.Resume = True,
     overwrite: options.Overwrite = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe and stop.")] = False,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write event files for TensorBoard.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the resolved recipe, with --data also try one step, and stop.")
+    ] = False,
     json_: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
@@ -54,7 +57,7 @@ def train(
     from advex.cli import inputs, runs
 
     resolved = resolve(recipe, changes or [], seed)
-    if dry_run:
+    if dry_run and not data:
         terminal.emit(runs.as_yaml(resolved).rstrip())
         return
     if not data:
@@ -69,10 +72,14 @@ def train(
     checked = None if shown is None else inputs.open_split(data, shown, say, shape=examples.shape, **draw)
     if add:
         examples = inputs.with_annotated(examples, add, say, source=data, trained=chosen, validation=shown)
+    if dry_run:
+        runs.rehearse(resolved, examples, say=say, validation=checked, device=here)
+        return
     folder = out or Path("runs") / Path(recipe).stem
     figures = runs.run(
-        resolved, examples, folder, say=say, validation=checked, device=here, resume=resume, overwrite=overwrite
-    )
+        resolved, examples, folder, say=say, validation=checked, device=here, resume=resume, overwrite=overwrite,
+        tensorboard=tensorboard,
+    )  # fmt: skip
     if json_:
         terminal.emit_json(figures)
     else:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from advex import registry
 from advex.classifier import Classifier
-from advex.errors import SpecError
+from advex.errors import InputError, SpecError
 from advex.objectives.adversarial import Adversarial as Adversarial
 from advex.objectives.l1 import L1 as L1
 from advex.objectives.lipschitz import Lipschitz as Lipschitz
@@ -35,6 +35,11 @@ class Objective:
 
     terms: Mapping[str, Alteration | Penalty]
 
+    @property
+    def needs_float32(self) -> bool:
+        """Whether a term takes finite differences, whose small steps bfloat16 and TF32 would round away."""
+        return any(getattr(term, "derivative", None) == "finite_difference" for term in self.terms.values())
+
     def start(self) -> State:
         """The state before the first step: what each term remembers, as `term.key`."""
         begun = {name: term.start() for name, term in self.terms.items() if isinstance(term, Penalty)}
@@ -43,7 +48,12 @@ class Objective:
     def __call__(
         self, classifier: Classifier, batch: Batch, state: State, *, rng: torch.Generator
     ) -> tuple[Tensor, Parts, State]:
-        """One step's loss, a scalar to call `backward` on. Leaves the global generators as they were."""
+        """One step's loss, a scalar to call `backward` on. Leaves the global generators as they were.
+
+        Raises InputError for a batch without examples, and what its terms raise.
+        """
+        if not len(batch):
+            raise InputError("A loss needs at least one example, but the batch is empty.")
         step = Step(classifier=classifier, batch=batch, seed=int(torch.randint(2**31, (), generator=rng)))
         losses, parts, after = [], {}, {}
         with step.seeded():

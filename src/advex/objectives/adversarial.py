@@ -21,7 +21,7 @@ class Adversarial:
 
     attack: spec string of a search. share: 1 is adversarial training; 0.5 is half-half (HHAT): half
     of each batch is attacked, and only that half costs gradients. The search runs in evaluation mode,
-    so batch-norm statistics see each batch once.
+    so batch-norm statistics see each batch once. Terms before this one must leave the examples in the box.
     """
 
     attack: str = "l2min:epsilon=0.1"
@@ -34,6 +34,8 @@ class Adversarial:
 
     def alter(self, step: Step) -> Tensor:
         count = round(self.share * len(step.y))
+        if count == 0:
+            return step.x
         x, y = step.x[:count], step.y[:count]
         found = attacks.build(self.attack)(step.classifier, x, Misclassify(y, temperature=1.0), seed=step.seed)
         return torch.cat([found.adversarial, step.x[count:]])

@@ -17,6 +17,8 @@ Derivative = Literal["exact", "finite_difference"]
 Score = Callable[[Tensor], Tensor]  # logits [n, classes] -> [n]
 PenaltyOf = Callable[[Tensor], Tensor]  # input gradient [n, *shape] -> []
 
+COMPILER = "inductor"  # torch's name of what `torch.compile` compiles with
+
 
 def of_gradient(step: Step, score: Score, penalty: PenaltyOf, *, derivative: Derivative, probe: float) -> Tensor:
     """penalty(g) [] at g = d(sum of score(logits))/dx, with a gradient in the parameters.
@@ -29,37 +31,55 @@ def of_gradient(step: Step, score: Score, penalty: PenaltyOf, *, derivative: Der
     taken as (F(x + h v) - F(x)) / h: no second derivative, and no more memory than a step without
     penalty. Two passes suffice: one backward pass at x gives g and dF/dtheta, and the pass at x + h v is
     the one the loss is taken of. probe: L2 length, in data space, by which the row that moves farthest
-    is moved; the default is a hundredth of what rounding to 8 bits moves a CIFAR image by. Direction and
-    h are the whole batch's: batch norm mixes its rows, so F of one row alone has no derivative.
+    is moved. Direction and h are the whole batch's: batch norm mixes its rows, so F of one row alone has
+    no derivative.
+
+    Raises SpecError where floats are too coarse for a finite difference, or a network cannot be compiled.
     """
-    if derivative == "exact":
-        return penalty(_exact(step, score))
-    return _by_difference(step, score, penalty, probe)
+    if derivative == "finite_difference":
+        return _by_difference(step, score, penalty, probe)
+    return penalty(_compiled_gradient(step, score) if step.classifier.compiled else _gradient(step, score))
 
 
-def _exact(step: Step, score: Score) -> Tensor:
+def _gradient(step: Step, score: Score) -> Tensor:
+    if step.asked and not step.x.requires_grad:  # before anyone wanted this derivative: ask again
+        x = step.x.detach().requires_grad_(True)
+        return input_gradient(lambda x: score(step.glance(x)), x, create_graph=True)[0]
     if not step.x.requires_grad:
         step.x = step.x.detach().requires_grad_(True)
-    if not step.classifier.compiled:
-        return input_gradient(lambda x: score(step.logits), step.x, create_graph=True)[0]
-    with batch_norm.replaced(step.classifier, batch_norm.noting):
-        torch.manual_seed(step.seed)
-        together = step.classifier.fast(logits_and_gradient)
-        logits, gradient, moments = together(step.classifier, step.x.detach(), score)
+    return input_gradient(lambda x: score(step.logits), step.x, create_graph=True)[0]
+
+
+def _compiled_gradient(step: Step, score: Score) -> Tensor:
+    from torch._dynamo.exc import TorchDynamoException
+
+    together = step.classifier.fast(logits_and_gradient, fullgraph=True, backend=_differentiable)
+    try:
+        with batch_norm.noting(step.classifier):
+            torch.manual_seed(step.seed)
+            logits, gradient, moments = together(step.classifier, step.x, score)
+    except TorchDynamoException as error:
+        reason = str(getattr(error, "inner_exception", error)).splitlines()[0].rstrip(".")
+        raise SpecError(
+            f"The network cannot be compiled together with its input gradient: {reason}. Train with compiled=false, or "
+            "with derivative=finite_difference."
+        ) from error
     if not step.asked:  # this pass is the recorded one
         step.logits = logits
         batch_norm.record_noted(step.classifier, moments)
     return gradient
 
 
-def logits_and_gradient(classifier: Classifier, x: Tensor, score: Score) -> tuple[Tensor, Tensor, list[Any]]:
+def logits_and_gradient(
+    classifier: Classifier, x: Tensor, score: Score
+) -> tuple[Tensor, Tensor, list[list[batch_norm.Moments]]]:
     """Logits, d(sum of score)/dx and batch norm's moments, as one function that can be compiled whole.
 
     Compiled code cannot be differentiated twice, but code that holds a derivative can be compiled, as
-    long as it changes nothing in place: batch norm layers must be under `batch_norm.noting`.
+    long as it changes nothing in place: call it inside `batch_norm.noting`.
     """
 
-    def scored(x: Tensor) -> tuple[Tensor, tuple[Tensor, list[Any]]]:
+    def scored(x: Tensor) -> tuple[Tensor, tuple[Tensor, list[list[batch_norm.Moments]]]]:
         logits = classifier.logits(x)
         return score(logits).sum(), (logits, batch_norm.noted(classifier))
 
@@ -67,47 +87,45 @@ def logits_and_gradient(classifier: Classifier, x: Tensor, score: Score) -> tupl
     return logits, gradient, moments
 
 
+def _differentiable(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
+    """A compiler whose result can be differentiated: it refuses what would lose that derivative without a word."""
+    for part in graph.modules():
+        nodes = part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ()
+        if any(str(node.target) == "autograd_function_apply" for node in nodes):
+            raise SpecError("it has a torch.autograd.Function, whose second derivative compiled code loses")
+    return torch._dynamo.lookup_backend(COMPILER)(graph, inputs)
+
+
 def _by_difference(step: Step, score: Score, penalty: PenaltyOf, probe: float) -> Tensor:
     if step.classifier.reduced_precision:
         raise SpecError(
-            "Finite differences need float32: bfloat16 rounds the small step away. Set precision=float32, or "
-            "derivative=exact."
+            "Finite differences need all digits of float32: bfloat16 and TF32 round the small step away. Set "
+            "precision=float32 (in Python `classifier.accelerated(tf32=False)`), or derivative=exact."
         )
     x = step.x.detach().requires_grad_(True)
     here, gradient = _differentiated(score(step.glance(x)).sum(), x, step.classifier)
     gradient.requires_grad_(True)
     value = penalty(gradient)
     (v,) = torch.autograd.grad(value, gradient)
-    value = value.detach()
-    longest = processes.largest(v.flatten(1).norm(dim=1).amax().item() if len(v) else 0.0)
+    lengths = torch.linalg.vector_norm(v.flatten(1), dim=1, dtype=torch.float64)  # squares underflow in float32
+    longest = processes.largest(lengths.amax().item())
     if longest == 0:  # nothing to penalise: inside a dead zone, or no gradient at all
-        return value
+        return value.detach()
     h = probe / longest
     moved = x.detach() + h * v
     if step.asked:  # the second of several penalties: the loss's pass is taken
-        ahead, _ = _differentiated(score(step.glance(moved)).sum(), None, step.classifier)
+        moved.requires_grad_(True)
+        ahead, _ = _differentiated(score(step.glance(moved)).sum(), moved, step.classifier)
     else:
         step.point = moved
         ahead = score(step.logits).sum()
     slope = (ahead - here) / h
-    return value + (slope - slope.detach())
+    return value.detach() + (slope - slope.detach())
 
 
-def _differentiated(value: Tensor, x: Tensor | None, classifier: Classifier) -> tuple[Tensor, Tensor]:
-    """The same number with its parameter gradients already taken, so that the graph behind it can go; and dvalue/dx."""
+def _differentiated(value: Tensor, x: Tensor, classifier: Classifier) -> tuple[Tensor, Tensor]:
+    """Zero, but with the parameter gradients of `value`, already taken so that its graph can go; and dvalue/dx."""
     wanted = [parameter for parameter in classifier.parameters() if parameter.requires_grad]
-    asked = wanted if x is None else [*wanted, x]
-    gradients = torch.autograd.grad(value, asked, materialize_grads=True)
-    known = _Differentiated.apply(value.detach(), gradients[: len(wanted)], *wanted)  # pyright: ignore
-    return known, gradients[-1]
-
-
-class _Differentiated(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, gradients: tuple[Tensor, ...], *parameters: Tensor) -> Tensor:
-        ctx.gradients = gradients
-        return value.clone()
-
-    @staticmethod
-    def backward(ctx: Any, outer: Tensor) -> tuple[Any, ...]:  # pyright: ignore
-        return None, None, *(outer * gradient for gradient in ctx.gradients)
+    *gradients, gradient = torch.autograd.grad(value, [*wanted, x], materialize_grads=True)
+    terms = [((p - p.detach()) * slope).sum() for p, slope in zip(wanted, gradients, strict=True)]
+    return torch.stack(terms).sum(), gradient

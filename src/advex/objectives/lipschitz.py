@@ -25,10 +25,10 @@ class Lipschitz:
     """L_adv = psi / (K N) sum_k sum_j |dy_vk/dx_j|^z: mean over the batch; N inputs, K outputs v_k of each image.
 
     psi: strength; with a target the least strength. outputs: K, drawn per image without replacement.
-    z: power, at least 1. q: each image's term is multiplied by (sum_j |dy_vk/dx_j|)^q. dead_zone:
-    sigma, |dy/dx| counts from there on. zeta: how often the first output drawn is the true class for
-    certain. tandem: there, take the `difference` of the true class to the best other one, or their
-    `sum`, instead of the true class's output alone.
+    z: power; q: each image's term is multiplied by (sum_j |dy_vk/dx_j|)^q. Each is 0 or at least 1, and
+    not both are 0. dead_zone: sigma, |dy/dx| counts from there on. zeta: how often the first output
+    drawn is the true class for certain. tandem: there, take the `difference` of the true class to the
+    best other one, or their `sum`, instead of the true class's output alone.
 
     target: L_target, adapts psi (Eq. 15, in the form of the authors' code): psi exp(rate I), where I
     grows by clip(ln(target / L), -worse, better) for each example of cross-entropy L, and is never
@@ -52,16 +52,21 @@ class Lipschitz:
     probe: float = 0.002
 
     def __post_init__(self) -> None:
-        if self.outputs < 1 or self.z < 1 or not 0 <= self.zeta <= 1:
+        if self.outputs < 1 or not 0 <= self.zeta <= 1:
             raise SpecError(
-                "The Lipschitz penalty needs outputs >= 1, z >= 1 and zeta in [0, 1], not "
-                f"outputs={self.outputs}, z={self.z}, zeta={self.zeta}."
+                "The Lipschitz penalty needs outputs >= 1 and zeta in [0, 1], not "
+                f"outputs={self.outputs}, zeta={self.zeta}."
             )
-        for name in ("psi", "q", "dead_zone", "rate", "worse", "better"):
+        # Powers between 0 and 1 have an infinite slope where the gradient is zero.
+        if not all(power == 0 or 1 <= power < math.inf for power in (self.z, self.q)) or self.z + self.q == 0:
+            raise SpecError(f"z and q are 0 or at least 1, and not both 0; got z={self.z}, q={self.q}.")
+        for name in ("psi", "dead_zone", "rate", "worse", "better"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise SpecError(f"The Lipschitz penalty's {name} must be 0 or more, not {getattr(self, name)}.")
-        if not self.probe > 0 or (self.target is not None and not self.target > 0):
-            raise SpecError(f"probe and target must be above 0, not {self.probe} and {self.target}.")
+        for name in ("probe", "target"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise SpecError(f"The Lipschitz penalty's {name} must be above 0, not {value}.")
         for name, kind in (("tandem", Tandem), ("derivative", Derivative)):
             if getattr(self, name) not in get_args(kind):
                 raise SpecError(f"{name} is one of {', '.join(get_args(kind))}, not '{getattr(self, name)}'.")
@@ -70,7 +75,8 @@ class Lipschitz:
         return {"integral": 0.0}
 
     def __call__(self, step: Step, state: State) -> tuple[Tensor, Parts, State]:
-        psi = self.psi * math.exp(self.rate * state["integral"])
+        # A target that is never met drives psi up for ever: then the loss says so (inf), not an overflow here.
+        psi = self.psi * math.exp(min(self.rate * state["integral"], 700.0))
         value = sum(self._share(step, score) for score in self._scores(step))
         assert isinstance(value, Tensor)
         return psi * value, {"lipschitz": psi * value.item(), "psi": psi}, self._after(step, state)
@@ -97,7 +103,7 @@ class Lipschitz:
         draws = uniform_for(step.index, step.seed, "lipschitz", classes + 1)
         order, certain = draws[:, :classes], draws[:, classes] < self.zeta
         order = torch.where(certain[:, None] & (torch.arange(classes, device=y.device) == y[:, None]), -1.0, order)
-        drawn = order.argsort(dim=1)
+        drawn = order.argsort(dim=1, stable=True)  # stable: two equal draws are ordered alike everywhere
         sign = {"none": 0.0, "difference": -1.0, "sum": 1.0}[self.tandem]
         first = _score(drawn[:, 0], certain, sign)
         return [first, *(_score(drawn[:, k], certain, 0.0) for k in range(1, self.outputs))]

@@ -35,7 +35,7 @@ class Step:
     point: Tensor | None = dataclasses.field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self.x = self.batch.x
+        self.x = self.batch.x.detach()
 
     @property
     def y(self) -> Tensor:
@@ -52,7 +52,7 @@ class Step:
         """How many outputs the network has."""
         if self.classifier.class_names is not None:
             return len(self.classifier.class_names)
-        with torch.no_grad(), self.classifier.frozen():
+        with torch.no_grad(), self.classifier.frozen(), self.classifier.accelerated():
             return self.classifier.logits(self.batch.x[:1]).shape[1]
 
     @cached_property
@@ -99,8 +99,9 @@ class Alteration(Protocol):
 class Penalty(Protocol):
     """A term that adds to the loss. A part is a number that is shown and written down, by its name.
 
-    A penalty that has a `derivative` takes passes of its own and comes before all others: their graphs
-    are gone when the graph of the loss is made.
+    A penalty that has an attribute `derivative` (see `derivatives.of_gradient`) comes before all others:
+    it takes the pass that they share with respect to x too, or passes of its own whose graphs are gone
+    before that one is made.
     """
 
     def start(self) -> State:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from advex import attacks, objectives, registry
+from advex import attacks, networks, objectives, registry
 from advex.data.augmentation import Augmentation, Padding
 from advex.errors import SpecError, did_you_mean
 
@@ -21,7 +22,7 @@ _LISTS = ("mean", "std", "milestones", "resize")  # settings that may be written
 class Recipe(BaseModel):
     """Everything that decides a training run, but the data. See `docs/recipes.md`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     network: str = "preact_resnet:depth=44"
     objective: dict[str, dict[str, Any]] = Field(default_factory=lambda: {"natural": {}})
@@ -39,7 +40,7 @@ class Recipe(BaseModel):
     ema: float = Field(0.0, ge=0, lt=1)
     schedule: Literal["one_cycle", "constant", "step"] = "one_cycle"
     warm_up: float = Field(0.2, ge=0, lt=1)
-    milestones: tuple[float, ...] = (0.85, 0.975)
+    milestones: tuple[Annotated[float, Field(ge=0, le=1)], ...] = (0.85, 0.975)
     flip: bool = False
     pad: int = Field(0, ge=0)
     padding: Padding = "replicate"
@@ -53,7 +54,7 @@ class Recipe(BaseModel):
     robust_samples: int = Field(256, ge=1)
     best_by: Literal["accuracy", "robust_accuracy"] = "accuracy"
     keep: int = Field(2, ge=1)
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**63)
 
     @field_validator("objective", mode="before")
     @classmethod
@@ -142,10 +143,14 @@ def _inner(values: dict[str, Any]) -> list[str]:
 
 
 def _check(recipe: Recipe) -> None:
-    """Raise SpecError for what single settings cannot show: terms, attacks, combinations."""
+    """Raise SpecError for what single settings cannot show: networks, terms, attacks, combinations."""
+    with torch.device("meta"):  # of any picture: the data say the rest
+        networks.build(fitted(recipe, (3, 32, 32), 10).network)
     objective = objectives.build(recipe.objective)
     attacks.build(recipe.robust_attack)
     Augmentation(flip=recipe.flip, pad=recipe.pad, padding=recipe.padding, resize=recipe.resize)
+    if recipe.best_by == "robust_accuracy" and recipe.robust_every == 0:
+        raise SpecError("best_by=robust_accuracy needs it measured: set robust_every to 1 or more.")
     if recipe.batch_size < 2 * recipe.accumulate:
         raise SpecError(
             f"accumulate={recipe.accumulate} leaves parts of a batch of {recipe.batch_size} with one example."

@@ -54,7 +54,7 @@ def _html(folders: Sequence[Path]) -> str:
         return render_runs(read_runs(folders))
     if len(folders) > 1:
         raise ArtifactError(
-            f"{records[0]} is a record: a report is of one record, or of run folders. To put records into one, use "
-            f"'advex compare {' '.join(map(str, folders))} --out RECORD'."
+            f"{records[0]} is a record: a report is of one record, or of run folders. 'advex compare' puts several "
+            "records into one."
         )
     return render(read(records[0]))

@@ -188,5 +188,3 @@ def _csv(rows: list[tuple]) -> str:
 
 def _uri(kind: str, text: str) -> str:
     return f"data:{kind};charset=utf-8;base64,{base64.b64encode(text.encode('utf-8')).decode('ascii')}"
-
-

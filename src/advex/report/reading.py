@@ -112,8 +112,8 @@ def read_runs(folders: Sequence[Path]) -> tuple[Run, ...]:
                 f"{folder} holds no record.json: it is not a finished evaluation. It holds no metrics.jsonl and no "
                 "recipe.yaml either: it is not a run folder. Name one of the two."
             )
-        name = place.name if names.count(place.name) == 1 else f"{place.parent.name}/{place.name}"
-        runs.append(Run(index, name, training))
+        unclear = names.count(place.name) > 1 or training.taken is not None
+        runs.append(Run(index, f"{place.parent.name}/{place.name}" if unclear else place.name, training))
     return tuple(runs)
 
 

@@ -7,6 +7,7 @@ from advex.recipes import recipe_from as recipe_from
 from advex.training.checkpoints import BEST as BEST
 from advex.training.checkpoints import CHECKPOINTS as CHECKPOINTS
 from advex.training.checkpoints import METRICS as METRICS
+from advex.training.checkpoints import described as checkpoint_described
 from advex.training.checkpoints import found as checkpoints_in
 from advex.training.journal import TENSORBOARD as TENSORBOARD
 from advex.training.loop import Interrupted as Interrupted
@@ -18,4 +19,4 @@ from advex.training.scores import accuracy as accuracy
 from advex.training.scores import robust_accuracy as robust_accuracy
 from advex.training.watch import Diverged as Diverged
 
-__all__ = ["checkpoints_in"]
+__all__ = ["checkpoint_described", "checkpoints_in"]

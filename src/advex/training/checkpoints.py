@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
 import json
 import re
 import shutil
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -32,73 +36,97 @@ def found(out: Path) -> list[Path]:
     return [path for _, path in sorted(named, reverse=True)]
 
 
+def described(folder: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself: `position` and `identity`. Raises ArtifactError when it is damaged."""
+    told = artifacts.read_config(folder)
+    if told.get("digest") != _digest({name: told.get(name) for name in ("position", "identity")}):
+        raise ArtifactError(f"{folder / artifacts.CONFIG} is damaged or not a checkpoint's.")
+    return told
+
+
 def write(run: Run) -> Path:
-    """Keep where the run stands; then drop checkpoints older than the last `recipe.keep`."""
+    """Keep where the run stands; then drop checkpoints older than the last `recipe.keep`.
+
+    Raises ArtifactError when it cannot be written; those before it are kept then.
+    """
     folder = run.out / CHECKPOINTS / f"step-{run.position.step:08d}"
-    if not folder.exists():
-        artifacts.write_folder(
-            folder,
-            {"position": dataclasses.asdict(run.position), "identity": run.identity},
-            {name: value.detach().contiguous().cpu() for name, value in _tensors(run).items()},
-        )
+    told = {"position": dataclasses.asdict(run.position), "identity": run.identity}
+    tensors = {name: value.detach().contiguous().cpu() for name, value in _tensors(run).items()}
+    with writing(folder):
+        artifacts.write_folder(folder, {**told, "digest": _digest(told)}, tensors)
     for old in found(run.out)[run.recipe.keep :]:
         shutil.rmtree(old, ignore_errors=True)
     return folder
 
 
+@contextlib.contextmanager
+def writing(what: Path) -> Iterator[None]:
+    """A full disk inside, or whatever else keeps a file from being written, as a sentence (ArtifactError)."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise ArtifactError(
+            f"{what} cannot be written: {error}. The checkpoints before it are kept: make room, and the same command "
+            "goes on from there."
+        ) from error
+
+
 def restore(run: Run) -> Path | None:
     """Go on from the newest whole checkpoint of the same run, if there is one. Says which were damaged.
 
+    Clears away what a killed run has left half written, and lines of epochs that will be repeated.
     Raises ArtifactError when the folder holds checkpoints and none of them can be used.
     """
-    first = processes.rank() == 0
-    run.out.mkdir(parents=True, exist_ok=True)
-    for left_over in (run.out / CHECKPOINTS).glob(".*") if first else ():  # of one that was killed while it wrote
-        shutil.rmtree(left_over, ignore_errors=True)
-    damaged = []
+    damaged: dict[Path, ArtifactError] = {}
     for folder in found(run.out):
         try:
-            described = artifacts.read_config(folder)
-            tensors = load_file(artifacts.checked_weights(folder, described))
+            told = described(folder)
+            tensors = load_file(artifacts.checked_weights(folder, told))
         except ArtifactError as error:
-            damaged.append(str(error))
+            damaged[folder] = error
             continue
-        if described.get("identity") != run.identity:
+        if told["identity"] != run.identity:
             raise ArtifactError(f"{folder} belongs to a run with another recipe or other data; choose another --out.")
-        for sentence in damaged:
-            warnings.warn(f"{sentence} Going on from {folder.name}, the one before it.", AdvexWarning, stacklevel=2)
-        _put(run, tensors, described["position"])
-        if first:
-            _forget_metrics_after(run.out / METRICS, run.position.epoch)
+        for error in damaged.values():
+            warnings.warn(f"{error} Going on from {folder.name}, the one before it.", AdvexWarning, stacklevel=2)
+        _put(run, tensors, told["position"])
+        if processes.rank() == 0:
+            _clear(run, damaged)
         return folder
     if damaged:
-        raise ArtifactError(f"No checkpoint in {run.out / CHECKPOINTS} is whole: {damaged[0]} --overwrite starts anew.")
-    if first:
-        (run.out / METRICS).unlink(missing_ok=True)
+        reason = next(iter(damaged.values()))
+        raise ArtifactError(
+            f"No checkpoint in {run.out / CHECKPOINTS} is whole: {reason} Take them away to start anew (advex train: --overwrite)."
+        )
+    if processes.rank() == 0:
+        _clear(run, {})
     return None
+
+
+def _digest(told: dict[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+# -- what a checkpoint holds -------------------------------------------------------------------------------
 
 
 def _tensors(run: Run) -> dict[str, Tensor]:
     tensors = {f"model.{name}": value for name, value in run.classifier.state_dict().items()}
     if run.average is not None:
         tensors |= {f"average.{name}": value for name, value in run.average.state_dict().items()}
-    for name, memory in zip(_names(run), _memories(run), strict=True):
-        for key, value in memory.items():
+    state = run.optimiser.state_dict()["state"]
+    for number, (name, _) in enumerate(_parameters(run)):
+        for key, value in state.get(number, {}).items():
             if value is not None:
                 tensors[f"optimiser.{name}.{key}"] = torch.as_tensor(value)
-    # A copy each: an averaged model may share its constants with the model.
+    # A copy each: safetensors refuses two names for one memory.
     return {name: value.clone() for name, value in tensors.items()}
 
 
-def _names(run: Run) -> list[str]:
-    """Names of the parameters in the optimiser's order."""
+def _parameters(run: Run) -> list[tuple[str, Tensor]]:
+    """Names and parameters in the optimiser's order."""
     names = {id(parameter): name for name, parameter in run.classifier.named_parameters()}
-    return [names[id(parameter)] for group in run.optimiser.param_groups for parameter in group["params"]]
-
-
-def _memories(run: Run) -> list[dict[str, Any]]:
-    state = run.optimiser.state_dict()["state"]
-    return [state.get(number, {}) for number in range(len(_names(run)))]
+    return [(names[id(one)], one) for group in run.optimiser.param_groups for one in group["params"]]
 
 
 def _part(tensors: dict[str, Tensor], start: str) -> dict[str, Tensor]:
@@ -109,17 +137,42 @@ def _put(run: Run, tensors: dict[str, Tensor], position: dict[str, Any]) -> None
     run.classifier.load_state_dict(_part(tensors, "model."))
     if run.average is not None:
         run.average.load_state_dict(_part(tensors, "average."))
-    memory = {number: _part(tensors, f"optimiser.{name}.") for number, name in enumerate(_names(run))}
-    memory = {number: found for number, found in memory.items() if found}
-    run.optimiser.load_state_dict({**run.optimiser.state_dict(), "state": memory})
+    memories = {}
+    for number, (name, parameter) in enumerate(_parameters(run)):
+        memory = _part(tensors, f"optimiser.{name}.")
+        if memory:
+            memories[number] = {key: _laid_out(value, parameter) for key, value in memory.items()}
+    run.optimiser.load_state_dict({**run.optimiser.state_dict(), "state": memories})
     for field in dataclasses.fields(Position):
         setattr(run.position, field.name, position[field.name])
 
 
-def _forget_metrics_after(path: Path, epoch: int) -> None:
+def _laid_out(value: Tensor, parameter: Tensor) -> Tensor:
+    """In the parameter's memory layout, as in a run without a break: another one may round otherwise."""
+    return value if value.shape != parameter.shape else torch.empty_like(parameter).copy_(value)
+
+
+# -- what a killed run has left ----------------------------------------------------------------------------
+
+
+def _clear(run: Run, damaged: dict[Path, ArtifactError]) -> None:
+    for folder in [*damaged, *_unfinished(run.out)]:
+        shutil.rmtree(folder, ignore_errors=True)
+    if (run.out / METRICS).exists():
+        _forget_after(run.out / METRICS, run.position.epoch)
+
+
+def _unfinished(out: Path) -> Iterator[Path]:
+    """The folders in which `artifacts.write_folder` was writing, and nobody else's."""
+    for parent, name in ((out / CHECKPOINTS, r"step-\d+"), (out, BEST), (out.parent, re.escape(out.name))):
+        of_it = [path for path in parent.glob(".*") if re.fullmatch(rf"\.{name}\.[a-z0-9_]{{8}}", path.name)]
+        for path in of_it:
+            if path.is_dir() and {inner.name for inner in path.iterdir()} <= {"new"}:
+                yield path
+
+
+def _forget_after(path: Path, epoch: int) -> None:
     """Drop lines of epochs that the checkpoint does not hold: they will be written again."""
-    if not path.exists():
-        return
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
         try:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from advex.classifier import out_of_memory
 from advex.data.dataset import Dataset
@@ -15,40 +16,30 @@ from advex.objectives.step import Parts
 from advex.recipes import Recipe, fitted
 from advex.training import scores
 from advex.training.run import Run, begin
-from advex.training.steps import gradients
+from advex.training.steps import gradients, prepared
 
 
-def rehearse(run: Run, validation: Dataset | None) -> Parts:
-    """Take one step's gradients and a look at two validation examples, and undo all of it.
+def rehearse(run: Run, loss_of: nn.Module, validation: Dataset | None) -> Parts:
+    """Take one step's gradients and a look at a few validation examples, and undo all of it.
 
-    Returns the step's parts and its `seconds`. Raises what the step raises; SpecError, with what to
-    change, when memory does not suffice.
+    loss_of: from `steps.prepared`. Returns the step's parts, its `loss` and its `seconds`. Raises
+    DataError for validation data that is not like the training data, SpecError, with what to change,
+    when memory does not suffice, and whatever the step itself raises.
     """
-    if validation is not None and validation.shape != run.data.shape:
-        raise DataError(f"Validation inputs have shape {validation.shape}, training inputs {run.data.shape}.")
+    if validation is not None:
+        _alike(run.data, validation)
     buffers = {name: buffer.clone() for name, buffer in run.classifier.named_buffers()}
-    precise = run.recipe.precision == "bfloat16"
     try:
-        with run.classifier.accelerated(bfloat16=precise):
-            run.classifier.train()
-            began = time.perf_counter()
-            index = run.batches(run.position.epoch)[0]
-            loss, parts, _ = gradients(
-                run, lambda batch, state, rng: run.objective(run.classifier, batch, state, rng=rng), index
-            )
-            seconds = time.perf_counter() - began
+        run.classifier.train()
+        began = time.perf_counter()
+        loss, parts, _ = gradients(run, loss_of, run.batches(run.position.epoch)[0])
+        seconds = time.perf_counter() - began
         if validation is not None:
-            few = validation.take(torch.arange(min(2, len(validation))))
-            scores.accuracy(run.result, few)
-            if run.recipe.robust_every:
-                scores.robust_accuracy(run.result, few, run.recipe.robust_attack, 2)
+            scores.look(run, validation.sample(2, seed=0), clean=True, robust=run.recipe.robust_every > 0)
     except RuntimeError as error:
         if not out_of_memory(error):
             raise
-        raise SpecError(
-            f"A batch of {run.recipe.batch_size} does not fit into memory: try accumulate={2 * run.recipe.accumulate} "
-            f"(the same batch, in parts) or batch_size={run.recipe.batch_size // 2}."
-        ) from error
+        raise SpecError(_too_large(run.recipe)) from error
     finally:
         run.optimiser.zero_grad(set_to_none=True)
         with torch.no_grad():
@@ -58,7 +49,52 @@ def rehearse(run: Run, validation: Dataset | None) -> Parts:
 
 
 def dry_run(recipe: Recipe, data: Dataset, *, validation: Dataset | None = None, device: str = "cpu") -> dict[str, Any]:
-    """What one step of a run would be: its loss and parts, seconds, and the number of steps. Writes nothing."""
-    with torch.random.fork_rng([torch.device(device)] if device.startswith("cuda") else []):
-        run = begin(fitted(recipe, data.shape, len(data.class_names)), data, Path(), device)
-        return {**rehearse(run, validation), "steps": run.steps}
+    """What a run would be, from one step of it. Writes nothing.
+
+    Returns the step's `loss` and `parts`, its `seconds`, the number of `steps`, and the `duration` of the
+    run in seconds: all steps and the looks at validation data. Raises what `train` would before its first step.
+    """
+    run = begin(fitted(recipe, data.shape, len(data.class_names)), data, Path(), device)
+    with prepared(run) as loss_of:
+        rehearse(run, loss_of, validation)  # the first step of a process is a slow one
+        told = rehearse(run, loss_of, None)
+    loss, seconds = told.pop("loss"), told.pop("seconds")
+    looks = 0.0 if validation is None else _looking(run, validation)
+    duration = run.steps * seconds + looks
+    return {"loss": loss, "parts": told, "seconds": seconds, "steps": run.steps, "duration": duration}
+
+
+def _looking(run: Run, validation: Dataset) -> float:
+    """Seconds that all looks of a run at its validation data take, from one at a few examples."""
+    recipe, total = run.recipe, 0.0
+    few = validation.sample(run.piece, seed=0)
+    for name, every, examples in (
+        ("clean", recipe.validate_every, len(validation)),
+        ("robust", recipe.robust_every, min(recipe.robust_samples, len(validation))),
+    ):
+        looks = sum(scores.due(run, every, epoch) for epoch in range(1, recipe.epochs + 1))
+        began = time.perf_counter()
+        scores.look(run, few, clean=looks > 0 and name == "clean", robust=looks > 0 and name == "robust")
+        total += looks * (time.perf_counter() - began) * examples / min(examples, len(few))
+    return total
+
+
+def _alike(data: Dataset, validation: Dataset) -> None:
+    if validation.shape != data.shape:
+        raise DataError(f"Validation inputs have shape {validation.shape}, training inputs {data.shape}.")
+    if validation.class_names != data.class_names:
+        raise DataError(
+            f"The classes of the validation data ({', '.join(validation.class_names[:5])}, ...) are not those of the "
+            f"training data ({', '.join(data.class_names[:5])}, ...)."
+        )
+    if not len(validation):
+        raise DataError(f"{validation.name}: there is no example to validate on.")
+
+
+def _too_large(recipe: Recipe) -> str:
+    """Out of memory, as a sentence."""
+    parts = f" in {recipe.accumulate} parts" if recipe.accumulate > 1 else ""
+    smaller = "take a smaller network, or smaller pictures."
+    if recipe.batch_size >= 4 * recipe.accumulate:
+        smaller = f"try accumulate={2 * recipe.accumulate} (the same batch, in more parts), or a smaller batch_size."
+    return f"A batch of {recipe.batch_size}{parts} does not fit into memory: {smaller}"

@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 from advex import objectives, processes
 from advex.classifier import Classifier
 from advex.data.augmentation import Augmentation
-from advex.data.dataset import Dataset
+from advex.data.dataset import Dataset, content
 from advex.recipes import Recipe, fitted
 
 
@@ -24,8 +24,9 @@ from advex.recipes import Recipe, fitted
 class Position:
     """Where a run stands: written into its checkpoints.
 
-    objective: the state of the objective. sums: (sum, count) of this epoch's numbers. smooth: running
-    mean of cross-entropy. seconds: spent training. best: the best score so far, see `score`.
+    objective: the state of the objective. sums: of this epoch's numbers, each times its examples, and
+    how many these were. smooth: running mean of cross-entropy; calm: the numbers of the step at which it
+    was lowest. seconds: spent training. best: the best score so far, by `recipe.best_by`.
     """
 
     epoch: int = 0
@@ -33,6 +34,7 @@ class Position:
     objective: dict[str, float] = dataclasses.field(default_factory=dict)
     sums: dict[str, tuple[float, int]] = dataclasses.field(default_factory=dict)
     smooth: float | None = None
+    calm: dict[str, float] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
     best: float | None = None
 
@@ -75,15 +77,22 @@ class Run:
         return self.recipe.epochs * self.steps_per_epoch
 
     @property
+    def piece(self) -> int:
+        """How many examples are in memory at once."""
+        return max(1, self.recipe.batch_size // (self.recipe.accumulate * processes.count()))
+
+    @property
     def result(self) -> Classifier:
         """What is measured and kept: the averaged weights where there are some."""
         return self.classifier if self.average is None else self.average.module  # pyright: ignore
 
 
 def begin(recipe: Recipe, data: Dataset, out: Path, device: str) -> Run:
-    """A run before its first step. recipe: fitted to the data. Seeds torch's global generator."""
-    torch.manual_seed(recipe.seed)  # of the initial weights
-    classifier = Classifier(recipe.network, mean=recipe.mean, std=recipe.std, class_names=data.class_names).to(device)
+    """A run before its first step. recipe: fitted to the data. Leaves the global generator as it was."""
+    with torch.random.fork_rng([torch.device(device)] if device.startswith("cuda") else []):
+        torch.manual_seed(recipe.seed)  # of the initial weights
+        classifier = Classifier(recipe.network, mean=recipe.mean, std=recipe.std, class_names=data.class_names)
+    classifier = classifier.to(device)
     if recipe.channels_last and len(data.shape) == 3:
         classifier = classifier.to(memory_format=torch.channels_last)  # pyright: ignore
     with torch.no_grad():
@@ -105,11 +114,8 @@ def begin(recipe: Recipe, data: Dataset, out: Path, device: str) -> Run:
 
 def identity_of(recipe: Recipe, data: Dataset) -> dict[str, Any]:
     """What makes two runs the same run: the recipe fitted to the data, and the data's content (not its path)."""
-    content = hashlib.blake2b(repr(data.class_names).encode(), digest_size=16)
-    for tensor in (data.x, data.y):
-        content.update(tensor.cpu().contiguous().flatten().numpy().data)
     recipe = fitted(recipe, data.shape, len(data.class_names))
-    return {"recipe": recipe.model_dump(mode="json"), "examples": len(data), "content": content.hexdigest()}
+    return {"recipe": recipe.model_dump(mode="json"), "examples": len(data), "content": content(data)}
 
 
 def generator(recipe: Recipe, purpose: str, number: int | str) -> torch.Generator:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
-
 from advex import attacks
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset
 from advex.goals import Misclassify
+from advex.training.run import Run
 
 
 def accuracy(classifier: Classifier, data: Dataset, batch_size: int = 512) -> float:
@@ -19,13 +18,31 @@ def accuracy(classifier: Classifier, data: Dataset, batch_size: int = 512) -> fl
 
 
 def robust_accuracy(classifier: Classifier, data: Dataset, attack: str, samples: int, batch_size: int = 128) -> float:
-    """Share of the first `samples` examples whose decision is right and stays so under a search.
+    """Share of `samples` examples, always the same ones, whose decision is right and stays so under a search.
 
     attack: its spec string. A quick look, not a claim: a stronger search finds a lower number.
     """
     search, stands = attacks.build(attack), 0
-    shown = data.take(torch.arange(min(samples, len(data))))
+    shown = data.sample(samples, seed=0)  # at random: files often come sorted by class
     for batch in shown.batches(batch_size, classifier.device):
         found = search(classifier, batch.x, Misclassify(batch.y), seed=0)
         stands += int((~found.reached).sum())
     return stands / max(len(shown), 1)
+
+
+def look(run: Run, validation: Dataset, *, clean: bool, robust: bool) -> dict[str, float]:
+    """What is asked of a run's network between epochs: `accuracy` and `robust_accuracy`, where they are wanted."""
+    recipe, found = run.recipe, dict[str, float]()
+    with run.classifier.accelerated():  # in its own precision, whatever it is trained in
+        if clean:
+            found["accuracy"] = accuracy(run.result, validation, run.piece)
+        if robust:
+            found["robust_accuracy"] = robust_accuracy(
+                run.result, validation, recipe.robust_attack, recipe.robust_samples, run.piece
+            )
+    return found
+
+
+def due(run: Run, every: int, epoch: int) -> bool:
+    """Whether what is done every so many epochs (0: never), and after the last, is done after this one."""
+    return every > 0 and (epoch % every == 0 or epoch == run.recipe.epochs)

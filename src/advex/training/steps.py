@@ -3,24 +3,51 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from advex import processes
+from advex import batch_norm, objectives, processes
+from advex.classifier import Classifier
 from advex.objectives.step import Parts, State
 from advex.training.run import Run, generator
 from advex.types import Batch
 
-LossOf = Callable[[Batch, State, torch.Generator], tuple[Tensor, Parts, State]]
+
+class Loss(nn.Module):
+    """The objective as a module. All its passes lie inside one forward, so gradients are reduced once."""
+
+    def __init__(self, classifier: Classifier, objective: objectives.Objective) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self._objective = objective
+
+    def forward(self, batch: Batch, state: State, rng: torch.Generator) -> tuple[Tensor, Parts, State]:
+        return self._objective(self.classifier, batch, state, rng=rng)
 
 
-def gradients(run: Run, loss_of: LossOf, index: Tensor) -> tuple[float, Parts, State]:
+@contextlib.contextmanager
+def prepared(run: Run) -> Iterator[nn.Module]:
+    """The loss as the recipe wants it computed: compiled, in bfloat16, over several processes."""
+    loss_of: nn.Module = Loss(run.classifier, run.objective)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(
+            run.classifier.accelerated(compiled=run.recipe.compiled, bfloat16=run.recipe.precision == "bfloat16")
+        )
+        if processes.count() > 1:
+            # Running statistics are the same everywhere already: batch norm takes its moments over all processes.
+            loss_of = DistributedDataParallel(loss_of, broadcast_buffers=False)
+            stack.enter_context(batch_norm.replaced(run.classifier, batch_norm.synchronised))
+        yield loss_of
+
+
+def gradients(run: Run, loss_of: nn.Module, index: Tensor) -> tuple[float, Parts, State]:
     """Leave the gradients of the mean loss of the examples `index` in the parameters.
 
-    Returns the loss of the whole step, its parts
-    (of this process's share alone, but the accuracy) and the objective's state after it.
+    loss_of: from `prepared`. Returns the loss of the whole step, its parts (of this process's share
+    alone, but the accuracy) and the objective's state after it.
     """
     recipe, state = run.recipe, run.position.objective
     loss, told, counted = 0.0, dict[str, float](), dict[str, int]()
@@ -29,7 +56,7 @@ def gradients(run: Run, loss_of: LossOf, index: Tensor) -> tuple[float, Parts, S
         own = piece[processes.rank() :: processes.count()]
         batch = _batch(run, own)
         rng = generator(recipe, "step", f"{run.position.step}.{number}")
-        waits = isinstance(loss_of, nn.parallel.DistributedDataParallel) and number < len(pieces) - 1
+        waits = isinstance(loss_of, DistributedDataParallel) and number < len(pieces) - 1
         with loss_of.no_sync() if waits else contextlib.nullcontext():  # pyright: ignore
             value, parts, state = loss_of(batch, state, rng)
             # Gradients are averaged over processes; each counts by its number of examples.

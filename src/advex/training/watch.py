@@ -11,10 +11,13 @@ from advex.objectives.step import Parts
 from advex.training import checkpoints
 from advex.training.run import Run
 
-# A smoothed cross-entropy above this many times ln(classes), that of a network that knows nothing, is no
-# slow start: good runs stay below 3 times even under strong attacks.
-_EXPLODED = 20.0
+# The running mean of cross-entropy may grow to so many times its lowest value (or ln(classes), that of a
+# network that knows nothing, where this is more). Bad runs that go on to learn something, a linear
+# network at a learning rate of 100 among them, stayed below 500; those that exploded passed 10,000.
+EXPLODED = 1_000.0
 _SMOOTHING = 0.9
+# How far a penalty may outweigh ln(classes), while all is well, before it is the likely cause of a divergence.
+_HEAVY = 3.0
 
 
 class Diverged(AdvexError, FloatingPointError):
@@ -24,35 +27,56 @@ class Diverged(AdvexError, FloatingPointError):
 def watch(run: Run, loss: float, parts: Parts) -> None:
     """Raise Diverged, with step, likely cause and last good checkpoint, unless a step's numbers are sane."""
     position = run.position
-    now = parts.get("cross_entropy", loss)
-    position.smooth = now if position.smooth is None else _SMOOTHING * position.smooth + (1 - _SMOOTHING) * now
     if not math.isfinite(loss):
         raise Diverged(_sentence(run, f"The loss became {loss}", parts))
-    if position.smooth > _EXPLODED * math.log(len(run.data.class_names)):
-        raise Diverged(_sentence(run, f"The cross-entropy grew to {position.smooth:.3g}", parts))
+    now = parts.get("cross_entropy", loss)
+    position.smooth = now if position.smooth is None else _SMOOTHING * position.smooth + (1 - _SMOOTHING) * now
+    lowest = position.calm.get("smooth", math.inf)
+    if position.smooth < lowest:
+        position.calm = {**parts, "smooth": position.smooth}
+    elif not position.smooth <= EXPLODED * max(lowest, _ignorance(run)):
+        raise Diverged(_sentence(run, f"The cross-entropy grew to {now:.3g}", parts))
 
 
 def watch_weights(run: Run) -> None:
-    """Raise Diverged when a weight is not finite: such a state must not become a checkpoint."""
-    for name, parameter in run.classifier.named_parameters():
-        if not torch.isfinite(parameter).all():
+    """Raise Diverged when a weight, or a running statistic, is not finite: such a state must not be kept."""
+    for name, value in run.classifier.state_dict().items():
+        if not torch.isfinite(value).all():
             raise Diverged(_sentence(run, f"The weights '{name}' are not finite", {}))
 
 
+def _ignorance(run: Run) -> float:
+    """Cross-entropy of a network that knows nothing."""
+    return math.log(len(run.data.class_names))
+
+
 def _sentence(run: Run, what: str, parts: Parts) -> str:
-    recipe, position = run.recipe, run.position
-    rate = run.optimiser.param_groups[0]["lr"]
+    position = run.position
     broken = [name for name, value in parts.items() if not math.isfinite(value)]
     named = f" ({', '.join(broken)})" if broken else ""
-    heaviest = max(parts, key=lambda name: parts[name] if math.isfinite(parts[name]) else 0.0, default="")
-    psi = parts.get("psi", 0.0)
-    if psi and (broken == ["lipschitz"] or heaviest == "lipschitz"):
-        weaker = recipe.objective.get("lipschitz", {}).get("psi", psi) / 10
-        cause = f"psi = {psi:.3g} is probably too strong a penalty: try objective.lipschitz.psi={weaker:.2g}."
-    else:
-        lower = recipe.learning_rate / 4
-        cause = f"The learning rate, {rate:.3g} there, is probably too high: try learning_rate={lower:.2g}"
-        cause += ", or precision=float32." if recipe.precision == "bfloat16" else "."
     kept = checkpoints.found(run.out)
     last = f"The last good checkpoint is {kept[0]}." if kept else "There is no checkpoint yet."
-    return f"{what}{named} at step {position.step + 1} (epoch {position.epoch + 1}). {cause} {last}"
+    return f"{what}{named} at step {position.step + 1} (epoch {position.epoch + 1}). {_cause(run, parts)} {last}"
+
+
+def _cause(run: Run, parts: Parts) -> str:
+    """The likely one, and what to try. A penalty is suspected by its weight while all was well: later all is large."""
+    recipe, calm = run.recipe, run.position.calm or parts
+    for name, term in run.objective.terms.items():
+        weight = calm.get(name, 0.0) / _ignorance(run)
+        option = next((each for each in ("psi", "strength") if hasattr(term, each)), None)
+        if option is None or not weight > _HEAVY:
+            continue
+        return (
+            f"The penalty '{name}', {weight:.3g} times the cross-entropy of a network that knows nothing, is probably "
+            f"too strong: try objective.{name}.{option}={getattr(term, option) / weight:.2g}."
+        )
+    psi, least = parts.get("psi", 0.0), getattr(run.objective.terms.get("lipschitz"), "psi", 0.0)
+    if psi > 10 * least:
+        return f"psi has grown from {least:.3g} to {psi:.3g}, probably too far: try a lower objective.lipschitz.target."
+    rate = run.optimiser.param_groups[0]["lr"]
+    precise = ", or precision=float32" if recipe.precision != "float32" else ""
+    return (
+        f"The learning rate, {rate:.3g} there, is probably too high: "
+        f"try learning_rate={recipe.learning_rate / 4:.2g}{precise}."
+    )
