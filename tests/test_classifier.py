@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from advex.classifier import Classifier, input_gradient, returns_probabilities
+from advex.classifier import Classifier, constant, input_gradient, returns_probabilities
 from advex.errors import AdvexWarning, InputError
 from advex.goals import Misclassify
 
@@ -235,20 +236,105 @@ def test_accelerations_end_with_their_block_and_can_be_nested(monkeypatch: pytes
     monkeypatch.setattr(torch, "compile", lambda network, **_: compiled.append(network) or network)
     clf = colour()
     names = [name for name, _ in clf.named_modules()]
+    exact = clf.logits(IMAGES)
     with clf.accelerated(compiled=True):
         assert clf.compiled
         assert [name for name, _ in clf.named_modules()] == names  # no second copy of the network
+        assert compiled == []  # nothing is compiled that is not asked for
+        clf.logits(IMAGES)
+        clf.logits(IMAGES)
+        assert compiled == [clf.network]  # and what is, once
         with clf.accelerated():
             assert not clf.compiled
+            assert torch.equal(clf.logits(IMAGES), exact)
         assert clf.compiled
+        clf(IMAGES)
+        assert compiled == [clf.network]
     assert not clf.compiled
     try:
         with clf.accelerated(compiled=True, bfloat16=True):
+            assert clf.reduced_precision
             raise KeyboardInterrupt
     except KeyboardInterrupt:
         assert not clf.compiled
-        assert torch.equal(clf.logits(IMAGES), clf(IMAGES))
-    assert compiled == [clf.network, clf.network]
+        assert not clf.reduced_precision
+        assert torch.equal(clf.logits(IMAGES), exact)
+    assert compiled == [clf.network]
+
+
+def test_any_function_has_one_compiled_form_within_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def compile_(function: Any, **options: Any) -> Any:
+        made.append((function, options))
+        return functools.partial(function)
+
+    def logits_of(clf: Classifier, x: Tensor) -> Tensor:
+        return clf.logits(x)
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    clf = colour()
+    assert clf.fast(logits_of) is logits_of
+    with clf.accelerated(compiled=True):
+        fast = clf.fast(logits_of, fullgraph=True)
+        assert fast is not logits_of
+        assert clf.fast(logits_of, fullgraph=True) is fast
+        assert made == [(logits_of, {"dynamic": False, "fullgraph": True})]
+        # Inside a function that is compiled as a whole the network is a part of it.
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+        fast(clf, IMAGES)
+        assert len(made) == 1
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda: False)
+        fast(clf, IMAGES)
+        assert made[1:] == [(clf.network, {"dynamic": False})]
+    assert clf.fast(logits_of) is logits_of
+
+
+def precisions() -> list[str]:
+    """What torch's two switches for TF32 say."""
+    cudnn: Any = torch.backends.cudnn
+    return [cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision]
+
+
+@pytest.mark.parametrize("breaks", [False, True])
+def test_float32_keeps_its_digits_where_that_is_asked_for(breaks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU torch rounds convolutions to TF32 unless it is told not to; here no GPU is needed to see it told."""
+    clf, before = colour(), precisions()
+    assert before[0] == "tf32"
+    try:
+        with clf.accelerated(tf32=False):
+            assert precisions() == ["ieee", "ieee"]
+            with clf.accelerated():
+                assert precisions() == ["ieee", "ieee"]
+            if breaks:
+                raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        assert breaks
+    assert precisions() == before
+    with clf.accelerated():
+        assert precisions() == before
+    monkeypatch.setattr(Classifier, "device", torch.device("cuda"))
+    assert clf.reduced_precision
+    assert not Classifier(clf.network.double()).reduced_precision
+    clf.float()
+    with clf.accelerated(tf32=False):
+        assert not clf.reduced_precision
+
+
+@pytest.mark.parametrize("breaks", [False, True])
+def test_constant_keeps_parameters_out_of_derivatives_and_restores_their_flags(breaks: bool) -> None:
+    network = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    network[1] = network[0]  # by two names
+    network[0].bias.requires_grad_(False)
+    try:
+        with constant(network):
+            assert not network(torch.rand(2, 3)).requires_grad
+            if breaks:
+                raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        assert breaks
+    assert [parameter.requires_grad for parameter in network.parameters()] == [True, False]
+    assert network.training
 
 
 # -- the input derivative ----------------------------------------------------------------------------------

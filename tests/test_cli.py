@@ -191,17 +191,80 @@ def test_a_run_folder_has_all_that_is_needed_to_repeat_it(trained: Path, advex_i
         "train", run / "recipe.yaml", "--data", "digits", "--max-samples", "400", "--out", "again", "--json"
     )
     assert ended.code == 0, ended.err
-    assert json.loads(ended.out) == {"run": "again", "accuracy": metrics[-1]["accuracy"], "epochs": 6, "steps": 42}
+    best = max(metrics, key=lambda line: (line["accuracy"], -line["epoch"]))  # the first of the best
+    assert json.loads(ended.out) == {
+        "run": "again",
+        "accuracy": metrics[-1]["accuracy"],
+        "robust_accuracy": metrics[-1]["robust_accuracy"],
+        "best_epoch": best["epoch"],
+        "epochs": 6,
+        "steps": 42,
+    }
+    assert json.loads(Path("again/best/config.json").read_text())["training"]["epoch"] == best["epoch"]
     assert Path("again/model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
     assert advex.load("again").class_names == tuple("0123456789")
 
 
 def test_dry_run_prints_the_resolved_recipe(advex_in: Callable[..., Ended]) -> None:
-    ended = advex_in("train", "digits-robust", "epochs=3", "objective_options.share=1", "--seed", "4", "--dry-run")
+    ended = advex_in("train", "digits-robust", "epochs=3", "objective.adversarial.share=1", "--seed", "4", "--dry-run")
     assert (ended.code, ended.err) == (0, "")
     recipe = recipes.recipe_from(yaml.safe_load(ended.out))
-    assert (recipe.epochs, recipe.seed, recipe.objective_options["share"]) == (3, 4, 1)
+    assert (recipe.epochs, recipe.seed, recipe.objective["adversarial"]["share"]) == (3, 4, 1)
     assert not list(Path.cwd().iterdir())
+
+
+def test_dry_run_with_data_tries_a_step(advex_in: Callable[..., Ended]) -> None:
+    """The recipe on stdout is that of the run folder it would have made; the rest is on stderr."""
+    command = ["train", "digits-robust", "objective.lipschitz.psi=2", "--data", "digits", "--max-samples", "100"]
+    ended = advex_in(*command, "--dry-run")
+    assert ended.code == 0, ended.err
+    recipe = recipes.recipe_from(yaml.safe_load(ended.out))
+    assert recipe.network == "small_cnn:classes=10,channels=1"
+    step, whole = ended.err.splitlines()[-2:]
+    assert re.fullmatch(r"one step: loss \d\.\d+ \(lipschitz 0\.\d+, .*cross_entropy \d\.\d+, .*\), [\d.]+ s", step), (
+        step
+    )
+    assert re.fullmatch(r"80 steps and the looks between epochs: about 0:\d\d", whole), whole
+    refused = advex_in(*command, "objective.lipschitz.outputs=11", "--dry-run")
+    assert (refused.code, refused.out) == (1, "")
+    assert "cannot draw outputs=11 of 10 classes" in refused.err
+    assert not list(Path.cwd().iterdir())
+
+
+def test_what_cannot_be_trained_leaves_no_folder(
+    advex_in: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    for change, code, said in (
+        ("objective.lipschitz.outputs=11", 1, "cannot draw outputs=11 of 10 classes"),
+        ("network=small_cnn:classes=7", 1, "7 outputs for 10 class names"),
+        ("--tensorboard", 2, "pip install 'advex[tensorboard]'"),
+    ):
+        ended = advex_in(*TRAIN, change, "--out", "run")
+        assert ended.code == code, ended.err
+        assert said in ended.err
+        assert not Path("run").exists()
+
+
+def test_a_damaged_run_is_begun_anew_when_that_is_said(trained: Path, advex_in: Callable[..., Ended]) -> None:
+    """Without a whole checkpoint; and what somebody else has put among its files stays."""
+    shutil.copytree(trained / "first", "run")
+    Path("run/config.json").unlink()
+    for weights in Path("run/checkpoints").rglob("model.safetensors"):
+        weights.write_bytes(b"damaged")
+    for mine in ("run/notes.txt", "run/checkpoints/mine.bin", "run/best/picture.png", "run/tensorboard/mine"):
+        Path(mine).parent.mkdir(exist_ok=True)
+        Path(mine).write_text("mine")
+    Path("run/tensorboard/events.out.tfevents.1.host").write_text("ours")
+    refused = advex_in(*TRAIN, "--out", "run", "--seed", "0")
+    assert refused.code == 1
+    assert "No checkpoint in run/checkpoints is whole" in refused.err
+    done = advex_in(*TRAIN, "--out", "run", "--seed", "0", "--overwrite")
+    assert done.code == 0, done.err
+    assert Path("run/model.safetensors").read_bytes() == (trained / "first" / "model.safetensors").read_bytes()
+    for mine in ("run/notes.txt", "run/checkpoints/mine.bin", "run/best/picture.png", "run/tensorboard/mine"):
+        assert Path(mine).read_text() == "mine"
+    assert not Path("run/tensorboard/events.out.tfevents.1.host").exists()
 
 
 def test_nothing_is_trained_twice_or_written_over(trained: Path, advex_in: Callable[..., Ended]) -> None:
@@ -232,20 +295,29 @@ def test_a_foreign_folder_needs_overwrite_and_keeps_its_files(advex_in: Callable
 
 
 @pytest.mark.parametrize(
-    "foreign", ["checkpoint/weights.bin", "config.json", "pictures/cat.png", "shards/0", "record.json"]
+    ("foreign", "code"),
+    [
+        ("checkpoints/weights.bin", 0),
+        ("checkpoints/step-00000007/config.json", 1),
+        ("best/config.json", 1),
+        ("config.json", 1),
+        ("pictures/cat.png", 1),
+        ("shards/0", 1),
+        ("record.json", 1),
+    ],
 )
 def test_overwrite_takes_nothing_away_that_is_not_ours(
-    foreign: str, trained: Path, advex_in: Callable[..., Ended]
+    foreign: str, code: int, trained: Path, advex_in: Callable[..., Ended]
 ) -> None:
     """Names that advex uses too, in somebody else's folder: refused, or left alone."""
     path = Path("thesis", foreign)
     path.parent.mkdir(parents=True)
     path.write_text("{}")
-    if foreign.startswith(("checkpoint", "config")):
+    if foreign.startswith(("checkpoints", "best", "config")):
         ended = advex_in(*TRAIN, "--out", "thesis", "--overwrite")
     else:
         ended = advex_in("evaluate", "-m", trained / "first", *EVALUATE, "--out", "thesis", "--overwrite")
-    assert ended.code == 1, ended.out
+    assert ended.code == code, ended.err
     assert path.read_text() == "{}"
 
 
@@ -445,8 +517,9 @@ def never_stopped(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def test_training_that_is_stopped_goes_on_to_the_same_end(
     number: int, code: int, never_stopped: bytes, tmp_path: Path, advex_in: Callable[..., Ended]
 ) -> None:
-    checkpoint = tmp_path / "run" / "checkpoint" / "config.json"
-    ended = _stopped([*STOPPED, "run", "--no-resume"], tmp_path, checkpoint.exists, number)
+    checkpoints = tmp_path / "run" / "checkpoints"
+    begun = lambda: any(checkpoints.glob("step-*"))  # noqa: E731
+    ended = _stopped([*STOPPED, "run", "--no-resume"], tmp_path, begun, number)
     assert ended.code == code, ended.err
     assert not (tmp_path / "run" / "model.safetensors").exists()
     if number != signal.SIGKILL:
@@ -511,6 +584,21 @@ def test_colours_and_bars_are_for_terminals_alone(tmp_path: Path) -> None:
     assert ESCAPE not in plain
     assert "train plain: 2/2 (100 %), loss " in plain
     assert ESCAPE not in _at_terminal(["list", "--help"], tmp_path, NO_COLOR="1")
+
+
+@pytest.mark.parametrize("changes", [{}, {"NO_COLOR": "1"}], ids=["terminal", "plain"])
+def test_a_training_tells_all_its_numbers_within_100_columns(changes: dict[str, str], tmp_path: Path) -> None:
+    command = ["train", "digits-robust", "epochs=2", "objective.lipschitz.psi=2", "robust_every=1"]
+    seen = _at_terminal([*command, "--data", "digits", "--max-samples", "160", "--out", "robust"], tmp_path, **changes)
+    lines = [line.rstrip() for line in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen).replace("\r", "\n").splitlines()]
+    assert max(map(len, lines)) <= 100
+    (start, *_), end = [[number for number, line in enumerate(lines) if line.startswith(begin)][-1:] for begin in (
+        "train robust", "robust  accuracy")]  # fmt: skip
+    told = " ".join(" ".join(lines[start : end[0]]).split())
+    number = r"[\d.]+"
+    assert re.search(rf" [46]/[46] .*loss {number}, [\d,]+ examples/s", told), told
+    assert re.search(rf"lipschitz {number}, cross_entropy {number}, clean {number}, altered {number}, psi 2\.000", told)
+    assert re.search(rf"accuracy {number} %, validation {number} %, robust {number} %", told), told
 
 
 def test_plain_progress_is_a_line_every_few_seconds(

@@ -1,33 +1,48 @@
-"""Recipes, the training loop, and that a run can be broken off anywhere without a trace in its result."""
+"""The training loop: what a step does, by hand; what an epoch writes down; what every setting is for."""
 
 from __future__ import annotations
 
+import copy
 import json
 import math
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 import advex
 from advex import recipes, training
 from advex.data.dataset import Dataset
-from advex.errors import ArtifactError, DataError, InputError, SpecError
-from advex.objectives import Natural
+from advex.errors import SpecError
 from advex.recipes import Recipe, recipe_from
-from advex.training import Diverged, Interrupted, learning_rate, train
+from advex.training import journal, loop, scores, train
+from advex.training.run import Run, begin
+from advex.training.steps import gradients, prepared
 
-SMALL = {"network": "small_cnn:widths=4-8-8", "epochs": 3, "batch_size": 32, "seed": 1}
+SMALL = {"network": "small_cnn:widths=4-8-8", "epochs": 3, "batch_size": 32, "seed": 1, "robust_every": 0}
+# One layer on the whole batch, at a constant rate: a step can be written down.
+LINEAR: dict[str, Any] = {
+    "network": "linear", "epochs": 3, "batch_size": 100, "learning_rate": 0.05, "momentum": 0.8, "weight_decay": 0.01,
+    "schedule": "constant", "warm_up": 0.0, "mean": 0.3, "std": 0.4,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def few() -> Dataset:
     """100 digits."""
     return advex.open_dataset("digits", split="train", max_samples=100)
+
+
+@pytest.fixture(scope="module")
+def held_out() -> Dataset:
+    """60 others."""
+    return advex.open_dataset("digits", split="test", max_samples=60)
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
@@ -39,7 +54,24 @@ def equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     return first.keys() == second.keys() and all(torch.equal(value, second[name]) for name, value in first.items())
 
 
-# -- what training achieves --------------------------------------------------------------------------------
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
+    """The runs that `train` begins."""
+    runs: list[Run] = []
+
+    def noted(*arguments: Any) -> Run:
+        runs.append(begin(*arguments))
+        return runs[-1]
+
+    monkeypatch.setattr(loop, "begin", noted)
+    return runs
+
+
+# -- what training achieves ----------------------------------------------------------------------------------
 
 
 def test_digits_are_learned(tmp_path: Path) -> None:
@@ -51,8 +83,8 @@ def test_digits_are_learned(tmp_path: Path) -> None:
     batch = test.batch(slice(None))
     accuracy = (classifier(batch.x).argmax(dim=1) == batch.y).double().mean().item()
     assert accuracy > 0.9
-    assert [line["accuracy"] for line in lines if "accuracy" in line][-1] == pytest.approx(accuracy)
-    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 6 * math.ceil(1297 / 64) + 1))
+    assert [line["accuracy"] for line in lines if "epoch" in line][-1] == pytest.approx(accuracy)
+    assert [line["step"] for line in lines if "epoch" not in line] == list(range(1, 6 * math.ceil(1297 / 64) + 1))
 
 
 def test_the_artifact_says_what_it_was_trained_on(tmp_path: Path, few: Dataset) -> None:
@@ -64,353 +96,319 @@ def test_the_artifact_says_what_it_was_trained_on(tmp_path: Path, few: Dataset) 
     assert config["training"]["recipe"]["network"] == "small_cnn:widths=4-8-8,classes=10,channels=1"
 
 
-def test_a_step_is_nesterov_sgd_with_weight_decay(tmp_path: Path, few: Dataset) -> None:
-    """Against the update rule written out: g = dL/dw + lambda w; v = m v + g; w = w - rate (g + m v)."""
-    recipe = Recipe(
-        network="linear", epochs=3, batch_size=100, learning_rate=0.05, momentum=0.8, weight_decay=0.01,
-        schedule="constant", warm_up=0.0, mean=0.3, std=0.4,
-    )  # fmt: skip
-    train(recipe, few, tmp_path)
-    found = weights(tmp_path)
+# -- a step, by hand -----------------------------------------------------------------------------------------
 
+
+def by_hand(recipe: Recipe, few: Dataset, step: Callable[[Tensor, Tensor, int], Tensor]) -> tuple[Tensor, Tensor]:
+    """Three steps of `linear` in float64: w = step(w, dL/dw, k). Returns weights and biases."""
     torch.manual_seed(recipe.seed)
-    layer = torch.nn.Linear(64, 10)
+    layer = nn.Linear(64, 10)
     w = torch.cat([layer.weight.detach(), layer.bias.detach()[:, None]], dim=1).double()
     x = (few.batch(slice(None)).x.flatten(1).double() - 0.3) / 0.4
     x = torch.cat([x, torch.ones(len(x), 1)], dim=1)
-    v = torch.zeros_like(w)
-    for _ in range(3):
-        wrong = (x @ w.T).softmax(dim=1) - torch.nn.functional.one_hot(few.y, 10)
-        g = wrong.T @ x / len(x) + 0.01 * w
-        v = 0.8 * v + g
-        w = w - 0.05 * (g + 0.8 * v)
+    for k in range(1, 4):
+        wrong = (x @ w.T).softmax(dim=1) - nn.functional.one_hot(few.y, 10)
+        w = step(w, wrong.T @ x / len(x), k)
+    return w[:, :-1], w[:, -1]
+
+
+def check_by_hand(
+    change: dict[str, Any], few: Dataset, folder: Path, step: Callable[[Tensor, Tensor, int], Tensor], atol: float
+) -> None:
+    recipe = recipe_from({**LINEAR, **change})
+    train(recipe, few, folder)
+    weight, bias = by_hand(recipe, few, step)
+    torch.testing.assert_close(weights(folder)["1.weight"].double(), weight, rtol=0, atol=atol)
+    torch.testing.assert_close(weights(folder)["1.bias"].double(), bias, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_sgd_is_momentum_with_or_without_nesterov(nesterov: bool, tmp_path: Path, few: Dataset) -> None:
+    """g = dL/dw + lambda w; v = m v + g; w = w - rate (g + m v), or w - rate v."""
+    velocity = torch.zeros(10, 65, dtype=torch.float64)
+
+    def step(w: Tensor, g: Tensor, k: int) -> Tensor:
+        g = g + 0.01 * w
+        velocity.mul_(0.8).add_(g)
+        return w - 0.05 * (g + 0.8 * velocity if nesterov else velocity)
+
     # float32 training against float64: rounding of three steps.
-    torch.testing.assert_close(found["1.weight"].double(), w[:, :-1], rtol=0, atol=2e-6)
-    torch.testing.assert_close(found["1.bias"].double(), w[:, -1], rtol=0, atol=2e-6)
+    check_by_hand({"nesterov": nesterov}, few, tmp_path, step, atol=2e-6)
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "adamw"])
+def test_adam_and_adamw_differ_in_the_weight_decay(optimiser: str, tmp_path: Path, few: Dataset) -> None:
+    """Kingma and Ba 2015, Algorithm 1, on dL/dw + lambda w; Loshchilov and Hutter 2019: w - rate lambda w instead."""
+    first, second = (torch.zeros(10, 65, dtype=torch.float64) for _ in range(2))
+
+    def step(w: Tensor, g: Tensor, k: int) -> Tensor:
+        if optimiser == "adam":
+            g = g + 0.1 * w
+        else:
+            w = w - 0.01 * 0.1 * w
+        first.mul_(0.9).add_(0.1 * g)
+        second.mul_(0.999).add_(0.001 * g**2)
+        return w - 0.01 * (first / (1 - 0.9**k)) / ((second / (1 - 0.999**k)).sqrt() + 1e-8)
+
+    # Pixels that are always black have hardly a gradient: there the quotient magnifies float32's rounding.
+    check_by_hand({"optimiser": optimiser, "learning_rate": 0.01, "weight_decay": 0.1}, few, tmp_path, step, atol=1e-5)
+
+
+@pytest.mark.parametrize(("decay", "decaying"), [("all", "12"), ("weights", "1"), ("biases", "2")])
+def test_weight_decay_acts_on_what_it_is_said_to(decay: str, decaying: str, tmp_path: Path, few: Dataset) -> None:
+    """One step without momentum: the difference that it makes is rate lambda w, for those parameters and no others."""
+    base = {**SMALL, "epochs": 1, "batch_size": 100, "momentum": 0, "schedule": "constant", "warm_up": 0}
+    torch.manual_seed(1)
+    start = dict(advex.Classifier(recipes.fitted(recipe_from(base), few.shape, 10).network).network.named_parameters())
+    for name, strength in (("without", 0.0), ("with", 0.5)):
+        train(recipe_from({**base, "weight_decay": strength, "decay": decay}), few, tmp_path / name)
+    without, with_decay = weights(tmp_path / "without"), weights(tmp_path / "with")
+    for name, parameter in start.items():
+        axes = "1" if parameter.ndim > 1 else "2"
+        expected = 0.1 * 0.5 * parameter.detach() if axes in decaying else torch.zeros_like(parameter)
+        # Rounding of weights of order 1.
+        torch.testing.assert_close(without[name] - with_decay[name], expected, rtol=0, atol=5e-7)
+
+
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(tmp_path: Path, few: Dataset) -> None:
+    """Parts of 8, 8, 7 and 7 of 30 examples, without batch norm: sums in another order, and nothing else."""
+    found = {}
+    for parts in (1, 4):
+        recipe = recipe_from(
+            {
+                "network": "mlp:features=64,classes=10", "batch_size": 30, "accumulate": parts, "pad": 1,
+                "objective": {"natural": {"label_smoothing": 0.1}, "l1": {}, "output_zeroing": {"strength": 0.1}},
+            }
+        )  # fmt: skip
+        run = begin(recipe, few, tmp_path, "cpu")
+        with prepared(run) as loss_of:
+            loss, told, _ = gradients(run, loss_of, run.batches(0)[0])
+        found[parts] = loss, told, [parameter.grad for parameter in run.classifier.parameters()]
+    assert found[1][0] == pytest.approx(found[4][0], rel=1e-6)
+    assert found[1][1] == pytest.approx(found[4][1], rel=1e-6)
+    for whole, summed in zip(found[1][2], found[4][2], strict=True):
+        assert whole is not None
+        assert summed is not None
+        torch.testing.assert_close(whole, summed, rtol=0, atol=30 * 6e-8 * whole.abs().max().item())
+
+
+def test_the_average_is_of_weights_and_running_statistics(tmp_path: Path, few: Dataset, seen: list[Run]) -> None:
+    """a = w after the first step; then a = d a + (1 - d) w, d = min(ema, (1 + n) / (10 + n)) after n steps."""
+    states: list[dict[str, Tensor]] = []
+
+    def note(line: dict[str, Any]) -> None:
+        if "epoch" not in line:
+            states.append(copy.deepcopy(seen[0].classifier.network.state_dict()))
+
+    train(recipe_from({**SMALL, "epochs": 6, "ema": 0.6}), few, tmp_path, report=note)
+    average = {name: value.double() for name, value in states[0].items()}
+    shares = []
+    for n, state in enumerate(states[1:], 1):
+        shares.append(min(0.6, (1 + n) / (10 + n)))
+        for name, value in state.items():
+            kept = shares[-1] if value.is_floating_point() else 0.0
+            average[name] = kept * average[name] + (1 - kept) * value.double()
+    assert shares[0] < 0.6 == shares[-1]
+    assert len(states) == 24
+    for name, value in weights(tmp_path).items():
+        # 24 times the rounding of values of order 1.
+        torch.testing.assert_close(value.double(), average[name], rtol=0, atol=24 * 6e-8 * average[name].abs().max())
+    assert not equal(weights(tmp_path), states[-1])
+
+
+# -- every setting -------------------------------------------------------------------------------------------
+
+CHANGES: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({}, {"network": "small_cnn:widths=4-8-8,activation=relu"}),
+    ({}, {"objective": "adversarial"}),
+    ({}, {"objective": {"natural": {"label_smoothing": 0.1}}}),
+    ({"objective": "lipschitz"}, {"objective": {"lipschitz": {}, "adversarial": {}}}),
+    ({}, {"mean": 0.4}),
+    ({}, {"std": 0.5}),
+    ({}, {"epochs": 2}),
+    ({}, {"batch_size": 25}),
+    ({}, {"accumulate": 2}),
+    ({}, {"optimiser": "adam"}),
+    ({"optimiser": "adam"}, {"optimiser": "adamw"}),
+    ({}, {"learning_rate": 0.05}),
+    ({}, {"momentum": 0.5}),
+    ({}, {"nesterov": False}),
+    ({}, {"weight_decay": 0.01}),
+    ({}, {"decay": "weights"}),
+    ({}, {"decay": "biases"}),
+    ({}, {"ema": 0.5}),
+    ({}, {"schedule": "constant"}),
+    ({}, {"schedule": "step"}),
+    ({}, {"warm_up": 0.0}),
+    ({"schedule": "step"}, {"milestones": (0.5,)}),
+    ({}, {"flip": True}),
+    ({}, {"pad": 1}),
+    ({"pad": 1}, {"padding": "reflect"}),
+    ({}, {"resize": (0.8, 1.2)}),
+    ({}, {"precision": "bfloat16"}),
+    ({}, {"seed": 2}),
+]
+# These change how fast a step is, or what is looked at and kept.
+ELSEWHERE = {
+    "compiled", "channels_last", "validate_every", "robust_every", "robust_attack", "robust_samples", "best_by", "keep",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    "change",
-    [
-        {"network": "small_cnn:widths=4-8-8,activation=relu"},
-        {"objective": "adversarial"},
-        {"objective_options": {"label_smoothing": 0.1}},
-        {"mean": 0.4},
-        {"std": 0.5},
-        {"epochs": 2},
-        {"batch_size": 25},
-        {"optimiser": "adam"},
-        {"learning_rate": 0.05},
-        {"momentum": 0.5},
-        {"weight_decay": 0.01},
-        {"schedule": "constant"},
-        {"schedule": "step"},
-        {"warm_up": 0.0},
-        {"augment": "crop"},
-        {"augment": "crop_flip"},
-        {"precision": "bfloat16"},
-        {"seed": 2},
-    ],
-    ids=lambda change: "-".join(f"{key}={value}" for key, value in change.items()),
+    ("base", "change"), CHANGES, ids=["-".join(f"{key}={value}" for key, value in each.items()) for _, each in CHANGES]
 )
-def test_every_setting_changes_the_weights(change: dict[str, Any], tmp_path: Path, few: Dataset) -> None:
-    base = {**SMALL, "epochs": 1}
+def test_every_setting_changes_the_weights(
+    base: dict[str, Any], change: dict[str, Any], tmp_path: Path, few: Dataset
+) -> None:
+    base = {**SMALL, "epochs": 1, **base}
     train(recipe_from(base), few, tmp_path / "base")
     train(recipe_from({**base, **change}), few, tmp_path / "changed")
     assert not equal(weights(tmp_path / "base"), weights(tmp_path / "changed"))
 
 
-def test_pad_and_milestones_matter_where_they_apply(tmp_path: Path, few: Dataset) -> None:
-    for name, base, change in (
-        ("pad", {"augment": "crop"}, {"pad": 1}),
-        ("milestones", {"schedule": "step"}, {"milestones": (0.5,)}),
-    ):
-        train(recipe_from({**SMALL, **base}), few, tmp_path / name / "base")
-        train(recipe_from({**SMALL, **base, **change}), few, tmp_path / name / "changed")
-        assert not equal(weights(tmp_path / name / "base"), weights(tmp_path / name / "changed")), name
+def test_no_setting_is_left_out() -> None:
+    assert {name for _, change in CHANGES for name in change} | ELSEWHERE == set(Recipe.model_fields)
 
 
-# -- repeating and resuming --------------------------------------------------------------------------------
+def test_looking_more_often_changes_nothing(tmp_path: Path, few: Dataset, held_out: Dataset) -> None:
+    """Neither validation nor checkpoints, nor the memory layout of one-channel pictures, touch the training."""
+    base = recipe_from({**SMALL, "network": "linear"})
+    train(base, few, tmp_path / "base")
+    looking = {"validate_every": 2, "robust_every": 1, "keep": 5, "channels_last": False, "best_by": "robust_accuracy"}
+    train(base.model_copy(update=looking), few, tmp_path / "looked", validation=held_out, checkpoint_seconds=0)
+    assert equal(weights(tmp_path / "base"), weights(tmp_path / "looked"))
 
 
-def test_same_seed_same_weights_and_nothing_global_moves(tmp_path: Path, few: Dataset) -> None:
-    recipe = recipe_from({**SMALL, "objective": "adversarial", "augment": "crop_flip"})
-    torch.manual_seed(5)
-    before = torch.get_rng_state()
-    train(recipe, few, tmp_path / "first")
-    assert torch.equal(torch.get_rng_state(), before)
-    torch.manual_seed(6)
-    train(recipe, few, tmp_path / "second")
-    assert equal(weights(tmp_path / "first"), weights(tmp_path / "second"))
+# -- looks between epochs ------------------------------------------------------------------------------------
 
 
-class Crash(Exception):
-    pass
+def test_looks_are_taken_when_they_are_due_and_at_the_end(tmp_path: Path, few: Dataset, held_out: Dataset) -> None:
+    recipe = recipe_from({**SMALL, "epochs": 7, "validate_every": 2, "robust_every": 3, "robust_samples": 20})
+    train(recipe, few, tmp_path, validation=held_out)
+    lines = metrics(tmp_path)
+    assert [line["epoch"] for line in lines if "accuracy" in line] == [2, 4, 6, 7]
+    assert [line["epoch"] for line in lines if "robust_accuracy" in line] == [3, 6, 7]
+    found = advex.load(tmp_path)
+    assert training.accuracy(found, held_out) == lines[-1]["accuracy"]
+    assert training.robust_accuracy(found, held_out, recipe.robust_attack, 20) == lines[-1]["robust_accuracy"]
 
 
-@pytest.mark.parametrize("optimiser", ["sgd", "adam"])
-def test_a_crash_costs_an_epoch_and_no_bit(optimiser: str, tmp_path: Path, few: Dataset) -> None:
-    """Killed in the middle of epoch 2: resuming repeats that epoch, with the same end."""
-    recipe = recipe_from({**SMALL, "objective": "adversarial", "augment": "crop", "optimiser": optimiser})
-    whole = [line for line in _reports(recipe, few, tmp_path / "whole") if "epoch" in line]
-
-    def crash(line: dict[str, Any]) -> None:
-        if line.get("step") == 6:
-            raise Crash
-
-    with pytest.raises(Crash):
-        train(recipe, few, tmp_path / "broken", report=crash)
-    assert not (tmp_path / "broken" / "model.safetensors").exists()
-    resumed = _reports(recipe, few, tmp_path / "broken", resume=True)
-    assert resumed[0]["step"] == 5  # 4 steps per epoch
-    assert equal(weights(tmp_path / "whole"), weights(tmp_path / "broken"))
-    assert [line["epoch"] for line in whole] == [1, 2, 3]
-    assert (tmp_path / "whole" / "metrics.jsonl").read_text() == (tmp_path / "broken" / "metrics.jsonl").read_text()
+@pytest.mark.parametrize(("best_by", "epoch"), [("accuracy", 2), ("robust_accuracy", 3)])
+def test_the_best_is_chosen_by_what_is_said(
+    best_by: str, epoch: int, tmp_path: Path, few: Dataset, held_out: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first of the best, where several are equal."""
+    for name, values in (("accuracy", [0.1, 0.5, 0.5, 0.2]), ("robust_accuracy", [0.2, 0.1, 0.4, 0.4])):
+        sequence = iter([1.0, *values])  # the rehearsal looks too, before the first epoch
+        monkeypatch.setattr(scores, name, lambda *a, sequence=sequence, **k: next(sequence))
+    recipe = recipe_from({**SMALL, "epochs": 4, "robust_every": 1, "best_by": best_by})
+    train(recipe, few, tmp_path, validation=held_out)
+    kept = json.loads((tmp_path / "best" / "config.json").read_text())["training"]
+    assert kept["epoch"] == epoch
+    assert [line["epoch"] for line in metrics(tmp_path) if line.get("best")][-1] == epoch
 
 
-@pytest.mark.parametrize("step", [1, 4, 6, 12])
-def test_a_stop_costs_nothing(step: int, tmp_path: Path, few: Dataset) -> None:
-    """Stopped after any step, also the last of an epoch and of the run: it goes on with the next one."""
-    recipe = recipe_from({**SMALL, "objective": "adversarial", "augment": "crop"})
-    train(recipe, few, tmp_path / "whole")
-    seen: list[int] = []
-    with pytest.raises(Interrupted, match=f"after step {step} of 12"):
-        train(
-            recipe, few, tmp_path / "broken", stop=lambda: len(seen) == step,
-            report=lambda line: seen.append(line["step"]) if "loss" in line else None,
-        )  # fmt: skip
-    resumed = [line["step"] for line in _reports(recipe, few, tmp_path / "broken", resume=True) if "loss" in line]
-    assert seen + resumed == list(range(1, 13))
-    assert equal(weights(tmp_path / "whole"), weights(tmp_path / "broken"))
+def test_robust_accuracy_by_hand(toys: SimpleNamespace) -> None:
+    """A linear decision at x1 = 1/2: of the right ones those farther than the radius from it stand."""
+    weight = torch.tensor([[1.0, 0.0], [0.0, 0.0]], dtype=torch.float64)
+    classifier = toys.affine(weight, torch.tensor([-0.5, 0.0], dtype=torch.float64))
+    x1 = 0.015 + 0.01 * torch.arange(98, dtype=torch.float64)
+    data = Dataset(
+        name="lines", x=torch.stack([x1, torch.full_like(x1, 0.5)], dim=1), y=torch.zeros(98, dtype=torch.int64),
+        class_names=("right", "left"), ids=tuple(map(str, range(98))),
+    )  # fmt: skip
+    found = training.robust_accuracy(classifier, data, "pgd:norm=l2,radius=0.2,steps=10,random_start=false", samples=98)
+    assert found == pytest.approx((x1 > 0.7).double().mean().item())
+    assert training.accuracy(classifier, data) == pytest.approx((x1 > 0.5).double().mean().item())
 
 
-def _reports(recipe: Recipe, data: Dataset, out: Path, resume: bool = False) -> list[dict[str, Any]]:
+def test_the_examples_looked_at_are_of_all_classes_also_where_files_are_sorted(toys: SimpleNamespace) -> None:
+    """Half of 400 examples, sorted, are of the one class that is always answered: some 25 of the 50 looked at."""
+    classifier = toys.affine(torch.zeros(2, 1, dtype=torch.float64), torch.tensor([3.0, 0.0], dtype=torch.float64))
+    data = Dataset(
+        name="sorted", x=torch.full((400, 1), 0.5, dtype=torch.float64), y=torch.arange(400) // 200,
+        class_names=("a", "b"), ids=tuple(map(str, range(400))),
+    )  # fmt: skip
+    looks = {training.robust_accuracy(classifier, data, "pgd:norm=l2,radius=0.1,steps=1", samples=50) for _ in range(3)}
+    assert len(looks) == 1
+    # Four standard deviations of 3.5 examples.
+    assert 11 / 50 <= looks.pop() <= 39 / 50
+
+
+# -- what is written down ------------------------------------------------------------------------------------
+
+
+def test_a_line_of_metrics_holds_the_means_of_its_epoch(tmp_path: Path, few: Dataset) -> None:
+    """Each step counts by its examples: three of 32 and one of 4."""
     lines: list[dict[str, Any]] = []
-    train(recipe, data, out, resume=resume, report=lines.append)
-    return lines
+    recipe = recipe_from({**SMALL, "objective": {"lipschitz": {"psi": 3.0, "target": 1.0}}})
+    train(recipe, few, tmp_path, report=lines.append)
+    steps, epochs = [line for line in lines if "epoch" not in line], [line for line in lines if "epoch" in line]
+    assert epochs == metrics(tmp_path)
+    for number, line in enumerate(epochs):
+        own = steps[4 * number : 4 * number + 4]
+        for name, value in {"loss": line["loss"], "accuracy": line["train_accuracy"], **line["parts"]}.items():
+            mean = sum(size * step[name] for size, step in zip((32, 32, 32, 4), own, strict=True)) / 100
+            assert value == pytest.approx(mean), name
+        assert line["step"] == 4 * number + 4
+        assert line["learning_rate"] == training.learning_rate(recipe, (4 * number + 3) / 12)
+        assert set(line["parts"]) == {"lipschitz", "psi", "cross_entropy"}
+    assert steps[0]["loss"] == pytest.approx(steps[0]["cross_entropy"] + steps[0]["lipschitz"])
+    assert epochs[-1]["objective"]["lipschitz.integral"] == 0
+    assert epochs[0]["seconds"] < epochs[1]["seconds"]
 
 
-def test_metrics_of_an_epoch_that_is_repeated_are_not_doubled(tmp_path: Path, few: Dataset) -> None:
-    recipe = recipe_from(SMALL)
-    steps: list[int] = []
-    with pytest.raises(Interrupted):
-        train(recipe, few, tmp_path, stop=lambda: len(steps) == 9, report=lambda line: steps.append(1))
-    with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"epoch": 3, "step": 12}\n{"epo')  # written by a run that was killed before its checkpoint
-    train(recipe, few, tmp_path, resume=True)
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [line["epoch"] for line in lines] == [1, 2, 3]
+def test_what_is_not_finite_is_written_as_null(tmp_path: Path) -> None:
+    journal.Journal(tmp_path).write({"epoch": 1, "loss": math.inf, "parts": {"psi": math.nan, "clean": 0.5}})
+    assert metrics(tmp_path) == [{"epoch": 1, "loss": None, "parts": {"psi": None, "clean": 0.5}}]
 
 
-def test_another_run_or_a_damaged_checkpoint_is_refused(tmp_path: Path, few: Dataset) -> None:
-    recipe = recipe_from(SMALL)
-    train(recipe, few, tmp_path)
-    with pytest.raises(ArtifactError, match="another recipe or other data"):
-        train(recipe.model_copy(update={"momentum": 0.8}), few, tmp_path, resume=True)
-    with pytest.raises(ArtifactError, match="another recipe or other data"):
-        train(recipe, few.take(slice(0, 99)), tmp_path, resume=True)
-    path = tmp_path / "checkpoint" / "model.safetensors"
-    content = bytearray(path.read_bytes())
-    content[-100] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(ArtifactError, match="damaged"):
-        train(recipe, few, tmp_path, resume=True)
+def test_tensorboard_is_told_the_same_numbers(
+    tmp_path: Path, few: Dataset, held_out: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also after a break: what was told of steps that are repeated is hidden."""
+    told: list[tuple[str, float, int]] = []
+    made: list[dict[str, Any]] = []
+
+    class SummaryWriter:
+        def __init__(self, folder: str, purge_step: int) -> None:
+            made.append({"folder": folder, "purge_step": purge_step, "closed": False})
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            told.append((name, value, step))
+
+        def flush(self) -> None:
+            pass
+
+        def close(self) -> None:
+            made[-1]["closed"] = True
+
+    module = ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = SummaryWriter  # pyright: ignore
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    recipe, steps = recipe_from(SMALL), list[int]()
+    with pytest.raises(training.Interrupted):
+        train(
+            recipe, few, tmp_path, validation=held_out, tensorboard=True, stop=lambda: steps[-1] == 6,
+            report=lambda line: steps.append(line["step"]),
+        )  # fmt: skip
+    train(recipe, few, tmp_path, validation=held_out, tensorboard=True, resume=True)
+    folder = str(tmp_path / "tensorboard")
+    assert made == [{"folder": folder, "purge_step": step, "closed": True} for step in (1, 7)]
+    for line in metrics(tmp_path):
+        found = {name: value for name, value, step in told if step == line["step"]}
+        assert found["accuracy"] == line["accuracy"]
+        assert found["loss"] == line["loss"]
+        assert found["parts/cross_entropy"] == line["parts"]["cross_entropy"]
 
 
-# -- schedule and augmentation -----------------------------------------------------------------------------
-
-
-def test_learning_rates_by_hand() -> None:
-    one_cycle = Recipe(learning_rate=0.2, warm_up=0.2)
-    # A tenth of the peak, linearly up to it, half a cosine down to nothing.
-    down = 0.2 * (1 + math.sqrt(0.5)) / 2
-    for progress, rate in ((0, 0.02), (0.1, 0.11), (0.2, 0.2), (0.4, down), (0.6, 0.1), (1, 0)):
-        assert learning_rate(one_cycle, progress) == pytest.approx(rate, abs=1e-12)
-    step = Recipe(learning_rate=0.2, warm_up=0.05, schedule="step", milestones=(0.85, 0.975))
-    for progress, rate in ((0.025, 0.11), (0.05, 0.2), (0.84, 0.2), (0.85, 0.02), (0.975, 0.002), (1, 0.002)):
-        assert learning_rate(step, progress) == pytest.approx(rate)
-    constant = Recipe(learning_rate=0.2, warm_up=0.0, schedule="constant")
-    assert [learning_rate(constant, progress) for progress in (0, 0.5, 1)] == [0.2, 0.2, 0.2]
-
-
-def _augmented(x: Tensor, top: int, left: int, flip: bool, pad: int) -> Tensor:
-    """One picture [c, h, w], pixel by pixel: shifted over replicated edges, then mirrored."""
-    result = torch.empty_like(x)
-    _, height, width = x.shape
-    for row in range(height):
-        for column in range(width):
-            source = width - 1 - column if flip else column
-            from_row = min(max(row + top - pad, 0), height - 1)
-            from_column = min(max(source + left - pad, 0), width - 1)
-            result[:, row, column] = x[:, from_row, from_column]
-    return result
-
-
-@pytest.mark.parametrize("kind", ["crop", "crop_flip"])
-def test_augmentation_shifts_over_replicated_edges_and_mirrors(kind: str) -> None:
-    """400 copies of one picture: each becomes one of the (2 pad + 1)^2 (or twice as many) that the replica makes."""
-    recipe, total = Recipe(augment=kind, pad=2, seed=3), 400
-    x = torch.rand(1, 2, 5, 6)
-    found = augment(recipe, x.expand(total, -1, -1, -1), torch.arange(total), epoch=4, total=total)
-    flips = (False, True) if kind == "crop_flip" else (False,)
-    options = [(top, left, flip) for top in range(5) for left in range(5) for flip in flips]
-    replicas = torch.stack([_augmented(x[0], *option, pad=2) for option in options])
-    same = (found[:, None] == replicas[None]).flatten(2).all(dim=2)
-    assert (same.sum(dim=1) == 1).all()
-    chosen = [options[number] for number in same.int().argmax(dim=1).tolist()]
-    assert {option[:2] for option in chosen} == {option[:2] for option in options}  # every shift occurs
-    if kind == "crop_flip":
-        # Half are mirrored: 200 of 400, within four standard deviations of 10.
-        assert 160 <= sum(flip for _, _, flip in chosen) <= 240
-
-
-def test_augmentation_of_an_example_does_not_depend_on_its_batch() -> None:
-    recipe = Recipe(augment="crop_flip")
-    x = torch.rand(50, 3, 8, 8)
-    index = torch.arange(50)
-    whole = augment(recipe, x, index, epoch=1, total=50)
-    order = torch.randperm(50)
-    shuffled = augment(recipe, x[order], order, epoch=1, total=50)
-    assert torch.equal(whole[order], shuffled)
-    assert torch.equal(whole[7:8], augment(recipe, x[7:8], index[7:8], epoch=1, total=50))
-    assert not torch.equal(whole, augment(recipe, x, index, epoch=2, total=50))
-
-
-# -- what can go wrong -------------------------------------------------------------------------------------
-
-
-def test_a_learning_rate_that_is_too_high_ends_the_run(tmp_path: Path, few: Dataset) -> None:
-    recipe = recipe_from({**SMALL, "network": "mlp", "learning_rate": 1e30})
-    with pytest.raises(Diverged, match=r"loss became (inf|nan) at step \d+ .* learning_rate=") as raised:
-        train(recipe, few, tmp_path)
-    assert isinstance(raised.value, FloatingPointError)
-    assert not (tmp_path / "model.safetensors").exists()
-
-
-def test_a_loss_that_is_not_finite_keeps_the_checkpoint(
+def test_tensorboard_that_is_not_there_is_told_before_anything(
     tmp_path: Path, few: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """NaN in the middle of epoch 2: the run ends there, and goes on from the end of epoch 1 as if nothing had been."""
-    recipe = recipe_from(SMALL)
-    train(recipe, few, tmp_path / "whole")
-    calls = []
-
-    class Spoilt(Natural):
-        def __call__(self, *arguments: Any, **options: Any) -> Any:
-            loss, parts, state = super().__call__(*arguments, **options)
-            calls.append(1)
-            return (loss * math.nan if len(calls) == 6 else loss), parts, state
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training.objectives, "make", lambda name, **options: Spoilt(**options))
-        with pytest.raises(Diverged, match=r"nan at step 6 \(epoch 2\)"):
-            train(recipe, few, tmp_path / "broken")
-    train(recipe, few, tmp_path / "broken", resume=True)
-    assert equal(weights(tmp_path / "whole"), weights(tmp_path / "broken"))
-
-
-def test_too_few_examples(tmp_path: Path, few: Dataset) -> None:
-    with pytest.raises(DataError, match="at least 2 examples, found 1"):
-        train(recipe_from(SMALL), few.take(slice(0, 1)), tmp_path)
-
-
-def test_a_last_batch_of_one_example_is_left_out(tmp_path: Path, few: Dataset) -> None:
-    """Batch norm cannot train on one example. 33 examples in batches of 32: one step per epoch."""
-    lines = _reports(recipe_from(SMALL), few.take(slice(0, 33)), tmp_path)
-    assert [(line["step"], line["steps"]) for line in lines if "loss" in line] == [(1, 3), (2, 3), (3, 3)]
-
-
-def test_a_network_that_does_not_fit_says_so_before_training(tmp_path: Path, few: Dataset) -> None:
-    with pytest.raises(InputError, match="7 outputs for 10 class names"):
-        train(recipe_from({**SMALL, "network": "small_cnn:classes=7"}), few, tmp_path)
-    with pytest.raises(InputError, match=r"does not take inputs of shape \(1, 8, 8\)"):
-        train(recipe_from({**SMALL, "network": "mlp:features=10"}), few, tmp_path)
-    with pytest.raises(InputError, match="the classifier's mean has 3"):
-        train(recipe_from({**SMALL, "mean": [0.5, 0.5, 0.5]}), few, tmp_path)
-    assert not (tmp_path / "checkpoint").exists()
-
-
-def test_what_a_spec_leaves_open_is_taken_from_the_data() -> None:
-    def network(spec: str, shape: tuple[int, ...]) -> str:
-        return recipes.fitted(Recipe(network=spec), shape, 7).network
-
-    assert network("small_cnn", (3, 16, 16)) == "small_cnn:classes=7,channels=3"
-    assert network("small_cnn:widths=8-8-8,channels=1", (3, 16, 16)) == "small_cnn:widths=8-8-8,channels=1,classes=7"
-    assert network("mlp", (3, 4, 5)) == "mlp:features=60,classes=7"
-    assert network("linear:features=60,classes=7", (60,)) == "linear:features=60,classes=7"
-    with pytest.raises(SpecError, match="did you mean 'small_cnn'"):
-        network("smal_cnn", (3, 4, 5))
-
-
-# -- recipes -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", sorted(recipes.bundled()))
-def test_bundled_recipes_are_valid_and_say_their_source(name: str) -> None:
-    recipe = recipe_from(recipes.read(name), where=name)
-    recipes.fitted(recipe, (3, 32, 32), 10)
-    assert "Source:" in recipes.summary(recipes.bundled()[name])
-    assert recipe_from(yaml.safe_load(yaml.safe_dump(recipe.model_dump(mode="json")))) == recipe
-
-
-def test_overrides_as_typed() -> None:
-    recipe = recipe_from(
-        recipes.read("digits-robust"),
-        {
-            "epochs": "7", "learning_rate": "1e-2", "mean": "0.4,0.5,0.6", "milestones": "0.5,0.9",
-            "network": "small_cnn:widths=8-16-32", "objective_options.share": "1", "channels_last": "false",
-            "objective_options.attack": "pgd:norm=rmse,radius=8/255",
-        },
-    )  # fmt: skip
-    assert (recipe.epochs, recipe.learning_rate, recipe.mean) == (7, 0.01, (0.4, 0.5, 0.6))
-    assert (recipe.milestones, recipe.network, recipe.channels_last) == ((0.5, 0.9), "small_cnn:widths=8-16-32", False)
-    assert recipe.objective_options == {"attack": "pgd:norm=rmse,radius=8/255", "share": 1}
-
-
-@pytest.mark.parametrize(
-    ("values", "overrides", "said"),
-    [
-        ({"epoch": 3}, {}, "no setting 'epoch': did you mean 'epochs'"),
-        ({}, {"epoch": "3"}, "no setting 'epoch': did you mean 'epochs'"),
-        ({}, {"objective_option.share": "1"}, "'objective_option.share': did you mean 'objective_options.share'"),
-        ({}, {"epochs.x": "1"}, "no setting 'epochs.x'"),
-        ({"epochs": 0}, {}, "epochs = 0 is not possible"),
-        ({"epochs": "many"}, {}, "epochs = 'many' is not possible"),
-        ({"schedule": "cosine"}, {}, "schedule = 'cosine' is not possible"),
-        ({"objective": "adversarail"}, {}, "did you mean 'adversarial'"),
-        ({"objective": "adversarial", "objective_options": {"shares": 1}}, {}, "did you mean 'share'"),
-        ({"objective": "adversarial", "objective_options": {"attack": "l2min:step=3"}}, {}, "did you mean 'steps'"),
-        ({"objective": "adversarial"}, {"objective_options.share": "2"}, r"share must lie in \[0, 1\]"),
-    ],
-)
-def test_recipe_errors_name_the_setting(values: dict[str, Any], overrides: dict[str, str], said: str) -> None:
-    with pytest.raises(SpecError, match=said):
-        recipe_from(values, overrides)
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (b"- a\n- b\n", "must hold lines of the form"),
-        (b"epochs: [1, 2\n", "not a YAML file that can be read"),
-        (b"\xff\xfe\x00", "not a YAML file that can be read"),
-        (b"1: 2\n", "must hold lines of the form"),
-        (b"", "must hold lines of the form"),
-        (b"network: !!python/object/apply:os.system ['touch hostile']\n", "not a YAML file that can be read"),
-        (b"#" * (2**20 + 1), "never that large"),
-    ],
-)
-def test_files_that_are_no_recipes(content: bytes, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("recipe.yaml").write_bytes(content)
-    with pytest.raises(SpecError, match=said):
-        recipes.read("recipe.yaml")
-    assert not Path("hostile").exists()
-
-
-def test_a_recipe_that_does_not_exist_is_guessed() -> None:
-    with pytest.raises(SpecError, match="no recipe 'digits-robst' .* did you mean 'digits-robust'"):
-        recipes.read("digits-robst")
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(SpecError, match=r"not installed: pip install 'advex\[tensorboard\]'"):
+        train(recipe_from(SMALL), few, tmp_path / "run", tensorboard=True)
+    assert not (tmp_path / "run").exists()
 
 
 def test_identity_is_the_content_not_the_path(few: Dataset) -> None:
@@ -422,3 +420,12 @@ def test_identity_is_the_content_not_the_path(few: Dataset) -> None:
     changed = few.x.clone()
     changed[0, 0, 0, 0] += 1
     assert training.identity_of(recipe, dataclasses.replace(few, x=changed)) != same
+
+
+def test_a_last_batch_that_is_too_small_is_left_out(tmp_path: Path, few: Dataset) -> None:
+    """Batch norm cannot train on one example. 33 examples in batches of 32: one step per epoch."""
+    for examples, parts, steps in ((33, 1, 3), (34, 1, 6), (35, 2, 3), (36, 2, 6)):
+        lines: list[dict[str, Any]] = []
+        recipe = recipe_from({**SMALL, "network": "linear", "accumulate": parts})
+        train(recipe, few.take(slice(0, examples)), tmp_path / str(examples), report=lines.append)
+        assert [line["steps"] for line in lines if "epoch" not in line] == [steps] * steps

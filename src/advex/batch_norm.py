@@ -85,22 +85,31 @@ def _per_channel(values: Tensor, x: Tensor) -> Tensor:
 def synchronised(layer: _BatchNorm, x: Tensor) -> Tensor:
     """What a batch norm layer does when its batch is spread over all processes: the moments are of the whole.
 
-    x: this process's rows [n, channels, ...]. Differentiable to any order, across the processes.
+    x: this process's rows [n, channels, ...], at least one; processes may have different numbers of them.
+    Differentiable to any order, across the processes. Computed in float32 where x is less precise.
     """
     if not layer.training:
         return type(layer).forward(layer, x)
     axes = _axes(x)
-    elements = x.numel() // x.shape[1]
-    count = processes.total(torch.tensor([float(elements)], dtype=x.dtype, device=x.device)).detach()
-    mean = processes.total(x.sum(dim=axes)) / count
-    centred = x - _per_channel(mean, x)
-    variance = processes.total(centred.square().sum(dim=axes)) / count
-    record(layer, (mean.detach(), (variance * count / (count - 1)).detach()))
+    precise = x.to(torch.promote_types(x.dtype, torch.float32))
+    own = precise.mean(dim=axes)
+    centred = precise - _per_channel(own, x)
+    elements = own.new_tensor([x.numel() // x.shape[1]])
+    everyones = processes.gathered(torch.cat([own, centred.square().mean(dim=axes), elements]))
+    means, variances, counts = everyones.tensor_split([len(own), 2 * len(own)], dim=1)
+    # Variance within the shares and between their means (Chan, Golub and LeVeque 1979): nothing cancels.
+    total = counts.detach().sum()
+    weights = counts.detach() / total
+    mean = (weights * means).sum(dim=0)
+    variance = (weights * (variances + (means - mean).square())).sum(dim=0)
+    record(layer, (mean.detach(), (variance * total / (total - 1)).detach()))
     scale = torch.rsqrt(variance + layer.eps)
     if layer.affine:
         scale = scale * layer.weight
-    result = centred * _per_channel(scale, x)
-    return result + _per_channel(layer.bias, x) if layer.affine else result
+    shift = (own - mean) * scale
+    if layer.affine:
+        shift = shift + layer.bias
+    return torch.addcmul(_per_channel(shift, x), centred, _per_channel(scale, x)).to(x.dtype)
 
 
 @contextlib.contextmanager

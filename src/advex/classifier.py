@@ -258,9 +258,9 @@ class Classifier(nn.Module):
         bits inside convolutions and matrix products, as torch lets them do in the former.
         """
         before = self._compiled, self._autocast
-        digits = [flag.fp32_precision for flag in _tf32_flags()]
+        digits = {} if tf32 else {flag: flag.fp32_precision for flag in _tf32_flags()}
         try:
-            for flag in () if tf32 else _tf32_flags():
+            for flag in digits:
                 flag.fp32_precision = "ieee"
             # __dict__: an nn.Module attribute would be registered as a second copy of the network.
             self.__dict__["_compiled"] = {} if compiled else None
@@ -268,14 +268,11 @@ class Classifier(nn.Module):
             yield self
         finally:
             self.__dict__["_compiled"], self.__dict__["_autocast"] = before
-            for flag, former in () if tf32 else zip(_tf32_flags(), digits, strict=True):
+            for flag, former in digits.items():
                 flag.fp32_precision = former
 
     def fast(self, function: Function, **options: Any) -> Function:
-        """A function of this network; inside `accelerated(compiled=True)` its compiled form, made once.
-
-        options: of `torch.compile`.
-        """
+        """A function of this network; inside `accelerated(compiled=True)` its `torch.compile`d form, made once."""
         if self._compiled is None:
             return function
         if function not in self._compiled:
@@ -295,8 +292,9 @@ class Classifier(nn.Module):
 
 
 def _tf32_flags() -> tuple[Any, Any]:
-    """torch's settings that say whether GPUs may round float32 to TF32."""
-    return torch.backends.cudnn.conv, torch.backends.cuda.matmul
+    """Where torch keeps whether GPUs may round float32 to TF32."""
+    cudnn: Any = torch.backends.cudnn
+    return cudnn.conv, torch.backends.cuda.matmul
 
 
 def out_of_memory(error: RuntimeError) -> bool:

@@ -3,35 +3,125 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from typing import Any
 
 import torch
 from torch import Tensor, distributed
 
+from advex.errors import AdvexError, SpecError
+
+# How long one waits for the others. One that has died is noticed at once; this is for one that hangs.
+_PATIENCE = timedelta(hours=6)
+
+
+class ProcessLost(AdvexError, ConnectionError):
+    """Another process of the same run has ended."""
+
+
+class Followed(Exception):
+    """Another process of the same run has failed before this one, and says why; `__cause__` is this one's reason."""
+
+
+def started() -> int:
+    """How many processes `torchrun` has started, on all machines; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
 
 @contextlib.contextmanager
 def joined(device: str) -> Iterator[str]:
-    """Inside, this process is one of those that `torchrun` has started, if it has. Gives the device to work on."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or count() > 1:
+    """Inside, this process is one of those that `torchrun` has started, if it has. Gives the device to work on.
+
+    device: "cpu"; "cuda", the GPU with this process's number on its machine; "auto", that where there is one.
+
+    Of all processes that fail, the first raises what it met, the others Followed. Raises SpecError for
+    other devices, for fewer GPUs than processes and where torchrun's settings are incomplete, ProcessLost
+    when another process ended without a word.
+    """
+    if started() == 1 or count() > 1:
         yield device
         return
-    on_gpu = device.startswith("cuda")
-    if on_gpu:
-        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-        torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(minutes=30))
+    if missing := [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
+        raise SpecError(
+            f"WORLD_SIZE={started()} says that this is one of several processes, but {missing[0]} is not set: start "
+            "them by torchrun, or take WORLD_SIZE out of the environment."
+        )
+    on_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    store, number, total = next(distributed.rendezvous("env://", timeout=_PATIENCE))
+    distributed.init_process_group(
+        "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
+        store=distributed.PrefixStore("run", store),
+        rank=number,
+        world_size=total,
+        timeout=_PATIENCE,
+    )
     try:
-        yield device
+        with lost_told():
+            yield _own_gpu() if on_gpu else _cpu(device)
+    except (Exception, KeyboardInterrupt) as error:
+        if _first(store):
+            raise
+        raise Followed("another process of this run has failed before") from error
     finally:
         distributed.destroy_process_group()
 
 
+def _cpu(device: str) -> str:
+    if device not in ("auto", "cpu"):
+        raise SpecError(
+            f"Several processes work on --device cpu or cuda, not on '{device}': each takes the GPU of its own number. "
+            "CUDA_VISIBLE_DEVICES chooses among them."
+        )
+    return "cpu"
+
+
+def _own_gpu() -> str:
+    local, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if local >= there:
+        needed = os.environ.get("LOCAL_WORLD_SIZE", local + 1)
+        raise SpecError(f"{needed} processes on a machine with {there} GPUs: give --nproc-per-node={there}.")
+    torch.cuda.set_device(local)
+    return f"cuda:{local}"
+
+
+def _first(store: distributed.Store) -> bool:
+    """Whether no other process has asked this before. The store outlives the processes."""
+    try:
+        return store.add("failed", 1) == 1
+    except RuntimeError:  # the store is gone too
+        return True
+
+
+@contextlib.contextmanager
+def lost_told() -> Iterator[None]:
+    """What a process sees when another one is gone, as a sentence. Raises ProcessLost."""
+    try:
+        yield
+    except RuntimeError as error:
+        signs = ("gloo", "nccl", "peer", "connection", "timed out")
+        if count() > 1 and any(sign in str(error).lower() for sign in signs):
+            raise ProcessLost(
+                "Another process of this run has ended or cannot be reached, so this one ends too. The last checkpoint "
+                "is kept: the same command goes on from there."
+            ) from error
+        raise
+
+
+def line() -> distributed.ProcessGroup:
+    """All processes again, with a line of their own for one that exchanges much and keeps its own order.
+
+    Of DistributedDataParallel something stays in memory for good (torch 2.13, seen), and keeps its line
+    open. Were this the one of all, its threads could not be ended before Python does, which then aborts.
+    """
+    return distributed.new_group(timeout=_PATIENCE)  # pyright: ignore[reportReturnType]
+
+
 def wait() -> None:
     """Until all processes are here."""
-    if count() > 1:
-        distributed.barrier()
+    largest(0.0)
 
 
 def count() -> int:
@@ -44,13 +134,36 @@ def rank() -> int:
     return distributed.get_rank() if count() > 1 else 0
 
 
-def total(values: Tensor) -> Tensor:
-    """The sum over all processes; gradients, of any order, flow back to each of them."""
-    if count() == 1:
-        return values
-    from torch.distributed.nn.functional import all_reduce
+def share() -> slice:
+    """Which of the rows that all work on are this process's: dealt out one by one."""
+    return slice(rank(), None, count())
 
-    return all_reduce(values)
+
+def gathered(values: Tensor) -> Tensor:
+    """What each process has, [processes, *shape], the same bits everywhere; gradients of any order flow back to all."""
+    if count() == 1:
+        return values[None]
+    nothing = torch.zeros_like(values)
+    return _Sum.apply(torch.stack([values if number == rank() else nothing for number in range(count())]))  # pyright: ignore
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over all processes. What each does with the sum moves each one's part of it: a sum again."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        summed = values.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(summed)
+        return summed
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # pyright: ignore
+        return _Sum.apply(gradient)  # pyright: ignore
+
+
+def weight(rows: int) -> float:
+    """How much a mean over this process's rows counts, where the mean over all rows is that of the processes'."""
+    return 1.0 if count() == 1 else rows * count() / sums([float(rows)])[0]
 
 
 def largest(value: float) -> float:
@@ -71,5 +184,22 @@ def sums(values: list[float]) -> list[float]:
     return shared.tolist()
 
 
+def means(values: Mapping[str, float], weight: float) -> dict[str, float]:
+    """Of each named number the mean over those processes that have it, by their weights."""
+    if count() == 1:
+        return dict(values)
+    told: list[Any] = [None] * count()
+    distributed.all_gather_object(told, (dict(values), weight))
+    names = dict.fromkeys(name for theirs, _ in told for name in theirs)
+    having = {name: [(theirs[name], weight) for theirs, weight in told if name in theirs] for name in names}
+    return {name: sum(v * w for v, w in found) / sum(w for _, w in found) for name, found in having.items()}
+
+
+def same(text: str) -> bool:
+    """Whether all processes ask with the same text."""
+    number = float(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=6).digest()))  # exact: 48 bits
+    return largest(number) == -largest(-number)
+
+
 def _device() -> str:
-    return "cuda" if distributed.get_backend() == "nccl" else "cpu"
+    return "cpu" if "gloo" in str(distributed.get_backend_config()) else "cuda"

@@ -76,6 +76,7 @@ def test_the_l1_projection_is_what_a_root_finder_finds() -> None:
     # Lagrange: every element is pulled towards 0 by one threshold t, at which the size is the radius.
     d = torch.randn(20, 6, dtype=torch.float64) * 2
     for row, ours in zip(d.numpy(), NORMS["l1"].project(d, 1.5).numpy(), strict=True):
+
         def excess(t: float, row: np.ndarray = row) -> float:
             return np.maximum(np.abs(row) - t, 0).sum() - 1.5
 

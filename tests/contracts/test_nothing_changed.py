@@ -56,7 +56,7 @@ def snapshot(clf: Classifier) -> dict[str, Any]:
     state: dict[str, Any] = {
         "rng": torch.get_rng_state(),
         "grad mode": torch.is_grad_enabled(),
-        "fast path": (clf._fast, clf._autocast),
+        "fast path": (clf._compiled, clf._autocast),
     }
     for name, value in clf.named_parameters(remove_duplicate=False):
         state[f"{name}"] = value.detach().clone()

@@ -12,9 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from advex import registry
+from advex import objectives, registry
+from advex.classifier import Classifier
 from advex.errors import SpecError
 from advex.goals import BelowChance, Misclassify
+from advex.types import Batch
 
 # Another value for options that are neither numbers nor switches. A new option of that kind needs a line here.
 OTHER = {
@@ -22,6 +24,11 @@ OTHER = {
     ("attack", "pgd", "step"): 0.001,
     ("attack", "l2min", "on_failure"): "clean",
     ("objective", "adversarial", "attack"): "pgd:norm=l2,radius=0.5,steps=2",
+    ("objective", "lipschitz", "q"): 1.0,
+    ("objective", "lipschitz", "tandem"): "sum",
+    ("objective", "lipschitz", "target"): 0.7,
+    ("objective", "lipschitz", "derivative"): "finite_difference",
+    ("objective", "noise", "distribution"): "uniform",
     ("network", "mlp", "activation"): "relu",
     ("network", "small_cnn", "activation"): "relu",
     ("network", "preact_resnet", "activation"): "relu",
@@ -84,13 +91,44 @@ def test_every_option_of_a_search_changes_something(
 
 
 @pytest.mark.parametrize(("kind", "name", "option"), every_option("explainer"))
-def test_every_option_of_an_explainer_changes_its_map(
-    toys: SimpleNamespace, kind: str, name: str, option: str
-) -> None:
+def test_every_option_of_an_explainer_changes_its_map(toys: SimpleNamespace, kind: str, name: str, option: str) -> None:
     classifier, x, y = problem(toys)
     usual = registry.make(kind, name)
     other = dataclasses.replace(usual, **{option: another(kind, name, option, getattr(usual, option))})
     assert not torch.equal(usual(classifier, x, y).map, other(classifier, x, y).map)
+
+
+# Forms of a term in which options matter that do not in its usual one.
+AT_WORK = {"lipschitz": {"zeta": 0.5, "tandem": "difference", "target": 1.0, "derivative": "finite_difference"}}
+
+
+def trained(term: Any) -> tuple[list[float], list[Tensor]]:
+    """Losses of four steps with one term beside cross-entropy, and the parameters' gradients in the last."""
+    classifier = Classifier("mlp:features=12,classes=3,widths=6", class_names="abc").double().train()
+    with torch.no_grad():
+        for number, parameter in enumerate(classifier.parameters()):
+            parameter.copy_(torch.linspace(-1, 1, parameter.numel()).cos().roll(number).reshape(parameter.shape))
+    x = torch.rand(8, 12, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    objective = objectives.Objective({"natural": objectives.Natural(), "term": term})
+    state, losses = objective.start(), []
+    # Labels that the network finds easy, then hard: a strength that adapts goes up, then down.
+    for y in (classifier.predict(x).argmax(dim=1), classifier.predict(x).argmin(dim=1)) * 2:
+        classifier.zero_grad(set_to_none=True)
+        loss, _, state = objective(classifier, Batch(x=x, y=y), state, rng=torch.Generator())
+        loss.backward()
+        losses.append(loss.item())
+    return losses, [parameter.grad.clone() for parameter in classifier.parameters()]  # pyright: ignore
+
+
+@pytest.mark.parametrize(("kind", "name", "option"), every_option("objective"))
+def test_every_option_of_a_term_changes_the_loss_or_its_gradient(kind: str, name: str, option: str) -> None:
+    usual = registry.make(kind, name, **AT_WORK.get(name, {}))
+    value = registry.entries(kind)[name].options()[option].default
+    value = another(kind, name, option, value) if getattr(usual, option) == value else value
+    losses, gradients = trained(usual)
+    others, other_gradients = trained(dataclasses.replace(usual, **{option: value}))
+    same = all(torch.equal(one, other) for one, other in zip(gradients, other_gradients, strict=True))
+    assert losses != others or not same
 
 
 @pytest.mark.parametrize(("kind", "name", "option"), every_option("network"))

@@ -21,9 +21,9 @@ from typing import Any
 import torch
 import yaml
 
-from advex import training
+from advex import processes, training
 from advex.artifacts import CONFIG, WEIGHTS, read_config
-from advex.cli import options, terminal
+from advex.cli import options, several, terminal
 from advex.data import Dataset
 from advex.errors import ArtifactError, SpecError
 from advex.evaluation.environment import environment, without_places
@@ -33,7 +33,7 @@ from advex.training import BEST, CHECKPOINTS, METRICS, TENSORBOARD
 
 RECIPE, ENVIRONMENT = "recipe.yaml", "env.json"
 OURS = (CONFIG, WEIGHTS, CHECKPOINTS, BEST, METRICS, TENSORBOARD, RECIPE, ENVIRONMENT)
-_WIDTH = 40  # of the numbers beside a bar that has the rest of 100 columns
+_WIDTH = 44  # of the numbers beside a bar that has the rest of 100 columns
 _SMOOTHING = 0.9
 
 
@@ -58,24 +58,15 @@ def run(
 
     A finished run of the same recipe and data is left as it is.
     """
-    options.prepare_folder(folder, OURS, overwrite)
     recipe = training.fitted(recipe, data.shape, len(data.class_names))
-    held = _held(folder)
-    if overwrite and (held is not None or (folder / RECIPE).is_file()):
-        _forget(folder)
-    elif held is not None:
-        _compare(folder, held, training.identity_of(recipe, data))
-        if not resume:
-            raise SpecError(
-                f"{folder} holds this run; --no-resume would lose it. Say --overwrite, or choose another --out."
-            )
-        if (folder / CONFIG).is_file():
-            say.note(f"{folder} already holds this run, finished.")
-            return _figures(folder)
+    finished = processes.rank() == 0 and _made_ready(recipe, data, folder, resume=resume, overwrite=overwrite)
+    if processes.largest(float(finished)):
+        say.note(f"{folder} already holds this run, finished.")
+        return _figures(folder)
 
     def describe() -> None:
         write_text(folder / RECIPE, as_yaml(recipe))
-        about = environment(torch.device(device)) | {"command": without_places(terminal.command_line())}
+        about = environment(torch.device(device)) | {"command": without_places(several.command_line())}
         write_text(folder / ENVIRONMENT, json.dumps(about, indent=1) + "\n")
 
     with terminal.stopping() as stop, say.progress(f"train {folder.name}") as bar:
@@ -91,14 +82,14 @@ def run(
                 report=report, stop=stop, tensorboard=tensorboard,
             )  # fmt: skip
         except training.Interrupted as interrupted:
-            stop.resume_later(str(interrupted))
+            several.resume_later(stop, str(interrupted))
     return _figures(folder)
 
 
 def rehearse(
     recipe: Recipe, data: Dataset, *, say: terminal.Terminal, validation: Dataset | None = None, device: str = "cpu"
 ) -> None:
-    """Try one step of a run, and say what the whole would be: the recipe on stdout, figures on stderr. Writes nothing."""
+    """Try one step of a run and say what the whole would be: the recipe on stdout, figures on stderr."""
     told = training.dry_run(recipe, data, validation=validation, device=device)
     parts = ", ".join(f"{name} {_short(value)}" for name, value in told["parts"].items())
     say.note(
@@ -125,12 +116,11 @@ def _tell(told: dict[str, Any], line: dict[str, Any]) -> None:
         told["looks"] = {**told.get("looks", {}), **{name: line[name] for name in _LOOKS if name in line}}
         return
     before = told.get("numbers", {})
-    numbers = {name: value for name, value in line.items() if name not in ("step", "steps")}
-    smoothed = {
+    told["numbers"] = {
         name: _SMOOTHING * before[name] + (1 - _SMOOTHING) * value if name in before else value
-        for name, value in numbers.items()
+        for name, value in line.items()
+        if name not in ("step", "steps")
     }
-    told["numbers"] = {**before, **smoothed}
 
 
 def _said(told: dict[str, Any]) -> str:
@@ -159,6 +149,22 @@ def _short(value: float) -> str:
 # -- what a folder holds -----------------------------------------------------------------------------------
 
 
+def _made_ready(recipe: Recipe, data: Dataset, folder: Path, *, resume: bool, overwrite: bool) -> bool:
+    """Whether a folder holds this run, finished; if not, it may be written into. Raises for what must stay."""
+    options.prepare_folder(folder, OURS, overwrite)
+    held = _held(folder)
+    if overwrite and (held is not None or (folder / RECIPE).is_file()):
+        _forget(folder)
+    elif held is not None:
+        _compare(folder, held, training.identity_of(recipe, data))
+        if not resume:
+            raise SpecError(
+                f"{folder} holds this run; --no-resume would lose it. Say --overwrite, or choose another --out."
+            )
+        return (folder / CONFIG).is_file()
+    return False
+
+
 def _held(folder: Path) -> dict[str, Any] | None:
     """What the run in a folder says it is; None where there is no run.
 
@@ -167,9 +173,9 @@ def _held(folder: Path) -> dict[str, Any] | None:
     for kept in training.checkpoints_in(folder):
         with contextlib.suppress(ArtifactError):  # a damaged one: training goes on from the one before it
             return training.checkpoint_described(kept)["identity"]
-    if (folder / CONFIG).exists():
-        return read_config(folder).get("training", {})
-    return None
+    if (folder / BEST / CONFIG).exists():
+        read_config(folder / BEST)
+    return read_config(folder).get("training", {}) if (folder / CONFIG).exists() else None
 
 
 def _compare(folder: Path, held: dict[str, Any], wanted: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from advex.cli import options, terminal
+from advex.cli import options, several, terminal
 from advex.errors import SpecError
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 @terminal.verb
+@several.verb
 def train(
     recipe: Annotated[
         str,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from advex import registry
-from advex.data import annotated, arrays, folders, parquet, reading
+from advex.data import annotated, arrays, coco, folders, jsrt, parquet, reading
 from advex.data.annotated import Annotated
 from advex.data.annotated import write_annotated as write_annotated
 from advex.data.answers import TABLE
@@ -128,6 +128,10 @@ def _folder(root: Path) -> Source | Annotated:
     tables = [root / path for path in files if path.suffix.lower() == ".parquet"]
     if tables:
         return parquet.source(root.resolve().name, parquet.split_files(root, tables))
+    if coco.tables(root):
+        return coco.coco(root=str(root))
+    if jsrt.is_one(files):
+        return jsrt.jsrt(root=str(root))
     archives = [str(path) for path in files if path.suffix.lower() == ".npz"]
     if archives and len(files) == len(archives):
         raise DataError(f"{root} is a folder of NPZ files ({shortened(archives)}): name one of them.")

@@ -26,6 +26,7 @@ TIE, UNANSWERED = "tie", "unanswered"
 
 _REQUIRED = ("picture", "label", "answer")
 _LARGEST, _MOST, _LONGEST = 2**26, 10**6, 1000  # bytes and lines of a table, characters of a cell
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # A spreadsheet takes a cell that begins so for a formula. It is kept text by an apostrophe before it.
 _FORMULA = re.compile("'*[=+\\-@\uff1d\uff0b\uff0d\uff20]")
 
@@ -234,7 +235,7 @@ def _answer(row: Sequence[str], names: Sequence[str], place: str) -> Answer:
             )
         if name not in COLUMNS:
             continue
-        if len(cell) > _LONGEST or any(unicodedata.category(each) == "Cc" for each in cell):
+        if len(cell) > _LONGEST or _CONTROL.search(cell):
             cause = f"is longer than {_LONGEST} characters" if len(cell) > _LONGEST else "holds control characters"
             raise DataError(f"{place}: the {name} {shown(cell)} {cause}.")
         cells[name] = cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from advex import attacks
+from advex import attacks, processes
 from advex.errors import SpecError
 from advex.goals import Misclassify
 from advex.objectives.step import Step
@@ -21,7 +21,7 @@ class Adversarial:
 
     attack: spec string of a search. share: 1 is adversarial training; 0.5 is half-half (HHAT): half
     of each batch is attacked, and only that half costs gradients. The search runs in evaluation mode,
-    so batch-norm statistics see each batch once. Terms before this one must leave the examples in the box.
+    so batch-norm statistics see each batch once. Terms before this one must leave examples in the box.
     """
 
     attack: str = "l2min:epsilon=0.1"
@@ -33,9 +33,18 @@ class Adversarial:
         attacks.build(self.attack)
 
     def alter(self, step: Step) -> Tensor:
-        count = round(self.share * len(step.y))
+        # Rows are dealt out to processes one by one: the first of the whole batch are each process's first.
+        rows = processes.sums([float(len(step.y))])[0]
+        count = len(range(round(self.share * rows))[processes.share()])
         if count == 0:
             return step.x
         x, y = step.x[:count], step.y[:count]
+        box = step.classifier.box
+        outside = box.confine(x, torch.zeros_like(x)).abs().amax()
+        if outside > 1e-6 * (1 + box.upper.abs().amax()):  # more than a rounding error
+            raise SpecError(
+                "Examples lie outside the box before they are attacked: let noise be cut (noise.clip=true), or name "
+                "`adversarial` before it."
+            )
         found = attacks.build(self.attack)(step.classifier, x, Misclassify(y, temperature=1.0), seed=step.seed)
         return torch.cat([found.adversarial, step.x[count:]])

@@ -14,14 +14,15 @@ from advex.errors import SpecError
 from advex.objectives.step import Step
 
 Derivative = Literal["exact", "finite_difference"]
-Score = Callable[[Tensor], Tensor]  # logits [n, classes] -> [n]
+# (logits [n, classes], the same at x as constants, by which choices such as "the best other class" are made) -> [n]
+Score = Callable[[Tensor, Tensor], Tensor]
 PenaltyOf = Callable[[Tensor], Tensor]  # input gradient [n, *shape] -> []
 
 COMPILER = "inductor"  # torch's name of what `torch.compile` compiles with
 
 
 def of_gradient(step: Step, score: Score, penalty: PenaltyOf, *, derivative: Derivative, probe: float) -> Tensor:
-    """penalty(g) [] at g = d(sum of score(logits))/dx, with a gradient in the parameters.
+    """penalty(g) [] at g = d(sum of score)/dx, with a gradient in the parameters.
 
     derivative: "exact" differentiates twice. "finite_difference" holds g constant: the parameter
     gradient of penalty(g) is that of the derivative of F = sum of score along v = dpenalty/dg,
@@ -44,10 +45,11 @@ def of_gradient(step: Step, score: Score, penalty: PenaltyOf, *, derivative: Der
 def _gradient(step: Step, score: Score) -> Tensor:
     if step.asked and not step.x.requires_grad:  # before anyone wanted this derivative: ask again
         x = step.x.detach().requires_grad_(True)
-        return input_gradient(lambda x: score(step.glance(x)), x, create_graph=True)[0]
+        logits = step.glance(x)
+        return input_gradient(lambda x: score(logits, logits.detach()), x, create_graph=True)[0]
     if not step.x.requires_grad:
         step.x = step.x.detach().requires_grad_(True)
-    return input_gradient(lambda x: score(step.logits), step.x, create_graph=True)[0]
+    return input_gradient(lambda x: score(step.logits, step.logits.detach()), step.x, create_graph=True)[0]
 
 
 def _compiled_gradient(step: Step, score: Score) -> Tensor:
@@ -56,7 +58,7 @@ def _compiled_gradient(step: Step, score: Score) -> Tensor:
     together = step.classifier.fast(logits_and_gradient, fullgraph=True, backend=_differentiable)
     try:
         with batch_norm.noting(step.classifier):
-            torch.manual_seed(step.seed)
+            step.rewind()
             logits, gradient, moments = together(step.classifier, step.x, score)
     except TorchDynamoException as error:
         reason = str(getattr(error, "inner_exception", error)).splitlines()[0].rstrip(".")
@@ -81,7 +83,7 @@ def logits_and_gradient(
 
     def scored(x: Tensor) -> tuple[Tensor, tuple[Tensor, list[list[batch_norm.Moments]]]]:
         logits = classifier.logits(x)
-        return score(logits).sum(), (logits, batch_norm.noted(classifier))
+        return score(logits, logits.detach()).sum(), (logits, batch_norm.noted(classifier))
 
     gradient, (logits, moments) = torch.func.grad(scored, has_aux=True)(x)
     return logits, gradient, moments
@@ -103,10 +105,13 @@ def _by_difference(step: Step, score: Score, penalty: PenaltyOf, probe: float) -
             "precision=float32 (in Python `classifier.accelerated(tf32=False)`), or derivative=exact."
         )
     x = step.x.detach().requires_grad_(True)
-    here, gradient = _differentiated(score(step.glance(x)).sum(), x, step.classifier)
+    logits = step.glance(x)
+    at_x = logits.detach()
+    here, gradient = _differentiated(score(logits, at_x).sum(), x, step.classifier)
     gradient.requires_grad_(True)
     value = penalty(gradient)
-    (v,) = torch.autograd.grad(value, gradient)
+    weight = processes.weight(len(x))  # of this process's mean in the mean over all rows
+    (v,) = torch.autograd.grad(weight * value, gradient)
     lengths = torch.linalg.vector_norm(v.flatten(1), dim=1, dtype=torch.float64)  # squares underflow in float32
     longest = processes.largest(lengths.amax().item())
     if longest == 0:  # nothing to penalise: inside a dead zone, or no gradient at all
@@ -115,11 +120,11 @@ def _by_difference(step: Step, score: Score, penalty: PenaltyOf, probe: float) -
     moved = x.detach() + h * v
     if step.asked:  # the second of several penalties: the loss's pass is taken
         moved.requires_grad_(True)
-        ahead, _ = _differentiated(score(step.glance(moved)).sum(), moved, step.classifier)
+        ahead, _ = _differentiated(score(step.glance(moved), at_x).sum(), moved, step.classifier)
     else:
         step.point = moved
-        ahead = score(step.logits).sum()
-    slope = (ahead - here) / h
+        ahead = score(step.logits, at_x).sum()
+    slope = (ahead - here) / (h * weight)
     return value.detach() + (slope - slope.detach())
 
 

@@ -119,13 +119,13 @@ class Lipschitz:
 
 
 def _score(drawn: Tensor, together: Tensor, sign: float) -> Score:
-    """y_drawn; in rows `together` y_drawn + sign max of the others."""
+    """y_drawn; in rows `together` y_drawn + sign times the best of the others."""
 
-    def score(logits: Tensor) -> Tensor:
+    def score(logits: Tensor, at_x: Tensor) -> Tensor:
         chosen = logits.gather(1, drawn[:, None])[:, 0]
         if sign == 0:
             return chosen
-        others = logits.scatter(1, drawn[:, None], -math.inf).amax(dim=1)
-        return torch.where(together, chosen + sign * others, chosen)
+        best = at_x.scatter(1, drawn[:, None], -math.inf).argmax(dim=1)
+        return torch.where(together, chosen + sign * logits.gather(1, best[:, None])[:, 0], chosen)
 
     return score

@@ -71,14 +71,18 @@ class Step:
         return cross_entropy(self.logits, self.y, reduction="none")
 
     def ask(self, x: Tensor) -> Tensor:
-        """Logits [n, classes] of a pass that batch norm records. Every pass of a step drops the same units."""
-        torch.manual_seed(self.seed)
+        """Logits [n, classes] of a pass that batch norm records."""
+        self.rewind()
         return self.classifier.logits(x)
 
     def glance(self, x: Tensor) -> Tensor:
         """Logits [n, classes] of a pass that leaves no trace in the running statistics."""
         with batch_norm.unrecorded(self.classifier):
             return self.ask(x)
+
+    def rewind(self) -> None:
+        """Before each pass, inside `seeded`: every pass of a step drops the same units."""
+        torch.manual_seed(self.seed)
 
     def seeded(self) -> torch.random.fork_rng:  # pyright: ignore
         """A context in which the global generators may be seeded; they are as before afterwards."""

@@ -54,9 +54,13 @@ def write(run: Run) -> Path:
     tensors = {name: value.detach().contiguous().cpu() for name, value in _tensors(run).items()}
     with writing(folder):
         artifacts.write_folder(folder, {**told, "digest": _digest(told)}, tensors)
+    _drop_old(run)
+    return folder
+
+
+def _drop_old(run: Run) -> None:
     for old in found(run.out)[run.recipe.keep :]:
         shutil.rmtree(old, ignore_errors=True)
-    return folder
 
 
 @contextlib.contextmanager
@@ -81,7 +85,8 @@ def restore(run: Run) -> Path | None:
     for folder in found(run.out):
         try:
             told = described(folder)
-            tensors = load_file(artifacts.checked_weights(folder, told))
+            weights = artifacts.checked_weights(folder, told)
+            tensors = load_file(weights)
         except ArtifactError as error:
             damaged[folder] = error
             continue
@@ -91,15 +96,17 @@ def restore(run: Run) -> Path | None:
             warnings.warn(f"{error} Going on from {folder.name}, the one before it.", AdvexWarning, stacklevel=2)
         _put(run, tensors, told["position"])
         if processes.rank() == 0:
-            _clear(run, damaged)
+            needed = {folder / artifacts.CONFIG, folder / artifacts.WEIGHTS, weights}
+            _clear(run, [*damaged, *(path for path in folder.iterdir() if path not in needed)])
         return folder
     if damaged:
         reason = next(iter(damaged.values()))
         raise ArtifactError(
-            f"No checkpoint in {run.out / CHECKPOINTS} is whole: {reason} Take them away to start anew (advex train: --overwrite)."
+            f"No checkpoint in {run.out / CHECKPOINTS} is whole: {reason} Take them away, or say --overwrite, to start "
+            "anew."
         )
     if processes.rank() == 0:
-        _clear(run, {})
+        _clear(run, [])
     return None
 
 
@@ -155,9 +162,13 @@ def _laid_out(value: Tensor, parameter: Tensor) -> Tensor:
 # -- what a killed run has left ----------------------------------------------------------------------------
 
 
-def _clear(run: Run, damaged: dict[Path, ArtifactError]) -> None:
-    for folder in [*damaged, *_unfinished(run.out)]:
-        shutil.rmtree(folder, ignore_errors=True)
+def _clear(run: Run, useless: list[Path]) -> None:
+    for path in [*useless, *_unfinished(run.out)]:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
+    _drop_old(run)
     if (run.out / METRICS).exists():
         _forget_after(run.out / METRICS, run.position.epoch)
 

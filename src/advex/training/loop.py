@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from torch import Tensor, nn
 from advex import artifacts, processes
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset
-from advex.errors import AdvexError, ArtifactError, DataError, SpecError
+from advex.errors import ArtifactError, SpecError
 from advex.objectives.step import Parts
+from advex.processes import ProcessLost as ProcessLost
 from advex.recipes import Recipe, fitted, learning_rate
 from advex.training import checkpoints, scores
 from advex.training.journal import Journal, board_writer
@@ -29,10 +31,6 @@ CHECKPOINT_SECONDS = 600.0
 
 class Interrupted(Exception):
     """A run was asked to stop. Its checkpoint is kept, and it can be resumed."""
-
-
-class ProcessLost(AdvexError, ConnectionError):
-    """Another process of the same run has ended."""
 
 
 def train(
@@ -53,28 +51,29 @@ def train(
 
     What the network's spec leaves open (channels, features, classes) is taken from the data. Before
     anything is written one batch is rehearsed, so that what cannot work fails at once. ready: called
-    after that, where the files are written. report: called with a dict of numbers after each step and each epoch (these have
+    after that. report: called with a dict of numbers after each step, and after each epoch (those have
     `epoch`). stop: asked after each step; when true the run writes a checkpoint and ends with
     `Interrupted`. resume: go on from the newest whole checkpoint in `out`, with the same result as
     without the break. Checkpoints are written after each epoch and, in long ones, every
     `checkpoint_seconds`. tensorboard: also write its event files. The process's random numbers are left
-    as they were. Under `torchrun` (see `processes.joined`) each process takes its share of every batch
-    and the first one writes.
+    as they were. Under `torchrun` (see `processes.joined`) each process takes its share of every batch;
+    the first one writes, and it alone calls `ready`.
 
     Raises DataError for data that does not fit, ArtifactError when `out` holds another run or cannot be
     written, SpecError for what cannot be combined, Diverged when loss or weights are not finite or the
     loss explodes (the last checkpoint is kept), ProcessLost when another process ended.
     """
-    _check(recipe, data)
     if not resume and checkpoints.found(out):
         raise ArtifactError(f"{out} holds checkpoints of a run: go on with resume=True, or choose another folder.")
     first = processes.rank() == 0
     board = board_writer() if tensorboard and first else None
-    with _together():
+    with processes.lost_told():
         run = begin(fitted(recipe, data.shape, len(data.class_names)), data, out, device)
+        _check_agreement(run)
         with prepared(run) as loss_of:
             rehearse(run, loss_of, validation)
             checkpoints.restore(run)
+            _check_agreement(run)
             out.mkdir(parents=True, exist_ok=True)
             if first:
                 ready()
@@ -82,6 +81,7 @@ def train(
                 while run.position.epoch < recipe.epochs:
                     if not _epoch(run, loss_of, report, stop, checkpoint_seconds):
                         kept = _keep(run) if first else out
+                        processes.wait()  # when one process ends, torchrun ends the others: not before it is written
                         raise Interrupted(f"Stopped after step {run.position.step} of {run.steps}; {kept} is kept.")
                     _finish_epoch(run, validation, journal if first else None, report)
         if first:
@@ -90,31 +90,13 @@ def train(
     return run.result.eval()
 
 
-def _check(recipe: Recipe, data: Dataset) -> None:
-    """Raise unless there is enough data for a step, and the processes can share one."""
-    shares = recipe.accumulate * processes.count()
-    parts = f" in each of {shares} parts of a batch" if shares > 1 else ""
-    if len(data) < 2 * shares:
-        raise DataError(f"{data.name}: training needs at least 2 examples{parts}, found {len(data)}.")
-    if recipe.batch_size < 2 * shares:
-        raise SpecError(f"batch_size={recipe.batch_size} is too small: there must be 2 examples{parts}.")
-    if recipe.compiled and processes.count() > 1:
-        raise SpecError("compiled=true works in one process alone; leave it out under torchrun.")
-
-
-@contextlib.contextmanager
-def _together() -> Iterator[None]:
-    """What a process sees when another one is gone, as a sentence."""
-    try:
-        yield
-    except RuntimeError as error:
-        lost = ("peer", "gloo", "nccl", "connection", "timed out")
-        if processes.count() > 1 and any(word in str(error).lower() for word in lost):
-            raise ProcessLost(
-                "Another process of this run has ended or cannot be reached, so this one ends too. The last checkpoint "
-                f"is kept: the same command goes on from there. ({str(error).splitlines()[0]})"
-            ) from error
-        raise
+def _check_agreement(run: Run) -> None:
+    """Raise SpecError unless all processes mean the same run and stand at the same step of it."""
+    if not processes.same(json.dumps([run.identity, run.position.step])):
+        raise SpecError(
+            "The processes of this run do not agree on its recipe, its data or its checkpoint: start all of them with "
+            f"the same command, and where all can read {run.out}."
+        )
 
 
 def _epoch(run: Run, loss_of: nn.Module, report: Report, stop: Callable[[], bool], checkpoint_seconds: float) -> bool:
@@ -133,10 +115,15 @@ def _epoch(run: Run, loss_of: nn.Module, report: Report, stop: Callable[[], bool
             total, count = position.sums.get(name, (0.0, 0))
             position.sums[name] = (total + value * len(index), count + len(index))
         report({"step": position.step, "steps": run.steps, **numbers, "rate": len(index) / seconds})
-        if processes.largest(float(stop())):
+        # 2: stop. 1: keep a checkpoint, unless that of the epoch follows. What one process wishes all do.
+        due = time.monotonic() - kept > checkpoint_seconds and position.step % run.steps_per_epoch > 0
+        wish = processes.largest(2.0 if stop() else float(due))
+        if wish == 2:
             return False
-        if processes.rank() == 0 and time.monotonic() - kept > checkpoint_seconds:
-            _keep(run)
+        if wish == 1:
+            watch_weights(run)
+            if processes.rank() == 0:
+                checkpoints.write(run)
             kept = time.monotonic()
     return True
 
@@ -147,6 +134,7 @@ def _step(run: Run, loss_of: nn.Module, index: Tensor) -> Parts:
         group["lr"] = learning_rate(run.recipe, run.position.step / run.steps)
     run.optimiser.zero_grad(set_to_none=True)
     loss, parts, state = gradients(run, loss_of, index)
+    parts = processes.means(parts, len(index[processes.share()]))  # all must judge by the same numbers
     watch(run, loss, parts)
     run.position.objective = state
     run.optimiser.step()
@@ -170,7 +158,7 @@ def _finish_epoch(run: Run, validation: Dataset | None, journal: Journal | None,
         "steps": run.steps,
         "loss": means.pop("loss"),
         "train_accuracy": means.pop("accuracy"),
-        "learning_rate": run.optimiser.param_groups[0]["lr"],
+        "learning_rate": learning_rate(run.recipe, (position.step - 1) / run.steps),
         "rate": 1 / means.pop("seconds"),
         "parts": means,
         "objective": position.objective,
@@ -206,6 +194,7 @@ def _keep(run: Run) -> Path:
 
 def _save(run: Run, folder: Path, told: dict[str, Any]) -> None:
     """Leave the network as it is now in a folder. told: more of what its config says of the training."""
-    training = {**run.identity, "data": run.data.name, **told}
+    parts = {"parts": run.data.provenance()} if run.data.parts else {}
+    training = {**run.identity, "data": run.data.name, **parts, **told}
     with checkpoints.writing(folder):
         artifacts.save(run.result, folder, extra={"training": training, "input_shape": list(run.data.shape)})

@@ -17,6 +17,7 @@ from advex import objectives, processes
 from advex.classifier import Classifier
 from advex.data.augmentation import Augmentation
 from advex.data.dataset import Dataset, content
+from advex.errors import DataError, SpecError
 from advex.recipes import Recipe, fitted
 
 
@@ -88,7 +89,12 @@ class Run:
 
 
 def begin(recipe: Recipe, data: Dataset, out: Path, device: str) -> Run:
-    """A run before its first step. recipe: fitted to the data. Leaves the global generator as it was."""
+    """A run before its first step. recipe: fitted to the data. Leaves the global generator as it was.
+
+    Raises DataError for too little data, SpecError for what the processes cannot do, InputError for a
+    network or normalisation that does not fit the data.
+    """
+    _check(recipe, data)
     with torch.random.fork_rng([torch.device(device)] if device.startswith("cuda") else []):
         torch.manual_seed(recipe.seed)  # of the initial weights
         classifier = Classifier(recipe.network, mean=recipe.mean, std=recipe.std, class_names=data.class_names)
@@ -110,6 +116,24 @@ def begin(recipe: Recipe, data: Dataset, out: Path, device: str) -> Run:
         position=Position(objective=objective.start()),
         identity=identity_of(recipe, data),
     )
+
+
+def _check(recipe: Recipe, data: Dataset) -> None:
+    """Raise unless there is enough data for a step, and the processes can share one."""
+    shares = recipe.accumulate * processes.count()
+    parts = f" in each of {shares} parts of a batch" if shares > 1 else ""
+    if len(data) < 2 * shares:
+        raise DataError(f"{data.name}: training needs at least 2 examples{parts}, found {len(data)}.")
+    if recipe.batch_size < 2 * shares:
+        raise SpecError(f"batch_size={recipe.batch_size} is too small: there must be 2 examples{parts}.")
+    rest = len(data) % recipe.batch_size
+    if 2 * recipe.accumulate <= rest < 2 * shares:
+        raise SpecError(
+            f"The last batch of each epoch, of {rest} examples, is too small: there must be 2{parts}. Choose another "
+            "batch_size, or fewer processes."
+        )
+    if recipe.compiled and processes.count() > 1:
+        raise SpecError("compiled=true works in one process alone; leave it out under torchrun.")
 
 
 def identity_of(recipe: Recipe, data: Dataset) -> dict[str, Any]:

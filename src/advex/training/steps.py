@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 
 import torch
@@ -34,12 +35,20 @@ def prepared(run: Run) -> Iterator[nn.Module]:
     loss_of: nn.Module = Loss(run.classifier, run.objective)
     with contextlib.ExitStack() as stack:
         stack.enter_context(
-            run.classifier.accelerated(compiled=run.recipe.compiled, bfloat16=run.recipe.precision == "bfloat16")
+            run.classifier.accelerated(
+                compiled=run.recipe.compiled,
+                bfloat16=run.recipe.precision == "bfloat16",
+                tf32=not run.objective.needs_float32,
+            )
         )
         if processes.count() > 1:
             # Running statistics are the same everywhere already: batch norm takes its moments over all processes.
-            loss_of = DistributedDataParallel(loss_of, broadcast_buffers=False)
+            loss_of = DistributedDataParallel(loss_of, process_group=processes.line())
+            loss_of.broadcast_buffers = False  # not as an argument: versions of torch differ in its name
             stack.enter_context(batch_norm.replaced(run.classifier, batch_norm.synchronised))
+            stack.enter_context(warnings.catch_warnings())
+            # Of weights with one input channel, whose two layouts are the same bytes.
+            warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         yield loss_of
 
 

@@ -7,6 +7,7 @@ import math
 import torch
 
 from advex.errors import AdvexError
+from advex.objectives import Lipschitz
 from advex.objectives.step import Parts
 from advex.training import checkpoints
 from advex.training.run import Run
@@ -18,6 +19,7 @@ EXPLODED = 1_000.0
 _SMOOTHING = 0.9
 # How far a penalty may outweigh ln(classes), while all is well, before it is the likely cause of a divergence.
 _HEAVY = 3.0
+_GROWN = 10.0  # the same for an adaptive psi, above its least value
 
 
 class Diverged(AdvexError, FloatingPointError):
@@ -62,6 +64,12 @@ def _sentence(run: Run, what: str, parts: Parts) -> str:
 def _cause(run: Run, parts: Parts) -> str:
     """The likely one, and what to try. A penalty is suspected by its weight while all was well: later all is large."""
     recipe, calm = run.recipe, run.position.calm or parts
+    penalty, psi = run.objective.terms.get("lipschitz"), parts.get("psi", 0.0)
+    if isinstance(penalty, Lipschitz) and psi > _GROWN * penalty.psi:
+        return (
+            f"psi has grown from {penalty.psi:.3g} to {psi:.3g}, probably too fast: "
+            f"try objective.lipschitz.rate={penalty.rate / 4:.2g}, or a lower objective.lipschitz.target."
+        )
     for name, term in run.objective.terms.items():
         weight = calm.get(name, 0.0) / _ignorance(run)
         option = next((each for each in ("psi", "strength") if hasattr(term, each)), None)
@@ -71,9 +79,6 @@ def _cause(run: Run, parts: Parts) -> str:
             f"The penalty '{name}', {weight:.3g} times the cross-entropy of a network that knows nothing, is probably "
             f"too strong: try objective.{name}.{option}={getattr(term, option) / weight:.2g}."
         )
-    psi, least = parts.get("psi", 0.0), getattr(run.objective.terms.get("lipschitz"), "psi", 0.0)
-    if psi > 10 * least:
-        return f"psi has grown from {least:.3g} to {psi:.3g}, probably too far: try a lower objective.lipschitz.target."
     rate = run.optimiser.param_groups[0]["lr"]
     precise = ", or precision=float32" if recipe.precision != "float32" else ""
     return (

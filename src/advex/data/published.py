@@ -1,0 +1,73 @@
+"""What the loaders of published data sets share: where a set lies, and how its pictures are cut in threads."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from PIL import Image
+
+from advex.errors import DataError, SpecError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_WORKERS = min(8, os.cpu_count() or 1)
+
+
+def folder_of(name: str, root: str) -> Path:
+    """The folder of a published set: `root`, or else `name` in the folder that ADVEX_DATA names. Raises DataError."""
+    shared = os.environ.get("ADVEX_DATA")
+    if not root and not shared:
+        raise DataError(
+            f"Where is {name}? Name its folder, '{name}:root=PATH', or set ADVEX_DATA to a folder that holds '{name}'."
+        )
+    place = Path(root).expanduser() if root else Path(shared or "") / name
+    if not place.is_dir():
+        raise DataError(f"{place} is not a folder; {name} is expected there.")
+    return place
+
+
+def check_cut(name: str, side: int, edge: int) -> None:
+    """Raise SpecError unless a square of `side` can be cut from a picture whose shorter side is `edge`."""
+    if side < 1 or edge < side:
+        raise SpecError(
+            f"{name}: side={side} and edge={edge} do not go together: a square of `side` pixels is cut from a picture "
+            "whose shorter side is `edge`."
+        )
+
+
+def cut(pixels: np.ndarray, *, edge: int, side: int) -> np.ndarray:
+    """The central square of a picture that is scaled until its shorter side is `edge` pixels long.
+
+    pixels: [channels, height, width] uint8, 1 or 3 channels. Returns [channels, side, side] uint8. Bilinear, averaging
+    where the picture shrinks. Only what is cut out is ever computed, so a picture of 1 x 5,000 pixels costs no more
+    than another; to the pixel, the square lies exactly in the middle (scaling first and cutting then moves
+    it by up to half a pixel of the result).
+    """
+    channels, height, width = pixels.shape
+    half = min(height, width) * side / edge / 2
+    image = Image.fromarray(pixels[0] if channels == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    box = (width / 2 - half, height / 2 - half, width / 2 + half, height / 2 + half)
+    square = np.asarray(image.resize((side, side), Image.Resampling.BILINEAR, box=box))
+    return square[None] if channels == 1 else np.ascontiguousarray(square.transpose(2, 0, 1))
+
+
+def ahead(work: Callable[[Item], Iterable[Result]], items: Iterable[Item]) -> Iterator[Result]:
+    """The results of `work` on each item, in order: computed in threads, a few items ahead of their use."""
+    waiting: deque[Future[Iterable[Result]]] = deque()
+    pool = ThreadPoolExecutor(_WORKERS)
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > 2 * _WORKERS:
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
