@@ -151,7 +151,7 @@ def after(step: int, act: Callable[[], None]) -> Callable[[dict[str, Any]], None
 
 
 def tell_whole(what: str, folder: Path, **options: Any) -> None:
-    """The run to which nothing happens; in this process, so that all that is imported on the way is there for others."""
+    """The run to which nothing happens; in this process, so that what is imported on the way is there for others."""
     run(folder, **options)
     print(json.dumps({"what": what, "name": "whole", "left": left(folder)}), flush=True)
 

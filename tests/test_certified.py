@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import re
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from scipy import optimize, stats
 from torch import Tensor, nn
 
+import advex
 from advex import registry
 from advex.attacks import Minimal
 from advex.classifier import Classifier
@@ -414,3 +417,19 @@ def test_a_linear_model_lies_in_its_bracket(toys: SimpleNamespace) -> None:
     assert bracket(certificate, torch.full((60,), 1e-6), 0.5).crossed.sum() == (certificate.rmse > 1e-6).sum()
     with pytest.raises(InputError, match="same images"):
         bracket(certificate, found.rmse[1:], 0.5)
+
+
+# -- docs/certified.md --------------------------------------------------------------------------------------
+
+
+def test_the_pages_python_runs(digits: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Path(__file__).parents[1] / "docs" / "certified.md"
+    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 2
+    monkeypatch.setattr(advex, "load", lambda _: digits.classifier)
+    names: dict[str, Any] = {"x": digits.x[:5], "y": digits.y[:5]}
+    for block in blocks:
+        exec(block.replace("1000, 5", "10, 5"), names)  # noqa: S102  (the project's own page)
+    assert names["certificate"].samples == 10_000
+    assert names["certificate"].correct.sum() >= 3
+    assert names["change"].ratio().n >= 3

@@ -366,8 +366,7 @@ def test_float32_differs_by_its_own_rounding(found: Path, tmp_path: Path) -> Non
     data = advex.open_dataset("digits", split="train", max_samples=SAMPLES)
     training.train(commands_recipe(), data, tmp_path)
     whole, spread = (load_file(folder / "model.safetensors") for folder in (tmp_path, found / "command"))
-    print(distance(whole, spread))
-    assert distance(whole, spread) < 1e-3
+    assert distance(whole, spread) < 1e-4  # 3e-6 was seen; a chaos of 96 steps may take it further
 
 
 # -- batch norm --------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from advex.errors import SpecError, did_you_mean
+from advex.errors import AdvexError, SpecError, did_you_mean
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -179,7 +179,7 @@ def make(kind: str, name: str, **options: Any) -> Any:
             raise SpecError(f"The {kind} '{name}' takes {key} as {kind_of}, not {value!r}.")
     try:
         return known[name].make(**options)
-    except SpecError:
+    except AdvexError:
         raise
     except (TypeError, ValueError) as error:
         raise SpecError(f"The {kind} '{name}' cannot be made with {options}: {error}") from error
