@@ -4,10 +4,11 @@ Woods et al. 2019, Sec. III-B, take the locally linear estimate (their Eq. 8)
 
     E|dy_i| <~ N E|dx_j| E|dy_i/dx_j|,    N input elements,
 
-as a guide to which derivatives to aim for. With the means of one and the same row it is what a change that is as large
-everywhere does to a linear output at worst (Hoelder's inequality, L-inf against L1). For a change of a given RMSE the worst is larger: there the root mean square of the derivatives stands in
-the place of their mean (Cauchy-Schwarz), and a change that follows the gradient comes near it, beyond Eq. 8. Neither
-bounds a network that is not linear.
+as a guide to which derivatives to aim for. With the means of one and the same row it is what a change that is as
+large everywhere does to a linear output at worst (Hoelder's inequality, L-inf against L1). For a change of a given
+RMSE the worst is larger: there the root mean square of the derivatives stands in the place of their mean (Cauchy-
+Schwarz), and a change that follows the gradient comes near it, beyond Eq. 8. Neither bounds a network that is not
+linear.
 """
 
 from __future__ import annotations
