@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import time
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any
@@ -16,6 +17,9 @@ from advex.errors import AdvexError, SpecError
 
 # How long one waits for the others. One that has died is noticed at once; this is for one that hangs.
 _PATIENCE = timedelta(hours=6)
+# Gloo's threads need Python's lock to let go of the tensors of their last exchange. Where one still waits
+# for it when Python ends, Python aborts. (torch 2.13: one of ten short runs.)
+_LETTING_GO = 0.1
 
 
 class ProcessLost(AdvexError, ConnectionError):
@@ -67,6 +71,7 @@ def joined(device: str) -> Iterator[str]:
         raise Followed("another process of this run has failed before") from error
     finally:
         distributed.destroy_process_group()
+        time.sleep(_LETTING_GO)
 
 
 def _cpu(device: str) -> str:
@@ -111,10 +116,10 @@ def lost_told() -> Iterator[None]:
 
 
 def line() -> distributed.ProcessGroup:
-    """All processes again, with a line of their own for one that exchanges much and keeps its own order.
+    """All processes again, with a line of their own: its order does not mix with that of everything else here.
 
-    Of DistributedDataParallel something stays in memory for good (torch 2.13, seen), and keeps its line
-    open. Were this the one of all, its threads could not be ended before Python does, which then aborts.
+    For DistributedDataParallel, which keeps its line open for good (torch 2.13): the threads of the line
+    that all else uses end with `joined`.
     """
     return distributed.new_group(timeout=_PATIENCE)  # pyright: ignore[reportReturnType]
 

@@ -32,7 +32,8 @@ from advex.record import write_text
 from advex.training import BEST, CHECKPOINTS, METRICS, TENSORBOARD
 
 RECIPE, ENVIRONMENT = "recipe.yaml", "env.json"
-OURS = (CONFIG, WEIGHTS, CHECKPOINTS, BEST, METRICS, TENSORBOARD, RECIPE, ENVIRONMENT)
+# The last is what there is of a run that was killed while it wrote its very first file.
+OURS = (CONFIG, WEIGHTS, CHECKPOINTS, BEST, METRICS, TENSORBOARD, RECIPE, ENVIRONMENT, f".{RECIPE}.new")
 _WIDTH = 44  # of the numbers beside a bar that has the rest of 100 columns
 _SMOOTHING = 0.9
 

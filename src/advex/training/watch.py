@@ -13,8 +13,8 @@ from advex.training import checkpoints
 from advex.training.run import Run
 
 # The running mean of cross-entropy may grow to so many times its lowest value (or ln(classes), that of a
-# network that knows nothing, where this is more). Bad runs that go on to learn something, a linear
-# network at a learning rate of 100 among them, stayed below 500; those that exploded passed 10,000.
+# network that knows nothing, where this is more). Bad runs that went on to learn something stayed below
+# 500, a linear network at a learning rate of 100 among them; most that exploded passed 10,000 at once.
 EXPLODED = 1_000.0
 _SMOOTHING = 0.9
 # How far a penalty may outweigh ln(classes), while all is well, before it is the likely cause of a divergence.
