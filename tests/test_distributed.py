@@ -174,9 +174,7 @@ def batch(name: str) -> tuple[nn.Module, Tensor, Tensor]:
     return layer, x + 2, weights
 
 
-def derivatives(
-    forward: Callable[[Tensor], Tensor], layer: nn.Module, x: Tensor, weights: Tensor
-) -> dict[str, Tensor]:
+def derivatives(forward: Callable[[Tensor], Tensor], layer: nn.Module, x: Tensor, weights: Tensor) -> dict[str, Tensor]:
     """Output, first derivatives of a sum over it, and second derivatives through a sum over those."""
     x = x.clone().requires_grad_(True)
     wanted = [x, *layer.parameters()]
@@ -299,8 +297,7 @@ def distance(first: dict[str, Tensor], second: dict[str, Tensor]) -> float:
     """The largest difference in a tensor, relative to the largest number in it; of all tensors the worst."""
     assert first.keys() == second.keys()
     return max(
-        ((value - second[name]).abs().max() / value.abs().max().clamp_min(1e-3)).item()
-        for name, value in first.items()
+        ((value - second[name]).abs().max() / value.abs().max().clamp_min(1e-3)).item() for name, value in first.items()
     )
 
 
@@ -351,9 +348,7 @@ def test_two_processes_learn_what_one_learns(
 
 
 @pytest.mark.parametrize("way", ["one-then-two", "two-then-one"])
-def test_a_run_goes_on_with_another_number_of_processes(
-    way: str, found: Path, alone: Callable[[str], Any]
-) -> None:
+def test_a_run_goes_on_with_another_number_of_processes(way: str, found: Path, alone: Callable[[str], Any]) -> None:
     if way == "two-then-one":
         assert newest(found / way) == f"step-{STOP:08d}"
         with double():
@@ -452,10 +447,10 @@ def test_killed_stopped_and_resumed_it_is_the_same_run(found: Path, tmp_path: Pa
     assert errors.count("error: Another process of this run has ended") == 1
     assert errors.count("error: ") == 1
 
-    for ask in (lambda: os.kill(workers(started)[-1], signal.SIGTERM), lambda: started.send_signal(signal.SIGTERM)):
+    for asked in ("one process", "torchrun"):
         started = advex_train(tmp_path)
         after_next_checkpoint(started, run)
-        ask()
+        os.kill(workers(started)[-1] if asked == "one process" else started.pid, signal.SIGTERM)
         output, errors = started.communicate(timeout=120)
         assert started.returncode != 0
         assert output == ""

@@ -53,11 +53,13 @@ def joined(device: str) -> Iterator[str]:
             f"WORLD_SIZE={started()} says that this is one of several processes, but {missing[0]} is not set: start "
             "them by torchrun, or take WORLD_SIZE out of the environment."
         )
+    from torch.distributed.rendezvous import rendezvous
+
     on_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-    store, number, total = next(distributed.rendezvous("env://", timeout=_PATIENCE))
+    store, number, total = next(rendezvous("env://", timeout=_PATIENCE))
     distributed.init_process_group(
         "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
-        store=distributed.PrefixStore("run", store),
+        store=distributed.PrefixStore("run", store),  # pyright: ignore[reportPrivateImportUsage]
         rank=number,
         world_size=total,
         timeout=_PATIENCE,
@@ -92,7 +94,7 @@ def _own_gpu() -> str:
     return f"cuda:{local}"
 
 
-def _first(store: distributed.Store) -> bool:
+def _first(store: Any) -> bool:
     """Whether no other process has asked this before. The store outlives the processes."""
     try:
         return store.add("failed", 1) == 1
