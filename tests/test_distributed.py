@@ -474,9 +474,17 @@ def test_killed_stopped_and_resumed_it_is_the_same_run(found: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("device", ["cuda:1", "mps"])
-def test_a_device_that_several_processes_cannot_share(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_that_several_processes_cannot_share(device: str) -> None:
     with pytest.raises(SpecError, match="each takes the GPU of its own number"):
         processes._cpu(device)
+
+
+def test_half_of_torchruns_settings_are_not_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(SpecError, match="WORLD_SIZE=4 says .* but RANK is not set"), processes.joined("cpu"):
+        pass
 
 
 if __name__ == "__main__":

@@ -70,7 +70,8 @@ def command_line(*without: str) -> str:
     typed, machines = terminal.command_line(*without), int(os.environ.get("GROUP_WORLD_SIZE", "1"))
     here = os.environ.get("LOCAL_WORLD_SIZE", "1")
     if machines > 1:  # where they meet is not known here
-        return f"torchrun --nnodes={machines} --nproc-per-node={here} --rdzv-endpoint=HOST:PORT -m {typed}"
+        met = f"--rdzv-backend=c10d --rdzv-endpoint=HOST:PORT --rdzv-id={os.environ.get('TORCHELASTIC_RUN_ID', 'ID')}"
+        return f"torchrun --nnodes={machines} --nproc-per-node={here} {met} -m {typed}"
     return typed if here == "1" else f"torchrun --nproc-per-node={here} -m {typed}"
 
 
