@@ -36,9 +36,10 @@ class Noise:
             raise SpecError(f"The noise's distribution is normal or uniform, not '{self.distribution}'.")
 
     def alter(self, step: Step) -> Tensor:
+        # Drawn by the example as it came: what an attack has left may differ in a last digit from process to process.
         if self.distribution == "normal":
-            noise = normal(step.x, step.seed, "noise")
+            noise = normal(step.batch.x, step.seed, "noise")
         else:
-            noise = math.sqrt(3) * (2 * uniform(step.x, step.seed, "noise") - 1)
+            noise = math.sqrt(3) * (2 * uniform(step.batch.x, step.seed, "noise") - 1)
         noise = self.std * noise
         return step.x + (step.classifier.box.confine(step.x, noise) if self.clip else noise)
