@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import hypothesis
@@ -28,6 +30,14 @@ def seeded() -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
+
+
+@pytest.fixture
+def development_data() -> Path:
+    """The folder with the development data."""
+    if not os.environ.get("ADVEX_DATA"):
+        pytest.skip("ADVEX_DATA is not set: it names the folder with the development data")
+    return Path(os.environ["ADVEX_DATA"])
 
 
 class Spheres(nn.Module):

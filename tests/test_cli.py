@@ -22,7 +22,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import advex
-from advex import recipes, registry
+from advex import bundled, recipes, registry
 from advex.cli import main, sheet, terminal
 from advex.cli.about import KINDS
 from advex.cli.models import unique
@@ -137,7 +137,8 @@ def test_version(advex_in: Callable[..., Ended]) -> None:
         (["evaluate", "-m", "runs/nothing", "--data", "digits"], 1, "runs/nothing is not a folder"),
         (["evaluate", "-m", "runs/a", "--data", "digits", "--attack", "minimall"], 2, "did you mean 'minimal'?"),
         (["evaluate", "-m", "runs/a", "--data", "digits", "--attack", "pgd:step_s=1"], 2, "no option 'step_s'"),
-        (["evaluate", "-m", "builtin:robust", "--data", "digits"], 2, "this version bundles none"),
+        (["evaluate", "-m", "builtin:cifar10-robus", "--data", "digits"], 2, "did you mean 'cifar10-robust'?"),
+        (["demo", "--epochs", "2"], 2, "--epochs belongs to --train"),
         (
             ["evaluate", "-m", "runs/a", "--data", "digits", "--box", "0,1"],
             2,
@@ -483,6 +484,23 @@ def test_the_page_on_annotated_pictures_does_what_it_says(trained: Path, advex_i
     assert all(str(one) != each.label for one, each in zip(decided.tolist(), names["answers"], strict=True))
     ended = advex_in(*TRAIN, "epochs=1", "--add", "hitl", "--out", "run")
     assert (ended.code, "warning" in ended.err) == (0, False)
+
+
+def test_any_picture_can_be_explained(advex_in: Callable[..., Ended]) -> None:
+    """A photograph of another size and shape: scaled and cut as the network expects, and shown and said so."""
+    ramp = torch.linspace(0, 255, 160).to(torch.uint8).expand(3, 90, 160)
+    Image.fromarray(ramp.permute(1, 2, 0).numpy()).save("my.jpg", quality=95)
+    ended = advex_in("explain", "my.jpg", "--model", "builtin:cifar10-robust", "--target", "cat")
+    assert ended.code == 0, ended.err
+    assert "my.jpg: 160x90 pixels scaled to cover 32x32, the centre cut out" in ended.err
+    (answer,) = json.loads(Path("explanations/explanations.json").read_text())["inputs"]
+    assert answer["note"].startswith("160x90 pixels")
+    assert answer["explanations"][0]["target_name"] == "cat"
+    shown = decode_png((Path("explanations") / answer["picture"]).read_bytes())
+    assert shown.shape == (3, 32, 32)
+    middle = ramp[0, 0, 35:125].float()  # the square in the middle: 90 of 160 columns
+    assert abs(float(shown[0, 16, 0]) - float(middle[0])) < 6
+    assert abs(float(shown[0, 16, -1]) - float(middle[-1])) < 6
 
 
 # -- being stopped -----------------------------------------------------------------------------------------
@@ -837,7 +855,8 @@ def test_list_shows_everything_that_is_registered(advex_in: Callable[..., Ended]
     assert (ended.code, ended.err) == (0, "")
     listed = {(entry["kind"], entry["name"]): entry for entry in json.loads(ended.out)}
     there = {(kind, name) for kind in registry.ROOMS for name in registry.entries(kind)}
-    assert listed.keys() == there | {("recipe", name) for name in recipes.bundled()}
+    files = {("recipe", name) for name in recipes.bundled()} | {("builtin", name) for name in bundled.names()}
+    assert listed.keys() == there | files
     assert set(registry.ROOMS) < set(KINDS)
     pgd = listed["attack", "pgd"]
     assert pgd["options"]["radius"] == "8/255"
@@ -846,7 +865,7 @@ def test_list_shows_everything_that_is_registered(advex_in: Callable[..., Ended]
     text = advex_in("list", "network").out
     assert "network mlp: Fully connected layers" in text
     assert "widths=64-64" in text
-    assert advex_in("list", "builtin").out == "no builtin yet\n"
+    assert "builtin cifar10-robust: pre-activation ResNet-14 for CIFAR-10" in advex_in("list", "builtin").out
 
 
 def test_doctor_finds_nothing_wrong_here(advex_in: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -887,16 +906,29 @@ def test_doctor_survives_a_broken_torchvision(
 # -- demo --------------------------------------------------------------------------------------------------
 
 
-def test_demo_ends_with_a_report(advex_in: Callable[..., Ended]) -> None:
+def test_demo_shows_the_bundled_networks(advex_in: Callable[..., Ended]) -> None:
+    ended = advex_in("demo", "--max-samples", "10", "--json")
+    assert ended.code == 0, ended.err
+    found = json.loads(ended.out)["models"]
+    assert list(found) == ["ordinary", "adversarial", "lipschitz", "robust"]
+    assert found["robust"]["scores"]["attack_ara"]["value"] > 2 * found["ordinary"]["scores"]["attack_ara"]["value"]
+    page = Path("demo/report.html").read_text()
+    assert "cifar10-sample" in page
+    sheet = decode_png(Path("demo/explanations.png").read_bytes())
+    assert sheet.shape[1] > sheet.shape[2] > 1000  # twelve lines of eleven pictures
+    assert not Path("demo/runs").exists()
+
+
+def test_demo_trains_when_asked(advex_in: Callable[..., Ended]) -> None:
     """The whole way, made short; the same command again does nothing twice."""
-    command = ["demo", "--epochs", "2", "--max-samples", "16"]
+    command = ["demo", "--train", "--epochs", "2", "--max-samples", "16"]
     ended = advex_in(*command)
     assert ended.code == 0, ended.err
     assert ended.out.splitlines()[-1] == "demo/report.html"
     assert "attack ARA" in ended.out
     assert "ordinary - robust" in ended.out
     page = Path("demo/report.html").read_text()
-    assert "advex demo --epochs 2 --max-samples 16" in page
+    assert "advex demo --train --epochs 2 --max-samples 16" in page
     again: dict[str, Any] = {path: path.stat().st_mtime_ns for path in Path("demo").rglob("*.safetensors")}
     assert advex_in(*command).code == 0
     assert {path: path.stat().st_mtime_ns for path in again} == again

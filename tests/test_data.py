@@ -743,13 +743,6 @@ def test_what_is_no_png_is_not_decoded(data: bytes) -> None:
 # -- the development data ------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def development_data() -> Path:
-    if not os.environ.get("ADVEX_DATA"):
-        pytest.skip("ADVEX_DATA is not set: it names the folder with the development data")
-    return Path(os.environ["ADVEX_DATA"])
-
-
 @pytest.mark.data
 @pytest.mark.parametrize(
     ("name", "count", "shape", "classes"),

@@ -19,7 +19,7 @@ EVERY = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relativ
 LAYERS = [
     # `record` is the form of the files that evaluations write and reports read: it knows no model.
     ("_version", "types", "errors", "geometry", "randomness", "registry", "record", "processes"),
-    ("classifier", "networks", "artifacts", "data", "batch_norm"),
+    ("classifier", "networks", "bundled", "artifacts", "data", "batch_norm"),
     ("goals",),
     ("attacks",),
     ("explainers",),

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from advex import networks
+from advex import bundled, networks
 from advex._version import __version__
 from advex.classifier import Classifier
 from advex.errors import AdvexError, ArtifactError
@@ -67,12 +67,13 @@ def save(classifier: Classifier, folder: str | Path, *, extra: dict[str, Any] | 
 
 
 def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Classifier:
-    """The classifier saved in a folder, in evaluation mode.
+    """The classifier saved in a folder, or a bundled one (`builtin:NAME`), in evaluation mode.
 
     The network's name is looked up in the registry; hash, names and shapes of the weights are checked
-    before any is used. Raises ArtifactError, naming the file and the reason, for anything else.
+    before any is used. Raises ArtifactError, naming the file and the reason, for anything else; SpecError for a name that
+    no bundled network has.
     """
-    folder = Path(folder)
+    folder = bundled.folder(folder) if isinstance(folder, str) and folder.startswith(bundled.PREFIX) else Path(folder)
     config = read_config(folder)
     try:
         described = _Described.model_validate(config)

@@ -49,19 +49,13 @@ def _entries(kind: str) -> list[dict[str, Any]]:
             for name, path in recipes.bundled().items()
         ]  # fmt: skip
     if kind == "builtin":
-        from advex.cli.models import BUILTIN
+        from advex import bundled
 
         return [
-            {
-                "kind": kind,
-                "name": name,
-                "summary": "bundled classifier",
-                "options": {},
-                "cites": "",
-                "file": _place(folder),
-            }
-            for name, folder in BUILTIN.items()
-        ]
+            {"kind": kind, "name": name, "summary": bundled.figures(name).summary, "options": {}, "cites": "",
+             "file": _place(folder)}
+            for name, folder in bundled.names().items()
+        ]  # fmt: skip
     from advex import registry
 
     return [

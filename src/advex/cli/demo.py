@@ -1,29 +1,41 @@
-"""`advex demo`: the whole way on a data set that comes with it."""
+"""`advex demo`: the whole way on what comes with it."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from advex.cli import options, terminal
 
+if TYPE_CHECKING:
+    from advex.cli.models import Opened
+    from advex.data import Dataset
+
+# Without training: four networks for CIFAR-10 and a few of its test images.
+NETWORKS = ("ordinary", "adversarial", "lipschitz", "robust")
+DATA = "cifar10-sample"
+# With training: two small networks on handwritten digits.
 RECIPES = {"ordinary": "digits-ordinary", "robust": "digits-robust"}
-SHOWN = 3  # digits on the demo's picture
-RHO = 0.2  # twice the usual: what a robust network draws on 8x8 pixels is then plain to see
+TRAINED_RHO = 0.2  # twice the usual: what a robust network draws on 8x8 pixels is then plain to see
+SHOWN = 3  # examples on the demo's picture
+SIDE = 96  # of one picture there, in pixels
 
 
 @terminal.verb
 def demo(
+    train: Annotated[
+        bool, typer.Option("--train", help="Train two small networks on handwritten digits, and use those.")
+    ] = False,
     out: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Folder for the two runs, the record and the report.")
+        Path, typer.Option(metavar="FOLDER", help="Folder for the record, the report and, with --train, the runs.")
     ] = Path("demo"),
     max_samples: Annotated[
         int | None, typer.Option("--max-samples", min=10, metavar="N", help="Test images to evaluate on.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipes'.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="With --train, instead of the recipes'.")] = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     overwrite: options.Overwrite = False,
@@ -31,29 +43,32 @@ def demo(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Train an ordinary and a robust network on handwritten digits, explain and measure both, write the report."""
-    import torch
+    """Explain and measure the four bundled networks on bundled pictures, and write the report.
 
-    from advex.cli import evaluating, inputs, runs
+    With --train: train an ordinary and a robust network on handwritten digits first.
+    """
+    from advex.cli import evaluating, inputs
     from advex.cli.models import Wrapping, open_models
-    from advex.cli.train import resolve
+    from advex.errors import SpecError
     from advex.evaluation import settings_from
     from advex.record import summary
     from advex.report import write_report
 
-    torch.set_num_threads(1)  # networks this small lose more by a second thread than they gain
+    if epochs is not None and not train:
+        raise SpecError("--epochs belongs to --train: the bundled networks are trained already.")
     began = time.perf_counter()
     say = terminal.Terminal(quiet=quiet)
     options.prepare_folder(out, ("runs", "record", "explanations.png", "report.html"), overwrite)
     here = options.device_named(device)
-    train = inputs.open_split("digits", "train", say)
-    test = inputs.open_split("digits", "test", say, max_samples=max_samples, seed=seed)
-    changes = [] if epochs is None else [f"epochs={epochs}"]
-    folders = {out / "runs" / name: resolve(recipe, changes, seed) for name, recipe in RECIPES.items()}
-    for folder, recipe in folders.items():
-        runs.run(recipe, train, folder, say=say, validation=test, device=here, overwrite=overwrite)
-    opened = open_models([str(folder) for folder in folders], here, Wrapping())
-    settings = settings_from({"seed": seed, "rho": RHO})
+    test = inputs.open_split(
+        "digits" if train else DATA, "test" if train else None, say, max_samples=max_samples, seed=seed
+    )
+    if train:
+        opened = _trained(out / "runs", epochs, seed, here, overwrite, test, say)
+        settings = settings_from({"seed": seed, "rho": TRAINED_RHO})
+    else:
+        opened = open_models([f"{name}=builtin:cifar10-{name}" for name in NETWORKS], here, Wrapping())
+        settings = settings_from({"seed": seed, "explanations": 6, "sweep": 1, "recheck": 0})
     evaluating.make_room(out / "record", overwrite)
     record = evaluating.evaluate(opened, test, out / "record", settings, say)
     draw_examples(out / "record", out / "explanations.png")
@@ -63,12 +78,40 @@ def demo(
         terminal.emit(summary(record, out / "record"))
         return
     evaluating.show(record)
-    evaluating.show_differences(record)
+    if train:
+        evaluating.show_differences(record)
+    else:
+        say.note(f"{len(test)} pictures show how; measured on more: advex list builtin")
     terminal.emit(str(path))
 
 
+def _trained(
+    folder: Path,
+    epochs: int | None,
+    seed: int,
+    device: str,
+    overwrite: bool,
+    test: Dataset,
+    say: terminal.Terminal,
+) -> list[Opened]:
+    """The two networks of `--train`, trained into run folders."""
+    import torch
+
+    from advex.cli import inputs, runs
+    from advex.cli.models import Wrapping, open_models
+    from advex.cli.train import resolve
+
+    torch.set_num_threads(1)  # networks this small lose more by a second thread than they gain
+    data = inputs.open_split("digits", "train", say)
+    changes = [] if epochs is None else [f"epochs={epochs}"]
+    places = {folder / name: resolve(recipe, changes, seed) for name, recipe in RECIPES.items()}
+    for place, recipe in places.items():
+        runs.run(recipe, data, place, say=say, validation=test, device=device, overwrite=overwrite)
+    return open_models([str(place) for place in places], device, Wrapping())
+
+
 def draw_examples(folder: Path, out: Path) -> None:
-    """The first explained digits of a record, a row per model: the input, then what would make it each class."""
+    """The first explained examples of a record, a row per model: the input, then what would make it each class."""
     from advex.cli import sheet
     from advex.data.pictures import decode_png
     from advex.evaluation.shards import whole
@@ -86,7 +129,7 @@ def draw_examples(folder: Path, out: Path) -> None:
     lines = [
         [cell(inputs[example]["picture"], model, f"label {names[inputs[example]['label']]}")]
         + [
-            cell(row["picture"], f"towards {names[row['target']]}", _sure(row["png_after"][row["target"]]))
+            cell(row["picture"], f"to {names[row['target']]}", _sure(row["png_after"][row["target"]]))
             for row in grid
             if (row["example"], row["model"]) == (example, model)
         ]
@@ -94,7 +137,7 @@ def draw_examples(folder: Path, out: Path) -> None:
         for model in dict.fromkeys(row["model"] for row in grid)
     ]
     with whole(out) as temporary:
-        sheet.draw(lines, side=96).save(temporary, "PNG")
+        sheet.draw(lines, side=SIDE).save(temporary, "PNG")
 
 
 def _sure(confidence: float) -> str:

@@ -30,6 +30,16 @@ Compile = Annotated[bool, typer.Option("--compile", help="Compile the networks f
 Explanations = Annotated[int, typer.Option(min=0, metavar="N", help="Examples to explain, spread over the classes.")]
 Targets = Annotated[str, typer.Option(metavar="all|runner_up", help="Classes that explanations ask about.")]
 Rho = Annotated[float, typer.Option(metavar="RMSE", help="Size of the explanations' change.")]
+Certify = Annotated[
+    float | None,
+    typer.Option(metavar="SIGMA", help="Also certify by noise of this standard deviation (randomised smoothing)."),
+]
+CertifySamples = Annotated[
+    int | None, typer.Option(min=10, metavar="N", help="Noisy copies of each certified example. Default: 10,000.")
+]
+CertifyExamples = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Examples to certify, drawn at random. Default: 500.")
+]
 BatchSize = Annotated[int, typer.Option(min=1, metavar="N", help="Examples at a time, and per shard.")]
 
 
@@ -48,6 +58,9 @@ def evaluate(
     explanations: Explanations = 8,
     targets: Targets = "all",
     rho: Rho = 0.1,
+    certify: Certify = None,
+    certify_samples: CertifySamples = None,
+    certify_examples: CertifyExamples = None,
     batch_size: BatchSize = 128,
     weights: options.Weights = None,
     box: options.BoxOption = None,
@@ -96,6 +109,9 @@ def compare(
     explanations: Explanations = 8,
     targets: Targets = "all",
     rho: Rho = 0.1,
+    certify: Certify = None,
+    certify_samples: CertifySamples = None,
+    certify_examples: CertifyExamples = None,
     batch_size: BatchSize = 128,
     weights: options.Weights = None,
     box: options.BoxOption = None,

@@ -37,7 +37,7 @@ def from_options(*, least: int = 1, **given: Any) -> tuple[Record, Path]:
         "attack": given["attack"], "btr": given["btr"], "published": given["published"],
         "explanations": given["explanations"], "targets": given["targets"], "rho": given["rho"],
         "batch_size": given["batch_size"], "seed": given["seed"], "bfloat16": given["bf16"],
-        "compiled": given["compile_"],
+        "compiled": given["compile_"], **_certification(given),
     })  # fmt: skip
     say = terminal.Terminal(quiet=given["quiet"])
     wrapping = Wrapping(
@@ -89,6 +89,16 @@ def evaluate(
             )
         except evaluation.Interrupted as interrupted:
             stop.resume_later(str(interrupted))
+
+
+def _certification(given: dict[str, Any]) -> dict[str, Any]:
+    """The settings of the certificates. Raises SpecError where they are told how, but not to be made."""
+    how = {name: given[name] for name in ("certify_samples", "certify_examples") if given[name] is not None}
+    if given["certify"] is None and how:
+        raise SpecError(
+            f"--{next(iter(how)).replace('_', '-')} needs --certify SIGMA: without it nothing is certified."
+        )
+    return {"certify": given["certify"], **how}
 
 
 def merged(records: Sequence[Path], out: Path | None, overwrite: bool) -> tuple[Record, Path]:
@@ -146,10 +156,28 @@ def show(record: Record) -> None:
     names = {"accuracy": "accuracy", **{f"{search}_ara": _words(f"{search}_ara") for search in record.searches}}
     rows = [[model.name, *[_figure(model.scores[key]) for key in names]] for model in record.models]
     terminal.table(["model", *names.values()], rows)
+    if any(model.certified for model in record.models):
+        _show_certified(record)
     for flag in record.flags:
         if flag.severity == "warning":
             about = f"{flag.model}: " if flag.model else ""
             print(f"warning: {about}{flag.message} {flag.remedy}", file=sys.stderr)
+
+
+def _show_certified(record: Record) -> None:
+    """What is certain of the smoothed networks, beside the attack on the same examples."""
+    rows = [
+        [
+            model.name,
+            _figure(model.scores["certified_accuracy"]),
+            _figure(model.scores["certified_ara"]),
+            _figure(model.certified.attack_ara),
+            f"{model.certified.crossed} of {model.certified.examples}",
+        ]
+        for model in record.models
+        if model.certified is not None
+    ]
+    terminal.table(["smoothed", "certified accuracy", "certified ARA", "attack ARA there", "certified > attack"], rows)
 
 
 def show_differences(record: Record) -> None:

@@ -19,7 +19,9 @@ from advex._version import __version__
 from advex.cli.models import unique
 from advex.errors import ArtifactError
 from advex.evaluation import scores
+from advex.evaluation.certifying import KIND
 from advex.evaluation.environment import without_places
+from advex.evaluation.settings import UNCERTIFIED
 from advex.evaluation.shards import whole
 from advex.record import Record, read_record, write_record
 
@@ -61,7 +63,9 @@ def merge(folders: Sequence[Path], out: Path, *, command: str = "") -> Record:
             "command": without_places(command),
             "seconds": round(sum(record.seconds for record in records), 3),
             "models": [model.model_copy(update={"name": name}) for (_, model), name in zip(owners, names, strict=True)],
-            "differences": scores.differences(columns, names, searches, 1, first.data.chance, first.seed),
+            "differences": scores.differences(
+                columns, names, searches, 1, first.data.chance, first.seed, columns.certified(names)
+            ),
             "flags": [
                 flag.model_copy(update={"model": renamed.get((number, flag.model), flag.model)})
                 for number, record in enumerate(records)
@@ -84,6 +88,13 @@ class _Columns:
         rows = self.examples.filter(pc.field("model") == model)
         return torch.from_numpy(np.array(rows.column(name if kind == "predictions" else f"{kind}_{name}")))
 
+    def certified(self, models: Sequence[str]) -> dict[str, Tensor]:
+        """The certified RMSE of each model on the examples that were certified; empty where none were."""
+        if f"{KIND}_rmse" not in self.examples.column_names:
+            return {}
+        radii = {model: self.column(model, KIND, "rmse", 1) for model in models}  # NaN where there is none
+        return {model: values[~values.isnan()] for model, values in radii.items()}
+
 
 def _read(folder: Path, name: str) -> pa.Table:
     path = folder / f"{name}.parquet"
@@ -98,9 +109,10 @@ def _check(folders: Sequence[Path], records: Sequence[Record], tables: Sequence[
     first, where = records[0], folders[0]
     for folder, record, table in zip(folders[1:], records[1:], tables[1:], strict=True):
         told: list[str] = []
+        certified = {record.settings.get("certify"), first.settings.get("certify")} != {None}
         for key in sorted(record.settings.keys() | first.settings.keys()):
             there, here = first.settings.get(key), record.settings.get(key)
-            if key not in _INDIFFERENT and there != here:
+            if key not in _INDIFFERENT and there != here and (certified or key not in UNCERTIFIED):
                 told.append(f"{key} is {there!r} there and {here!r} here")
         if record.searches != first.searches:
             told.append("the searches differ")

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from advex import bundled
 from advex.artifacts import load, read_config
 from advex.classifier import Classifier
-from advex.errors import AdvexError, SpecError, did_you_mean
+from advex.errors import AdvexError, SpecError
 
-BUILTIN: dict[str, Path] = {}  # bundled classifiers: name -> run folder. None yet.
 _FACTORY = re.compile(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*(\.\w+)*")
 
 
@@ -62,7 +62,7 @@ def open_models(named: list[str], device: str, wrapping: Wrapping) -> list[Opene
         if _is_factory(source):
             classifier, shape = _from_factory(source, next(weights, None), wrapping), None
         else:
-            folder = _builtin(source) if source.startswith("builtin:") else Path(source)
+            folder = bundled.folder(source) if source.startswith(bundled.PREFIX) else Path(source)
             classifier, shape = load(folder), _input_shape(folder)
         opened.append(Opened(name=name, source=source, classifier=classifier.to(device).eval(), input_shape=shape))
     return opened
@@ -85,7 +85,7 @@ def _split_name(text: str) -> tuple[str, str]:
         if not name or not source:
             raise SpecError(f"--model '{text}': write NAME=FOLDER.")
         return name, source
-    if text.startswith("builtin:") or _is_factory(text):
+    if text.startswith(bundled.PREFIX) or _is_factory(text):
         return text.rpartition(":")[2], text
     return Path(text).resolve().name, text
 
@@ -106,19 +106,7 @@ def unique(names: list[str]) -> list[str]:
 
 
 def _is_factory(source: str) -> bool:
-    return not source.startswith("builtin:") and bool(_FACTORY.fullmatch(source)) and not Path(source).exists()
-
-
-def _builtin(source: str) -> Path:
-    name = source.removeprefix("builtin:")
-    if name not in BUILTIN:
-        if BUILTIN:
-            raise SpecError(f"There is no bundled model '{name}': {did_you_mean(name, BUILTIN)}")
-        raise SpecError(
-            f"There is no bundled model '{name}': this version bundles none. Train one, e.g. "
-            "'advex train digits-robust --data digits --out runs/robust', and use --model runs/robust."
-        )
-    return BUILTIN[name]
+    return not source.startswith(bundled.PREFIX) and bool(_FACTORY.fullmatch(source)) and not Path(source).exists()
 
 
 def _input_shape(folder: Path) -> tuple[int, ...] | None:

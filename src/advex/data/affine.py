@@ -12,6 +12,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from advex.data.augmentation import standardised
 from advex.errors import InputError, SpecError
 from advex.randomness import uniform_for
 
@@ -41,10 +42,12 @@ class AffineAugmentation:
     0 to so many pixels, anywhere inside, becomes black (0) or white (1), by the toss of a coin.
     window: the side of the central square that is left of the picture; 0: as large as the picture. From a
     picture of three times that side no angle or factor of the paper's shows what lies beyond its edges,
-    where the pixel at the edge is repeated.
+    where the pixel at the edge is repeated. standardise: the window gets a mean of 0.5 and a standard deviation
+    of 1/8 (`augmentation.standardised`) before the square is erased: what the paper calls "the earlier per-image
+    normalization".
 
     The values given are those of the paper. Interpolation is bilinear, without averaging where the picture
-    shrinks. Raises SpecError for impossible values, and where kornia is not installed.
+    shrinks. Raises SpecError for impossible values and, when it is used, where kornia is not installed.
     """
 
     rotation: float = 45.0
@@ -52,6 +55,7 @@ class AffineAugmentation:
     scale: tuple[float, float] = (0.61, 1.65)
     erase: int = 64
     window: int = 0
+    standardise: bool = False
 
     def __post_init__(self) -> None:
         low, high = self.scale
@@ -62,13 +66,13 @@ class AffineAugmentation:
             )
         if self.erase < 0 or self.window < 0:
             raise SpecError(f"AffineAugmentation: erase={self.erase} and window={self.window} are pixels, 0 or more.")
-        _kornia()
 
     def __call__(self, x: Tensor, index: Tensor, *, seed: int, epoch: int) -> Tensor:
         """The pictures as they look in this epoch: [n, channels, window, window], of x's type and device.
 
         x: [n, channels, height, width] float in data space [0, 1]. index: [n] integers, the examples' numbers
-        in the data set. Row i depends on (seed, epoch, index[i]) and on x[i] alone. Raises InputError.
+        in the data set. Row i depends on (seed, epoch, index[i]) and on x[i] alone. Raises InputError, and
+        SpecError where kornia is not installed.
         """
         if x.ndim != 4 or not x.is_floating_point() or index.shape != x.shape[:1] or index.is_floating_point():
             raise InputError(
@@ -85,6 +89,8 @@ class AffineAugmentation:
             return x[:, :, : size[0], : size[1]]
         drawn = self.draw(index.to(x.device), size, seed=seed, epoch=epoch)
         moved = _warped(x, drawn, size)
+        if self.standardise:
+            moved = standardised(moved)
         columns = torch.arange(size[1], device=x.device)
         rows = torch.arange(size[0], device=x.device)
         left, top, side = drawn.square[:, :, None].unbind(1)

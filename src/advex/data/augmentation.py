@@ -1,4 +1,4 @@
-"""Augmentation for training: mirrored, shifted and resized pictures, all of a batch at once.
+"""Augmentation for training: mirrored, shifted, resized and cut pictures, all of a batch at once.
 
 A picture is changed along its rows and its columns separately. Each pixel of the window that is cut
 from the (scaled, padded) picture is a copy of one source pixel or, where the picture is resized, a
@@ -18,6 +18,7 @@ from advex.errors import InputError, SpecError, did_you_mean
 from advex.randomness import uniform_for
 
 Padding = Literal["replicate", "reflect"]
+SPREAD = 4.0  # standard deviations on both sides of the mean that a standardised picture's values reach
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +36,9 @@ class Augmentation:
         moves the window up to so many pixels further. Interpolation is bilinear between the centres
         of pixels, and averages over 1 / factor pixels where the picture shrinks (no aliasing):
         torch's `interpolate(mode="bilinear", antialias=True)`.
+    crop: side of the square window; 0: of the picture's own size.
 
-    All four are drawn independently, so switching one on leaves the others' draws alone.
+    What is random is drawn independently, so switching one on leaves the others' draws alone.
 
     Raises SpecError for impossible values.
     """
@@ -45,12 +47,15 @@ class Augmentation:
     pad: int = 0
     padding: Padding = "replicate"
     resize: tuple[float, float] | None = None
+    crop: int = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.flip, bool):
             raise SpecError(f"Augmentation: flip must be true or false, not {self.flip!r}.")
-        if isinstance(self.pad, bool) or not isinstance(self.pad, int) or self.pad < 0:
-            raise SpecError(f"Augmentation: pad must be a number of pixels, 0 or more, not {self.pad!r}.")
+        for name in ("pad", "crop"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise SpecError(f"Augmentation: {name} must be a number of pixels, 0 or more, not {value!r}.")
         if self.padding not in get_args(Padding):
             hint = did_you_mean(str(self.padding), get_args(Padding))
             raise SpecError(f"Augmentation: there is no padding '{self.padding}': {hint}")
@@ -58,20 +63,22 @@ class Augmentation:
             object.__setattr__(self, "resize", _factors(self.resize))
 
     def __call__(self, x: Tensor, index: Tensor, *, seed: int, epoch: int) -> Tensor:
-        """The pictures as they look in this epoch, in x's shape, type, device and memory format.
+        """The pictures as they look in this epoch, in x's type, device and memory format, and its shape but for `crop`.
 
         x: [n, channels, height, width] float in data space; anything with other than four dimensions
         comes back as it is. index: [n] integers, the examples' numbers in the data set.
 
         Row i depends on (seed, epoch, index[i]) and on x[i] alone: not on the batch, its order, the
         number of processes or the device. Raises InputError for what is not such a batch, and for
-        pictures that are too small to be shifted by `pad` over reflected edges.
+        pictures that are smaller than `crop`, or too small to be shifted by `pad` over reflected edges.
         """
         if x.ndim != 4:
             return x
         self._check(x, index)
-        if not (self.flip or self.pad or self.resize) or not x.numel():
+        if not (self.flip or self.pad or self.resize) and self.crop in (0, x.shape[2]) and self.crop in (0, x.shape[3]):
             return x
+        if not x.numel():
+            return centre(x, self.crop)
         flip, top, left, factor = uniform_for(index, seed, f"augmentation|{epoch}", columns=4).to(x.device).unbind(1)
         rows, columns = self._axis(x.shape[2], top, factor), self._axis(x.shape[3], left, factor)
         if self.flip:
@@ -90,6 +97,8 @@ class Augmentation:
                 f"{tuple(index.shape)} and type {index.dtype}."
             )
         smallest = min(x.shape[2:])
+        if self.crop:
+            _check_window(x, self.crop)
         if self.padding == "reflect" and self.pad and self.pad >= smallest:
             raise InputError(
                 f"Pictures of {x.shape[2]}x{x.shape[3]} pixels cannot be shifted by {self.pad} over reflected edges: "
@@ -107,16 +116,50 @@ class Augmentation:
             size = (scaled + 0.5).floor().to(torch.int64).clamp(least, most)
             # The triangle of width 2 (in pixels of the coarser grid) covers at most so many source pixels.
             taps = math.ceil(2 * max(1.0, side / least))
-        excess = size - side
+        window = self.crop or side
+        excess = size - window
         first, last = excess.clamp_max(0) - self.pad, excess.clamp_min(0) + self.pad
         start = first + (place * (last - first + 1)).to(torch.int64)  # 24 bits: no product is rounded up to the end
-        at = start[:, None] + torch.arange(side, device=place.device)
+        at = start[:, None] + torch.arange(window, device=place.device)
         size = size[:, None]
         if self.padding == "reflect":
             period = (2 * size - 2).clamp_min(1)
             at = at.remainder(period)
             at = at.minimum(period - at)
         return _resampled(at.clamp_min(0).minimum(size - 1), size, side, taps)
+
+
+def centre(x: Tensor, side: int) -> Tensor:
+    """The central `side` x `side` pixels of pictures x [n, channels, height, width]; all of them where side is 0.
+
+    What is looked at where nothing is drawn at random. Raises InputError for pictures that are smaller.
+    """
+    if not side or x.ndim != 4:
+        return x
+    _check_window(x, side)
+    top, left = (x.shape[2] - side) // 2, (x.shape[3] - side) // 2
+    return x[:, :, top : top + side, left : left + side]
+
+
+def standardised(x: Tensor) -> Tensor:
+    """Pictures x [n, ...], float: of each the mean becomes 0.5 and the standard deviation 1/8, cut off at 4 deviations.
+
+    A `Classifier` with mean=0.5, std=0.125 gives its network zero mean and unit variance from them. A picture of one
+    value has no deviation: all of it becomes 0.5.
+    """
+    axes = tuple(range(1, x.ndim))
+    deviation, mean = torch.std_mean(x, dim=axes, correction=0, keepdim=True)
+    flat = x.amax(dim=axes, keepdim=True) == x.amin(dim=axes, keepdim=True)
+    z = (x - mean) / deviation.where(~flat, 1)
+    return (0.5 + z / (2 * SPREAD)).clamp(0, 1).where(~flat, 0.5)
+
+
+def _check_window(x: Tensor, side: int) -> None:
+    if min(x.shape[2:]) < side:
+        raise InputError(
+            f"Pictures of {x.shape[2]}x{x.shape[3]} pixels are smaller than the {side}x{side} to be cut from them: open "
+            "the data with larger ones, or set a smaller window (crop)."
+        )
 
 
 def _factors(resize: object) -> tuple[float, float]:
@@ -134,7 +177,7 @@ def _factors(resize: object) -> tuple[float, float]:
 class _Axis:
     """Of which source pixels each of the window's pixels along one axis is made.
 
-    taps, weights: [n, side] int64 each, the nearest source pixel first, its weight the largest.
+    taps, weights: [n, window] int64 each, the nearest source pixel first, its weight the largest.
     """
 
     taps: tuple[Tensor, ...]
@@ -187,9 +230,11 @@ def _resampled(at: Tensor, size: Tensor, side: int, taps: int) -> _Axis:
 
 
 def _taken(x: Tensor, index: Tensor, dim: int) -> Tensor:
-    """Of each picture of x [n, c, h, w], contiguous, its own rows (dim 2) or columns (dim 3): index [n, side]."""
+    """Of each picture of x [n, c, h, w], contiguous, its own rows (dim 2) or columns (dim 3): index [n, window]."""
     n, channels, height, width = x.shape
     if dim == 3:
         return x.gather(3, index[:, None, None, :].expand(-1, channels, height, -1))
     first = torch.arange(0, n * channels * height, height, device=x.device).reshape(n, channels, 1)
-    return x.reshape(-1, width).index_select(0, (first + index[:, None, :]).flatten()).reshape(x.shape)
+    return x.reshape(-1, width).index_select(0, (first + index[:, None, :]).flatten()).reshape(
+        n, channels, index.shape[1], width
+    )

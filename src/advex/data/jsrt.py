@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from advex.data import folders, jsrt_tables, published
+from advex.data.augmentation import standardised
 from advex.data.dataset import drawn
 from advex.data.jsrt_tables import SIDE, Radiograph
 from advex.data.source import Encoded, Source, Split, Unreadable
@@ -28,7 +29,6 @@ from advex.registry import register
 
 CLASS_NAMES = ("no nodule", "nodule")
 HIGHEST = 4095
-SPREAD = 4.0
 Scale = Literal["standard", "stored"]
 
 _BYTES = 2 * SIDE * SIDE
@@ -172,15 +172,9 @@ def regions_at(
     x, y = centres.cpu().numpy().T
     rows = np.clip(y[:, None] + reach, 0, pixels.shape[0] - 1)
     columns = np.clip(x[:, None] + reach, 0, pixels.shape[1] - 1)
-    found = pixels[rows[:, :, None], columns[:, None, :]].astype(np.float64)
-    if scale == "stored":
-        values = found / HIGHEST
-    else:
-        mean, deviation = found.mean(axis=(1, 2), keepdims=True), found.std(axis=(1, 2), keepdims=True)
-        # A region of one value has no deviation: all of it is its mean.
-        z = (found - mean) / np.where(deviation > 0, deviation, 1)
-        values = np.clip(0.5 + z / (2 * SPREAD), 0, 1)
-    return torch.from_numpy((1 - values if invert else values).astype(np.float32))[:, None]
+    found = torch.from_numpy(pixels[rows[:, :, None], columns[:, None, :]].astype(np.float64))
+    values = found / HIGHEST if scale == "stored" else standardised(found)
+    return (1 - values if invert else values).float()[:, None]
 
 
 # -- examples ------------------------------------------------------------------------------------------------

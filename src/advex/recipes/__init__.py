@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,12 +12,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from advex import attacks, networks, objectives, registry
+from advex.data.affine import AffineAugmentation
 from advex.data.augmentation import Augmentation, Padding
 from advex.errors import SpecError, did_you_mean
 
 _LARGEST_FILE = 2**20
 _SPECS = ("network", "objective", "robust_attack")  # settings that are spec strings, taken as they are typed
-_LISTS = ("mean", "std", "milestones", "resize")  # settings that may be written `0.49,0.48,0.45`
+_LISTS = ("mean", "std", "milestones", "resize", "scale")  # settings that may be written `0.49,0.48,0.45`
 
 
 class Recipe(BaseModel):
@@ -45,6 +47,9 @@ class Recipe(BaseModel):
     pad: int = Field(0, ge=0)
     padding: Padding = "replicate"
     resize: tuple[float, float] | None = None
+    crop: int = Field(0, ge=0)
+    affine: AffineAugmentation | None = None
+    balanced: bool = False
     precision: Literal["float32", "bfloat16"] = "float32"
     compiled: bool = False
     channels_last: bool = True
@@ -55,6 +60,20 @@ class Recipe(BaseModel):
     best_by: Literal["accuracy", "robust_accuracy"] = "accuracy"
     keep: int = Field(2, ge=1)
     seed: int = Field(0, ge=0, lt=2**63)
+
+    @property
+    def augmentations(self) -> tuple[Augmentation | AffineAugmentation, ...]:
+        """What happens to pictures before they are trained on, one after the other.
+
+        Raises SpecError for impossible values.
+        """
+        plain = Augmentation(flip=self.flip, pad=self.pad, padding=self.padding, resize=self.resize, crop=self.crop)
+        return (plain,) if self.affine is None else (plain, self.affine)
+
+    @property
+    def window(self) -> int:
+        """Side of the square that the network sees of a picture; 0: all of it."""
+        return self.crop if self.affine is None or not self.affine.window else self.affine.window
 
     @field_validator("objective", mode="before")
     @classmethod
@@ -110,17 +129,18 @@ def recipe_from(values: dict[str, Any], overrides: dict[str, str] | None = None,
     values = dict(values)
     for key, text in (overrides or {}).items():
         outer, *inner = key.split(".")
-        if outer not in Recipe.model_fields or (inner and (outer != "objective" or len(inner) != 2)):
+        if outer not in Recipe.model_fields or len(inner) not in {"objective": (0, 2), "affine": (0, 1)}.get(outer, (0,)):
             raise SpecError(
                 f"There is no setting '{key}': {did_you_mean(key, [*Recipe.model_fields, *_inner(values)])}"
             )
-        if inner:
+        if outer == "affine" and inner:
+            before = values.get(outer)
+            values[outer] = {**(before if isinstance(before, dict) else {}), inner[0]: _value(inner[0], text)}
+        elif inner:
             terms = dict(Recipe._terms(values.get(outer) or {}))
             values[outer] = {**terms, inner[0]: {**(terms.get(inner[0]) or {}), inner[1]: registry.parse_value(text)}}
-        elif outer in _LISTS and "," in text:
-            values[outer] = [registry.parse_value(part) for part in text.split(",")]
         else:
-            values[outer] = text if outer in _SPECS else registry.parse_value(text)
+            values[outer] = _value(outer, text)
     for key in values:
         if key not in Recipe.model_fields:
             raise SpecError(f"{where}: there is no setting '{key}': {did_you_mean(key, Recipe.model_fields)}")
@@ -129,17 +149,31 @@ def recipe_from(values: dict[str, Any], overrides: dict[str, str] | None = None,
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "unexpected_keyword_argument":
+            raise SpecError(f"{where}: there is no setting '{name}': {did_you_mean(name, _affine())}") from None
         raise SpecError(f"{where}: {name} = {first.get('input')!r} is not possible: {first['msg']}.") from None
     _check(recipe)
     return recipe
 
 
+def _value(key: str, text: str) -> Any:
+    """The value of a setting as typed."""
+    if key in _LISTS and "," in text:
+        return [registry.parse_value(part) for part in text.split(",")]
+    return text if key in _SPECS else registry.parse_value(text)
+
+
+def _affine() -> list[str]:
+    return [f"affine.{field.name}" for field in dataclasses.fields(AffineAugmentation)]
+
+
 def _inner(values: dict[str, Any]) -> list[str]:
-    """Settings inside terms that may have been meant."""
+    """Settings inside others that may have been meant."""
     named = values.get("objective")
     terms = [*(named if isinstance(named, dict) else ()), "lipschitz", "adversarial"]
     known = registry.entries("objective")
-    return [f"objective.{name}.{option}" for name in terms if name in known for option in known[name].options()]
+    inside = [f"objective.{name}.{option}" for name in terms if name in known for option in known[name].options()]
+    return inside + _affine()
 
 
 def _check(recipe: Recipe) -> None:
@@ -148,7 +182,9 @@ def _check(recipe: Recipe) -> None:
         networks.build(fitted(recipe, (3, 32, 32), 10).network)
     objective = objectives.build(recipe.objective)
     attacks.build(recipe.robust_attack)
-    Augmentation(flip=recipe.flip, pad=recipe.pad, padding=recipe.padding, resize=recipe.resize)
+    _ = recipe.augmentations  # made, and so checked
+    if recipe.affine is not None and recipe.affine.window and recipe.crop:
+        raise SpecError("crop and affine.window both say what the network sees: leave one of them out.")
     if recipe.best_by == "robust_accuracy" and recipe.robust_every == 0:
         raise SpecError("best_by=robust_accuracy needs it measured: set robust_every to 1 or more.")
     if recipe.batch_size < 2 * recipe.accumulate:
@@ -166,8 +202,10 @@ def _check(recipe: Recipe) -> None:
 def fitted(recipe: Recipe, shape: tuple[int, ...], classes: int) -> Recipe:
     """The recipe with its network's channels, features and classes filled in where the spec leaves them open.
 
-    shape: of one input. Raises SpecError for an unknown network.
+    shape: of one input of the data. Raises SpecError for an unknown network.
     """
+    if len(shape) == 3 and recipe.window:
+        shape = (shape[0], recipe.window, recipe.window)
     name, given = registry.parse(recipe.network)
     known = registry.entries("network")
     if name not in known:

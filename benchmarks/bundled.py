@@ -1,0 +1,125 @@
+"""Puts trained runs into the package as the bundled networks, with what was measured of them.
+
+    advex train cifar10-fast-robust --data cifar10 --out runs/robust        # and so on, for each of the four
+    advex evaluate --model runs/ordinary,runs/adversarial,runs/lipschitz,runs/robust --data cifar10 \\
+        --max-samples 1000 --out records/bundled
+    advex evaluate (the same) --published --max-samples 256 --out records/published
+    python -m benchmarks.bundled --runs runs --record records/bundled --published records/published
+
+`advex demo`, `builtin:cifar10-robust` and `advex list builtin` then show them. Prints the table of NUMBERS.md.
+Without --runs the weights stay and the figures alone are replaced.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+from advex import bundled
+from advex.bundled import FIGURES, Figures
+from advex.record import Figure, ModelEntry, Record, read_record, write_text
+
+FILES = ("config.json", "model.safetensors", "recipe.yaml", "env.json", "metrics.jsonl")
+KINDS = {
+    "ordinary": "trained on the pictures as they are",
+    "adversarial": "half of each batch attacked by L2,min",
+    "lipschitz": "stochastic Lipschitz penalty",
+    "robust": "stochastic Lipschitz penalty and half of each batch attacked",
+}
+COLUMNS = ("network", "accuracy", "attack ARA", "BTR ARA", "attack ARA, published", "BTR ARA, published",
+           "certified area", "size", "trained")  # fmt: skip
+
+
+def place(kind: str) -> Path:
+    """Where a network of this kind lies in the package."""
+    return Path(bundled.__file__).parent / f"cifar10-{kind}"
+
+
+def copied(run: Path, kind: str) -> None:
+    """The finished run's own files, as they are."""
+    place(kind).mkdir(exist_ok=True)
+    for name in FILES:
+        shutil.copyfile(run / name, place(kind) / name)
+
+
+def trained(kind: str) -> str:
+    """On what, and how long, by the run's own log."""
+    lines = [json.loads(line) for line in (place(kind) / "metrics.jsonl").read_text().splitlines()]
+    machine = json.loads((place(kind) / "env.json").read_text())
+    threads = "1 thread" if machine["threads"] == "1" else f"{machine['threads']} threads"
+    minutes = sum(line["seconds"] for line in lines) / 60
+    return f"{lines[-1]['epochs']} epochs in {minutes:.0f} minutes on {threads} of {machine['cpu']}"
+
+
+def entry(record: Record, kind: str) -> ModelEntry:
+    """The model of that kind, by its name in the record."""
+    return next(model for model in record.models if model.name.removeprefix("cifar10-") == kind)
+
+
+def figures(kind: str, record: Record, published: Record | None) -> Figures:
+    """What `figures.json` says of one network."""
+    model = entry(record, kind)
+    accuracy, area = model.scores["accuracy"], model.scores["attack_ara"]
+    depth = "pre-activation ResNet-14" if "depth=14" in (model.spec or "") else str(model.spec)
+    theirs = {} if published is None else entry(published, kind).scores
+    return Figures(
+        summary=f"{depth} for CIFAR-10, {KINDS[kind]}: accuracy {100 * accuracy.value:.1f} %, attack ARA "
+        f"{area.value:.4f} (n = {accuracy.n})",
+        data=f"CIFAR-10 (JPEG), {record.data.source}",
+        examples=record.data.examples,
+        searches=record.searches,
+        scores=model.scores,
+        published_examples=0 if published is None else published.data.examples,
+        published={name: figure for name, figure in theirs.items() if "published" in name or name == "accuracy"},
+        training=trained(kind),
+    )
+
+
+def cell(figure: Figure | None, percent: bool = False) -> str:
+    """`0.0115 [0.0110, 0.0120]`."""
+    if figure is None:
+        return ""
+    scale, digits = (100, 1) if percent else (1, 4)
+    value, low, high = (f"{scale * number:.{digits}f}" for number in (figure.value, figure.low, figure.high))
+    return f"{value} {'% ' if percent else ''}[{low}, {high}]"
+
+
+def table() -> str:
+    """All bundled networks as Markdown."""
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|---|" + "---|" * (len(COLUMNS) - 1)]
+    for kind in KINDS:
+        found = bundled.figures(f"cifar10-{kind}")
+        size = (place(kind) / "model.safetensors").stat().st_size / 1e6
+        cells = [
+            kind,
+            cell(found.scores["accuracy"], percent=True),
+            *(cell(found.scores[name]) for name in ("attack_ara", "btr_ara")),
+            *(cell(found.published.get(name)) for name in ("attack_published_ara", "btr_published_ara")),
+            cell(found.scores.get("certified_ara")),
+            f"{size:.2f} MB",
+            found.training,
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, help="folder of the four run folders, named by kind")
+    parser.add_argument("--record", type=Path, required=True, help="the evaluation with the default search")
+    parser.add_argument("--published", type=Path, help="one with the papers' protocol, on fewer images")
+    args = parser.parse_args()
+    record = read_record(args.record)
+    published = None if args.published is None else read_record(args.published)
+    for kind in KINDS:
+        if args.runs is not None:
+            copied(args.runs / kind, kind)
+        text = figures(kind, record, published).model_dump_json(indent=1)
+        write_text(place(kind) / FIGURES, text + "\n")
+    print(table())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""Draws the README's pictures from the bundled networks, their figures and the published ones.
+
+    python -m benchmarks.pictures explanations pareto curves --out docs/images
+
+explanations: what an ordinary and a robust network answer to the same question, by Grad-CAM, LIME (both through
+captum) and an adversarial explanation, as in Woods et al. 2019, Fig. 1 and 4 to 6. pareto: accuracy against attack
+ARA by the papers' protocol, bundled networks beside the published rows. curves: accuracy against the size of the
+change, from an evaluation's record, with certified curves where there are any (Fig. 3).
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from torch import Tensor
+
+import advex
+from advex import bundled
+from advex.classifier import Classifier
+
+KINDS = {"ordinary": "ordinary network", "robust": "robust network"}
+EXAMPLES = ("automobile/0041", "cat/0001", "bird/0015", "ship/0027")
+RHO = 0.1
+INK = {"ordinary": "#8a8a8a", "adversarial": "#b8860b", "lipschitz": "#2a7f9e", "robust": "#b03a2e"}
+
+
+# -- the same question, three ways -------------------------------------------------------------------------
+
+
+def grad_cam(classifier: Classifier, x: Tensor, target: int) -> Tensor:
+    """[height, width], at least 0: of the last feature map, enlarged."""
+    from captum.attr import LayerAttribution, LayerGradCam
+
+    network: Any = classifier.network
+    found = LayerGradCam(classifier, network.act).attribute(x, target=target, relu_attributions=True)
+    return LayerAttribution.interpolate(found, x.shape[2:], "bilinear")[0, 0].detach()
+
+
+def lime(classifier: Classifier, x: Tensor, target: int, patch: int = 4) -> Tensor:
+    """[height, width]: weights of patches, each replaced by the picture's mean."""
+    from captum._utils.models.linear_model import SkLearnRidge
+    from captum.attr import Lime
+
+    height, width = x.shape[2:]
+    rows, columns = torch.arange(height) // patch, torch.arange(width) // patch
+    patches = rows[:, None] * (width // patch) + columns
+    torch.manual_seed(0)
+
+    def confidence(pictures: Tensor) -> Tensor:
+        return classifier(pictures).softmax(dim=1)
+
+    found = Lime(confidence, interpretable_model=SkLearnRidge(alpha=1.0)).attribute(
+        x,
+        target=target,
+        feature_mask=patches.expand(1, x.shape[1], -1, -1),
+        baselines=x.mean(dim=(2, 3), keepdim=True).expand_as(x),
+        n_samples=1000,
+        perturbations_per_eval=100,
+    )
+    return found[0, 0].detach()
+
+
+def overlaid(x: Tensor, heat: Tensor) -> np.ndarray:
+    """A heat map on the paled picture: red speaks for the class, blue against it."""
+    scale = heat.abs().max().clamp_min(1e-12)
+    value = (heat / scale).numpy()
+    colour = plt.get_cmap("RdBu_r")((value + 1) / 2)[..., :3]
+    grey = x[0].mean(dim=0, keepdim=True).permute(1, 2, 0).expand(-1, -1, 3).numpy()
+    strength = 0.75 * np.abs(value)[..., None]
+    return (1 - strength) * (0.4 + 0.6 * grey) + strength * colour
+
+
+def panels(classifier: Classifier, x: Tensor, says: int, other: int) -> list[tuple[np.ndarray, str]]:
+    """(picture, words) of one network for one example."""
+    names = classifier.class_names or ()
+    found: list[tuple[np.ndarray, str]] = [
+        (overlaid(x, grad_cam(classifier, x, says)), ""),
+        (overlaid(x, lime(classifier, x, says)), ""),
+    ]
+    for target in (says, other):
+        one = advex.explainers.Toward(rho=RHO)(classifier, x, torch.tensor([target]))
+        assert one.picture is not None
+        assert one.after is not None
+        sure = 100 * float(one.after[0, target])
+        found.append((one.picture[0].permute(1, 2, 0).numpy(), f"{names[target]} {sure:.0f} %"))
+    return found
+
+
+def explanations(out: Path) -> None:
+    """A line per example, a block per network."""
+    data = advex.open_dataset("cifar10-sample")
+    models = {kind: advex.load(f"builtin:cifar10-{kind}") for kind in KINDS}
+    widths = [1.0] + [0.12, 1, 1, 1, 1] * len(models)  # a gap before each network
+    figure, grid = plt.subplots(
+        len(EXAMPLES), len(widths), figsize=(1.25 * sum(widths), 1.45 * len(EXAMPLES) + 0.45),
+        gridspec_kw={"wspace": 0.07, "hspace": 0.2, "left": 0.005, "right": 0.995, "top": 0.905, "bottom": 0.03,
+                     "width_ratios": widths},
+    )  # fmt: skip
+    for axis in grid[:, [place for place, width in enumerate(widths) if width < 1]].flat:
+        axis.set_axis_off()
+    axes = grid[:, [place for place, width in enumerate(widths) if width == 1]]
+    for line, example in zip(axes, EXAMPLES, strict=True):
+        row = next(i for i, name in enumerate(data.ids) if name.startswith(example))
+        batch = data.batch(slice(row, row + 1))
+        says = int(batch.y[0])
+        ranked = models["robust"].predict(batch.x)[0].argsort(descending=True).tolist()
+        other = next(target for target in ranked if target != says)
+        shown: list[tuple[np.ndarray, str]] = [(batch.x[0].permute(1, 2, 0).numpy(), data.class_names[says])]
+        for classifier in models.values():
+            shown += panels(classifier, batch.x, says, other)
+        for axis, (picture, words) in zip(line, shown, strict=True):
+            axis.imshow(np.clip(picture, 0, 1), interpolation="nearest")
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.set_xlabel(words, fontsize=8.5, labelpad=2)
+            axis.spines[:].set_visible(False)
+    titles = ["input"] + ["Grad-CAM", "LIME", "why?", "why not?"] * len(models)
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title, fontsize=9.5, pad=4)
+    for number, words in enumerate(KINDS.values()):
+        first, last = (axes[0][1 + 4 * number + step].get_position() for step in (0, 3))
+        figure.text((first.x0 + last.x1) / 2, 0.972, words, ha="center", va="center", fontsize=11, weight="bold")
+    saved(figure, out / "explanations.png")
+
+
+def saved(figure: Any, path: Path) -> None:
+    """Write it as PNG, on white: README pages may be dark."""
+    figure.savefig(path, dpi=160, facecolor="white")
+    plt.close(figure)
+    print(path)
+
+
+DRAWINGS = {"explanations": explanations}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="+", choices=DRAWINGS)
+    parser.add_argument("--out", type=Path, default=Path("docs/images"))
+    args = parser.parse_args()
+    for name in args.what:
+        DRAWINGS[name](args.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""The networks that come with advex: each a saved classifier, with all that made it.
+
+NAME/config.json, model.safetensors         the classifier: `advex.load("builtin:NAME")`
+NAME/recipe.yaml, env.json, metrics.jsonl   how it was trained: the run folder's own files
+NAME/figures.json                           what was measured of it, by which searches, on which images
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from advex.errors import ArtifactError, SpecError, did_you_mean
+from advex.record import Figure
+
+PREFIX = "builtin:"
+FIGURES = "figures.json"
+
+
+class Figures(BaseModel):
+    """What was measured of a bundled network. searches: name -> spec. scores: as in a record, by name.
+
+    examples: images of `data`, on which scores and searches are. published: the scores by the papers' own
+    protocol, on the first `published_examples` of them. training: on what, how long.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    summary: str
+    data: str
+    examples: int
+    searches: dict[str, str]
+    scores: dict[str, Figure]
+    published_examples: int = 0
+    published: dict[str, Figure] = {}
+    training: str
+
+
+def names() -> dict[str, Path]:
+    """The bundled classifiers: name -> folder."""
+    return {path.parent.name: path.parent for path in sorted(Path(__file__).parent.glob("*/config.json"))}
+
+
+def folder(source: str) -> Path:
+    """The folder of `builtin:NAME`. Raises SpecError, with a suggestion, where no such network is bundled."""
+    name, known = source.removeprefix(PREFIX), names()
+    if name not in known:
+        raise SpecError(f"There is no bundled model '{name}': {did_you_mean(name, known)}")
+    return known[name]
+
+
+def figures(name: str) -> Figures:
+    """What was measured of a bundled network. Raises SpecError for an unknown name, ArtifactError for a bad file."""
+    path = folder(name) / FIGURES
+    try:
+        return Figures.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValidationError) as error:
+        raise ArtifactError(f"{path} does not hold a network's figures: {str(error).splitlines()[0]}.") from None
