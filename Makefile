@@ -1,4 +1,4 @@
-# make demo: install, then train, explain and measure two small networks, and write a report.
+# make demo: install, then explain and measure the bundled networks, and write a report.
 # make test: install, then check everything.
 # Both make .venv, with the versions of constraints.txt. Another Python: make demo PYTHON=python3.12
 

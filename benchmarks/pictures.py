@@ -1,6 +1,6 @@
 """Draws the README's pictures from the bundled networks, their figures and the published ones.
 
-    python -m benchmarks.pictures explanations pareto curves --out docs/images
+    python -m benchmarks.pictures explanations pareto curves --record records/bundled --out docs/images
 
 explanations: what an ordinary and a robust network answer to the same question, by Grad-CAM, LIME (both through
 captum) and an adversarial explanation, as in Woods et al. 2019, Fig. 1 and 4 to 6. pareto: accuracy against attack
@@ -23,14 +23,20 @@ import torch
 from torch import Tensor
 
 import advex
-from advex import bundled
+from advex import bundled, papers
 from advex.classifier import Classifier
+from advex.record import read_rows
 
 KINDS = {"ordinary": "ordinary network", "robust": "robust network"}
 EXAMPLES = ("automobile/0041", "cat/0001", "bird/0015", "ship/0027")
 RHO = 0.1
 INK = {"ordinary": "#8a8a8a", "adversarial": "#b8860b", "lipschitz": "#2a7f9e", "robust": "#b03a2e"}
 
+# The published network of each kind: rows of Woods et al. 2019, Tables I and II.
+SAME_KIND = {"ordinary": "traditional", "adversarial": "at-l2-0.01", "lipschitz": "tandem-1.5",
+             "robust": "both-hhat-l2min-0.1"}  # fmt: skip
+# Certified accuracy at L2 radii, the best noise of each: Cohen et al. 2019, from their repository's tables.
+COHEN = {0.25: 0.60, 0.5: 0.43, 0.75: 0.32, 1.0: 0.23, 1.25: 0.17, 1.5: 0.14}
 
 # -- the same question, three ways -------------------------------------------------------------------------
 
@@ -94,7 +100,7 @@ def panels(classifier: Classifier, x: Tensor, says: int, other: int) -> list[tup
     return found
 
 
-def explanations(out: Path) -> None:
+def explanations(out: Path, record: Path | None) -> None:
     """A line per example, a block per network."""
     data = advex.open_dataset("cifar10-sample")
     models = {kind: advex.load(f"builtin:cifar10-{kind}") for kind in KINDS}
@@ -138,16 +144,91 @@ def saved(figure: Any, path: Path) -> None:
     print(path)
 
 
-DRAWINGS = {"explanations": explanations}
+# -- figures beside published ones -------------------------------------------------------------------------
+
+
+def pareto(out: Path, record: Path | None) -> None:
+    """Accuracy against attack ARA, both by the papers' protocol."""
+    paper = papers.read("woods2019")
+    figure, axis = plt.subplots(figsize=(7.2, 4.6), layout="constrained")
+    rows = [row for name in ("I", "II") for row in paper.tables[name].rows if row.same_as is None]
+    axis.plot(
+        [row.published["attack_ara"] for row in rows], [row.published["accuracy"] for row in rows],
+        "o", color="#b5b5b5", markerfacecolor="white", markersize=5, label="published, Tables I and II",
+    )  # fmt: skip
+    for kind, row in SAME_KIND.items():
+        theirs, ours = paper.rows[row].published, bundled.figures(f"cifar10-{kind}").published
+        accuracy, area = ours["accuracy"], ours["attack_published_ara"]
+        axis.plot(theirs["attack_ara"], theirs["accuracy"], "o", color=INK[kind], markerfacecolor="white",
+                  markersize=8, markeredgewidth=1.8)  # fmt: skip
+        axis.errorbar(
+            area.value, 100 * accuracy.value, fmt="o", color=INK[kind], markersize=8, elinewidth=1, label=kind,
+            xerr=[[area.value - area.low], [area.high - area.value]],
+            yerr=[[100 * (accuracy.value - accuracy.low)], [100 * (accuracy.high - accuracy.value)]],
+        )  # fmt: skip
+    count = bundled.figures("cifar10-robust").published_examples
+    axis.set_xlabel("attack ARA (RMSE), by the papers' own search")
+    axis.set_ylabel("accuracy (%)")
+    axis.set_title("Filled: bundled networks (ResNet-14, two cores, one hour or less; "
+                   f"{count} images of CIFAR-10 (JPEG)).\nRings of the same colour: the published network of that kind "
+                   "(ResNet-44, 200 epochs).", fontsize=9, loc="left")  # fmt: skip
+    axis.legend(frameon=False, fontsize=9, loc="upper right")
+    tidy(axis)
+    saved(figure, out / "pareto.png")
+
+
+def curves(out: Path, record: Path | None) -> None:
+    """Accuracy against the size of the change: attacked, certified, and what Cohen et al. certified."""
+    assert record is not None, "curves need --record FOLDER"
+    rows = read_rows(record, "examples")
+    figure, axis = plt.subplots(figsize=(7.2, 4.6), layout="constrained")
+    for kind, ink in INK.items():
+        mine = [row for row in rows if row["model"].removeprefix("cifar10-") == kind]
+        axis.step(*curve([row["attack_rmse"] for row in mine]), color=ink, where="post", label=kind)
+        certified = [row["certify_rmse"] for row in mine if row.get("certify_rmse") is not None]
+        if certified:
+            axis.step(*curve(certified), color=ink, where="post", linestyle=(0, (4, 2)))
+    axis.plot([length / 3072**0.5 for length in COHEN], [100 * share for share in COHEN.values()], "kD",
+              markersize=4.5, markerfacecolor="white", label="certified by Cohen et al. 2019 (ResNet-110)")  # fmt: skip
+    axis.axhline(10, color="#999999", linewidth=0.8, linestyle=":")
+    axis.text(0.0598, 10.8, "chance", ha="right", fontsize=8, color="#777777")
+    axis.set_xlim(0, 0.06)
+    axis.set_ylim(0, 100)
+    axis.set_xlabel("size of the change (RMSE)")
+    axis.set_ylabel("accuracy (%)")
+    axis.set_title("Bundled networks, CIFAR-10 (JPEG). Solid: under attack; dashed: certified, of the network smoothed "
+                   "by noise.", fontsize=9, loc="left")  # fmt: skip
+    axis.legend(frameon=False, fontsize=9)
+    tidy(axis)
+    saved(figure, out / "curves.png")
+
+
+def curve(rmse: list[float]) -> tuple[np.ndarray, np.ndarray]:
+    """(radii, % still right beyond each): the share of examples whose radius is larger."""
+    radii = np.sort(np.asarray(rmse))
+    return np.concatenate([[0.0], radii]), 100 * np.concatenate([
+        [np.mean(radii > 0)], 1 - np.arange(1, len(radii) + 1) / len(radii)
+    ])  # fmt: skip
+
+
+def tidy(axis: Any) -> None:
+    """A light frame and grid."""
+    axis.grid(color="#e6e6e6", linewidth=0.7)
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+DRAWINGS = {"explanations": explanations, "pareto": pareto, "curves": curves}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="+", choices=DRAWINGS)
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
+    parser.add_argument("--record", type=Path, help="an evaluation of the four, for curves")
     args = parser.parse_args()
     for name in args.what:
-        DRAWINGS[name](args.out)
+        DRAWINGS[name](args.out, args.record)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from advex.data.augmentation import Augmentation
+from advex.data.augmentation import Augmentation, centre, standardised
 from advex.errors import InputError, SpecError
 
 MODES = {"replicate": "edge", "reflect": "reflect"}  # numpy's names
@@ -27,6 +27,7 @@ KINDS = {
     "smaller": Augmentation(resize=(0.3, 0.9), padding="reflect"),
     "everything": Augmentation(flip=True, pad=2, resize=(0.5, 1.5)),
 }
+CUT = Augmentation(flip=True, pad=1, resize=(0.9, 1.5), crop=4)
 EVERY = pytest.mark.parametrize("augmentation", KINDS.values(), ids=KINDS)
 
 
@@ -50,6 +51,7 @@ def cut(picture: np.ndarray, top: int, left: int, shape: tuple[int, int], paddin
 def outcomes(augmentation: Augmentation, picture: Tensor) -> dict[tuple[int, int, int, int, bool], np.ndarray]:
     """Everything that may become of a picture [c, h, w]: (height, width, top, left, mirrored) -> the result."""
     height, width = picture.shape[1:]
+    window = (augmentation.crop or height, augmentation.crop or width)
     low, high = augmentation.resize or (1.0, 1.0)
     # Every pair of sizes that a factor leads to: they change where a side's size is a half.
     breaks = {(size + 0.5) / side for side in (height, width) for size in range(1, 4 * side)}
@@ -60,14 +62,12 @@ def outcomes(augmentation: Augmentation, picture: Tensor) -> dict[tuple[int, int
         scaled = picture.numpy()
         if augmentation.resize:
             scaled = functional.interpolate(picture[None], size, mode="bilinear", antialias=True)[0].numpy()
-        places = itertools.product(
-            *(starts(*each, augmentation.pad) for each in zip((height, width), size, strict=True))
-        )
+        places = itertools.product(*(starts(*each, augmentation.pad) for each in zip(window, size, strict=True)))
         for top, left in places:
-            window = cut(scaled, top, left, (height, width), augmentation.padding)
-            found[*size, top, left, False] = window
+            here = cut(scaled, top, left, window, augmentation.padding)
+            found[*size, top, left, False] = here
             if augmentation.flip:
-                found[*size, top, left, True] = window[:, :, ::-1]
+                found[*size, top, left, True] = here[:, :, ::-1]
     return found
 
 
@@ -129,6 +129,68 @@ def test_resized_pictures_are_interpolated_padded_and_cut(
     sizes = {key[:2] for key in options}
     seen = {key[:2] for key, hit in zip(options, same.any(dim=0).tolist(), strict=True) if hit}
     assert seen == sizes
+
+
+@pytest.mark.parametrize("padding", MODES)
+@pytest.mark.parametrize(
+    ("augmentation", "shape"),
+    [
+        (Augmentation(crop=4), (6, 7)),
+        (Augmentation(crop=4, pad=1, flip=True), (4, 6)),
+        (Augmentation(crop=4, resize=(0.5, 1.25), flip=True), (5, 6)),  # also smaller than the window
+        (Augmentation(crop=5, resize=(1.0, 1.6)), (5, 5)),  # the papers': never smaller
+    ],
+)
+def test_windows_are_cut_anywhere(augmentation: Augmentation, shape: tuple[int, int], padding: Any) -> None:
+    augmentation = dataclasses.replace(augmentation, padding=padding)
+    x = pictures(1, 2, *shape, dtype=torch.float64)
+    found = augmentation(x.expand(1500, -1, -1, -1), torch.arange(1500), seed=1, epoch=0)
+    assert found.shape == (1500, 2, augmentation.crop, augmentation.crop)
+    options = outcomes(augmentation, x[0])
+    replicas = torch.from_numpy(np.stack([each.copy() for each in options.values()]))
+    same = torch.cdist(found.flatten(1), replicas.flatten(1), p=math.inf) < 1e-12
+    assert same.any(dim=1).all()
+    hit = same.any(dim=0).tolist()
+    assert {key[:2] for key, there in zip(options, hit, strict=True) if there} == {key[:2] for key in options}
+    assert augmentation.resize or all(hit)  # at every place; some sizes are rare
+
+
+def test_windows_obey_the_laws() -> None:
+    x, index = pictures(6, 3, 6, 5).contiguous(memory_format=torch.channels_last), torch.arange(6)
+    found = CUT(x, index, seed=0, epoch=1)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    alone = torch.cat([CUT(x[row : row + 1], index[row : row + 1], seed=0, epoch=1) for row in range(6)])
+    assert torch.equal(found, alone)
+    assert CUT(x.to("meta"), index, seed=0, epoch=0).shape == (6, 3, 4, 4)
+    assert CUT(x[:0], index[:0], seed=0, epoch=0).shape == (0, 3, 4, 4)
+    square = pictures(2, 3, 4, 4)
+    assert Augmentation(crop=4)(square, torch.arange(2), seed=0, epoch=0) is square
+    with pytest.raises(InputError, match="6x5 pixels are smaller than the 6x6 to be cut from them"):
+        Augmentation(crop=6)(x, index, seed=0, epoch=0)
+
+
+def test_the_centre() -> None:
+    x = torch.arange(30.0).reshape(1, 1, 5, 6)
+    assert centre(x, 3).tolist() == [[[[7, 8, 9], [13, 14, 15], [19, 20, 21]]]]
+    assert centre(x, 0) is x
+    assert centre(x[0], 3) is not None  # no pictures, no centre
+    with pytest.raises(InputError, match="5x6 pixels are smaller than the 6x6"):
+        centre(x, 6)
+
+
+def test_standardised_pictures_by_hand() -> None:
+    """0, 0, 0, 4: mean 1, deviation sqrt(3). 99 zeros and a one, 9.95 deviations above their mean, is cut off at 4."""
+    x = torch.tensor([0.0, 0.0, 0.0, 4.0]).reshape(1, 1, 2, 2)
+    expected = [0.5 - 1 / math.sqrt(3) / 8] * 3 + [0.5 + 3 / math.sqrt(3) / 8]
+    assert standardised(x).flatten().tolist() == pytest.approx(expected)
+    peak = torch.zeros(1, 1, 10, 10)
+    peak[0, 0, 3, 3] = 1
+    assert standardised(peak).amax() == 1
+    assert standardised(peak).amin().item() == pytest.approx(0.5 - 0.01 / math.sqrt(0.0099) / 8, abs=1e-6)
+    for value in (0.0, 0.1, 0.7):
+        assert (standardised(torch.full((2, 3, 4, 4), value)) == 0.5).all()
+    both = torch.cat([peak[:, :, :2, 2:5], peak[:, :, 2:4, 2:5]])
+    assert torch.equal(standardised(both)[1:], standardised(both[1:]))
 
 
 def test_half_of_the_pictures_are_mirrored() -> None:
@@ -306,6 +368,10 @@ def test_every_option_does_something() -> None:
     found = base(x, index, seed=0, epoch=0)
     for change in ({"flip": False}, {"pad": 3}, {"padding": "reflect"}, {"resize": None}, {"resize": (0.5, 1.4)}):
         assert not torch.equal(dataclasses.replace(base, **change)(x, index, seed=0, epoch=0), found), change
+    base = CUT
+    found = base(x, index, seed=0, epoch=0)
+    for change in ({"pad": 0}, {"resize": None}):
+        assert not torch.equal(dataclasses.replace(base, **change)(x, index, seed=0, epoch=0), found), change
 
 
 # -- borders -----------------------------------------------------------------------------------------------
@@ -385,6 +451,8 @@ def test_batches_that_are_none(augmentation: Augmentation) -> None:
         ({"pad": -1}, "pad must be a number of pixels, 0 or more, not -1"),
         ({"pad": 1.5}, "pad must be a number of pixels, 0 or more, not 1.5"),
         ({"pad": True}, "pad must be a number of pixels"),
+        ({"crop": -1}, "crop must be a number of pixels, 0 or more, not -1"),
+        ({"crop": 2.5}, "crop must be a number of pixels"),
         ({"padding": "reflet"}, "no padding 'reflet': did you mean 'reflect'"),
         ({"padding": None}, "no padding 'None': Known: reflect, replicate"),
         *(

@@ -48,7 +48,7 @@ CASES: dict[str, dict[str, Any]] = {
         "accumulate": 2,
     },
     # Shares of 8 and 7 rows in most batches.
-    "uneven_exact": {"objective": {"lipschitz": LIPSCHITZ}, "batch_size": 15},
+    "uneven_exact": {"objective": {"lipschitz": LIPSCHITZ}, "batch_size": 15, "balanced": True},
     "uneven_finite_difference": {
         "objective": {"lipschitz": {**LIPSCHITZ, "derivative": "finite_difference"}}, "batch_size": 15,
     },

@@ -340,7 +340,7 @@ def test_without_kornia_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "kornia", None)
     with pytest.raises(SpecError, match=r"pip install 'advex\[augment\]'"):
-        AffineAugmentation()
+        AffineAugmentation(erase=0)(torch.zeros(1, 1, 8, 8), torch.arange(1), seed=0, epoch=0)
 
 
 def smooth(n: int, side: int, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -417,6 +417,22 @@ def test_a_square_is_erased_to_black_or_white() -> None:
         expected[:, top : top + side, left : left + side] = float(drawn.white[row])
         assert torch.equal(changed[row], expected)
     assert {0.0, 0.5, 1.0} == set(changed.unique().tolist())
+
+
+@needs_kornia
+def test_windows_are_standardised_before_a_square_is_erased() -> None:
+    x, index = smooth(6, 48, torch.float32), torch.arange(6)
+    plain = AffineAugmentation(erase=0, window=24)
+    erasing = AffineAugmentation(erase=8, window=24, standardise=True)
+    moved = plain(x, index, seed=4, epoch=1)
+    found = erasing(x, index, seed=4, epoch=1)
+    for row in range(6):
+        z = (moved[row] - moved[row].mean()) / moved[row].std(correction=0)
+        expected = (0.5 + z / 8).clamp(0, 1)
+        left, top, side = erasing.draw(index, (24, 24), seed=4, epoch=1).square[row].tolist()
+        white = float(erasing.draw(index, (24, 24), seed=4, epoch=1).white[row])
+        expected[:, top : top + side, left : left + side] = white
+        torch.testing.assert_close(found[row], expected, rtol=0, atol=1e-5)
 
 
 @needs_kornia

@@ -108,8 +108,8 @@ def test_smooth_activations_have_a_second_derivative_and_relu_has_none() -> None
 # -- pre-activation ResNet ---------------------------------------------------------------------------------
 
 
-def parameters_by_hand(n: int, widths: tuple[int, int, int], channels: int, classes: int, stem: int) -> int:
-    """Depth 6n + 2: a stem, three stages of n blocks, a last norm, a linear layer. No biases but the last."""
+def parameters_by_hand(n: int, widths: tuple[int, ...], channels: int, classes: int, stem: int) -> int:
+    """A stem, stages of n blocks, a last norm, a linear layer. No biases but the last."""
     total = channels * widths[0] * stem * stem
     before = widths[0]
     for stage, width in enumerate(widths):
@@ -141,6 +141,8 @@ def test_resnet_44_has_the_papers_size() -> None:
         ("depth=14,widths=8-8-16,stem=4x4s3", (2, (8, 8, 16), 3, 10, 4)),
         ("depth=8,widths=4-6-8,stem=9x9pool8,channels=1,classes=2", (1, (4, 6, 8), 1, 2, 9)),
         ("depth=8,widths=4-6-8,stem=imagenet", (1, (4, 6, 8), 3, 10, 7)),
+        ("depth=18,widths=4-6-8-10,stem=imagenet,classes=20", (2, (4, 6, 8, 10), 3, 20, 7)),
+        ("depth=14,widths=5", (6, (5,), 3, 10, 3)),
     ],
 )
 def test_other_sizes_by_hand(spec: str, by_hand: tuple) -> None:
@@ -614,7 +616,9 @@ def test_absurd_sizes_are_refused_quickly_and_without_eating_memory(spec: str) -
     [
         ("preact_resnet:depth=45", r"depth must be 6n \+ 2"),
         ("preact_resnet:depth=2", "depth must be a whole number from 8"),
-        ("preact_resnet:widths=16-32", "widths needs 3 numbers such as 16-32-64"),
+        ("preact_resnet:widths=16-32", r"depth must be 4n \+ 2 \(6, 10, 14, ...\) with 2 widths, not 44"),
+        ("preact_resnet:depth=20,widths=8-8-8-8", r"depth must be 8n \+ 2 \(10, 18, 26, ...\) with 4 widths, not 20"),
+        ("preact_resnet:depth=8,widths=8-8-8-8", r"depth must be 8n \+ 2"),
         ("preact_resnet:widths=0-1-2", "widths must be a whole number from 1"),
         ("preact_resnet:stem=5x5", "no stem '5x5'"),
         ("preact_resnet:activation=rellu", "did you mean 'relu'"),

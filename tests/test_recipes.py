@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from advex import recipes
+from advex.data.affine import AffineAugmentation
 from advex.errors import SpecError
 from advex.recipes import Recipe, learning_rate, recipe_from
 
@@ -32,7 +33,8 @@ def test_overrides_as_typed() -> None:
             "epochs": "7", "learning_rate": "1e-2", "mean": "0.4,0.5,0.6", "milestones": "0.5,0.9",
             "network": "small_cnn:widths=8-16-32", "objective.adversarial.share": "1", "channels_last": "false",
             "objective.adversarial.attack": "pgd:norm=rmse,radius=8/255", "resize": "0.75,1.25",
-            "objective.lipschitz.psi": "30", "robust_attack": "pgd:norm=linf,radius=0.1",
+            "objective.lipschitz.psi": "30", "robust_attack": "pgd:norm=linf,radius=0.1", "affine.scale": "0.7,1.4",
+            "affine.erase": "0", "crop": "6",
         },
     )  # fmt: skip
     assert (recipe.epochs, recipe.learning_rate, recipe.mean) == (7, 0.01, (0.4, 0.5, 0.6))
@@ -42,6 +44,8 @@ def test_overrides_as_typed() -> None:
         "lipschitz": {"psi": 30},
     }
     assert (recipe.resize, recipe.robust_attack) == ((0.75, 1.25), "pgd:norm=linf,radius=0.1")
+    assert (recipe.affine, recipe.window) == (AffineAugmentation(scale=(0.7, 1.4), erase=0), 6)
+    assert recipe_from({"affine": {"window": 8}}).window == 8
 
 
 @pytest.mark.parametrize(
@@ -76,6 +80,15 @@ def test_an_objective_is_a_mapping_or_one_term_as_a_spec(written: Any, meant: An
         ({"schedule": "cosine"}, {}, "schedule = 'cosine' is not possible"),
         ({}, {"milestones": "85,97"}, "milestones.0 = 85 is not possible"),
         ({}, {"resize": "1.5,0.5"}, "resize must be a lowest and a highest factor"),
+        ({}, {"crop": "-1"}, "crop = -1 is not possible"),
+        ({"affine": {"rotatoin": 3}}, {}, "no setting 'affine.rotatoin': did you mean 'affine.rotation'"),
+        ({}, {"affine.rotatoin": "3"}, "no setting 'affine.rotatoin': did you mean 'affine.rotation'"),
+        ({}, {"affin.rotation": "3"}, "did you mean 'affine.rotation'"),
+        ({}, {"affine.rotation": "many"}, "affine.rotation = 'many' is not possible"),
+        ({}, {"affine.rotation": "200"}, "rotation is 0 to 180 degrees"),
+        ({}, {"affine.scale": "2,1"}, "scale a lowest and a highest factor"),
+        ({"affine": 3}, {"affine.erase": "2.5"}, "affine.erase = 2.5 is not possible"),
+        ({"affine": {"window": 8}, "crop": 8}, {}, "crop and affine.window both say"),
         ({"objective": 3}, {}, "objective = 3 is not possible"),
         ({"objective": "adversarail"}, {}, "did you mean 'adversarial'"),
         ({"objective": {"adversarial": {"shares": 1}}}, {}, "did you mean 'share'"),
@@ -163,7 +176,7 @@ def test_every_setting_is_told_with_its_default() -> None:
     for name, field in Recipe.model_fields.items():
         default = field.get_default(call_default_factory=True)
         default = ",".join(map(str, default)) if isinstance(default, tuple) else default
-        meant = {"objective": "natural", "resize": "none"}.get(name, str(default).lower())
+        meant = {"objective": "natural"}.get(name, str(default).lower())
         assert told[name] == meant or float(told[name]) == float(meant), name
 
 

@@ -6,6 +6,7 @@ import base64
 import csv
 import hashlib
 import io
+import itertools
 import json
 import math
 import re
@@ -30,6 +31,7 @@ from PIL import Image
 from advex import measures
 from advex.errors import ArtifactError
 from advex.record import (
+    Certified,
     DataEntry,
     Difference,
     Figure,
@@ -44,6 +46,7 @@ from advex.record import (
 from advex.record.run import EPOCHS
 from advex.report import write_report
 from advex.report.axes import fitting, linear, logarithmic, shares
+from advex.report.certified import certified_section
 from advex.report.curves import FRAME, curve_panels, scales
 from advex.report.findings import findings
 from advex.report.grids import sections
@@ -54,7 +57,7 @@ from advex.report.reading import Run, read, read_runs
 from advex.report.training import flags, overfitting, sentence
 
 RHOS = (0.0, 0.025, 0.05, 0.1, 0.2)
-HOSTILE = "</style><script>alert(1)</script>\"><img src=x onerror=alert(1)>"
+HOSTILE = '</style><script>alert(1)</script>"><img src=x onerror=alert(1)>'
 
 
 # -- records with planted figures --------------------------------------------------------------------------------------
@@ -78,6 +81,7 @@ class Plan:
     failing: float = 0.0  # share of the searches that fail, for the last model
     pictures: bool = True
     rho: float = 0.1
+    certified: int = 0  # examples with certified radii: every other one, half of the attack's
     changes: dict[str, Any] = field(default_factory=dict)  # of fields of the Record
 
     @property
@@ -115,6 +119,13 @@ def make_record(folder: Path, plan: Plan | None = None) -> Path:
                 found = bool(np.isfinite(size))
                 row |= {f"{search}_rmse": size, f"{search}_reached": found, f"{search}_gradients": 40 + i % 7}
                 row |= {f"{search}_flat": False, f"{search}_valid": found}
+            if plan.certified:
+                found = i % 2 == 0 and i // 2 < plan.certified
+                size = min(float(radii[model, "attack"][i]), 1.0) / 2
+                row |= {
+                    "certify_rmse": size if found else None,
+                    "certify_prediction": int(labels[i]) if found else None,
+                }
             rows.append(row)
     for i in range(plan.explained if plan.pictures else 0):
         _save(folder / f"pictures/{i}.png", images[i])
@@ -143,6 +154,8 @@ def _record(plan: Plan, rows: list[dict], radii: dict, searches: list[str]) -> R
             score = measures.accuracy_robustness_area(area[model, search], chance, published=bool(published))
             scores[key] = _figure(score)
             scores[f"{search}_gradients"] = Figure(value=42.9, low=42.4, high=43.4, n=plan.examples, better="neither")
+        certified, more = _certified(rows, model, chance) if plan.certified else (None, {})
+        scores |= more
         reached = {
             f"{purpose}_toward": Figure(value=0.5 + 0.1 * place, low=0.4, high=0.8, n=plan.explained * plan.classes)
             for purpose, shown in (("grid", plan.explained), ("sweep", plan.swept))
@@ -151,7 +164,7 @@ def _record(plan: Plan, rows: list[dict], radii: dict, searches: list[str]) -> R
         models.append(
             ModelEntry(
                 name=model, source=f"runs/{model}", spec="cnn:widths=16-32,activation=half_huber", parameters=23_946,
-                scores=scores, rho_reached=reached,
+                scores=scores, rho_reached=reached, certified=certified,
             )
         )  # fmt: skip
     differences = []
@@ -181,6 +194,24 @@ def _record(plan: Plan, rows: list[dict], radii: dict, searches: list[str]) -> R
         "differences": differences,
     }  # fmt: skip
     return Record(**(fields | plan.changes))
+
+
+def _certified(rows: list[dict], model: str, chance: float) -> tuple[Certified, dict[str, Figure]]:
+    held = [row for row in rows if row["model"] == model and row["certify_rmse"] is not None]
+    certain, attacked = (torch.tensor([row[name] for row in held]) for name in ("certify_rmse", "attack_rmse"))
+    right = torch.tensor([row["prediction"] == row["label"] for row in held]).long()
+    entry = Certified(
+        sigma=0.25, selection=100, samples=1000, alpha=0.001, largest=0.077, examples=len(held),
+        accuracy=_figure(measures.accuracy(right, torch.ones_like(right))),
+        attack_ara=_figure(measures.accuracy_robustness_area(attacked, chance)),
+        gap=_figure(measures.compare_areas(attacked, certain, chance)).model_copy(update={"better": "low"}),
+        abstained=3, crossed=2, overclaimed=1, least_ara=0.0021,
+    )  # fmt: skip
+    scores = {
+        "certified_accuracy": _figure(measures.accuracy((certain > 0).long(), torch.ones_like(right))),
+        "certified_ara": _figure(measures.accuracy_robustness_area(certain, chance)),
+    }
+    return entry, scores
 
 
 def _figure(score) -> Figure:
@@ -1054,6 +1085,99 @@ def test_hostile_runs_are_shown_as_text(tmp_path: Path) -> None:
 
 
 # -- what may be missing -----------------------------------------------------------------------------------------------
+
+
+# -- certificates ------------------------------------------------------------------------------------------------------
+
+
+def test_a_certified_model_is_an_interval_of_areas(tmp_path: Path) -> None:
+    folder = make_record(tmp_path, Plan(models=("a", "b", "c"), certified=20))
+    record, root = read_record(folder), page(folder)
+    section = root.one("section", id="certified")
+    for model in record.models:
+        entry, scores = model.certified, model.scores
+        assert entry is not None
+        shown = {cell.attributes["data-measure"]: cell.text for cell in section.all("td", data_model=model.name)}
+        assert not root.one("section", id="figures").all("td", data_model=model.name, data_measure="certified_ara")
+        for key, figure, factor in (
+            ("certified_ara", scores["certified_ara"], 1), ("certified:attack_ara", entry.attack_ara, 1),
+            ("certified:gap", entry.gap, 1), ("certified_accuracy", scores["certified_accuracy"], 100),
+            ("certified:accuracy", entry.accuracy, 100),
+        ):  # fmt: skip
+            agrees(shown[key], figure, factor)
+        ends = [numbers_in(shown[key])[0] for key in ("certified_ara", "certified:attack_ara")]
+        assert numbers_in(shown["enclosure"]) == ends
+        assert shown["enclosure"][0] == "["
+        assert (shown["certified:abstained"], shown["certified:crossed"]) == ("3 of 20", "2 of 20")
+    told = section.text
+    for said in (
+        "another classifier than the one attacked", "binds the smoothed classifier", "standard deviation 0.25",
+        "20 examples drawn at random", "100 noisy copies", "1,000 others", "99.9\u202f%", "alpha is 0.001",
+        "RMSE of 0.077", "1 radius too large",
+    ):  # fmt: skip
+        assert said in told, said
+    assert any("smoothed form of a, another classifier" in each for each in sentences(folder))
+    assert root.one("a", href="#certified").text == "Certified"
+    saved = root.one("a", download="figures.csv").attributes["href"]
+    rows = list(csv.reader(io.StringIO(base64.b64decode(saved.partition(",")[2]).decode("utf-8"))))
+    assert {row[1] for row in rows if row[0] == "a"} >= {"certified_ara", "certified_attack_ara", "certified_gap"}
+
+
+def test_a_certificate_above_the_attack_is_said(tmp_path: Path) -> None:
+    folder = make_record(tmp_path, Plan(models=("a",), certified=30))
+    record = read_record(folder)
+    model = record.models[0]
+    scores = model.scores | {"certified_ara": ara(0.5, 0.4, 0.6)}
+    write_record(folder, record.model_copy(update={"models": [model.model_copy(update={"scores": scores})]}))
+    cell = page(folder).one("td", data_measure="enclosure")
+    assert "the smoothed classifier bears more than the network" in cell.text
+    assert "bears more" not in page(make_record(tmp_path / "b", Plan(models=("a",), certified=30))).text
+
+
+def corners_of(data: str) -> list[tuple[float, float]]:
+    values = [float(number) for number in re.findall(r"-?[\d.]+", data)]
+    return list(zip(values[::2], values[1::2], strict=True))
+
+
+def test_certified_and_attacked_curves_share_one_scale(tmp_path: Path) -> None:
+    folder = make_record(tmp_path, Plan(models=("a", "b"), certified=30, failing=0.1))
+    contents = read(folder)
+    made = certified_section(contents)
+    assert made is not None
+    bands = {band.model: band for band in made.bands}
+    assert list(bands) == ["a", "b"]
+    assert bands["a"].x_ticks == bands["b"].x_ticks
+    frame = bands["a"].frame
+    rows = [row for row in contents.examples if row["certify_rmse"] is not None]
+    assert len(rows) == 60
+    known = [row[name] for row in rows for name in ("certify_rmse", "attack_rmse")]
+    top = float(np.percentile([value for value in known if 0 < value < math.inf], 98))
+    for model, band in bands.items():
+        for curve, name in ((band.certain, "certify_rmse"), (band.attacked, "attack_rmse")):
+            radii = np.array([row[name] for row in rows if row["model"] == model])
+            for x, y in corners_of(curve)[1:-1:2]:  # where each step ends
+                radius = (x - frame.left) / (frame.end - frame.left) * top
+                share = (frame.base - y) / (frame.base - frame.top)
+                slack = 0.11 / (frame.end - frame.left) * top
+                assert np.mean(radii > radius + slack) - 1e-3 <= share <= np.mean(radii > radius - slack) + 1e-3
+    assert {other.line for other in bands["a"].others} == {bands["b"].attacked, bands["b"].certain}
+    assert [other.certain for other in bands["a"].others] == [True, False]
+    around = [*corners_of(bands["a"].attacked), *corners_of(bands["a"].certain)[::-1]]
+    assert corners_of(bands["a"].between) == [corner for corner, _ in itertools.groupby(around)]
+    failed = np.mean([math.isinf(row["attack_rmse"]) for row in rows if row["model"] == "b"])
+    assert bands["b"].note.startswith(f"For {100 * failed:.{0 if failed >= 0.1 else 1}f}")
+    assert bands["a"].note == ""
+    drawn = page(folder).one("figure", data_band="b")
+    assert drawn.one("path", data_curve="certified").attributes["class"] == "line certain"
+    assert drawn.one("path", data_curve="attacked").attributes["class"] == "line"
+
+
+def test_a_page_without_certificates_says_nothing_of_them(record: Path) -> None:
+    assert certified_section(read(record)) is None
+    root = page(record)
+    assert not root.all(id="certified")
+    assert not root.all("a", href="#certified")
+    assert "ertified" not in root.one("nav").text + root.one("section", id="findings").text
 
 
 def test_one_model_alone(tmp_path: Path) -> None:

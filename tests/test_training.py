@@ -245,6 +245,9 @@ CHANGES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({}, {"pad": 1}),
     ({"pad": 1}, {"padding": "reflect"}),
     ({}, {"resize": (0.8, 1.2)}),
+    ({}, {"crop": 6}),
+    ({}, {"affine": {"erase": 2}}),
+    ({}, {"balanced": True}),
     ({}, {"precision": "bfloat16"}),
     ({}, {"seed": 2}),
 ]

@@ -18,11 +18,13 @@ class Batch:
     """Examples and their labels.
 
     x: [n, *shape] float in data space. y: [n] int64. index: [n] int64, their numbers in the data set.
+    weight: [n] float, what the cross-entropy of each is multiplied by; None: all count the same.
     """
 
     x: Tensor
     y: Tensor
     index: Tensor | None = None
+    weight: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.y)

@@ -11,7 +11,7 @@ import typer
 from advex.cli import options, terminal
 from advex.errors import SpecError, did_you_mean
 
-KINDS = ("network", "attack", "goal", "objective", "explainer", "measure", "dataset", "recipe", "builtin")
+KINDS = ("network", "attack", "goal", "objective", "explainer", "measure", "dataset", "recipe", "builtin", "paper")
 
 
 @terminal.verb
@@ -48,6 +48,8 @@ def _entries(kind: str) -> list[dict[str, Any]]:
              "file": _place(path)}
             for name, path in recipes.bundled().items()
         ]  # fmt: skip
+    if kind == "paper":
+        return _papers()
     if kind == "builtin":
         from advex import bundled
 
@@ -63,6 +65,21 @@ def _entries(kind: str) -> list[dict[str, Any]]:
          "cites": entry.cites, "file": _place(Path(inspect.getsourcefile(inspect.unwrap(entry.make)) or ""))}
         for name, entry in registry.entries(kind).items()
     ]  # fmt: skip
+
+
+def _papers() -> list[dict[str, Any]]:
+    """Papers whose tables can be run again: their tables, scales and subsets stand for options."""
+    from advex import papers
+
+    found = []
+    for name, path in papers.papers().items():
+        paper = papers.read(name)
+        told = {"tables": paper.tables, "scales": paper.scales, "subsets": paper.subsets}
+        summary = f"{paper.authors} {paper.year}: {len(paper.rows)} rows, for advex reproduce"
+        names = {key: ",".join(values) for key, values in told.items()}
+        found.append({"kind": "paper", "name": name, "summary": summary, "options": names, "cites": "",
+                      "file": _place(path)})  # fmt: skip
+    return found
 
 
 def _defaults(parameters: dict[str, inspect.Parameter]) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def show_plan(plan: Plan, json_: bool) -> None:
     terminal.table(columns, [_listed(one, plan) for one in plan.rows])
     terminal.emit(f"\nscale {plan.scale}: {plan.settings.summary}")
     if plan.changes:
-        terminal.emit(_wrapped("every row: ", "; ".join(plan.changes)))
+        terminal.emit(_wrapped("changed in these rows: ", "; ".join(plan.changes)))
     networks = len(plan.jobs)
     terminal.emit(f"{networks} network{'' if networks == 1 else 's'} to train for {len(plan.rows)} rows")
     for name, rows in plan.paper.subsets.items():
@@ -98,13 +98,12 @@ def _as_json(one: Planned) -> dict[str, object]:
 def _listed(one: Planned, plan: Plan) -> list[str]:
     digits = {key: column.digits for key, column in plan.paper.tables[one.table].columns.items()}
     published = " ".join(f"{value:.{digits[key]}f}" for key, value in one.row.published.items())
-    own = "; ".join(each for each in one.changes if each not in plan.changes)
     if one.job is None:
         run = f"not run: {one.reason}"
     elif one.job.name != one.row.id:
         run = f"the network of {one.job.name}"
     else:
-        run = own or "so"
+        run = " ".join([one.row.recipe or "", *one.row.overrides])
     return [one.table, one.row.id, f"{one.section + ': ' if one.section else ''}{one.row.label}", published, run]
 
 
@@ -119,12 +118,10 @@ def show(found: Reproduction) -> None:
     if found.searches:
         terminal.emit("")
     for name, spec in found.searches.items():
-        terminal.emit(_wrapped(f"{name}: ", spec))
+        terminal.emit(f"{name}: {spec}")
     if found.changes:
         terminal.emit("")
         terminal.emit(_wrapped(f"scale {found.scale}, which is not what the paper did: ", "; ".join(found.changes)))
-    for changes, ids in _grouped([("; ".join(row.changes), row.id) for row in found.rows if row.changes]):
-        terminal.emit(_wrapped(f"also, {ids}: ", changes))
     for note, ids in _grouped([(row.note, row.id) for row in found.rows if row.note]):
         terminal.emit(_wrapped(f"{ids}: ", note))
     for reason, ids in _grouped([(row.reason, row.id) for row in found.rows if row.state in ("not run", "waiting")]):

@@ -181,7 +181,7 @@ def _held(folder: Path) -> dict[str, Any] | None:
 
 def _compare(folder: Path, held: dict[str, Any], wanted: dict[str, Any]) -> None:
     """Raise ArtifactError, saying what differs, unless the folder holds the run that is wanted."""
-    there, here = training.completed(held)["recipe"], wanted["recipe"]
+    there, here = training.completed(held).get("recipe") or {}, wanted["recipe"]
     differing = [
         f"{key} is {there.get(key)!r} there and {here[key]!r} here" for key in here if there.get(key) != here[key]
     ]

@@ -157,8 +157,8 @@ def standardised(x: Tensor) -> Tensor:
 def _check_window(x: Tensor, side: int) -> None:
     if min(x.shape[2:]) < side:
         raise InputError(
-            f"Pictures of {x.shape[2]}x{x.shape[3]} pixels are smaller than the {side}x{side} to be cut from them: open "
-            "the data with larger ones, or set a smaller window (crop)."
+            f"Pictures of {x.shape[2]}x{x.shape[3]} pixels are smaller than the {side}x{side} to be cut from them: "
+            "open the data with larger ones, or set a smaller window (crop)."
         )
 
 
@@ -235,6 +235,5 @@ def _taken(x: Tensor, index: Tensor, dim: int) -> Tensor:
     if dim == 3:
         return x.gather(3, index[:, None, None, :].expand(-1, channels, height, -1))
     first = torch.arange(0, n * channels * height, height, device=x.device).reshape(n, channels, 1)
-    return x.reshape(-1, width).index_select(0, (first + index[:, None, :]).flatten()).reshape(
-        n, channels, index.shape[1], width
-    )
+    taken = x.reshape(-1, width).index_select(0, (first + index[:, None, :]).flatten())
+    return taken.reshape(n, channels, index.shape[1], width)

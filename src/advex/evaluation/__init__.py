@@ -1,26 +1,30 @@
 """Models x searches x explainers on a data set -> a record folder, in shards, so that it can be stopped and resumed.
 
-    settings      what is asked, and the searches that answer it
-    shards        finished pieces on disk, and whose they are
-    searching     predictions and searches, a table per shard
-    explain       explanations and their pictures
-    run           the pieces of one evaluation, and the tables put together from them
-    scores        from per-example results to figures with intervals
-    trust         reasons to trust a figure less
-    environment   where it ran
+settings      what is asked, and the searches that answer it
+shards        finished pieces on disk, and whose they are
+searching     predictions and searches, a table per shard
+explain       explanations and their pictures
+certifying    certificates by randomised smoothing
+run           the pieces of one evaluation, and the tables put together from them
+scores        from per-example results to figures with intervals
+trust         reasons to trust a figure less
+environment   where it ran
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+
+from torch import Tensor
 
 from advex._version import __version__
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset
 from advex.errors import DataError, InputError, SpecError
-from advex.evaluation import scores, trust
+from advex.evaluation import certifying, scores, trust
 from advex.evaluation.environment import environment, without_places
 from advex.evaluation.run import Progress, Run
 from advex.evaluation.searching import batch_for
@@ -29,7 +33,8 @@ from advex.evaluation.settings import questions
 from advex.evaluation.settings import settings_from as settings_from
 from advex.evaluation.shards import Interrupted as Interrupted
 from advex.evaluation.shards import identity_of, open_shards
-from advex.record import DataEntry, ModelEntry, Record, Training, read_run, write_record
+from advex.measures.certified import Certificate
+from advex.record import Certified, DataEntry, ModelEntry, Record, Training, read_run, write_record
 from advex.registry import describe
 
 Model = tuple[str, str, Classifier]  # name, source, classifier
@@ -64,10 +69,8 @@ def evaluate(
     _check(models, data)
     classifiers = {name: classifier for name, _, classifier in models}
     searches = {question.name: describe(question.search) for question in asked}
-    # The searches stand for themselves: two ways to write one spec are one evaluation.
-    decisive = settings.model_dump(mode="json", exclude={"attack", "btr", "published"})
     run = Run(
-        shards=open_shards(out, identity_of(decisive, searches, data, classifiers), resume),
+        shards=open_shards(out, identity_of(settings.decisive(), searches, data, classifiers), resume),
         data=data,
         settings=settings,
         questions=asked,
@@ -90,7 +93,13 @@ def evaluate(
         searches=searches,
         models=[_model_entry(one, source) for one, (_, source, _) in zip(tested, models, strict=True)],
         differences=scores.differences(
-            run.shards, list(classifiers), list(searches), len(run.spans), data.chance, settings.seed
+            run.shards,
+            list(classifiers),
+            list(searches),
+            len(run.spans),
+            data.chance,
+            settings.seed,
+            {name: found.rmse for name in classifiers if (found := run.certificate(name)) is not None},
         ),
         flags=trust.flags_of_data(data)
         + [flag for one in tested for flag in trust.flags(one, data, run.probe(one.classifier))],
@@ -117,16 +126,34 @@ def _check(models: Sequence[Model], data: Dataset) -> None:
 
 
 def _tested(run: Run, name: str, classifier: Classifier, searches: list[str]) -> trust.Tested:
-    count = len(run.spans)
+    count, chance, seed = len(run.spans), run.data.chance, run.settings.seed
+    figures = scores.figures(run.shards, name, searches, count, chance, seed)
+    certificate = run.certificate(name)
+    if certificate is not None:
+        figures |= certifying.figures(certificate, chance, seed)
     return trust.Tested(
         name=name,
         classifier=classifier,
         shards=run.shards,
         searches=searches,
         count=count,
-        scores=scores.figures(run.shards, name, searches, count, run.data.chance, run.settings.seed),
+        scores=figures,
         tables=run.explanations(name),
+        certified=None if certificate is None else _certified(run, name, certificate),
     )
+
+
+def _certified(run: Run, name: str, certificate: Certificate) -> Certified:
+    """The certificate's entry: beside it, the network itself on the same examples."""
+
+    def column(kind: str, of: str) -> Tensor:
+        return run.shards.column(name, kind, of, len(run.spans))[run.certified]
+
+    right = column("predictions", "prediction") == column("predictions", "label")
+    elements, certify = math.prod(run.data.shape), run.certify
+    assert certify is not None
+    attacked = column(run.questions[0].name, "rmse")
+    return certifying.entry(certify, certificate, right, attacked, elements, run.data.chance, run.settings.seed)
 
 
 def _model_entry(tested: trust.Tested, source: str) -> ModelEntry:
@@ -140,6 +167,7 @@ def _model_entry(tested: trust.Tested, source: str) -> ModelEntry:
         scores=tested.scores,
         rho_reached=scores.reached(tested.tables),
         training=_training(source),
+        certified=tested.certified,
     )
 
 

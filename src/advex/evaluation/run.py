@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import pyarrow as pa
@@ -13,9 +13,10 @@ import torch
 
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset
-from advex.evaluation import explain, searching
-from advex.evaluation.settings import Question, Settings
+from advex.evaluation import certifying, explain, searching
+from advex.evaluation.settings import Question, Settings, certification
 from advex.evaluation.shards import Piece, Shards, complete, whole
+from advex.measures.certified import Certificate, Certify
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -49,6 +50,18 @@ class Run:
         both: tuple[explain.Purpose, ...] = ("grid", "sweep") if self.settings.sweep_rhos else ("grid",)
         return [purpose for purpose in both if self.explained(purpose)]
 
+    @property
+    def certify(self) -> Certify | None:
+        """How examples are certified, if they are."""
+        return certification(self.settings)
+
+    @cached_property
+    def certified(self) -> list[int]:
+        """The examples that are certified, the same for every model."""
+        if self.certify is None:
+            return []
+        return certifying.sampled(len(self.data), self.settings.certify_examples, self.settings.seed)
+
     # -- the work ----------------------------------------------------------------------------------------
 
     def complete(self, model: str, classifier: Classifier) -> float:
@@ -60,7 +73,7 @@ class Run:
             seconds += self._work(self._recheck(model, classifier))
         for purpose in self.purposes:
             seconds += self._work(self._explanations(model, classifier, purpose))
-        return seconds
+        return seconds + self._work(self._certificates(model, classifier))
 
     def _work(self, pieces: Sequence[Piece]) -> float:
         return complete(self.shards, pieces, self.progress, self.stop)
@@ -101,6 +114,23 @@ class Run:
         make = partial(explain.explanations, task)
         return [Piece(model=model, kind=purpose, index=0, examples=len(chosen), make=make)]
 
+    def _certificates(self, model: str, classifier: Classifier) -> list[Piece]:
+        certify = self.certify
+        if certify is None:
+            return []
+        make = partial(certifying.certified, certify, classifier, self.data, seed=self.settings.seed)
+        return [
+            Piece(model=model, kind=certifying.KIND, index=index, examples=len(rows), make=partial(make, rows))
+            for index, rows in enumerate(certifying.spans(certify, self.certified))
+        ]
+
+    def certificate(self, model: str) -> Certificate | None:
+        """A model's finished certificate; None where nothing was certified. Rows: those of `certified`."""
+        certify = self.certify
+        if certify is None:
+            return None
+        return certifying.certificate(certify, self.shards, model, len(certifying.spans(certify, self.certified)))
+
     # -- the two tables ----------------------------------------------------------------------------------
 
     def write_examples(self, models: Mapping[str, Classifier]) -> None:
@@ -108,12 +138,15 @@ class Run:
         schema = {"model": pa.string(), **searching.PREDICTIONS, "picture": pa.string()}
         for question in self.questions:
             schema |= {f"{question.name}_{name}": kind for name, kind in searching.SEARCHED.items()}
+        if self.certify is not None:
+            schema |= {f"{certifying.KIND}_{name}": kind for name, kind in certifying.CERTIFIED.items()}
         self._write("examples", pa.schema(list(schema.items())), self._examples(models, list(schema)))
 
     def _examples(self, models: Mapping[str, Classifier], names: list[str]) -> Iterator[pa.Table]:
         shown = set(self.explained("grid"))
         for model, classifier in models.items():
             pictures = explain.has_pictures(classifier, self.data.shape)
+            certified = self._certified_rows(model)
             for index, rows in enumerate(self.spans):
                 base = self.shards.read(model, "predictions", index)
                 columns: dict[str, Any] = {name: base.column(name) for name in searching.PREDICTIONS}
@@ -122,7 +155,18 @@ class Run:
                 for question in self.questions:
                     found = self.shards.read(model, question.name, index)
                     columns |= {f"{question.name}_{name}": found.column(name) for name in searching.SEARCHED}
+                for name in certifying.CERTIFIED if self.certify is not None else ():
+                    columns[f"{certifying.KIND}_{name}"] = [certified.get(row, {}).get(name) for row in rows]
                 yield pa.table({name: columns[name] for name in names})
+
+    def _certified_rows(self, model: str) -> dict[int, dict[str, Any]]:
+        """What is certain of each certified example."""
+        certify = self.certify
+        if certify is None:
+            return {}
+        count = len(certifying.spans(certify, self.certified))
+        tables = (self.shards.read(model, certifying.KIND, index) for index in range(count))
+        return {row["example"]: row for one in tables for row in one.to_pylist()}
 
     def write_explanations(self, models: Mapping[str, Classifier]) -> None:
         """explanations.parquet."""

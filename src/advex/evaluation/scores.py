@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 import torch
@@ -28,12 +28,12 @@ def figures(
     """
     label = shards.column(model, "predictions", "label", count)
     prediction = shards.column(model, "predictions", "prediction", count)
-    scores = {"accuracy": _figure(measures.accuracy(prediction, label))}
+    scores = {"accuracy": figure_of(measures.accuracy(prediction, label))}
     for name in searches:
         published = is_published(name)
         rmse = shards.column(model, name, "rmse", count)
         area = measures.accuracy_robustness_area(rmse, chance, published=published, seed=seed)
-        scores[f"{name}_ara"] = _figure(area)
+        scores[f"{name}_ara"] = figure_of(area)
         scores[f"{name}_rmse_median"] = _median(rmse[rmse > 0])
         scores[f"{name}_gradients"] = _mean(shards.column(model, name, "gradients", count), "neither", seed)
         if published:
@@ -48,9 +48,18 @@ def is_published(search: str) -> bool:
 
 
 def differences(
-    shards: Shards, models: Sequence[str], searches: Sequence[str], count: int, chance: float, seed: int
+    shards: Shards,
+    models: Sequence[str],
+    searches: Sequence[str],
+    count: int,
+    chance: float,
+    seed: int,
+    certified: Mapping[str, Tensor],
 ) -> list[Difference]:
-    """Every pair of models on the same images: accuracy and the areas of the unpublished searches."""
+    """Every pair of models on the same images: accuracy and the areas of the unpublished searches, and what is certain.
+
+    certified: certified RMSE [k] of each model, row i of all for the same example; empty where nothing was certified.
+    """
 
     def column(model: str, kind: str, name: str) -> Tensor:
         return shards.column(model, kind, name, count)
@@ -65,10 +74,15 @@ def differences(
                 continue
             radii = column(first, name, "rmse"), column(second, name, "rmse")
             score = measures.compare_areas(*radii, chance, seed=seed)
-            figure = _figure(score)
+            figure = figure_of(score)
             if math.isnan(figure.value):  # two infinite areas: nothing is known about their difference
                 figure = figure.model_copy(update={"low": math.nan, "high": math.nan})
             lines.append(Difference(first=first, second=second, measure=f"{name}_ara", figure=figure))
+        if first in certified and second in certified:
+            change = (certified[first] > 0).double() - (certified[second] > 0).double()
+            area = measures.compare_areas(certified[first], certified[second], chance, seed=seed)
+            for measure, figure in (("accuracy", _mean(change, "high", seed)), ("ara", figure_of(area))):
+                lines.append(Difference(first=first, second=second, measure=f"certified_{measure}", figure=figure))
     return lines
 
 
@@ -95,7 +109,8 @@ def share(holds: Tensor, better: str = "high") -> Figure:
     return Figure(value=hits / n if n else math.nan, low=low, high=high, n=n, better=better)  # pyright: ignore
 
 
-def _figure(score: Score) -> Figure:
+def figure_of(score: Score) -> Figure:
+    """A score as the record keeps it."""
     return Figure(
         value=score.value, low=score.low, high=score.high, n=score.n, failures=score.failures, better=score.better
     )

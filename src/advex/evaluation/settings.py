@@ -12,6 +12,9 @@ from torch import Tensor
 from advex import attacks
 from advex.errors import SpecError, did_you_mean
 from advex.goals import BelowChance, Goal, Misclassify
+from advex.measures.certified import Certify
+
+UNCERTIFIED = ("certify", "certify_samples", "certify_examples")  # mean nothing where nothing is certified
 
 
 class Settings(BaseModel):
@@ -27,6 +30,10 @@ class Settings(BaseModel):
     recheck: examples on which the attack is repeated with twice its gradients, to see whether more
     help. batch_size: examples at a time, and per shard. bfloat16, compiled: of the searches alone;
     whatever is claimed is judged in full precision.
+    certify: standard deviation of the noise, in data units, for certificates by randomised smoothing; None:
+    nothing is certified. certify_samples: draws that bound the probability of the class that 100 others chose,
+    each radius with a risk of 0.001 (Cohen et al. 2019, Sec. 4); fewer than 10 could certify nothing.
+    certify_examples: how many examples, drawn at random: each costs as many passes of the network as there are draws.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -46,6 +53,14 @@ class Settings(BaseModel):
     seed: int = 0
     bfloat16: bool = False
     compiled: bool = False
+    certify: float | None = Field(None, gt=0, allow_inf_nan=False)
+    certify_samples: int = Field(10_000, ge=10)
+    certify_examples: int = Field(500, ge=1)
+
+    def decisive(self) -> dict[str, Any]:
+        """What must agree for results to be taken over, but the searches: two ways to write one spec are one search."""
+        idle = () if self.certify is not None else UNCERTIFIED
+        return self.model_dump(mode="json", exclude={"attack", "btr", "published", *idle})
 
 
 def settings_from(values: dict[str, Any]) -> Settings:
@@ -85,3 +100,10 @@ def questions(settings: Settings) -> tuple[Question, ...]:
             Question(name="btr_published", search=protocol, goal=BelowChance),
         ]
     return tuple(asked)
+
+
+def certification(settings: Settings) -> Certify | None:
+    """How examples are certified, with the published number of draws that choose a class and risk; None: not at all."""
+    if settings.certify is None:
+        return None
+    return Certify(sigma=settings.certify, samples=settings.certify_samples, batch_size=settings.batch_size)

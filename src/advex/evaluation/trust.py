@@ -14,7 +14,7 @@ from torch import Tensor
 from advex.classifier import Classifier, returns_probabilities
 from advex.data.dataset import Dataset
 from advex.evaluation.shards import Shards, tensor
-from advex.record import Figure, Flag
+from advex.record import Certified, Figure, Flag
 
 FEW_EXAMPLES = 100
 LARGE_SHARE = 0.05  # below it a share of doubtful examples is a note, from it on a warning
@@ -24,7 +24,10 @@ DATA = ""  # `Flag.model` of what concerns the data, and so every model
 
 @dataclass(frozen=True, kw_only=True)
 class Tested:
-    """A model and what was found out about it. count: shards of each search; tables: of its explanations."""
+    """A model and what was found out about it.
+
+    count: shards of each search; tables: of its explanations; certified: its certificate, if there is one.
+    """
 
     name: str
     classifier: Classifier
@@ -33,6 +36,7 @@ class Tested:
     count: int
     scores: dict[str, Figure]
     tables: Sequence[pa.Table]
+    certified: Certified | None = None
 
     def flag(self, code: str, severity: Literal["warning", "note"], message: str, remedy: str) -> Flag:
         """A flag on this model."""
@@ -54,6 +58,7 @@ def flags(tested: Tested, data: Dataset, probe: Tensor) -> list[Flag]:
         *_recheck(tested),
         *_published(tested),
         *_pictures(tested),
+        *_certified(tested),
     ]
 
 
@@ -214,6 +219,30 @@ def _pictures(tested: Tested) -> Iterator[Flag]:
             f"{lost.mean().item():.1%} of the explanation pictures are decided differently once saved as 8-bit PNG: "
             "what is seen is not what the network was asked.",
             "Trust the figures of the PNG, which are given beside the others; a larger rho makes them agree.",
+        )
+
+
+def _certified(tested: Tested) -> Iterator[Flag]:
+    entry = tested.certified
+    if entry is None:
+        return
+    smoothed = tested.scores["certified_accuracy"]
+    if smoothed.high < entry.accuracy.low:
+        yield tested.flag(
+            "noise",
+            "note",
+            f"The network does not bear the noise that certifies it (sigma {entry.sigma:g}): of {entry.examples} "
+            f"examples {smoothed.value:.1%} are surely right with it, {entry.accuracy.value:.1%} are right without it.",
+            f"Train with such noise (objective.noise.std={entry.sigma:g} objective.noise.clip=false), or certify with "
+            "a smaller sigma.",
+        )
+    if entry.examples < min(FEW_EXAMPLES, tested.scores["accuracy"].n):
+        yield tested.flag(
+            "few_certified",
+            "note",
+            f"Only {entry.examples} of {tested.scores['accuracy'].n} examples were certified: what is certain has wide "
+            "intervals.",
+            f"Certify more (--certify-examples), at least {FEW_EXAMPLES} where there are so many.",
         )
 
 

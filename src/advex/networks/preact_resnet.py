@@ -53,14 +53,15 @@ class _Block(nn.Module):
 
 @register("network", "preact_resnet", cites="woods2019 Sec. III-I; he2016; huang2016; yamada2018")
 class PreactResNet(nn.Module):
-    """Pre-activation residual network of depth 6n + 2.
+    """Pre-activation residual network of s stages of n blocks each, and so of depth 2 s n + 2.
 
-    depth: 8, 14, 20, ..., 44 (the papers'), 170. widths: of the three stages. channels: of the input.
-    classes: outputs. activation: half_huber (the papers'), relu, softplus, silu, gelu; d: of the
-    half-Huber ReLU. stem: "3x3" (CIFAR), "4x4s3" (COCO boxes of 96x96), "9x9pool8" (JSRT),
-    "imagenet" (7x7 stride 2 and an average pool). drop: "stochastic_depth" or "shakedrop" lose
-    residual branches at random in training mode (`residual_drop.py`), the last with probability
-    1 - survival; alpha: half the width of ShakeDrop's forward range. Weights are the same with any drop.
+    depth: with three stages 8, 14, 20, ..., 44 (the papers'), 170; with four 10, 18 (their ResNet-18), 26.
+    widths: of the stages; each but the first halves height and width. channels: of the input. classes: outputs.
+    activation: half_huber (the papers'), relu, softplus, silu, gelu; d: of the half-Huber ReLU. stem: "3x3" (CIFAR),
+    "4x4s3" (COCO boxes of 96x96), "9x9pool8" (JSRT), "imagenet" (7x7 stride 2 and an average pool). drop:
+    "stochastic_depth" or "shakedrop" lose residual branches at random in training mode (`residual_drop.py`), the
+    last with probability 1 - survival; alpha: half the width of ShakeDrop's forward range. Weights are the same
+    with any drop.
     """
 
     def __init__(
@@ -78,14 +79,19 @@ class PreactResNet(nn.Module):
     ) -> None:
         super().__init__()
         check_range("depth", depth, 8, 1202)
-        if (depth - 2) % 6:
-            raise SpecError(f"depth must be 6n + 2 (8, 14, 20, 26, 32, 38, 44, ...), not {depth}.")
-        widths = widths_of("widths", widths, 3)
+        widths = widths_of("widths", widths)
+        count, rest = divmod(depth - 2, 2 * len(widths))
+        if rest or not count:
+            step = 2 * len(widths)
+            raise SpecError(
+                f"depth must be {step}n + 2 ({step + 2}, {2 * step + 2}, {3 * step + 2}, ...) with "
+                f"{len(widths)} widths, not {depth}."
+            )
         self.stem = _stem(stem, check_range("channels", channels, 1, 1024), widths[0])
         blocks: list[nn.Module] = []
         before = widths[0]
         for stage, width in enumerate(widths):
-            for position in range((depth - 2) // 6):
+            for position in range(count):
                 stride = 2 if stage > 0 and position == 0 else 1
                 blocks.append(_Block(before, width, stride, activation, d))
                 before = width

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from advex.errors import SpecError
 from advex.objectives.step import Parts, State, Step
@@ -15,7 +14,10 @@ from advex.registry import register
 @register("objective", "natural")
 @dataclass(frozen=True, kw_only=True)
 class Natural:
-    """Mean cross-entropy, at the examples as the other terms have left them. label_smoothing: in [0, 1)."""
+    """Mean cross-entropy, at the examples as the other terms have left them. label_smoothing: in [0, 1).
+
+    Where the batch has weights (a recipe's `balanced`), each example's is multiplied by its own before the mean.
+    """
 
     label_smoothing: float = 0.0
 
@@ -28,11 +30,7 @@ class Natural:
 
     def __call__(self, step: Step, state: State) -> tuple[Tensor, Parts, State]:
         smoothing = self.label_smoothing
-        losses = (
-            step.cross_entropy
-            if smoothing == 0
-            else cross_entropy(step.logits, step.y, label_smoothing=smoothing, reduction="none")
-        )
+        losses = step.cross_entropy if smoothing == 0 else step.smoothed_cross_entropy(smoothing)
         right = (step.logits.detach().argmax(dim=1) == step.y).float()
         parts = {"cross_entropy": losses.mean().item(), "accuracy": right.mean().item()}
         altered = (step.x != step.batch.x).flatten(1).any(dim=1)

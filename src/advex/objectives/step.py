@@ -67,8 +67,13 @@ class Step:
 
     @cached_property
     def cross_entropy(self) -> Tensor:
-        """[n], without label smoothing."""
-        return cross_entropy(self.logits, self.y, reduction="none")
+        """[n], without label smoothing: the classification loss, in which each example has its weight."""
+        return self.smoothed_cross_entropy(0.0)
+
+    def smoothed_cross_entropy(self, smoothing: float) -> Tensor:
+        """[n], with label smoothing."""
+        losses = cross_entropy(self.logits, self.y, label_smoothing=smoothing, reduction="none")
+        return losses if self.batch.weight is None else self.batch.weight * losses
 
     def ask(self, x: Tensor) -> Tensor:
         """Logits [n, classes] of a pass that batch norm records."""

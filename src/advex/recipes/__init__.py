@@ -19,6 +19,7 @@ from advex.errors import SpecError, did_you_mean
 _LARGEST_FILE = 2**20
 _SPECS = ("network", "objective", "robust_attack")  # settings that are spec strings, taken as they are typed
 _LISTS = ("mean", "std", "milestones", "resize", "scale")  # settings that may be written `0.49,0.48,0.45`
+_DEPTH = {"objective": 2, "affine": 1}  # how many names follow inside: objective.TERM.OPTION, affine.OPTION
 
 
 class Recipe(BaseModel):
@@ -129,7 +130,7 @@ def recipe_from(values: dict[str, Any], overrides: dict[str, str] | None = None,
     values = dict(values)
     for key, text in (overrides or {}).items():
         outer, *inner = key.split(".")
-        if outer not in Recipe.model_fields or len(inner) not in {"objective": (0, 2), "affine": (0, 1)}.get(outer, (0,)):
+        if outer not in Recipe.model_fields or len(inner) not in (0, _DEPTH.get(outer, 0)):
             raise SpecError(
                 f"There is no setting '{key}': {did_you_mean(key, [*Recipe.model_fields, *_inner(values)])}"
             )

@@ -15,9 +15,9 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from advex.errors import ArtifactError
 from advex.record.run import Training as Training
@@ -26,7 +26,9 @@ from advex.record.run import read_run as read_run
 SCHEMA = 1
 
 # examples.parquet: per search NAME of `Record.searches` also NAME_rmse (inf: failed), NAME_reached,
-# NAME_gradients, NAME_flat, NAME_valid (the goal still holds once cut to the box).
+# NAME_gradients, NAME_flat, NAME_valid (the goal still holds once cut to the box). Where examples were certified also
+# certify_prediction (-1: abstained), _correct, _radius_l2, _rmse (0 unless correct), _candidate, _hits and _lower, null
+# for the others.
 EXAMPLE_COLUMNS = ("model", "example", "id", "label", "prediction", "confidence", "label_confidence", "picture")
 
 # explanations.parquet: `before` and `after` are lists of confidences, in the float picture; `png_*` is what
@@ -52,10 +54,38 @@ class Figure(_Model):
     better: Literal["high", "low", "neither"] = "high"
 
 
+class Certified(_Model):
+    """How a model's smoothed form was certified, and the network itself on the same examples.
+
+    certified_accuracy and certified_ara are among the model's scores; the radii are in examples.parquet.
+    sigma: of the noise, in data units. selection, samples: draws that chose a class and that bound its probability.
+    alpha: the risk of each radius. largest: RMSE that no certificate of so many draws exceeds. examples: so many, drawn
+    at random from all, were certified.
+    accuracy, attack_ara: of the network. gap: attack_ara minus certified_ara, paired.
+    abstained: examples without an answer. crossed: examples whose certified radius is above the change that the attack
+    found. overclaimed: how many radii may be too large, at most, with 97.5 % certainty over the noise; least_ara: the
+    certified area if these are the largest.
+    """
+
+    sigma: float
+    selection: int
+    samples: int
+    alpha: float
+    largest: float
+    examples: int
+    accuracy: Figure
+    attack_ara: Figure
+    gap: Figure
+    abstained: int
+    crossed: int
+    overclaimed: int
+    least_ara: float
+
+
 class ModelEntry(_Model):
     """One evaluated model. name: short, unique. source: as asked for. spec: of the network, if known.
 
-    training: how it was trained, where its run folder told.
+    training: how it was trained, where its run folder told. certified: where it was asked for.
     """
 
     name: str
@@ -66,6 +96,13 @@ class ModelEntry(_Model):
     scores: dict[str, Figure] = {}
     rho_reached: dict[str, Figure] = {}
     training: Training | None = None
+    certified: Certified | None = None
+
+    @model_validator(mode="after")
+    def _scored(self) -> Self:
+        if self.certified is not None and not {"certified_accuracy", "certified_ara"} <= self.scores.keys():
+            raise ValueError(f"the model '{self.name}' was certified, but its scores are missing")
+        return self
 
 
 class Difference(_Model):

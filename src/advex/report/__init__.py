@@ -7,6 +7,7 @@ Reads what an evaluation or a training wrote (`record`) and imports no model cod
     names       what the keys of scores and searches mean
     figures     the tables: one row per model, differences, what the searches did
     findings    the figures in sentences
+    certified   what is certain of the smoothed networks, beside the attack
     plots       accuracy-RMSE curves
     axes        linear and logarithmic axes for values of any size
     curves      training curves, by epoch
@@ -14,7 +15,9 @@ Reads what an evaluation or a training wrote (`record`) and imports no model cod
     pictures    PNG as data URIs, differences, zoom
     sheets      one explained example: pictures, differences, confidences
     grids       all of them: grid, sweep and away, within 20 MB
-    page        everything put into `page.html.j2`, or into `run.html.j2`
+    pairs       two columns of a paper's tables against each other
+    reproduction   a paper's tables, published and measured
+    page        everything put into `page.html.j2`, `run.html.j2` or `reproduction.html.j2`
 """
 
 from __future__ import annotations
@@ -24,15 +27,17 @@ from pathlib import Path
 
 from advex.errors import ArtifactError
 from advex.record import write_text
-from advex.report.page import render, render_runs
+from advex.record.reproduction import NAME, read_reproduction
+from advex.report import reproduction
+from advex.report.page import render, render_reproduction, render_runs
 from advex.report.reading import read, read_runs
 
 
 def write_report(folder: Path | Sequence[Path], out: Path | None = None) -> Path:
     """Write the report of a record folder; returns the path of the HTML file.
 
-    folder: what an evaluation left behind; or a run folder, finished or not, or several: how they were
-    trained. out: the file to write, `report.html` in the (first) folder if None. The same folder gives
+    folder: what an evaluation or a reproduction left behind; or a run folder, finished or not, or several: how
+    they were trained. out: the file to write, `report.html` in the (first) folder if None. The same folder gives
     the same bytes. Raises ArtifactError for a folder that is neither a readable record nor a run, or a
     path that cannot be written.
     """
@@ -50,6 +55,8 @@ def write_report(folder: Path | Sequence[Path], out: Path | None = None) -> Path
 
 def _html(folders: Sequence[Path]) -> str:
     records = [folder for folder in folders if (folder / "record.json").exists()]
+    if len(folders) == 1 and not records and (folders[0] / NAME).exists():
+        return render_reproduction(reproduction.content(folders[0], read_reproduction(folders[0])))
     if not records:
         return render_runs(read_runs(folders))
     if len(folders) > 1:

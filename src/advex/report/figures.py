@@ -13,6 +13,8 @@ from advex.report.names import ORDER, is_published, is_share, measure_title, ori
 from advex.report.numbers import decimals, number, percent
 from advex.report.reading import Contents
 
+CERTIFIED = ("certified_accuracy", "certified_ara")  # scores that have a section of their own
+
 # Counted from the examples of a search: part of the column's name, title.
 _COUNTED = (
     ("median", "Median RMSE"),
@@ -184,7 +186,9 @@ def verdict(figure: Figure, first: str, second: str) -> str:
 def _score_columns(record: Record) -> tuple[dict[tuple[str, bool], list[Column]], dict[tuple[str, str], Cell]]:
     columns: dict[tuple[str, bool], list[Column]] = {}
     cells: dict[tuple[str, str], Cell] = {}
-    keys = list(dict.fromkeys(key for model in record.models for key in model.scores))
+    keys = [
+        key for key in dict.fromkeys(key for model in record.models for key in model.scores) if key not in CERTIFIED
+    ]
     for key in keys:
         made = origin(key, record.searches)
         column = Column(key, measure_title(made.measure), _better(key, record))
@@ -196,9 +200,7 @@ def _score_columns(record: Record) -> tuple[dict[tuple[str, bool], list[Column]]
     return columns, cells
 
 
-def _table(
-    record: Record, columns: dict[tuple[str, bool], list[Column]], cells: dict[tuple[str, str], Cell]
-) -> Table:
+def _table(record: Record, columns: dict[tuple[str, bool], list[Column]], cells: dict[tuple[str, str], Cell]) -> Table:
     marks = {name: place for place, name in enumerate(record.searches, start=1)}
     groups = tuple(
         Group(search_title(owner), published, marks.get(owner, 0), tuple(sorted(mine, key=_rank)))

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from advex.record import Difference, Figure, ModelEntry, Record
-from advex.report.figures import separated
+from advex.report.figures import digits_for, separated
 from advex.report.names import score_title
 from advex.report.numbers import count, decimals, number, percent
 from advex.report.reading import Contents
@@ -35,6 +35,7 @@ def findings(contents: Contents) -> tuple[Sentence, ...]:
         for key in ("attack_ara", "btr_ara"):
             sentences += _comparisons(record, key)
         sentences += _accuracies(record)
+    sentences += [_certain(model, record) for model in record.models if model.certified is not None]
     sentences += _saved(contents)
     return tuple(sentences)
 
@@ -133,6 +134,19 @@ def _alone(contents: Contents, model: ModelEntry) -> list[Sentence]:
         name = score_title(key, record)
         sentences.append((Part(f"Its {name} is "), Part(_figure(figure, digits), "figure"), Part(".")))
     return sentences
+
+
+def _certain(model: ModelEntry, record: Record) -> Sentence:
+    """What is certain, and of which classifier."""
+    entry, area = model.certified, model.scores["certified_ara"]
+    assert entry is not None
+    digits = digits_for("certified_ara", record)
+    return (
+        Part("Of the smoothed form of "), Part(model.name, "model"), Part(", another classifier, an ARA of "),
+        Part(_figure(area, digits), "figure"), Part(" is certain; the attack left the network itself "),
+        Part(_figure(entry.attack_ara, digits), "figure"),
+        Part(f" (the same {count(entry.examples, 'example')}, noise of sigma {entry.sigma:g})."),
+    )  # fmt: skip
 
 
 def _saved(contents: Contents) -> list[Sentence]:

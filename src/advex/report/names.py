@@ -9,6 +9,8 @@ from advex.record import Record
 _MEASURES = {
     "accuracy": "Accuracy",
     "ara": "ARA",
+    "certified_accuracy": "Certified accuracy",
+    "certified_ara": "Certified ARA",
     "rmse": "Mean RMSE",
     "mean_rmse": "Mean RMSE",
     "rmse_mean": "Mean RMSE",
@@ -20,7 +22,16 @@ _MEASURES = {
     "reached": "Found",
     "valid": "Holds in the box",
 }
-_SHARES = ("accuracy", "failures", "failed", "reached", "valid", "flat")  # shown in per cent
+_SHARES = (
+    "accuracy",
+    "certified_accuracy",
+    "certified:accuracy",
+    "failures",
+    "failed",
+    "reached",
+    "valid",
+    "flat",
+)  # shown in per cent
 ORDER = tuple(dict.fromkeys(_MEASURES.values()))  # of columns, by title
 _GOALS = {"attack": "Attack", "btr": "Better than random (BTR)"}
 

@@ -19,6 +19,7 @@ from markupsafe import Markup
 from advex import record as schema
 from advex._version import __version__
 from advex.report import numbers, training
+from advex.report.certified import certified_section
 from advex.report.figures import difference_lines, main_table, search_table
 from advex.report.findings import findings
 from advex.report.grids import PICTURE_BYTES, sections
@@ -48,6 +49,11 @@ def render_runs(runs: Sequence[Run]) -> str:
         files=_training_files(runs),
         **_courses(runs),
     )
+
+
+def render_reproduction(content: dict[str, Any]) -> str:
+    """The page of a paper's tables, published and measured. content: see `advex.report.reproduction`."""
+    return _page("reproduction.html.j2", version=content["found"].advex, **content)
 
 
 def _page(template: str, **content: Any) -> str:
@@ -87,6 +93,7 @@ def _content(contents: Contents, picture_bytes: int) -> dict[str, Any]:
         "differences": difference_lines(record),
         "reached": _reached(record),
         "panels": panels(contents),
+        "certified": certified_section(contents),
         "sections": explained,
         "trimmed": [section for section in explained if len(section.sheets) < section.total],
         "skipped": record.data.skipped[:SKIPPED],
@@ -155,6 +162,13 @@ def _files(contents: Contents) -> list[tuple[str, str, str]]:
         (f"{d.first} minus {d.second}", d.measure, f.value, f.low, f.high, f.n, f.failures)
         for d in record.differences
         for f in (d.figure,)
+    ]
+    figures += [
+        (model.name, f"certified_{name}", f.value, f.low, f.high, f.n, f.failures)
+        for model in record.models
+        if model.certified is not None
+        for name in ("network_accuracy", "attack_ara", "gap")
+        for f in (getattr(model.certified, name.removeprefix("network_")),)
     ]
     files = [
         ("figures.json", "all figures and how they were made", _uri("application/json", _json(record))),

@@ -136,16 +136,28 @@ def ticks(top: float, about: int = 5) -> list[float]:
     return [round(place * step, 12) for place in range(int(top / step * (1 + 1e-9)) + 1)]
 
 
+def value_ticks(top: float, frame: Frame) -> tuple[Tick, ...]:
+    """Marks of an axis of radii that ends at `top`."""
+    marks = ticks(top)
+    digits = max((len(f"{mark:.10f}".rstrip("0").split(".")[1]) for mark in marks), default=0)
+    return tuple(Tick(frame.x(mark, top), number(mark, digits)) for mark in marks)
+
+
+def share_ticks(frame: Frame) -> tuple[Tick, ...]:
+    """Marks of the axis of shares."""
+    return tuple(Tick(frame.y(share), percent(share, 0)) for share in (0, 0.25, 0.5, 0.75, 1))
+
+
 def line(radii: np.ndarray, top: float, frame: Frame) -> str:
     """The curve as SVG path data, to the end of the axis."""
-    points = _points(radii, top, frame)
+    points = corners(radii, top, frame)
     return path(points)
 
 
 def area(radii: np.ndarray, top: float, chance: float, frame: Frame) -> str:
     """What lies between the curve and chance, where the curve is above it; empty if it never is."""
     level = frame.y(chance)
-    above = [(x, y) for x, y in _points(radii, top, frame) if y < level]
+    above = [(x, y) for x, y in corners(radii, top, frame) if y < level]
     if not above:
         return ""
     # The curve only falls: the area ends where it meets chance, or with the axis.
@@ -155,7 +167,7 @@ def area(radii: np.ndarray, top: float, chance: float, frame: Frame) -> str:
     return f"{path([(frame.left, level), *above, (end, above[-1][1]), (end, level)])} Z"
 
 
-def _points(radii: np.ndarray, top: float, frame: Frame) -> list[tuple[float, float]]:
+def corners(radii: np.ndarray, top: float, frame: Frame) -> list[tuple[float, float]]:
     """Corners of the step curve, none closer than a tenth of a unit: the drawing stays small for any n."""
     edges, share = steps(radii)
     points = [(frame.left, frame.y(float(share[0])))]
@@ -202,19 +214,16 @@ def _panel(contents: Contents, search: str) -> Panel | None:
                 failed, percent(failed, 0 if failed >= 0.1 else 1), frame.y(failed),
             )
         )  # fmt: skip
-    marks = ticks(top)
-    digits = max((len(f"{mark:.10f}".rstrip("0").split(".")[1]) for mark in marks), default=0)
     return Panel(
         search, search_title(search), is_published(search), record.searches[search], frame, top, f"{top:.3g}",
-        tuple(Tick(frame.x(mark, top), number(mark, digits)) for mark in marks),
-        tuple(Tick(frame.y(share), percent(share, 0)) for share in (0, 0.25, 0.5, 0.75, 1)),
-        frame.y(chance), f"chance {percent(chance)}", _free_place([radii for _, _, radii in found], top, chance, frame),
+        value_ticks(top, frame), share_ticks(frame),
+        frame.y(chance), f"chance {percent(chance)}", free_place([radii for _, _, radii in found], top, chance, frame),
         any((np.isfinite(radii) & (radii > 0)).any() for _, _, radii in found),
         _description(search, found), tuple(curves),
     )  # fmt: skip
 
 
-def _free_place(found: list[np.ndarray], top: float, chance: float, frame: Frame) -> tuple[float, float]:
+def free_place(found: list[np.ndarray], top: float, chance: float, frame: Frame) -> tuple[float, float]:
     """Where the label of the chance line (right end, base line) meets no curve: above or below, right before left."""
     wide, high, level = 84, 15, frame.y(chance)
     for right in range(int(frame.end) - 4, int(frame.left) + wide, -24):

@@ -51,6 +51,15 @@ class Contents:
             return None
         return np.asarray(found, dtype=np.float64)
 
+    def certified(self, model: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """(certified RMSE, RMSE that the attack found) [k] of a model's certified examples; None without any."""
+        held = [row for row in self.rows_of(model) if row.get("certify_rmse") is not None]
+        pairs = [(row["certify_rmse"], row.get("attack_rmse")) for row in held]
+        if not pairs or any(attacked is None for _, attacked in pairs):
+            return None
+        certain, attacked = np.asarray(pairs, dtype=np.float64).T
+        return certain, attacked
+
     def column(self, model: str, name: str) -> np.ndarray | None:
         """A column of the examples of one model as numbers; None if any is missing."""
         found = [row.get(name) for row in self.rows_of(model)]

@@ -14,6 +14,7 @@ from advex.training.loop import Interrupted as Interrupted
 from advex.training.loop import ProcessLost as ProcessLost
 from advex.training.loop import train as train
 from advex.training.rehearsal import dry_run as dry_run
+from advex.training.run import completed as completed
 from advex.training.run import identity_of as identity_of
 from advex.training.scores import accuracy as accuracy
 from advex.training.scores import robust_accuracy as robust_accuracy

@@ -21,7 +21,7 @@ from torch import Tensor
 from advex import artifacts, processes
 from advex.errors import AdvexWarning, ArtifactError
 from advex.record import write_text
-from advex.training.run import Position, Run
+from advex.training.run import Position, Run, completed
 
 METRICS, CHECKPOINTS, BEST = "metrics.jsonl", "checkpoints", "best"
 _NAME = re.compile(r"step-(\d{8,})")
@@ -90,7 +90,7 @@ def restore(run: Run) -> Path | None:
         except ArtifactError as error:
             damaged[folder] = error
             continue
-        if told["identity"] != run.identity:
+        if completed(told["identity"]) != run.identity:
             raise ArtifactError(f"{folder} belongs to a run with another recipe or other data; choose another --out.")
         for error in damaged.values():
             warnings.warn(f"{error} Going on from {folder.name}, the one before it.", AdvexWarning, stacklevel=2)

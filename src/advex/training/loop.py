@@ -21,7 +21,7 @@ from advex.recipes import Recipe, fitted, learning_rate
 from advex.training import checkpoints, scores
 from advex.training.journal import Journal, board_writer
 from advex.training.rehearsal import rehearse
-from advex.training.run import Run, begin
+from advex.training.run import Run, begin, seen
 from advex.training.steps import gradients, prepared
 from advex.training.watch import watch, watch_weights
 
@@ -69,6 +69,7 @@ def train(
     board = board_writer() if tensorboard and first else None
     with processes.lost_told():
         run = begin(fitted(recipe, data.shape, len(data.class_names)), data, out, device)
+        validation = None if validation is None else seen(recipe, validation)
         _check_agreement(run)
         with prepared(run) as loss_of:
             rehearse(run, loss_of, validation)
@@ -196,5 +197,6 @@ def _save(run: Run, folder: Path, told: dict[str, Any]) -> None:
     """Leave the network as it is now in a folder. told: more of what its config says of the training."""
     parts = {"parts": run.data.provenance()} if run.data.parts else {}
     training = {**run.identity, "data": run.data.name, **parts, **told}
+    shape = seen(run.recipe, run.data.take(slice(0, 1))).shape
     with checkpoints.writing(folder):
-        artifacts.save(run.result, folder, extra={"training": training, "input_shape": list(run.data.shape)})
+        artifacts.save(run.result, folder, extra={"training": training, "input_shape": list(shape)})

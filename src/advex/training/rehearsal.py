@@ -15,7 +15,7 @@ from advex.errors import DataError, SpecError
 from advex.objectives.step import Parts
 from advex.recipes import Recipe, fitted
 from advex.training import scores
-from advex.training.run import Run, begin
+from advex.training.run import Run, begin, seen
 from advex.training.steps import gradients, prepared
 
 
@@ -27,7 +27,7 @@ def rehearse(run: Run, loss_of: nn.Module, validation: Dataset | None) -> Parts:
     when memory does not suffice, and whatever the step itself raises.
     """
     if validation is not None:
-        _alike(run.data, validation)
+        _alike(seen(run.recipe, run.data.take(slice(0, 1))), validation)
     buffers = {name: buffer.clone() for name, buffer in run.classifier.named_buffers()}
     try:
         run.classifier.train()
@@ -55,6 +55,7 @@ def dry_run(recipe: Recipe, data: Dataset, *, validation: Dataset | None = None,
     run in seconds: all steps and the looks at validation data. Raises what `train` would before its first step.
     """
     run = begin(fitted(recipe, data.shape, len(data.class_names)), data, Path(), device)
+    validation = None if validation is None else seen(recipe, validation)
     with prepared(run) as loss_of:
         rehearse(run, loss_of, validation)  # the first step of a process is a slow one
         told = rehearse(run, loss_of, None)

@@ -15,10 +15,11 @@ from torch.optim.swa_utils import AveragedModel
 
 from advex import objectives, processes
 from advex.classifier import Classifier
-from advex.data.augmentation import Augmentation
+from advex.data.augmentation import centre, standardised
 from advex.data.dataset import Dataset, content
 from advex.errors import DataError, SpecError
 from advex.recipes import Recipe, fitted
+from advex.types import Batch
 
 
 @dataclass
@@ -42,7 +43,11 @@ class Position:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """position, classifier, optimiser and average move; identity is what a checkpoint must agree with."""
+    """position, classifier, optimiser and average move; identity is what a checkpoint must agree with.
+
+    weights: [classes] of the recipe's `balanced`; a function of the labels of all data, so they are the same in
+    every process and after every break.
+    """
 
     recipe: Recipe
     data: Dataset
@@ -54,12 +59,18 @@ class Run:
     objective: objectives.Objective
     position: Position
     identity: dict[str, Any]
+    weights: Tensor | None
 
-    @property
-    def augmentation(self) -> Augmentation:
-        """What happens to pictures before they are trained on."""
-        recipe = self.recipe
-        return Augmentation(flip=recipe.flip, pad=recipe.pad, padding=recipe.padding, resize=recipe.resize)
+    def batch(self, index: Tensor) -> Batch:
+        """The examples with these numbers as they are trained on in this epoch, on the run's device."""
+        found = self.data.batch(index, self.device)
+        number, x = index.to(self.device), found.x
+        for augmentation in self.recipe.augmentations:
+            x = augmentation(x, number, seed=self.recipe.seed, epoch=self.position.epoch)
+        if self.recipe.channels_last and x.ndim == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        weight = None if self.weights is None else self.weights[found.y].to(x.dtype)
+        return Batch(x=x, y=found.y, index=number, weight=weight)
 
     def batches(self, epoch: int) -> list[Tensor]:
         """The examples' numbers [batch] of each step of an epoch."""
@@ -101,8 +112,8 @@ def begin(recipe: Recipe, data: Dataset, out: Path, device: str) -> Run:
     classifier = classifier.to(device)
     if recipe.channels_last and len(data.shape) == 3:
         classifier = classifier.to(memory_format=torch.channels_last)  # pyright: ignore
-    with torch.no_grad():
-        classifier.eval()(data.batch(slice(0, 2), device).x)  # a network that does not fit the data says so now
+    with torch.no_grad():  # a network that does not fit the data says so now
+        classifier.eval()(seen(recipe, data.take(slice(0, 2))).batch(slice(0, 2), device).x)
     objective = objectives.build(recipe.objective)
     return Run(
         recipe=recipe,
@@ -115,7 +126,30 @@ def begin(recipe: Recipe, data: Dataset, out: Path, device: str) -> Run:
         objective=objective,
         position=Position(objective=objective.start()),
         identity=identity_of(recipe, data),
+        weights=class_weights(data).to(device) if recipe.balanced else None,
     )
+
+
+def seen(recipe: Recipe, data: Dataset) -> Dataset:
+    """What the network sees of pictures when it is measured: of larger ones the centre, standardised as in training."""
+    if len(data.shape) != 3:
+        return data
+    x = centre(data.x, recipe.window)
+    if recipe.affine is not None and recipe.affine.standardise:
+        x = standardised(x.float().div(255) if x.dtype == torch.uint8 else x)
+    return data if x is data.x else dataclasses.replace(data, x=x)
+
+
+def class_weights(data: Dataset) -> Tensor:
+    """[classes] float64: what each class's cross-entropy is multiplied by where classes are balanced.
+
+    "The classification loss for each label was divided by the percentage of that label" (Woods et al. 2019,
+    Sec. IV-C): N / (V n_c), for n_c of the N examples to train on and the V classes that have any. The paper's
+    division leaves out V, or takes V / 100 if it means percent; with it the weights are 1 on average, so that
+    learning rate and psi mean what they mean without weights. A class without examples has the weight 0.
+    """
+    counts = torch.bincount(data.y, minlength=len(data.class_names)).double()
+    return torch.where(counts > 0, len(data) / (int((counts > 0).sum()) * counts.clamp_min(1)), 0.0)
 
 
 def _check(recipe: Recipe, data: Dataset) -> None:
@@ -140,6 +174,12 @@ def identity_of(recipe: Recipe, data: Dataset) -> dict[str, Any]:
     """What makes two runs the same run: the recipe fitted to the data, and the data's content (not its path)."""
     recipe = fitted(recipe, data.shape, len(data.class_names))
     return {"recipe": recipe.model_dump(mode="json"), "examples": len(data), "content": content(data)}
+
+
+def completed(identity: dict[str, Any]) -> dict[str, Any]:
+    """An identity as it was written down, with the settings that recipes have had only since: at their defaults."""
+    told = identity.get("recipe")
+    return {**identity, "recipe": {**Recipe.model_validate({}).model_dump(mode="json"), **told}} if told else identity
 
 
 def generator(recipe: Recipe, purpose: str, number: int | str) -> torch.Generator:

@@ -63,7 +63,7 @@ def gradients(run: Run, loss_of: nn.Module, index: Tensor) -> tuple[float, Parts
     pieces = index.tensor_split(recipe.accumulate)
     for number, piece in enumerate(pieces):
         own = piece[processes.rank() :: processes.count()]
-        batch = _batch(run, own)
+        batch = run.batch(own)
         rng = generator(recipe, "step", f"{run.position.step}.{number}")
         waits = isinstance(loss_of, DistributedDataParallel) and number < len(pieces) - 1
         with loss_of.no_sync() if waits else contextlib.nullcontext():  # pyright: ignore
@@ -77,11 +77,3 @@ def gradients(run: Run, loss_of: nn.Module, index: Tensor) -> tuple[float, Parts
     parts = {name: value / counted[name] for name, value in told.items()}
     loss, right = processes.sums([loss, told.get("accuracy", 0.0)])
     return loss, {**parts, "accuracy": right / len(index)}, state
-
-
-def _batch(run: Run, index: Tensor) -> Batch:
-    batch = run.data.batch(index, run.device)
-    x = run.augmentation(batch.x, index.to(run.device), seed=run.recipe.seed, epoch=run.position.epoch)
-    if run.recipe.channels_last and x.ndim == 4:
-        x = x.contiguous(memory_format=torch.channels_last)
-    return Batch(x=x, y=batch.y, index=index.to(run.device))

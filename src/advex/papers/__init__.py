@@ -1,0 +1,275 @@
+"""Papers' tables as data: what was published, and how each row is made here. The YAML files of this folder.
+
+tables    columns with unit and format; rows with the published values, recipe and changes to it
+others    published figures that are in no table, to compare with
+plots     two columns against each other; grids: explanations by the networks of several rows
+subsets   names for some rows
+scales    how much of it is run, and what is changed for that
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from advex.errors import SpecError, did_you_mean
+
+_LARGEST_FILE = 2**20
+ALL = "all"  # every row, where a scale has a subset of its own
+Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*$", max_length=60)]
+Values = dict[str, float]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Column(_Model):
+    """One column of a table.
+
+    measure: the score of an evaluation's record that is compared with it, None where evaluations have none;
+    by_protocol: the one by the published protocol. factor: a score times this is in the column's unit. digits: after
+    the point, as published.
+    """
+
+    title: str
+    unit: str = ""
+    digits: int = Field(ge=0, le=8)
+    better: Literal["high", "low", "neither"] = "high"
+    measure: str | None = None
+    by_protocol: str | None = None
+    factor: float = 1.0
+
+
+class Row(_Model):
+    """One row. published: values by column. mark: what the paper's figures call the network.
+
+    recipe, overrides: how it is trained here. same_as: the row of which this is a repetition. needs: why this command
+    does not run it, as the end of "not run: needs ...". data: instead of the table's. note: what must be said.
+    """
+
+    id: Id
+    label: str
+    mark: str = ""
+    published: Values
+    recipe: str | None = None
+    overrides: tuple[Annotated[str, Field(pattern=r"^[\w.]+=.+$")], ...] = ()
+    same_as: Id | None = None
+    needs: str = ""
+    data: str | None = None
+    note: str = ""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Row:
+        if self.same_as and (self.recipe or self.overrides or self.needs):
+            raise ValueError(
+                f"row {self.id}: a repetition (same_as) takes recipe, overrides and needs from its original"
+            )
+        if not (self.same_as or self.recipe or self.needs):
+            raise ValueError(f"row {self.id}: say recipe, same_as, or what it needs")
+        if self.overrides and not self.recipe:
+            raise ValueError(f"row {self.id}: overrides without a recipe")
+        return self
+
+
+class Section(_Model):
+    """Rows under a heading."""
+
+    title: str = ""
+    rows: tuple[Row, ...]
+
+
+class Table(_Model):
+    """One table. data: the data set it is on. images: how many the paper trained on, and tested on for the areas."""
+
+    title: str
+    data: str
+    train_images: int | None = None
+    test_images: int | None = None
+    columns: dict[str, Column]
+    sections: tuple[Section, ...]
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """The rows of all sections."""
+        return tuple(row for section in self.sections for row in section.rows)
+
+
+class Other(_Model):
+    """A published figure that is in no table. data: the set that it is on; source: where it stands."""
+
+    id: Id
+    label: str
+    data: str
+    published: Values
+    source: str
+
+
+class Plot(_Model):
+    """Two columns against each other, of the rows of some tables."""
+
+    title: str
+    tables: tuple[str, ...]
+    x: str
+    y: str
+    caption: str = ""
+
+
+class Grid(_Model):
+    """The same images explained by the networks of some rows."""
+
+    title: str
+    rows: tuple[Id, ...]
+    caption: str = ""
+
+
+class Scale(_Model):
+    """How much is run. change: setting of the recipe -> value, or asked value -> value.
+
+    `network.OPTION` and `objective.TERM.OPTION` reach inside; what a recipe does not have is left alone. data: by
+    table, the set that is used where none is named. subset: the rows that are run where none are named.
+    samples: images drawn; None: all. evaluation: settings of it. threads: of the processor.
+    """
+
+    summary: str
+    subset: str | None = None
+    data: dict[str, str] = {}
+    threads: int | None = Field(None, ge=1)
+    train_samples: int | None = Field(None, ge=2)
+    test_samples: int | None = Field(None, ge=1)
+    change: dict[str, Any] = {}
+    evaluation: dict[str, Any] = {}
+
+
+class Paper(_Model):
+    """All of a paper's file."""
+
+    title: str
+    authors: str
+    year: int
+    venue: str
+    tables: dict[Id, Table]
+    others: tuple[Other, ...] = ()
+    plots: dict[Id, Plot] = {}
+    grids: dict[Id, Grid] = {}
+    subsets: dict[Id, tuple[Id, ...]] = {}
+    scales: dict[Id, Scale]
+
+    @property
+    def rows(self) -> dict[str, Row]:
+        """All rows, by id."""
+        return {row.id: row for table in self.tables.values() for row in table.rows}
+
+    def table_of(self, row: str) -> str:
+        """The id of the table that a row is in."""
+        return next(name for name, table in self.tables.items() if any(one.id == row for one in table.rows))
+
+    def original(self, row: Row) -> Row:
+        """The row of which this one is a repetition, or itself."""
+        return self.rows[row.same_as] if row.same_as else row
+
+    @model_validator(mode="after")
+    def _fits(self) -> Paper:
+        for problem in _problems(self):
+            raise ValueError(problem)
+        return self
+
+
+def _problems(paper: Paper) -> Iterator[str]:
+    """What single entries cannot show."""
+    ids = [row.id for table in paper.tables.values() for row in table.rows]
+    yield from (f"two rows are called '{name}'" for name in sorted({one for one in ids if ids.count(one) > 1}))
+    rows = paper.rows
+    for name, table in paper.tables.items():
+        for row in table.rows:
+            if unknown := row.published.keys() - table.columns.keys():
+                yield f"row {row.id} has a value for '{min(unknown)}', which is no column of table {name}"
+            if row.same_as is None:
+                continue
+            if row.same_as not in rows:
+                yield f"row {row.id} repeats '{row.same_as}': {did_you_mean(row.same_as, rows)}"
+            elif rows[row.same_as].same_as is not None:
+                yield f"row {row.id} repeats {row.same_as}, which is a repetition itself"
+            elif rows[row.same_as].published != row.published:
+                yield f"row {row.id} repeats {row.same_as}, and the published values differ"
+    named = [("subset", name, chosen) for name, chosen in paper.subsets.items()]
+    named += [("grid", name, grid.rows) for name, grid in paper.grids.items()]
+    for kind, name, chosen in named:
+        for one in chosen:
+            if one not in rows:
+                yield f"{kind} {name} names the row '{one}': {did_you_mean(one, rows)}"
+    yield from (f"'{name}' names a subset, and something else too" for name in paper.subsets if name in (*rows, ALL))
+    for name, plot in paper.plots.items():
+        for table in plot.tables:
+            columns = paper.tables[table].columns if table in paper.tables else {}
+            if not {plot.x, plot.y} <= columns.keys():
+                yield f"plot {name}: table {table} is not there, or has no columns {plot.x} and {plot.y}"
+    for name, scale in paper.scales.items():
+        if scale.subset is not None and scale.subset not in paper.subsets:
+            yield f"scale {name}: there is no subset '{scale.subset}': {did_you_mean(scale.subset, paper.subsets)}"
+        for table in scale.data.keys() - paper.tables.keys():
+            yield f"scale {name}: there is no table '{table}': {did_you_mean(table, paper.tables)}"
+
+
+def papers() -> dict[str, Path]:
+    """The papers that come with advex: name -> file."""
+    return {path.stem: path for path in sorted(Path(__file__).parent.glob("*.yaml"))}
+
+
+def read(name_or_path: str) -> Paper:
+    """A bundled paper, or one of a YAML file of the same form.
+
+    Raises SpecError when there is none, or the file is not one, naming the place.
+    """
+    known = papers()
+    path = known.get(name_or_path, Path(name_or_path))
+    if not path.is_file():
+        raise SpecError(f"There is no paper '{name_or_path}' and no such file: {did_you_mean(name_or_path, known)}")
+    if path.stat().st_size > _LARGEST_FILE:
+        raise SpecError(f"{path} is {path.stat().st_size} bytes long; a paper's tables are never that large.")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise SpecError(f"{path} is not a YAML file that can be read: {' '.join(str(error).split())}.") from None
+    if not isinstance(values, dict):
+        raise SpecError(f"{path} holds no paper: it must be a mapping with title, tables and scales.")
+    try:
+        return Paper.model_validate({key: value for key, value in values.items() if not str(key).startswith("_")})
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the whole"
+        raise SpecError(f"{path}: {place}: {first['msg'].removeprefix('Value error, ')}.") from None
+
+
+def chosen(paper: Paper, table: str | None, names: Sequence[str]) -> list[str]:
+    """The ids of the rows asked for, in the order of the tables.
+
+    table: its id, in any case; None: all. names: rows, subsets, or "all"; none of them: all rows of the table.
+    Raises SpecError, with a suggestion, for what is not there.
+    """
+    tables = {name.lower(): name for name in paper.tables}
+    if table is not None and table.lower() not in tables:
+        raise SpecError(f"There is no table '{table}': {did_you_mean(table, paper.tables)}")
+    there = [row.id for row in (paper.tables[tables[table.lower()]].rows if table else paper.rows.values())]
+    asked: set[str] = set()
+    for name in names:
+        rows = {name} if name in paper.rows else set(there if name == ALL else paper.subsets.get(name, ()))
+        if not rows:
+            raise SpecError(f"There is no row or subset '{name}': {_near(name, paper)}")
+        if not rows & set(there):
+            raise SpecError(f"'{name}' is not in table {table}, but in table {paper.table_of(min(rows))}.")
+        asked |= rows
+    return [row for row in there if row in asked or not names]
+
+
+def _near(name: str, paper: Paper) -> str:
+    """The nearest rows and all subsets: a list of all rows would fill the screen."""
+    words = set(re.split(r"[-.]", name.lower()))
+    alike = sorted(paper.rows, key=lambda row: -len(words & set(re.split(r"[-.]", row))))[:6]
+    hint = did_you_mean(name, [*paper.rows, *paper.subsets]).partition("Known:")[0]
+    return f"{hint}Among the rows: {', '.join(alike)}; subsets: {', '.join(paper.subsets) or 'none'}; --list shows all."
