@@ -22,7 +22,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import advex
-from advex import bundled, recipes, registry
+from advex import bundled, papers, recipes, registry
 from advex.cli import main, sheet, terminal
 from advex.cli.about import KINDS
 from advex.cli.models import unique
@@ -106,7 +106,7 @@ def test_help_is_quick_and_does_not_import_torch(tmp_path: Path) -> None:
         done = shell("--help", cwd=tmp_path)
         seconds.append(time.perf_counter() - began)
     assert min(seconds) < 1.0, seconds  # 0.2 s on an idle machine; this bound is for a busy one
-    for verb in ("demo", "train", "explain", "evaluate", "compare", "report", "doctor", "list"):
+    for verb in ("demo", "train", "explain", "evaluate", "compare", "report", "reproduce", "doctor", "list"):
         assert re.search(rf"^\s+{verb} ", done.out, re.MULTILINE), verb
     command = [sys.executable, "-X", "importtime", "-m", "advex", "train", "--help"]
     imported = subprocess.run(
@@ -856,6 +856,7 @@ def test_list_shows_everything_that_is_registered(advex_in: Callable[..., Ended]
     listed = {(entry["kind"], entry["name"]): entry for entry in json.loads(ended.out)}
     there = {(kind, name) for kind in registry.ROOMS for name in registry.entries(kind)}
     files = {("recipe", name) for name in recipes.bundled()} | {("builtin", name) for name in bundled.names()}
+    files |= {("paper", name) for name in papers.papers()}
     assert listed.keys() == there | files
     assert set(registry.ROOMS) < set(KINDS)
     pgd = listed["attack", "pgd"]

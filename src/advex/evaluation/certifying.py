@@ -32,7 +32,7 @@ CERTIFIED = {
     "hits": pa.int64(),
     "lower": pa.float64(),
 }
-PASSES = 40_000  # of the network per shard: what an interruption loses at most
+PASSES = 40_000  # of the network per shard, or one example: what an interruption loses at most
 
 
 def sampled(total: int, count: int, seed: int) -> list[int]:

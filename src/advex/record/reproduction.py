@@ -1,0 +1,164 @@
+"""reproduction.json: a paper's rows as published and as measured. Written after each row; reports read it.
+
+The folder of a reproduction also holds `runs/ROW` and `records/ROW` (a run folder and a record folder for each network)
+and `figures/`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from advex.errors import ArtifactError
+from advex.record import Figure, plain, write_text
+
+NAME = "reproduction.json"
+SCHEMA = 1
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
+
+
+class ColumnEntry(_Model):
+    """A column of a table, see `advex.papers.Column`. better: the good direction."""
+
+    key: str
+    title: str
+    unit: str = ""
+    digits: int = 4
+    better: Literal["high", "low", "neither"] = "high"
+
+
+class RowEntry(_Model):
+    """One row: published values, and measured figures in the same units, by column.
+
+    network: the id of the row whose network it is, another one's for a repetition. by_protocol: measured by the
+    published protocol. reason: why there are no figures. changes: what was run otherwise than the paper did.
+    record: folder of the evaluation, within that of the reproduction. flags: warnings of the evaluation.
+    """
+
+    id: str
+    label: str
+    section: str = ""
+    mark: str = ""
+    network: str
+    published: dict[str, float]
+    state: Literal["measured", "waiting", "not run", "failed"]
+    reason: str = ""
+    note: str = ""
+    measured: dict[str, Figure] = {}
+    by_protocol: dict[str, Figure] = {}
+    changes: list[str] = []
+    record: str | None = None
+    seconds: float | None = None
+    flags: list[str] = []
+
+
+class TableEntry(_Model):
+    """One table of the paper, with the rows that were asked for."""
+
+    id: str
+    title: str
+    data: str
+    columns: list[ColumnEntry]
+    rows: list[RowEntry]
+
+
+class OtherEntry(_Model):
+    """A published figure that is in no table."""
+
+    id: str
+    label: str
+    data: str
+    published: dict[str, float]
+    source: str
+
+
+class PointEntry(_Model):
+    """A row of the paper in a plot, whether it was asked for or not."""
+
+    id: str
+    mark: str = ""
+    x: float
+    y: float
+
+
+class PlotEntry(_Model):
+    """Two columns of some tables against each other. published: all their rows, each network once."""
+
+    id: str
+    title: str
+    caption: str
+    tables: list[str]
+    x: str
+    y: str
+    published: list[PointEntry] = []
+
+
+class GridEntry(_Model):
+    """Explanations by the networks of some rows. rows: those that the paper shows."""
+
+    id: str
+    title: str
+    caption: str
+    rows: list[str]
+
+
+class Reproduction(_Model):
+    """All of reproduction.json. searches: what made the measured figures, by name. changes: of all
+    rows; each says of what, and so in which of them."""
+
+    schema_version: int = SCHEMA
+    advex: str
+    created: str
+    command: str
+    paper: str
+    title: str
+    citation: str
+    scale: str
+    summary: str
+    seed: int
+    data: dict[str, str] = {}
+    environment: dict[str, str] = {}
+    searches: dict[str, str] = {}
+    changes: list[str] = []
+    tables: list[TableEntry]
+    others: list[OtherEntry] = []
+    plots: list[PlotEntry] = []
+    grids: list[GridEntry] = []
+
+    @property
+    def rows(self) -> list[RowEntry]:
+        """The rows of all tables."""
+        return [row for table in self.tables for row in table.rows]
+
+
+def write_reproduction(folder: Path, found: Reproduction) -> None:
+    """Write reproduction.json, completely or not at all."""
+    write_text(folder / NAME, found.model_dump_json(indent=1) + "\n")
+
+
+def read_reproduction(folder: Path) -> Reproduction:
+    """What a folder's reproduction.json holds. Raises ArtifactError when there is none, or it is not one."""
+    path = folder / NAME
+    if not path.is_file():
+        raise ArtifactError(f"{folder} holds no {NAME}: it is not the folder of a reproduction.")
+    try:
+        return Reproduction.model_validate_json(path.read_text(encoding="utf-8"))
+    except (ValidationError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{path} is not a reproduction of this version: {str(error).splitlines()[0]}.") from None
+
+
+def as_plain(found: Reproduction) -> dict[str, Any]:
+    """For strict JSON: null where a figure is not finite."""
+    values = json.loads(found.model_dump_json())
+    for table, entry in zip(values["tables"], found.tables, strict=True):
+        for row, one in zip(table["rows"], entry.rows, strict=True):
+            for kind in ("measured", "by_protocol"):
+                for key, figure in getattr(one, kind).items():
+                    row[kind][key] |= {name: plain(getattr(figure, name)) for name in ("value", "low", "high")}
+    return values

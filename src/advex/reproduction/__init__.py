@@ -1,0 +1,17 @@
+"""A paper's tables run again: what is to be run, doing it row by row, and setting it beside what was published.
+
+plan      rows -> recipes, data and settings of evaluations, at a scale; what cannot be run, and why
+scaling   a recipe at a scale, and in words how it then differs from the one asked for
+folder    whose folder it is, and which rows in it are done
+carry     row by row, resumable
+compare   records -> published and measured values, side by side
+figures   the paper's plots and grids as PNG
+"""
+
+from advex.reproduction.carry import carry_out as carry_out
+from advex.reproduction.compare import compared as compared
+from advex.reproduction.folder import OURS as OURS
+from advex.reproduction.plan import Job as Job
+from advex.reproduction.plan import Plan as Plan
+from advex.reproduction.plan import Planned as Planned
+from advex.reproduction.plan import planned as planned

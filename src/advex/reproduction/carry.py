@@ -1,0 +1,69 @@
+"""Row by row: train, evaluate, set beside what was published. What is done is read, not done again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from advex.data import Dataset
+from advex.data.dataset import content
+from advex.record import Record
+from advex.record.reproduction import Reproduction, write_reproduction
+from advex.reproduction.compare import Outcome, compared
+from advex.reproduction.folder import Folder
+from advex.reproduction.plan import Job, Plan
+from advex.training import Diverged
+
+
+class Work(Protocol):
+    """What a reproduction is made with: both must resume what was broken off, and leave a finished one as it is."""
+
+    def open(self, job: Job) -> tuple[Dataset, Dataset]:
+        """The examples to train and to test on."""
+        ...
+
+    def train(self, job: Job, data: Dataset, validation: Dataset, run: Path) -> None:
+        """Train into a run folder. Raises Diverged."""
+        ...
+
+    def evaluate(self, job: Job, run: Path, data: Dataset, record: Path) -> Record:
+        """Evaluate a run into a record folder."""
+        ...
+
+
+def carry_out(
+    plan: Plan, out: Path, work: Work, *, command: str = "", told: Callable[[int, int, Job], None] = lambda *_: None
+) -> Reproduction:
+    """Do what is not done yet, and return published and measured values side by side.
+
+    told: before each network that is not done, its number and of how many. reproduction.json is written after each
+    network, so that what is finished can be seen, and kept, at any time. A run that diverges is a row's outcome.
+
+    Raises ArtifactError for a folder of another reproduction; whatever `work` raises when it is stopped.
+    """
+    folder = Folder(out)
+    folder.claim(plan)
+    outcomes = {job.name: Outcome(record=found) for job in plan.jobs if (found := folder.finished(job.name))}
+    result = compared(plan, outcomes, command=command)
+    opened: dict[str, tuple[Dataset, Dataset]] = {}
+    for number, job in enumerate(plan.jobs, 1):
+        if job.name not in outcomes:
+            told(number, len(plan.jobs), job)
+            if job.data not in opened:
+                opened = {job.data: work.open(job)}
+                train, test = opened[job.data]
+                folder.agree(job.data, {"training": content(train), "test": content(test)})
+            outcomes[job.name] = _outcome(job, *opened[job.data], folder, work)
+            result = compared(plan, outcomes, command=command)
+            write_reproduction(out, result)
+    write_reproduction(out, result)
+    return result
+
+
+def _outcome(job: Job, train: Dataset, test: Dataset, folder: Folder, work: Work) -> Outcome:
+    try:
+        work.train(job, train, test, folder.run(job.name))
+    except Diverged as error:
+        return Outcome(failure=str(error))
+    return Outcome(record=work.evaluate(job, folder.run(job.name), test, folder.record(job.name)))

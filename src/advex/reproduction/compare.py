@@ -1,0 +1,125 @@
+"""Published and measured values side by side, in the units of the paper's tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from advex._version import __version__
+from advex.evaluation.environment import without_places
+from advex.papers import Column, Paper, Plot, Table
+from advex.record import Figure, Record
+from advex.record.reproduction import (
+    ColumnEntry,
+    GridEntry,
+    OtherEntry,
+    PlotEntry,
+    PointEntry,
+    Reproduction,
+    RowEntry,
+    TableEntry,
+)
+from advex.reproduction.folder import RECORDS
+from advex.reproduction.plan import Plan, Planned
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of a network: its record, or why there is none."""
+
+    record: Record | None = None
+    failure: str = ""
+
+
+def compared(plan: Plan, outcomes: Mapping[str, Outcome], *, command: str = "") -> Reproduction:
+    """The rows of a plan with what was measured so far. outcomes: by the network's name."""
+    paper, scale = plan.paper, plan.settings
+    tables = []
+    for name, table in paper.tables.items():
+        entries = [_row(one, table, outcomes) for one in plan.rows if one.table == name]
+        if entries:
+            columns = [
+                ColumnEntry(key=key, title=one.title, unit=one.unit, digits=one.digits, better=one.better)
+                for key, one in table.columns.items()
+            ]
+            tables.append(TableEntry(id=name, title=table.title, data=table.data, columns=columns, rows=entries))
+    records = [one.record for one in outcomes.values() if one.record is not None]
+    shown = {table.id for table in tables}
+    return Reproduction(
+        advex=__version__,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=without_places(command),
+        paper=plan.name,
+        title=paper.title,
+        citation=f"{paper.authors}: {paper.title}. {paper.venue}.",
+        scale=plan.scale,
+        summary=scale.summary,
+        seed=plan.seed,
+        data={job.data: _drawn(job.train_samples, job.test_samples) for job in plan.jobs},
+        environment=records[-1].environment if records else {},
+        searches=records[-1].searches if records else {},
+        changes=list(plan.changes),
+        tables=tables,
+        others=[OtherEntry(**one.model_dump()) for one in paper.others if one.data in {table.data for table in tables}],
+        plots=[_plot(paper, key, one) for key, one in paper.plots.items() if shown & set(one.tables)],
+        grids=[GridEntry(id=key, **one.model_dump()) for key, one in paper.grids.items()],
+    )
+
+
+def _plot(paper: Paper, name: str, plot: Plot) -> PlotEntry:
+    rows = [row for table in plot.tables for row in paper.tables[table].rows if row.same_as is None]
+    points = [
+        PointEntry(id=row.id, mark=row.mark, x=row.published[plot.x], y=row.published[plot.y])
+        for row in rows
+        if {plot.x, plot.y} <= row.published.keys()
+    ]
+    return PlotEntry(id=name, **plot.model_dump(), published=points)
+
+
+def _drawn(train: int | None, test: int | None) -> str:
+    """How many examples of a data set are used."""
+    return f"{train or 'all'} training and {test or 'all'} test images"
+
+
+def _row(one: Planned, table: Table, outcomes: Mapping[str, Outcome]) -> RowEntry:
+    row, job = one.row, one.job
+    entry = RowEntry(
+        id=row.id, label=row.label, section=one.section, mark=row.mark, network=row.same_as or row.id,
+        published=row.published, state="not run", reason=one.reason, note=row.note,
+        changes=list(one.changes),
+    )  # fmt: skip
+    if job is None:
+        return entry
+    outcome = outcomes.get(job.name)
+    if outcome is None:
+        return entry.model_copy(update={"state": "waiting", "reason": "not run yet"})
+    if outcome.record is None:
+        return entry.model_copy(update={"state": "failed", "reason": outcome.failure})
+    record = outcome.record
+    scores = record.models[0].scores
+    return entry.model_copy(
+        update={
+            "state": "measured",
+            "measured": _figures(table, scores, protocol=False),
+            "by_protocol": _figures(table, scores, protocol=True),
+            "record": f"{RECORDS}/{job.name}",
+            "seconds": record.seconds,
+            "flags": [flag.message for flag in record.flags if flag.severity == "warning"],
+        }
+    )
+
+
+def _figures(table: Table, scores: Mapping[str, Figure], *, protocol: bool) -> dict[str, Figure]:
+    """The scores that belong to a table's columns, in their units."""
+    found = {}
+    for key, column in table.columns.items():
+        name = column.by_protocol if protocol else column.measure
+        if name is not None and name in scores:
+            found[key] = _in_units(scores[name], column)
+    return found
+
+
+def _in_units(figure: Figure, column: Column) -> Figure:
+    scaled = {name: getattr(figure, name) * column.factor for name in ("value", "low", "high")}
+    return figure.model_copy(update=scaled)

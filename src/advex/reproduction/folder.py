@@ -1,0 +1,125 @@
+"""The folder of a reproduction: whose it is, and which of its networks are trained and evaluated.
+
+plan.json            what decides the results: paper, scale, seed, data, and of each network recipe and settings
+runs/ROW             run folders; records/ROW: record folders
+reproduction.json    published and measured, written after each row
+figures/, report.html
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from advex._version import __version__
+from advex.errors import ArtifactError
+from advex.record import Record, read_record, write_text
+from advex.record.reproduction import NAME
+from advex.reproduction.plan import Job, Plan
+
+PLAN, RUNS, RECORDS, FIGURES, REPORT = "plan.json", "runs", "records", "figures", "report.html"
+OURS = (PLAN, NAME, RUNS, RECORDS, FIGURES, REPORT, f".{PLAN}.new")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The folder of one reproduction."""
+
+    path: Path
+
+    def run(self, name: str) -> Path:
+        """The run folder of a network."""
+        return self.path / RUNS / name
+
+    def record(self, name: str) -> Path:
+        """The record folder of a network."""
+        return self.path / RECORDS / name
+
+    def finished(self, name: str) -> Record | None:
+        """The record of a network that is done."""
+        folder = self.record(name)
+        return read_record(folder) if (folder / "record.json").is_file() else None
+
+    def claim(self, plan: Plan) -> None:
+        """Make the folder this reproduction's; rows may be added to it later.
+
+        Raises ArtifactError, saying what differs, where it is another's.
+        """
+        here = _identity(plan)
+        there = self._read()
+        if there:
+            differing = [
+                f"{name} is {there.get(name)!r} there and {here[name]!r} here"
+                for name in ("advex", "paper", "scale", "seed")
+                if there.get(name) != here[name]
+            ]
+            shared = [] if differing else sorted(there["networks"].keys() & here["networks"].keys())
+            for name in shared:
+                differing += _differences(there["networks"][name], here["networks"][name], name)
+            self._refuse(differing)
+        networks = {**there.get("networks", {}), **here["networks"]}
+        self._write({**here, "networks": networks, "data": there.get("data", {})})
+
+    def agree(self, source: str, digests: dict[str, str]) -> None:
+        """See that the examples are those that earlier rows were made with. Raises ArtifactError."""
+        there = self._read()
+        known = there["data"].setdefault(source, digests)
+        self._refuse(
+            [f"the {split} examples of {source} are others" for split in digests if known[split] != digests[split]]
+        )
+        self._write(there)
+
+    def _refuse(self, differing: list[str]) -> None:
+        if differing:
+            more = f" and {len(differing) - 4} more" if len(differing) > 4 else ""
+            told = "; ".join(differing[:4])
+            raise ArtifactError(f"{self.path} belongs to another reproduction: {told}{more}. Choose another --out.")
+
+    def _read(self) -> dict[str, Any]:
+        path = self.path / PLAN
+        if not path.is_file():
+            return {}
+        try:
+            there = json.loads(path.read_text(encoding="utf-8"))
+            if not (isinstance(there["networks"], dict) and isinstance(there["data"], dict)):
+                raise TypeError("no networks or no data")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ArtifactError(f"{path} cannot be read as a reproduction's: {error}. Choose another --out.") from None
+        return there
+
+    def _write(self, values: dict[str, Any]) -> None:
+        try:
+            write_text(self.path / PLAN, json.dumps(values, indent=1) + "\n")
+        except OSError as error:
+            raise ArtifactError(f"{self.path} cannot be written: {error.strerror}. Choose another --out.") from None
+
+
+def _identity(plan: Plan) -> dict[str, Any]:
+    return {
+        "advex": __version__,
+        "paper": plan.name,
+        "scale": plan.scale,
+        "seed": plan.seed,
+        "networks": {job.name: _decisive(job) for job in plan.jobs},
+    }
+
+
+def _decisive(job: Job) -> dict[str, Any]:
+    """What decides the figures of a network, but for the data's content, as JSON gives it back."""
+    values = {
+        "data": job.data,
+        "train_samples": job.train_samples,
+        "test_samples": job.test_samples,
+        "recipe": job.recipe.model_dump(mode="json"),
+        "evaluation": job.evaluation.model_dump(mode="json"),
+    }
+    return json.loads(json.dumps(values))
+
+
+def _differences(there: Any, here: Any, name: str) -> list[str]:
+    if isinstance(there, dict) and isinstance(here, dict):
+        inside = sorted(there.keys() | here.keys())
+        return [line for key in inside for line in _differences(there.get(key), here.get(key), f"{name}: {key}")]
+    return [] if there == here else [f"{name} is {there!r} there and {here!r} here"]

@@ -1,0 +1,179 @@
+"""What is to be run: rows -> recipes, data and settings at a scale; and which rows cannot be run, and why."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from advex import data as sets
+from advex import papers, recipes
+from advex.errors import DataError, SpecError, did_you_mean
+from advex.evaluation import Settings, settings_from
+from advex.papers import Paper, Row, Scale, Table
+from advex.recipes import Recipe, recipe_from
+from advex.reproduction.scaling import changes, scaled
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One network: to be trained and evaluated once, however many rows it is in. name: the id of its row.
+
+    data: where the examples are from. samples: how many are drawn of each split; None: all.
+    """
+
+    name: str
+    recipe: Recipe
+    data: str
+    train_samples: int | None
+    test_samples: int | None
+    evaluation: Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """A row, and the job that it asks for; or the reason why there is none. changes: from what the paper did."""
+
+    table: str
+    section: str
+    row: Row
+    job: Job | None = None
+    reason: str = ""
+    changes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All rows that were asked for. name, paper: which; scale: its name."""
+
+    name: str
+    paper: Paper
+    scale: str
+    seed: int
+    rows: tuple[Planned, ...]
+
+    @property
+    def settings(self) -> Scale:
+        """The scale itself."""
+        return self.paper.scales[self.scale]
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """What is to be run, each network once."""
+        return tuple({one.job.name: one.job for one in self.rows if one.job is not None}.values())
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """What the scale changes in the rows that are run: each change says of what, and so in which of them."""
+        return tuple(dict.fromkeys(each for one in self.rows if one.job is not None for each in one.changes))
+
+
+def planned(
+    name: str,
+    *,
+    table: str | None = None,
+    rows: Sequence[str] = (),
+    scale: str = "full",
+    data: Mapping[str, str] | None = None,
+    seed: int = 0,
+    available: Callable[[str], object] = sets.splits,
+) -> Plan:
+    """The plan for some rows of a paper.
+
+    name: of a bundled paper, or a file. rows: ids and subsets; none: those of the scale, or all. data: the paper's
+    name of a data set -> where it is; under "" for all rows, which must be of one set. available: raises DataError
+    for a source that is not there; a row whose data nobody named, and that are not there, has no job.
+
+    Raises SpecError for names that are not there and what cannot be combined, DataError for named data that are not.
+    """
+    paper = papers.read(name)
+    if scale not in paper.scales:
+        raise SpecError(f"There is no scale '{scale}': {did_you_mean(scale, paper.scales)}")
+    settings = paper.scales[scale]
+    ids = papers.chosen(paper, table, rows or ([settings.subset] if settings.subset else ()))
+    at = _Place(paper, scale, seed, _checked(paper, ids, data or {}, available), available)
+    entries = [at.planned(paper.rows[row]) for row in ids]
+    return Plan(name=name, paper=paper, scale=scale, seed=seed, rows=tuple(entries))
+
+
+def _checked(
+    paper: Paper, ids: Sequence[str], named: Mapping[str, str], available: Callable[[str], object]
+) -> dict[str, str]:
+    """Where the data sets are that the user named. Raises SpecError and DataError."""
+    wanted = sorted({_data_of(paper, row) for row in ids if not paper.original(paper.rows[row]).needs})
+    if unknown := named.keys() - {"", *wanted}:
+        raise SpecError(f"--data {min(unknown)}=...: the rows asked for are of {' and '.join(wanted) or 'no data'}.")
+    if "" in named and len(wanted) > 1:
+        example = " ".join(f"--data {one}=PATH" for one in wanted)
+        raise SpecError(f"The rows asked for are of several data sets: say which is where, {example}.")
+    found = {one: named[""] for one in wanted if "" in named} | {key: value for key, value in named.items() if key}
+    for source in found.values():
+        available(source)
+    return found
+
+
+def _data_of(paper: Paper, row: str) -> str:
+    """The data set that a row is on, by the paper's name of it."""
+    original = paper.original(paper.rows[row])
+    return original.data or paper.tables[paper.table_of(original.id)].data
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where and how much: what all rows have in common. data: named by the user."""
+
+    paper: Paper
+    scale: str
+    seed: int
+    data: Mapping[str, str]
+    available: Callable[[str], object]
+
+    def planned(self, row: Row) -> Planned:
+        """One row."""
+        table = self.paper.table_of(row.id)
+        sections = self.paper.tables[table].sections
+        section = next(one.title for one in sections if row in one.rows)
+        entry = Planned(table=table, section=section, row=row)
+        original = self.paper.original(row)
+        if original.needs or original.recipe is None:
+            return dataclasses.replace(entry, reason=f"needs {original.needs}")
+        asked = _data_of(self.paper, row.id)
+        source = self.data.get(asked) or self.paper.scales[self.scale].data.get(table, asked)
+        if asked not in self.data:
+            try:
+                self.available(source)
+            except DataError:
+                return dataclasses.replace(entry, reason=f"needs --data {asked}=PATH")
+        job, told = self._job(original, asked, source)
+        return dataclasses.replace(entry, job=job, changes=told)
+
+    def _job(self, row: Row, asked: str, source: str) -> tuple[Job, tuple[str, ...]]:
+        """What to run for a row that is no repetition, and how it differs from what the paper did."""
+        scale, where = self.paper.scales[self.scale], f"{row.id} at scale {self.scale}"
+        overrides = dict(change.split("=", 1) for change in row.overrides)
+        overrides["seed"] = str(self.seed)
+        recipe = recipe_from(recipes.read(row.recipe or ""), overrides, where=row.id)
+        run = scaled(recipe, scale.change, where)
+        table = self.paper.tables[self.paper.table_of(row.id)]
+        told = _of_the_data(table, scale, asked, source) + changes(recipe, run)
+        job = Job(
+            name=row.id,
+            recipe=run,
+            data=source,
+            train_samples=scale.train_samples,
+            test_samples=scale.test_samples,
+            evaluation=settings_from({**scale.evaluation, "seed": self.seed}),
+        )
+        return job, tuple(told)
+
+
+def _of_the_data(table: Table, scale: Scale, asked: str, source: str) -> list[str]:
+    """What is drawn of which data, where it is not what the paper had."""
+    told = [f"data {source} instead of {asked}"] if source != asked and source in scale.data.values() else []
+    for count, published, what in (
+        (scale.train_samples, table.train_images, "training"), (scale.test_samples, table.test_images, "test"),
+    ):  # fmt: skip
+        if count is not None and count != published:
+            instead = f" instead of {published:,}" if published else ""
+            told.append(f"{count:,} {what} images{instead}")
+    return told

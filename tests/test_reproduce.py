@@ -1,0 +1,544 @@
+"""Papers' tables: their files, what is planned of them, going on, and published beside measured."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from advex import objectives, recipes
+from advex.cli import reproducing
+from advex.data import Dataset
+from advex.errors import ArtifactError, DataError, SpecError
+from advex.papers import chosen, read
+from advex.recipes import Recipe
+from advex.record import DataEntry, Figure, Flag, ModelEntry, Record, write_record
+from advex.record.reproduction import as_plain, read_reproduction
+from advex.report import write_report
+from advex.report.pairs import Mark, drawn, front, placed
+from advex.reproduction import Job, carry_out, planned
+from advex.reproduction.folder import Folder
+from advex.reproduction.scaling import changes, scaled
+from advex.training import Diverged
+
+# -- the file of a paper -----------------------------------------------------------------------------------------------
+
+# A small paper: three rows, one of which repeats another and one that this command cannot run.
+SMALL: dict[str, Any] = {
+    "title": "Small",
+    "authors": "A and B",
+    "year": 2020,
+    "venue": "Nowhere",
+    "tables": {
+        "I": {
+            "title": "One table",
+            "data": "cifar10",
+            "train_images": 1000,
+            "columns": {
+                "accuracy": {"title": "Accuracy", "unit": "%", "digits": 1, "measure": "accuracy", "factor": 100},
+                "area": {
+                    "title": "Area", "digits": 4, "measure": "attack_ara", "by_protocol": "attack_published_ara"
+                },
+                "drop": {"title": "Drop", "unit": "points", "digits": 2, "better": "low"},
+            },
+            "sections": [
+                {
+                    "rows": [
+                        {"id": "plain", "label": "Plain", "mark": "P1", "published": {"accuracy": 90, "area": 0.01},
+                         "recipe": "digits-ordinary"},
+                        {"id": "long", "label": "Long", "published": {"accuracy": 91, "area": 0.02, "drop": -1.5},
+                         "recipe": "digits-ordinary", "overrides": ["epochs=80", "seed=1"]},
+                    ]
+                },
+                {
+                    "title": "Again",
+                    "rows": [
+                        {"id": "plain-again", "label": "Plain", "published": {"accuracy": 90, "area": 0.01},
+                         "same_as": "plain"},
+                        {"id": "people", "label": "People", "published": {"accuracy": 95}, "needs": "people"},
+                    ],
+                },
+            ],
+        }
+    },
+    "plots": {"figure": {"title": "Plot", "tables": ["I"], "x": "accuracy", "y": "area"}},
+    "grids": {"pictures": {"title": "Grid", "rows": ["plain", "long"]}},
+    "subsets": {"both": ["plain", "people"]},
+    "scales": {
+        "tiny": {
+            "summary": "Tiny.",
+            "data": {"I": "digits"},
+            "threads": 1,
+            "train_samples": 96,
+            "test_samples": 12,
+            "change": {"network": "linear", "epochs": {40: 1, 20: 1, 80: 2}, "batch_size": 32, "robust_every": 0},
+            "evaluation": {"attack": "pgd:norm=rmse,radius=0.4,steps=3", "btr": "minimal:gradients=4", "sweep": 0,
+                           "explanations": 1, "recheck": 0, "steps": 2},
+        },
+        "full": {"summary": "All of it.", "evaluation": {"published": True}},
+    },
+}  # fmt: skip
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """The small paper with one value put elsewhere (`...` removes it)."""
+    paper = json.loads(json.dumps(SMALL))
+    *outer, last = [int(part) if part.isdigit() else part for part in path.split("/")]
+    inside: Any = paper
+    for part in outer:
+        inside = inside[part]
+    if value is ...:
+        del inside[last]
+    else:
+        inside[last] = value
+    return paper
+
+
+def written(folder: Path, values: Any = SMALL) -> str:
+    path = folder / "small.yaml"
+    path.write_text(values if isinstance(values, str) else yaml.safe_dump(values), encoding="utf-8")
+    return str(path)
+
+
+ROWS = "tables/I/sections/0/rows"
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ("tables: [", "is not a YAML file that can be read"),
+        ("- a\n- b\n", "holds no paper"),
+        ("x: 1\n", "small.yaml: title: Field required"),
+        (changed(f"{ROWS}/1/id", "plain"), "two rows are called 'plain'"),
+        (changed(f"{ROWS}/1/published/arae", 1), "row long has a value for 'arae', which is no column of table I"),
+        (changed("tables/I/sections/1/rows/0/same_as", "plane"), "repeats 'plane': did you mean 'plain'"),
+        (changed("tables/I/sections/1/rows/0/published/area", 0.02), "repeats plain, and the published values differ"),
+        (changed("tables/I/sections/1/rows/0/recipe", "digits-robust"), "takes recipe, overrides and needs from its"),
+        (changed(f"{ROWS}/0/recipe", ...), "row plain: say recipe, same_as, or what it needs"),
+        (changed(f"{ROWS}/1/overrides", ["epochs 80"]), "overrides.0"),
+        (changed(f"{ROWS}/1/overides", ["epochs=80"]), "overides: Extra inputs are not permitted"),
+        (changed("subsets/both", ["plian"]), "subset both names the row 'plian': did you mean 'plain'"),
+        (changed("subsets/plain", ["long"]), "'plain' names a subset, and something else too"),
+        (changed("plots/figure/y", "aera"), "plot figure: table I is not there, or has no columns accuracy and aera"),
+        (changed("scales/full/subset", "bth"), "scale full: there is no subset 'bth': did you mean 'both'"),
+        (changed("scales/full/data", {"II": "digits"}), "scale full: there is no table 'II'"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_paper_says_where_and_why(tmp_path: Path, values: Any, said: str) -> None:
+    with pytest.raises(SpecError, match=re.escape(said)):
+        read(written(tmp_path, values))
+
+
+def test_an_unknown_paper() -> None:
+    with pytest.raises(SpecError, match="no paper 'wods2019' and no such file: did you mean 'woods2019'"):
+        read("wods2019")
+
+
+@pytest.mark.parametrize(
+    ("table", "names", "rows"),
+    [
+        (None, [], ["plain", "long", "plain-again", "people"]),
+        ("i", ["people", "plain"], ["plain", "people"]),
+        ("I", ["both", "long"], ["plain", "long", "people"]),
+        (None, ["all"], ["plain", "long", "plain-again", "people"]),
+    ],
+)
+def test_rows_are_chosen_by_name_and_subset(tmp_path: Path, table: str, names: list[str], rows: list[str]) -> None:
+    assert chosen(read(written(tmp_path)), table, names) == rows
+
+
+@pytest.mark.parametrize(
+    ("table", "names", "said"),
+    [
+        ("IV", [], "There is no table 'IV': "),
+        (None, ["psi-200"], "There is no row or subset 'psi-200': did you mean 'psi-220'?"),
+        (None, ["teling"], "did you mean 'telling'?"),
+        ("I", ["tandem"], "'tandem' is not in table I, but in table II."),
+    ],
+)
+def test_an_unknown_row_is_told_with_a_suggestion(table: str | None, names: list[str], said: str) -> None:
+    with pytest.raises(SpecError, match=re.escape(said)):
+        chosen(read("woods2019"), table, names)
+
+
+# -- Woods et al. 2019 -------------------------------------------------------------------------------------------------
+
+
+def test_the_tables_of_woods2019_are_whole() -> None:
+    paper = read("woods2019")
+    assert {name: len(table.rows) for name, table in paper.tables.items()} == {
+        "I": 33,
+        "II": 45,
+        "III": 17,
+        "README": 4,
+    }
+    # Sums of the columns as the paper's text prints them: a slip of one digit anywhere changes one of them.
+    sums = {
+        name: [round(sum(row.published[key] for row in table.rows), 4) for key in ("accuracy", "attack_ara", "btr_ara")]
+        for name, table in paper.tables.items()
+    }
+    assert sums == {
+        "I": [2570.8, 0.3041, 0.6344],
+        "II": [3549.4, 0.585, 1.2421],
+        "III": [694.5, 0.0563, 0.4179],
+        "README": [315.75, 0.0443, 0.0981],
+    }
+    assert {row.mark: row.id for row in paper.rows.values() if row.mark} == {
+        "N1": "traditional", "N2": "at-l2-0.01", "N3": "both-hhat-l2min-0.1", "N4": "tandem-1.5"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("scale", "tables"), [("smoke", ["I", "II"]), ("cpu", ["I", "II"]), ("full", [None])])
+def test_every_row_can_be_planned_at_every_scale(
+    scale: str, tables: list[str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check, seen = recipes._check, set[str]()
+
+    def check_once(recipe: Recipe) -> None:  # building a network takes long: each one once
+        objectives.build(recipe.objective)
+        if recipe.network not in seen:
+            seen.add(recipe.network)
+            check(recipe)
+
+    monkeypatch.setattr(recipes, "_check", check_once)
+    for table in tables:
+        plan = planned("woods2019", table=table, rows=["all"], scale=scale, available=lambda source: None)
+        for one in plan.rows:
+            original = plan.paper.original(one.row)
+            assert (one.job is None) == bool(original.needs), one.row.id
+            assert one.job is None or one.job.name == original.id
+        # What is told apart in the paper is told apart here.
+        asked = [job.recipe.model_dump_json() for job in plan.jobs]
+        same = len(asked) - len(set(asked))
+        assert same == 0 or scale != "full", f"{same} networks are trained twice"
+
+
+def test_the_smoke_of_woods2019_needs_no_data_and_says_so() -> None:
+    def nothing_there(source: str) -> None:
+        if source != "digits":
+            raise DataError("not there")
+
+    plan = planned("woods2019", scale="smoke", available=nothing_there)
+    assert {one.job.data for one in plan.rows if one.job} == {"digits"}
+    told = "; ".join(plan.changes)
+    for words in ("data digits instead of cifar10", "depth 8 instead of 44", "4 epochs instead of 200",
+                  "400 training images instead of 50,000", "40 test images instead of 1,000"):  # fmt: skip
+        assert words in told
+    third = planned(
+        "woods2019", table="III", rows=["coco-at", "imagenet-standard"], scale="full", available=nothing_there
+    )
+    assert [one.reason for one in third.rows] == ["needs --data imagenet=PATH", "needs --data coco=PATH"]
+    assert not planned("woods2019", rows=["psi-220"], scale="full", available=lambda source: None).rows[0].changes
+
+
+# -- scales ------------------------------------------------------------------------------------------------------------
+
+ASKED = Recipe(
+    network="preact_resnet:depth=170,activation=relu",
+    objective={"lipschitz": {"psi": 30}, "natural": {}},
+    epochs=400,
+)  # fmt: skip
+
+
+def test_a_scale_changes_what_is_there_and_nothing_else() -> None:
+    change = {
+        "network.depth": {44: 8, 170: 14},
+        "network.widths": {"16-32-64": (4, 8, 8)},
+        "network.stride": 7,  # no option of this network
+        "objective.lipschitz.derivative": "finite_difference",
+        "objective.adversarial.share": 0.25,  # no term of this objective
+        "epochs": {200: 1, 400: 2},
+        "batch_size": 64,
+        "robust_every": 0,
+    }
+    run = scaled(ASKED, change, "here")
+    assert run.network == "preact_resnet:depth=14,activation=relu,widths=4-8-8"
+    assert run.objective == {"lipschitz": {"psi": 30, "derivative": "finite_difference"}, "natural": {}}
+    assert (run.epochs, run.batch_size, run.robust_every, run.learning_rate) == (2, 64, 0, ASKED.learning_rate)
+    assert changes(ASKED, run) == [
+        "depth 14 instead of 170",
+        "widths 4-8-8 instead of 16-32-64",
+        "lipschitz.derivative finite_difference instead of exact",
+        "2 epochs instead of 400",
+        "batches of 64 instead of 128",
+    ]  # fmt: skip  (nothing of robust_every, which decides nothing)
+
+
+def test_a_scale_that_does_not_know_a_value_says_so() -> None:
+    with pytest.raises(SpecError, match=re.escape("here: network.depth = 170: the scale lists 44, 50, and not this")):
+        scaled(ASKED, {"network.depth": {44: 8, 50: 8}}, "here")
+
+
+# -- plans -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_repetition_is_the_network_of_its_original(tmp_path: Path) -> None:
+    plan = planned(written(tmp_path), scale="tiny")
+    jobs = {one.row.id: one.job and one.job.name for one in plan.rows}
+    assert jobs == {"plain": "plain", "long": "long", "plain-again": "plain", "people": None}
+    assert [job.name for job in plan.jobs] == ["plain", "long"]
+    assert plan.jobs[0].recipe.seed == 0
+    assert planned(written(tmp_path), scale="tiny", seed=5).jobs[1].recipe.seed == 5
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"scale": "tny"}, "no scale 'tny': did you mean 'tiny'"),
+        ({"data": {"cifar": "digits"}}, "--data cifar=...: the rows asked for are of cifar10"),
+        ({"data": {"": "nowhere-at-all"}}, "no data set 'nowhere-at-all'"),
+    ],
+)
+def test_what_cannot_be_planned(tmp_path: Path, given: dict[str, Any], said: str) -> None:
+    with pytest.raises((SpecError, DataError), match=re.escape(said)):
+        planned(written(tmp_path), **{"scale": "tiny", **given})
+
+
+def test_named_data_are_used_at_any_scale_and_must_be_told_apart() -> None:
+    plan = planned("woods2019", rows=["psi-30"], scale="smoke", data={"": "digits:seed=1"})
+    assert plan.jobs[0].data == "digits:seed=1"
+    with pytest.raises(
+        SpecError, match=re.escape("several data sets: say which is where, --data cifar10=PATH --data coco")
+    ):
+        planned("woods2019", rows=["psi-30", "coco-at"], scale="full", data={"": "digits"})
+
+
+# -- doing it ----------------------------------------------------------------------------------------------------------
+
+
+class Worker:
+    """Invents figures: accuracy 0.5, an area of the number of the call. log: what it was asked to do."""
+
+    def __init__(self, *, diverges: str = "", stops_at: str = "") -> None:
+        self.log: list[str] = []
+        self.diverges, self.stops_at, self.shift = diverges, stops_at, 0.0
+
+    def open(self, job: Job) -> tuple[Dataset, Dataset]:
+        x = torch.zeros(2, 1, 2, 2) + self.shift
+        data = Dataset(x=x, y=torch.tensor([0, 1]), ids=("a", "b"), class_names=("no", "yes"), name=job.data)
+        return data, data
+
+    def train(self, job: Job, data: Dataset, validation: Dataset, run: Path) -> None:
+        self.log.append(f"train {job.name}")
+        if job.name == self.stops_at:
+            raise KeyboardInterrupt
+        if job.name == self.diverges:
+            raise Diverged("The loss became nan.")
+
+    def evaluate(self, job: Job, run: Path, data: Dataset, record: Path) -> Record:
+        self.log.append(f"evaluate {job.name}")
+        area = Figure(value=0.0123, low=0.01, high=math.inf, n=40, failures=1)
+        scores = {"accuracy": Figure(value=0.5, low=0.35, high=0.65, n=40), "attack_ara": area,
+                  "attack_published_ara": Figure(value=0.02, low=0.01, high=0.03, n=40)}  # fmt: skip
+        made = Record(
+            advex="0", created="2026-11-20T10:00:00+00:00", command="", seed=0, seconds=1.0, environment={"cpu": "x"},
+            settings={}, searches={"attack": "minimal"}, models=[ModelEntry(name=job.name, source="", scores=scores)],
+            data=DataEntry(name="d", source="d", examples=40, shape=(1, 2, 2), class_names=("no", "yes"), chance=0.5),
+            flags=[Flag(model=job.name, code="few", severity="warning", message="Few.", remedy="More.")],
+        )  # fmt: skip
+        write_record(record, made)
+        return made
+
+
+def test_what_is_done_is_read_and_the_rest_is_done(tmp_path: Path) -> None:
+    paper, out, first = written(tmp_path), tmp_path / "out", Worker(stops_at="long")
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(planned(paper, scale="tiny"), out, first)
+    assert first.log == ["train plain", "evaluate plain", "train long"]
+    states = {row.id: row.state for row in read_reproduction(out).rows}
+    assert states == {"plain": "measured", "long": "waiting", "plain-again": "measured", "people": "not run"}
+    second = Worker()
+    found = carry_out(planned(paper, scale="tiny"), out, second)
+    assert second.log == ["train long", "evaluate long"]
+    assert found.model_dump(exclude={"created"}) == read_reproduction(out).model_dump(exclude={"created"})
+    assert {row.id: row.state for row in found.rows}["long"] == "measured"
+    third = Worker()
+    carry_out(planned(paper, scale="tiny"), out, third)
+    assert third.log == []
+
+
+def test_rows_may_be_added_later(tmp_path: Path) -> None:
+    paper, out = written(tmp_path), tmp_path / "out"
+    carry_out(planned(paper, rows=["plain"], scale="tiny"), out, Worker())
+    worker = Worker()
+    carry_out(planned(paper, rows=["long"], scale="tiny"), out, worker)
+    assert worker.log == ["train long", "evaluate long"]
+    worker = Worker()
+    assert len(carry_out(planned(paper, scale="tiny"), out, worker).rows) == 4
+    assert worker.log == []
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"scale": "full"}, "scale is 'tiny' there and 'full' here"),
+        ({"seed": 1}, "seed is 0 there and 1 here"),
+    ],
+)
+def test_a_folder_of_other_settings_is_refused(tmp_path: Path, other: dict[str, Any], said: str) -> None:
+    paper, out = written(tmp_path), tmp_path / "out"
+    carry_out(planned(paper, rows=["plain"], scale="tiny"), out, Worker())
+    before = (out / "plan.json").read_bytes()
+    plan = planned(paper, rows=["plain"], available=lambda source: None, **{"scale": "tiny", **other})
+    with pytest.raises(ArtifactError, match=re.escape(said)) as refused:
+        carry_out(plan, out, Worker())
+    assert "Choose another --out" in str(refused.value)
+    assert (out / "plan.json").read_bytes() == before
+
+
+def test_a_row_made_otherwise_and_other_examples_are_refused(tmp_path: Path) -> None:
+    paper, out = written(tmp_path), tmp_path / "out"
+    carry_out(planned(paper, rows=["plain"], scale="tiny"), out, Worker())
+    changed_paper = written(tmp_path, changed(f"{ROWS}/0/overrides", ["weight_decay=0.5"]))
+    with pytest.raises(ArtifactError, match="plain: recipe: weight_decay is 0.0005 there and 0.5 here"):
+        carry_out(planned(changed_paper, rows=["plain"], scale="tiny"), out, Worker())
+    other = Worker()
+    other.shift = 0.5
+    with pytest.raises(ArtifactError, match="the training examples of digits are others"):
+        carry_out(planned(written(tmp_path), rows=["long"], scale="tiny"), out, other)
+    (out / "plan.json").write_text("{", encoding="utf-8")
+    with pytest.raises(ArtifactError, match="cannot be read as a reproduction's"):
+        Folder(out).claim(planned(written(tmp_path), scale="tiny"))
+
+
+def test_figures_are_in_the_units_of_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan, out = planned(written(tmp_path, changed("grids", {})), scale="tiny"), tmp_path / "out"
+    found = carry_out(plan, out, Worker(diverges="long"), command="advex reproduce")
+    plain, long, again, people = found.rows
+    assert (plain.measured["accuracy"].value, plain.measured["accuracy"].low) == (50.0, 35.0)
+    assert plain.measured["area"].value == 0.0123
+    assert plain.by_protocol == {"area": Figure(value=0.02, low=0.01, high=0.03, n=40)}
+    assert "drop" not in plain.measured
+    assert again.measured == plain.measured
+    assert (again.network, people.reason, plain.flags) == ("plain", "needs people", ["Few."])
+    assert (long.state, long.reason) == ("failed", "The loss became nan.")
+    strict = json.loads(json.dumps(as_plain(found), allow_nan=False))
+    assert strict["tables"][0]["rows"][0]["measured"]["area"]["high"] is None
+    assert strict["tables"][0]["rows"][0]["published"] == {"accuracy": 90.0, "area": 0.01}
+
+    reproducing.show(found)
+    told = capsys.readouterr()
+    words = " ".join(told.out.split())
+    line = next(line for line in told.out.splitlines() if line.startswith("plain (P1)"))
+    assert re.split(r"  +", line.strip()) == [
+        "plain (P1)", "90.0", "50.0 [35.0, 65.0]", "0.0100", "0.0123 [0.0100, inf], 1 failed",
+        "0.0200 [0.0100, 0.0300]", "–", "–",
+    ]  # fmt: skip
+    assert "plain-again = plain" in told.out
+    assert "not run: people: needs people" in told.out
+    assert "scale tiny, which is not what the paper did: data digits instead of cifar10; 96 training images" in words
+    assert "warning: long failed: The loss became nan." in told.err
+
+    page = write_report(out).read_text(encoding="utf-8")
+    assert page.count("[35.0, 65.0]") == 2
+    for words in ("96 training images instead of 1,000", "Table I: One table", "needs people", "The loss became nan."):
+        assert words in page
+    assert "<script" not in page
+
+
+# -- the plot ----------------------------------------------------------------------------------------------------------
+
+
+def test_every_published_network_is_in_the_plot_once_and_measured_ones_beside_it(tmp_path: Path) -> None:
+    plan = planned(written(tmp_path), rows=["plain-again"], scale="tiny")
+    found = carry_out(plan, tmp_path / "out", Worker())
+    marks = drawn(found, found.plots[0])
+    assert [(mark.name, mark.measured, mark.x, mark.y) for mark in marks] == [
+        ("P1 plain", False, 90.0, 0.01), ("long", False, 91.0, 0.02), ("P1 plain", True, 50.0, 0.0123)
+    ]  # fmt: skip
+    assert marks[2].x_range == (35.0, 65.0)
+    assert marks[2].y_range[1] < math.inf
+
+
+def test_the_front_and_room_for_labels() -> None:
+    generator = torch.Generator().manual_seed(0)
+    points = torch.rand(40, 2, generator=generator).tolist()
+    marks = [Mark(str(n), x, y, (x, x), (y, y), True) for n, (x, y) in enumerate(points)]
+    best = {one.name for one in marks if not any(o.x >= one.x and o.y >= one.y and o is not one for o in marks)}
+    assert {mark.name for mark in front(marks)} == best
+    places = placed(
+        [(400 * x, 300 * y, f"label {n}") for n, (x, y) in enumerate(points)], (400, 300), letter=5, line=10
+    )
+    boxes = [(at[0], at[1] - 5, at[0] + 5 * len(f"label {n}"), at[1] + 5) for n, at in enumerate(places) if at]
+    assert len(boxes) > 15
+    assert all(box[0] >= 0 and box[1] >= 0 and box[2] <= 400 and box[3] <= 300 for box in boxes)
+    apart = [a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1] for a in boxes for b in boxes if a is not b]
+    assert all(apart)
+    assert placed([(5.0, 5.0, "")], (400, 300), letter=5, line=10) == [None]
+
+
+# -- as a user ---------------------------------------------------------------------------------------------------------
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "advex", "reproduce", *arguments]
+
+
+def environment() -> dict[str, str]:
+    kept = {key: value for key, value in os.environ.items() if key not in ("ADVEX_DATA", "FORCE_COLOR")}
+    return {**kept, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
+
+
+def stopped(arguments: list[str], cwd: Path, begun: Callable[[], bool]) -> int:
+    """Begin, and send SIGTERM once something is there. Returns the exit code."""
+    process = subprocess.Popen(arguments, cwd=cwd, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    deadline = time.monotonic() + 100
+    while not begun() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=100)
+    assert b"resume with: advex reproduce" in said or process.returncode == -signal.SIGTERM, said
+    return process.returncode
+
+
+def test_a_reproduction_is_stopped_resumed_and_repeated(tmp_path: Path) -> None:
+    paper = written(tmp_path, changed("scales/tiny/change/epochs", {40: 1, 20: 1, 80: 60}))
+    begin = command(paper, "--scale", "tiny", "--out", "out")
+    journal = tmp_path / "out" / "runs" / "long" / "metrics.jsonl"
+    assert stopped(begin, tmp_path, journal.is_file) == 128 + signal.SIGTERM
+    first = (tmp_path / "out" / "records" / "plain" / "record.json").read_bytes()
+    assert not (tmp_path / "out" / "records" / "long" / "record.json").exists()
+    done = subprocess.run(
+        [*begin, "--json"], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "records" / "plain" / "record.json").read_bytes() == first
+    told = json.loads(done.stdout)
+    assert [row["state"] for row in told["tables"][0]["rows"]] == ["measured", "measured", "measured", "not run"]
+    assert told["files"] == ["out/figures/figure.png", "out/figures/pictures.png", "out/report.html"]
+    assert all((tmp_path / file).stat().st_size > 5000 for file in told["files"])
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert page.count('data-model="P1 plain"') >= 10  # the grid: towards every class
+    assert len(journal.read_text().splitlines()) == 60  # the run went on, and was not begun anew twice over
+
+
+def test_rows_of_woods2019_run_as_a_user_runs_them(tmp_path: Path) -> None:
+    arguments = command("woods2019/II", "--rows", "both-hhat-l2min-0.1,hitl-448", "--scale", "smoke", "--out", "out")
+    done = subprocess.run(arguments, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = read_reproduction(tmp_path / "out")
+    assert [row.state for row in found.rows] == ["measured", "not run"]
+    assert found.rows[0].measured["accuracy"].value > 40  # of ten classes
+    assert 0 < found.rows[0].measured["attack_ara"].value < found.rows[0].measured["btr_ara"].value
+    assert "both-hhat-l2min-0.1 (N3)   68.4" in done.stdout
+    assert "which is not what the paper did" in done.stdout
+
+
+def test_a_list_says_what_would_be_run(tmp_path: Path) -> None:
+    arguments = command("woods2019/III", "--scale", "full", "--list")
+    done = subprocess.run(arguments, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"imagenet-standard .*65\.6 0\.0004 0\.0013 +not run: needs --data imagenet=PATH", done.stdout)
+    assert not list(tmp_path.iterdir())
