@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
