@@ -49,21 +49,24 @@ def trained(kind: str) -> str:
     lines = [json.loads(line) for line in (place(kind) / "metrics.jsonl").read_text().splitlines()]
     machine = json.loads((place(kind) / "env.json").read_text())
     threads = "1 thread" if machine["threads"] == "1" else f"{machine['threads']} threads"
-    minutes = sum(line["seconds"] for line in lines) / 60
+    minutes = lines[-1]["seconds"] / 60
     return f"{lines[-1]['epochs']} epochs in {minutes:.0f} minutes on {threads} of {machine['cpu']}"
 
 
-def entry(record: Record, kind: str) -> ModelEntry:
-    """The model of that kind, by its name in the record."""
-    return next(model for model in record.models if model.name.removeprefix("cifar10-") == kind)
+def entry(record: Record | None, kind: str) -> ModelEntry | None:
+    """The model of that kind, by its name in the record; None where the record has none."""
+    models = [] if record is None else record.models
+    return next((model for model in models if model.name.removeprefix("cifar10-") == kind), None)
 
 
 def figures(kind: str, record: Record, published: Record | None) -> Figures:
     """What `figures.json` says of one network."""
-    model = entry(record, kind)
+    model, theirs = entry(record, kind), entry(published, kind)
+    if model is None:
+        raise SystemExit(f"The record has no model '{kind}'.")
     accuracy, area = model.scores["accuracy"], model.scores["attack_ara"]
     depth = "pre-activation ResNet-14" if "depth=14" in (model.spec or "") else str(model.spec)
-    theirs = {} if published is None else entry(published, kind).scores
+    scores = theirs.scores if theirs else {}
     return Figures(
         summary=f"{depth} for CIFAR-10, {KINDS[kind]}: accuracy {100 * accuracy.value:.1f} %, attack ARA "
         f"{area.value:.4f} (n = {accuracy.n})",
@@ -72,7 +75,7 @@ def figures(kind: str, record: Record, published: Record | None) -> Figures:
         searches=record.searches,
         scores=model.scores,
         published_examples=0 if published is None else published.data.examples,
-        published={name: figure for name, figure in theirs.items() if "published" in name or name == "accuracy"},
+        published={name: figure for name, figure in scores.items() if "published" in name or name == "accuracy"},
         training=trained(kind),
     )
 
@@ -109,14 +112,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, help="folder of the four run folders, named by kind")
     parser.add_argument("--record", type=Path, required=True, help="the evaluation with the default search")
-    parser.add_argument("--published", type=Path, help="one with the papers' protocol, on fewer images")
+    parser.add_argument(
+        "--published", type=Path, nargs="+", default=[], help="some with the papers' protocol, on fewer images"
+    )
     args = parser.parse_args()
-    record = read_record(args.record)
-    published = None if args.published is None else read_record(args.published)
+    record, published = read_record(args.record), [read_record(path) for path in args.published]
     for kind in KINDS:
         if args.runs is not None:
             copied(args.runs / kind, kind)
-        text = figures(kind, record, published).model_dump_json(indent=1)
+        theirs = next((one for one in published if entry(one, kind)), None)
+        text = figures(kind, record, theirs).model_dump_json(indent=1)
         write_text(place(kind) / FIGURES, text + "\n")
     print(table())
 

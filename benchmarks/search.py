@@ -145,8 +145,10 @@ def main() -> None:
     if args.compile and args.bf16:
         modes.append((True, True))
     make: dict[str, Callable[[Tensor], Goal]] = {"misclassify": goals.Misclassify, "below_chance": goals.BelowChance}
-    print(f"{args.model or args.network}, n = {len(x)}, torch {torch.__version__}, {torch.get_num_threads()} threads, "
-          f"{platform.machine()}\n")
+    print(
+        f"{args.model or args.network}, n = {len(x)}, torch {torch.__version__}, {torch.get_num_threads()} threads, "
+        f"{platform.machine()}\n"
+    )
     rows = []
     for name in args.goals.split(","):
         for spec in args.only.split() if args.only else SEARCHES[name]:

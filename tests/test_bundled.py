@@ -51,8 +51,7 @@ def test_it_was_trained_by_the_recipe_of_that_name(name: str) -> None:
     assert used == recipes.fitted(meant, (3, 32, 32), 10)
     log = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in log] == list(range(1, meant.epochs + 1))
-    trained = read_config(folder)["training"]
-    assert (trained["epoch"], trained["examples"]) == (meant.epochs, 50_000)
+    assert read_config(folder)["training"]["examples"] == 50_000
     assert "/" not in json.loads((folder / "env.json").read_text())["command"].replace("runs/", "")
 
 
@@ -60,7 +59,7 @@ def test_it_was_trained_by_the_recipe_of_that_name(name: str) -> None:
 def test_figures_tell_what_made_them(name: str) -> None:
     figures = bundled.figures(name)
     assert figures.examples >= 1000
-    assert figures.searches["attack"].startswith("Minimal(")
+    assert figures.searches["attack"].startswith("minimal:gradients=100")
     assert figures.scores["accuracy"].n == figures.examples
     assert figures.published["attack_published_ara"].n == figures.published_examples
     assert f"{100 * figures.scores['accuracy'].value:.1f} %" in figures.summary

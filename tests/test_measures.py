@@ -124,9 +124,7 @@ def test_paired_difference_is_the_difference_of_resampled_areas() -> None:
     generator = torch.Generator().manual_seed(1)
     first, second = torch.rand(2, 30, generator=generator, dtype=torch.float64)
     draws = torch.randint(30, (2000, 30), generator=torch.Generator().manual_seed(0))
-    differences = sorted(
-        slow_area(first[row].tolist(), 0.1) - slow_area(second[row].tolist(), 0.1) for row in draws
-    )
+    differences = sorted(slow_area(first[row].tolist(), 0.1) - slow_area(second[row].tolist(), 0.1) for row in draws)
     score = compare_areas(first, second, 0.1, seed=0)
     assert score.low == pytest.approx(differences[round(0.025 * 1999)], abs=1e-9)
     assert score.high == pytest.approx(differences[round(0.975 * 1999)], abs=1e-9)

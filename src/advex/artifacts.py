@@ -70,8 +70,8 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Classifie
     """The classifier saved in a folder, or a bundled one (`builtin:NAME`), in evaluation mode.
 
     The network's name is looked up in the registry; hash, names and shapes of the weights are checked
-    before any is used. Raises ArtifactError, naming the file and the reason, for anything else; SpecError for a name that
-    no bundled network has.
+    before any is used. Raises ArtifactError, naming the file and the reason, for anything else; SpecError for a
+    name that no bundled network has.
     """
     folder = bundled.folder(folder) if isinstance(folder, str) and folder.startswith(bundled.PREFIX) else Path(folder)
     config = read_config(folder)

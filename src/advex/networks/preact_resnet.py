@@ -80,6 +80,8 @@ class PreactResNet(nn.Module):
         super().__init__()
         check_range("depth", depth, 8, 1202)
         widths = widths_of("widths", widths)
+        if not widths:
+            raise SpecError("widths needs at least one number, such as 16-32-64.")
         count, rest = divmod(depth - 2, 2 * len(widths))
         if rest or not count:
             step = 2 * len(widths)
