@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from advex.data import folders
@@ -17,4 +18,4 @@ def cifar10_sample() -> Source:
     of its JPEG version, on which the bundled networks were trained. An id is class/place in the split.
     """
     root = Path(__file__).parent / "cifar10_sample"
-    return folders.source(root, folders.files_below(root))
+    return replace(folders.source(root, folders.files_below(root)), name="cifar10-sample")
