@@ -127,7 +127,7 @@ def draw_examples(folder: Path, out: Path) -> None:
         return sheet.Cell(decode_png((folder / picture).read_bytes()).float() / 255, lines)
 
     lines = [
-        [cell(inputs[example]["picture"], model, names[inputs[example]['label']])]
+        [cell(inputs[example]["picture"], model, names[inputs[example]["label"]])]
         + [
             cell(row["picture"], f"to {names[row['target']]}", _sure(row["png_after"][row["target"]]))
             for row in grid

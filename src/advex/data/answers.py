@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+from advex.data.bounded import read_bytes
 from advex.errors import DataError, did_you_mean
 
 TABLE = "annotations.csv"
@@ -91,14 +92,7 @@ class Judged:
 
 def read(path: Path) -> Table:
     """The table in a file. Raises DataError."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(_LARGEST + 1)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
-    if len(data) > _LARGEST:
-        raise DataError(f"{path} is longer than {_LARGEST >> 20} MiB; a table of answers is never that large.")
-    return parse(data, str(path))
+    return parse(read_bytes(path, _LARGEST, "a table of answers"), str(path))
 
 
 def is_foreign(path: Path) -> bool:

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from advex.data import decode, folders, published
+from advex.data.bounded import read_bytes
 from advex.data.dataset import counted
 from advex.data.source import Encoded, Source, Split, Unreadable, shortened
 from advex.errors import DataError
@@ -102,13 +103,7 @@ def _split(place: Path, base: Path, split: str, *, index: Mapping[str, int], sid
 
 def _text(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            data = file.read(_LARGEST + 1)
-        if len(data) > _LARGEST:
-            raise DataError(f"{path} is longer than {_LARGEST >> 20} MiB; such a table never is.")
-        return data.decode("utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
+        return read_bytes(path, _LARGEST, "such a table").decode("utf-8-sig")
     except UnicodeDecodeError:
         raise DataError(f"{path} is not UTF-8 text.") from None
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from advex.data.answers import shown
+from advex.data.bounded import read_bytes
 from advex.data.source import shortened
 from advex.errors import DataError
 
@@ -97,13 +98,7 @@ def unlisted(known: tuple[Radiograph, ...], files: Mapping[str, list[PurePosixPa
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
     """(where it is, line) of each line that is not empty."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(_LARGEST + 1)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
-    if len(data) > _LARGEST:
-        raise DataError(f"{path} is longer than {_LARGEST:,} bytes; a table of 247 radiographs never is.")
+    data = read_bytes(path, _LARGEST, "a table of 247 radiographs")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
