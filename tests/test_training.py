@@ -154,6 +154,20 @@ def test_adam_and_adamw_differ_in_the_weight_decay(optimiser: str, tmp_path: Pat
     check_by_hand({"optimiser": optimiser, "learning_rate": 0.01, "weight_decay": 0.1}, few, tmp_path, step, atol=1e-5)
 
 
+def test_adagrad_is_ftrl_without_penalties(tmp_path: Path, few: Dataset) -> None:
+    """McMahan et al. 2013, Algorithm 1, with beta = sqrt(0.1) inside the root and lambda_1 = lambda_2 = 0: its
+    z and sigma cancel, and a step by the accumulated squares is left."""
+    n = torch.full((10, 65), 0.1, dtype=torch.float64)
+
+    def step(w: Tensor, g: Tensor, k: int) -> Tensor:
+        sigma = ((n + g**2).sqrt() - n.sqrt()) / 0.05
+        z = g - sigma * w - n.sqrt() / 0.05 * w  # z_t, with z_(t-1) as it is where w solves the former step
+        n.add_(g**2)
+        return -z / (n.sqrt() / 0.05)
+
+    check_by_hand({"optimiser": "adagrad", "learning_rate": 0.05, "weight_decay": 0}, few, tmp_path, step, atol=1e-5)
+
+
 @pytest.mark.parametrize(("decay", "decaying"), [("all", "12"), ("weights", "1"), ("biases", "2")])
 def test_weight_decay_acts_on_what_it_is_said_to(decay: str, decaying: str, tmp_path: Path, few: Dataset) -> None:
     """One step without momentum: the difference that it makes is rate lambda w, for those parameters and no others."""

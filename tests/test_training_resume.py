@@ -76,7 +76,7 @@ class Crash(Exception):
     pass
 
 
-@pytest.mark.parametrize("optimiser", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("optimiser", ["sgd", "adam", "adamw", "adagrad"])
 def test_a_crash_costs_an_epoch_and_no_bit(optimiser: str, tmp_path: Path, few: Dataset) -> None:
     """In the middle of epoch 2: resuming repeats that epoch, with the same end."""
     recipe = recipe_from({**SMALL, "optimiser": optimiser})

@@ -26,6 +26,7 @@ TERMS = registry.entries("objective")
 # Other forms of a term that follow other code paths. A new term needs no line here.
 VARIANTS = [
     "adversarial:attack=(pgd:norm=linf,radius=8/255,steps=2),share=1",
+    "adversarial:bfloat16=true",
     "lipschitz:derivative=finite_difference",
     "lipschitz:outputs=2,zeta=0.5,tandem=difference,target=1.0,z=1,q=1",
     "lipschitz:outputs=2,zeta=0.5,tandem=sum,derivative=finite_difference",
@@ -478,3 +479,19 @@ def test_more_outputs_than_classes_are_refused_when_the_network_is_known(clf: Cl
     loss_of(objectives.make("lipschitz", outputs=3), clf, batch)
     with pytest.raises(InputError, match="outputs=4 of 3 classes"):
         loss_of(objectives.make("lipschitz", outputs=4), clf, batch)
+
+
+def test_a_search_alone_may_compute_in_bfloat16(clf: Classifier, batch: Batch) -> None:
+    """The passes of the search do, that of the loss does not; and the loss still tells the search's examples apart."""
+    said: list[tuple[bool, torch.dtype]] = []
+    layer = clf.network.get_submodule("body.0")
+    clf.float()
+    batch = dataclasses.replace(batch, x=batch.x.float())
+    hook = layer.register_forward_hook(lambda m, i, out: said.append((m.training, out.dtype)))
+    term = Adversarial(attack="pgd:norm=linf,radius=0.1,steps=3,random_start=false", share=1, bfloat16=True)
+    loss, _, _ = Objective({"adversarial": term, "natural": Natural()})(clf, batch, {}, rng=rng())
+    hook.remove()
+    assert {kind for training, kind in said if training} == {torch.float32}
+    searching = [kind for training, kind in said if not training]
+    assert searching.count(torch.bfloat16) >= 3  # settle, too, looks in full precision
+    assert loss.dtype == torch.float32

@@ -12,13 +12,19 @@ from advex.registry import register
 class Linear(nn.Sequential):
     """One linear layer on the flattened input.
 
-    features: elements of one input. classes: outputs.
+    features: elements of one input. classes: outputs. bias: false leaves the weights alone to decide. zero: training
+    starts with weights of zero, which does it no harm in one layer, and leaves no trace of a random start in
+    features that it never needs (both as in Chalasani et al. 2020).
     """
 
-    def __init__(self, features: int = 64, classes: int = 10) -> None:
+    def __init__(self, features: int = 64, classes: int = 10, bias: bool = True, zero: bool = False) -> None:
         check_range("features", features, 1, 10_000_000)
         check_range("classes", classes, 2, 100_000)
-        super().__init__(nn.Flatten(), nn.Linear(features, classes))
+        layer = nn.Linear(features, classes, bias=bias)
+        if zero:
+            for parameter in layer.parameters():
+                nn.init.zeros_(parameter)
+        super().__init__(nn.Flatten(), layer)
 
 
 @register("network", "mlp")

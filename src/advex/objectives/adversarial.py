@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -22,10 +24,12 @@ class Adversarial:
     attack: spec string of a search. share: 1 is adversarial training; 0.5 is half-half (HHAT): half
     of each batch is attacked, and only that half costs gradients. The search runs in evaluation mode,
     so batch-norm statistics see each batch once. Terms before this one must leave examples in the box.
+    bfloat16: the search alone computes in it, where the other terms need all digits (a finite difference).
     """
 
     attack: str = "l2min:epsilon=0.1"
     share: float = 0.5
+    bfloat16: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1:
@@ -46,5 +50,7 @@ class Adversarial:
                 "Examples lie outside the box before they are attacked: let noise be cut (noise.clip=true), or name "
                 "`adversarial` before it."
             )
-        found = attacks.build(self.attack)(step.classifier, x, Misclassify(y, temperature=1.0), seed=step.seed)
+        faster = partial(step.classifier.accelerated, compiled=step.classifier.compiled, bfloat16=True)
+        with faster() if self.bfloat16 else contextlib.nullcontext():
+            found = attacks.build(self.attack)(step.classifier, x, Misclassify(y, temperature=1.0), seed=step.seed)
         return torch.cat([found.adversarial, step.x[count:]])

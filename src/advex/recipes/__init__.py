@@ -34,7 +34,7 @@ class Recipe(BaseModel):
     epochs: int = Field(10, ge=1)
     batch_size: int = Field(128, ge=2)
     accumulate: int = Field(1, ge=1)
-    optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
+    optimiser: Literal["sgd", "adam", "adamw", "adagrad"] = "sgd"
     learning_rate: float = Field(0.1, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
     nesterov: bool = True

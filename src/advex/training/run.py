@@ -204,6 +204,8 @@ def _optimiser(recipe: Recipe, classifier: Classifier) -> torch.optim.Optimizer:
         return torch.optim.Adam(groups, lr=recipe.learning_rate)
     if recipe.optimiser == "adamw":
         return torch.optim.AdamW(groups, lr=recipe.learning_rate)
+    if recipe.optimiser == "adagrad":  # what FTRL-proximal (McMahan et al. 2013) is where it has no penalties itself
+        return torch.optim.Adagrad(groups, lr=recipe.learning_rate, initial_accumulator_value=0.1)
     nesterov = recipe.nesterov and recipe.momentum > 0
     return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=nesterov)
 
