@@ -195,7 +195,7 @@ def test_a_folder_that_is_no_data_set_says_why(tmp_path: Path, files: list[str],
 
 
 def test_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="CSV are not supported"):
+    with pytest.raises(DataError, match="a header and no rows"):
         open_dataset(write(tmp_path / "x.csv", b"a,b\n"))
     with pytest.raises(DataError, match=r"'\.pt' are not read"):
         open_dataset(write(tmp_path / "x.pt", b""))
@@ -767,5 +767,3 @@ def test_development_data_opens(name: str, count: int, shape: tuple[int, ...], c
 def test_a_misspelt_folder_of_the_development_data_is_recognised(development_data: Path) -> None:
     with pytest.raises(DataError, match=f"did you mean 'cifar10'.*{development_data}"):
         open_dataset("cifar")
-    with pytest.raises(DataError, match="holds no images.*all.csv"):
-        open_dataset("mushroom")

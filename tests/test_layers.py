@@ -18,7 +18,8 @@ EVERY = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relativ
 # From the ground up. A room may import from its own line and from those above it.
 LAYERS = [
     # `record` is the form of the files that evaluations write and reports read: it knows no model.
-    ("_version", "types", "errors", "geometry", "randomness", "registry", "record", "processes"),
+    ("_version", "types", "errors", "geometry", "features", "randomness", "registry", "record", "processes"),
+    ("precision",),
     ("classifier", "networks", "bundled", "artifacts", "data", "batch_norm"),
     ("goals",),
     ("attacks",),
@@ -27,6 +28,7 @@ LAYERS = [
     ("measures",),
     ("training", "recipes", "papers"),
     ("evaluation",),
+    ("tabular",),
     ("report",),
     ("reproduction",),
     ("annotation",),

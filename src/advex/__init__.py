@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from advex import measures as measures
     from advex import networks as networks
     from advex import objectives as objectives
+    from advex import tabular as tabular
     from advex.artifacts import load as load
     from advex.artifacts import save as save
     from advex.classifier import Classifier as Classifier
@@ -29,7 +30,7 @@ _PUBLIC = {
     "load": "advex.artifacts",
     "open_dataset": "advex.data",
     "save": "advex.artifacts",
-    **dict.fromkeys(("attacks", "data", "explainers", "goals", "measures", "networks", "objectives"), ""),
+    **dict.fromkeys(("attacks", "data", "explainers", "goals", "measures", "networks", "objectives", "tabular"), ""),
 }
 
 

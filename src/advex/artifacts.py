@@ -20,6 +20,7 @@ from advex import bundled, networks
 from advex._version import __version__
 from advex.classifier import Classifier
 from advex.errors import AdvexError, ArtifactError
+from advex.features import FeatureSpec
 
 SCHEMA = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -40,6 +41,7 @@ class _Described(BaseModel):
     mean: float | list[float]
     std: float | list[float]
     class_names: list[str] | None = None
+    features: dict[str, Any] | None = None
     sha256: str
 
 
@@ -61,6 +63,7 @@ def save(classifier: Classifier, folder: str | Path, *, extra: dict[str, Any] | 
         "mean": classifier.mean.tolist(),
         "std": classifier.std.tolist(),
         "class_names": None if classifier.class_names is None else list(classifier.class_names),
+        "features": None if classifier.features is None else classifier.features.plain(),
     }
     tensors = {name: value.detach().contiguous().cpu() for name, value in classifier.network.state_dict().items()}
     return write_folder(Path(folder), {**(extra or {}), **described}, tensors)
@@ -98,8 +101,14 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Classifie
         network.to(next((value.dtype for value in tensors.values() if value.is_floating_point()), None))
         network.load_state_dict(tensors)
         lower, upper = (torch.tensor(wall, dtype=torch.float64) for wall in (described.lower, described.upper))
+        features = None if described.features is None else FeatureSpec.from_plain(described.features)
         classifier = Classifier(
-            network, box=(lower, upper), mean=described.mean, std=described.std, class_names=described.class_names
+            network,
+            box=(lower, upper) if features is None else None,
+            mean=described.mean,
+            std=described.std,
+            class_names=described.class_names,
+            features=features,
         )
         classifier.spec = described.network
     except ArtifactError:

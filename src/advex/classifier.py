@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from advex.errors import AdvexWarning, InputError
+from advex.features import FeatureSpec
 from advex.geometry import Box
-from advex.networks.residual_drop import ResidualDrop
+from advex.networks.residual_drop import active_dropout
+from advex.precision import full_float32, may_round_float32
 
 Result = TypeVar("Result")
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -59,16 +61,19 @@ class Classifier(nn.Module):
 
     network: any `nn.Module` that maps [n, *shape] to logits [n, classes], or to an object with
         `.logits`; or a spec string such as `"preact_resnet:depth=20"` (then it can be saved).
-    box: (lower, upper), numbers or tensors that broadcast against one input.
+    box: (lower, upper), numbers or tensors that broadcast against one input; (0, 1) if left away.
     mean, std: the normalisation that the network expects, one number or one per channel (axis 1);
         applied inside.
     class_names: one per class.
+    features: for rows of a table, what its columns are; the box is theirs, and searches end at valid rows.
 
     Raises InputError for a normalisation or box that cannot be meant.
     """
 
     lower: Tensor
     upper: Tensor
+    rises: Tensor | None
+    falls: Tensor | None
     mean: Tensor
     std: Tensor
 
@@ -76,12 +81,17 @@ class Classifier(nn.Module):
         self,
         network: nn.Module | str,
         *,
-        box: tuple[float | Tensor, float | Tensor] = (0.0, 1.0),
+        box: tuple[float | Tensor, float | Tensor] | None = None,
         mean: float | Sequence[float] = 0.0,
         std: float | Sequence[float] = 1.0,
         class_names: Sequence[str] | None = None,
+        features: FeatureSpec | None = None,
     ) -> None:
         super().__init__()
+        if box is not None and features is not None:
+            raise InputError("The box of a table's rows is that of its features: leave box out.")
+        limits = Box(*(box or (0.0, 1.0))) if features is None else features.box()  # pyright: ignore
+        self.features = features
         self.spec: str | None = None
         if isinstance(network, str):
             from advex import networks
@@ -89,12 +99,14 @@ class Classifier(nn.Module):
             self.spec, network = network, networks.build(network)
         self.network = network
         self.class_names = tuple(str(name) for name in class_names) if class_names is not None else None
-        for name, value in {"lower": box[0], "upper": box[1], "mean": mean, "std": std}.items():
+        for name, value in {"lower": limits.lower, "upper": limits.upper, "mean": mean, "std": std}.items():
             # In float64 until the network's precision is known: 0.4914 must not lose digits on the way.
             tensor = torch.as_tensor(value, dtype=torch.float64)
             if not torch.isfinite(tensor).all():
                 raise InputError(f"The classifier's {name} must be finite, not {value}.")
             self.register_buffer(name, tensor, persistent=False)
+        self.register_buffer("rises", limits.rises, persistent=False)
+        self.register_buffer("falls", limits.falls, persistent=False)
         if self.mean.ndim > 1 or self.std.ndim > 1:
             raise InputError("mean and std are one number or one per channel, not a tensor of several axes.")
         if not (self.std > 0).all():
@@ -102,12 +114,9 @@ class Classifier(nn.Module):
         if self.mean.ndim and self.std.ndim and len(self.mean) != len(self.std):
             raise InputError(f"mean has {len(self.mean)} channels, std has {len(self.std)}.")
         if not (self.lower < self.upper).all():
-            raise InputError(f"The box is empty: lower {box[0]}, upper {box[1]}.")
+            raise InputError(f"The box is empty: lower {limits.lower}, upper {limits.upper}.")
         reference = next((p for p in network.parameters() if p.is_floating_point()), None)
-        if reference is not None:
-            self.to(device=reference.device, dtype=reference.dtype)
-        else:
-            self.to(dtype=torch.get_default_dtype())
+        self.to(torch.empty(0) if reference is None else reference)
         self._compiled: dict[Callable[..., Any], Callable[..., Any]] | None = None
         self._autocast: torch.dtype | None = None
 
@@ -116,7 +125,7 @@ class Classifier(nn.Module):
     @property
     def box(self) -> Box:
         """The valid range of inputs, on the classifier's device."""
-        return Box(self.lower, self.upper)
+        return Box(self.lower, self.upper, self.rises, self.falls)
 
     @property
     def device(self) -> torch.device:
@@ -137,7 +146,7 @@ class Classifier(nn.Module):
         count or size; warns where the answer cannot be trusted (probabilities, active dropout).
         """
         self.check(x)
-        if self.training and (dropout := _active_dropout(self.network)):
+        if self.training and (dropout := active_dropout(self.network)):
             warnings.warn(
                 f"The classifier is in training mode with active dropout ('{dropout}'): its answers are "
                 "random. Call .eval() first.",
@@ -251,6 +260,15 @@ class Classifier(nn.Module):
                 module.training = training
 
     @contextlib.contextmanager
+    def between_rows(self) -> Iterator[Classifier]:
+        """Inside, searches may end between a table's valid rows, anywhere in its box: training withstands all of it."""
+        features, self.features = self.features, None
+        try:
+            yield self
+        finally:
+            self.features = features
+
+    @contextlib.contextmanager
     def accelerated(self, *, compiled: bool = False, bfloat16: bool = False, tf32: bool = True) -> Iterator[Classifier]:
         """Inside, `logits` (what searches climb) runs compiled and / or in bfloat16.
 
@@ -258,18 +276,14 @@ class Classifier(nn.Module):
         bits inside convolutions and matrix products, as torch lets them do in the former.
         """
         before = self._compiled, self._autocast
-        digits = {} if tf32 else {flag: flag.fp32_precision for flag in _tf32_flags()}
-        try:
-            for flag in digits:
-                flag.fp32_precision = "ieee"
-            # __dict__: an nn.Module attribute would be registered as a second copy of the network.
-            self.__dict__["_compiled"] = {} if compiled else None
-            self.__dict__["_autocast"] = torch.bfloat16 if bfloat16 else None
-            yield self
-        finally:
-            self.__dict__["_compiled"], self.__dict__["_autocast"] = before
-            for flag, former in digits.items():
-                flag.fp32_precision = former
+        with contextlib.nullcontext() if tf32 else full_float32():
+            try:
+                # __dict__: an nn.Module attribute would be registered as a second copy of the network.
+                self.__dict__["_compiled"] = (self._compiled or {}) if compiled else None
+                self.__dict__["_autocast"] = torch.bfloat16 if bfloat16 else None
+                yield self
+            finally:
+                self.__dict__["_compiled"], self.__dict__["_autocast"] = before
 
     def fast(self, function: Function, **options: Any) -> Function:
         """A function of this network; inside `accelerated(compiled=True)` its `torch.compile`d form, made once."""
@@ -288,13 +302,7 @@ class Classifier(nn.Module):
     def reduced_precision(self) -> bool:
         """Whether `logits` has fewer digits than its type: bfloat16, or TF32 on a GPU. See `accelerated`."""
         rounds = self.device.type == "cuda" and self.dtype == torch.float32
-        return self._autocast is not None or (rounds and any(flag.fp32_precision == "tf32" for flag in _tf32_flags()))
-
-
-def _tf32_flags() -> tuple[Any, Any]:
-    """Where torch keeps whether GPUs may round float32 to TF32."""
-    cudnn: Any = torch.backends.cudnn
-    return cudnn.conv, torch.backends.cuda.matmul
+        return self._autocast is not None or (rounds and may_round_float32())
 
 
 def out_of_memory(error: RuntimeError) -> bool:
@@ -310,11 +318,3 @@ def returns_probabilities(logits: Tensor) -> bool:
 
 def _per_channel(values: Tensor, x: Tensor) -> Tensor:
     return values.reshape(-1, *[1] * (x.ndim - 2)) if values.ndim else values
-
-
-def _active_dropout(network: nn.Module) -> str | None:
-    """Name of the first dropout layer that is active, if any."""
-    for name, module in network.named_modules():
-        if isinstance(module, nn.modules.dropout._DropoutNd | ResidualDrop) and module.training and module.p > 0:
-            return name
-    return None

@@ -189,24 +189,49 @@ def as_radius(value: float | str) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Box:
-    """The valid range of each input element: lower and upper broadcast against [*shape]."""
+    """The valid range of each input element: lower and upper broadcast against [*shape].
+
+    rises, falls: [*shape] bool, whether an element may become larger, or smaller, than it was before any change;
+    None: all may. (Columns of tables may be immutable or go one way alone.)
+    """
 
     lower: Tensor
     upper: Tensor
+    rises: Tensor | None = None
+    falls: Tensor | None = None
+
+    def to(self, like: Tensor) -> Box:
+        """The same box with the type and on the device of `like`."""
+        rises, falls = (None if part is None else part.to(like.device) for part in (self.rises, self.falls))
+        return Box(self.lower.to(like), self.upper.to(like), rises, falls)
+
+    def _walls(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The lowest (at most 0) and the highest (at least 0) change of x that the box allows."""
+        down, up = self.lower - x, self.upper - x
+        if self.falls is not None:
+            down = torch.where(self.falls, down, 0.0)
+        if self.rises is not None:
+            up = torch.where(self.rises, up, 0.0)
+        return down, up
 
     def confine(self, x: Tensor, delta: Tensor) -> Tensor:
         """delta, cut where x + delta would leave the box. Never longer than before: x lies in the box."""
-        return torch.minimum(torch.maximum(delta, self.lower - x), self.upper - x)
+        down, up = self._walls(x)
+        return torch.minimum(torch.maximum(delta, down), up)
 
     def free(self, x: Tensor, delta: Tensor, direction: Tensor) -> Tensor:
         """`direction` where x + delta can still follow it, 0 where the box is in the way."""
         at = x + delta
-        stuck = ((at <= self.lower) & (direction < 0)) | ((at >= self.upper) & (direction > 0))
-        return torch.where(stuck, 0.0, direction)
+        low, high = at <= self.lower, at >= self.upper
+        if self.falls is not None:
+            low = low | (~self.falls & (delta <= 0))
+        if self.rises is not None:
+            high = high | (~self.rises & (delta >= 0))
+        return torch.where((low & (direction < 0)) | (high & (direction > 0)), 0.0, direction)
 
     def farthest(self, x: Tensor) -> Tensor:
         """The change that leads to the corner of the box farthest from x."""
-        down, up = self.lower - x, self.upper - x
+        down, up = self._walls(x)
         return torch.where(-down > up, down, up).expand_as(x)
 
     def to_distance(self, x: Tensor, delta: Tensor, rmse: float, mask: Tensor | None = None) -> Tensor:

@@ -173,6 +173,12 @@ def make(kind: str, name: str, **options: Any) -> Any:
     if missing:
         raise SpecError(f"The {kind} '{name}' needs {', '.join(missing)}, e.g. '{name}:{missing[0]}=...'.")
     hints = typing.get_type_hints(known[name].make.__init__ if isinstance(known[name].make, type) else known[name].make)
+    # A word may look like a number: the first layer of a network in a row is called 0.
+    words = {key for key in options if hints.get(key) is str}
+    options = {
+        key: str(one) if key in words and type(one) in (int, float) and one == one else one
+        for key, one in options.items()
+    }
     for key, value in options.items():
         if key in hints and not _fits(value, hints[key]):
             kind_of = getattr(hints[key], "__name__", None) or str(hints[key])

@@ -68,6 +68,8 @@ class Explanation:
     picture: like x, the explanation as a valid input, where it is one.
     before, after: [n, classes] softmax confidences at x and at the picture.
     rmse: [n] root mean square of `picture - x`.
+    completeness: [n] sum of the map less the change of output that it is meant to add up to, where the
+    method promises that the two are equal (a numerical error, then, and a measure of it).
     """
 
     map: Tensor
@@ -77,6 +79,7 @@ class Explanation:
     before: Tensor | None = None
     after: Tensor | None = None
     rmse: Tensor | None = None
+    completeness: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.target)

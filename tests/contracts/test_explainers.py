@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from advex import explainers, registry
 from advex.classifier import Classifier
@@ -16,13 +17,41 @@ from advex.errors import InputError
 from advex.types import Explanation, concatenate, take
 
 EXPLAINERS = registry.entries("explainer")
-EVERY = pytest.mark.parametrize("explain", [entry.make() for entry in EXPLAINERS.values()], ids=list(EXPLAINERS))
 SHAPE = (3, 2, 2)
+
+# Enough for inputs of twelve elements.
+OPTIONS: dict[str, dict[str, Any]] = {"lime": {"samples": 150}, "kernel_shap": {"samples": 150}}
+
+# These look at places in a layer, so that they show regions rather than elements, and need such a layer.
+REGIONS = {"grad_cam", "guided_grad_cam"}
+
+
+def every(*, but: set[str] = frozenset()) -> pytest.MarkDecorator:  # pyright: ignore[reportArgumentType]
+    names = [name for name in EXPLAINERS if name not in but]
+    return pytest.mark.parametrize(
+        "explain", [EXPLAINERS[name].make(**OPTIONS.get(name, {})) for name in names], ids=names
+    )
+
+
+EVERY = every()
+
+
+def with_places(network: nn.Module) -> Classifier:
+    """The same function, after a layer that changes nothing but has channels and places."""
+    first = nn.Conv2d(3, 3, 1, bias=False).double()
+    with torch.no_grad():
+        first.weight.copy_(torch.eye(3)[:, :, None, None])
+    return Classifier(nn.Sequential(first, network)).eval()
 
 
 @pytest.fixture
-def clf(toys: SimpleNamespace) -> Classifier:
-    return toys.mlp(SHAPE)
+def clf() -> Classifier:
+    """A small random network with curved decisions and a layer that has places."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 2, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(72, 3)).double()
+    with torch.no_grad():
+        network[3].weight.mul_(8)  # pyright: ignore[reportArgumentType]
+    return Classifier(network, mean=0.5, std=0.3).eval()
 
 
 @pytest.fixture
@@ -48,7 +77,8 @@ def test_a_map_is_like_its_input(explain: Any, clf: Classifier, x: Tensor) -> No
     assert told.map.shape == x.shape
     assert torch.isfinite(told.map).all()
     assert torch.equal(told.target, TARGET)
-    assert registry.build("explainer", told.method) == explain
+    same(registry.build("explainer", told.method)(clf, x, TARGET), told)
+    assert told.completeness is None or told.completeness.shape == (5,)
     if told.picture is not None:
         assert ((told.picture >= 0) & (told.picture <= 1)).all()
         assert torch.allclose(told.before, clf.predict(x))
@@ -62,7 +92,12 @@ def test_a_row_alone_is_the_row_in_the_batch(explain: Any, clf: Classifier, x: T
     same(concatenate([explain(clf, x[i : i + 1], TARGET[i : i + 1], seed=3) for i in range(5)]), together)
     order = torch.tensor([3, 1, 4, 0, 2])
     same(explain(clf, x[order], TARGET[order], seed=3), take(together, order))
-    same(explain(clf, x, TARGET, seed=3, max_batch=2), together)
+    same(explain(clf, x, TARGET, seed=3), together)
+    for size in (1, 2, 7, "auto"):
+        same(explain(clf, x, TARGET, seed=3, max_batch=size), together)
+    for wrong in (0, "all"):
+        with pytest.raises(InputError, match="max_batch"):
+            explain(clf, x, TARGET, max_batch=wrong)
 
 
 @EVERY
@@ -73,16 +108,16 @@ def test_none_and_one(explain: Any, clf: Classifier, x: Tensor, n: int) -> None:
     assert told.map.shape == (n, *SHAPE)
 
 
-@EVERY
+@every(but={"grad_cam"})
 def test_what_the_classifier_ignores_is_not_in_the_map(explain: Any, toys: SimpleNamespace, x: Tensor) -> None:
     weight = torch.randn(3, 12, dtype=torch.float64)
     weight[:, [1, 7]] = 0
-    told = explain(toys.affine(weight, torch.zeros(3)), x, TARGET)
-    assert not told.map.flatten(1)[:, [1, 7]].any()
+    told = explain(with_places(toys.affine(weight, torch.zeros(3)).network), x, TARGET)
+    assert told.map.flatten(1)[:, [1, 7]].abs().max() < 1e-6  # 0, or the rounding of captum's float32 regression
     assert told.map.flatten(1)[:, [0, 2]].any()
 
 
-@EVERY
+@every(but=REGIONS)
 def test_a_linear_classifier_is_explained_by_its_weights(explain: Any, toys: SimpleNamespace) -> None:
     """Two classes, far from the walls: the map is the weight vector, or weight times input, up to sign."""
     w = torch.randn(12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -90,6 +125,15 @@ def test_a_linear_classifier_is_explained_by_its_weights(explain: Any, toys: Sim
     told = explain(toys.affine(torch.stack([w, -w]), torch.zeros(2)), x, TARGET.clamp_max(1)).map.flatten(1)
     likeness = [torch.cosine_similarity(told, truth, dim=1).abs() for truth in (w.expand(5, -1), w * x.flatten(1))]
     assert torch.stack(likeness).amax(dim=0).min() > 0.99
+
+
+@pytest.mark.parametrize("name", sorted(REGIONS & EXPLAINERS.keys()))
+def test_maps_of_regions_refuse_what_has_none(name: str, toys: SimpleNamespace, x: Tensor) -> None:
+    explain, flat = EXPLAINERS[name].make(), toys.affine(torch.randn(3, 12), torch.zeros(3))
+    with pytest.raises(InputError, match="no layer whose output has places"):
+        explain(flat, x, TARGET)
+    with pytest.raises(InputError, match="table"):
+        explain(flat, x.flatten(1), TARGET)
 
 
 @EVERY
@@ -113,9 +157,69 @@ def test_a_saturated_or_dead_classifier_is_no_error(explain: Any, toys: SimpleNa
     for classifier in (
         toys.affine(torch.stack([w, -w]), torch.tensor([-2000.0, 2000.0])),
         toys.deaf([3.0, -1.0], attached=False),
+        toys.deaf([3.0, -1.0], attached=True),
     ):
-        told = explain(classifier, x, TARGET.clamp_max(1))
+        told = explain(with_places(classifier.network), x, TARGET.clamp_max(1))
         assert torch.isfinite(told.map).all()
+
+
+class Failing(nn.Module):
+    """A network with everything that a map might change, which fails at its k-th call."""
+
+    def __init__(self, k: float) -> None:
+        super().__init__()
+        self.k, self.calls = k, 0
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5), nn.Flatten())
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        if self.calls >= self.k:
+            raise KeyError("out of luck")
+        return self.head(self.body(x))
+
+
+def traces(network: nn.Module) -> list[Any]:
+    """What a user would find changed: modes, flags, gradients, hooks, values, the global generator."""
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    modules = [(module.training, *(len(getattr(module, kind)) for kind in hooks)) for module in network.modules()]
+    parameters = [(each.requires_grad, each.grad, type(each)) for each in network.parameters()]
+    values = [value.tolist() for value in network.state_dict().values()]
+    return [modules, parameters, values, torch.get_rng_state().tolist(), [str(each) for each in network.modules()]]
+
+
+@EVERY
+@pytest.mark.parametrize("k", [1, 2, 4, float("inf")])
+def test_nothing_of_the_model_is_changed_also_when_it_fails(explain: Any, x: Tensor, k: float) -> None:
+    network = Failing(float("inf")).double().train()
+    network.body[0].bias.requires_grad_(False)  # pyright: ignore[reportAttributeAccessIssue]
+    before = traces(network)
+    network.k = k
+    try:
+        explain(Classifier(network), x, TARGET, max_batch=3)
+        assert network.calls < k
+    except KeyError:
+        assert network.calls >= k
+    assert traces(network) == before
+
+
+DIFFERENTIABLE = [
+    name for name, entry in EXPLAINERS.items() if "create_graph" in inspect.signature(entry.make.__call__).parameters
+]
+
+
+@pytest.mark.parametrize("name", DIFFERENTIABLE)
+def test_a_map_may_keep_its_graph(name: str, clf: Classifier, x: Tensor) -> None:
+    explain = EXPLAINERS[name].make()
+    plain = explain(clf, x, TARGET)
+    assert not plain.map.requires_grad
+    kept = explain(clf, x.clone().requires_grad_(), TARGET, create_graph=True)
+    assert torch.allclose(kept.map, plain.map, rtol=1e-9, atol=1e-12)  # float64
+    assert kept.completeness is None or not kept.completeness.requires_grad
+    kept.map.square().sum().backward()
+    assert all(parameter.grad is not None for parameter in clf.parameters() if parameter.ndim > 1)
+    with torch.no_grad():
+        assert explain(clf, x, TARGET, create_graph=True).map.requires_grad
 
 
 @pytest.mark.parametrize("rho", [0.01, 0.1, 0.3])
@@ -152,6 +256,9 @@ def test_which_class_is_asked_about(clf: Classifier, x: Tensor) -> None:
     assert torch.equal(explainers.targets(clf, x, "runner_up"), ranked[:, 1])
     assert explainers.targets(clf, x, 2).tolist() == [2] * 5
     assert torch.equal(explainers.targets(clf, x, TARGET), TARGET)
+    assert torch.equal(explainers.targets(clf, x, "true", TARGET), TARGET)
+    with pytest.raises(InputError, match="no labels"):
+        explainers.targets(clf, x, "true")
     with pytest.raises(InputError, match="'predicted', 'runner_up', a class number"):
         explainers.targets(clf, x, "best")
 

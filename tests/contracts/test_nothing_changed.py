@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +22,7 @@ class Fragile(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.SiLU(), nn.Dropout(0.5))
+        self.body = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5))
         self.again = self.body[0]  # a parameter that is reached by two names
         self.head = nn.Linear(4, 3)
         self.calls_left = 10**9
@@ -137,17 +138,18 @@ EXPLAINERS = registry.entries("explainer")
 
 
 @pytest.mark.parametrize("name", list(EXPLAINERS))
-@pytest.mark.parametrize("calls", [10**9, 3])
+@pytest.mark.parametrize("calls", [10**9, 0, 1, 3])
 def test_an_explainer_changes_nothing(name: str, classifier: Classifier, calls: int) -> None:
     x, y = inputs()
     kept, before = x.clone(), snapshot(classifier)
     classifier.network.calls_left = calls  # pyright: ignore
     explainer = registry.make("explainer", name)
-    if calls == 3:
+    if calls == 0:
         with pytest.raises(OSError, match="the network broke"):
             explainer(classifier, x, y)
     else:
-        explainer(classifier, x, y)
+        with contextlib.suppress(OSError):  # some need but one pass, or two
+            explainer(classifier, x, y)
     assert differences(before, snapshot(classifier)) == []
     assert torch.equal(x, kept)
 

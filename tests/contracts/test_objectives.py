@@ -259,7 +259,7 @@ def test_any_terms_combine_in_any_order_and_add_up(names: tuple[str, ...], clf: 
     for order in (names, names[::-1]):
         objective = objectives.build(dict.fromkeys(order))
         loss, parts = loss_of(objective, clf, batch)
-        penalties = {"lipschitz", "output_zeroing", "l1"} & set(names)
+        penalties = {"lipschitz", "output_zeroing", "l1", "stable_ig"} & set(names)
         added = sum(parts[name] for name in penalties) + parts["cross_entropy"]
         assert loss.item() == pytest.approx(added, rel=1e-12)
         loss.backward()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from collections import OrderedDict
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ from torch import Tensor
 from advex import objectives, registry
 from advex.classifier import Classifier
 from advex.errors import SpecError
-from advex.goals import BelowChance, Misclassify
+from advex.goals import BelowChance, Confident, Misclassify
 from advex.types import Batch
 
 # Another value for options that are neither numbers nor switches. A new option of that kind needs a line here.
@@ -23,12 +23,19 @@ OTHER = {
     ("attack", "pgd", "norm"): "l2",
     ("attack", "pgd", "step"): 0.001,
     ("attack", "l2min", "on_failure"): "clean",
+    ("attack", "closed_form", "radius"): 0.1,
+    ("attack", "counterfactual", "beam"): 1,
     ("objective", "adversarial", "attack"): "pgd:norm=l2,radius=0.5,steps=2",
+    ("objective", "stable_ig", "attack"): "pgd:norm=l2,radius=0.5,steps=2",
     ("objective", "lipschitz", "q"): 1.0,
     ("objective", "lipschitz", "tandem"): "sum",
     ("objective", "lipschitz", "target"): 0.7,
     ("objective", "lipschitz", "derivative"): "finite_difference",
     ("objective", "noise", "distribution"): "uniform",
+    ("explainer", "integrated_gradients", "rule"): "trapezoid",
+    ("explainer", "smooth_grad", "take"): "magnitude",
+    ("explainer", "grad_cam", "layer"): "places",
+    ("explainer", "guided_grad_cam", "layer"): "places",
     ("network", "mlp", "activation"): "relu",
     ("network", "small_cnn", "activation"): "relu",
     ("network", "preact_resnet", "activation"): "relu",
@@ -52,6 +59,8 @@ def another(kind: str, name: str, option: str, value: Any) -> Any:
     """A value that differs from `value` and is as valid."""
     if (kind, name, option) in OTHER:
         return OTHER[kind, name, option]
+    if (kind, option) == ("explainer", "of"):
+        return "probability"
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):
@@ -63,9 +72,8 @@ def another(kind: str, name: str, option: str, value: Any) -> Any:
     pytest.fail(f"Name another value of the option '{option}' of {kind} '{name}' in the table OTHER of this file.")
 
 
-def problem(toys: SimpleNamespace) -> tuple[Any, Tensor, Tensor]:
+def problem(classifier: Any) -> tuple[Any, Tensor, Tensor]:
     """(classifier, x, y) where some searches succeed and some fail."""
-    classifier = toys.mlp()
     x = torch.rand(8, 3, 2, 2, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
     with torch.no_grad():
         return classifier, x, classifier(x).argmax(dim=1)
@@ -79,20 +87,26 @@ def differ(first: Any, second: Any) -> bool:
 
 @pytest.mark.parametrize(("kind", "name", "option"), every_option("attack"))
 def test_every_option_of_a_search_changes_something(
-    toys: SimpleNamespace, forms: Callable[[str], list[Any]], kind: str, name: str, option: str
+    network_for: Callable[[str], Any], forms: Callable[[str], list[Any]], kind: str, name: str, option: str
 ) -> None:
-    classifier, x, y = problem(toys)
+    classifier, x, y = problem(network_for(name))
     for form in forms(name):
         other = dataclasses.replace(form, **{option: another(kind, name, option, getattr(form, option))})
-        for goal in (Misclassify(y), BelowChance(y)):
+        for goal in (Misclassify(y), BelowChance(y), Confident(y, margin=0.9)):
             if differ(form(classifier, x, goal), other(classifier, x, goal)):
                 return
     pytest.fail(f"'{option}' makes no difference to any form of '{name}'")
 
 
 @pytest.mark.parametrize(("kind", "name", "option"), every_option("explainer"))
-def test_every_option_of_an_explainer_changes_its_map(toys: SimpleNamespace, kind: str, name: str, option: str) -> None:
-    classifier, x, y = problem(toys)
+@pytest.mark.filterwarnings("ignore:.*[Ss]oftmax:advex.errors.AdvexWarning")  # DeepLift has no rule for probabilities
+def test_every_option_of_an_explainer_changes_its_map(kind: str, name: str, option: str) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        convolution = torch.nn.Conv2d(3, 8, 2, padding=1)  # maps of regions need places
+        layers = [("places", convolution), ("relu", torch.nn.ReLU()), ("flat", torch.nn.Flatten())]
+        network = torch.nn.Sequential(OrderedDict([*layers, ("head", torch.nn.Linear(72, 3))]))
+    classifier, x, y = problem(Classifier(network.double(), mean=0.5, std=0.3))
     usual = registry.make(kind, name)
     other = dataclasses.replace(usual, **{option: another(kind, name, option, getattr(usual, option))})
     assert not torch.equal(usual(classifier, x, y).map, other(classifier, x, y).map)
@@ -102,13 +116,13 @@ def test_every_option_of_an_explainer_changes_its_map(toys: SimpleNamespace, kin
 AT_WORK = {"lipschitz": {"zeta": 0.5, "tandem": "difference", "target": 1.0, "derivative": "finite_difference"}}
 
 
-def trained(term: Any) -> tuple[list[float], list[Tensor]]:
+def trained(term: Any, dtype: torch.dtype) -> tuple[list[float], list[Tensor]]:
     """Losses of four steps with one term beside cross-entropy, and the parameters' gradients in the last."""
-    classifier = Classifier("mlp:features=12,classes=3,widths=6", class_names="abc").double().train()
+    classifier = Classifier("mlp:features=12,classes=3,widths=6", class_names="abc").to(dtype).train()
     with torch.no_grad():
         for number, parameter in enumerate(classifier.parameters()):
             parameter.copy_(torch.linspace(-1, 1, parameter.numel()).cos().roll(number).reshape(parameter.shape))
-    x = torch.rand(8, 12, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    x = torch.rand(8, 12, generator=torch.Generator().manual_seed(4), dtype=dtype)
     objective = objectives.Objective({"natural": objectives.Natural(), "term": term})
     state, losses = objective.start(), []
     # Labels that the network finds easy, then hard: a strength that adapts goes up, then down.
@@ -125,8 +139,9 @@ def test_every_option_of_a_term_changes_the_loss_or_its_gradient(kind: str, name
     usual = registry.make(kind, name, **AT_WORK.get(name, {}))
     value = registry.entries(kind)[name].options()[option].default
     value = another(kind, name, option, value) if getattr(usual, option) == value else value
-    losses, gradients = trained(usual)
-    others, other_gradients = trained(dataclasses.replace(usual, **{option: value}))
+    dtype = torch.float32 if option == "bfloat16" else torch.float64  # autocast leaves float64 alone
+    losses, gradients = trained(usual, dtype)
+    others, other_gradients = trained(dataclasses.replace(usual, **{option: value}), dtype)
     same = all(torch.equal(one, other) for one, other in zip(gradients, other_gradients, strict=True))
     assert losses != others or not same
 
@@ -166,7 +181,7 @@ def test_impossible_values_are_refused_with_the_options_name(kind: str, name: st
     elif isinstance(default, float):
         wrong = ["many", None, True, float("nan")]
     elif isinstance(default, str):
-        wrong = ["", "no such thing", [1]]
+        wrong = ["", "no such thing", [1]] if option != "layer" else []  # what layers there are, the network says
     elif isinstance(default, tuple):
         wrong = [(), (1, 2), "wide", None, (0, 0, 0), (2.5, 2.5, 2.5)]
         if name == "mlp":

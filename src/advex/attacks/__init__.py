@@ -9,6 +9,8 @@ from torch import Tensor
 from advex import registry
 from advex.attacks.algorithm1 import Algorithm1 as Algorithm1
 from advex.attacks.at_distance import AtDistance as AtDistance
+from advex.attacks.closed_form import ClosedForm as ClosedForm
+from advex.attacks.counterfactual import FewFeatures as FewFeatures
 from advex.attacks.l2min import L2Min as L2Min
 from advex.attacks.minimal import Minimal as Minimal
 from advex.attacks.pgd import PGD as PGD

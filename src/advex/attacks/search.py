@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from advex.attacks.rows import made_valid
 from advex.classifier import Classifier, input_gradient, out_of_memory
 from advex.errors import AdvexWarning, InputError
 from advex.geometry import RMSE, Norm, per_row
@@ -235,9 +236,12 @@ def settle(
             return goal(classifier, x + delta).reached
 
     delta = classifier.box.confine(x, found.delta) if clip else found.delta
-    reached = judge(delta)
     believed = torch.isfinite(found.size)
-    for _ in range(lengthen):
+    if clip and classifier.features is not None:
+        delta, reached = made_valid(classifier.features, x, delta, judge, believed if lengthen else None)
+    else:
+        reached = judge(delta)
+    for _ in range(lengthen if classifier.features is None else 0):
         if not (lost := believed & ~reached).any():
             break
         longer = classifier.box.confine(x, delta * 1.001)
@@ -279,6 +283,7 @@ def launch(
         except RuntimeError:
             shapes = f"{tuple(mask.shape)} does not broadcast to inputs {tuple(x.shape)}"
             raise InputError(f"A mask of shape {shapes}.") from None
+        mask = mask if classifier.features is None else classifier.features.whole(mask)
     for part in fields(goal):  # pyright: ignore[reportArgumentType]
         value = getattr(goal, part.name)
         if isinstance(value, Tensor) and value.ndim and len(value) != len(x):

@@ -40,6 +40,13 @@ CertifySamples = Annotated[
 CertifyExamples = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Examples to certify, drawn at random. Default: 500.")
 ]
+Maps = Annotated[
+    list[str] | None,
+    typer.Option(metavar="SPEC,...", help="Also measure the maps of these explainers; see `advex list explainer`."),
+]
+MapTarget = Annotated[
+    str | None, typer.Option(metavar="predicted|true", help="The class that maps are of. Default: predicted.")
+]
 BatchSize = Annotated[int, typer.Option(min=1, metavar="N", help="Examples at a time, and per shard.")]
 
 
@@ -61,6 +68,8 @@ def evaluate(
     certify: Certify = None,
     certify_samples: CertifySamples = None,
     certify_examples: CertifyExamples = None,
+    maps: Maps = None,
+    map_target: MapTarget = None,
     batch_size: BatchSize = 128,
     weights: options.Weights = None,
     box: options.BoxOption = None,
@@ -112,6 +121,8 @@ def compare(
     certify: Certify = None,
     certify_samples: CertifySamples = None,
     certify_examples: CertifyExamples = None,
+    maps: Maps = None,
+    map_target: MapTarget = None,
     batch_size: BatchSize = 128,
     weights: options.Weights = None,
     box: options.BoxOption = None,

@@ -13,10 +13,11 @@ from typing import Any
 from advex import evaluation
 from advex.cli import inputs, options, terminal
 from advex.cli.merging import merge
-from advex.cli.models import Opened, Wrapping, open_models
+from advex.cli.models import Opened, Wrapping, of_one_table, open_models
 from advex.data import Dataset
 from advex.errors import ArtifactError, SpecError
 from advex.evaluation import Settings
+from advex.evaluation.settings import specs_from
 from advex.evaluation.shards import IDENTITY
 from advex.record import Figure, Record, read_record
 
@@ -25,6 +26,7 @@ OURS = (
     "record.json",
     "examples.parquet",
     "explanations.parquet",
+    "maps.parquet",
     "shards",
     "pictures",
     "report.html",
@@ -37,7 +39,7 @@ def from_options(*, least: int = 1, **given: Any) -> tuple[Record, Path]:
         "attack": given["attack"], "btr": given["btr"], "published": given["published"],
         "explanations": given["explanations"], "targets": given["targets"], "rho": given["rho"],
         "batch_size": given["batch_size"], "seed": given["seed"], "bfloat16": given["bf16"],
-        "compiled": given["compile_"], **_certification(given),
+        "compiled": given["compile_"], **_certification(given), **_maps(given),
     })  # fmt: skip
     say = terminal.Terminal(quiet=given["quiet"])
     wrapping = Wrapping(
@@ -56,6 +58,7 @@ def from_options(*, least: int = 1, **given: Any) -> tuple[Record, Path]:
         max_samples=given["max_samples"],
         seed=given["seed"],
         shape=_shape(opened, given["size"]),
+        model=of_one_table(opened),
     )
     return evaluate(opened, examples, folder, settings, say, resume=given["resume"]), folder
 
@@ -99,6 +102,14 @@ def _certification(given: dict[str, Any]) -> dict[str, Any]:
             f"--{next(iter(how)).replace('_', '-')} needs --certify SIGMA: without it nothing is certified."
         )
     return {"certify": given["certify"], **how}
+
+
+def _maps(given: dict[str, Any]) -> dict[str, Any]:
+    """The settings of the maps. Raises SpecError where they are told of which class, but not to be made."""
+    if not given["maps"] and given["map_target"] is not None:
+        raise SpecError("--map-target needs --maps SPEC: without it nothing is mapped.")
+    target = {} if given["map_target"] is None else {"map_target": given["map_target"]}
+    return {"maps": specs_from(given["maps"] or ()), **target}
 
 
 def merged(records: Sequence[Path], out: Path | None, overwrite: bool) -> tuple[Record, Path]:
@@ -158,6 +169,8 @@ def show(record: Record) -> None:
     terminal.table(["model", *names.values()], rows)
     if any(model.certified for model in record.models):
         _show_certified(record)
+    if any(model.maps for model in record.models):
+        _show_maps(record)
     for flag in record.flags:
         if flag.severity == "warning":
             about = f"{flag.model}: " if flag.model else ""
@@ -180,6 +193,22 @@ def _show_certified(record: Record) -> None:
     terminal.table(["smoothed", "certified accuracy", "certified ARA", "attack ARA there", "certified > attack"], rows)
 
 
+def _show_maps(record: Record) -> None:
+    """How concise the maps are: the mean of each measure over all examples."""
+    rows = [
+        [
+            model.name,
+            name,
+            _figure(found.gini),
+            f"{found.effective.value:,.1f} of {math.prod(record.data.shape):,}",
+            "-" if found.completeness is None else _figure(found.completeness),
+        ]
+        for model in record.models
+        for name, found in model.maps.items()
+    ]
+    terminal.table(["maps of", "explainer", "Gini", "elements that count", "completeness error"], rows)
+
+
 def show_differences(record: Record) -> None:
     """Every pair of models: the first minus the second."""
     rows = [[f"{one.first} - {one.second}", _words(one.measure), _figure(one.figure)] for one in record.differences]
@@ -188,7 +217,8 @@ def show_differences(record: Record) -> None:
 
 def _words(measure: str) -> str:
     """`btr_published_ara` -> `BTR published ARA`."""
-    return " ".join(word.upper() if word in ("btr", "ara") else word for word in measure.split("_"))
+    names = {"btr": "BTR", "ara": "ARA", "gini": "Gini"}
+    return " ".join(names.get(word, word) for word in measure.split("_"))
 
 
 def _figure(figure: Figure) -> str:

@@ -35,24 +35,34 @@ FIGURES = "explanations.json"
 class Asked:
     """A picture to explain.
 
-    x: [channels, height, width] in [0, 1]. label: its class, if known. note: what was done to it.
+    x: [channels, height, width] in [0, 1]. label: its class, if known, and y its number. note: what was done to it.
     """
 
     name: str
     x: Tensor
     label: str | None = None
+    y: int | None = None
     note: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """What to ask of every picture. targets: classes by name or number, `predicted`, `runner-up`, `all`."""
+    """What to ask of every picture. targets: see `targets_of`. max_batch: pictures at a time."""
 
     targets: tuple[str, ...]
     rhos: tuple[float, ...]
     away: bool = False
     steps: int = 35
     seed: int = 0
+    max_batch: int | str = 128
+
+
+@dataclass(frozen=True)
+class Target:
+    """A class to ask about. meant: how it was asked for, `true`, `predicted`, `runner-up`, `all` or `named`."""
+
+    number: int
+    meant: tuple[str, ...]
 
 
 def rhos_from(text: str) -> tuple[float, ...]:
@@ -61,6 +71,15 @@ def rhos_from(text: str) -> tuple[float, ...]:
     if not all(0 < rho <= 1 for rho in rhos):
         raise SpecError(f"--rho '{text}': an RMSE lies above 0 and at most at 1 (black to white).")
     return rhos
+
+
+def max_batch_from(text: str) -> int | str:
+    """`auto`, or a number of inputs of at least 1. Raises SpecError."""
+    if text == "auto":
+        return text
+    if not text.isdigit() or int(text) < 1:
+        raise SpecError(f"--max-batch '{text}' must be 'auto' or a whole number of at least 1.")
+    return int(text)
 
 
 def from_picture(path: Path, classifier: Classifier, shape: tuple[int, ...] | None, say: terminal.Terminal) -> Asked:
@@ -91,16 +110,17 @@ def from_data(data: Dataset, index: int) -> Asked:
     if index >= len(data):
         raise SpecError(f"--index {index}: {data.name} has {len(data)} examples, 0 to {len(data) - 1}.")
     batch = data.batch(slice(index, index + 1))
-    return Asked(name=data.ids[index], x=batch.x[0], label=data.class_names[int(batch.y[0])])
+    y = int(batch.y[0])
+    return Asked(name=data.ids[index], x=batch.x[0], label=data.class_names[y], y=y)
 
 
 def explain(
-    model: Opened, subjects: list[Asked], question: Question, folder: Path, say: terminal.Terminal
+    question: Question, model: Opened, subjects: list[Asked], folder: Path, say: terminal.Terminal
 ) -> dict[str, Any]:
     """Explain every picture, write PNG files, contact sheets and `explanations.json`; returns what that file holds."""
     classifier = model.classifier
     answers, rows = [], []
-    prefixes = _file_names([subject.name for subject in subjects])
+    prefixes = file_names([subject.name for subject in subjects])
     with say.progress(f"explain with {model.name}") as bar:
         for number, (subject, prefix) in enumerate(zip(subjects, prefixes, strict=True), start=1):
             if not has_pictures(classifier, subject.x.shape):
@@ -138,20 +158,21 @@ def _explain_one(
     """One picture: all targets at every rho."""
     x = subject.x.to(classifier.device, classifier.dtype)[None]
     confidences = classifier.predict(x)[0]
-    targets = _targets(confidences, question.targets, classifier.class_names)
-    wanted = torch.tensor(targets, device=x.device)
+    targets = targets_of(confidences, question.targets, classifier.class_names, subject)
+    wanted = torch.tensor([target.number for target in targets], device=x.device)
     repeated = x.expand(len(targets), *x.shape[1:]).contiguous()
-    found = {rho: _explainer(question, rho)(classifier, repeated, wanted, seed=question.seed) for rho in question.rhos}
+    how: dict[str, Any] = {"seed": question.seed, "max_batch": question.max_batch}
+    found = {rho: _explainer(question, rho)(classifier, repeated, wanted, **how) for rho in question.rhos}
     largest = max(float(one.map.abs().max()) for one in found.values())
     gain = 0.5 / max(largest, 1e-6)  # one for all of a picture's differences, so that they can be compared
-    says = _name(classifier, int(confidences.argmax()))
+    says = class_name(classifier, int(confidences.argmax()))
     answer: dict[str, Any] = {
         "name": subject.name,
         "label": subject.label,
         "note": subject.note,
         "says": says,
         "confidences": confidences.tolist(),
-        "picture": _write(folder / f"{prefix}.input.png", x[0])[0],
+        "picture": save_picture(folder / f"{prefix}.input.png", x[0])[0],
         "difference_gain": gain,
         "explanations": [],
     }
@@ -162,26 +183,28 @@ def _explain_one(
         assert one.rmse is not None
         first = sheet.Cell(subject.x, (subject.name, f"says {says}, {100 * float(confidences.max()):.1f} %"))
         cells: list[sheet.Cell] = []
-        for row, target in enumerate(targets):
+        for row, asked in enumerate(targets):
+            target = asked.number
             stem = f"{prefix}.{'away' if question.away else 'toward'}-{target}.rho{rho:g}"
-            picture, shown = _write(folder / f"{stem}.png", one.picture[row])
+            picture, shown = save_picture(folder / f"{stem}.png", one.picture[row])
             changed = (0.5 + gain * one.map[row]).clamp(0, 1)
-            difference, _ = _write(folder / f"{stem}.difference.png", changed)
+            difference, _ = save_picture(folder / f"{stem}.difference.png", changed)
             said = classifier.predict(shown.to(x)[None])[0]
             answer["explanations"].append({
                 "target": target,
-                "target_name": _name(classifier, target),
+                "target_name": class_name(classifier, target),
+                "meant": list(asked.meant),
                 "rho": rho,
                 "rmse": float(one.rmse[row]),
                 "before": confidences.tolist(),
                 "after": one.after[row].tolist(),
-                "says": _name(classifier, int(one.after[row].argmax())),
+                "says": class_name(classifier, int(one.after[row].argmax())),
                 "picture": picture,
                 "difference": difference,
                 "png": {
                     "rmse": float(RMSE.size((shown.to(x) - x[0])[None])),
                     "after": said.tolist(),
-                    "says": _name(classifier, int(said.argmax())),
+                    "says": class_name(classifier, int(said.argmax())),
                 },
             })  # fmt: skip
             cells += _cells(answer["explanations"][-1], one.picture[row], changed, gain, question.away)
@@ -199,18 +222,38 @@ def _cells(one: dict[str, Any], picture: Tensor, difference: Tensor, gain: float
     ]
 
 
-def _targets(confidences: Tensor, asked: tuple[str, ...], class_names: tuple[str, ...] | None) -> list[int]:
+def targets_of(
+    confidences: Tensor, asked: tuple[str, ...], class_names: tuple[str, ...] | None, subject: Asked
+) -> list[Target]:
+    """The classes to ask about, each once. confidences: [classes].
+
+    asked: names, numbers, `predicted`, `runner-up`, `true` (the label), `all`. Raises SpecError for what is none of
+    these, and for `true` where the label is not known.
+    """
     ranked = confidences.argsort(descending=True).tolist()
-    words = {"predicted": ranked[:1], "runner-up": ranked[1:2], "runner_up": ranked[1:2], "all": sorted(ranked)}
-    chosen = [c for name in asked for c in words.get(name) or [class_number(name, class_names, len(ranked))]]
-    return list(dict.fromkeys(chosen))
+    words = {"predicted": ranked[:1], "runner-up": ranked[1:2], "all": sorted(ranked)}
+    if subject.label is not None and subject.label in (class_names or ()):
+        words["true"] = [class_number(subject.label, class_names, len(ranked))]
+    elif subject.y is not None and subject.y < len(ranked):
+        words["true"] = [subject.y]
+    meant: dict[int, list[str]] = {}
+    for name in asked:
+        word = name.replace("_", "-")
+        if name == "true" and name not in words and name not in (class_names or ()):
+            raise SpecError(f"--target true: the class of {subject.name} is not known; it is of examples of --data.")
+        numbers = words.get(word) or [class_number(name, class_names, len(ranked))]
+        for number in numbers:
+            ways = meant.setdefault(number, [])
+            ways += [way for way in (word if word in words else "named",) if way not in ways]
+    return [Target(number, tuple(ways)) for number, ways in meant.items()]
 
 
-def _name(classifier: Classifier, number: int) -> str:
+def class_name(classifier: Classifier, number: int) -> str:
+    """A class as people call it."""
     return str(number) if classifier.class_names is None else classifier.class_names[number]
 
 
-def _write(path: Path, picture: Tensor) -> tuple[str, Tensor]:
+def save_picture(path: Path, picture: Tensor) -> tuple[str, Tensor]:
     """Write a PNG; returns its name, and the picture in [0, 1] that the file holds."""
     encoded = encode_png(picture.detach().float().cpu())
     with whole(path) as temporary:
@@ -218,8 +261,8 @@ def _write(path: Path, picture: Tensor) -> tuple[str, Tensor]:
     return path.name, decode_png(encoded).float() / 255
 
 
-def _file_names(names: list[str]) -> list[str]:
-    """A safe, unique beginning of file names for each input."""
+def file_names(names: list[str]) -> list[str]:
+    """A safe, unique beginning of file names for each input's own."""
     given: list[str] = []
     for name in names:
         safe = re.sub(r"[^\w.-]+", "_", name.removesuffix(Path(name).suffix)).strip("._")[:80] or "input"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from advex import data as sets
+from advex.classifier import Classifier
 from advex.cli.terminal import Terminal
 from advex.data import Dataset
 from advex.errors import AdvexWarning, SpecError
@@ -23,20 +24,38 @@ def open_split(
     max_samples: int | None = None,
     seed: int = 0,
     shape: Sequence[int] | None = None,
+    like: Dataset | None = None,
+    model: Classifier | None = None,
 ) -> Dataset:
     """A split, decoded with a progress bar, and a line about what was read and what was lost.
 
-    shape: (channels, height, width) or (height, width) wanted; None takes the pictures' own.
+    shape: (channels, height, width) or (height, width) wanted; None takes the pictures' own. like, model: of tables,
+    the data or the classifier whose columns and classes these are, too; without one they are shown as they are
+    understood. Raises SpecError for a model of a table and data that are none.
     """
+    known = like or model
+    if model is not None and model.features is not None and not sets.is_table(source):
+        raise SpecError(f"{source} is not a table, and the model takes rows of one.")
     wanted = shape if shape is not None and len(shape) in (2, 3) else ()
     size = (wanted[-2], wanted[-1]) if wanted else None
     channels = wanted[0] if len(wanted) == 3 else None
     with say.progress(f"read {source}", brief=True) as bar:
         found = sets.open_dataset(
-            source, split=split, max_samples=max_samples, seed=seed, size=size, channels=channels, progress=bar
-        )
+            source, split=split, max_samples=max_samples, seed=seed, size=size, channels=channels, progress=bar,
+            features=None if known is None else known.features,
+            class_names=None if known is None or known.features is None else known.class_names,
+        )  # fmt: skip
     say.note(sets.describe(found))
+    if found.features is not None and (known is None or known.features is None):
+        say.note("\n".join(aligned(sets.listed(found.features))))
     return found
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of texts as lines, column under column; control characters from files do not reach the terminal."""
+    clean = [["".join(c if c.isprintable() else "?" for c in cell)[:60] for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*clean, strict=True)]
+    return [f"  {'  '.join(map(str.ljust, row, widths))}".rstrip() for row in clean]
 
 
 def with_annotated(

@@ -18,16 +18,17 @@ from torch import Tensor
 from advex._version import __version__
 from advex.cli.models import unique
 from advex.errors import ArtifactError
-from advex.evaluation import scores
+from advex.evaluation import maps, scores
 from advex.evaluation.certifying import KIND
 from advex.evaluation.environment import without_places
-from advex.evaluation.settings import UNCERTIFIED
+from advex.evaluation.settings import UNCERTIFIED, UNMAPPED
 from advex.evaluation.shards import whole
 from advex.record import Record, read_record, write_record
 
 # Settings that change how fast an answer comes, not the question.
 _INDIFFERENT = ("batch_size", "bfloat16", "compiled")
 _TABLES = ("examples", "explanations")
+_MAPS = "maps"  # a table that not every record has
 
 
 def merge(folders: Sequence[Path], out: Path, *, command: str = "") -> Record:
@@ -37,7 +38,9 @@ def merge(folders: Sequence[Path], out: Path, *, command: str = "") -> Record:
     examples, searches and settings.
     """
     records = [read_record(folder) for folder in folders]
-    tables = [{name: _read(folder, name) for name in _TABLES} for folder in folders]
+    tables = [
+        {name: _read(folder, name) for name in _tables(record)} for folder, record in zip(folders, records, strict=True)
+    ]
     _check(folders, records, tables)
     owners = [(number, model) for number, record in enumerate(records) for model in record.models]
     names = unique([model.name for _, model in owners])
@@ -48,7 +51,7 @@ def merge(folders: Sequence[Path], out: Path, *, command: str = "") -> Record:
             shutil.copytree(folder / "pictures", out / "pictures" / str(number), dirs_exist_ok=True)
     joined = {
         name: pa.concat_tables([_renamed(table[name], number, renamed) for number, table in enumerate(tables)])
-        for name in _TABLES
+        for name in tables[0]
     }
     for name, table in joined.items():
         with whole(out / f"{name}.parquet") as temporary:
@@ -65,7 +68,8 @@ def merge(folders: Sequence[Path], out: Path, *, command: str = "") -> Record:
             "models": [model.model_copy(update={"name": name}) for (_, model), name in zip(owners, names, strict=True)],
             "differences": scores.differences(
                 columns, names, searches, 1, first.data.chance, first.seed, columns.certified(names)
-            ),
+            )
+            + (maps.differences(maps.ginis(joined[_MAPS]), names, first.seed) if _MAPS in joined else []),
             "flags": [
                 flag.model_copy(update={"model": renamed.get((number, flag.model), flag.model)})
                 for number, record in enumerate(records)
@@ -96,6 +100,10 @@ class _Columns:
         return {model: values[~values.isnan()] for model, values in radii.items()}
 
 
+def _tables(record: Record) -> tuple[str, ...]:
+    return (*_TABLES, _MAPS) if any(model.maps for model in record.models) else _TABLES
+
+
 def _read(folder: Path, name: str) -> pa.Table:
     path = folder / f"{name}.parquet"
     try:
@@ -109,10 +117,10 @@ def _check(folders: Sequence[Path], records: Sequence[Record], tables: Sequence[
     first, where = records[0], folders[0]
     for folder, record, table in zip(folders[1:], records[1:], tables[1:], strict=True):
         told: list[str] = []
-        certified = {record.settings.get("certify"), first.settings.get("certify")} != {None}
-        for key in sorted(record.settings.keys() | first.settings.keys()):
+        idle = {key for keys in (UNCERTIFIED, UNMAPPED) if not _asked(keys[0], record, first) for key in keys}
+        for key in sorted((record.settings.keys() | first.settings.keys()) - idle - set(_INDIFFERENT)):
             there, here = first.settings.get(key), record.settings.get(key)
-            if key not in _INDIFFERENT and there != here and (certified or key not in UNCERTIFIED):
+            if there != here:
                 told.append(f"{key} is {there!r} there and {here!r} here")
         if record.searches != first.searches:
             told.append("the searches differ")
@@ -122,6 +130,11 @@ def _check(folders: Sequence[Path], records: Sequence[Record], tables: Sequence[
             told.append("the examples are others")
         if told:
             raise ArtifactError(f"{where} and {folder} cannot be compared: {'; '.join(told)}. Evaluate both alike.")
+
+
+def _asked(key: str, *records: Record) -> bool:
+    """Whether any of the records was made with that setting."""
+    return any(record.settings.get(key) for record in records)
 
 
 def _examples(table: pa.Table, record: Record) -> list[tuple[Any, ...]]:
@@ -134,9 +147,10 @@ def _examples(table: pa.Table, record: Record) -> list[tuple[Any, ...]]:
 def _renamed(table: pa.Table, number: int, names: dict[tuple[int, str], str]) -> pa.Table:
     """A record's rows under the models' new names, their pictures in a folder of their own."""
     models = [names.get((number, model), model) for model in table.column("model").to_pylist()]
-    pictures = [
-        None if path is None else f"pictures/{number}/{Path(path).name}" for path in table.column("picture").to_pylist()
-    ]
-    for column, values in (("model", models), ("picture", pictures)):
+    changed = {"model": models}
+    if "picture" in table.column_names:
+        paths = table.column("picture").to_pylist()
+        changed["picture"] = [None if path is None else f"pictures/{number}/{Path(path).name}" for path in paths]
+    for column, values in changed.items():
         table = table.set_column(table.column_names.index(column), column, pa.array(values, type=pa.string()))
     return table

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,17 @@ def open_models(named: list[str], device: str, wrapping: Wrapping) -> list[Opene
             classifier, shape = load(folder), _input_shape(folder)
         opened.append(Opened(name=name, source=source, classifier=classifier.to(device).eval(), input_shape=shape))
     return opened
+
+
+def of_one_table(models: Sequence[Opened]) -> Classifier:
+    """The model whose columns and classes are those of all. Raises SpecError where models of tables differ in them."""
+    first, *others = models
+    for other in others:
+        if other.classifier.features != first.classifier.features:
+            raise SpecError(
+                f"{first.name} and {other.name} were not trained on a table of the same columns: evaluate them apart."
+            )
+    return first.classifier
 
 
 def _split(option: str) -> list[str]:

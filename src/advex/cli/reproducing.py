@@ -37,7 +37,7 @@ class _Work:
         )
         held_out = inputs.preferred(job.data, None, "test", "validation", "val")
         test = inputs.open_split(
-            job.data, held_out, self.say, max_samples=job.test_samples, seed=self.seed, shape=train.shape
+            job.data, held_out, self.say, max_samples=job.test_samples, seed=self.seed, shape=train.shape, like=train
         )
         return train, test
 

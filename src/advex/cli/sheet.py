@@ -36,14 +36,14 @@ class Row:
     cells: tuple[Cell, ...]
 
 
-def write(rows: list[Row], folder: Path) -> list[Path]:
-    """Write the rows as `sheet.png` (`sheet-2.png`, ... where there are many); returns the files."""
+def write(rows: list[Row], folder: Path, side: int = SIDE) -> list[Path]:
+    """Write the rows as `sheet.png` (`sheet-2.png`, ... where there are many); returns the files. side: see `SIDE`."""
     lines = [line for row in rows for line in _lines(row)]
     paths = []
     for start in range(0, len(lines), LINES):
         path = folder / ("sheet.png" if start == 0 else f"sheet-{start // LINES + 1}.png")
         with whole(path) as temporary:
-            draw(lines[start : start + LINES]).save(temporary, "PNG")
+            draw(lines[start : start + LINES], side).save(temporary, "PNG")
         paths.append(path)
     return paths
 

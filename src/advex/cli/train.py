@@ -70,7 +70,9 @@ def train(
     draw = {"max_samples": max_samples, "seed": resolved.seed}
     examples = inputs.open_split(data, chosen, say, shape=asked, **draw)
     shown = validation or (inputs.preferred(data, None, "test", "validation", "val") if chosen == "train" else None)
-    checked = None if shown is None else inputs.open_split(data, shown, say, shape=examples.shape, **draw)
+    checked = None if shown is None else inputs.open_split(
+        data, shown, say, shape=examples.shape, like=examples, **draw
+    )  # fmt: skip
     if add:
         examples = inputs.with_annotated(examples, add, say, source=data, trained=chosen, validation=shown)
     if dry_run:

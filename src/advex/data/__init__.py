@@ -1,13 +1,13 @@
-"""Data sets: a built-in name, a folder, Parquet or NPZ -> `Dataset`, with an account of what was lost."""
+"""Data sets: a built-in name, a folder, Parquet, NPZ or CSV -> `Dataset`, with an account of what was lost."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from advex import registry
-from advex.data import annotated, arrays, coco, folders, jsrt, parquet, reading
+from advex.data import annotated, arrays, coco, folders, jsrt, parquet, reading, tables
 from advex.data.annotated import Annotated
 from advex.data.annotated import write_annotated as write_annotated
 from advex.data.answers import TABLE
@@ -20,11 +20,15 @@ from advex.data.dataset import describe as describe
 from advex.data.joined import concatenate as concatenate
 from advex.data.joined import untraced as untraced
 from advex.data.source import Source, shortened
+from advex.data.table_spec import listed as listed
+from advex.data.table_yaml import spec_to_yaml as spec_to_yaml
+from advex.data.tables import Table
 from advex.errors import DataError, SpecError, did_you_mean
+from advex.features import FeatureSpec
 
 FORMS = (
     "a folder of class folders, a Parquet file or a folder of them, an .npz file, a folder of annotated pictures, "
-    "or a built-in name"
+    "a table (CSV file, or a folder of them), or a built-in name"
 )
 
 
@@ -38,14 +42,17 @@ def open_dataset(
     seed: int = 0,
     memory_limit: int = 8 * 2**30,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    features: FeatureSpec | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> Dataset:
     """A data set, decoded and in memory.
 
     source: a built-in name (`digits`; `./digits` is a folder of that name); a folder `root/class/image`
     or `root/split/class/image`, classes sorted by name; a Hugging Face-style Parquet file, or a folder
     of such; an NPZ file with `x` and `y`; a folder of annotated pictures (`annotations.csv`, see
-    `annotated`), of which those called unchanged are read; or a folder of the folder named by the
-    environment variable ADVEX_DATA. Where Parquet files are in a folder, other files there are not
+    `annotated`), of which those called unchanged are read; a table, i.e. a CSV file with a header, a folder of
+    such, or a YAML that describes one (docs/tables.md); or a folder of the folder named by the environment
+    variable ADVEX_DATA. Where Parquet files are in a folder, other files there are not
     looked at.
 
     split: needed where there are several. size: (height, width), or the side of a square: images are
@@ -56,7 +63,10 @@ def open_dataset(
     max_samples: decode only so many, drawn at random by `seed` (as `Dataset.sample` draws).
     memory_limit: bytes the images may take. progress: called with (done, total) as they are decoded.
 
-    Images that cannot be read, or have no label, are listed in `skipped`. Raises DataError for what
+    features, class_names: of tables, those of a trained model (`Classifier.features`), by which rows are encoded and
+    labelled; left away, they are as the YAML beside the table says, and inferred from the data where it says nothing.
+
+    Images and rows that cannot be read, or have no label, are listed in `skipped`. Raises DataError for what
     cannot be read as a data set, SpecError for impossible options.
     """
     size = (size, size) if isinstance(size, int) else size
@@ -76,12 +86,16 @@ def open_dataset(
         "progress": progress,
     }
     found = _find(str(source))
+    if isinstance(found, Table):
+        del options["size"], options["channels"]
+        return tables.read(found, **options, features=features, class_names=class_names)
     return annotated.read(found, **options) if isinstance(found, Annotated) else reading.read(found, **options)
 
 
 def splits(source: str | Path) -> tuple[str, ...]:
     """Names of a source's splits, sorted; none where it has no named ones. Raises DataError."""
-    return tuple(sorted(filter(None, _source(source).splits)))
+    found = _find(str(source))
+    return found.splits if isinstance(found, Table) else tuple(sorted(filter(None, _pictures(found).splits)))
 
 
 def ids(source: str | Path, chosen: Iterable[str | None]) -> dict[str | None, tuple[str, ...]]:
@@ -89,7 +103,10 @@ def ids(source: str | Path, chosen: Iterable[str | None]) -> dict[str | None, tu
 
     Raises DataError.
     """
-    found = _source(source)
+    found = _find(str(source))
+    if isinstance(found, Table):
+        raise DataError(f"{found.name} is a table: annotated pictures cannot be added to its rows.")
+    found = _pictures(found)
     return {split: tuple(found.splits[found.choose(split)]().ids) for split in chosen}
 
 
@@ -98,12 +115,16 @@ def is_annotated(source: str | Path) -> bool:
     return isinstance(_find(str(source)), Annotated)
 
 
-def _source(source: str | Path) -> Source:
-    found = _find(str(source))
+def is_table(source: str | Path) -> bool:
+    """Whether a source is a table. Raises DataError where there is none."""
+    return isinstance(_find(str(source)), Table)
+
+
+def _pictures(found: Source | Annotated) -> Source:
     return found.source if isinstance(found, Annotated) else found
 
 
-def _find(source: str) -> Source | Annotated:
+def _find(source: str) -> Source | Annotated | Table:
     """What a name or path means. Raises DataError."""
     builtin = registry.entries("dataset")
     name, _, _ = source.partition(":")
@@ -121,24 +142,26 @@ def _find(source: str) -> Source | Annotated:
     raise DataError(f"There is no data set '{source}': {did_you_mean(name, known)} Data is {FORMS}{below}.")
 
 
-def _folder(root: Path) -> Source | Annotated:
+def _folder(root: Path) -> Source | Annotated | Table:
     files = folders.files_below(root)
     if found := annotated.find(root, files):
         return found
-    tables = [root / path for path in files if path.suffix.lower() == ".parquet"]
-    if tables:
-        return parquet.source(root.resolve().name, parquet.split_files(root, tables))
+    parquets = [root / path for path in files if path.suffix.lower() == ".parquet"]
+    if parquets:
+        return parquet.source(root.resolve().name, parquet.split_files(root, parquets))
     if coco.tables(root):
         return coco.coco(root=str(root))
     if jsrt.is_one(files):
         return jsrt.jsrt(root=str(root))
+    if found := tables.from_folder(root, files):
+        return found
     archives = [str(path) for path in files if path.suffix.lower() == ".npz"]
     if archives and len(files) == len(archives):
         raise DataError(f"{root} is a folder of NPZ files ({shortened(archives)}): name one of them.")
     return folders.source(root, files)
 
 
-def _file(path: Path) -> Source:
+def _file(path: Path) -> Source | Table:
     suffix = path.suffix.lower()
     if suffix == ".npz":
         return arrays.source(path)
@@ -147,5 +170,7 @@ def _file(path: Path) -> Source:
     if path.name == TABLE:
         raise DataError(f"{path} is a table of answers: name its folder, {path.parent}.")
     if suffix == ".csv":
-        raise DataError(f"{path}: tables in CSV are not supported. Data is {FORMS}.")
+        return tables.from_file(path)
+    if suffix in (".yaml", ".yml"):
+        return tables.from_sheet(path)
     raise DataError(f"{path}: files of type '{suffix}' are not read as data. Data is {FORMS}.")

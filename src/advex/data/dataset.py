@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from advex.errors import DataError
+from advex.features import FeatureSpec
 from advex.types import Batch
 
 
@@ -63,7 +65,7 @@ class Dataset:
     set that this one was drawn from; None if this is the whole set. notes: what else was met in
     reading it, as sentences. parts: what the whole set was put together from; none if it is of one
     piece. origins: one per example; none if the set is of one piece and nothing in it was made from
-    another example.
+    another example. features: of a table, what its columns are; x holds its rows, encoded.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
     parts: tuple[Part, ...] = ()
     origins: tuple[Origin, ...] = ()
+    features: FeatureSpec | None = None
 
     def __post_init__(self) -> None:
         if not len(self.x) == len(self.y) == len(self.ids):
@@ -139,8 +142,10 @@ class Dataset:
 
 
 def content(data: Dataset) -> str:
-    """A digest of what is learned from: inputs, labels and the names of the classes, whatever the set's name."""
+    """A digest of what is learned from: inputs, labels, the names of the classes, columns; whatever the set's name."""
     digest = hashlib.blake2b(repr(data.class_names).encode(), digest_size=16)
+    if data.features is not None:
+        digest.update(json.dumps(data.features.plain()).encode())
     for tensor in (data.x, data.y):
         digest.update(tensor.cpu().contiguous().flatten().numpy().data)
     return digest.hexdigest()
@@ -172,6 +177,9 @@ def describe(data: Dataset, *, most: int = 3) -> str:
     if len(data.shape) == 3:
         channels, height, width = data.shape
         shape = f"{counted(len(data), 'image')}, {height}x{width}, {counted(channels, 'channel')}"
+    elif data.features is not None:
+        columns = counted(len(data.features.features), "column")
+        shape = f"{counted(len(data), 'row')}, {columns} (encoded: {data.features.width:,})"
     else:
         shape = f"{counted(len(data), 'example')} of shape {'x'.join(map(str, data.shape))}"
     parts = [f"{data.name}: {shape}, {counted(len(data.class_names), 'class', 'classes')}"]

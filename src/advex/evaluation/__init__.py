@@ -4,6 +4,7 @@ settings      what is asked, and the searches that answer it
 shards        finished pieces on disk, and whose they are
 searching     predictions and searches, a table per shard
 explain       explanations and their pictures
+maps          maps of what counts, and how concise they are
 certifying    certificates by randomised smoothing
 run           the pieces of one evaluation, and the tables put together from them
 scores        from per-example results to figures with intervals
@@ -14,27 +15,29 @@ environment   where it ran
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from torch import Tensor
 
 from advex._version import __version__
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset
 from advex.errors import DataError, InputError, SpecError
-from advex.evaluation import certifying, scores, trust
+from advex.evaluation import certifying, maps, scores, trust
 from advex.evaluation.environment import environment, without_places
 from advex.evaluation.run import Progress, Run
 from advex.evaluation.searching import batch_for
 from advex.evaluation.settings import Settings as Settings
-from advex.evaluation.settings import questions
+from advex.evaluation.settings import map_questions, questions
 from advex.evaluation.settings import settings_from as settings_from
 from advex.evaluation.shards import Interrupted as Interrupted
 from advex.evaluation.shards import identity_of, open_shards
 from advex.measures.certified import Certificate
-from advex.record import Certified, DataEntry, ModelEntry, Record, Training, read_run, write_record
+from advex.record import Certified, DataEntry, Difference, Mapped, ModelEntry, Record, Training, read_run, write_record
 from advex.registry import describe
 
 Model = tuple[str, str, Classifier]  # name, source, classifier
@@ -66,7 +69,7 @@ def evaluate(
     """
     out, settings = Path(out), settings or settings_from({})
     asked = questions(settings)
-    _check(models, data)
+    _check(models, data, settings)
     classifiers = {name: classifier for name, _, classifier in models}
     searches = {question.name: describe(question.search) for question in asked}
     run = Run(
@@ -80,6 +83,7 @@ def evaluate(
     seconds = sum(run.complete(name, classifier) for name, classifier in classifiers.items())
     run.write_examples(classifiers)
     run.write_explanations(classifiers)
+    run.write_maps(classifiers)
     tested = [_tested(run, name, classifier, list(searches)) for name, classifier in classifiers.items()]
     record = Record(
         advex=__version__,
@@ -91,16 +95,11 @@ def evaluate(
         settings=settings.model_dump(mode="json"),
         data=_data_entry(data),
         searches=searches,
-        models=[_model_entry(one, source) for one, (_, source, _) in zip(tested, models, strict=True)],
-        differences=scores.differences(
-            run.shards,
-            list(classifiers),
-            list(searches),
-            len(run.spans),
-            data.chance,
-            settings.seed,
-            {name: found.rmse for name in classifiers if (found := run.certificate(name)) is not None},
-        ),
+        models=[
+            _model_entry(one, source, _mapped(run, one.name))
+            for one, (_, source, _) in zip(tested, models, strict=True)
+        ],
+        differences=_differences(run, classifiers, list(searches)),
         flags=trust.flags_of_data(data)
         + [flag for one in tested for flag in trust.flags(one, data, run.probe(one.classifier))],
     )
@@ -108,8 +107,8 @@ def evaluate(
     return record
 
 
-def _check(models: Sequence[Model], data: Dataset) -> None:
-    """Raise unless there is something to do, and every model can answer about this data."""
+def _check(models: Sequence[Model], data: Dataset, settings: Settings) -> None:
+    """Raise unless there is something to do, and every model can answer about this data and be mapped as asked."""
     if not len(data):
         raise DataError(f"{data.name} holds no examples: there is nothing to evaluate.")
     names = [name for name, _, _ in models]
@@ -123,6 +122,28 @@ def _check(models: Sequence[Model], data: Dataset) -> None:
                 f"The model '{name}' answers {classes} classes, {data.name} has {len(data.class_names)}. "
                 "Evaluate it on data of the classes that it was made for."
             )
+        for question in map_questions(settings):  # before hours of searching
+            maps.explained(question, classifier, data, range(1), settings)
+
+
+def _differences(run: Run, classifiers: Mapping[str, Classifier], searches: list[str]) -> list[Difference]:
+    """Every pair of models on the same examples."""
+    names, chance, seed = list(classifiers), run.data.chance, run.settings.seed
+    certified = {name: found.rmse for name in names if (found := run.certificate(name)) is not None}
+    compared = scores.differences(run.shards, names, searches, len(run.spans), chance, seed, certified)
+    tables = [found for name in names if (found := run.measured_maps(name)) is not None]
+    return compared + (maps.differences(maps.ginis(pa.concat_tables(tables)), names, seed) if tables else [])
+
+
+def _mapped(run: Run, model: str) -> dict[str, Mapped]:
+    """How concise a model's maps are, by the explainer's name."""
+    found, settings = run.measured_maps(model), run.settings
+    if found is None:
+        return {}
+    return {
+        one.name: maps.entry(found.filter(pc.field("explainer") == one.name), settings.map_target, settings.seed)
+        for one in run.maps
+    }
 
 
 def _tested(run: Run, name: str, classifier: Classifier, searches: list[str]) -> trust.Tested:
@@ -156,7 +177,7 @@ def _certified(run: Run, name: str, certificate: Certificate) -> Certified:
     return certifying.entry(certify, certificate, right, attacked, elements, run.data.chance, run.settings.seed)
 
 
-def _model_entry(tested: trust.Tested, source: str) -> ModelEntry:
+def _model_entry(tested: trust.Tested, source: str, mapped: dict[str, Mapped]) -> ModelEntry:
     classifier = tested.classifier
     return ModelEntry(
         name=tested.name,
@@ -168,6 +189,7 @@ def _model_entry(tested: trust.Tested, source: str) -> ModelEntry:
         rho_reached=scores.reached(tested.tables),
         training=_training(source),
         certified=tested.certified,
+        maps=mapped,
     )
 
 

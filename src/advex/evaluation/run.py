@@ -1,4 +1,4 @@
-"""One evaluation at work: what pieces it has, and the two tables that they make."""
+"""One evaluation at work: what pieces it has, and the tables that they make."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import torch
 
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset
-from advex.evaluation import certifying, explain, searching
-from advex.evaluation.settings import Question, Settings, certification
+from advex.evaluation import certifying, explain, maps, searching
+from advex.evaluation.settings import MapQuestion, Question, Settings, certification, map_questions
 from advex.evaluation.shards import Piece, Shards, complete, whole
 from advex.measures.certified import Certificate, Certify
 
@@ -62,6 +62,11 @@ class Run:
             return []
         return certifying.sampled(len(self.data), self.settings.certify_examples, self.settings.seed)
 
+    @cached_property
+    def maps(self) -> tuple[MapQuestion, ...]:
+        """The explainers whose maps are measured."""
+        return map_questions(self.settings)
+
     # -- the work ----------------------------------------------------------------------------------------
 
     def complete(self, model: str, classifier: Classifier) -> float:
@@ -73,6 +78,8 @@ class Run:
             seconds += self._work(self._recheck(model, classifier))
         for purpose in self.purposes:
             seconds += self._work(self._explanations(model, classifier, purpose))
+        for asked in self.maps:
+            seconds += self._work(self._maps(model, classifier, asked))
         return seconds + self._work(self._certificates(model, classifier))
 
     def _work(self, pieces: Sequence[Piece]) -> float:
@@ -113,6 +120,11 @@ class Run:
         )
         make = partial(explain.explanations, task)
         return [Piece(model=model, kind=purpose, index=0, examples=len(chosen), make=make)]
+
+    def _maps(self, model: str, classifier: Classifier, asked: MapQuestion) -> list[Piece]:
+        shown = frozenset(self.explained("grid"))
+        make = partial(maps.mapped, asked, classifier, self.data, self.settings, shown)
+        return self._pieces(model, maps.kind(asked), make)
 
     def _certificates(self, model: str, classifier: Classifier) -> list[Piece]:
         certify = self.certify
@@ -176,6 +188,23 @@ class Run:
     def explanations(self, model: str) -> list[pa.Table]:
         """A model's explanations, one table per purpose."""
         return [self.shards.read(model, purpose) for purpose in self.purposes]
+
+    def write_maps(self, models: Mapping[str, Classifier]) -> None:
+        """maps.parquet, where maps were asked for."""
+        if self.maps:
+            tables = (self._mapped(model, asked, index) for model in models for asked, index in self._map_shards())
+            self._write("maps", pa.schema(list((maps.WHOSE | maps.MAPPED).items())), tables)
+
+    def _map_shards(self) -> Iterator[tuple[MapQuestion, int]]:
+        return ((asked, index) for asked in self.maps for index in range(len(self.spans)))
+
+    def _mapped(self, model: str, asked: MapQuestion, index: int) -> pa.Table:
+        return maps.owned(self.shards.read(model, maps.kind(asked), index), model, asked.name)
+
+    def measured_maps(self, model: str) -> pa.Table | None:
+        """A model's rows of maps.parquet, less the maps themselves; None without any."""
+        parts = [self._mapped(model, asked, index).drop(["map"]) for asked, index in self._map_shards()]
+        return pa.concat_tables(parts) if parts else None
 
     def _write(self, name: str, schema: pa.Schema, tables: Iterator[pa.Table]) -> None:
         with whole(self.shards.folder / f"{name}.parquet") as temporary, pq.ParquetWriter(temporary, schema) as writer:

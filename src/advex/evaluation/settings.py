@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from advex import attacks
+from advex import attacks, explainers
 from advex.errors import SpecError, did_you_mean
 from advex.goals import BelowChance, Goal, Misclassify
 from advex.measures.certified import Certify
+from advex.registry import describe, parse
 
 UNCERTIFIED = ("certify", "certify_samples", "certify_examples")  # mean nothing where nothing is certified
+UNMAPPED = ("maps", "map_target")  # nor these without maps
 
 
 class Settings(BaseModel):
@@ -34,6 +36,8 @@ class Settings(BaseModel):
     nothing is certified. certify_samples: draws that bound the probability of the class that 100 others chose,
     each radius with a risk of 0.001 (Cohen et al. 2019, Sec. 4); fewer than 10 could certify nothing.
     certify_examples: how many examples, drawn at random: each costs as many passes of the network as there are draws.
+    maps: explainers whose maps of every example are measured. map_target: the class that they are of, the one the model
+    answers or the right one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -56,11 +60,15 @@ class Settings(BaseModel):
     certify: float | None = Field(None, gt=0, allow_inf_nan=False)
     certify_samples: int = Field(10_000, ge=10)
     certify_examples: int = Field(500, ge=1)
+    maps: tuple[str, ...] = ()
+    map_target: Literal["predicted", "true"] = "predicted"
 
     def decisive(self) -> dict[str, Any]:
         """What must agree for results to be taken over, but the searches: two ways to write one spec are one search."""
-        idle = () if self.certify is not None else UNCERTIFIED
-        return self.model_dump(mode="json", exclude={"attack", "btr", "published", *idle})
+        idle = (() if self.certify is not None else UNCERTIFIED) + (() if self.maps else UNMAPPED)
+        values = self.model_dump(mode="json", exclude={"attack", "btr", "published", *idle})
+        asked = {question.name: describe(question.explainer) for question in map_questions(self)}
+        return values | {"maps": asked} if asked else values
 
 
 def settings_from(values: dict[str, Any]) -> Settings:
@@ -75,6 +83,7 @@ def settings_from(values: dict[str, Any]) -> Settings:
         name = ".".join(map(str, first["loc"]))
         raise SpecError(f"The setting {name} = {first['input']!r} is not possible: {first['msg']}.") from None
     questions(settings)
+    map_questions(settings)
     return settings
 
 
@@ -107,3 +116,56 @@ def certification(settings: Settings) -> Certify | None:
     if settings.certify is None:
         return None
     return Certify(sigma=settings.certify, samples=settings.certify_samples, batch_size=settings.batch_size)
+
+
+# -- maps --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapQuestion:
+    """An explainer whose maps are asked for. name: that of the registry; of several of one name the next is NAME-2."""
+
+    name: str
+    explainer: explainers.Explainer
+
+
+def map_questions(settings: Settings) -> tuple[MapQuestion, ...]:
+    """The explainers whose maps are measured. Raises SpecError for specs that name none, or one twice."""
+    return named_explainers(settings.maps)
+
+
+def named_explainers(specs: Sequence[str]) -> tuple[MapQuestion, ...]:
+    """Explainers by spec strings, each with a name of its own. Raises SpecError for unknown and repeated ones."""
+    found: dict[str, MapQuestion] = {}
+    methods: set[str] = set()
+    for spec in specs:
+        explainer, name = explainers.build(spec), parse(spec)[0]
+        if describe(explainer) in methods:
+            raise SpecError(f"The explainer '{describe(explainer)}' is asked for twice.")
+        methods.add(describe(explainer))
+        places = (name, *(f"{name}-{count}" for count in range(2, len(specs) + 1)))
+        unique = next(place for place in places if place not in found)
+        found[unique] = MapQuestion(name=unique, explainer=explainer)
+    return tuple(found.values())
+
+
+def specs_from(texts: Sequence[str]) -> tuple[str, ...]:
+    """Spec strings as typed, of which one text may hold several with commas between them.
+
+    A piece `option=value` belongs to the spec before it, as does whatever is within its brackets.
+
+    >>> specs_from(["integrated_gradients:steps=50,rule=trapezoid,grad_cam", "gradient"])
+    ('integrated_gradients:steps=50,rule=trapezoid', 'grad_cam', 'gradient')
+    """
+    found: list[str] = []
+    for text in texts:
+        pieces: list[str] = []
+        for piece in text.split(","):
+            inside = bool(pieces) and pieces[-1].count("(") > pieces[-1].count(")")
+            option = bool(pieces) and "=" in piece and ":" not in piece.partition("=")[0]
+            if inside or option:
+                pieces[-1] += f",{piece}"
+            else:
+                pieces.append(piece.strip())
+        found += pieces
+    return tuple(found)

@@ -31,7 +31,7 @@ from advex.errors import AdvexWarning, ArtifactError
 from advex.record import write_text
 
 IDENTITY = "evaluation.json"
-_OWN_NAMES = ("record.json", "examples.parquet", "explanations.parquet", "shards", "pictures")
+_OWN_NAMES = ("record.json", "examples.parquet", "explanations.parquet", "maps.parquet", "shards", "pictures")
 _DIGEST, _SECONDS = b"advex.evaluation", b"advex.seconds"
 
 
@@ -201,6 +201,8 @@ def weights_hash(classifier: Classifier) -> str:
     for name, value in (classifier.network.state_dict() | around).items():
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(_bytes(value))
+    if classifier.features is not None:  # which searches keep to
+        digest.update(json.dumps(classifier.features.plain(), sort_keys=True).encode())
     return digest.hexdigest()
 
 

@@ -14,6 +14,21 @@ from advex.classifier import Classifier
 from advex.errors import InputError
 from advex.explainers.adversarial import Away as Away
 from advex.explainers.adversarial import Toward as Toward
+from advex.explainers.captum_maps import Deconvolution as Deconvolution
+from advex.explainers.captum_maps import DeepLift as DeepLift
+from advex.explainers.captum_maps import DeepLiftShap as DeepLiftShap
+from advex.explainers.captum_maps import GuidedBackprop as GuidedBackprop
+from advex.explainers.captum_maps import GuidedGradCAM as GuidedGradCAM
+from advex.explainers.captum_perturbations import FeatureAblation as FeatureAblation
+from advex.explainers.captum_perturbations import KernelShap as KernelShap
+from advex.explainers.captum_perturbations import Lime as Lime
+from advex.explainers.captum_perturbations import Occlusion as Occlusion
+from advex.explainers.expected_gradients import ExpectedGradients as ExpectedGradients
+from advex.explainers.grad_cam import GradCAM as GradCAM
+from advex.explainers.gradients import Gradient as Gradient
+from advex.explainers.gradients import InputXGradient as InputXGradient
+from advex.explainers.integrated_gradients import IntegratedGradients as IntegratedGradients
+from advex.explainers.smooth_grad import SmoothGrad as SmoothGrad
 from advex.types import Explanation
 
 
@@ -37,20 +52,26 @@ def build(spec: str) -> Explainer:
     return registry.build("explainer", spec)
 
 
-def targets(classifier: Classifier, x: Tensor, which: str | int | Tensor) -> Tensor:
+def targets(classifier: Classifier, x: Tensor, which: str | int | Tensor, labels: Tensor | None = None) -> Tensor:
     """The class to explain, one per example: [n] int64.
 
-    which: "predicted", "runner_up" (the second most confident), a class number, or [n] numbers.
-    Raises InputError for anything else.
+    which: "predicted", "runner_up" (the second most confident), "true" (`labels`, [n]), a class number, or [n]
+    numbers. Raises InputError for anything else, and for "true" without labels.
     """
     if isinstance(which, Tensor):
         return which.to(x.device)
+    if which == "true":
+        if labels is None:
+            raise InputError("The true classes are the target, but no labels were given: choose 'predicted', say.")
+        return labels.to(x.device)
     if which in ("predicted", "runner_up"):
         ranked = classifier.predict(x).argsort(dim=1, descending=True)
         return ranked[:, 0 if which == "predicted" else 1]
     if isinstance(which, int):
         return torch.full((len(x),), which, device=x.device)
-    raise InputError(f"A target is 'predicted', 'runner_up', a class number or one number per example, not {which!r}.")
+    raise InputError(
+        f"A target is 'predicted', 'runner_up', a class number, one number per example, or 'true', not {which!r}."
+    )
 
 
 def every_class(x: Tensor, classes: int) -> tuple[Tensor, Tensor]:

@@ -62,6 +62,7 @@ class HalfHuberReLU(nn.Module):
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
+    "leaky_relu": lambda: nn.LeakyReLU(0.1),
     "half_huber": HalfHuberReLU,
     "softplus": lambda: nn.Softplus(beta=10),
     "silu": nn.SiLU,

@@ -110,3 +110,11 @@ def residual_drop(kind: str, blocks: int, survival: float, alpha: float) -> Resi
     if alpha and kind != "shakedrop":
         raise SpecError(f"alpha={alpha} is an option of drop=shakedrop alone; this network has drop={kind}.")
     return None if kind == "none" else ResidualDrop(kind, blocks, survival, alpha)
+
+
+def active_dropout(network: nn.Module) -> str | None:
+    """Name of the first dropout layer of a network that is active, if any."""
+    for name, module in network.named_modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd | ResidualDrop) and module.training and module.p > 0:
+            return name
+    return None

@@ -32,7 +32,7 @@ class MLP(nn.Sequential):
     """Fully connected layers on the flattened input.
 
     features: elements of one input. classes: outputs. widths: of the hidden layers (`widths=64-64`).
-    activation: relu, half_huber, softplus, silu or gelu; d: of the half-Huber ReLU.
+    activation: relu, leaky_relu, half_huber, softplus, silu or gelu; d: of the half-Huber ReLU.
     """
 
     def __init__(

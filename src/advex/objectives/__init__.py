@@ -19,6 +19,7 @@ from advex.objectives.natural import Natural as Natural
 from advex.objectives.noise import Noise as Noise
 from advex.objectives.output_zeroing import OutputZeroing as OutputZeroing
 from advex.objectives.output_zeroing import guideline as guideline
+from advex.objectives.stable_ig import StableIG as StableIG
 from advex.objectives.step import Alteration as Alteration
 from advex.objectives.step import Parts, State
 from advex.objectives.step import Penalty as Penalty
@@ -56,7 +57,7 @@ class Objective:
             raise InputError("A loss needs at least one example, but the batch is empty.")
         step = Step(classifier=classifier, batch=batch, seed=int(torch.randint(2**31, (), generator=rng)))
         losses, parts, after = [], {}, {}
-        with step.seeded():
+        with step.seeded(), classifier.between_rows():
             for term in self.terms.values():
                 if isinstance(term, Alteration):
                     step.x = term.alter(step)

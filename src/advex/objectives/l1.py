@@ -15,9 +15,14 @@ from advex.registry import register
 @register("objective", "l1", cites="chalasani2020 Sec. 6")
 @dataclass(frozen=True, kw_only=True)
 class L1:
-    """strength times the sum of |w| over all weights: not over biases, nor over batch norm's parameters."""
+    """strength times the sum of |w| over all weights: not over biases, nor over batch norm's parameters.
+
+    all_parameters: over these too, as in the authors' code for images. Its MNIST loss is a sum over batches of 50,
+    where ours is a mean: their lambda is a strength of lambda / 50.
+    """
 
     strength: float = 1e-5
+    all_parameters: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.strength < math.inf:
@@ -27,6 +32,6 @@ class L1:
         return {}
 
     def __call__(self, step: Step, state: State) -> tuple[Tensor, Parts, State]:
-        weights = [parameter for parameter in step.classifier.parameters() if parameter.ndim > 1]
-        loss = self.strength * sum((weight.abs().sum() for weight in weights), start=step.x.new_zeros(()))
+        counted = [p for p in step.classifier.parameters() if self.all_parameters or p.ndim > 1]
+        loss = self.strength * sum((weight.abs().sum() for weight in counted), start=step.x.new_zeros(()))
         return loss, {"l1": loss.item()}, state

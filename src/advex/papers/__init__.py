@@ -2,7 +2,7 @@
 
 tables    columns with unit and format; rows with the published values, recipe and changes to it
 others    published figures that are in no table, to compare with
-plots     two columns against each other; grids: explanations by the networks of several rows
+plots     two columns against each other; grids: explanations by the networks of several rows; maps: theirs side by side
 subsets   names for some rows
 scales    how much of it is run, and what is changed for that
 """
@@ -33,8 +33,8 @@ class Column(_Model):
     """One column of a table.
 
     measure: the score of an evaluation's record that is compared with it, None where evaluations have none;
-    by_protocol: the one by the published protocol. factor: a score times this is in the column's unit. digits: after
-    the point, as published.
+    by_protocol: the one by the published protocol. paired: the score less that of the row which a row is set against,
+    example by example. factor: a score times this is in the column's unit. digits: after the point, as published.
     """
 
     title: str
@@ -43,14 +43,22 @@ class Column(_Model):
     better: Literal["high", "low", "neither"] = "high"
     measure: str | None = None
     by_protocol: str | None = None
+    paired: bool = False
     factor: float = 1.0
+
+    @model_validator(mode="after")
+    def _by_examples(self) -> Column:
+        if self.paired and (self.measure is None or self.by_protocol):
+            raise ValueError(f"column {self.title}: paired columns have a measure, and no protocol")
+        return self
 
 
 class Row(_Model):
     """One row. published: values by column. mark: what the paper's figures call the network.
 
-    recipe, overrides: how it is trained here. same_as: the row of which this is a repetition. needs: why this command
-    does not run it, as the end of "not run: needs ...". data: instead of the table's. note: what must be said.
+    recipe, overrides: how it is trained here. same_as: the row of which this is a repetition. against: the row that
+    paired columns compare it with. needs: why this command does not run it, as the end of "not run: needs ...".
+    data: instead of the table's. note: what must be said.
     """
 
     id: Id
@@ -60,6 +68,7 @@ class Row(_Model):
     recipe: str | None = None
     overrides: tuple[Annotated[str, Field(pattern=r"^[\w.]+=.+$")], ...] = ()
     same_as: Id | None = None
+    against: Id | None = None
     needs: str = ""
     data: str | None = None
     note: str = ""
@@ -111,17 +120,27 @@ class Other(_Model):
 
 
 class Plot(_Model):
-    """Two columns against each other, of the rows of some tables."""
+    """Two columns against each other, of some rows of the tables, or of all. zero: y begins at 0."""
 
     title: str
     tables: tuple[str, ...]
+    rows: tuple[Id, ...] = ()
     x: str
     y: str
+    zero: bool = True
     caption: str = ""
 
 
 class Grid(_Model):
     """The same images explained by the networks of some rows."""
+
+    title: str
+    rows: tuple[Id, ...]
+    caption: str = ""
+
+
+class Maps(_Model):
+    """Maps by the networks of some rows, how concise they are and how much more than those of the first row."""
 
     title: str
     rows: tuple[Id, ...]
@@ -156,6 +175,7 @@ class Paper(_Model):
     tables: dict[Id, Table]
     others: tuple[Other, ...] = ()
     plots: dict[Id, Plot] = {}
+    maps: dict[Id, Maps] = {}
     grids: dict[Id, Grid] = {}
     subsets: dict[Id, tuple[Id, ...]] = {}
     scales: dict[Id, Scale]
@@ -189,6 +209,8 @@ def _problems(paper: Paper) -> Iterator[str]:
         for row in table.rows:
             if unknown := row.published.keys() - table.columns.keys():
                 yield f"row {row.id} has a value for '{min(unknown)}', which is no column of table {name}"
+            if row.against is not None and row.against not in rows:
+                yield f"row {row.id} is set against '{row.against}': {did_you_mean(row.against, rows)}"
             if row.same_as is None:
                 continue
             if row.same_as not in rows:
@@ -199,6 +221,8 @@ def _problems(paper: Paper) -> Iterator[str]:
                 yield f"row {row.id} repeats {row.same_as}, and the published values differ"
     named = [("subset", name, chosen) for name, chosen in paper.subsets.items()]
     named += [("grid", name, grid.rows) for name, grid in paper.grids.items()]
+    named += [("plot", name, plot.rows) for name, plot in paper.plots.items()]
+    named += [("maps", name, maps.rows) for name, maps in paper.maps.items()]
     for kind, name, chosen in named:
         for one in chosen:
             if one not in rows:
@@ -247,7 +271,7 @@ def read(name_or_path: str) -> Paper:
 
 
 def chosen(paper: Paper, table: str | None, names: Sequence[str]) -> list[str]:
-    """The ids of the rows asked for, in the order of the tables.
+    """The ids of the rows asked for, and of those that they are set against, in the order of the tables.
 
     table: its id, in any case; None: all. names: rows, subsets, or "all"; none of them: all rows of the table.
     Raises SpecError, with a suggestion, for what is not there.
@@ -264,7 +288,14 @@ def chosen(paper: Paper, table: str | None, names: Sequence[str]) -> list[str]:
         if not rows & set(there):
             raise SpecError(f"'{name}' is not in table {table}, but in table {paper.table_of(min(rows))}.")
         asked |= rows
-    return [row for row in there if row in asked or not names]
+    rows = [row for row in there if row in asked or not names]
+    return [row for row in paper.rows if row in {*rows, *_compared_with(paper, rows)}]
+
+
+def _compared_with(paper: Paper, rows: Sequence[str]) -> set[str]:
+    """The rows that others are set against: nothing can be said of these without them."""
+    originals = (paper.original(paper.rows[row]) for row in rows)
+    return {row.against for row in originals if row.against is not None}
 
 
 def _near(name: str, paper: Paper) -> str:

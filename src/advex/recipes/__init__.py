@@ -203,7 +203,9 @@ def _check(recipe: Recipe) -> None:
 def fitted(recipe: Recipe, shape: tuple[int, ...], classes: int) -> Recipe:
     """The recipe with its network's channels, features and classes filled in where the spec leaves them open.
 
-    shape: of one input of the data. Raises SpecError for an unknown network.
+    shape: of one input of the data. Rows of a table are scaled when they are encoded: their `mean` is 0 and their
+    `std` 1 where the recipe says nothing. Raises SpecError for an unknown network, and for one that was made for
+    rows of another length or for other classes.
     """
     if len(shape) == 3 and recipe.window:
         shape = (shape[0], recipe.window, recipe.window)
@@ -213,11 +215,22 @@ def fitted(recipe: Recipe, shape: tuple[int, ...], classes: int) -> Recipe:
         raise SpecError(f"There is no network '{name}': {did_you_mean(name, known)}")
     facts = {"features": math.prod(shape), "classes": classes} | ({"channels": shape[0]} if len(shape) == 3 else {})
     options = known[name].options()
+    if len(shape) == 1:
+        _fits(recipe.network, given, facts)
+        scaled = {"mean": 0.0, "std": 1.0}
+        recipe = recipe.model_copy(update={k: v for k, v in scaled.items() if k not in recipe.model_fields_set})
     missing = [f"{key}={value}" for key, value in facts.items() if key in options and key not in given]
     if not missing:
         return recipe
     spec = recipe.network.strip().rstrip(":,")
     return recipe.model_copy(update={"network": spec + ("," if ":" in spec else ":") + ",".join(missing)})
+
+
+def _fits(network: str, given: dict[str, Any], facts: dict[str, int]) -> None:
+    """Raise SpecError where a network's own numbers are not those of the table."""
+    for key, what in {"features": "elements in an encoded row", "classes": "classes"}.items():
+        if given.get(key, facts[key]) != facts[key]:
+            raise SpecError(f"network {network}: the table has {facts[key]:,} {what}; leave {key} out of the network.")
 
 
 def learning_rate(recipe: Recipe, progress: float) -> float:

@@ -3,6 +3,7 @@
     record.json            everything below `Record`
     examples.parquet       one row per model and example (`EXAMPLE_COLUMNS`, plus those of each search)
     explanations.parquet   one row per model, example, target and rho (`EXPLANATION_COLUMNS`)
+    maps.parquet           one row per model, explainer and example (`MAP_COLUMNS`), where maps were asked for
     pictures/              8-bit PNG: <example>.png and one per explanation
     shards/                finished pieces, so that an interrupted evaluation goes on
 
@@ -36,6 +37,14 @@ EXAMPLE_COLUMNS = ("model", "example", "id", "label", "prediction", "confidence"
 EXPLANATION_COLUMNS = (
     "model", "example", "purpose", "explainer", "target", "rho", "rmse", "picture", "before", "after",
     "prediction", "png_rmse", "png_after", "png_prediction",
+)  # fmt: skip
+
+# maps.parquet: change is what the map is meant to add up to, completeness by how much it adds up to more; both null
+# where the method promises nothing. map: all values of the map, in the order of the input's elements, of the examples
+# that a report shows; null for the others.
+MAP_COLUMNS = (
+    "model", "explainer", "example", "target", "method", "gini", "entropy", "effective", "change", "completeness",
+    "map",
 )  # fmt: skip
 
 
@@ -82,10 +91,34 @@ class Certified(_Model):
     least_ara: float
 
 
+class Mapped(_Model):
+    """How concise a model's maps by one explainer are, on average over all examples; each one's are in maps.parquet.
+
+    method: the explainer, with what it chose by itself. target: the class explained, the one that the model answers or
+    the right one. gini: 0 where all elements count alike, near 1 where few do. entropy: of the shares, in nats.
+    effective: number of elements that count. change: size of the change of output that the map is meant to add up to;
+    completeness: by how much it misses that; both None where the method promises nothing.
+    """
+
+    method: str
+    target: Literal["predicted", "true"]
+    gini: Figure
+    entropy: Figure
+    effective: Figure
+    change: Figure | None = None
+    completeness: Figure | None = None
+
+    def figures(self) -> dict[str, Figure]:
+        """Its figures by name, those that there are."""
+        found = {name: getattr(self, name) for name in ("gini", "entropy", "effective", "change", "completeness")}
+        return {name: figure for name, figure in found.items() if figure is not None}
+
+
 class ModelEntry(_Model):
     """One evaluated model. name: short, unique. source: as asked for. spec: of the network, if known.
 
-    training: how it was trained, where its run folder told. certified: where it was asked for.
+    training: how it was trained, where its run folder told. certified: where it was asked for. maps: by the name of the
+    explainer, those that were asked for.
     """
 
     name: str
@@ -97,6 +130,7 @@ class ModelEntry(_Model):
     rho_reached: dict[str, Figure] = {}
     training: Training | None = None
     certified: Certified | None = None
+    maps: dict[str, Mapped] = {}
 
     @model_validator(mode="after")
     def _scored(self) -> Self:
@@ -178,14 +212,18 @@ def read_record(folder: Path) -> Record:
         raise ArtifactError(f"{path} is not a record of this version: {str(error).splitlines()[0]}.") from None
 
 
-def read_rows(folder: Path, table: Literal["examples", "explanations"]) -> list[dict[str, Any]]:
-    """The rows of examples.parquet or explanations.parquet. Raises ArtifactError."""
+def read_rows(folder: Path, table: Literal["examples", "explanations", "maps"]) -> list[dict[str, Any]]:
+    """The rows of examples.parquet, explanations.parquet or maps.parquet (its maps as arrays). Raises ArtifactError."""
     import pyarrow
     import pyarrow.parquet
 
     path = folder / f"{table}.parquet"
     try:
-        return pyarrow.parquet.read_table(path).to_pylist()
+        found = pyarrow.parquet.read_table(path)
+        if "map" not in found.column_names:
+            return found.to_pylist()
+        arrays = [one.values.to_numpy() if one.is_valid else None for one in found.column("map")]
+        return [row | {"map": values} for row, values in zip(found.drop(["map"]).to_pylist(), arrays, strict=True)]
     except (OSError, pyarrow.ArrowException) as error:
         raise ArtifactError(f"{path} cannot be read: {error}") from None
 
@@ -193,6 +231,12 @@ def read_rows(folder: Path, table: Literal["examples", "explanations"]) -> list[
 def plain(value: float) -> float | None:
     """A number for strict JSON: None where it is NaN or infinite."""
     return value if math.isfinite(value) else None
+
+
+def all_figures(model: ModelEntry) -> dict[str, Figure]:
+    """A model's scores, and after them the figures of its maps as EXPLAINER_MEASURE."""
+    of_maps = {f"{name}_{key}": one for name, found in model.maps.items() for key, one in found.figures().items()}
+    return model.scores | of_maps
 
 
 def summary(record: Record, folder: Path) -> str:
@@ -206,7 +250,7 @@ def summary(record: Record, folder: Path) -> str:
                 "n": figure.n,
                 "failures": figure.failures,
             }
-            for name, figure in model.scores.items()
+            for name, figure in all_figures(model).items()
         }
         for model in record.models
     }

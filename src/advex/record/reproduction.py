@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from advex.errors import ArtifactError
-from advex.record import Figure, plain, write_text
+from advex.record import Difference, Figure, plain, write_text
 
 NAME = "reproduction.json"
 SCHEMA = 1
@@ -88,14 +88,17 @@ class PointEntry(_Model):
 
 
 class PlotEntry(_Model):
-    """Two columns of some tables against each other. published: all their rows, each network once."""
+    """Two columns of some tables against each other. rows: only these, if any. zero: y begins at 0. published: each
+    network once."""
 
     id: str
     title: str
     caption: str
     tables: list[str]
+    rows: list[str] = []
     x: str
     y: str
+    zero: bool = True
     published: list[PointEntry] = []
 
 
@@ -108,9 +111,19 @@ class GridEntry(_Model):
     rows: list[str]
 
 
+class MapsEntry(_Model):
+    """Maps by the networks of some rows, the first of which the others are compared with."""
+
+    id: str
+    title: str
+    caption: str
+    rows: list[str]
+
+
 class Reproduction(_Model):
     """All of reproduction.json. searches: what made the measured figures, by name. changes: of all
-    rows; each says of what, and so in which of them."""
+    rows; each says of what, and so in which of them. differences: of the Gini indices of maps, the row that another one
+    is set against minus that one."""
 
     schema_version: int = SCHEMA
     advex: str
@@ -130,6 +143,8 @@ class Reproduction(_Model):
     others: list[OtherEntry] = []
     plots: list[PlotEntry] = []
     grids: list[GridEntry] = []
+    maps: list[MapsEntry] = []
+    differences: list[Difference] = []
 
     @property
     def rows(self) -> list[RowEntry]:

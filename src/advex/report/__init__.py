@@ -8,6 +8,8 @@ Reads what an evaluation or a training wrote (`record`) and imports no model cod
     figures     the tables: one row per model, differences, what the searches did
     findings    the figures in sentences
     certified   what is certain of the smoothed networks, beside the attack
+    maps        how concise the models' maps are
+    heat        maps as pictures
     plots       accuracy-RMSE curves
     axes        linear and logarithmic axes for values of any size
     curves      training curves, by epoch
@@ -17,6 +19,7 @@ Reads what an evaluation or a training wrote (`record`) and imports no model cod
     grids       all of them: grid, sweep and away, within 20 MB
     pairs       two columns of a paper's tables against each other
     reproduction   a paper's tables, published and measured
+    several     the networks of several rows as one: grids and maps of a paper's page
     page        everything put into `page.html.j2`, `run.html.j2` or `reproduction.html.j2`
 """
 

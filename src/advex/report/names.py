@@ -77,9 +77,11 @@ def is_published(name: str) -> bool:
 def measure_title(measure: str) -> str:
     """A measure's name as people write it.
 
-    >>> measure_title("ara"), measure_title("robust_share")
-    ('ARA', 'Robust share')
+    >>> measure_title("ara"), measure_title("robust_share"), measure_title("grad_cam_gini")
+    ('ARA', 'Robust share', 'dG of grad cam')
     """
+    if measure.endswith("_gini"):  # of the maps of an explainer: only ever as a difference
+        return f"dG of {measure.removesuffix('_gini').replace('_', ' ')}"
     return _MEASURES.get(measure) or measure.replace("_", " ").capitalize()
 
 

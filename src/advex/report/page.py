@@ -23,6 +23,7 @@ from advex.report.certified import certified_section
 from advex.report.figures import difference_lines, main_table, search_table
 from advex.report.findings import findings
 from advex.report.grids import PICTURE_BYTES, sections
+from advex.report.maps import maps_section
 from advex.report.plots import panels
 from advex.report.reading import Contents, Run, runs_of
 
@@ -94,6 +95,7 @@ def _content(contents: Contents, picture_bytes: int) -> dict[str, Any]:
         "reached": _reached(record),
         "panels": panels(contents),
         "certified": certified_section(contents),
+        "maps": maps_section(contents),
         "sections": explained,
         "trimmed": [section for section in explained if len(section.sheets) < section.total],
         "skipped": record.data.skipped[:SKIPPED],
@@ -156,7 +158,7 @@ def _files(contents: Contents) -> list[tuple[str, str, str]]:
     figures += [
         (model.name, name, f.value, f.low, f.high, f.n, f.failures)
         for model in record.models
-        for name, f in model.scores.items()
+        for name, f in schema.all_figures(model).items()
     ]
     figures += [
         (f"{d.first} minus {d.second}", d.measure, f.value, f.low, f.high, f.n, f.failures)
@@ -181,6 +183,10 @@ def _files(contents: Contents) -> list[tuple[str, str, str]]:
             shares = [_at(row[name], row["target"]) for name in ("before", "after", "png_after")]
             rows.append((*(row[name] for name in columns), *shares))
         files.append(("explanations.csv", "confidences of every explanation", _uri("text/csv", _csv(rows))))
+    if contents.maps:
+        columns = tuple(name for name in schema.MAP_COLUMNS if name != "map")
+        table = [columns, *(tuple(row[name] for name in columns) for row in contents.maps)]
+        files.append(("maps.csv", "how concise every map is", _uri("text/csv", _csv(table))))
     return files + _training_files(runs_of(record))
 
 

@@ -34,7 +34,8 @@ def drawn(found: Reproduction, plot: PlotEntry) -> list[Mark]:
     for point in plot.published:
         here = _named(point.id, point.mark)
         marks.append(Mark(here, point.x, point.y, (point.x, point.x), (point.y, point.y), False))
-    once = {row.network: row for table in found.tables if table.id in plot.tables for row in table.rows}
+    rows = [row for table in found.tables if table.id in plot.tables for row in table.rows]
+    once = {row.network: row for row in rows if not plot.rows or row.network in plot.rows}
     originals = {point.id: point.mark for point in plot.published}
     for name, row in once.items():
         x, y = row.measured.get(plot.x), row.measured.get(plot.y)

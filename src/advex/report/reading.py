@@ -13,6 +13,7 @@ from advex.errors import ArtifactError
 from advex.record import (
     EXAMPLE_COLUMNS,
     EXPLANATION_COLUMNS,
+    MAP_COLUMNS,
     SCHEMA,
     Record,
     Training,
@@ -26,12 +27,13 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Contents:
-    """A record and its rows. examples, explanations: rows of the tables of those names, in file order."""
+    """A record and its rows. examples, explanations, maps: rows of the tables of those names, in file order."""
 
     folder: Path
     record: Record
     examples: tuple[Row, ...]
     explanations: tuple[Row, ...]
+    maps: tuple[Row, ...] = ()
 
     def class_name(self, index: int | None) -> str:
         """Name of a class; a number that has no name keeps its number."""
@@ -142,7 +144,10 @@ def read(folder: Path) -> Contents:
     if (folder / "explanations.parquet").exists():  # an evaluation need not explain anything
         rows = read_rows(folder, "explanations")
         explanations = _checked(folder, "explanations", rows, EXPLANATION_COLUMNS, names)
-    return Contents(folder, record, tuple(examples), tuple(explanations))
+    maps: list[Row] = []
+    if any(model.maps for model in record.models):
+        maps = _checked(folder, "maps", read_rows(folder, "maps"), MAP_COLUMNS, names)
+    return Contents(folder, record, tuple(examples), tuple(explanations), tuple(maps))
 
 
 def _checked(folder: Path, table: str, rows: list[Row], columns: Iterable[str], models: list[str]) -> list[Row]:

@@ -9,16 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from advex.record import Figure
-from advex.record.reproduction import ColumnEntry, GridEntry, PlotEntry, Reproduction, RowEntry, TableEntry
+from advex.record.reproduction import (
+    ColumnEntry,
+    PlotEntry,
+    Reproduction,
+    RowEntry,
+    TableEntry,
+)
 from advex.report.axes import Axis, linear
-from advex.report.grids import Section, sections
 from advex.report.numbers import number, significant
 from advex.report.pairs import Mark, drawn, front, placed
 from advex.report.plots import Frame, Tick, path
-from advex.report.reading import Contents, Row, read
+from advex.report.several import grid_part, maps_part
 
 FRAME = Frame(width=720, height=460, left=56, right=16, top=26, bottom=46)
-GRID_ROWS = 4  # networks of a grid, where those that the paper shows were not measured
 _LETTER, _LINE = 5.7, 12.0  # of labels, in drawing units
 
 
@@ -81,16 +85,6 @@ class Scatter:
     description: str
 
 
-@dataclass(frozen=True)
-class GridPart:
-    """A grid of the page. replaced: other networks stand for those that the paper shows."""
-
-    grid: GridEntry
-    contents: Contents
-    sections: tuple[Section, ...]
-    replaced: bool
-
-
 def content(folder: Path, found: Reproduction) -> dict[str, Any]:
     """What the template needs."""
     rows = found.rows
@@ -99,7 +93,9 @@ def content(folder: Path, found: Reproduction) -> dict[str, Any]:
         "title": f"{found.paper}, scale {found.scale}",
         "tables": [_table(table) for table in found.tables],
         "scatters": [_scatter(found, plot) for plot in found.plots if drawn(found, plot)],
-        "grids": [part for grid in found.grids if (part := _grid(folder, found, grid)) is not None],
+        "grids": [part for grid in found.grids if (part := grid_part(folder, found, grid)) is not None],
+        "mapped": [part for entry in found.maps if (part := maps_part(folder, found, entry)) is not None],
+        "areas": any(column.key.endswith("_ara") for table in found.tables for column in table.columns),
         "measured": sum(row.state == "measured" for row in rows),
         "reasons": _grouped((row.reason, row) for row in rows if row.state in ("not run", "waiting")),
         "failed": [row for row in rows if row.state == "failed"],
@@ -161,7 +157,8 @@ def _other(found: Reproduction, other: Any) -> tuple[str, list[str], str, str]:
 def _scatter(found: Reproduction, plot: PlotEntry) -> Scatter:
     marks = drawn(found, plot)
     columns = {one.key: one for table in found.tables if table.id in plot.tables for one in table.columns}
-    x, y = _spanning([e for m in marks for e in m.x_range]), linear([e for m in marks for e in (0.0, *m.y_range)])
+    x, upright = _spanning([e for m in marks for e in m.x_range]), [e for m in marks for e in m.y_range]
+    y = linear([0.0, *upright]) if plot.zero else _spanning(upright)
     points = [(_across(x, mark.x), _up(y, mark.y)) for mark in marks]
     f = FRAME
     places = placed(
@@ -230,54 +227,3 @@ def _titled(column: ColumnEntry) -> str:
 def _said(columns: dict[str, ColumnEntry], plot: PlotEntry, mark: Mark) -> str:
     values = ((columns[plot.x], mark.x), (columns[plot.y], mark.y))
     return ", ".join(f"{one.title} {number(value, one.digits)} {one.unit}".strip() for one, value in values)
-
-
-# -- grids -------------------------------------------------------------------------------------------------
-
-
-def shown_rows(found: Reproduction, grid: GridEntry) -> list[RowEntry]:
-    """The rows whose networks a grid shows: the paper's where two or more were measured, else the first measured."""
-    once = {row.network: row for row in found.rows if row.record is not None}
-    wanted = [once[name] for name in grid.rows if name in once]
-    return wanted if len(wanted) > 1 else list(once.values())[:GRID_ROWS]
-
-
-def joined(folder: Path, found: Reproduction, rows: Sequence[RowEntry]) -> Contents | None:
-    """The records of several rows as if they were one: those of the examples of the first. None: there is none."""
-    marks = {point.id: point.mark for plot in found.plots for point in plot.published}
-    parts: list[tuple[str, str, Contents]] = []
-    for row in rows:
-        if row.record is None:
-            continue
-        name = f"{marks.get(row.network, '')} {row.network}".strip()
-        contents = read(folder / row.record)
-        if not parts or _examples(contents) == _examples(parts[0][2]):
-            parts.append((name, row.record, contents))
-    if not parts:
-        return None
-    first = parts[0][2].record
-    models = [contents.record.models[0].model_copy(update={"name": name}) for name, _, contents in parts]
-    return Contents(
-        folder,
-        first.model_copy(update={"models": models}),
-        tuple(_moved(row, name, record) for name, record, contents in parts for row in contents.examples),
-        tuple(_moved(row, name, record) for name, record, contents in parts for row in contents.explanations),
-    )
-
-
-def _examples(contents: Contents) -> list[tuple[Any, Any, Any]]:
-    return [(row["example"], row["id"], row["label"]) for row in contents.examples if row["picture"]]
-
-
-def _moved(row: Row, model: str, record: str) -> Row:
-    """A row of a record as one of a folder in which that record is."""
-    return {**row, "model": model, "picture": f"{record}/{row['picture']}" if row["picture"] else row["picture"]}
-
-
-def _grid(folder: Path, found: Reproduction, grid: GridEntry) -> GridPart | None:
-    rows = shown_rows(found, grid)
-    contents = joined(folder, found, rows)
-    if contents is None or not contents.explanations:
-        return None
-    made = sections(contents)
-    return GridPart(grid, contents, made, {row.network for row in rows} != set(grid.rows)) if made else None

@@ -44,7 +44,11 @@ def carry_out(
     """
     folder = Folder(out)
     folder.claim(plan)
-    outcomes = {job.name: Outcome(record=found) for job in plan.jobs if (found := folder.finished(job.name))}
+    outcomes = {
+        job.name: Outcome(record=found, folder=folder.record(job.name))
+        for job in plan.jobs
+        if (found := folder.finished(job.name))
+    }
     result = compared(plan, outcomes, command=command)
     opened: dict[str, tuple[Dataset, Dataset]] = {}
     for number, job in enumerate(plan.jobs, 1):
@@ -66,4 +70,5 @@ def _outcome(job: Job, train: Dataset, test: Dataset, folder: Folder, work: Work
         work.train(job, train, test, folder.run(job.name))
     except Diverged as error:
         return Outcome(failure=str(error))
-    return Outcome(record=work.evaluate(job, folder.run(job.name), test, folder.record(job.name)))
+    place = folder.record(job.name)
+    return Outcome(record=work.evaluate(job, folder.run(job.name), test, place), folder=place)

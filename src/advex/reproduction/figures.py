@@ -1,4 +1,4 @@
-"""The paper's plots and grids as PNG, drawn from reproduction.json and the records beside it."""
+"""The paper's plots, grids and maps as PNG, drawn from reproduction.json and the records beside it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from advex.record.reproduction import GridEntry, PlotEntry, Reproduction
 from advex.report.pairs import Mark, drawn, front, placed
 from advex.report.pictures import read_picture
 from advex.report.reading import Contents
-from advex.report.reproduction import joined, shown_rows
+from advex.report.several import joined, shown_rows
+from advex.reproduction import map_figures
 from advex.reproduction.folder import FIGURES
 
 _PUBLISHED, _MEASURED, _INK = "#82878c", "#0a66b7", "#1d2125"
@@ -31,6 +32,12 @@ def write_figures(folder: Path, found: Reproduction) -> list[Path]:
             contents = joined(folder, found, shown_rows(found, grid))
             if contents is not None and any(row["picture"] for row in contents.explanations):
                 paths.append(_save(_explanations(contents, found, grid), folder / FIGURES / f"{grid.id}.png"))
+        mapped = map_figures.contents_of(folder, found)
+        drawn_maps = {"gains": map_figures.gains(found, mapped)}
+        for entry in found.maps:
+            if entry.id in mapped:
+                drawn_maps[f"maps-{entry.id}"] = map_figures.sheet(found, mapped[entry.id], entry.title)
+        paths += [_save(one, folder / FIGURES / f"{name}.png") for name, one in drawn_maps.items() if one is not None]
     return paths
 
 
@@ -71,7 +78,8 @@ def _scatter(found: Reproduction, plot: PlotEntry, marks: list[Mark]) -> Any:
     columns = {column.key: column for table in found.tables if table.id in plot.tables for column in table.columns}
     for key, put in ((plot.x, axes.set_xlabel), (plot.y, axes.set_ylabel)):
         put(f"{columns[key].title}{' (' + columns[key].unit + ')' if columns[key].unit else ''}")
-    axes.set_ylim(bottom=min(0.0, *(mark.y_range[0] for mark in marks)))
+    if plot.zero:
+        axes.set_ylim(bottom=min(0.0, *(mark.y_range[0] for mark in marks)))
     axes.margins(x=0.06)
     axes.set_title(f"{plot.title}: {found.paper}, {' and '.join(f'Table {name}' for name in plot.tables)}", loc="left")
     axes.legend(frameon=False, loc="best")

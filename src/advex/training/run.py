@@ -108,7 +108,9 @@ def begin(recipe: Recipe, data: Dataset, out: Path, device: str) -> Run:
     _check(recipe, data)
     with torch.random.fork_rng([torch.device(device)] if device.startswith("cuda") else []):
         torch.manual_seed(recipe.seed)  # of the initial weights
-        classifier = Classifier(recipe.network, mean=recipe.mean, std=recipe.std, class_names=data.class_names)
+        classifier = Classifier(
+            recipe.network, mean=recipe.mean, std=recipe.std, class_names=data.class_names, features=data.features
+        )
     classifier = classifier.to(device)
     if recipe.channels_last and len(data.shape) == 3:
         classifier = classifier.to(memory_format=torch.channels_last)  # pyright: ignore

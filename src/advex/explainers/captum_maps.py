@@ -1,0 +1,298 @@
+"""Maps that change how derivatives pass activations, through captum: DeepLift and guided backpropagation.
+
+captum is imported when a map is asked for: that takes seconds, and brings matplotlib. Where its hooks do not
+reach, these maps are wrong without a word; `captum_rules` looks, so that here it can be said.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from advex import registry
+from advex.classifier import Classifier
+from advex.errors import AdvexWarning, InputError
+from advex.explainers.captum_rules import Chosen, Reach, has_rescale_rule, hooked, is_relu, reach
+from advex.explainers.expected_gradients import background_rows
+from advex.explainers.grad_cam import GradCAM
+from advex.explainers.integrated_gradients import check_baseline, spread
+from advex.explainers.layers import AUTO
+from advex.explainers.maps import ROWS, Attribution, Of, Question, check_of, chosen_output, explained
+from advex.types import Explanation
+
+
+@registry.register("explainer", "deep_lift", cites="shrikumar2017 (rescale rule)")
+@dataclass(frozen=True, kw_only=True)
+class DeepLift:
+    """Each element's share of the change of output from a baseline, by each activation's slope between the two.
+
+    baseline: a number, or a tensor that broadcasts to x: like one input, or one per example. of: logit,
+    probability or loss; softmax has no rule, so that only logits are shared out exactly.
+    The explanation's `completeness` is the error of the sum. Warns where steps of the network escape the rules,
+    and raises InputError where one activation module is called several times.
+    """
+
+    baseline: float | Tensor = 0.0
+    of: Of = "logit"
+
+    def __post_init__(self) -> None:
+        check_of(self.of)
+        check_baseline(self.baseline)
+
+    def __call__(
+        self,
+        classifier: Classifier,
+        x: Tensor,
+        target: Tensor,
+        *,
+        seed: int = 0,
+        mask: Tensor | None = None,
+        max_batch: int | str | None = None,
+    ) -> Explanation:
+        def attribute(ask: Question) -> Attribution:
+            baseline = spread(self.baseline, ask.x)
+            return _rescaled(ask, lambda i, k: baseline[i])
+
+        return explained(self, attribute, classifier, x, target, mask=mask, max_batch=max_batch)
+
+
+@registry.register("explainer", "deep_lift_shap", cites="lundberg2017 (DeepSHAP); shrikumar2017")
+@dataclass(frozen=True, kw_only=True)
+class DeepLiftShap:
+    """The mean of DeepLift's maps over background rows: shares of the change from their mean output.
+
+    baseline: a number (one row: the map of `deep_lift`), or a tensor of background rows [rows, *shape], all of
+    which are used. of, completeness, warnings and errors: as for `deep_lift`.
+    """
+
+    baseline: float | Tensor = 0.0
+    of: Of = "logit"
+
+    def __post_init__(self) -> None:
+        check_of(self.of)
+        check_baseline(self.baseline)
+
+    def __call__(
+        self,
+        classifier: Classifier,
+        x: Tensor,
+        target: Tensor,
+        *,
+        seed: int = 0,
+        mask: Tensor | None = None,
+        max_batch: int | str | None = None,
+    ) -> Explanation:
+        def attribute(ask: Question) -> Attribution:
+            background = background_rows(self.baseline, ask.x)
+            return _rescaled(ask, lambda i, k: background[k], len(background))
+
+        return explained(self, attribute, classifier, x, target, mask=mask, max_batch=max_batch)
+
+
+@registry.register("explainer", "guided_backprop", cites="springenberg2015")
+@dataclass(frozen=True, kw_only=True)
+class GuidedBackprop:
+    """The gradient, with negative values cut off wherever it passes a ReLU, besides the ReLU's own derivative.
+
+    of: logit, probability or loss. A network without any activation has its plain gradient. Raises InputError
+    where no activation is an `nn.ReLU`; warns where some are not. Does not depend much on the class that is
+    explained, nor on the network's last layers (Adebayo et al. 2018).
+    """
+
+    of: Of = "logit"
+
+    def __post_init__(self) -> None:
+        check_of(self.of)
+
+    def __call__(
+        self,
+        classifier: Classifier,
+        x: Tensor,
+        target: Tensor,
+        *,
+        seed: int = 0,
+        mask: Tensor | None = None,
+        max_batch: int | str | None = None,
+    ) -> Explanation:
+        def attribute(ask: Question) -> Attribution:
+            return Attribution(map=_guided(ask, "GuidedBackprop"))
+
+        return explained(self, attribute, classifier, x, target, mask=mask, max_batch=max_batch)
+
+
+@registry.register("explainer", "deconvolution", cites="zeiler2014")
+@dataclass(frozen=True, kw_only=True)
+class Deconvolution:
+    """The gradient, with a ReLU of its own in place of each ReLU's derivative.
+
+    of: logit, probability or loss. Activations that are no `nn.ReLU`: as for `guided_backprop`.
+    """
+
+    of: Of = "logit"
+
+    def __post_init__(self) -> None:
+        check_of(self.of)
+
+    def __call__(
+        self,
+        classifier: Classifier,
+        x: Tensor,
+        target: Tensor,
+        *,
+        seed: int = 0,
+        mask: Tensor | None = None,
+        max_batch: int | str | None = None,
+    ) -> Explanation:
+        def attribute(ask: Question) -> Attribution:
+            return Attribution(map=_guided(ask, "Deconvolution"))
+
+        return explained(self, attribute, classifier, x, target, mask=mask, max_batch=max_batch)
+
+
+@registry.register("explainer", "guided_grad_cam", cites="selvaraju2017 Sec. 3.2")
+@dataclass(frozen=True, kw_only=True)
+class GuidedGradCAM:
+    """Guided backpropagation times the class activation map of `grad_cam`: details, where the class is.
+
+    layer: a layer's name, or auto: as for `grad_cam`; the record names it. of: logit, probability or loss.
+    Activations that are no `nn.ReLU`: as for `guided_backprop`.
+    """
+
+    layer: str = AUTO
+    of: Of = "logit"
+
+    def __post_init__(self) -> None:
+        GradCAM(layer=self.layer, of=self.of)  # refuses what cannot be
+
+    def __call__(
+        self,
+        classifier: Classifier,
+        x: Tensor,
+        target: Tensor,
+        *,
+        seed: int = 0,
+        mask: Tensor | None = None,
+        max_batch: int | str | None = None,
+    ) -> Explanation:
+        def attribute(ask: Question) -> Attribution:
+            cam = GradCAM(layer=self.layer, of=self.of)(ask.classifier, ask.x, ask.target, max_batch=max_batch)
+            layer = registry.build("explainer", cam.method).layer
+            return Attribution(map=cam.map * _guided(ask, "GuidedBackprop"), chosen={"layer": layer})
+
+        return explained(self, attribute, classifier, x, target, mask=mask, max_batch=max_batch)
+
+
+def _rescaled(ask: Question, baseline: Callable[[Tensor, Tensor], Tensor], count: int = 1) -> Attribution:
+    """DeepLift's map, the mean over `count` baselines (i, k) -> [rows, *shape] of example i."""
+    found = reach(ask, has_rescale_rule)
+    repeated = [f"{name} {calls} times" for name, calls in found.calls.items() if calls > 1]
+    if repeated:
+        raise InputError(
+            f"DeepLift compares each activation module at two inputs, but this network calls {_list(repeated)}: give "
+            "each call a module of its own, or use integrated_gradients."
+        )
+    n, size = len(ask.x), ask.max_batch
+    total, change, scale = torch.zeros_like(ask.x), ask.x.new_zeros(n), ask.x.new_zeros(n)
+
+    def run(rows: slice) -> None:
+        row = torch.arange(rows.start, min(rows.stop, n * count), device=ask.x.device)
+        i, k = row // count, row % count
+        x, u, target = ask.x[i].requires_grad_(), baseline(i, k), ask.target[i]
+        with hooked(ask, has_rescale_rule) as chosen:
+            shares = _rescale(chosen).attribute(x, u, additional_forward_args=(target,))
+        ends = [chosen_output(ask.logits(at.detach()), target, ask.of) for at in (x, u)]
+        total.index_add_(0, i, shares.detach() / count)
+        change.index_add_(0, i, (ends[0] - ends[1]) / count)
+        scale.index_add_(0, i, (ends[0].abs() + ends[1].abs()) / count)
+
+    if found.connected:  # each example passes the network beside its baseline: two rows
+        size = ROWS if size is None else size
+        replace(ask, max_batch=size // 2 if isinstance(size, int) and size > 1 else size).passes(run, n * count)
+    error = total.flatten(1).sum(dim=1) - change
+    expected = 0.01 * total.flatten(1).abs().sum(dim=1) + 1e-4 * scale  # of float32, where activations hardly move
+    if found.missed or (error.abs() > expected).any():
+        _warn_of_error(found, error)
+    return Attribution(map=total, completeness=error)
+
+
+def _warn_of_error(found: Reach, error: Tensor) -> None:
+    escaped = f"DeepLift has no rule for {_list(found.missed)}: " if found.missed else ""
+    warnings.warn(
+        f"{escaped}DeepLift's map misses the change of the output, which it should add up to, by up to "
+        f"{error.abs().amax():.2g} (see `completeness`). Rules see modules alone (nn.ReLU(), not relu(x)); "
+        "integrated_gradients needs none.",
+        AdvexWarning,
+        stacklevel=7,
+    )
+
+
+@functools.cache
+def _rescale_class() -> type[Any]:
+    from captum.attr import DeepLift as Captum
+    from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR, nonlinear
+
+    class Rescale(Captum):
+        """captum's DeepLift with its rule for one-number functions used for all of them, and once per module."""
+
+        def __init__(self, model: nn.Module) -> None:
+            super().__init__(model)
+            self.met: set[nn.Module] = set()  # a module with two names is met twice
+
+        def _can_register_hook(self, module: nn.Module) -> bool:
+            new = has_rescale_rule(module) and module not in self.met
+            self.met.add(module)
+            return new
+
+        def _backward_hook(self, module: Any, grad_input: Tensor, grad_output: Tensor) -> Tensor:
+            if type(module) in SUPPORTED_NON_LINEAR:
+                return super()._backward_hook(module, grad_input, grad_output)
+            return nonlinear(module, module.input, module.output, grad_input, grad_output, eps=self.eps)
+
+    return Rescale
+
+
+def _rescale(chosen: Chosen) -> Any:
+    return _rescale_class()(chosen)
+
+
+def _guided(ask: Question, name: str) -> Tensor:
+    """The map of one of captum's two rules for ReLUs: like x."""
+    found = reach(replace(ask, of="logit"), is_relu)
+    escaped = _list(found.activations)
+    if found.activations and not found.calls:
+        raise InputError(
+            f"Guided backpropagation and deconvolution change how derivatives pass nn.ReLU modules, and this network "
+            f"calls none, but {escaped}: the map would be the plain gradient. Use gradient or smooth_grad."
+        )
+    if found.activations:
+        warnings.warn(
+            f"Guided backpropagation and deconvolution have no rule for {escaped}: their plain derivatives are used. "
+            "ReLUs must be nn.ReLU modules to be seen.",
+            AdvexWarning,
+            stacklevel=6,
+        )
+    total = torch.zeros_like(ask.x)
+
+    def run(rows: slice) -> None:
+        from captum import attr
+
+        x = ask.x[rows].clone().requires_grad_()
+        with hooked(ask, is_relu) as chosen:
+            method = getattr(attr, name)(chosen)
+            total[rows] = method.attribute(x, additional_forward_args=(ask.target[rows],)).detach()
+
+    if found.connected:
+        ask.passes(run, len(ask.x))
+    return total
+
+
+def _list(names: Sequence[str]) -> str:
+    """`a, b, c and 4 more`."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more

@@ -1,0 +1,103 @@
+"""Layers with a spatial output: which of them a class activation map looks at, and derivatives by their output."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from functools import partial
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+
+from advex.errors import InputError, did_you_mean
+from advex.explainers.maps import Question, output
+
+AUTO = "auto"
+
+
+def layer_gradient(ask: Question, rows: slice, layer: str = AUTO) -> tuple[str, Tensor, Tensor]:
+    """d output / d A for the output A of a layer: (the layer's name, A, the derivative), [rows, channels, *places].
+
+    layer: a name among `classifier.named_modules()` (the leading `network.` may be left out), or "auto": the layer
+    that answers last, before the head, with a value per channel and place. Where layers answer in tokens
+    [n, tokens, dim], it is the last normalisation whose patch tokens still take part in the output (those after
+    the last attention do not, where the head reads the class token alone).
+    One forward pass. Raises InputError where there is no such layer.
+    """
+    x = ask.x[rows]
+    if not x.requires_grad:
+        x = x.detach().requires_grad_(True)
+    with torch.enable_grad(), _listening(ask.classifier, x, layer) as heard:
+        value = output(ask.classifier, x, ask.target[rows], ask.of).sum()
+    if not heard:
+        raise InputError(_nothing_heard(layer))
+
+    def looked_at() -> Iterator[tuple[str, Tensor, Tensor]]:
+        for name, answer in reversed(heard):
+            slope = torch.zeros_like(answer)
+            if value.requires_grad and answer.requires_grad:
+                (slope,) = torch.autograd.grad(
+                    value, answer, create_graph=ask.create_graph, retain_graph=True, materialize_grads=True
+                )
+            yield name, as_places(answer, x), as_places(slope, x)
+
+    looks = looked_at()
+    last = next(looks)
+    return next((look for look in chain([last], looks) if look[2].any()), last)
+
+
+def has_places(answer: Tensor, x: Tensor) -> bool:
+    """Whether a layer's answer to x [n, channels, *shape] tells places apart: on axes 2.., or as a square of tokens."""
+    tokens = answer.shape[1] if answer.ndim == 3 and x.ndim == 4 else 0
+    square = tokens > 2 and tokens - math.isqrt(tokens) ** 2 in (0, 1)
+    return square or (answer.ndim == x.ndim and math.prod(answer.shape[2:]) > 1)
+
+
+def as_places(answer: Tensor, x: Tensor) -> Tensor:
+    """A layer's answer that has places, as [n, channels, *places].
+
+    Tokens [n, tokens, dim] become a square, without the class token in front if there is one.
+    """
+    if answer.ndim == x.ndim:
+        return answer
+    side = math.isqrt(answer.shape[1])
+    return answer[:, answer.shape[1] - side**2 :].transpose(1, 2).unflatten(2, (side, side))
+
+
+@contextlib.contextmanager
+def _listening(classifier: nn.Module, x: Tensor, layer: str) -> Iterator[list[tuple[str, Tensor]]]:
+    """Inside, what the layers that may be looked at answer to x, in order: (name, answer)."""
+    named = {name: module for name, module in classifier.named_modules() if name}
+    if layer != AUTO:
+        name = layer if layer in named else f"network.{layer}"
+        if name not in named:
+            raise InputError(f"The network has no layer '{layer}': {did_you_mean(name, named)}")
+        named = {name: named[name]}
+    heard: list[tuple[str, Tensor]] = []
+
+    def hear(name: str, module: nn.Module, inputs: object, answer: object) -> None:
+        if not isinstance(answer, Tensor) or len(answer) != len(x) or not has_places(answer, x):
+            return
+        if answer.ndim == x.ndim or layer != AUTO:
+            heard.clear()
+            heard.append((name, answer))
+        elif "norm" in type(module).__name__.lower():
+            heard.append((name, answer))
+
+    hooks = [module.register_forward_hook(partial(hear, name)) for name, module in named.items()]
+    try:
+        yield heard
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _nothing_heard(layer: str) -> str:
+    if layer == AUTO:
+        return (
+            "Grad-CAM finds no layer whose output has places (channels on axis 1, or a square of tokens): name one "
+            "with layer=..., or choose another map."
+        )
+    return f"The output of layer '{layer}' has no places that Grad-CAM could show: it needs [n, channels, h, w]."

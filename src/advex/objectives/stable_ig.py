@@ -1,0 +1,91 @@
+"""Training for attributions that stay as they are when the input moves a little."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from advex import attacks
+from advex.attacks.closed_form import ClosedForm
+from advex.classifier import Classifier
+from advex.errors import SpecError
+from advex.explainers.integrated_gradients import IntegratedGradients
+from advex.goals import Aim, Misclassify
+from advex.objectives.step import Parts, State, Step
+from advex.registry import register
+
+
+@register("objective", "stable_ig", cites="chalasani2020 Eq. 17")
+@dataclass(frozen=True, kw_only=True)
+class StableIG:
+    """strength times max over x' of ||IG^{L_y}(x, x')||_1: how much the attribution of the loss can change nearby.
+
+    IG^{L_y}(x, x') are integrated gradients of the cross-entropy along the straight path from x' to x. They add up to
+    its difference, so with a strength of 1 the loss is never below the adversarial loss at the same x'; for a linear
+    network of two classes, and without a wall in the way, both are equal (Theorem 5.1).
+
+    attack: spec string of the search for x'; its norm and radius are the neighbourhood. It should start at x: the
+    norm hardly tells up from down nearby, and from a random start many elements go the wrong way. With `closed_form`
+    and two classes the norm is the difference of the losses itself, and no path is walked. strength: 1 in the paper.
+    points: of the path (Gauss-Legendre). Everything here is computed in evaluation mode, so batch-norm statistics
+    do not see it, and in full precision. Where the batch has weights, each example's norm has its own.
+    """
+
+    attack: str = "pgd:norm=linf,radius=8/255,steps=5,random_start=false"
+    strength: float = 1.0
+    points: int = 5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.strength < math.inf:
+            raise SpecError(f"The strength of the stable-IG penalty must be 0 or more, not {self.strength}.")
+        if self.points < 1:
+            raise SpecError(f"The stable-IG penalty needs at least 1 point of the path, not {self.points}.")
+        attacks.build(self.attack)
+
+    def start(self) -> State:
+        return {}
+
+    def __call__(self, step: Step, state: State) -> tuple[Tensor, Parts, State]:
+        with step.classifier.accelerated():  # compiled code cannot be differentiated twice
+            sizes = self._largest(step)
+        if step.batch.weight is not None:
+            sizes = step.batch.weight * sizes
+        loss = self.strength * sizes.mean()
+        return loss, {"stable_ig": loss.item()}, state
+
+    def _largest(self, step: Step) -> Tensor:
+        """[n], with a gradient in the parameters; x' itself is held constant, as an adversarial example is."""
+        classifier, x, y = step.classifier, step.x.detach(), step.y
+        search = attacks.build(self.attack)
+        if isinstance(search, ClosedForm) and step.classes == 2:
+            worst = search(classifier, x, Misclassify(y, temperature=1.0), seed=step.seed).adversarial
+            before, after = (cross_entropy(classifier.logits(at), y, reduction="none") for at in (x, worst))
+            return after - before  # all elements of the map have one sign
+        goal = Unstable(x=x, y=y, points=self.points)
+        return goal.size(classifier, search(classifier, x, goal, seed=step.seed).adversarial)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unstable:
+    """A goal on the map: the attribution of the loss, from x, as large as can be. It is never reached.
+
+    x: [n, *shape], the inputs that the search starts from. y: [n] int64, their labels. points: of each path.
+    """
+
+    x: Tensor
+    y: Tensor
+    points: int
+
+    def __call__(self, classifier: Classifier, x: Tensor) -> Aim:
+        return Aim(loss=-self.size(classifier, x), reached=torch.zeros(len(x), dtype=torch.bool, device=x.device))
+
+    def size(self, classifier: Classifier, x: Tensor) -> Tensor:
+        """The norm ||IG^{L_y}(x', self.x)||_1 [n] for x' = x; differentiable where gradients are on."""
+        explain = IntegratedGradients(of="loss", baseline=self.x, steps=self.points, rule="gauss_legendre")
+        told = explain(classifier, x, self.y, create_graph=torch.is_grad_enabled()).map.flatten(1)
+        # |z| with the slope 1 at z = 0: at x itself, where the whole map is 0, the way that raises the loss leads on.
+        return torch.where(told < 0, -told, told).sum(dim=1)

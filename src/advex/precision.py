@@ -1,0 +1,33 @@
+"""How many digits torch keeps of float32: on GPUs it may round them to TF32 inside convolutions and products."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+
+def _flags() -> tuple[Any, Any]:
+    """Where torch keeps what it may do."""
+    cudnn: Any = torch.backends.cudnn
+    return cudnn.conv, torch.backends.cuda.matmul
+
+
+@contextlib.contextmanager
+def full_float32() -> Iterator[None]:
+    """Inside, no float32 is rounded to ten bits; afterwards everything is as it was."""
+    before = {flag: flag.fp32_precision for flag in _flags()}
+    try:
+        for flag in before:
+            flag.fp32_precision = "ieee"
+        yield
+    finally:
+        for flag, former in before.items():
+            flag.fp32_precision = former
+
+
+def may_round_float32() -> bool:
+    """Whether convolutions or matrix products on a GPU may use TF32."""
+    return any(flag.fp32_precision == "tf32" for flag in _flags())

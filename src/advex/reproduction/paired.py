@@ -1,0 +1,51 @@
+"""A row less the row that it is set against, example by example: read from the records of both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from advex import measures
+from advex.record import Figure, read_rows
+
+Values = Mapping[str, Mapping[int, float]]  # measure -> example -> value
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What two evaluations say of every example: `accuracy`, and EXPLAINER_gini for each explainer of maps."""
+
+    mine: Values
+    theirs: Values
+
+    @classmethod
+    def of(cls, mine: Path, theirs: Path) -> Pair:
+        """Of two record folders of one model each. Raises ArtifactError for records that cannot be read."""
+        return cls(_values(mine), _values(theirs))
+
+    @property
+    def measures(self) -> list[str]:
+        """The measures that both have."""
+        return [name for name in self.mine if name in self.theirs]
+
+    def figure(self, measure: str, *, factor: float, better: Literal["high", "low", "neither"], seed: int) -> Figure:
+        """factor times the mean difference, mine less theirs, of the examples that both have: a paired bootstrap."""
+        mine, theirs = self.mine[measure], self.theirs[measure]
+        found = [factor * (mine[example] - theirs[example]) for example in mine if example in theirs]
+        values = torch.tensor(found, dtype=torch.float64)
+        value, low, high = measures.bootstrap_mean(values, seed=seed)
+        undefined = int(values.isnan().sum())
+        n = len(values) - undefined
+        return Figure(value=value, low=low, high=high, n=n, failures=undefined, better=better)
+
+
+def _values(folder: Path) -> Values:
+    rows = read_rows(folder, "examples")
+    found = {"accuracy": {row["example"]: float(row["prediction"] == row["label"]) for row in rows}}
+    for row in read_rows(folder, "maps") if (folder / "maps.parquet").is_file() else ():
+        found.setdefault(f"{row['explainer']}_gini", {})[row["example"]] = row["gini"]
+    return found

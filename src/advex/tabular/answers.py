@@ -1,0 +1,186 @@
+"""Counterfactuals of a table's rows: searched, typed in again, and told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from advex.attacks.counterfactual import FewFeatures
+from advex.classifier import Classifier
+from advex.errors import InputError
+from advex.features import Feature, FeatureSpec
+from advex.geometry import L1
+from advex.goals import Become
+from advex.tabular.sentences import Answer, Change, Counterfactual, number_text
+
+FEW_FEATURES = FewFeatures()
+Held = frozenset[int]  # numbers of columns
+_MOST_SETS = 64  # of columns held fast, to look for one more alternative
+
+
+def answer(
+    classifier: Classifier,
+    x: Tensor,
+    target: int | None = None,
+    *,
+    k: int = 3,
+    search: FewFeatures = FEW_FEATURES,
+) -> Answer:
+    """What would have had to be different in a row for the answer `target`, and up to k ways to get there.
+
+    x: [d] an encoded row. target: number of a class; None: the runner-up (of two classes, the other one).
+    Raises InputError for a classifier without `features`, and for what is no row or class of it.
+    """
+    spec, x, before = _asked(classifier, x)
+    ranked = before.argsort(descending=True, stable=True).tolist()
+    target = ranked[1] if target is None else target
+    found = alternatives(classifier, x, target, k=k, search=search) if target != ranked[0] else ()
+    held = [feature.name for feature in spec.features if feature.change == "never"]
+    return Answer(
+        target=target,
+        target_name=class_name(classifier, target),
+        says=ranked[0],
+        says_name=class_name(classifier, ranked[0]),
+        probabilities=tuple(before.tolist()),
+        found=found,
+        wanted=k,
+        searched=tuple(feature.name for feature in spec.features if feature.change != "never"),
+        held=tuple(held),
+        at_most=search.features,
+    )
+
+
+def alternatives(
+    classifier: Classifier, x: Tensor, target: int, *, k: int = 3, search: FewFeatures = FEW_FEATURES
+) -> tuple[Counterfactual, ...]:
+    """Up to k counterfactuals of one row that differ in the columns they change, the simplest first.
+
+    Each does without at least one column of every one before it, so none is an earlier one with something added. All
+    are verified: typed in again as their sentences show them, they get the answer `target`. x: [d] an encoded row.
+    Raises InputError.
+    """
+    spec, x, before = _asked(classifier, x)
+    if not 0 <= target < len(before):
+        raise InputError(f"There is no class {target}: the classifier has {len(before)}, 0 to {len(before) - 1}.")
+    found: list[tuple[Held, Counterfactual]] = []
+    known: dict[Held, tuple[Held, Counterfactual] | None] = {}
+    while len(found) < k:
+        held = _one_of_each(columns for columns, _ in found)
+        new = [columns for columns in held if columns not in known]
+        known |= dict(zip(new, _search(classifier, spec, x, target, before, new, search), strict=True))
+        there = [one for columns in held if (one := known[columns]) is not None]
+        if not there:
+            break
+        found.append(min(there, key=lambda one: (len(one[0]), one[1].size)))
+    return tuple(one for _, one in found)
+
+
+def class_name(classifier: Classifier, number: int) -> str:
+    """The name of a class, or its number where classes have no names."""
+    return str(number) if classifier.class_names is None else classifier.class_names[number]
+
+
+def _asked(classifier: Classifier, x: Tensor) -> tuple[FeatureSpec, Tensor, Tensor]:
+    """(the columns, x [d] on the classifier's device, the probabilities of its classes)."""
+    spec = classifier.features
+    if spec is None:
+        raise InputError("Counterfactuals in words are of tables: the classifier has no features.")
+    if x.shape != (spec.width,):
+        raise InputError(f"One encoded row has the shape [{spec.width}], not {tuple(x.shape)}.")
+    x = x.to(classifier.device, classifier.dtype)
+    return spec, x, classifier.predict(x[None])[0].double().cpu()
+
+
+def _one_of_each(sets: Iterable[Held]) -> list[Held]:
+    """All smallest sets that have a member in common with each of some sets; the empty one for no sets.
+
+    Of very many, the `_MOST_SETS` with fewest members.
+
+    >>> [sorted(one) for one in _one_of_each([frozenset({1, 2}), frozenset({2, 3})])]
+    [[2], [1, 3]]
+    """
+    hitting: list[Held] = [frozenset()]
+    for each in sets:
+        grown = {one if one & each else one | {member} for one in hitting for member in each}
+        ordered = sorted(grown, key=lambda one: (len(one), *sorted(one)))
+        smallest = [one for i, one in enumerate(ordered) if not any(other < one for other in ordered[:i])]
+        hitting = smallest[:_MOST_SETS]
+    return hitting
+
+
+def _search(
+    classifier: Classifier,
+    spec: FeatureSpec,
+    x: Tensor,
+    target: int,
+    before: Tensor,
+    held: Sequence[Held],
+    search: FewFeatures,
+) -> list[tuple[Held, Counterfactual] | None]:
+    """The simplest counterfactual for each set of columns held fast, with the columns that it changes."""
+    mask = torch.ones(len(held), spec.width, dtype=torch.bool, device=x.device)
+    for row, columns in enumerate(held):
+        for column in columns:
+            mask[row, spec.slices[column]] = False
+    rows = x.expand(len(held), -1).contiguous()
+    found = search(classifier, rows, Become(torch.full((len(held),), target, device=x.device)), mask=mask)
+    return [
+        _typed(classifier, spec, x, changed, target, before) if reached else None
+        for changed, reached in zip(found.adversarial, found.reached.tolist(), strict=True)
+    ]
+
+
+def _typed(
+    classifier: Classifier, spec: FeatureSpec, x: Tensor, changed: Tensor, target: int, before: Tensor
+) -> tuple[Held, Counterfactual] | None:
+    """The changed row as somebody would type it, if the classifier then answers `target`."""
+    old, new = spec.decode(torch.stack([x, changed]))
+    moved = (changed != spec.nearest(x[None])[0]).tolist()
+    columns = frozenset(i for i, where in enumerate(spec.slices) if any(moved[where]))
+    for i in columns:
+        new[spec.features[i].name] = _round(spec.features[i], new[spec.features[i].name])
+    row = {
+        feature.name: new[feature.name] if i in columns else old[feature.name]
+        for i, feature in enumerate(spec.features)
+    }
+    typed = spec.encode([as_typed(row)]).to(x)
+    after = classifier.predict(typed)[0].double().cpu()
+    if int(after.argmax()) != target:
+        return None
+    changes = [
+        Change(feature=feature.name, before=_short(old[feature.name]), after=row[feature.name], unit=feature.unit)
+        for i, feature in enumerate(spec.features)
+        if i in columns
+    ]
+    return columns, Counterfactual(
+        target=target,
+        target_name=class_name(classifier, target),
+        changes=tuple(changes),
+        row=row,
+        before=tuple(before.tolist()),
+        after=tuple(after.tolist()),
+        size=float(L1.size(typed - x)[0]),
+    )
+
+
+def as_typed(row: Mapping[str, Any]) -> dict[str, str]:
+    """A row's values as text: what a form would be filled in with."""
+    return {name: value if isinstance(value, str) else number_text(value) for name, value in row.items()}
+
+
+def _round(feature: Feature, value: float | str) -> float | str:
+    """A number less what single precision added to it on the way: the fewest digits within a millionth of its scale."""
+    if isinstance(value, str) or feature.step is not None:
+        return value
+    near = 1e-6 * feature.scale + 2e-7 * abs(value - feature.center)
+    low, high = feature.range
+    digits = (float(f"{value:.{digits}g}") for digits in range(1, 17))
+    return next((one for one in digits if abs(one - value) <= near and low <= one <= high), value)
+
+
+def _short(value: float | str) -> float | str:
+    """What was before, in at most seven digits."""
+    return value if isinstance(value, str) or float(value).is_integer() else float(f"{value:.7g}")

@@ -1,0 +1,160 @@
+"""What a counterfactual says, as data and as an English sentence."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+_PLAIN = re.compile(r"[\w.+-]+")  # words that need no quotation marks
+_MOST_NAMED = 12  # columns, in a sentence
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """One column's values before and after, as they would be typed. unit: of a number."""
+
+    feature: str
+    before: float | str
+    after: float | str
+    unit: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counterfactual:
+    """A changed row that gets the answer `target`.
+
+    row: the whole of it, column -> value. before, after: probabilities of all classes for the row as it is and for
+    the changed one, typed in again. size: L1 norm of the change, numbers in units of their scale and categories 2.
+    """
+
+    target: int
+    target_name: str
+    changes: tuple[Change, ...]
+    row: Mapping[str, float | str]
+    before: tuple[float, ...]
+    after: tuple[float, ...]
+    size: float
+
+    @property
+    def sentence(self) -> str:
+        """The change and what it does to the probability of the answer."""
+        first, *others = (
+            (one.feature, shown(one.after, one.unit), shown(one.before, one.unit)) for one in self.changes
+        )
+        told = [f"{first[0]} been {first[1]} instead of {first[2]}"]
+        told += [f"{name} {after} instead of {before}" for name, after, before in others]
+        before, after = percentages(self.before[self.target], self.after[self.target])
+        name = shown(self.target_name)
+        return f"The answer would have been {name} had {listed(told)}: {name} {before} -> {after}."
+
+    def plain(self) -> dict[str, Any]:
+        """JSON values, with the sentence."""
+        return {**dataclasses.asdict(self), "row": dict(self.row), "sentence": self.sentence}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What there is to say about one row and one class.
+
+    says: the class that the classifier answers; probabilities: of all classes. found: counterfactuals, the simplest
+    first; none where the row has the class already. wanted: how many were looked for. searched, held: names of the
+    columns that might be changed, and of those that might not. at_most: columns that were changed together.
+    """
+
+    target: int
+    target_name: str
+    says: int
+    says_name: str
+    probabilities: tuple[float, ...]
+    found: tuple[Counterfactual, ...]
+    wanted: int
+    searched: tuple[str, ...]
+    held: tuple[str, ...]
+    at_most: int
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """One for each counterfactual, or one that says why there is none."""
+        if self.says == self.target:
+            share, _ = percentages(self.probabilities[self.target], 0.0)
+            return (f"The answer is {shown(self.target_name)} already ({share}).",)
+        if not self.found:
+            return (self._nothing,)
+        told = tuple(one.sentence for one in self.found)
+        if len(told) == self.wanted:
+            return told
+        return (*told, "No other change was found that leaves a column of each of these as it is.")
+
+    @property
+    def _nothing(self) -> str:
+        start = f"No change was found with which the answer would have been {shown(self.target_name)}"
+        if not self.searched:
+            return f"{start}: no column may change."
+        held = f" ({_named(self.held)} may not change)" if self.held else ""
+        together = "" if len(self.searched) == 1 or self.at_most == 1 else f", up to {self.at_most} at a time"
+        together = ", one at a time" if self.at_most == 1 < len(self.searched) else together
+        return f"{start}: tried {_named(self.searched)}{together}{held}."
+
+    def __str__(self) -> str:
+        return "\n".join(self.sentences)
+
+
+def shown(value: float | str, unit: str = "") -> str:
+    """A value as a sentence shows it, and as it may be typed in again.
+
+    >>> shown(45000.0, "USD"), shown(0.1), shown(-1234567.25), shown("own house"), shown("own")
+    ('45,000 USD', '0.1', '-1,234,567.25', '"own house"', 'own')
+    """
+    if isinstance(value, str):
+        return value if _PLAIN.fullmatch(value) else '"' + value.replace('"', "'") + '"'
+    return number_text(value) + (f" {unit}" if unit else "")
+
+
+def number_text(value: float) -> str:
+    """All digits of a number, with commas between thousands.
+
+    >>> number_text(1e-7), number_text(2.0**40), number_text(0.30)
+    ('0.0000001', '1,099,511,627,776', '0.3')
+    """
+    return f"{value:,.0f}" if float(value).is_integer() else f"{Decimal(repr(float(value))):,f}"
+
+
+def percentages(before: float, after: float) -> tuple[str, str]:
+    """Two probabilities in the fewest digits that tell them apart, and the second from an even chance.
+
+    >>> percentages(0.22, 0.61), percentages(0.4996, 0.5004), percentages(0.001, 0.9999)
+    (('22 %', '61 %'), ('49.96 %', '50.04 %'), ('<1 %', '>99 %'))
+    """
+    for digits in range(4):
+        first, second = (_percentage(share, digits) for share in (before, after))
+        if first != second and (float(after) == 0.5 or round(100 * after, digits) != 50):
+            break
+    return first, second  # pyright: ignore[reportPossiblyUnboundVariable]
+
+
+def _percentage(share: float, digits: int) -> str:
+    finest, rounded = 10.0**-digits, round(100 * share, digits)
+    if rounded == 0 < share:
+        return f"<{finest:.{digits}f} %"
+    if rounded == 100 > 100 * share:
+        return f">{100 - finest:.{digits}f} %"
+    return f"{rounded:.{digits}f} %"
+
+
+def listed(parts: Sequence[str]) -> str:
+    """Parts of a sentence, joined.
+
+    >>> listed(["a"]), listed(["a", "b"]), listed(["a", "b", "c"])
+    ('a', 'a and b', 'a, b and c')
+    """
+    return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
+
+
+def _named(names: Sequence[str]) -> str:
+    """Names of columns; of many, the first and how many more."""
+    more = len(names) - _MOST_NAMED
+    return listed(names if more <= 1 else [*names[:_MOST_NAMED], f"{more} more"])

@@ -1,0 +1,508 @@
+"""How far maps move: distances known by hand, models whose worst case is known, and the definitions read out slowly."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import scipy.spatial.distance
+import scipy.stats
+import torch
+from torch import Tensor, nn
+
+from advex import registry
+from advex.attacks import PGD, AtDistance
+from advex.classifier import Classifier, input_gradient
+from advex.errors import InputError, SpecError
+from advex.features import Feature, FeatureSpec
+from advex.geometry import L2, RMSE
+from advex.measures import (
+    Cosine,
+    Neighbours,
+    RelativeL2,
+    Scramble,
+    Spearman,
+    TopK,
+    neighbours,
+    random_stability,
+    relative_input_stability,
+    relative_output_stability,
+    worst_case_stability,
+)
+from advex.types import Explanation, concatenate
+
+DISTANCES = [RelativeL2(), Cosine(), Spearman(), TopK(2)]
+EVERY = pytest.mark.parametrize("distance", DISTANCES, ids=lambda distance: type(distance).__name__)
+
+
+@dataclass(frozen=True)
+class Slope:
+    """The plainest map: the gradient of the target's logit, times the input if asked."""
+
+    times_input: bool = False
+
+    def __call__(
+        self,
+        classifier: Classifier,
+        x: Tensor,
+        target: Tensor,
+        *,
+        seed=0,
+        mask=None,
+        max_batch=None,
+        create_graph=False,
+    ) -> Explanation:
+        def logit(x: Tensor) -> Tensor:
+            return classifier.logits(x).gather(1, target[:, None])[:, 0]
+
+        with classifier.frozen():
+            gradient, _ = input_gradient(logit, x, create_graph=create_graph)
+        return Explanation(map=gradient * x if self.times_input else gradient, target=target, method="slope")
+
+
+@dataclass(frozen=True)
+class Opaque:
+    """A map that cannot be differentiated: the input's sign pattern about one half."""
+
+    def __call__(self, classifier: Classifier, x: Tensor, target: Tensor, *, seed=0, mask=None, max_batch=None):
+        return Explanation(map=(x > 0.5).to(x), target=target, method="opaque")
+
+
+class Bowl(nn.Module):
+    """Logits (offset + sum_i s_i x_i^2 / 2, 0): the first one's gradient is s_i x_i."""
+
+    def __init__(self, steepness: list[float], offset: float = 100.0) -> None:
+        super().__init__()
+        self.steepness = nn.Parameter(torch.tensor(steepness, dtype=torch.float64))
+        self.offset = offset
+
+    def forward(self, x: Tensor) -> Tensor:
+        value = self.offset + (self.steepness * x.square()).sum(dim=1) / 2
+        return torch.stack([value, torch.zeros_like(value)], dim=1)
+
+
+STEEPNESS = [3.0, 1.0, 0.5, 2.0]
+
+
+def bowl(offset: float = 100.0) -> Classifier:
+    return Classifier(Bowl(STEEPNESS, offset), box=(-10.0, 10.0)).eval()
+
+
+def rows(*values: list[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def draws(n: int, *shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(n, *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def classes(n: int) -> Tensor:
+    return torch.zeros(n, dtype=torch.int64)
+
+
+# -- distances ----------------------------------------------------------------------------------------------
+
+
+@EVERY
+def test_a_map_is_at_no_distance_from_itself(distance) -> None:
+    maps = torch.randn(5, 2, 3)
+    assert torch.equal(distance(maps, maps), torch.zeros(5))
+
+
+def test_distances_by_hand() -> None:
+    first, second = rows([3, 4, 0, 0]), rows([0, 4, 4, 0])
+    assert RelativeL2()(first, second).item() == pytest.approx(1)  # |(-3, 0, 4, 0)| / |(3, 4, 0, 0)|
+    assert Cosine()(first, second).item() == pytest.approx(1 - 16 / (5 * math.sqrt(32)))
+    assert Cosine()(first, -first).item() == pytest.approx(2)
+    assert TopK(2)(first, second).item() == 0.5
+    assert TopK(1)(first, rows([0, -9, 4, 0])).item() == 0  # signs do not count
+    assert TopK(4)(first, rows([1, 0, 0, 0])).item() == 0.5  # of the two elements that first has at all
+    assert Spearman()(rows([1, -2, 3, 4]), rows([-40, 30, 20, 1])).item() == pytest.approx(2)
+    assert Spearman()(rows([1, -2, 3, 4]), rows([0.1, 0.2, -0.7, 0.9])).item() == pytest.approx(0)
+
+
+def test_distances_are_scipys() -> None:
+    first, second = torch.randn(6, 4, 5, dtype=torch.float64), torch.randn(6, 4, 5, dtype=torch.float64).round()
+    for i in range(6):
+        a, b = first[i].flatten().numpy(), second[i].flatten().numpy()
+        rho = scipy.stats.spearmanr(np.abs(a), np.abs(b))[0]  # rounding has made ties
+        assert Spearman()(first, second)[i].item() == pytest.approx(1 - rho, abs=1e-12)
+        assert Cosine()(first, second)[i].item() == pytest.approx(scipy.spatial.distance.cosine(a, b), abs=1e-12)
+        top = [set(np.argsort(-np.abs(values))[:3]) for values in (a, first[i].flatten().numpy() * 1.0)]
+        assert TopK(3)(first, first * 2.0)[i].item() == 1 - len(top[0] & top[1]) / 3
+
+
+@EVERY
+def test_maps_of_zeros(distance) -> None:
+    zeros, some = torch.zeros(1, 4), torch.tensor([[1.0, -2.0, 0.5, 0.0]])
+    assert distance(zeros, some).isnan().all()
+    assert distance(zeros, zeros).isnan().all()
+    assert distance(some, zeros).item() == pytest.approx(1)
+    assert distance.smooth(zeros, some).isnan().all()
+    assert distance.smooth(some, zeros).item() == pytest.approx(1)
+
+
+@EVERY
+def test_the_layout_in_memory_does_not_matter(distance) -> None:
+    first, second = torch.randn(6, 4).t(), torch.randn(6, 4).t()
+    plain = distance(first.contiguous(), second.contiguous())
+    assert torch.allclose(distance(first, second), plain, rtol=1e-5)  # sums in another order, in float32
+
+
+@EVERY
+@pytest.mark.parametrize("scale", [1e-37, 1e37])
+def test_distances_bear_every_scale(distance, scale: float) -> None:
+    first, second = torch.randn(4, 6), torch.randn(4, 6)
+    for measured in (distance, distance.smooth):
+        assert torch.allclose(measured(first * scale, second * scale), measured(first, second), rtol=1e-5)
+
+
+@EVERY
+def test_what_is_climbed_has_derivatives(distance) -> None:
+    first, second = torch.randn(3, 6, dtype=torch.float64), torch.randn(3, 6, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda maps: distance.smooth(first, maps), second)
+
+
+def test_what_is_climbed_in_place_of_a_step_function_rises_with_it() -> None:
+    first = rows([5, 4, 3, 0.1, 0.1, 0.1])
+    near, far = rows([4, 5, 3, 0.2, 0.1, 0.1]), rows([0.1, 0.3, 0.2, 4, 5, 3])
+    for distance in (TopK(3), Spearman()):
+        assert distance(first, near).item() < distance(first, far).item()
+        assert distance.smooth(first, near).item() < distance.smooth(first, far).item()
+
+
+def test_distances_refuse_what_cannot_be_compared() -> None:
+    with pytest.raises(InputError, match=r"\(2, 3\) and \(2, 4\)"):
+        Cosine()(torch.ones(2, 3), torch.ones(2, 4))
+    with pytest.raises(InputError, match="no 5 largest"):
+        TopK(5)(torch.ones(1, 4), torch.ones(1, 4))
+    with pytest.raises(SpecError, match="at least 1"):
+        TopK(0)
+
+
+# -- random changes -----------------------------------------------------------------------------------------
+
+
+def test_neighbours_are_in_the_ball_and_in_the_box(toys: SimpleNamespace) -> None:
+    x = draws(4, 3, 2, 2)
+    around = neighbours(Slope(), toys.mlp(), x, classes(4), norm="l2", radius=0.5, samples=6)
+    assert around.near.shape == around.maps.shape == (4, 6, 3, 2, 2)
+    assert around.near_logits.shape == (4, 6, 3)
+    for k in range(6):
+        size = L2.size(around.near[:, k] - x)
+        assert ((size > 0) & (size <= 0.5)).all()
+    assert around.near.amin() >= 0
+    assert around.near.amax() <= 1
+
+
+def test_it_is_the_mean_and_the_maximum_over_points_that_keep_the_decision() -> None:
+    classifier, x = bowl(offset=-0.6), draws(8, 4)
+    around = neighbours(Slope(), classifier, x, classes(8), radius=0.4, samples=12)
+    found = random_stability(around)
+    s = np.array(STEEPNESS)
+    for i in range(8):
+        decision = classifier(x[i : i + 1]).argmax().item()
+        apart = []
+        for point in around.near[i].numpy():
+            value = -0.6 + (s * point**2).sum() / 2
+            if (0 if value >= 0 else 1) == decision:
+                apart.append(np.linalg.norm(s * (point - x[i].numpy())) / np.linalg.norm(s * x[i].numpy()))
+        assert found.points[i] == len(apart)
+        if apart:
+            assert found.mean[i].item() == pytest.approx(np.mean(apart))
+            assert found.largest[i].item() == pytest.approx(max(apart))
+    assert 0 < found.points.sum() < 8 * 12
+
+
+def test_no_point_that_keeps_the_decision_is_no_stability() -> None:
+    around = by_hand(near=[[3.0, 4.0]], maps=[[9.0, 9.0]], near_logits=[[0.0, 5.0]])
+    found = random_stability(around)
+    assert found.points.tolist() == [0]
+    assert found.mean.isnan().all()
+    assert found.largest.isnan().all()
+    assert relative_input_stability(around).isnan().all()
+    assert relative_output_stability(around).isnan().all()
+    assert found.score().failures == 1
+
+
+def test_random_stability_follows_from_the_row_and_the_seed_alone(toys: SimpleNamespace) -> None:
+    classifier, x = toys.mlp(), draws(5, 3, 2, 2)
+    together = neighbours(Slope(), classifier, x, classes(5), samples=3)
+    alone = concatenate([neighbours(Slope(), classifier, x[i : i + 1], classes(1), samples=3) for i in range(5)])
+    assert torch.equal(alone.near, together.near)
+    assert torch.allclose(random_stability(alone).mean, random_stability(together).mean, rtol=1e-9)
+    more = neighbours(Slope(), classifier, x, classes(5), samples=4)
+    assert torch.equal(more.near[:, :3], together.near)
+    assert not torch.equal(neighbours(Slope(), classifier, x, classes(5), samples=3, seed=9).near, together.near)
+
+
+def test_random_stability_needs_no_derivatives() -> None:
+    around = neighbours(Opaque(), bowl(), rows([0.7, 0.2, 0.6, 0.1]), classes(1), radius=0.05)
+    assert random_stability(around, Cosine()).largest.tolist() == [0]
+
+
+def test_points_near_a_tables_row_are_rows_of_it() -> None:
+    features = FeatureSpec(
+        features=(
+            Feature(name="age", low=0, high=10, step=1),
+            Feature(name="born", low=0, high=10, change="never"),
+            Feature(name="colour", kind="category", values=("red", "blue")),
+        )
+    )
+    network = nn.Linear(features.width, 2).double()
+    x = features.encode([{"age": 3, "born": 2.5, "colour": "red"}]).double()
+    around = neighbours(Slope(), Classifier(network, features=features).eval(), x, classes(1), radius=2.2, samples=20)
+    points = around.near[0]
+    assert torch.equal(points[:, 0], points[:, 0].round())
+    assert len(points[:, 0].unique()) > 1
+    assert (points[:, 1] == x[0, 1]).all()
+    assert torch.equal(points[:, 2:].sum(dim=1), torch.ones(20, dtype=torch.float64))
+
+
+# -- worst case ---------------------------------------------------------------------------------------------
+
+
+def test_the_worst_case_of_a_bowl_in_l2() -> None:
+    """The map moves by s * delta: at most by radius * max s, along the steepest axis."""
+    x = draws(6, 4) + 0.5
+    search = PGD(norm="l2", radius=0.3, steps=60, step=3)
+    found = worst_case_stability(Slope(), bowl(), x, classes(6), search=search)
+    expected = 0.3 * 3.0 / (torch.tensor(STEEPNESS) * x).norm(dim=1)
+    # Steps much longer than the radius are a power iteration; each takes what lies across from 1 to (2/3)^2.
+    assert torch.allclose(found.distance, expected, rtol=1e-6)
+    assert (found.distance <= expected * (1 + 1e-9)).all()
+    assert not found.flat.any()
+    assert (found.gradients == 60).all()
+
+
+def test_the_worst_case_of_a_bowl_in_linf_is_a_corner() -> None:
+    x = draws(6, 4) + 0.5
+    found = worst_case_stability(Slope(), bowl(), x, classes(6), search=PGD(norm="linf", radius=0.3, steps=20))
+    s = torch.tensor(STEEPNESS, dtype=torch.float64)
+    assert torch.allclose(found.distance, 0.3 * s.norm() / (s * x).norm(dim=1), rtol=1e-9)
+    assert torch.allclose(found.delta.abs(), torch.full((6, 4), 0.3, dtype=torch.float64))
+
+
+@EVERY
+def test_the_worst_found_is_worse_than_random(distance, toys: SimpleNamespace) -> None:
+    classifier, x = toys.mlp(), draws(6, 3, 2, 2)
+    around = neighbours(Slope(), classifier, x, classes(6), radius=0.1, samples=20)
+    worst = worst_case_stability(Slope(), classifier, x, classes(6), distance=distance, search=PGD(radius=0.1))
+    # A search that climbs something smooth in place of a step function can miss a step: it is so in the mean.
+    random = random_stability(around, distance)
+    assert worst.distance.mean() >= random.largest.mean()
+    if isinstance(distance, RelativeL2 | Cosine):
+        assert (worst.distance >= random.largest - 1e-9).all()
+        assert (worst.distance > 1.2 * random.mean).all()
+
+
+def test_the_worst_case_keeps_the_decision(toys: SimpleNamespace) -> None:
+    classifier, x = toys.mlp(), draws(40, 3, 2, 2, seed=4)
+    decision = classifier(x).argmax(dim=1)
+    found = worst_case_stability(Slope(), classifier, x, decision, search=PGD(radius=0.3))
+    settled = ~found.distance.isnan()
+    assert settled.sum() >= 38
+    assert torch.equal(classifier(x + found.delta).argmax(dim=1)[settled], decision[settled])
+    # Without that condition many would have lost it: the test is about something.
+    corners = (x + 0.3 * found.delta.sign()).clamp(0, 1)
+    assert (classifier(corners).argmax(dim=1) != decision).any()
+
+
+def test_where_the_decision_is_lost_the_goal_leads_back_to_it() -> None:
+    classifier = bowl(offset=-2.0)  # class 0 outside an ellipse
+    x, inside = rows([2.0, 0, 0, 0]), rows([0.1, 0, 0, 0])
+    goal = Scramble(
+        explainer=Slope(), reference=rows([6.0, 0, 0, 0]), target=classes(1), decision=classes(1), distance=RelativeL2()
+    )
+    gradient, aim = input_gradient(lambda x: goal(classifier, x), inside)
+    assert not aim.reached.any()
+    assert aim.loss.item() > 0
+    assert gradient[0, 0] < 0  # downhill is outwards
+    assert goal(classifier, x).reached.all()
+    assert goal(classifier, x).loss.item() == 0
+
+
+def test_rows_do_not_mix_in_the_worst_case(toys: SimpleNamespace) -> None:
+    classifier, x = toys.mlp(), draws(4, 3, 2, 2)
+    together = worst_case_stability(Slope(), classifier, x, classes(4), search=PGD(steps=5))
+    alone = [worst_case_stability(Slope(), classifier, x[i : i + 1], classes(1), search=PGD(steps=5)) for i in range(4)]
+    sliced = worst_case_stability(Slope(), classifier, x, classes(4), search=PGD(steps=5), max_batch=3)
+    # Matrix products of other shapes round otherwise.
+    assert torch.allclose(concatenate(alone).distance, together.distance, rtol=1e-9)
+    assert torch.allclose(sliced.distance, together.distance, rtol=1e-9)
+
+
+def test_a_map_that_cannot_move_is_told(toys: SimpleNamespace) -> None:
+    weight = torch.tensor([[1.0, -2.0, 0.5], [0.3, 0.1, 0.2]])
+    found = worst_case_stability(Slope(), toys.affine(weight, torch.zeros(2)), draws(3, 3), classes(3))
+    assert found.flat.all()
+    assert found.distance.tolist() == [0, 0, 0]
+
+
+def test_relu_networks_blind_the_search_and_it_says_so() -> None:
+    torch.manual_seed(1)
+    classifier = Classifier(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).double()).eval()
+    x = draws(8, 4)
+    decision = classifier(x).argmax(dim=1)
+    found = worst_case_stability(Slope(), classifier, x, decision, search=PGD(radius=0.3, steps=10))
+    assert found.flat.all()  # the gradient of a logit is constant, piece by piece
+
+
+def test_a_search_that_starts_at_the_input_is_blind_there() -> None:
+    found = worst_case_stability(Slope(), bowl(), draws(2, 4) + 0.5, classes(2), search=PGD(random_start=False))
+    assert found.flat.all()
+    assert found.distance.tolist() == [0, 0]
+
+
+def test_maps_without_derivatives_have_no_worst_case() -> None:
+    with pytest.raises(SpecError, match="Opaque gives maps without derivatives"):
+        worst_case_stability(Opaque(), bowl(), draws(1, 4), classes(1))
+
+
+def test_nothing_to_compare_with_is_nan() -> None:
+    found = worst_case_stability(Slope(), bowl(), torch.zeros(2, 4, dtype=torch.float64), classes(2))
+    assert found.distance.isnan().all()  # the bottom of the bowl has a gradient of zeros
+    score = found.score()
+    assert (score.n, score.failures) == (0, 2)
+
+
+def test_any_search_may_climb_that_leaves_the_input_without_a_slope(toys: SimpleNamespace) -> None:
+    x = draws(2, 3, 2, 2)
+    found = worst_case_stability(Slope(), toys.mlp(), x, classes(2), search=AtDistance(rho=0.05))
+    assert torch.allclose(RMSE.size(found.delta), torch.full((2,), 0.05, dtype=torch.float64))
+    random = random_stability(neighbours(Slope(), toys.mlp(), x, classes(2), norm="rmse", radius=0.05))
+    assert (found.distance > random.largest).all()
+
+
+def test_scores_have_intervals(toys: SimpleNamespace) -> None:
+    classifier, x = toys.mlp(), draws(20, 3, 2, 2)
+    random = random_stability(neighbours(Slope(), classifier, x, classes(20), radius=0.1)).score("largest")
+    worst = worst_case_stability(Slope(), classifier, x, classes(20), search=PGD(radius=0.1, steps=10)).score()
+    for score in (random, worst):
+        assert score.low < score.value < score.high
+        assert (score.n, score.better) == (20, "low")
+    assert worst.value > random.value
+
+
+def test_the_model_is_left_as_it_was(toys: SimpleNamespace) -> None:
+    classifier = toys.mlp().train()
+    before = {name: value.clone() for name, value in classifier.state_dict().items()}
+    neighbours(Slope(), classifier, draws(2, 3, 2, 2), classes(2), samples=2)
+    worst_case_stability(Slope(), classifier, draws(2, 3, 2, 2), classes(2), search=PGD(steps=2))
+    assert all(module.training for module in classifier.modules())
+    assert all(p.requires_grad and p.grad is None for p in classifier.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in classifier.state_dict().items())
+
+
+# -- relative stability -------------------------------------------------------------------------------------
+
+
+def by_hand(
+    x: tuple[float, float] = (2.0, 4.0),
+    near: list[list[float]] | None = None,
+    maps: list[list[float]] | None = None,
+    near_logits: list[list[float]] | None = None,
+) -> Neighbours:
+    """One input with the map (1, -2) and the logits (3, 0)."""
+    return Neighbours(
+        x=rows(list(x)),
+        map=rows([1, -2]),
+        logits=rows([3, 0]),
+        near=rows(*(near or [[3, 4], [2, 5]]))[None],
+        maps=rows(*(maps or [[1.5, -1], [100, 100]]))[None],
+        near_logits=rows(*(near_logits or [[6, 4], [0, 1]]))[None],
+    )
+
+
+def test_relative_stability_by_hand() -> None:
+    # The second point has another decision. At the first, the map's changes are (-1/2, 1/2), the input's (-1/2, 0),
+    # the logits' (-3, -4).
+    assert relative_input_stability(by_hand()).item() == pytest.approx(math.sqrt(1 / 2) / 0.5)
+    assert relative_output_stability(by_hand()).item() == pytest.approx(math.sqrt(1 / 2) / 5)
+    assert relative_input_stability(by_hand(), p=1).item() == pytest.approx(1 / 0.5)
+    assert relative_output_stability(by_hand(), p=1).item() == pytest.approx(1 / 7)
+    assert relative_output_stability(by_hand(), p=math.inf).item() == pytest.approx(0.5 / 4)
+
+
+def test_epsilon_min_stands_in_for_no_change_and_for_zero() -> None:
+    still = by_hand(near=[[2, 4]], maps=[[1.5, -1]], near_logits=[[3, 0]])
+    assert relative_input_stability(still, epsilon_min=0.01).item() == pytest.approx(math.sqrt(1 / 2) / 0.01)
+    assert relative_output_stability(still, epsilon_min=0.01).item() == pytest.approx(math.sqrt(1 / 2) / 0.01)
+    zero = by_hand(x=(0, 4), near=[[0.3, 4]], maps=[[1.5, -1]], near_logits=[[3, 0]])
+    assert relative_input_stability(zero, epsilon_min=0.01).item() == pytest.approx(math.sqrt(1 / 2) / 30)
+
+
+def test_relative_stability_of_linear_networks_is_one_or_zero(toys: SimpleNamespace) -> None:
+    """Gradient x input moves with the input, element by element; the gradient does not move."""
+    classifier = toys.affine(torch.tensor([[1.0, -2.0, 0.5], [0.3, 0.1, 0.2]]), torch.tensor([9.0, 0.0]))
+    x = draws(5, 3) * 0.8 + 0.1
+    moving = neighbours(Slope(times_input=True), classifier, x, classes(5))
+    assert torch.allclose(relative_input_stability(moving), torch.ones(5, dtype=torch.float64))
+    assert relative_input_stability(neighbours(Slope(), classifier, x, classes(5))).tolist() == [0] * 5
+
+
+def test_relative_stability_is_the_papers(toys: SimpleNamespace) -> None:
+    classifier, x = toys.mlp(), draws(6, 3, 2, 2)
+    around = neighbours(Slope(), classifier, x, classes(6), radius=0.2, samples=5)
+    ris, ros = relative_input_stability(around), relative_output_stability(around)
+    norm, epsilon_min = np.linalg.norm, 1e-6
+    dropped = 0
+    for i in range(6):
+        e_x, h_x, candidates = around.map[i].numpy().ravel(), classifier(x[i : i + 1])[0].detach().numpy(), []
+        for x_near in around.near[i]:
+            e_near = Slope()(classifier, x_near[None], classes(1)).map.numpy().ravel()
+            h_near = classifier(x_near[None])[0].detach().numpy()
+            if h_near.argmax() != h_x.argmax():
+                dropped += 1
+                continue
+            change = norm((e_x - e_near) / e_x)
+            x_change = norm(((x[i] - x_near) / x[i]).numpy().ravel())
+            candidates.append((change / max(x_change, epsilon_min), change / max(norm(h_x - h_near), epsilon_min)))
+        expected = tuple(map(max, zip(*candidates, strict=True))) or (math.nan, math.nan)
+        assert (ris[i].item(), ros[i].item()) == pytest.approx(expected, nan_ok=True)
+    assert 0 < dropped < 20
+
+
+def test_relative_stability_ignores_the_scale_of_maps(toys: SimpleNamespace) -> None:
+    around = neighbours(Slope(), toys.mlp(), draws(4, 3, 2, 2), classes(4))
+    larger = replace(around, map=around.map * 1e9, maps=around.maps * 1e9)
+    for measure in (relative_input_stability, relative_output_stability):
+        assert torch.allclose(measure(larger), measure(around), rtol=1e-9)
+
+
+# -- what is refused ----------------------------------------------------------------------------------------
+
+
+def test_no_rows_are_no_error(toys: SimpleNamespace) -> None:
+    classifier, x = toys.mlp(), draws(0, 3, 2, 2)
+    around = neighbours(Slope(), classifier, x, classes(0), samples=2)
+    found = worst_case_stability(Slope(), classifier, x, classes(0), search=PGD(steps=2))
+    for values in (random_stability(around).mean, relative_input_stability(around), found.distance):
+        assert values.shape == (0,)
+    assert found.score().n == 0
+
+
+def test_what_cannot_be_measured_is_refused(toys: SimpleNamespace) -> None:
+    classifier, x = toys.mlp(), draws(2, 3, 2, 2)
+    with pytest.raises(SpecError, match="1 point or more"):
+        neighbours(Slope(), classifier, x, classes(2), samples=0)
+    with pytest.raises(SpecError, match="no norm"):
+        neighbours(Slope(), classifier, x, classes(2), norm="l7")
+    with pytest.raises(InputError, match="box"):
+        neighbours(Slope(), classifier, x + 3, classes(2))
+    with pytest.raises(InputError, match="box"):
+        worst_case_stability(Slope(), classifier, x + 3, classes(2))
+    for options in ({"epsilon_min": 0}, {"p": 0.5}, {"epsilon_min": math.nan}):
+        for measure in (relative_input_stability, relative_output_stability):
+            with pytest.raises(SpecError, match="epsilon_min above 0 and p of at least 1"):
+                measure(by_hand(), **options)
+
+
+def test_advex_list_shows_them() -> None:
+    known = registry.entries("measure")
+    names = ("random_stability", "worst_case_stability", "relative_input_stability", "relative_output_stability")
+    for name in names:
+        assert known[name].cites
