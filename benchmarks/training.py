@@ -15,15 +15,11 @@ from __future__ import annotations
 
 import argparse
 import copy
-import ctypes
-import os
 import platform
 import statistics
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,6 +30,7 @@ from advex import objectives
 from advex.classifier import Classifier
 from advex.objectives import Adversarial, Natural, Objective, Step
 from advex.types import Batch
+from benchmarks.memory import above_rest, in_a_process
 
 ATTACK = "l2min:epsilon=0.1,steps=7"
 LIPSCHITZ: dict[str, Any] = {"psi": 12_000.0}
@@ -98,33 +95,20 @@ def network(args: argparse.Namespace) -> tuple[Classifier, Batch]:
 
 
 def peak(args: argparse.Namespace) -> float:
-    """MB that one step of `args.memory` takes at most above the resting process. Linux alone can say."""
+    """MB that one step of `args.memory` takes at most above the resting process."""
     variant = VARIANTS[args.memory]
     classifier, batch = network(args)
     with classifier.accelerated(compiled=variant.compiled):
-        for _ in range(2):
-            step(classifier, variant, batch)
-        classifier.zero_grad(set_to_none=True)
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
-        resting = _status("VmRSS")
-        step(classifier, variant, batch)
-        return (_status("VmHWM") - resting) / 1024
-
-
-def _status(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field + ":"))
+        return above_rest(
+            lambda: step(classifier, variant, batch), before=lambda: classifier.zero_grad(set_to_none=True)
+        )
 
 
 def peaks(names: list[str]) -> dict[str, float]:
-    """`peak` of each variant, in a process of its own: allocators keep what they once had."""
-    # Large tensors are given back to the system at once, so that the peak is of what is held.
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
+    """`peak` of each variant."""
     found = {}
     for name in names:
-        command = [sys.executable, "-m", "benchmarks.training", *sys.argv[1:], "--memory", name]
-        found[name] = float(subprocess.run(command, env=environment, check=True, capture_output=True).stdout)
+        found[name] = in_a_process("benchmarks.training", *sys.argv[1:], "--memory", name)
         print(f"{name}: {found[name]:.0f} MB", file=sys.stderr)
     return found
 

@@ -27,6 +27,8 @@ OURS = (
     "examples.parquet",
     "explanations.parquet",
     "maps.parquet",
+    "answers.parquet",
+    "columns.parquet",
     "shards",
     "pictures",
     "report.html",
@@ -171,6 +173,8 @@ def show(record: Record) -> None:
         _show_certified(record)
     if any(model.maps for model in record.models):
         _show_maps(record)
+    if any(model.answered for model in record.models):
+        _show_answers(record)
     for flag in record.flags:
         if flag.severity == "warning":
             about = f"{flag.model}: " if flag.model else ""
@@ -207,6 +211,16 @@ def _show_maps(record: Record) -> None:
         for name, found in model.maps.items()
     ]
     terminal.table(["maps of", "explainer", "Gini", "elements that count", "completeness error"], rows)
+
+
+def _show_answers(record: Record) -> None:
+    """Of how many rows a change with another answer was found; the report has them in sentences."""
+    rows = [
+        [model.name, f"{found.found.n:,}", f"{round(found.found.value * found.found.n):,}"]
+        for model in record.models
+        if (found := model.answered) is not None
+    ]
+    terminal.table(["answers of", "rows explained", "another answer found"], rows)
 
 
 def show_differences(record: Record) -> None:

@@ -28,7 +28,7 @@ from advex.record import Record, read_record, write_record
 # Settings that change how fast an answer comes, not the question.
 _INDIFFERENT = ("batch_size", "bfloat16", "compiled")
 _TABLES = ("examples", "explanations")
-_MAPS = "maps"  # a table that not every record has
+_MAPS, _ANSWERS = "maps", "answers"  # tables that not every record has
 
 
 def merge(folders: Sequence[Path], out: Path, *, command: str = "") -> Record:
@@ -56,6 +56,8 @@ def merge(folders: Sequence[Path], out: Path, *, command: str = "") -> Record:
     for name, table in joined.items():
         with whole(out / f"{name}.parquet") as temporary:
             pq.write_table(table, temporary)
+    if _ANSWERS in joined:  # the same columns and rows in all
+        shutil.copyfile(folders[0] / "columns.parquet", out / "columns.parquet")
     first = records[0]
     searches = list(first.searches)
     columns: Any = _Columns(joined["examples"])
@@ -101,7 +103,8 @@ class _Columns:
 
 
 def _tables(record: Record) -> tuple[str, ...]:
-    return (*_TABLES, _MAPS) if any(model.maps for model in record.models) else _TABLES
+    mapped = (_MAPS,) if any(model.maps for model in record.models) else ()
+    return (*_TABLES, *mapped, *((_ANSWERS,) if any(model.answered for model in record.models) else ()))
 
 
 def _read(folder: Path, name: str) -> pa.Table:
@@ -128,6 +131,8 @@ def _check(folders: Sequence[Path], records: Sequence[Record], tables: Sequence[
             told.append("the data have other classes")
         elif _examples(table["examples"], record) != _examples(tables[0]["examples"], first):
             told.append("the examples are others")
+        if not told and (_ANSWERS in table) != (_ANSWERS in tables[0]):
+            told.append("the rows of a table are explained in sentences in only one")
         if told:
             raise ArtifactError(f"{where} and {folder} cannot be compared: {'; '.join(told)}. Evaluate both alike.")
 

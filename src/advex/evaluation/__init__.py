@@ -6,6 +6,7 @@ searching     predictions and searches, a table per shard
 explain       explanations and their pictures
 maps          maps of what counts, and how concise they are
 certifying    certificates by randomised smoothing
+answering     rows of tables: what would have had to be different, in sentences
 run           the pieces of one evaluation, and the tables put together from them
 scores        from per-example results to figures with intervals
 trust         reasons to trust a figure less
@@ -27,7 +28,7 @@ from advex._version import __version__
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset
 from advex.errors import DataError, InputError, SpecError
-from advex.evaluation import certifying, maps, scores, trust
+from advex.evaluation import answering, certifying, maps, scores, trust
 from advex.evaluation.environment import environment, without_places
 from advex.evaluation.run import Progress, Run
 from advex.evaluation.searching import batch_for
@@ -37,7 +38,18 @@ from advex.evaluation.settings import settings_from as settings_from
 from advex.evaluation.shards import Interrupted as Interrupted
 from advex.evaluation.shards import identity_of, open_shards
 from advex.measures.certified import Certificate
-from advex.record import Certified, DataEntry, Difference, Mapped, ModelEntry, Record, Training, read_run, write_record
+from advex.record import (
+    Answered,
+    Certified,
+    DataEntry,
+    Difference,
+    Mapped,
+    ModelEntry,
+    Record,
+    Training,
+    read_run,
+    write_record,
+)
 from advex.registry import describe
 
 Model = tuple[str, str, Classifier]  # name, source, classifier
@@ -84,6 +96,7 @@ def evaluate(
     run.write_examples(classifiers)
     run.write_explanations(classifiers)
     run.write_maps(classifiers)
+    run.write_rows(classifiers)
     tested = [_tested(run, name, classifier, list(searches)) for name, classifier in classifiers.items()]
     record = Record(
         advex=__version__,
@@ -96,7 +109,7 @@ def evaluate(
         data=_data_entry(data),
         searches=searches,
         models=[
-            _model_entry(one, source, _mapped(run, one.name))
+            _model_entry(one, source, _mapped(run, one.name), _answered(run, one))
             for one, (_, source, _) in zip(tested, models, strict=True)
         ],
         differences=_differences(run, classifiers, list(searches)),
@@ -122,6 +135,11 @@ def _check(models: Sequence[Model], data: Dataset, settings: Settings) -> None:
                 f"The model '{name}' answers {classes} classes, {data.name} has {len(data.class_names)}. "
                 "Evaluate it on data of the classes that it was made for."
             )
+        if None not in (classifier.features, data.features) and classifier.features != data.features:
+            raise InputError(
+                f"The rows of {data.name} are not encoded by the columns of the model '{name}': open them with "
+                "open_dataset(..., features=classifier.features)."
+            )
         for question in map_questions(settings):  # before hours of searching
             maps.explained(question, classifier, data, range(1), settings)
 
@@ -144,6 +162,12 @@ def _mapped(run: Run, model: str) -> dict[str, Mapped]:
         one.name: maps.entry(found.filter(pc.field("explainer") == one.name), settings.map_target, settings.seed)
         for one in run.maps
     }
+
+
+def _answered(run: Run, tested: trust.Tested) -> Answered | None:
+    """For how many explained rows a model of a table has a counterfactual."""
+    found = run.answers(tested.name, tested.classifier)
+    return answering.entry(found) if found else None
 
 
 def _tested(run: Run, name: str, classifier: Classifier, searches: list[str]) -> trust.Tested:
@@ -177,7 +201,7 @@ def _certified(run: Run, name: str, certificate: Certificate) -> Certified:
     return certifying.entry(certify, certificate, right, attacked, elements, run.data.chance, run.settings.seed)
 
 
-def _model_entry(tested: trust.Tested, source: str, mapped: dict[str, Mapped]) -> ModelEntry:
+def _model_entry(tested: trust.Tested, source: str, mapped: dict[str, Mapped], answered: Answered | None) -> ModelEntry:
     classifier = tested.classifier
     return ModelEntry(
         name=tested.name,
@@ -190,6 +214,7 @@ def _model_entry(tested: trust.Tested, source: str, mapped: dict[str, Mapped]) -
         training=_training(source),
         certified=tested.certified,
         maps=mapped,
+        answered=answered,
     )
 
 

@@ -13,7 +13,7 @@ import torch
 
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset
-from advex.evaluation import certifying, explain, maps, searching
+from advex.evaluation import answering, certifying, explain, maps, searching
 from advex.evaluation.settings import MapQuestion, Question, Settings, certification, map_questions
 from advex.evaluation.shards import Piece, Shards, complete, whole
 from advex.measures.certified import Certificate, Certify
@@ -80,6 +80,7 @@ class Run:
             seconds += self._work(self._explanations(model, classifier, purpose))
         for asked in self.maps:
             seconds += self._work(self._maps(model, classifier, asked))
+        seconds += self._work(self._answers(model, classifier))
         return seconds + self._work(self._certificates(model, classifier))
 
     def _work(self, pieces: Sequence[Piece]) -> float:
@@ -126,6 +127,20 @@ class Run:
         make = partial(maps.mapped, asked, classifier, self.data, self.settings, shown)
         return self._pieces(model, maps.kind(asked), make)
 
+    def _answers(self, model: str, classifier: Classifier) -> list[Piece]:
+        if classifier.features is None:
+            return []
+        return [
+            Piece(
+                model=model,
+                kind=answering.KIND,
+                index=index,
+                examples=1,
+                make=partial(answering.answered, classifier, self.data, example),
+            )
+            for index, example in enumerate(self.explained("grid"))
+        ]
+
     def _certificates(self, model: str, classifier: Classifier) -> list[Piece]:
         certify = self.certify
         if certify is None:
@@ -143,7 +158,7 @@ class Run:
             return None
         return certifying.certificate(certify, self.shards, model, len(certifying.spans(certify, self.certified)))
 
-    # -- the two tables ----------------------------------------------------------------------------------
+    # -- the tables --------------------------------------------------------------------------------------
 
     def write_examples(self, models: Mapping[str, Classifier]) -> None:
         """examples.parquet, shard by shard: no more than one is in memory."""
@@ -205,6 +220,25 @@ class Run:
         """A model's rows of maps.parquet, less the maps themselves; None without any."""
         parts = [self._mapped(model, asked, index).drop(["map"]) for asked, index in self._map_shards()]
         return pa.concat_tables(parts) if parts else None
+
+    def write_rows(self, models: Mapping[str, Classifier]) -> None:
+        """answers.parquet and columns.parquet, where a model is of a table."""
+        spec = next((one.features for one in models.values() if one.features is not None), None)
+        if spec is not None:
+            told = (
+                answering.owned(one, name)
+                for name, classifier in models.items()
+                for one in self.answers(name, classifier)
+            )
+            self._write(answering.KIND, pa.schema([("model", pa.string()), *answering.ANSWERS.items()]), told)
+            self._write(
+                "columns", pa.schema(list(answering.COLUMNS.items())), iter([answering.columns(spec, self.data)])
+            )
+
+    def answers(self, model: str, classifier: Classifier) -> list[pa.Table]:
+        """A model's answers, one table per explained row; none where it is of no table."""
+        count = 0 if classifier.features is None else len(self.explained("grid"))
+        return [self.shards.read(model, answering.KIND, index) for index in range(count)]
 
     def _write(self, name: str, schema: pa.Schema, tables: Iterator[pa.Table]) -> None:
         with whole(self.shards.folder / f"{name}.parquet") as temporary, pq.ParquetWriter(temporary, schema) as writer:

@@ -24,9 +24,9 @@ class Settings(BaseModel):
 
     attack, btr: the searches for a change of the decision, and for a confidence below chance.
     published: also both searches by the papers' protocol, for comparison with printed figures.
-    explanations: examples to explain, spread over the classes. targets: `all` asks about every class
-    (of more than 10 about four: the predicted one, the label and the next likeliest), `runner_up` about
-    the second likeliest alone.
+    explanations: examples to explain, spread over the classes; rows of a table also in sentences. targets: `all`
+    asks about every class (of more than 10 about four: the predicted one, the label and the next likeliest),
+    `runner_up` about the second likeliest alone.
     rho: RMSE of the explanations. away: also what lowers the predicted class and the label.
     sweep: how many of these examples are explained at each of sweep_rhos. steps: gradients each.
     recheck: examples on which the attack is repeated with twice its gradients, to see whether more

@@ -31,7 +31,8 @@ from advex.errors import AdvexWarning, ArtifactError
 from advex.record import write_text
 
 IDENTITY = "evaluation.json"
-_OWN_NAMES = ("record.json", "examples.parquet", "explanations.parquet", "maps.parquet", "shards", "pictures")
+_TABLES = ("examples", "explanations", "maps", "answers", "columns")
+_OWN_NAMES = ("record.json", *(f"{name}.parquet" for name in _TABLES), "shards", "pictures")
 _DIGEST, _SECONDS = b"advex.evaluation", b"advex.seconds"
 
 

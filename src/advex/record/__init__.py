@@ -4,6 +4,8 @@
     examples.parquet       one row per model and example (`EXAMPLE_COLUMNS`, plus those of each search)
     explanations.parquet   one row per model, example, target and rho (`EXPLANATION_COLUMNS`)
     maps.parquet           one row per model, explainer and example (`MAP_COLUMNS`), where maps were asked for
+    answers.parquet        of tables: one row per model, explained row and alternative (`ANSWER_COLUMNS`)
+    columns.parquet        of tables: one row per column, with its distribution (`COLUMN_COLUMNS`)
     pictures/              8-bit PNG: <example>.png and one per explanation
     shards/                finished pieces, so that an interrupted evaluation goes on
 
@@ -25,6 +27,7 @@ from advex.record.run import Training as Training
 from advex.record.run import read_run as read_run
 
 SCHEMA = 1
+Table = Literal["examples", "explanations", "maps", "answers", "columns"]
 
 # examples.parquet: per search NAME of `Record.searches` also NAME_rmse (inf: failed), NAME_reached,
 # NAME_gradients, NAME_flat, NAME_valid (the goal still holds once cut to the box). Where examples were certified also
@@ -46,6 +49,17 @@ MAP_COLUMNS = (
     "model", "explainer", "example", "target", "method", "gini", "entropy", "effective", "change", "completeness",
     "map",
 )  # fmt: skip
+
+# answers.parquet: sentence says what would have had to be different for the answer `target`, or that nothing was found
+# (reached false; after null). changes: JSON list of {feature, before, after, moved}; moved is in units of the column's
+# scale, null for categories. row: the row as it is, JSON, column -> value. before, after: confidences.
+ANSWER_COLUMNS = (
+    "model", "example", "alternative", "target", "reached", "sentence", "changes", "row", "before", "after",
+)  # fmt: skip
+
+# columns.parquet: counts of the evaluated rows, per category in `values`, or per bin between `edges`; the end bins hold
+# what lies beyond as well, and least and most are the ends of all values.
+COLUMN_COLUMNS = ("name", "kind", "unit", "change", "step", "values", "edges", "counts", "least", "most")
 
 
 class _Model(BaseModel):
@@ -114,11 +128,22 @@ class Mapped(_Model):
         return {name: figure for name, figure in found.items() if figure is not None}
 
 
+class Answered(_Model):
+    """How the explained rows of a table were: see answers.parquet.
+
+    method: the search. alternatives: looked for, for each row. found: share of the rows for which there is one.
+    """
+
+    method: str
+    alternatives: int
+    found: Figure
+
+
 class ModelEntry(_Model):
     """One evaluated model. name: short, unique. source: as asked for. spec: of the network, if known.
 
     training: how it was trained, where its run folder told. certified: where it was asked for. maps: by the name of the
-    explainer, those that were asked for.
+    explainer, those that were asked for. answered: of a table.
     """
 
     name: str
@@ -131,6 +156,7 @@ class ModelEntry(_Model):
     training: Training | None = None
     certified: Certified | None = None
     maps: dict[str, Mapped] = {}
+    answered: Answered | None = None
 
     @model_validator(mode="after")
     def _scored(self) -> Self:
@@ -212,8 +238,8 @@ def read_record(folder: Path) -> Record:
         raise ArtifactError(f"{path} is not a record of this version: {str(error).splitlines()[0]}.") from None
 
 
-def read_rows(folder: Path, table: Literal["examples", "explanations", "maps"]) -> list[dict[str, Any]]:
-    """The rows of examples.parquet, explanations.parquet or maps.parquet (its maps as arrays). Raises ArtifactError."""
+def read_rows(folder: Path, table: Table) -> list[dict[str, Any]]:
+    """The rows of a record's table (maps as arrays). Raises ArtifactError."""
     import pyarrow
     import pyarrow.parquet
 

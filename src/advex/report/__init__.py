@@ -10,6 +10,8 @@ Reads what an evaluation or a training wrote (`record`) and imports no model cod
     certified   what is certain of the smoothed networks, beside the attack
     maps        how concise the models' maps are
     heat        maps as pictures
+    rows        rows of tables: what would have had to be different, and how columns are spread
+    row_maps    their maps: a bar for each column
     plots       accuracy-RMSE curves
     axes        linear and logarithmic axes for values of any size
     curves      training curves, by epoch

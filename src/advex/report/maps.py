@@ -17,6 +17,7 @@ from advex.report.pictures import Scale, Shown, read_picture, show_change, show_
 from advex.report.pictures import show as show_picture
 from advex.report.plots import Frame, Tick
 from advex.report.reading import Contents, Row
+from advex.report.row_maps import RowMaps, row_maps
 
 MAP_BYTES = 1_500_000  # of the page that maps may take
 WHISKERS = (5, 95)  # percentiles
@@ -98,7 +99,10 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Section:
-    """All of it. target: whose class. first: the model that the others are compared with, empty for one alone."""
+    """All of it. target: whose class. first: the model that the others are compared with, empty for one alone.
+
+    sheets, rows: the maps themselves, of pictures or of a table's rows; total: how many there are.
+    """
 
     target: str
     first: str
@@ -107,6 +111,7 @@ class Section:
     panels: tuple[BoxPanel, ...]
     explainers: tuple[str, ...]
     sheets: tuple[Sheet, ...]
+    rows: tuple[RowMaps, ...]
     total: int
     scale_bar: Shown
     percentile: int = PERCENTILE
@@ -121,6 +126,7 @@ def maps_section(contents: Contents) -> Section | None:
     first = models[0].name if len(models) > 1 else ""
     rules = {found.target for model in models for found in model.maps.values()}
     sheets, total = _sheets(contents, names)
+    rows, of_rows = row_maps(contents)
     return Section(
         target={"true": "the right class", "predicted": "the class that the model answers"}[min(rules)],
         first=first,
@@ -129,7 +135,8 @@ def maps_section(contents: Contents) -> Section | None:
         panels=_panels(contents, names) if first else (),
         explainers=names,
         sheets=sheets,
-        total=total,
+        rows=rows,
+        total=total + of_rows,
         scale_bar=show_scale(Scale(1.0), colours=False),
     )
 

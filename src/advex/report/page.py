@@ -26,6 +26,7 @@ from advex.report.grids import PICTURE_BYTES, sections
 from advex.report.maps import maps_section
 from advex.report.plots import panels
 from advex.report.reading import Contents, Run, runs_of
+from advex.report.rows import rows_section
 
 _HERE = Path(__file__).parent
 _ASKED = {
@@ -80,7 +81,7 @@ def _templates() -> jinja2.Environment:
 
 def _content(contents: Contents, picture_bytes: int) -> dict[str, Any]:
     record = contents.record
-    explained = sections(contents, picture_bytes)
+    explained = () if contents.answers else sections(contents, picture_bytes)  # rows are told in sentences
     return {
         "record": record,
         "contents": contents,
@@ -96,6 +97,7 @@ def _content(contents: Contents, picture_bytes: int) -> dict[str, Any]:
         "panels": panels(contents),
         "certified": certified_section(contents),
         "maps": maps_section(contents),
+        "rows": rows_section(contents),
         "sections": explained,
         "trimmed": [section for section in explained if len(section.sheets) < section.total],
         "skipped": record.data.skipped[:SKIPPED],
@@ -183,6 +185,10 @@ def _files(contents: Contents) -> list[tuple[str, str, str]]:
             shares = [_at(row[name], row["target"]) for name in ("before", "after", "png_after")]
             rows.append((*(row[name] for name in columns), *shares))
         files.append(("explanations.csv", "confidences of every explanation", _uri("text/csv", _csv(rows))))
+    if contents.answers:
+        columns = schema.ANSWER_COLUMNS
+        table = [columns, *(tuple(row[name] for name in columns) for row in contents.answers)]
+        files.append(("answers.csv", "what would have had to be different", _uri("text/csv", _csv(table))))
     if contents.maps:
         columns = tuple(name for name in schema.MAP_COLUMNS if name != "map")
         table = [columns, *(tuple(row[name] for name in columns) for row in contents.maps)]

@@ -11,6 +11,8 @@ import numpy as np
 
 from advex.errors import ArtifactError
 from advex.record import (
+    ANSWER_COLUMNS,
+    COLUMN_COLUMNS,
     EXAMPLE_COLUMNS,
     EXPLANATION_COLUMNS,
     MAP_COLUMNS,
@@ -27,13 +29,15 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Contents:
-    """A record and its rows. examples, explanations, maps: rows of the tables of those names, in file order."""
+    """A record and its rows: those of the tables of these names, in file order; of a table also answers and columns."""
 
     folder: Path
     record: Record
     examples: tuple[Row, ...]
     explanations: tuple[Row, ...]
     maps: tuple[Row, ...] = ()
+    answers: tuple[Row, ...] = ()
+    columns: tuple[Row, ...] = ()
 
     def class_name(self, index: int | None) -> str:
         """Name of a class; a number that has no name keeps its number."""
@@ -72,6 +76,11 @@ class Contents:
         """Whether inputs are grey or colour pictures from 0 to 1, so that an RMSE of 1 is black to white."""
         shape, boxes = self.record.data.shape, {model.box for model in self.record.models}
         return len(shape) == 3 and shape[0] in (1, 3) and boxes == {(0.0, 1.0)}
+
+    @property
+    def noun(self) -> str:
+        """What the examples are called, in the plural."""
+        return "rows" if self.columns else "images"
 
     @property
     def pictured(self) -> bool:
@@ -147,16 +156,23 @@ def read(folder: Path) -> Contents:
     maps: list[Row] = []
     if any(model.maps for model in record.models):
         maps = _checked(folder, "maps", read_rows(folder, "maps"), MAP_COLUMNS, names)
-    return Contents(folder, record, tuple(examples), tuple(explanations), tuple(maps))
+    answers: list[Row] = []
+    columns: list[Row] = []
+    if any(model.answered for model in record.models):
+        answers = _checked(folder, "answers", read_rows(folder, "answers"), ANSWER_COLUMNS, names)
+        columns = _checked(folder, "columns", read_rows(folder, "columns"), COLUMN_COLUMNS)
+    return Contents(folder, record, *map(tuple, (examples, explanations, maps, answers, columns)))
 
 
-def _checked(folder: Path, table: str, rows: list[Row], columns: Iterable[str], models: list[str]) -> list[Row]:
+def _checked(
+    folder: Path, table: str, rows: list[Row], columns: Iterable[str], models: Iterable[str] | None = None
+) -> list[Row]:
     path = folder / f"{table}.parquet"
     if rows:
         missing = [name for name in columns if name not in rows[0]]
         if missing:
             raise ArtifactError(f"{path} has no column {', '.join(missing)}: it is not of this version.")
-    strangers = sorted({str(row["model"]) for row in rows} - set(models))
+    strangers = sorted({str(row["model"]) for row in rows} - set(models)) if models is not None else []
     if strangers:
         raise ArtifactError(f"{path} speaks of '{strangers[0]}', a model that record.json does not list.")
     return rows

@@ -64,6 +64,8 @@ def _scatter(found: Reproduction, plot: PlotEntry, marks: list[Mark]) -> Any:
     figure, axes = _axes(8.5, 5.5)
     for measured, colour, style in ((False, _PUBLISHED, "--"), (True, _MEASURED, "-")):
         mine = [mark for mark in marks if mark.measured == measured]
+        if not mine:
+            continue
         line = front(mine)
         axes.step(
             [mark.x for mark in line], [mark.y for mark in line], style, where="pre", color=colour, lw=1, zorder=1

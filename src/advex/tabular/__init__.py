@@ -1,8 +1,20 @@
-"""Tables: answers in sentences, and a scikit-learn estimator."""
+"""Tables: answers in sentences, and a scikit-learn estimator (loaded when first used, with scikit-learn)."""
+
+from typing import TYPE_CHECKING, Any
 
 from advex.tabular.answers import alternatives as alternatives
 from advex.tabular.answers import answer as answer
-from advex.tabular.estimator import RobustClassifier as RobustClassifier
 from advex.tabular.sentences import Answer as Answer
 from advex.tabular.sentences import Change as Change
 from advex.tabular.sentences import Counterfactual as Counterfactual
+
+if TYPE_CHECKING:
+    from advex.tabular.estimator import RobustClassifier as RobustClassifier
+
+
+def __getattr__(name: str) -> Any:
+    if name != "RobustClassifier":
+        raise AttributeError(f"module 'advex.tabular' has no attribute '{name}'")
+    from advex.tabular.estimator import RobustClassifier
+
+    return RobustClassifier

@@ -1,0 +1,234 @@
+"""Rows of a paper that are set against another one: chosen with it, compared example by example, drawn side by side."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+
+from advex import papers, recipes
+from advex.data import Dataset
+from advex.errors import SpecError
+from advex.record import DataEntry, Figure, Mapped, ModelEntry, Record, write_record
+from advex.report import write_report
+from advex.reproduction import Job, carry_out, planned
+from advex.reproduction.figures import write_figures
+from advex.reproduction.paired import Pair
+
+PAPER: dict[str, Any] = {
+    "title": "Sparse", "authors": "A. Author", "year": 2020, "venue": "Somewhere",
+    "tables": {
+        "1": {
+            "title": "Sparseness", "data": "digits",
+            "columns": {
+                "dg": {"title": "dG", "digits": 3, "measure": "gradient_gini", "paired": True},
+                "drop": {"title": "Drop", "unit": "points", "digits": 1, "measure": "accuracy", "paired": True,
+                         "factor": -100, "better": "low"},
+                "gini": {"title": "Gini", "digits": 3, "measure": "gradient_gini"},
+            },
+            "sections": [{"rows": [
+                {"id": "natural", "label": "n", "published": {}, "recipe": "digits-ordinary"},
+                {"id": "robust", "label": "a", "published": {"dg": 0.06, "drop": 0.8}, "recipe": "digits-robust",
+                 "against": "natural"},
+                {"id": "alone", "label": "x", "published": {}, "recipe": "digits-ordinary", "overrides": ["seed=5"]},
+            ]}],
+        }
+    },
+    "plots": {
+        "front": {"title": "Front", "tables": ["1"], "rows": ["natural", "robust"], "x": "gini", "y": "drop"},
+        "elsewhere": {"title": "Other rows", "tables": ["1"], "rows": ["alone"], "x": "gini", "y": "drop"},
+    },
+    "maps": {"both": {"title": "Side by side", "rows": ["natural", "robust"]}},
+    "scales": {"full": {"summary": "All."}},
+}  # fmt: skip
+
+
+def written(folder: Path, values: Any = PAPER) -> str:
+    path = folder / "sparse.yaml"
+    path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    return str(path)
+
+
+def with_row(**changes: Any) -> dict[str, Any]:
+    paper = json.loads(json.dumps(PAPER))
+    paper["tables"]["1"]["sections"][0]["rows"][1] |= changes
+    return paper
+
+
+LABELS = [0, 1, 0, 1]
+ANSWERS = {"natural": [0, 1, 0, 1], "robust": [0, 1, 1, 1], "alone": [1, 1, 1, 1]}
+GINIS = {"natural": [0.5, 0.6, 0.7, 0.4], "robust": [0.6, 0.8, 0.7, math.nan], "alone": [0.1] * 4}
+
+
+def record_of(name: str, folder: Path) -> Record:
+    """A record of four examples, with the maps of one explainer, whose figures can be told by hand."""
+    figure = Figure(value=0.5, low=0.4, high=0.6, n=4)
+    concise = Mapped(method="gradient:of=logit", target="predicted", gini=figure, entropy=figure, effective=figure)
+    score = Figure(value=sum(a == b for a, b in zip(ANSWERS[name], LABELS, strict=True)) / 4, low=0, high=1, n=4)
+    made = Record(
+        advex="0", created="2026-11-20T10:00:00+00:00", command="", seed=0, seconds=1.0, environment={}, settings={},
+        searches={"attack": "minimal"},
+        models=[ModelEntry(name=name, source="", scores={"accuracy": score}, maps={"gradient": concise})],
+        data=DataEntry(name="d", source="d", examples=4, shape=(1, 2, 2), class_names=("no", "yes"), chance=0.5),
+    )  # fmt: skip
+    folder.mkdir(parents=True)
+    rows = range(4)
+    examples = {
+        "model": [name] * 4, "example": rows, "id": [f"e{row}" for row in rows], "label": LABELS,
+        "prediction": ANSWERS[name], "confidence": [0.9] * 4, "label_confidence": [0.5] * 4,
+        "attack_rmse": [0.1] * 4, "attack_reached": [True] * 4, "attack_gradients": [1] * 4,
+        "attack_flat": [False] * 4, "attack_valid": [True] * 4,
+    }  # fmt: skip
+    pictures = pa.array([None] * 4, type=pa.string())
+    pq.write_table(
+        pa.table({key: list(value) for key, value in examples.items()} | {"picture": pictures}),
+        folder / "examples.parquet",
+    )
+    explained = {
+        "model": pa.string(), "example": pa.int64(), "purpose": pa.string(), "explainer": pa.string(),
+        "target": pa.int64(), "rho": pa.float64(), "rmse": pa.float64(), "picture": pa.string(),
+        "before": pa.list_(pa.float64()), "after": pa.list_(pa.float64()), "prediction": pa.int64(),
+        "png_rmse": pa.float64(), "png_after": pa.list_(pa.float64()), "png_prediction": pa.int64(),
+    }  # fmt: skip
+    pq.write_table(pa.schema(list(explained.items())).empty_table(), folder / "explanations.parquet")
+    maps = {
+        "model": [name] * 4, "explainer": ["gradient"] * 4, "example": list(rows), "target": ANSWERS[name],
+        "method": ["gradient:of=logit"] * 4, "gini": GINIS[name], "entropy": [1.0] * 4, "effective": [2.0] * 4,
+        "change": pa.array([None] * 4, type=pa.float64()), "completeness": pa.array([None] * 4, type=pa.float64()),
+        "map": pa.array([[1.0, -2.0, 0.0, 0.5]] + [None] * 3, type=pa.list_(pa.float32())),
+    }  # fmt: skip
+    pq.write_table(pa.table(maps), folder / "maps.parquet")
+    write_record(folder, made)
+    return made
+
+
+class Worker:
+    """Trains nothing; its records are those of `record_of`."""
+
+    def open(self, job: Job) -> tuple[Dataset, Dataset]:
+        x = torch.zeros(2, 1, 2, 2)
+        data = Dataset(x=x, y=torch.tensor([0, 1]), ids=("a", "b"), class_names=("no", "yes"), name=job.data)
+        return data, data
+
+    def train(self, job: Job, data: Dataset, validation: Dataset, run: Path) -> None:
+        pass
+
+    def evaluate(self, job: Job, run: Path, data: Dataset, record: Path) -> Record:
+        return record_of(job.name, record)
+
+
+def test_a_row_brings_the_row_that_it_is_set_against(tmp_path: Path) -> None:
+    paper = papers.read(written(tmp_path))
+    assert papers.chosen(paper, None, ["robust"]) == ["natural", "robust"]
+    assert papers.chosen(paper, None, ["alone"]) == ["alone"]
+    assert [one.row.id for one in planned(written(tmp_path), rows=["robust"]).rows] == ["natural", "robust"]
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (with_row(against="natrual"), "row robust is set against 'natrual': did you mean 'natural'"),
+        (PAPER | {"maps": {"both": {"title": "t", "rows": ["robst"]}}}, "maps both names the row 'robst'"),
+        (
+            PAPER | {"plots": {"front": {"title": "t", "tables": ["1"], "rows": ["x"], "x": "gini", "y": "drop"}}},
+            "plot front names the row 'x'",
+        ),
+    ],
+)
+def test_what_is_named_must_be_there(tmp_path: Path, values: Any, said: str) -> None:
+    with pytest.raises(SpecError, match=said):
+        papers.read(written(tmp_path, values))
+
+
+def test_a_paired_column_needs_a_measure(tmp_path: Path) -> None:
+    paper = json.loads(json.dumps(PAPER))
+    del paper["tables"]["1"]["columns"]["dg"]["measure"]
+    with pytest.raises(SpecError, match="paired columns have a measure"):
+        papers.read(written(tmp_path, paper))
+
+
+def test_differences_are_of_the_same_examples(tmp_path: Path) -> None:
+    """dG by hand: (0.1 + 0.2 + 0) / 3, the example without a Gini index counted as such; one of four answers lost."""
+    found = carry_out(planned(written(tmp_path)), tmp_path / "out", Worker())
+    natural, robust, alone = found.rows
+    assert set(natural.measured) == {"gini"} == set(alone.measured)
+    assert robust.measured["dg"].value == pytest.approx(0.1)
+    assert (robust.measured["dg"].n, robust.measured["dg"].failures) == (3, 1)
+    assert robust.measured["dg"].low <= 0.1 <= robust.measured["dg"].high
+    assert robust.measured["drop"].value == pytest.approx(25)
+    assert (robust.measured["drop"].low, robust.measured["drop"].high) == (0, 75)  # 1 of 4, drawn again
+    (gain,) = found.differences
+    assert (gain.first, gain.second, gain.measure) == ("natural", "robust", "gradient_gini")
+    assert gain.figure.value == pytest.approx(-0.1)
+
+
+def test_without_the_other_row_nothing_is_claimed(tmp_path: Path) -> None:
+    class Stopped(Worker):
+        def evaluate(self, job: Job, run: Path, data: Dataset, record: Path) -> Record:
+            if job.name == "robust":
+                raise KeyboardInterrupt
+            return super().evaluate(job, run, data, record)
+
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(planned(written(tmp_path)), tmp_path / "out", Stopped())
+    found = carry_out(planned(written(tmp_path)), tmp_path / "out", Worker())
+    assert {row.state for row in found.rows} == {"measured"}
+    assert found.rows[1].measured["dg"].n == 3
+
+
+def test_a_pair_knows_only_what_both_have(tmp_path: Path) -> None:
+    for name in ("natural", "robust"):
+        record_of(name, tmp_path / name)
+    (tmp_path / "robust" / "maps.parquet").unlink()
+    assert Pair.of(tmp_path / "robust", tmp_path / "natural").measures == ["accuracy"]
+
+
+def test_the_page_and_the_figures_show_them(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    found = carry_out(planned(written(tmp_path)), out, Worker())
+    assert [plot.id for plot in found.plots] == ["front", "elsewhere"]
+    names = {path.name for path in write_figures(out, found)}
+    assert {"gains.png", "maps-both.png"} <= names
+    page = write_report(out).read_text()
+    for words in ("Side by side", 'data-boxes="gradient"', "Gini index minus that of natural", "0.100"):
+        assert words in page
+    only = carry_out(planned(written(tmp_path), rows=["robust"]), tmp_path / "two", Worker())
+    assert [plot.id for plot in only.plots] == ["front"]
+
+
+# -- Chalasani et al. 2020 ---------------------------------------------------------------------------------------------
+
+# Table 1, as printed: (row, dG by IG, dG by DeepSHAP, drop of accuracy in points).
+TABLE_1 = [
+    ("mnist-a-0.3", 0.06, 0.06, 0.8), ("mnist-l-0.01", 0.004, 0.007, 0.4),
+    ("fashion-a-0.1", 0.06, 0.08, 4.7), ("fashion-l-0.01", 0.008, 0.003, 3.4),
+    ("cifar10-a-1", 0.081, None, 0.57), ("cifar10-l-1e-5", 0.022, None, 1.51),
+    ("mushroom-a-0.1", 0.06, None, 2.5), ("mushroom-l-0.02", 0.06, None, 2.6),
+    ("spambase-a-0.1", 0.17, None, 0.9), ("spambase-l-0.02", 0.15, None, 0.1),
+]  # fmt: skip
+
+
+def test_the_table_of_chalasani2020_is_whole() -> None:
+    paper = papers.read("chalasani2020")
+    keys = ("dg_ig", "dg_shap", "drop")
+    for name, *printed in TABLE_1:
+        row = paper.rows[name]
+        assert [row.published.get(key) for key in keys] == printed, name
+        assert row.against is not None
+        assert row.against.endswith("natural")
+    assert {name for name, row in paper.rows.items() if "drop" in row.published} == {name for name, *_ in TABLE_1}
+
+
+@pytest.mark.parametrize("scale", ["smoke", "cpu", "full"])
+def test_every_row_of_chalasani2020_can_be_planned(scale: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipes, "_check", lambda recipe: None)  # building the networks takes long, and has its tests
+    plan = planned("chalasani2020", rows=["all"], scale=scale, available=lambda source: None)
+    assert all(one.job is not None for one in plan.rows)
+    assert len({job.recipe.model_dump_json() + job.data for job in plan.jobs}) == len(plan.jobs) or scale == "smoke"
