@@ -22,8 +22,8 @@ def reach_of(maps: Iterable[np.ndarray]) -> float:
 
     The largest where that is 0 (few pixels count at all), and 0 where nothing counts.
 
-    >>> reach_of([np.array([[0.5, -2.0]])]), reach_of([np.zeros((2, 2))])
-    (1.985, 0.0)
+    >>> reach_of([np.array([[2.0, -2.0]])]), reach_of([np.zeros((2, 2))])
+    (2.0, 0.0)
     """
     sizes = np.concatenate([np.abs(values).ravel() for values in maps])
     return float(np.percentile(sizes, PERCENTILE) or sizes.max())
