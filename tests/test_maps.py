@@ -174,6 +174,23 @@ def test_maps_of_the_right_class(models: list, data: Dataset, tmp_path: Path) ->
     assert any(row["prediction"] != row["label"] for row in examples)  # otherwise the two rules are one
 
 
+def test_maps_of_a_class_of_their_own(models: list, data: Dataset, tmp_path: Path) -> None:
+    asked = ("gradient@1", "input_x_gradient@true", "integrated_gradients:steps=3")
+    evaluate(models, data, tmp_path, quick(maps=asked))
+    rows = [row for row in schema.read_rows(tmp_path, "maps") if row["model"] == models[0][0]]
+    assert {row["target"] for row in rows if row["explainer"] == "gradient"} == {1}
+    right = {row["example"]: row["target"] for row in rows if row["explainer"] == "input_x_gradient"}
+    assert [right[example] for example in range(len(data))] == data.y.tolist()
+    entry = schema.read_record(tmp_path).models[0].maps
+    assert {name: one.target for name, one in entry.items()} == {
+        "gradient": "1", "input_x_gradient": "true", "integrated_gradients": "predicted",
+    }  # fmt: skip
+    page = write_report(tmp_path).read_text()
+    assert "a class (by explainer: " in page
+    with pytest.raises(ArtifactError, match=r"settings\.maps\.gradient is gradient:of=logit@1 there"):
+        evaluate(models, data, tmp_path, quick(maps=("gradient@true", *asked[1:])))
+
+
 def test_a_record_without_maps_is_as_it_was(models: list, data: Dataset, tmp_path: Path) -> None:
     some = data.take(slice(0, 6))
     made = evaluate(models[:1], some, tmp_path / "out", quick(maps=()))
@@ -254,6 +271,7 @@ def test_explainers_of_one_name_are_told_apart_and_none_is_asked_twice() -> None
     [
         ({"maps": ("gradients",)}, "did you mean 'gradient'"),
         ({"maps": ("gradient",), "map_target": "all"}, "map_target = 'all' is not possible"),
+        ({"maps": ("gradient@first",)}, "the class is 'predicted', 'true' or its number"),
     ],
 )
 def test_impossible_settings_are_named(values: dict[str, Any], message: str) -> None:

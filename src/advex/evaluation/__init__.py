@@ -159,7 +159,7 @@ def _mapped(run: Run, model: str) -> dict[str, Mapped]:
     if found is None:
         return {}
     return {
-        one.name: maps.entry(found.filter(pc.field("explainer") == one.name), settings.map_target, settings.seed)
+        one.name: maps.entry(found.filter(pc.field("explainer") == one.name), one.target, settings.seed)
         for one in run.maps
     }
 

@@ -65,8 +65,10 @@ def explained(question: MapQuestion, classifier: Classifier, data: Dataset, rows
     """The maps of some rows, of the class that the settings ask for. Row i depends on example i alone."""
     batch = batch_for(classifier, data, slice(rows.start, rows.stop))
     target = batch.y
-    if how.map_target == "predicted":
+    if question.target == "predicted":
         target = classifier.predict(batch.x, max_batch=how.batch_size).argmax(dim=1)
+    elif question.target != "true":
+        target = torch.full_like(batch.y, int(question.target))
     return question.explainer(classifier, batch.x, target, seed=how.seed, max_batch=how.batch_size)
 
 
@@ -105,7 +107,7 @@ def entry(found: pa.Table, target: str, seed: int) -> Mapped:
     sizes = {name: tensor(found, name).abs() for name in ("change", "completeness")} if sums else {}
     return Mapped(
         method=found.column("method")[0].as_py(),
-        target=target,  # pyright: ignore[reportArgumentType]
+        target=target,
         gini=_mean(tensor(found, "gini"), "high", seed),
         entropy=_mean(tensor(found, "entropy"), "low", seed),
         effective=_mean(tensor(found, "effective"), "low", seed),

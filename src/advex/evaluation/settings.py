@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -37,7 +37,7 @@ class Settings(BaseModel):
     each radius with a risk of 0.001 (Cohen et al. 2019, Sec. 4); fewer than 10 could certify nothing.
     certify_examples: how many examples, drawn at random: each costs as many passes of the network as there are draws.
     maps: explainers whose maps of every example are measured. map_target: the class that they are of, the one the model
-    answers or the right one.
+    answers or the right one; SPEC@true, SPEC@predicted and SPEC@NUMBER say it for one of them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -67,7 +67,10 @@ class Settings(BaseModel):
         """What must agree for results to be taken over, but the searches: two ways to write one spec are one search."""
         idle = (() if self.certify is not None else UNCERTIFIED) + (() if self.maps else UNMAPPED)
         values = self.model_dump(mode="json", exclude={"attack", "btr", "published", *idle})
-        asked = {question.name: describe(question.explainer) for question in map_questions(self)}
+        asked = {
+            one.name: describe(one.explainer) + (f"@{one.target}" if one.target != self.map_target else "")
+            for one in map_questions(self)
+        }
         return values | {"maps": asked} if asked else values
 
 
@@ -123,15 +126,26 @@ def certification(settings: Settings) -> Certify | None:
 
 @dataclass(frozen=True, kw_only=True)
 class MapQuestion:
-    """An explainer whose maps are asked for. name: that of the registry; of several of one name the next is NAME-2."""
+    """An explainer whose maps are asked for. name: that of the registry; of several of one name the next is NAME-2.
+
+    target: the class that they are of: `predicted`, `true`, or a number.
+    """
 
     name: str
     explainer: explainers.Explainer
+    target: str = "predicted"
 
 
 def map_questions(settings: Settings) -> tuple[MapQuestion, ...]:
     """The explainers whose maps are measured. Raises SpecError for specs that name none, or one twice."""
-    return named_explainers(settings.maps)
+    pairs = [spec.partition("@") for spec in settings.maps]
+    for spec, at, target in pairs:
+        if at and target not in ("predicted", "true") and not target.isdecimal():
+            raise SpecError(f"In '{spec}@{target}', the class is 'predicted', 'true' or its number.")
+    found = named_explainers([spec for spec, _, _ in pairs])
+    return tuple(
+        replace(one, target=target or settings.map_target) for one, (_, _, target) in zip(found, pairs, strict=True)
+    )
 
 
 def named_explainers(specs: Sequence[str]) -> tuple[MapQuestion, ...]:

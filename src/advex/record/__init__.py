@@ -108,14 +108,14 @@ class Certified(_Model):
 class Mapped(_Model):
     """How concise a model's maps by one explainer are, on average over all examples; each one's are in maps.parquet.
 
-    method: the explainer, with what it chose by itself. target: the class explained, the one that the model answers or
-    the right one. gini: 0 where all elements count alike, near 1 where few do. entropy: of the shares, in nats.
-    effective: number of elements that count. change: size of the change of output that the map is meant to add up to;
-    completeness: by how much it misses that; both None where the method promises nothing.
+    method: the explainer, with what it chose by itself. target: the class explained: `predicted` (what the model
+    answers), `true`, or a number. gini: 0 where all elements count alike, near 1 where few do. entropy: of the
+    shares, in nats. effective: number of elements that count. change: size of the change of output that the map is
+    meant to add up to; completeness: by how much it misses that; both None where the method promises nothing.
     """
 
     method: str
-    target: Literal["predicted", "true"]
+    target: str
     gini: Figure
     entropy: Figure
     effective: Figure

@@ -128,7 +128,7 @@ def maps_section(contents: Contents) -> Section | None:
     sheets, total = _sheets(contents, names)
     rows, of_rows = row_maps(contents)
     return Section(
-        target={"true": "the right class", "predicted": "the class that the model answers"}[min(rules)],
+        target=_whose(contents, rules),
         first=first,
         titles=_titles(first),
         groups=tuple(_group(contents.record, name) for name in names),
@@ -139,6 +139,13 @@ def maps_section(contents: Contents) -> Section | None:
         total=total + of_rows,
         scale_bar=show_scale(Scale(1.0), colours=False),
     )
+
+
+def _whose(contents: Contents, rules: set[str]) -> str:
+    """The class that the maps are of, in words."""
+    named = {"true": "the right class", "predicted": "the class that the model answers"}
+    told = [named.get(rule) or f"the class {contents.class_name(int(rule))}, whatever the answer" for rule in rules]
+    return told[0] if len(told) == 1 else "a class (by explainer: " + "; ".join(sorted(told)) + ")"
 
 
 # -- figures -----------------------------------------------------------------------------------------------
