@@ -63,7 +63,8 @@ def methods(classifier: Classifier, x: Tensor, target: Tensor) -> dict[str, Meth
     shap = ExpectedGradients(samples=SAMPLES, baseline=background)
     smooth = SmoothGrad(samples=SAMPLES)
     noise = _noise(x, smooth.sigma * (classifier.upper - classifier.lower))
-    layer = classifier.get_submodule(str(parse(GradCAM()(classifier, x, target).method)[1]["layer"]))
+    named = GradCAM(layer=str(parse(GradCAM()(classifier, x, target).method)[1]["layer"]))
+    layer = classifier.get_submodule(named.layer)
 
     def integrated(batch: int | None) -> Tensor:
         return gradients.attribute(
@@ -98,7 +99,8 @@ def methods(classifier: Classifier, x: Tensor, target: Tensor) -> dict[str, Meth
             lambda: tunnel(max(rows // len(x), 1)),
         ),
         f"GradientSHAP, {SAMPLES} samples": Method(lambda: shap(classifier, x, target).map, gradient_shap),
-        "Grad-CAM": Method(lambda: GradCAM()(classifier, x, target).map, grad_cam),
+        "Grad-CAM, layer named": Method(lambda: named(classifier, x, target).map, grad_cam),
+        "Grad-CAM, layer found": Method(lambda: GradCAM()(classifier, x, target).map, grad_cam),
     }
 
 

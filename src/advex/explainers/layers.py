@@ -27,9 +27,7 @@ def layer_gradient(ask: Question, rows: slice, layer: str = AUTO) -> tuple[str, 
     One forward pass. Raises InputError where there is no such layer.
     """
     x = ask.x[rows]
-    if not x.requires_grad:
-        x = x.detach().requires_grad_(True)
-    with torch.enable_grad(), _listening(ask.classifier, x, layer) as heard:
+    with torch.enable_grad(), _listening(ask.classifier, x, layer, cut=not ask.create_graph) as heard:
         value = output(ask.classifier, x, ask.target[rows], ask.of).sum()
     if not heard:
         raise InputError(_nothing_heard(layer))
@@ -67,8 +65,11 @@ def as_places(answer: Tensor, x: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def _listening(classifier: nn.Module, x: Tensor, layer: str) -> Iterator[list[tuple[str, Tensor]]]:
-    """Inside, what the layers that may be looked at answer to x, in order: (name, answer)."""
+def _listening(classifier: nn.Module, x: Tensor, layer: str, *, cut: bool) -> Iterator[list[tuple[str, Tensor]]]:
+    """Inside, what the layers that may be looked at answer to x, in order: (name, answer).
+
+    cut: derivatives go no further back than to an answer with places, so that no graph of the layers before is kept.
+    """
     named = {name: module for name, module in classifier.named_modules() if name}
     if layer != AUTO:
         name = layer if layer in named else f"network.{layer}"
@@ -77,14 +78,17 @@ def _listening(classifier: nn.Module, x: Tensor, layer: str) -> Iterator[list[tu
         named = {name: named[name]}
     heard: list[tuple[str, Tensor]] = []
 
-    def hear(name: str, module: nn.Module, inputs: object, answer: object) -> None:
+    def hear(name: str, module: nn.Module, inputs: object, answer: object) -> Tensor | None:
         if not isinstance(answer, Tensor) or len(answer) != len(x) or not has_places(answer, x):
-            return
+            return None
         if answer.ndim == x.ndim or layer != AUTO:
+            if cut and not (heard and heard[-1][1] is answer):  # else a container passes its last layer's answer on
+                answer = answer.detach().requires_grad_(True).clone()  # a copy, which may be written into
             heard.clear()
             heard.append((name, answer))
         elif "norm" in type(module).__name__.lower():
             heard.append((name, answer))
+        return answer
 
     hooks = [module.register_forward_hook(partial(hear, name)) for name, module in named.items()]
     try:
