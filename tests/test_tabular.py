@@ -135,7 +135,7 @@ def test_where_nothing_is_found_it_says_what_was_tried(changes: dict[str, Any], 
 def test_fewer_than_were_wanted_are_told_to_be_all() -> None:
     assert nothing(found=(counterfactual(MORE),), wanted=1).sentences == (counterfactual(MORE).sentence,)
     assert nothing(found=(counterfactual(MORE),), wanted=2).sentences[1:] == (
-        "No other change was found that leaves a column of each of these as it is.",
+        "No further alternative was found.",
     )
 
 

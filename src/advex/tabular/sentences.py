@@ -87,7 +87,7 @@ class Answer:
         told = tuple(one.sentence for one in self.found)
         if len(told) == self.wanted:
             return told
-        return (*told, "No other change was found that leaves a column of each of these as it is.")
+        return (*told, "No further alternative was found.")
 
     @property
     def _nothing(self) -> str:
