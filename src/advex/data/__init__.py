@@ -19,6 +19,8 @@ from advex.data.dataset import Skipped as Skipped
 from advex.data.dataset import describe as describe
 from advex.data.joined import concatenate as concatenate
 from advex.data.joined import untraced as untraced
+from advex.data.rule import MAJORITY as MAJORITY
+from advex.data.rule import Rule as Rule
 from advex.data.source import Source, shortened
 from advex.errors import DataError, SpecError, did_you_mean
 
@@ -37,6 +39,7 @@ def open_dataset(
     max_samples: int | None = None,
     seed: int = 0,
     memory_limit: int = 8 * 2**30,
+    rule: Rule = MAJORITY,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Dataset:
     """A data set, decoded and in memory.
@@ -54,7 +57,8 @@ def open_dataset(
     transparent parts lie on white, of 16-bit pixels the high byte is taken, of several frames the first.
 
     max_samples: decode only so many, drawn at random by `seed` (as `Dataset.sample` draws).
-    memory_limit: bytes the images may take. progress: called with (done, total) as they are decoded.
+    memory_limit: bytes the images may take. rule: which annotated pictures count, and how
+    much. progress: called with (done, total) as they are decoded.
 
     Images that cannot be read, or have no label, are listed in `skipped`. Raises DataError for what
     cannot be read as a data set, SpecError for impossible options.
@@ -75,7 +79,7 @@ def open_dataset(
         "memory_limit": memory_limit,
         "progress": progress,
     }
-    found = _find(str(source))
+    found = _find(str(source), rule)
     return annotated.read(found, **options) if isinstance(found, Annotated) else reading.read(found, **options)
 
 
@@ -103,7 +107,7 @@ def _source(source: str | Path) -> Source:
     return found.source if isinstance(found, Annotated) else found
 
 
-def _find(source: str) -> Source | Annotated:
+def _find(source: str, rule: Rule = MAJORITY) -> Source | Annotated:
     """What a name or path means. Raises DataError."""
     builtin = registry.entries("dataset")
     name, _, _ = source.partition(":")
@@ -113,7 +117,7 @@ def _find(source: str) -> Source | Annotated:
     places = [Path(source).expanduser(), *([shared / source] if shared else [])]
     for place in places if source else []:
         if place.is_dir():
-            return _folder(place)
+            return _folder(place, rule)
         if place.exists():
             return _file(place)
     known = [*builtin, *(path.name for path in shared.glob("*/"))] if shared else builtin
@@ -121,9 +125,9 @@ def _find(source: str) -> Source | Annotated:
     raise DataError(f"There is no data set '{source}': {did_you_mean(name, known)} Data is {FORMS}{below}.")
 
 
-def _folder(root: Path) -> Source | Annotated:
+def _folder(root: Path, rule: Rule) -> Source | Annotated:
     files = folders.files_below(root)
-    if found := annotated.find(root, files):
+    if found := annotated.find(root, files, rule):
         return found
     tables = [root / path for path in files if path.suffix.lower() == ".parquet"]
     if tables:
