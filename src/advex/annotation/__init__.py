@@ -8,4 +8,5 @@ from __future__ import annotations
 UNCHANGED, UNSURE, CHANGED = "unchanged", "unsure", "changed"
 # In the order of the buttons and of every table.
 ANSWERS = (UNCHANGED, UNSURE, CHANGED)
+FILE, PICTURES = "annotation.sqlite", "pictures"  # in a project's folder
 UNDONE = "undone"  # a row that takes the answer before it back

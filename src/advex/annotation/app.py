@@ -15,10 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from advex._version import __version__
-from advex.annotation import pages, people
+from advex.annotation import PICTURES, pages, people
 from advex.annotation.people import Guest
 from advex.annotation.security import Bucket, Guard, Limits, is_csrf_token
-from advex.annotation.store import PICTURES, Refused, Shown, Store
+from advex.annotation.store import Refused, Shown, Store
 
 _STATIC = Path(__file__).parent / "static"
 _TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}

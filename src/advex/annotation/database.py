@@ -14,7 +14,6 @@ from sqlalchemy.orm import Session
 
 from advex.errors import ArtifactError, SpecError
 
-FILE = "annotation.sqlite"
 _BUSY = 15_000  # milliseconds that a writer waits for another
 _LOCK = 0x61647665  # of PostgreSQL: one process migrates at a time
 

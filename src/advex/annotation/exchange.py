@@ -21,8 +21,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from advex.annotation import PICTURES
 from advex.annotation.models import Answer, Assignment, Image, Person
-from advex.annotation.store import PICTURES, NewImage, Store, now
+from advex.annotation.store import NewImage, Store, now
 from advex.errors import DataError, SpecError
 from advex.record import write_text
 

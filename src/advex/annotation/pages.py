@@ -14,11 +14,11 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from advex.annotation import ANSWERS, people
+from advex.annotation import ANSWERS, PICTURES, people
 from advex.annotation.agreement import Agreement, Interval, agreement, by_class, disputed
 from advex.annotation.people import Guest
 from advex.annotation.security import csrf_token
-from advex.annotation.store import PICTURES, Store, Vote, now
+from advex.annotation.store import Store, Vote, now
 
 _HERE = Path(__file__).parent
 _MOST_DISPUTED = 60  # pictures on a page

@@ -14,12 +14,11 @@ from sqlalchemy import ColumnElement, exists, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
-from advex.annotation import ANSWERS, UNDONE
-from advex.annotation.database import FILE, Database
+from advex.annotation import ANSWERS, FILE, PICTURES, UNDONE
+from advex.annotation.database import Database
 from advex.annotation.models import Answer, Assignment, Image, Person, Project
 from advex.errors import ArtifactError
 
-PICTURES = "pictures"
 HOURS = 12.0
 _CHUNK = 250  # images whose free places are looked up at once
 

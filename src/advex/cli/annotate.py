@@ -64,11 +64,12 @@ def prepare(
     """
     if not model or not data or out is None:
         raise SpecError("Say what to attack, with which pictures, and where to: --model RUN --data DATA --out PROJECT.")
-    from advex.cli import annotating, answers, inputs
+    from advex.annotation import FILE, PICTURES
+    from advex.cli import annotating, inputs, projects
     from advex.cli.models import Wrapping, open_models
 
     say = terminal.Terminal(quiet=quiet)
-    options.prepare_folder(out, (answers.PICTURES, answers.FILE, annotating.MADE), overwrite)
+    options.prepare_folder(out, (PICTURES, FILE, annotating.MADE), overwrite)
     wrapping = Wrapping(weights=tuple(weights or ()), box=box, mean=mean, std=std, classes=classes)
     opened = open_models(model, options.device_named(device), wrapping)
     chosen = inputs.preferred(data, split, "train")
@@ -78,7 +79,7 @@ def prepare(
     examples = inputs.open_split(data, chosen, say, max_samples=max_samples, seed=seed, shape=shape)
     making = annotating.Making(margin=margin, search=search, seed=seed, batch_size=batch_size)
     about = annotating.about(opened, examples, making)
-    with answers.opened(out, database, new=True) as store:
+    with projects.opened(out, database, new=True) as store:
         store.found(name or out.resolve().name, votes=votes, seed=seed, alone=alone, about=about)
         told = annotating.prepare(opened, examples, store, making, say)
         total = len(store.images())
@@ -117,10 +118,12 @@ def serve(
 
     Example: advex annotate serve hitl --annotator anna --annotator ben
     """
-    from advex.cli import answers, serving
+    from advex.cli import projects
 
     given = {"annotators": annotator or [], "renewed": new_link or [], "revoked": revoke or []}
-    with answers.opened(project, database) as store:
+    with projects.opened(project, database) as store:
+        from advex.cli import serving
+
         serving.serve(store, host=host, port=port, allow_remote=allow_remote, public=public, verbose=verbose, **given)
 
 
@@ -136,10 +139,10 @@ def agreement(
     verbose: options.Verbose = False,
 ) -> None:
     """Say how well people agree, in all and by class."""
-    from advex.cli import answers
+    from advex.cli import projects
     from advex.record import write_text
 
-    with answers.opened(project, database) as store:
+    with projects.opened(project, database) as store:
         from advex.annotation import pages
         from advex.annotation.agreement import agreement as of
         from advex.annotation.agreement import by_class
@@ -174,9 +177,9 @@ def export(
     verbose: options.Verbose = False,
 ) -> None:
     """Write all answers into a table, or the standing ones with their pictures into a folder."""
-    from advex.cli import answers
+    from advex.cli import answers, projects
 
-    with answers.opened(project, database) as store:
+    with projects.opened(project, database) as store:
         from advex.annotation import exchange
 
         if out.suffix in exchange.FORMS:
@@ -200,9 +203,9 @@ def import_(
     verbose: options.Verbose = False,
 ) -> None:
     """Add the answers of a table or of an annotated folder; those that are there already are left as they are."""
-    from advex.cli import answers
+    from advex.cli import answers, projects
 
-    with answers.opened(project, database, new=True) as store:
+    with projects.opened(project, database, new=True) as store:
         from advex.annotation import exchange
 
         store.found(project.resolve().name, votes=votes, seed=0, alone=False, about={"source": source.name})

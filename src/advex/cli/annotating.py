@@ -14,9 +14,9 @@ from torch import Tensor
 
 from advex import attacks
 from advex._version import __version__
+from advex.annotation import PICTURES
 from advex.classifier import Classifier
 from advex.cli import terminal
-from advex.cli.answers import PICTURES
 from advex.cli.models import Opened
 from advex.data import Dataset
 from advex.data.pictures import decode_png, encode_png

@@ -1,52 +1,24 @@
-"""Projects of `advex annotate` as the command line needs them: opened, and as annotated folders there and back."""
+"""Projects of `advex annotate` as annotated folders, as docs/annotated.md describes them, and back."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from advex import data
+from advex.annotation import PICTURES
 from advex.data import Answer
 from advex.data.answers import judge, read
 from advex.data.pictures import decode_png
-from advex.errors import ArtifactError, DataError, SpecError
+from advex.errors import ArtifactError, DataError
 from advex.evaluation.shards import whole
 
 if TYPE_CHECKING:
     from advex.annotation.exchange import Row
     from advex.annotation.store import Store
 
-DATABASE = "ADVEX_ANNOTATION_DATABASE"
-FILE, PICTURES = "annotation.sqlite", "pictures"
-
-
-@contextlib.contextmanager
-def opened(folder: Path, database: str | None = None, *, new: bool = False) -> Iterator[Store]:
-    """The store of a project. new: it may be begun here. Raises SpecError without the extra, or without a project."""
-    try:
-        from advex.annotation.store import Store
-    except ModuleNotFoundError as error:
-        raise SpecError(f"advex annotate needs {error.name}: pip install 'advex[annotate]'.") from None
-    url = database or os.environ.get(DATABASE)
-    if not new and not (folder / PICTURES).is_dir():
-        raise SpecError(f"{folder} is no project: make one with advex annotate prepare --out {folder}.")
-    if not new and not url and not (folder / FILE).is_file():
-        raise SpecError(f"{folder} has no {FILE}: name its database with --database, or in {DATABASE}.")
-    (folder / PICTURES).mkdir(parents=True, exist_ok=True)
-    store = Store(folder, url)
-    try:
-        if not new:
-            store.project()
-        yield store
-    finally:
-        store.close()
-
-
-# -- an annotated folder, as docs/annotated.md describes it ----------------------------------------------------
+_NAME = 16  # hexadecimal digits of a picture's SHA-256 that are its name in a folder
 
 
 def write_folder(store: Store, folder: Path, *, overwrite: bool = False) -> int:
@@ -57,10 +29,10 @@ def write_folder(store: Store, folder: Path, *, overwrite: bool = False) -> int:
     for row in rows_of(store):  # of each person's rows on an image the last comes last
         standing[(*row.image, row.annotator or "")] = row
     given = [row for row in standing.values() if row.answer != "undone"]
-    pictures = {f"{row.picture}.png": _bytes(store, row.picture) for row in standing.values()}
+    pictures = {_name(row): _bytes(store, row.picture) for row in standing.values()}
     answers = [
         Answer(
-            picture=f"{row.picture}.png", label=row.label, answer=row.answer or "", annotator=row.annotator or "",
+            picture=_name(row), label=row.label, answer=row.answer or "", annotator=row.annotator or "",
             source=row.source, source_id=row.source_id, model=row.model, search=row.search, target=row.target,
             rmse=row.rmse, time=row.time or "",
         )
@@ -68,6 +40,10 @@ def write_folder(store: Store, folder: Path, *, overwrite: bool = False) -> int:
     ]  # fmt: skip
     data.write_annotated(folder, pictures, answers, overwrite=overwrite)
     return sum(bool(answer.answer) for answer in answers)
+
+
+def _name(row: Row) -> str:
+    return f"{row.picture[:_NAME]}.png"
 
 
 def _bytes(store: Store, name: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import sys
@@ -47,7 +48,8 @@ def serve(
             h11_max_incomplete_event_size=16_384,
         )  # fmt: skip
         print(f"serving {store.project().name} at {address} (Ctrl-C ends)", file=sys.stderr, flush=True)
-        uvicorn.Server(config).run(sockets=[listener])
+        with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is how one ends it
+            uvicorn.Server(config).run(sockets=[listener])
 
 
 def _limits(host: str, public: str | None) -> Limits:

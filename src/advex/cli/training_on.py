@@ -30,9 +30,9 @@ class Annotations:
         if self.project is None:
             yield list(others)
             return
-        from advex.cli import answers
+        from advex.cli import answers, projects
 
-        with tempfile.TemporaryDirectory() as scratch, answers.opened(self.project, self.database) as store:
+        with tempfile.TemporaryDirectory() as scratch, projects.opened(self.project, self.database) as store:
             folder = Path(scratch) / self.project.resolve().name
             answers.write_folder(store, folder)
             yield [*others, folder]
