@@ -34,7 +34,7 @@ def give(store: Store, who: int, image: str, answer: str, client: str) -> None:
 # -- answers -------------------------------------------------------------------------------------------------
 
 
-def test_an_answer_is_there_after_the_store_is_opened_again(store: Store, url: str | None, make: SimpleNamespace) -> None:
+def test_an_answer_outlives_the_process(store: Store, url: str | None, make: SimpleNamespace) -> None:
     make.fill(store, 3)
     anna = make.person(store, "anna").id
     image = store.next(anna, 1)[0]

@@ -17,12 +17,13 @@ from starlette.exceptions import HTTPException
 from advex._version import __version__
 from advex.annotation import PICTURES, pages, people
 from advex.annotation.people import Guest
-from advex.annotation.security import Bucket, Guard, Limits, is_csrf_token
+from advex.annotation.security import UNFORESEEN, Bucket, Guard, Limits, is_csrf_token
 from advex.annotation.store import Refused, Shown, Store
 
 _STATIC = Path(__file__).parent / "static"
 _TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
 _KEY, _CLIENT = r"^[0-9a-f]{32}$", r"^[A-Za-z0-9_-]{8,64}$"
+_MALFORMED = "The request is not of the form that is needed."
 _STATUS = {"unknown": 404, "conflict": 409}
 
 
@@ -270,8 +271,14 @@ def _answer_problems(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     def known(request: Request, error: HTTPException) -> JSONResponse:
+        if error.status_code == 400:  # of a body that is no text at all
+            return say(422, _MALFORMED)
         return say(error.status_code, str(error.detail), error.headers)
+
+    @app.exception_handler(Exception)
+    def unforeseen(request: Request, error: Exception) -> JSONResponse:
+        return say(500, UNFORESEEN)
 
     @app.exception_handler(RequestValidationError)
     def malformed(request: Request, error: RequestValidationError) -> JSONResponse:
-        return say(422, "The request is not of the form that is needed.")
+        return say(422, _MALFORMED)

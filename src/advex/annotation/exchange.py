@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 
 from advex.annotation import PICTURES
 from advex.annotation.models import Answer, Assignment, Image, Person
-from advex.annotation.store import NewImage, Store, now
+from advex.annotation.store import NewImage, Store, add_images, now
 from advex.errors import DataError, SpecError
 from advex.record import write_text
 
@@ -221,8 +221,8 @@ def take_in(store: Store, rows: Sequence[Row]) -> tuple[int, int]:
     """
     _check_pictures(store.folder / PICTURES, rows)
     images = {row.image: _new_image(row) for row in rows}
-    added = store.add_images(list(images.values()))
     with store.database.write() as session:
+        added = add_images(session, list(images.values()))
         numbers = {
             (each.model, each.source, each.source_id, each.changed): each.id for each in session.scalars(select(Image))
         }

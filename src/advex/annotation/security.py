@@ -39,6 +39,8 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
 }
+UNFORESEEN = "Something went wrong here. Nothing was lost; try again."
+_TOO_LONG = (413, "That is too long.")
 _MOST_GUESTS = 10_000  # whose rate is remembered
 
 
@@ -99,10 +101,6 @@ class Bucket:
         return left >= 1
 
 
-class _TooLong(Exception):
-    pass
-
-
 class Guard:
     """The outermost layer of the application. cookie: the name of the session's cookie."""
 
@@ -120,15 +118,16 @@ class Guard:
         began, sent = time.perf_counter(), _Sent(send, self._extra())
         try:
             refused = self._refusal(scope)
+            body = b"" if refused else await self._body(receive)
+            if refused is None and body is None:
+                refused = _TOO_LONG
             if refused is None:
-                await self.app(scope, self._limited(receive), sent)
+                await self.app(scope, _again(body or b"", receive), sent)
             else:
                 await sent.problem(*refused)
-        except _TooLong:
-            await sent.problem(413, "That is too long.")
         except Exception as error:  # nothing of it may reach the guest
             log.error("%s: %s", _route(scope), type(error).__name__)
-            await sent.problem(500, "Something went wrong here. Nothing was lost; try again.")
+            await sent.problem(500, UNFORESEEN)
         # The route, not the path: paths hold ids, and what was typed by strangers.
         log.info("%s %s %s %.0f ms", scope["method"], _route(scope), sent.status, 1000 * (time.perf_counter() - began))
 
@@ -144,7 +143,7 @@ class Guard:
             return 403, "Requests from other sites are refused."
         length = headers.get("content-length", "0")
         if not length.isascii() or not length.isdigit() or int(length[:12]) > self.limits.body:
-            return 413, "That is too long."
+            return _TOO_LONG
         if not self._rates.take(self._guest(scope, headers)):
             return 429, "Too many requests. Wait a moment."
         return None
@@ -156,18 +155,26 @@ class Guard:
         session = next((part for part in cookies if part.startswith(self._cookie)), "")
         return hashlib.sha256(f"{address}|{session}".encode("utf-8", "replace")).hexdigest()
 
-    def _limited(self, receive: Receive) -> Receive:
-        read = 0
-
-        async def limited() -> Message:
-            nonlocal read
+    async def _body(self, receive: Receive) -> bytes | None:
+        """All of a request's body; None once it is longer than is allowed, whatever its length was said to be."""
+        body, more = b"", True
+        while more:
             message = await receive()
-            read += len(message.get("body", b""))
-            if read > self.limits.body:
-                raise _TooLong
-            return message
+            body += message.get("body", b"")
+            if len(body) > self.limits.body:
+                return None
+            more = message["type"] == "http.request" and message.get("more_body", False)
+        return body
 
-        return limited
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """Receives a body that was read already, then whatever comes."""
+    waiting = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive_again() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return receive_again
 
 
 class _Sent:

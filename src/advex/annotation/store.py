@@ -120,12 +120,7 @@ class Store:
     def add_images(self, images: Sequence[NewImage]) -> int:
         """Add images that are not there yet. Returns how many that were."""
         with self.database.write() as session:
-            columns = (Image.model, Image.source, Image.source_id, Image.changed)
-            there = {tuple(row) for row in session.execute(select(*columns))}
-            new = {(each.model, each.source, each.source_id, each.changed): each for each in images}
-            added = [each for identity, each in new.items() if identity not in there]
-            session.add_all(Image(key=secrets.token_hex(16), **vars(each)) for each in added)
-        return len(added)
+            return add_images(session, images)
 
     def images(self) -> list[Image]:
         """All images, in the order in which they came."""
@@ -279,6 +274,17 @@ class Store:
         with self.database.read() as session:
             newest = [session.scalar(select(func.max(table.id))) or 0 for table in (Answer, Image, Person)]
             return newest[0], newest[1], newest[2]
+
+
+def add_images(session: Session, images: Sequence[NewImage]) -> int:
+    """Add images that are not there yet, as part of a transaction. Returns how many that were."""
+    columns = (Image.model, Image.source, Image.source_id, Image.changed)
+    there = {tuple(row) for row in session.execute(select(*columns))}
+    new = {(each.model, each.source, each.source_id, each.changed): each for each in images}
+    added = [each for identity, each in new.items() if identity not in there]
+    session.add_all(Image(key=secrets.token_hex(16), **vars(each)) for each in added)
+    session.flush()
+    return len(added)
 
 
 def _repeated(session: Session, client: str, image: int, person: int, answer: str) -> bool:
