@@ -168,7 +168,9 @@ function showSaved(waiting, why) {
     trouble("Your session is over. Open your personal link again: the answers that wait are then sent.");
     supply.problem = "out";
   }
-  if (waiting === 0 && state.current === null) supply.fill();
+  if (waiting > 0) return;
+  if (supply.stale) supply.count();
+  if (state.current === null) supply.fill();
 }
 
 function trouble(sentence) {

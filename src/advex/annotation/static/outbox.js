@@ -72,7 +72,9 @@ export class Outbox {
   }
 
   // "kept" (or never to be), "later", or "out": the session is over.
-  async post({ kind, ...body }) {
+  async post(event) {
+    const { kind, client, undoes, image, answer: given, milliseconds } = event;
+    const body = kind === "undo" ? { client, undoes } : { client, image, answer: given, milliseconds };
     let answer;
     try {
       answer = await fetch(kind === "undo" ? "/api/undo" : "/api/answers", {
@@ -90,7 +92,7 @@ export class Outbox {
       return "out";
     }
     if ([404, 409, 422].includes(answer.status)) {
-      this.refused({ kind, ...body }, (await answer.json()).error);
+      this.refused(event, (await answer.json()).error);
       return "kept";
     }
     this.tell("trouble");

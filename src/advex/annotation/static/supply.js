@@ -28,6 +28,7 @@ export class Supply {
     this.broken = new Set();
     this.finished = false;
     this.moves = 0; // answers and undos so far
+    this.stale = false;
     this.problem = "";
     addEventListener("online", () => this.fill());
   }
@@ -61,6 +62,21 @@ export class Supply {
     this.ready();
   }
 
+  // How far we are, once everything has arrived that was on its way.
+  async count() {
+    this.stale = false;
+    const moves = this.moves;
+    try {
+      const answer = await fetch("/api/progress");
+      if (answer.ok && moves === this.moves) {
+        this.progress = await answer.json();
+        this.ready();
+      }
+    } catch {
+      this.stale = true;
+    }
+  }
+
   async fetch() {
     // Images that were handed out before come first: some are here already, some are answered but not sent.
     const waiting = this.waiting();
@@ -71,6 +87,7 @@ export class Supply {
     const found = await answer.json();
     // What the server counts is the truth, unless something was answered meanwhile.
     if (waiting.length === 0 && moves === this.moves) this.progress = found.progress;
+    this.stale = waiting.length > 0;
     const late = new Set(waiting);
     const fresh = found.images.filter(({ key }) => !this.known.has(key) && !late.has(key) && !this.broken.has(key));
     for (const each of fresh) {
