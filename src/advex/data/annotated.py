@@ -26,7 +26,7 @@ from advex.data import answers, reading
 from advex.data.answers import CHANGED, TIE, UNANSWERED, UNCHANGED, UNSURE, Answer, Judged, shown
 from advex.data.dataset import Dataset, Origin, Part, Skipped, content, counted
 from advex.data.pictures import decode_png, encode_png
-from advex.data.rule import Rule
+from advex.data.rule import MAJORITY, Rule
 from advex.data.source import Source, Split, Unreadable, shortened
 from advex.errors import DataError, did_you_mean
 from advex.record import write_text
@@ -45,7 +45,7 @@ class Annotated:
     rule: Rule
 
 
-def find(root: Path, files: Sequence[PurePosixPath], rule: Rule) -> Annotated | None:
+def find(root: Path, files: Sequence[PurePosixPath], rule: Rule = MAJORITY) -> Annotated | None:
     """The annotated folder `root`, if its `annotations.csv` says that it is one. Raises DataError.
 
     files: all below root, relative to it.
