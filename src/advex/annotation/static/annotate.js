@@ -116,7 +116,7 @@ function show(image, heard = "") {
 function message() {
   let told = ["Loading", "The next pictures are on their way."];
   if (supply.problem === "out") told = ["Please open your personal link again", "Your answers are kept in this browser."];
-  else if (supply.problem === "offline")
+  else if (supply.problem === "offline" || !navigator.onLine)
     told = ["No connection", "You have seen all pictures that were loaded. Your answers are kept; this page goes on by itself."];
   else if (supply.finished) told = ["All done", "Thank you. There is nothing left to judge; you may close this page."];
   const changed = at("told").textContent !== told[0];

@@ -2,6 +2,7 @@
 // connection, and when the page is closed. They are sent one after the other, in the order in which they were given.
 const SOON = 1000;
 const LATE = 30000;
+const PATIENCE = 15000; // then it is sent again: twice does no harm
 
 export class Outbox {
   // person: the key of whoever answers here; others' answers in this browser stay theirs.
@@ -81,6 +82,7 @@ export class Outbox {
         method: "POST",
         headers: { "Content-Type": "application/json", "X-CSRF-Token": this.csrf },
         body: JSON.stringify(body),
+        signal: AbortSignal.timeout(PATIENCE),
       });
     } catch {
       this.tell("offline");

@@ -2,9 +2,14 @@
 const LOW = 8;
 const MORE = 12;
 const RETRY = 3000;
+const PATIENCE = 10000; // a connection may be neither there nor gone
+
+function get(path) {
+  return fetch(path, { signal: AbortSignal.timeout(PATIENCE) });
+}
 
 async function picture(key, which) {
-  const answer = await fetch(`/pictures/${key}/${which}`);
+  const answer = await get(`/pictures/${key}/${which}`);
   if (answer.status === 404 && which === "original") return null;
   if (!answer.ok) throw new Error(String(answer.status));
   const url = URL.createObjectURL(await answer.blob());
@@ -67,7 +72,7 @@ export class Supply {
     this.stale = false;
     const moves = this.moves;
     try {
-      const answer = await fetch("/api/progress");
+      const answer = await get("/api/progress");
       if (answer.ok && moves === this.moves) {
         this.progress = await answer.json();
         this.ready();
@@ -82,7 +87,7 @@ export class Supply {
     const waiting = this.waiting();
     const moves = this.moves;
     const count = Math.min(50, MORE + this.images.length + waiting.length + 1);
-    const answer = await fetch(`/api/next?count=${count}`);
+    const answer = await get(`/api/next?count=${count}`);
     if (!answer.ok) throw new Error(String(answer.status));
     const found = await answer.json();
     // What the server counts is the truth, unless something was answered meanwhile.
