@@ -209,7 +209,7 @@ def test_no_connection_at_all_is_said_and_overcome(begin: Callable[..., Any]) ->
     while page.tab.is_visible("#question"):
         page.tab.keyboard.press("3")
     assert page.tab.inner_text("#told") in ("No connection", "Loading")
-    page.tab.wait_for_selector("text=No connection")
+    page.until("document.getElementById('told').textContent === 'No connection'", 20)
     number = len(page.waiting())
     assert number >= 8
     page.context.set_offline(False)
