@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from advex._version import __version__
-from advex.cli import about, demo, evaluate, explain, reproduce, terminal, train
+from advex.cli import about, annotate, demo, evaluate, explain, reproduce, terminal, train
 
 app = typer.Typer(
     name="advex",
@@ -44,6 +44,7 @@ app.command()(evaluate.evaluate)
 app.command()(evaluate.compare)
 app.command()(evaluate.report)
 app.command()(reproduce.reproduce)
+app.add_typer(annotate.app, name="annotate")
 app.command()(about.doctor)
 app.command(name="list")(about.list_)
 

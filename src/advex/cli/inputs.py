@@ -9,7 +9,7 @@ from pathlib import Path
 from advex import data as sets
 from advex.classifier import Classifier
 from advex.cli.terminal import Terminal
-from advex.data import Dataset
+from advex.data import MAJORITY, Dataset, Rule
 from advex.errors import AdvexWarning, SpecError
 
 # Splits that nobody trains on by mistake; any other may be there to be learned from.
@@ -66,8 +66,9 @@ def with_annotated(
     source: str,
     trained: str | None,
     validation: str | None = None,
+    rule: Rule = MAJORITY,
 ) -> Dataset:
-    """Training examples, and after them the pictures of annotated folders that people called unchanged.
+    """Training examples, and after them the pictures of annotated folders that count by a rule.
 
     source: the data that the examples are from; trained: their split of it. Raises DataError where a
     picture was made from an example of the validation split, or of one that is for tests by its name;
@@ -81,7 +82,7 @@ def with_annotated(
         # Grey pictures among colour are the same in three channels; the other way round something is lost.
         channels = 3 if len(examples.shape) == 3 and examples.shape[0] == 3 else None
         with say.progress(f"read {folder}", brief=True) as bar:
-            added = sets.open_dataset(folder, channels=channels, progress=bar)
+            added = sets.open_dataset(folder, channels=channels, rule=rule, progress=bar)
         say.note(sets.describe(added))
         joined = sets.concatenate(examples, added)
         known = {str(split): of for split, of in ids.items() if split in held_out}
@@ -96,11 +97,22 @@ def with_annotated(
             )
         answers = sum(sum(part.answers.values()) for part in added.parts)
         say.note(
-            f"added to {examples.name}: {len(added):,} unchanged pictures of {added.name}, by {answers:,} answers; "
+            f"added to {examples.name}: {_counted(added)} of {added.name}, by {answers:,} answers; "
             f"{len(joined):,} examples to train on"
         )
         examples = joined
     return examples
+
+
+def _counted(added: Dataset) -> str:
+    light = 0 if added.weights is None else int((added.weights < 1).sum())
+    undecided = f" and {light:,} undecided" if light else ""
+    return f"{len(added) - light:,} unchanged{undecided} pictures"
+
+
+def is_held_out(split: str) -> bool:
+    """Whether a split is, by its name, not to be learned from."""
+    return split.lower() in _HELD_OUT
 
 
 def preferred(source: str, asked: str | None, *names: str) -> str | None:

@@ -6,12 +6,15 @@ metrics.jsonl        one line per epoch
 checkpoints/         where the run stands: the last few steps kept
 best/                the best classifier so far, by validation
 tensorboard/         with --tensorboard
+added.csv            where pictures that were added come from
 config.json, model.safetensors    the finished classifier: `advex.load` opens the folder
 """
 
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
 import json
 import sys
 import textwrap
@@ -31,9 +34,9 @@ from advex.recipes import Recipe
 from advex.record import write_text
 from advex.training import BEST, CHECKPOINTS, METRICS, TENSORBOARD
 
-RECIPE, ENVIRONMENT = "recipe.yaml", "env.json"
+RECIPE, ENVIRONMENT, ADDED = "recipe.yaml", "env.json", "added.csv"
 # The last is what there is of a run that was killed while it wrote its very first file.
-OURS = (CONFIG, WEIGHTS, CHECKPOINTS, BEST, METRICS, TENSORBOARD, RECIPE, ENVIRONMENT, f".{RECIPE}.new")
+OURS = (CONFIG, WEIGHTS, CHECKPOINTS, BEST, METRICS, TENSORBOARD, RECIPE, ENVIRONMENT, ADDED, f".{RECIPE}.new")
 _WIDTH = 44  # of the numbers beside a bar that has the rest of 100 columns
 _SMOOTHING = 0.9
 
@@ -69,6 +72,8 @@ def run(
         write_text(folder / RECIPE, as_yaml(recipe))
         about = environment(torch.device(device)) | {"command": without_places(several.command_line())}
         write_text(folder / ENVIRONMENT, json.dumps(about, indent=1) + "\n")
+        if data.parts:
+            write_text(folder / ADDED, _added(data))
 
     with terminal.stopping() as stop, say.progress(f"train {folder.name}") as bar:
         told: dict[str, Any] = {}
@@ -85,6 +90,19 @@ def run(
         except training.Interrupted as interrupted:
             several.resume_later(stop, str(interrupted))
     return _figures(folder)
+
+
+def _added(data: Dataset) -> str:
+    """Every example of the later parts of a data set: where it comes from, its label and its weight."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["part", "id", "source", "source_id", "label", "weight"])
+    for row, origin in enumerate(data.origins):
+        if origin.part != data.parts[0].name:
+            weight = 1 if data.weights is None else float(data.weights[row])
+            label = data.class_names[int(data.y[row])]
+            writer.writerow([origin.part, origin.id, origin.source, origin.source_id, label, f"{weight:g}"])
+    return file.getvalue()
 
 
 def rehearse(
@@ -201,7 +219,7 @@ def _forget(folder: Path) -> None:
             (path / name).unlink(missing_ok=True)
     for events in (folder / TENSORBOARD).glob("events.out.tfevents.*"):
         events.unlink()
-    for name in (METRICS, RECIPE, ENVIRONMENT):
+    for name in (METRICS, RECIPE, ENVIRONMENT, ADDED):
         (folder / name).unlink(missing_ok=True)
     for path in [*inside, folder / CHECKPOINTS, folder / TENSORBOARD]:
         with contextlib.suppress(OSError):  # somebody else's files are in it, or it is not there

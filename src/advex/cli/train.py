@@ -22,7 +22,8 @@ def train(
         typer.Argument(metavar="RECIPE", help="A YAML file, or a bundled recipe.", autocompletion=options.recipe_names),
     ],
     changes: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings of the recipe to change.")
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="Settings of the recipe to change; annotations=PROJECT (see --add)."),
     ] = None,
     data: options.Data = "",
     out: Annotated[Path | None, typer.Option(metavar="RUN", help="Run folder to write. Default: runs/RECIPE.")] = None,
@@ -36,7 +37,11 @@ def train(
     ] = None,
     add: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FOLDER", help="Annotated pictures to train on too: those that people called unchanged."),
+        typer.Option(
+            metavar="FOLDER",
+            help="Annotated pictures to train on too: those that people called unchanged. Projects of advex "
+            "annotate: annotations=PROJECT. Which count: annotations.agree=majority|all, annotations.unsure=WEIGHT.",
+        ),
     ] = None,
     max_samples: options.MaxSamples = None,
     seed: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
@@ -55,9 +60,10 @@ def train(
 
     Example: advex train digits-robust epochs=20 --data digits --out runs/robust
     """
-    from advex.cli import inputs, runs
+    from advex.cli import inputs, runs, training_on
 
-    resolved = resolve(recipe, changes or [], seed)
+    people, changes = training_on.annotations_in(changes or [])
+    resolved = resolve(recipe, changes, seed)
     if dry_run and not data:
         terminal.emit(runs.as_yaml(resolved).rstrip())
         return
@@ -73,8 +79,9 @@ def train(
     checked = None if shown is None else inputs.open_split(
         data, shown, say, shape=examples.shape, like=examples, **draw
     )  # fmt: skip
-    if add:
-        examples = inputs.with_annotated(examples, add, say, source=data, trained=chosen, validation=shown)
+    with people.folders(add or []) as added:
+        of = {"source": data, "trained": chosen, "validation": shown, "rule": people.rule}
+        examples = inputs.with_annotated(examples, added, say, **of) if added else examples
     if dry_run:
         runs.rehearse(resolved, examples, say=say, validation=checked, device=here)
         return

@@ -19,6 +19,8 @@ from advex.data.dataset import Skipped as Skipped
 from advex.data.dataset import describe as describe
 from advex.data.joined import concatenate as concatenate
 from advex.data.joined import untraced as untraced
+from advex.data.rule import MAJORITY as MAJORITY
+from advex.data.rule import Rule as Rule
 from advex.data.source import Source, shortened
 from advex.data.table_spec import listed as listed
 from advex.data.table_yaml import spec_to_yaml as spec_to_yaml
@@ -41,6 +43,7 @@ def open_dataset(
     max_samples: int | None = None,
     seed: int = 0,
     memory_limit: int = 8 * 2**30,
+    rule: Rule = MAJORITY,
     progress: Callable[[int, int], None] = lambda done, total: None,
     features: FeatureSpec | None = None,
     class_names: Sequence[str] | None = None,
@@ -61,7 +64,8 @@ def open_dataset(
     transparent parts lie on white, of 16-bit pixels the high byte is taken, of several frames the first.
 
     max_samples: decode only so many, drawn at random by `seed` (as `Dataset.sample` draws).
-    memory_limit: bytes the images may take. progress: called with (done, total) as they are decoded.
+    memory_limit: bytes the images may take. rule: which annotated pictures count, and how
+    much. progress: called with (done, total) as they are decoded.
 
     features, class_names: of tables, those of a trained model (`Classifier.features`), by which rows are encoded and
     labelled; left away, they are as the YAML beside the table says, and inferred from the data where it says nothing.
@@ -85,7 +89,7 @@ def open_dataset(
         "memory_limit": memory_limit,
         "progress": progress,
     }
-    found = _find(str(source))
+    found = _find(str(source), rule)
     if isinstance(found, Table):
         del options["size"], options["channels"]
         return tables.read(found, **options, features=features, class_names=class_names)
@@ -124,7 +128,7 @@ def _pictures(found: Source | Annotated) -> Source:
     return found.source if isinstance(found, Annotated) else found
 
 
-def _find(source: str) -> Source | Annotated | Table:
+def _find(source: str, rule: Rule = MAJORITY) -> Source | Annotated | Table:
     """What a name or path means. Raises DataError."""
     builtin = registry.entries("dataset")
     name, _, _ = source.partition(":")
@@ -134,7 +138,7 @@ def _find(source: str) -> Source | Annotated | Table:
     places = [Path(source).expanduser(), *([shared / source] if shared else [])]
     for place in places if source else []:
         if place.is_dir():
-            return _folder(place)
+            return _folder(place, rule)
         if place.exists():
             return _file(place)
     known = [*builtin, *(path.name for path in shared.glob("*/"))] if shared else builtin
@@ -142,9 +146,9 @@ def _find(source: str) -> Source | Annotated | Table:
     raise DataError(f"There is no data set '{source}': {did_you_mean(name, known)} Data is {FORMS}{below}.")
 
 
-def _folder(root: Path) -> Source | Annotated | Table:
+def _folder(root: Path, rule: Rule) -> Source | Annotated | Table:
     files = folders.files_below(root)
-    if found := annotated.find(root, files):
+    if found := annotated.find(root, files, rule):
         return found
     parquets = [root / path for path in files if path.suffix.lower() == ".parquet"]
     if parquets:

@@ -19,12 +19,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from advex.data import answers, reading
 from advex.data.answers import CHANGED, TIE, UNANSWERED, UNCHANGED, UNSURE, Answer, Judged, shown
 from advex.data.dataset import Dataset, Origin, Part, Skipped, content, counted
 from advex.data.pictures import decode_png, encode_png
+from advex.data.rule import MAJORITY, Rule
 from advex.data.source import Source, Split, Unreadable, shortened
 from advex.errors import DataError, did_you_mean
 from advex.record import write_text
@@ -35,14 +37,15 @@ _MOST_MAKERS = 8  # that a part names; the table names all of them
 
 @dataclass(frozen=True, kw_only=True)
 class Annotated:
-    """An annotated folder: its table is read, its pictures are not. pictures: all, by file."""
+    """An annotated folder: its table is read, its pictures are not. pictures: all, by file. rule: which count."""
 
     root: Path
     source: Source
     pictures: Mapping[str, Judged]
+    rule: Rule
 
 
-def find(root: Path, files: Sequence[PurePosixPath]) -> Annotated | None:
+def find(root: Path, files: Sequence[PurePosixPath], rule: Rule = MAJORITY) -> Annotated | None:
     """The annotated folder `root`, if its `annotations.csv` says that it is one. Raises DataError.
 
     files: all below root, relative to it.
@@ -53,23 +56,26 @@ def find(root: Path, files: Sequence[PurePosixPath]) -> Annotated | None:
     table = answers.read(table_file)
     judged = answers.judge(table, str(table_file))
     pictures = {each.about.picture: each for each in judged}
-    kept = [each.about for each in judged if each.verdict == UNCHANGED]
+    kept = [each.about for each in judged if rule.weight(each) > 0]
     class_names = tuple(sorted({each.label for each in kept}))
     index = {name: number for number, name in enumerate(class_names)}
     split = Split(
         ids=[each.picture for each in kept],
         labels=np.array([index[each.label] for each in kept], dtype=np.int64),
         read=partial(_encoded, root, [each.picture for each in kept]),
-        notes=tuple(filter(None, (_tally(judged), _unlisted(pictures, files), _unknown(table.unknown)))),
+        notes=tuple(filter(None, (_tally(judged, rule), _unlisted(pictures, files), _unknown(table.unknown)))),
     )
     name = root.resolve().name
     return Annotated(
-        root=root, source=Source(name=name, class_names=class_names, splits={"": lambda: split}), pictures=pictures
+        root=root,
+        source=Source(name=name, class_names=class_names, splits={"": lambda: split}),
+        pictures=pictures,
+        rule=rule,
     )
 
 
 def read(found: Annotated, **options: Any) -> Dataset:
-    """The pictures that people called unchanged, with their original labels: see `open_dataset` for the options.
+    """The pictures that count by the rule, with their original labels and weights: see `open_dataset` for the options.
 
     They are never scaled: neither the change nor what people said of it would survive it. Raises DataError.
     """
@@ -89,7 +95,9 @@ def read(found: Annotated, **options: Any) -> Dataset:
     origins = tuple(
         Origin(part=data.name, id=each.picture, source=each.source, source_id=each.source_id) for each in about
     )
-    return dataclasses.replace(data, parts=(part,), origins=origins)
+    weights = torch.tensor([found.rule.weight(found.pictures[name]) for name in data.ids])
+    weights = None if bool((weights == 1).all()) else weights
+    return dataclasses.replace(data, parts=(part,), origins=origins, weights=weights)
 
 
 def write_annotated(
@@ -200,7 +208,7 @@ def _check_sizes(found: Annotated, asked: tuple[int, int] | None) -> None:
     sizes: dict[tuple[int, int], list[str]] = {}
     for name, judged in found.pictures.items():
         path = _inside(found.root, name)
-        if judged.verdict == UNCHANGED and not isinstance(path, Unreadable) and (layout := _layout(_head(path))):
+        if found.rule.weight(judged) > 0 and not isinstance(path, Unreadable) and (layout := _layout(_head(path))):
             sizes.setdefault(layout[:2], []).append(name)
     listed = "; ".join(
         f"{height}x{width} ({len(names)}: {shortened(names)})"
@@ -239,20 +247,26 @@ def _each_once(data: Dataset) -> Dataset:
 # -- what is said of it --------------------------------------------------------------------------------------
 
 
-def _tally(judged: Sequence[Judged]) -> str:
+def _tally(judged: Sequence[Judged], rule: Rule) -> str:
     """How many answers there were, and which pictures are left out for them."""
     votes = sum((Counter(each.votes) for each in judged), Counter())
     listed = ", ".join(f"{votes[answer]:,} {answer}" for answer in answers.ANSWERS)
     replaced = sum(each.replaced for each in judged)
     taken_back = f", {replaced:,} replaced by a later one of the same annotator" if replaced else ""
     told = [f"{counted(votes.total(), 'answer')} to {counted(len(judged), 'picture')} ({listed}{taken_back})"]
+    weights = {each.about.picture: rule.weight(each) for each in judged}
+    if light := [name for name, weight in weights.items() if 0 < weight < 1]:
+        told.append(f"{counted(len(light), 'picture')} undecided, with the weight {rule.unsure:g} ({shortened(light)})")
     for verdict, why in (
+        (UNCHANGED, "not unchanged to all"),
         (CHANGED, "changed to most"),
         (TIE, "a tie"),
         (UNSURE, "unsure to all"),
         (UNANSWERED, "not answered yet"),
     ):
-        if names := [each.about.picture for each in judged if each.verdict == verdict]:
+        if names := [
+            each.about.picture for each in judged if each.verdict == verdict and not weights[each.about.picture]
+        ]:
             told.append(f"{counted(len(names), 'picture')} left out: {why} ({shortened(names)})")
     return "; ".join(told)
 

@@ -65,7 +65,8 @@ class Dataset:
     set that this one was drawn from; None if this is the whole set. notes: what else was met in
     reading it, as sentences. parts: what the whole set was put together from; none if it is of one
     piece. origins: one per example; none if the set is of one piece and nothing in it was made from
-    another example. features: of a table, what its columns are; x holds its rows, encoded.
+    another example. features: of a table, what its columns are; x holds its rows, encoded. weights: [n] float, what the
+    cross-entropy of each is multiplied by in training; None: all count the same.
     """
 
     name: str
@@ -79,12 +80,15 @@ class Dataset:
     parts: tuple[Part, ...] = ()
     origins: tuple[Origin, ...] = ()
     features: FeatureSpec | None = None
+    weights: Tensor | None = None
 
     def __post_init__(self) -> None:
         if not len(self.x) == len(self.y) == len(self.ids):
             raise DataError(f"{self.name}: {len(self.x)} inputs, {len(self.y)} labels and {len(self.ids)} ids.")
         if self.origins and len(self.origins) != len(self.ids):
             raise DataError(f"{self.name}: {len(self.ids)} examples and {len(self.origins)} origins.")
+        if self.weights is not None and self.weights.shape != self.y.shape:
+            raise DataError(f"{self.name}: {len(self.ids)} examples and weights of shape {tuple(self.weights.shape)}.")
         if len(self.y) and not (int(self.y.min()) >= 0 and int(self.y.max()) < len(self.class_names)):
             raise DataError(
                 f"{self.name}: labels run from {int(self.y.min())} to {int(self.y.max())}, for "
@@ -113,7 +117,8 @@ class Dataset:
     def batch(self, index: Tensor | slice | Sequence[int], device: torch.device | str = "cpu") -> Batch:
         """The chosen examples in data space (bytes / 255), on a device."""
         x = self.x[index].to(device)
-        return Batch(x=x.float().div_(255) if x.dtype == torch.uint8 else x, y=self.y[index].to(device))
+        weight = None if self.weights is None else self.weights[index].to(device)
+        return Batch(x=x.float().div_(255) if x.dtype == torch.uint8 else x, y=self.y[index].to(device), weight=weight)
 
     def batches(self, size: int, device: torch.device | str = "cpu") -> Iterator[Batch]:
         """All examples in order, `size` at a time."""
@@ -125,8 +130,9 @@ class Dataset:
         chosen = range(len(self))[index] if isinstance(index, slice) else index.tolist()
         ids = tuple(self.ids[i] for i in chosen)
         origins = tuple(self.origins[i] for i in chosen) if self.origins else ()
+        weights = None if self.weights is None else self.weights[index]
         return dataclasses.replace(
-            self, x=self.x[index], y=self.y[index], ids=ids, origins=origins, counts=self.class_counts
+            self, x=self.x[index], y=self.y[index], ids=ids, origins=origins, counts=self.class_counts, weights=weights
         )
 
     def sample(self, count: int | None, seed: int) -> Dataset:
@@ -142,11 +148,11 @@ class Dataset:
 
 
 def content(data: Dataset) -> str:
-    """A digest of what is learned from: inputs, labels, the names of the classes, columns; whatever the set's name."""
+    """A digest of what is learned from: inputs, labels, weights, names of classes, columns; whatever the set's name."""
     digest = hashlib.blake2b(repr(data.class_names).encode(), digest_size=16)
     if data.features is not None:
         digest.update(json.dumps(data.features.plain()).encode())
-    for tensor in (data.x, data.y):
+    for tensor in (data.x, data.y, *(() if data.weights is None else (data.weights,))):
         digest.update(tensor.cpu().contiguous().flatten().numpy().data)
     return digest.hexdigest()
 

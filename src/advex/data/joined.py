@@ -58,7 +58,14 @@ def concatenate(first: Dataset, *others: Dataset) -> Dataset:
         notes=tuple(notes),
         parts=parts,
         origins=origins,
+        weights=_weights([first, *others]),
     )
+
+
+def _weights(sets: list[Dataset]) -> Tensor | None:
+    if all(each.weights is None for each in sets):
+        return None
+    return torch.cat([torch.ones(len(each)) if each.weights is None else each.weights for each in sets])
 
 
 def untraced(added: Dataset, trained: Collection[str], held_out: Mapping[str, Collection[str]]) -> list[str]:

@@ -69,7 +69,10 @@ class Run:
             x = augmentation(x, number, seed=self.recipe.seed, epoch=self.position.epoch)
         if self.recipe.channels_last and x.ndim == 4:
             x = x.contiguous(memory_format=torch.channels_last)
-        weight = None if self.weights is None else self.weights[found.y].to(x.dtype)
+        weight = found.weight
+        if self.weights is not None:
+            weight = self.weights[found.y] if weight is None else weight * self.weights[found.y]
+        weight = None if weight is None else weight.to(x.dtype)
         return Batch(x=x, y=found.y, index=number, weight=weight)
 
     def batches(self, epoch: int) -> list[Tensor]:

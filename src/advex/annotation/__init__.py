@@ -1,0 +1,12 @@
+"""People in the loop: a store of answers, the pages that ask for them, and how well those who answer agree.
+
+Knows nothing of models: it shows picture files and keeps what people say of them. Needs the extra `annotate`.
+"""
+
+from __future__ import annotations
+
+UNCHANGED, UNSURE, CHANGED = "unchanged", "unsure", "changed"
+# In the order of the buttons and of every table.
+ANSWERS = (UNCHANGED, UNSURE, CHANGED)
+FILE, PICTURES = "annotation.sqlite", "pictures"  # in a project's folder
+UNDONE = "undone"  # a row that takes the answer before it back

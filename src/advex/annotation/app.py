@@ -1,0 +1,284 @@
+"""The annotation server: pages and a small JSON interface over the store. It asks nothing of anybody else."""
+
+# Not `from __future__ import annotations`: FastAPI reads them, and they name what is local to a function.
+
+import hashlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from fastapi import Depends, FastAPI, Header, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+
+from advex._version import __version__
+from advex.annotation import PICTURES, pages, people
+from advex.annotation.people import Guest
+from advex.annotation.security import UNFORESEEN, Bucket, Guard, Limits, is_csrf_token
+from advex.annotation.store import Refused, Shown, Store
+
+_STATIC = Path(__file__).parent / "static"
+_TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
+_KEY, _CLIENT = r"^[0-9a-f]{32}$", r"^[A-Za-z0-9_-]{8,64}$"
+_MALFORMED = "The request is not of the form that is needed."
+_STATUS = {"unknown": 404, "conflict": 409}
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Problem(_Body):
+    """Why a request was refused, in a sentence."""
+
+    error: str
+
+
+class Token(_Body):
+    """Of a personal link."""
+
+    token: str = Field(max_length=200)
+
+
+class Given(_Body):
+    """An answer. client: made by the browser, one for each answer."""
+
+    client: str = Field(pattern=_CLIENT)
+    image: str = Field(pattern=_KEY)
+    answer: Literal["unchanged", "unsure", "changed"]
+    milliseconds: int | None = Field(None, ge=0, le=2**31 - 1)
+
+
+class Undone(_Body):
+    """Takes the answer with the client id `undoes` back."""
+
+    client: str = Field(pattern=_CLIENT)
+    undoes: str = Field(pattern=_CLIENT)
+
+
+class Asked(_Body):
+    """An image to judge."""
+
+    key: str
+    label: str
+
+
+class Last(_Body):
+    """The answer that an undo would take back."""
+
+    client: str
+    image: Asked
+
+
+class State(_Body):
+    """How far an annotator is."""
+
+    answered: int
+    left: int
+    last: Last | None
+
+
+class Next(_Body):
+    """The next images."""
+
+    images: list[Asked]
+    progress: State
+
+
+class Kept(_Body):
+    """It is kept for good."""
+
+    kept: Literal[True] = True
+
+
+def make_app(store: Store, limits: Limits | None = None) -> Guard:
+    """The application of a project: see `advex annotate serve`."""
+    limits = limits or Limits()
+    project = store.project()
+    # Cookies know no ports: projects on one host must not share them.
+    cookie = f"advex-{project.key}"
+    app = FastAPI(title="advex annotate", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
+    _answer_problems(app)
+    come_in = _Door(store, cookie)
+    _add_session(app, store, limits, cookie, come_in)
+    _add_questions(app, store, come_in)
+    _add_pages(app, store, come_in)
+    return Guard(app, limits, cookie)
+
+
+def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": Problem} for status in statuses}
+
+
+class _Door:
+    """Who asks. Each method is a FastAPI dependency; those that change something want the CSRF header too."""
+
+    def __init__(self, store: Store, cookie: str) -> None:
+        self._store, self._cookie = store, cookie
+
+    def session(self, request: Request) -> str:
+        return request.cookies.get(self._cookie, "")
+
+    def anybody(self, request: Request) -> Guest:
+        guest = people.who(self._store.database, self.session(request))
+        if guest is None:
+            raise HTTPException(401, "Open your personal link again.")
+        return guest
+
+    def annotator(self, request: Request) -> Guest:
+        guest = self.anybody(request)
+        if guest.owner:
+            raise HTTPException(403, "The owner's link shows answers; to give some, use an annotator's.")
+        return guest
+
+    def owner(self, request: Request) -> Guest:
+        guest = self.anybody(request)
+        if not guest.owner:
+            raise HTTPException(403, "This page is the owner's.")
+        return guest
+
+    def writer(self, request: Request, x_csrf_token: Annotated[str, Header()] = "") -> Guest:
+        guest = self.annotator(request)
+        if not is_csrf_token(x_csrf_token, self.session(request)):
+            raise HTTPException(403, "The page is out of date: load it again.")
+        return guest
+
+
+def _add_session(app: FastAPI, store: Store, limits: Limits, cookie: str, door: _Door) -> None:
+    wrong = Bucket(limits.attempts / 60, limits.attempts)
+
+    @app.post("/api/session", status_code=204, responses=_problems(401, 403, 413, 422, 429))
+    def enter(body: Token, request: Request, response: Response, x_advex: Annotated[str, Header()] = "") -> None:
+        """Exchange a personal link's token for a session's cookie."""
+        address = request.client.host if request.client else ""
+        if x_advex != "enter":  # a form on another site cannot send it
+            raise HTTPException(403, "Use the personal link.")
+        if wrong.empty(address):
+            raise HTTPException(429, "Too many wrong links. Wait a minute.")
+        found = people.enter(store.database, body.token)
+        if found is None:
+            wrong.take(address)
+            raise HTTPException(401, "This link is not valid, or no longer. Ask for a new one.")
+        response.set_cookie(
+            cookie, found[1], max_age=people.SESSION_DAYS * 86_400, path="/", httponly=True, samesite="strict",
+            secure=limits.secure,
+        )  # fmt: skip
+
+    @app.post("/api/leave", status_code=204, responses=_problems(401, 403, 413, 422, 429))
+    def leave(request: Request, response: Response, guest: Annotated[Guest, Depends(door.writer)]) -> None:
+        """End the session on this device."""
+        people.leave(store.database, door.session(request))
+        response.delete_cookie(cookie, path="/", httponly=True, samesite="strict", secure=limits.secure)
+
+
+def _add_questions(app: FastAPI, store: Store, door: _Door) -> None:
+    refused = _problems(401, 403, 404, 409, 413, 422, 429)
+
+    def progress(guest: Guest) -> State:
+        found = store.progress(guest.id)
+        last = None if found.last is None else Last(client=found.last[0], image=_asked(found.last[1]))
+        return State(answered=found.answered, left=found.left, last=last)
+
+    @app.get("/api/next", responses=_problems(401, 403, 422, 429))
+    def next_images(
+        guest: Annotated[Guest, Depends(door.annotator)], count: Annotated[int, Query(ge=1, le=50)] = 10
+    ) -> Next:
+        """The next images of this annotator, in their own order."""
+        return Next(images=[_asked(each) for each in store.next(guest.id, count)], progress=progress(guest))
+
+    @app.get("/api/progress", responses=_problems(401, 403, 422, 429))
+    def how_far(guest: Annotated[Guest, Depends(door.annotator)]) -> State:
+        """How many are answered, and how many are left."""
+        return progress(guest)
+
+    @app.post("/api/answers", responses=refused)
+    def answer(body: Given, guest: Annotated[Guest, Depends(door.writer)]) -> Kept:
+        """Keep an answer. Once this is acknowledged, it is committed; the same again changes nothing."""
+        store.answer(guest.id, client=body.client, image=body.image, answer=body.answer, milliseconds=body.milliseconds)
+        return Kept()
+
+    @app.post("/api/undo", responses=refused)
+    def undo(body: Undone, guest: Annotated[Guest, Depends(door.writer)]) -> Kept:
+        """Take an answer of one's own back."""
+        store.undo(guest.id, client=body.client, undoes=body.undoes)
+        return Kept()
+
+    @app.get(
+        "/pictures/{key}/{which}",
+        response_class=Response,
+        responses={200: {"content": {"image/png": {}}}, **_problems(401, 403, 404, 422, 429)},
+    )
+    def picture(
+        key: str, which: Literal["original", "changed"], guest: Annotated[Guest, Depends(door.anybody)]
+    ) -> Response:
+        """A PNG, byte for byte as it was checked against the model."""
+        if not re.fullmatch(_KEY, key):
+            raise HTTPException(404, "There is no such picture.")
+        path = store.picture(guest.id, key, which)
+        data = path.read_bytes() if path.is_file() else b""
+        if hashlib.sha256(data).hexdigest() != path.stem:
+            raise HTTPException(500, f"A file in {PICTURES} is missing or was changed.")
+        # For good: another picture would have another key.
+        return Response(data, media_type="image/png", headers={"cache-control": "private, max-age=31536000, immutable"})
+
+
+def _asked(shown: Shown) -> Asked:
+    return Asked(key=shown.key, label=shown.label)
+
+
+def _add_pages(app: FastAPI, store: Store, door: _Door) -> None:
+    def page(make: Callable[[], str], status: int = 200) -> HTMLResponse:
+        return HTMLResponse(make(), status)
+
+    @app.get("/", include_in_schema=False)
+    def home(request: Request) -> HTMLResponse:
+        guest = people.who(store.database, door.session(request))
+        if guest is None:
+            return page(lambda: pages.closed(store), 401)
+        if guest.owner:
+            return page(lambda: pages.owner(store))
+        return page(lambda: pages.annotate(store, guest, door.session(request)))
+
+    @app.get("/enter", include_in_schema=False)
+    def entrance() -> HTMLResponse:
+        return page(lambda: pages.enter(store))
+
+    @app.get("/owner/live", include_in_schema=False)
+    def live(guest: Annotated[Guest, Depends(door.owner)]) -> HTMLResponse:
+        return page(lambda: pages.live(store))
+
+    files = {path.name: path.read_bytes() for path in _STATIC.iterdir() if path.suffix in _TYPES}
+
+    @app.get("/static/{name}", include_in_schema=False)
+    def static(name: str) -> Response:
+        if name not in files:
+            raise HTTPException(404, "There is no such page.")
+        return Response(files[name], media_type=_TYPES[Path(name).suffix], headers={"cache-control": "no-cache"})
+
+
+def _answer_problems(app: FastAPI) -> None:
+    """Every refusal is one sentence; none repeats what was sent."""
+
+    def say(status: int, sentence: str, headers: Any = None) -> JSONResponse:
+        return JSONResponse({"error": sentence}, status, headers=headers)
+
+    @app.exception_handler(Refused)
+    def refused(request: Request, error: Refused) -> JSONResponse:
+        return say(_STATUS[error.kind], str(error))
+
+    @app.exception_handler(HTTPException)
+    def known(request: Request, error: HTTPException) -> JSONResponse:
+        if error.status_code == 400:  # of a body that is no text at all
+            return say(422, _MALFORMED)
+        return say(error.status_code, str(error.detail), error.headers)
+
+    @app.exception_handler(Exception)
+    def unforeseen(request: Request, error: Exception) -> JSONResponse:
+        return say(500, UNFORESEEN)
+
+    @app.exception_handler(RequestValidationError)
+    def malformed(request: Request, error: RequestValidationError) -> JSONResponse:
+        return say(422, _MALFORMED)

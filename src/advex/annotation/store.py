@@ -1,0 +1,318 @@
+"""What people are asked and what they answered: every promise about answers is kept here, or by the tables."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from sqlalchemy import ColumnElement, exists, func, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session, aliased
+
+from advex.annotation import ANSWERS, FILE, PICTURES, UNDONE
+from advex.annotation.database import Database
+from advex.annotation.models import Answer, Assignment, Image, Person, Project
+from advex.errors import ArtifactError
+
+HOURS = 12.0
+_CHUNK = 250  # images whose free places are looked up at once
+
+
+class Refused(ArtifactError):
+    """What was sent cannot be kept. kind: `unknown` image or answer, or in `conflict` with what stands."""
+
+    def __init__(self, kind: Literal["unknown", "conflict"], sentence: str) -> None:
+        super().__init__(sentence)
+        self.kind = kind
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewImage:
+    """An image to ask about: see `models.Image`."""
+
+    label: str
+    changed: str
+    original: str | None = None
+    source: str = ""
+    source_id: str = ""
+    model: str = ""
+    search: str = ""
+    target: str = ""
+    rmse: float | None = None
+    confidences: dict[str, float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """All that an annotator is told of an image."""
+
+    key: str
+    label: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """answered: by this person; left: what may still be asked of them. last: (client id, image) to take back."""
+
+    answered: int
+    left: int
+    last: tuple[str, Shown] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vote:
+    """A standing answer. image: the number of its image."""
+
+    image: int
+    label: str
+    person: str
+    answer: str
+    time: int
+
+
+def now() -> int:
+    """Milliseconds since 1970, UTC."""
+    return time.time_ns() // 1_000_000
+
+
+class Store:
+    """One project: its images and answers, in a database beside a folder of pictures.
+
+    folder: the project's; its pictures are `pictures/SHA256.png`. database: a URL; a file in the folder if left
+    away. hours: how long an image that was handed out waits for its answer before another may get it.
+    """
+
+    def __init__(self, folder: Path, database: str | None = None, *, hours: float = HOURS) -> None:
+        self.folder = folder
+        self.database = Database(database or folder / FILE)
+        self._lapse = round(hours * 3_600_000)
+        self._orders: dict[int, tuple[int, list[int]]] = {}
+
+    def close(self) -> None:
+        """Give the database back."""
+        self.database.close()
+
+    # -- the project ------------------------------------------------------------------------------------------
+
+    def found(self, name: str, *, votes: int, seed: int, alone: bool, about: dict[str, Any]) -> Project:
+        """Begin a project, or return the one that is there: what was asked of people stays as it is."""
+        with self.database.write() as session:
+            if session.get(Project, 1) is None:
+                made = Project(id=1, key=secrets.token_hex(8), name=name, votes=votes, seed=seed, alone=alone)
+                made.about, made.created = about, now()
+                session.add(made)
+        return self.project()
+
+    def project(self) -> Project:
+        """What is asked of whom. Raises ArtifactError where nothing was prepared."""
+        with self.database.read() as session:
+            project = session.get(Project, 1)
+            if project is None:
+                raise ArtifactError(f"{self.database.place} holds no project: run advex annotate prepare first.")
+            session.expunge(project)
+            return project
+
+    def add_images(self, images: Sequence[NewImage]) -> int:
+        """Add images that are not there yet. Returns how many that were."""
+        with self.database.write() as session:
+            return add_images(session, images)
+
+    def images(self) -> list[Image]:
+        """All images, in the order in which they came."""
+        with self.database.read() as session:
+            found = list(session.scalars(select(Image).order_by(Image.id)))
+            session.expunge_all()
+            return found
+
+    # -- asking -----------------------------------------------------------------------------------------------
+
+    def next(self, person: int, count: int) -> list[Shown]:
+        """The next images of a person, in their own order: those handed out before, then new ones.
+
+        An image has as many places as the project wants votes. A place is taken by an answer, or for some
+        hours by being handed out.
+        """
+        with self.database.write(durable=False) as session:
+            # One at a time: places are counted, then taken. (SQLite lets only one write at all.)
+            project = session.scalars(select(Project).with_for_update()).one()
+            order = self._order(session, project.seed, person)
+            rank = {image: position for position, image in enumerate(order)}
+            waiting = _assigned(session, person, ~_answered(person))
+            waiting = sorted(waiting, key=lambda each: rank[each.image])[:count]
+            for each in waiting:
+                if each.time < now() - self._lapse // 4:
+                    each.time = now()
+            chosen = [each.image for each in waiting]
+            for image in self._free(session, project.votes, person, order, count - len(chosen)):
+                session.add(Assignment(image=image, person=person, time=now()))
+                chosen.append(image)
+            found = {each.id: each for each in session.scalars(select(Image).where(Image.id.in_(chosen)))}
+            return [Shown(key=found[image].key, label=found[image].label) for image in chosen]
+
+    def _order(self, session: Session, seed: int, person: int) -> list[int]:
+        """Everything in the order of this person: a function of the seed, the person and the image alone."""
+        total = session.scalar(select(func.count()).select_from(Image)) or 0
+        if person not in self._orders or self._orders[person][0] != total:
+            numbers = session.scalars(select(Image.id))
+            ranked = sorted(numbers, key=lambda image: hashlib.sha256(f"{seed}|{person}|{image}".encode()).digest())
+            self._orders[person] = (total, ranked)
+        return self._orders[person][1]
+
+    def _free(self, session: Session, votes: int, person: int, order: list[int], wanted: int) -> Iterator[int]:
+        mine = set(session.scalars(select(Assignment.image).where(Assignment.person == person)))
+        candidates = [image for image in order if image not in mine] if wanted > 0 else []
+        for start in range(0, len(candidates), _CHUNK):
+            chunk = candidates[start : start + _CHUNK]
+            full = set(session.scalars(_full(votes, now() - self._lapse).where(Assignment.image.in_(chunk))))
+            for image in chunk:
+                if image not in full:
+                    yield image
+                    wanted -= 1
+                    if wanted == 0:
+                        return
+
+    def progress(self, person: int) -> Progress:
+        """How far a person is."""
+        with self.database.read() as session:
+            votes = session.scalars(select(Project.votes)).one()
+            total = session.scalar(select(func.count()).select_from(Image)) or 0
+            answered = session.scalar(
+                select(func.count()).select_from(_standing().where(Answer.person == person).subquery())
+            )
+            mine = select(Assignment.image).where(Assignment.person == person)
+            others = _full(votes, now() - self._lapse).where(Assignment.image.not_in(mine)).subquery()
+            full = session.scalar(select(func.count()).select_from(others)) or 0
+            last = session.execute(
+                _standing(Answer.client, Image.key, Image.label)
+                .join(Image, Image.id == Answer.image)
+                .where(Answer.person == person)
+                .order_by(Answer.id.desc())
+                .limit(1)
+            ).first()
+            taken = None if last is None else (last.client, Shown(key=last.key, label=last.label))
+            return Progress(answered=answered or 0, left=total - (answered or 0) - full, last=taken)
+
+    def picture(self, person: int, key: str, which: Literal["original", "changed"]) -> Path:
+        """The file of a picture that was handed to a person. Raises Refused."""
+        with self.database.read() as session:
+            owner = exists().where(Person.id == person, Person.role == "owner")
+            asked = exists().where(Assignment.image == Image.id, Assignment.person == person)
+            image = session.scalars(select(Image).where(Image.key == key, owner | asked)).first()
+            name = None if image is None else getattr(image, which)
+        if name is None:
+            raise Refused("unknown", "There is no such picture.")
+        return self.folder / PICTURES / f"{name}.png"
+
+    # -- answers ----------------------------------------------------------------------------------------------
+
+    def answer(self, person: int, *, client: str, image: str, answer: str, milliseconds: int | None = None) -> None:
+        """Keep an answer: when this returns, it is committed. The same again does nothing. Raises Refused."""
+        if answer not in ANSWERS:
+            raise Refused("unknown", f"There is no answer '{answer}'.")
+        with self.database.read() as session:
+            number = session.scalar(
+                select(Image.id).join(Assignment).where(Image.key == image, Assignment.person == person)
+            )
+        if number is None:
+            raise Refused("unknown", "There is no such image.")
+        self._keep(Answer(client=client, image=number, person=person, answer=answer, milliseconds=milliseconds))
+
+    def undo(self, person: int, *, client: str, undoes: str) -> None:
+        """Take an answer of one's own back, by a row of its own. The same again does nothing. Raises Refused."""
+        with self.database.read() as session:
+            given = session.scalars(select(Answer).where(Answer.client == undoes, Answer.person == person)).first()
+            if given is None or given.answer == UNDONE:
+                raise Refused("unknown", "There is no such answer to undo.")
+            image, of = given.image, given.round
+        self._keep(Answer(client=client, image=image, person=person, answer=UNDONE), after=of)
+
+    def _keep(self, row: Answer, after: int | None = None) -> None:
+        """Add a row as the next round. after: the round that it must follow."""
+        client, image, person, answer = row.client, row.image, row.person, row.answer
+        try:
+            with self.database.write() as session:
+                if _repeated(session, client, image, person, answer):
+                    return
+                mine = (Answer.image == image, Answer.person == person)
+                last = session.scalar(select(func.max(Answer.round)).where(*mine)) or 0
+                # Odd rounds are answers: this one must come in turn.
+                if (last % 2 == 0) == (answer == UNDONE) or after not in (None, last):
+                    raise Refused(
+                        "conflict", "The answer was undone." if answer == UNDONE else "It is answered already."
+                    )
+                row.round, row.time = last + 1, now()
+                session.add(row)
+        except IntegrityError:
+            # Another request was quicker: with the same row, or with another answer of this round.
+            with self.database.read() as session:
+                if not _repeated(session, client, image, person, answer):
+                    raise Refused("conflict", "It is answered already.") from None
+
+    # -- what was said ----------------------------------------------------------------------------------------
+
+    def votes(self) -> list[Vote]:
+        """Every standing answer, in the order in which they came."""
+        with self.database.read() as session:
+            rows = session.execute(
+                _standing(Answer.image, Image.label, Person.name, Answer.answer, Answer.time)
+                .join(Image, Image.id == Answer.image)
+                .join(Person, Person.id == Answer.person)
+                .order_by(Answer.id)
+            )
+            return [
+                Vote(image=row.image, label=row.label, person=row.name, answer=row.answer, time=row.time)
+                for row in rows
+            ]
+
+    def state(self) -> tuple[int, int, int]:
+        """A number that changes with every answer, image and person."""
+        with self.database.read() as session:
+            newest = [session.scalar(select(func.max(table.id))) or 0 for table in (Answer, Image, Person)]
+            return newest[0], newest[1], newest[2]
+
+
+def add_images(session: Session, images: Sequence[NewImage]) -> int:
+    """Add images that are not there yet, as part of a transaction. Returns how many that were."""
+    columns = (Image.model, Image.source, Image.source_id, Image.changed)
+    there = {tuple(row) for row in session.execute(select(*columns))}
+    new = {(each.model, each.source, each.source_id, each.changed): each for each in images}
+    added = [each for identity, each in new.items() if identity not in there]
+    session.add_all(Image(key=secrets.token_hex(16), **vars(each)) for each in added)
+    session.flush()
+    return len(added)
+
+
+def _repeated(session: Session, client: str, image: int, person: int, answer: str) -> bool:
+    """Whether this very row was kept before. Raises Refused where its client id was used for something else."""
+    kept = session.execute(select(Answer.image, Answer.person, Answer.answer).where(Answer.client == client)).first()
+    if kept is not None and tuple(kept) != (image, person, answer):
+        raise Refused("conflict", "This client id belongs to another answer.")
+    return kept is not None
+
+
+def _standing(*columns: Any) -> Any:
+    """Select answers that were not undone."""
+    later = aliased(Answer)
+    undone = exists().where(later.image == Answer.image, later.person == Answer.person, later.round == Answer.round + 1)
+    return select(*(columns or (Answer.id,))).select_from(Answer).where(Answer.answer != UNDONE, ~undone)
+
+
+def _answered(person: int | None = None) -> ColumnElement[bool]:
+    """Whether an assignment has a standing answer."""
+    last = select(func.max(Answer.round)).where(Answer.image == Assignment.image, Answer.person == Assignment.person)
+    return func.coalesce(last.scalar_subquery(), 0) % 2 == 1
+
+
+def _assigned(session: Session, person: int, which: ColumnElement[bool]) -> list[Assignment]:
+    return list(session.scalars(select(Assignment).where(Assignment.person == person, which)))
+
+
+def _full(votes: int, lapsed: int) -> Any:
+    """Select images without a free place."""
+    taken = _answered() | (Assignment.time > lapsed)
+    return select(Assignment.image).where(taken).group_by(Assignment.image).having(func.count() >= votes)

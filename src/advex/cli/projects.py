@@ -1,0 +1,39 @@
+"""Opening the projects of `advex annotate`. Imports no model code: the server starts at once and stays small."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from advex.annotation import FILE, PICTURES
+from advex.errors import SpecError
+
+if TYPE_CHECKING:
+    from advex.annotation.store import Store
+
+DATABASE = "ADVEX_ANNOTATION_DATABASE"
+
+
+@contextlib.contextmanager
+def opened(folder: Path, database: str | None = None, *, new: bool = False) -> Iterator[Store]:
+    """The store of a project. new: it may be begun here. Raises SpecError without the extra, or without a project."""
+    try:
+        from advex.annotation.store import Store
+    except ModuleNotFoundError as error:
+        raise SpecError(f"advex annotate needs {error.name}: pip install 'advex[annotate]'.") from None
+    url = database or os.environ.get(DATABASE)
+    if not new and not (folder / PICTURES).is_dir():
+        raise SpecError(f"{folder} is no project: make one with advex annotate prepare --out {folder}.")
+    if not new and not url and not (folder / FILE).is_file():
+        raise SpecError(f"{folder} has no {FILE}: name its database with --database, or in {DATABASE}.")
+    (folder / PICTURES).mkdir(parents=True, exist_ok=True)
+    store = Store(folder, url)
+    try:
+        if not new:
+            store.project()
+        yield store
+    finally:
+        store.close()

@@ -1,0 +1,212 @@
+"""Statistics of agreement against published examples, slow replicas of their definitions, and cases known by hand."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from itertools import combinations, permutations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import cohen_kappa_score
+
+from advex.annotation import ANSWERS
+from advex.annotation.agreement import (
+    agreement,
+    by_class,
+    cohen_kappa,
+    counts,
+    disputed,
+    fleiss_kappa,
+    krippendorff_alpha,
+    percent_agreement,
+)
+from advex.annotation.store import Vote
+
+CLOSE = 1e-12  # the same sums in another order
+
+
+def table(observers: Sequence[str]) -> np.ndarray:
+    """n_uc of observers given as strings of codes, one per unit; a dot is a missing one."""
+    codes = sorted({code for observer in observers for code in observer} - {"."})
+    units = zip(*observers, strict=True)
+    return np.array([[unit.count(code) for code in codes] for unit in units])
+
+
+def votes(*rows: str, labels: str = "") -> list[Vote]:
+    """Votes of people a, b, ... on images 0, 1, ...: u(nchanged), s(unsure), c(hanged) or a dot."""
+    words = {"u": "unchanged", "s": "unsure", "c": "changed"}
+    return [
+        Vote(image=image, label=labels[image] if labels else "x", person="abcdef"[person], answer=words[code], time=0)
+        for person, row in enumerate(rows)
+        for image, code in enumerate(row)
+        if code != "."
+    ]
+
+
+# -- published examples --------------------------------------------------------------------------------------
+
+
+def test_fleiss_of_fourteen_raters() -> None:
+    """The example of ten subjects in five categories that most textbooks show: P = 0.378, P_e = 0.213, kappa 0.210."""
+    n = np.array([
+        [0, 0, 0, 0, 14], [0, 2, 6, 4, 2], [0, 0, 3, 5, 6], [0, 3, 9, 2, 0], [2, 2, 8, 1, 1],
+        [7, 7, 0, 0, 0], [3, 2, 6, 3, 0], [2, 5, 3, 2, 2], [6, 5, 2, 1, 0], [0, 2, 2, 3, 7],
+    ])  # fmt: skip
+    assert percent_agreement(n) == pytest.approx(0.378, abs=5e-4)
+    assert fleiss_kappa(n) == pytest.approx(0.210, abs=5e-4)
+
+
+@pytest.mark.parametrize(
+    ("observers", "alpha"),
+    [
+        (["0100000010", "1110010000"], 0.095),
+        (["aabbdcccedda", "babbbccceddd"], 0.692),
+        (["123321412...", "1233224125.3", ".3332342251.", "12332441251."], 0.743),
+    ],
+)
+def test_alpha_of_krippendorffs_examples(observers: list[str], alpha: float) -> None:
+    """Krippendorff 2011, "Computing Krippendorff's alpha-reliability", examples A, B and C."""
+    assert krippendorff_alpha(table(observers)) == pytest.approx(alpha, abs=5e-4)
+
+
+def test_cohen_of_fifty_proposals() -> None:
+    """20 times both yes, 15 times both no, 5 and 10 times one of them: p_o = 0.7, p_e = 0.5, kappa = 0.4."""
+    first = "y" * 20 + "y" * 5 + "n" * 10 + "n" * 15
+    second = "y" * 20 + "n" * 5 + "y" * 10 + "n" * 15
+    assert cohen_kappa(first, second) == pytest.approx(0.4, abs=CLOSE)
+
+
+def test_the_two_annotators_of_the_paper() -> None:
+    """Woods et al. 2019, Sec. IV-A17: of 106 pictures that both saw, they agreed on 72."""
+    n = np.array([[2, 0]] * 72 + [[1, 1]] * 34)
+    assert percent_agreement(n) == pytest.approx(72 / 106, abs=CLOSE)
+
+
+# -- definitions, one pair at a time ---------------------------------------------------------------------------
+
+
+def alpha_by_pairs(observers: Sequence[str]) -> float:
+    """alpha = 1 - D_o / D_e: the coincidence matrix filled pair by pair, as Krippendorff describes it."""
+    o: Counter[tuple[str, str]] = Counter()
+    for unit in zip(*observers, strict=True):
+        values = [value for value in unit if value != "."]
+        for first, second in permutations(range(len(values)), 2):
+            o[values[first], values[second]] += 1 / (len(values) - 1)
+    codes = sorted({c for c, _ in o})
+    n_c = {c: sum(o[c, k] for k in codes) for c in codes}
+    n = sum(n_c.values())
+    observed = sum(value for (c, k), value in o.items() if c != k)
+    expected = sum(n_c[c] * n_c[k] for c in codes for k in codes if c != k) / (n - 1)
+    return 1 - observed / expected if expected else math.nan
+
+
+def percent_by_pairs(observers: Sequence[str]) -> float:
+    shares = []
+    for unit in zip(*observers, strict=True):
+        pairs = list(combinations([value for value in unit if value != "."], 2))
+        shares += [sum(a == b for a, b in pairs) / len(pairs)] if pairs else []
+    return sum(shares) / len(shares) if shares else math.nan
+
+
+observers = st.integers(2, 5).flatmap(
+    lambda people: st.lists(st.text("abc.", min_size=people, max_size=people), min_size=1, max_size=12).map(
+        lambda units: ["".join(row) for row in zip(*units, strict=True)]
+    )
+)
+
+
+@given(observers)
+def test_against_the_definitions(observers: list[str]) -> None:
+    n = table(observers)
+    if n.size:
+        assert krippendorff_alpha(n) == pytest.approx(alpha_by_pairs(observers), abs=1e-9, nan_ok=True)
+        assert percent_agreement(n) == pytest.approx(percent_by_pairs(observers), abs=1e-9, nan_ok=True)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abc")), min_size=1, max_size=40))
+@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true", "ignore:A single label was found")
+def test_cohen_against_scikit_learn(pairs: list[tuple[str, str]]) -> None:
+    first, second = zip(*pairs, strict=True)
+    expected = math.nan
+    if len({*first, *second}) > 1:
+        expected = float(cohen_kappa_score(first, second))
+    assert cohen_kappa(first, second) == pytest.approx(expected, abs=1e-9, nan_ok=True)
+
+
+@given(observers, st.randoms())
+def test_the_order_of_images_and_people_does_not_matter(observers: list[str], random: object) -> None:
+    units = list(zip(*observers, strict=True))
+    shuffled = [random.sample(unit, len(unit)) for unit in random.sample(units, len(units))]  # pyright: ignore
+    turned = ["".join(row) for row in zip(*shuffled, strict=True)]
+    for statistic in (krippendorff_alpha, fleiss_kappa, percent_agreement):
+        if table(observers).size:
+            assert statistic(table(turned)) == pytest.approx(statistic(table(observers)), abs=1e-9, nan_ok=True)
+
+
+# -- what is reported ----------------------------------------------------------------------------------------
+
+
+def test_perfect_agreement_is_one_and_certain() -> None:
+    found = agreement(votes("ucsucs", "ucsucs"))
+    for each in (found.percent, found.cohen, found.fleiss, found.alpha):
+        assert (each.value, each.low, each.high) == (1, 1, 1)
+    assert found.answered == {"unchanged": 4, "unsure": 4, "changed": 4}
+
+
+def test_what_says_nothing_is_not_a_number() -> None:
+    for few in ([], votes("ucs"), votes("u..", ".c."), votes("uuu", "uuu")):
+        found = agreement(few)
+        assert math.isnan(found.alpha.value)
+        assert math.isnan(found.cohen.value)
+        assert math.isnan(found.fleiss.low)
+    assert agreement(votes("uuu", "uuu")).percent.value == 1  # they agree; whether by chance nobody can tell
+    assert agreement(votes("ucs")).images == 0
+
+
+def test_cohen_is_the_mean_over_pairs_that_share_images() -> None:
+    rows = ["ucucuc..", "uccuuc..", "..ucucsu"]
+    pairs = [(0, 1), (0, 2), (1, 2)]
+    each = []
+    for one, other in pairs:
+        both = [(a, b) for a, b in zip(rows[one], rows[other], strict=True) if "." not in (a, b)]
+        each.append(cohen_kappa(*zip(*both, strict=True)))
+    assert agreement(votes(*rows)).cohen.value == pytest.approx(np.mean(each), abs=CLOSE)
+
+
+def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
+    """Two people who agree on 70 % of images: of 200 studies of 60 images each, 95 % +- 5 % of intervals hold 0.7."""
+    rng = np.random.default_rng(0)
+    held = 0
+    for study in range(200):
+        agree = rng.random(60) < 0.7
+        first = rng.choice(list("uc"), 60)
+        second = [a if same else ("c" if a == "u" else "u") for a, same in zip(first, agree, strict=True)]
+        found = agreement(votes("".join(first), "".join(second)), draws=200, seed=study).percent
+        assert found.low <= found.value <= found.high
+        held += found.low <= 0.7 <= found.high
+    assert 180 <= held <= 200
+
+
+def test_by_class_is_the_statistic_of_each_class_alone() -> None:
+    given = votes("ucusc", "uccuc", labels="ppqqq")
+    found = by_class(given)
+    assert list(found) == ["p", "q"]
+    assert found["p"] == agreement([vote for vote in given if vote.label == "p"])
+    assert found["q"].images == 3
+
+
+def test_disagreements_the_most_divided_first() -> None:
+    given = votes("uusu", "uccu", "uuu.", "ucs.")
+    # Equal pairs: of image 2 one in six, of image 1 two; of the others all.
+    assert disputed(given) == [
+        (2, {"unchanged": 1, "unsure": 2, "changed": 1}),
+        (1, {"unchanged": 2, "unsure": 0, "changed": 2}),
+    ]
+    images, n = counts(given)
+    assert images == [0, 1, 2, 3]
+    assert n.sum() == len(given) == 14
+    assert tuple(ANSWERS) == ("unchanged", "unsure", "changed")

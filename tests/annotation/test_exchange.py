@@ -1,0 +1,141 @@
+"""Answers out and in again: nothing is lost, nothing is altered, nothing hostile gets in."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from advex.annotation import PICTURES, exchange
+from advex.annotation.store import NewImage, Store
+from advex.errors import AdvexError, DataError, SpecError
+
+HOSTILE = (
+    '=HYPERLINK("x")',
+    "'=1+1",
+    "<script>alert(1)</script>",
+    "a,b;c\td",
+    'say "cat"',
+    "Zürich 猫",
+    "-1",
+    "'",
+)
+
+
+@pytest.fixture
+def answered(store: Store, make: SimpleNamespace) -> Store:
+    """Two people, answers, an undo and an answer after it; an image without any."""
+    make.fill(store, 9, labels=HOSTILE)
+    for name in ("anna", "=ben"):
+        who = make.person(store, name).id
+        images = store.next(who, 8)
+        for number, image in enumerate(images[:7]):
+            client = f"{'anna' if name == 'anna' else 'ben'}-client-{number}"
+            store.answer(who, client=client, image=image.key, answer=("changed", "unsure", "unchanged")[number % 3])
+    store.undo(who, client="ben-undo-0", undoes="ben-client-0")
+    store.answer(who, client="ben-client-9", image=images[0].key, answer="unsure", milliseconds=77)
+    return store
+
+
+@pytest.mark.parametrize("form", exchange.FORMS)
+def test_export_and_import_give_the_same_back(answered: Store, form: str, tmp_path: Path) -> None:
+    rows = exchange.rows_of(answered)
+    assert len({row.image for row in rows}) == 9
+    assert sum(row.answer is not None for row in rows) == 16
+    exchange.write(tmp_path / f"a{form}", rows)
+    assert exchange.read(tmp_path / f"a{form}") == rows
+    shutil.copytree(answered.folder / PICTURES, tmp_path / "other" / PICTURES)
+    other = Store(tmp_path / "other")
+    try:
+        other.found("other", votes=2, seed=1, alone=False, about={})
+        assert exchange.take_in(other, exchange.read(tmp_path / f"a{form}")) == (9, 16)
+        assert exchange.rows_of(other) == rows
+        assert exchange.take_in(other, rows) == (0, 0)  # again: nothing happens
+        assert exchange.rows_of(other) == rows
+        exchange.write(tmp_path / f"b{form}", exchange.rows_of(other))
+        assert (tmp_path / f"a{form}").read_bytes() == (tmp_path / f"b{form}").read_bytes()
+    finally:
+        other.close()
+
+
+def test_no_cell_is_a_formula(answered: Store, tmp_path: Path) -> None:
+    import csv
+
+    exchange.write(tmp_path / "a.csv", exchange.rows_of(answered))
+    with (tmp_path / "a.csv").open(encoding="utf-8-sig", newline="") as file:
+        cells = [cell for row in csv.reader(file) for cell in row]
+    assert not [cell for cell in cells if cell[:1] in ("=", "+", "-", "@")]
+    assert "'=ben" in cells
+
+
+def test_conflicts_are_refused_whole(answered: Store) -> None:
+    rows = exchange.rows_of(answered)
+    before = list(rows)
+    given = next(row for row in rows if row.answer == "unsure")
+    fresh = given.model_copy(update={"annotator": "cora", "client": "cora-client-1", "round": 1})
+    new = fresh.model_copy(update={"source_id": "new", "client": "new-client"})
+    cases = [
+        ({"answer": "changed"}, "is another one"),
+        ({"client": "another-client-id"}, "another answer"),
+        ({"client": "another-client-id", "round": 8}, "out of turn"),
+        ({"picture": "0" * 64}, "lacks 1 of the pictures"),
+    ]
+    for changes, sentence in cases:
+        with pytest.raises(DataError, match=sentence):
+            exchange.take_in(answered, [fresh, new, given.model_copy(update=changes)])
+        assert exchange.rows_of(answered) == before
+    assert exchange.take_in(answered, [fresh]) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("a.csv", b"picture\nx\n", "answer 1: picture is not possible"),
+        ("a.csv", b"\xff\xfe\x00", "not a table"),
+        ("a.csv", b'picture\n"x', "not a table"),
+        ("a.json", b"{}", "not a table"),
+        ("a.json", b"[" * 100_000, "not a table"),
+        ("a.json", b'[{"__class__": "os.system"}]', "answer 1"),
+        ("a.parquet", b"PAR1 no", "not a table"),
+    ],
+)
+def test_what_is_no_table(tmp_path: Path, name: str, content: bytes, sentence: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=sentence):
+        exchange.read(tmp_path / name)
+
+
+def test_names_and_forms(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"ends with \.parquet"):
+        exchange.read(_touched(tmp_path / "a.xlsx"))
+    with pytest.raises(SpecError, match=r"ends with \.parquet"):
+        exchange.write(tmp_path / "a.xlsx", [])
+    with pytest.raises(AdvexError, match="cannot be read"):
+        exchange.read(tmp_path / "missing.csv")
+
+
+def _touched(path: Path) -> Path:
+    path.touch()
+    return path
+
+
+@pytest.mark.parametrize(("field", "value"), [("answer", "perhaps"), ("client", "a b"), ("time", "now"), ("round", 0)])
+def test_impossible_values_name_the_answer(answered: Store, tmp_path: Path, field: str, value: object) -> None:
+    import json
+
+    rows = [row.model_dump() for row in exchange.rows_of(answered) if row.answer][:3]
+    rows[2][field] = value
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    with pytest.raises(DataError, match=f"answer 3: {field} is not possible"):
+        exchange.read(tmp_path / "a.json")
+    rows[2][field] = None
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    with pytest.raises(DataError, match="given together"):
+        exchange.read(tmp_path / "a.json")
+
+
+def test_every_column_of_an_image_is_a_column_of_the_table() -> None:
+    assert {field.name for field in dataclasses.fields(NewImage)} - {"changed"} <= set(exchange.COLUMNS)

@@ -1,0 +1,369 @@
+"""What the store promises of answers, on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import inspect, text
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from advex.annotation import people
+from advex.annotation.database import Database, migrations
+from advex.annotation.models import Answer, Assignment, Base
+from advex.annotation.store import Refused, Store
+from advex.errors import AdvexError, ArtifactError, SpecError
+
+
+def rounds(store: Store) -> list[tuple[str, int, str]]:
+    """(client, round, answer) of every row, in order."""
+    with store.database.read() as session:
+        return [(row.client, row.round, row.answer) for row in session.query(Answer).order_by(Answer.id)]
+
+
+def give(store: Store, who: int, image: str, answer: str, client: str) -> None:
+    store.answer(who, client=client, image=image, answer=answer)
+
+
+# -- answers -------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_outlives_the_process(store: Store, url: str | None, make: SimpleNamespace) -> None:
+    make.fill(store, 3)
+    anna = make.person(store, "anna").id
+    image = store.next(anna, 1)[0]
+    store.answer(anna, client="client-1", image=image.key, answer="unsure", milliseconds=1234)
+    again = Store(store.folder, url)
+    try:
+        (vote,) = again.votes()
+        assert (vote.label, vote.person, vote.answer) == (image.label, "anna", "unsure")
+        with again.database.read() as session:
+            assert session.query(Answer).one().milliseconds == 1234
+    finally:
+        again.close()
+
+
+def test_the_same_submit_counts_once(store: Store, make: SimpleNamespace) -> None:
+    make.fill(store, 2)
+    anna = make.person(store, "anna").id
+    first, second = store.next(anna, 2)
+    for _ in range(3):
+        give(store, anna, first.key, "changed", "client-1")
+    assert rounds(store) == [("client-1", 1, "changed")]
+    with pytest.raises(Refused, match="another answer"):
+        give(store, anna, second.key, "changed", "client-1")
+    with pytest.raises(Refused, match="another answer"):
+        give(store, anna, first.key, "unsure", "client-1")
+    with pytest.raises(Refused, match="answered already"):
+        give(store, anna, first.key, "changed", "client-2")
+    assert rounds(store) == [("client-1", 1, "changed")]
+
+
+def test_undo_is_a_row_and_a_new_answer_the_next_round(store: Store, make: SimpleNamespace) -> None:
+    make.fill(store, 1)
+    anna = make.person(store, "anna").id
+    image = store.next(anna, 1)[0].key
+    give(store, anna, image, "changed", "client-1")
+    assert store.next(anna, 5) == []
+    for _ in range(2):
+        store.undo(anna, client="client-2", undoes="client-1")
+    assert store.votes() == []
+    assert [each.key for each in store.next(anna, 5)] == [image]  # it is asked again
+    give(store, anna, image, "unchanged", "client-3")
+    expected = [("client-1", 1, "changed"), ("client-2", 2, "undone"), ("client-3", 3, "unchanged")]
+    assert rounds(store) == expected
+    assert [vote.answer for vote in store.votes()] == ["unchanged"]
+    for undoes, sentence in (("client-1", "undone"), ("client-2", "no such answer"), ("client-9", "no such answer")):
+        with pytest.raises(Refused, match=sentence):
+            store.undo(anna, client=f"{undoes}-again", undoes=undoes)
+    assert rounds(store) == expected
+
+
+def test_nobody_undoes_or_answers_for_another(store: Store, make: SimpleNamespace) -> None:
+    make.fill(store, 1)
+    anna, ben = make.person(store, "anna").id, make.person(store, "ben").id
+    image = store.next(anna, 1)[0].key
+    give(store, anna, image, "changed", "client-1")
+    with pytest.raises(Refused, match="no such answer"):
+        store.undo(ben, client="client-2", undoes="client-1")
+    with pytest.raises(Refused, match="no such image"):  # it was not handed to ben
+        give(store, ben, image, "changed", "client-3")
+    with pytest.raises(Refused, match="no such picture"):
+        store.picture(ben, image, "changed")
+    assert store.picture(anna, image, "changed").is_file()
+
+
+@pytest.mark.parametrize("answer", ["undone", "", "Unchanged", "yes"])
+def test_unknown_answers_are_refused(store: Store, make: SimpleNamespace, answer: str) -> None:
+    make.fill(store, 1)
+    anna = make.person(store, "anna").id
+    with pytest.raises(Refused, match="no answer"):
+        give(store, anna, store.next(anna, 1)[0].key, answer, "client-1")
+
+
+def test_many_at_once_leave_one_answer_per_round(store: Store, make: SimpleNamespace) -> None:
+    """Twelve requests for one image: six with one client id, six with their own."""
+    make.fill(store, 1)
+    anna = make.person(store, "anna").id
+    image = store.next(anna, 1)[0].key
+    outcomes: list[str] = []
+    start = threading.Barrier(12)
+
+    def submit(number: int) -> None:
+        start.wait()
+        try:
+            give(store, anna, image, "unsure", "client-0" if number < 6 else f"client-{number}")
+        except Refused as error:
+            outcomes.append(error.kind)
+        else:
+            outcomes.append("kept")
+
+    threads = [threading.Thread(target=submit, args=(number,)) for number in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ((client, of, answer),) = rounds(store)
+    assert (of, answer) == (1, "unsure")
+    assert outcomes.count("kept") == (6 if client == "client-0" else 1)
+    assert set(outcomes) <= {"kept", "conflict"}
+    assert len(outcomes) == 12
+
+
+# -- what the tables alone enforce ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"client": "client-1", "round": 2, "answer": "undone"},  # a client id twice
+        {"round": 1},  # a round twice
+        {"round": 2},  # an answer where an undo should be
+        {"round": 3, "answer": "undone"},
+        {"round": 0},
+        {"round": 3, "answer": "perhaps"},
+        {"round": 3, "image": 2},  # never handed out
+    ],
+)
+def test_the_database_refuses_what_cannot_be(store: Store, make: SimpleNamespace, changes: dict[str, Any]) -> None:
+    make.fill(store, 2)
+    anna = make.person(store, "anna").id
+    image = store.next(anna, 1)[0].key
+    give(store, anna, image, "changed", "client-1")
+    with store.database.read() as session:
+        first = session.query(Answer).one().image
+    other = 3 - first
+    values = {"client": "client-2", "image": first, "person": anna, "answer": "changed", "time": 1} | changes
+    values["image"] = other if changes.get("image") else first
+    with pytest.raises(IntegrityError), store.database.write() as session:
+        session.add(Answer(**values))
+    assert rounds(store) == [("client-1", 1, "changed")]
+
+
+@pytest.mark.parametrize("statement", ["UPDATE answers SET answer = 'unsure'", "DELETE FROM answers"])
+def test_answers_cannot_be_altered_or_removed(store: Store, make: SimpleNamespace, statement: str) -> None:
+    make.fill(store, 1)
+    anna = make.person(store, "anna").id
+    give(store, anna, store.next(anna, 1)[0].key, "changed", "client-1")
+    with pytest.raises(DBAPIError, match="only ever added"), store.database.write() as session:
+        session.execute(text(statement))
+    assert rounds(store) == [("client-1", 1, "changed")]
+
+
+# -- asking --------------------------------------------------------------------------------------------------
+
+
+def test_everybody_has_an_order_of_their_own_that_stays(store: Store, url: str | None, make: SimpleNamespace) -> None:
+    make.fill(store, 30, votes=3)
+    names = ["anna", "ben", "cora"]
+    orders = [[each.key for each in store.next(make.person(store, name).id, 30)] for name in names]
+    assert all(len(set(order)) == 30 for order in orders)
+    assert len({tuple(order) for order in orders}) == 3
+    again = Store(store.folder, url)
+    try:
+        guests = people.people(again.database)
+        assert [[each.key for each in again.next(guest.id, 30)] for guest in guests] == orders
+    finally:
+        again.close()
+
+
+def test_an_image_goes_to_as_many_people_as_votes_are_wanted(store: Store, make: SimpleNamespace) -> None:
+    make.fill(store, 10, votes=2)
+    who = [make.person(store, name).id for name in ("anna", "ben", "cora")]
+    given = [{each.key for each in store.next(each, count)} for each, count in zip(who, (10, 6, 50), strict=True)]
+    assert [len(keys) for keys in given] == [10, 6, 4]
+    assert given[1].isdisjoint(given[2])
+    assert [store.progress(each).left for each in who] == [10, 6, 4]
+
+
+def test_what_was_handed_out_and_not_answered_lapses(tmp_path: Path, url: str | None, make: SimpleNamespace) -> None:
+    """Then another may get it; the answer of the first still counts when it comes."""
+    store = Store(tmp_path / "here", url, hours=0) if url else Store(_made(tmp_path / "here"), hours=0)
+    try:
+        make.fill(store, 1, votes=1)
+        anna, ben = make.person(store, "anna").id, make.person(store, "ben").id
+        image = store.next(anna, 1)[0].key
+        assert [each.key for each in store.next(ben, 1)] == [image]
+        give(store, anna, image, "changed", "client-1")
+        give(store, ben, image, "unchanged", "client-2")
+        assert sorted(vote.person for vote in store.votes()) == ["anna", "ben"]
+        assert store.next(make.person(store, "cora").id, 1) == []  # answered: no place is free any more
+    finally:
+        store.close()
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def test_places_are_never_given_twice(store: Store, make: SimpleNamespace) -> None:
+    """Ten people ask at once for everything."""
+    make.fill(store, 20, votes=2)
+    who = [make.person(store, f"person {number}").id for number in range(10)]
+    start = threading.Barrier(10)
+
+    def ask(person: int) -> None:
+        start.wait()
+        store.next(person, 20)
+
+    threads = [threading.Thread(target=ask, args=(person,)) for person in who]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with store.database.read() as session:
+        taken = [row.image for row in session.query(Assignment)]
+    assert sorted(taken) == sorted([*set(taken)] * 2)
+    assert len(set(taken)) == 20
+
+
+def test_progress_names_the_answer_that_an_undo_would_take_back(store: Store, make: SimpleNamespace) -> None:
+    make.fill(store, 3)
+    anna = make.person(store, "anna").id
+    assert store.progress(anna).last is None
+    first, second, _ = store.next(anna, 3)
+    give(store, anna, first.key, "changed", "client-1")
+    give(store, anna, second.key, "changed", "client-2")
+    found = store.progress(anna)
+    assert (found.answered, found.left, found.last) == (2, 1, ("client-2", second))
+    store.undo(anna, client="client-3", undoes="client-2")
+    found = store.progress(anna)
+    assert (found.answered, found.left, found.last) == (1, 2, ("client-1", first))
+
+
+def test_images_added_twice_are_there_once(store: Store, make: SimpleNamespace) -> None:
+    make.fill(store, 4)
+    keys = [image.key for image in store.images()]
+    make.fill(store, 6, votes=9)
+    assert [image.key for image in store.images()][:4] == keys
+    assert len(set(keys)) == 4
+    assert len(store.images()) == 6
+    assert store.project().votes == 2  # what was asked of people stays
+
+
+# -- links ---------------------------------------------------------------------------------------------------
+
+
+def test_tokens_are_kept_as_hashes_alone(store: Store, make: SimpleNamespace) -> None:
+    make.fill(store, 1)
+    token = people.invite(store.database, "anna")
+    entered = people.enter(store.database, token)
+    assert entered is not None
+    session_token = entered[1]
+    assert len({token, session_token}) == 2
+    assert min(len(token), len(session_token)) >= 22  # 128 bits in base 64
+    with store.database.read() as session:
+        tables = Base.metadata.sorted_tables
+        everything = str([tuple(row) for table in tables for row in session.execute(table.select())])
+    assert "anna" in everything
+    assert token not in everything
+    assert session_token not in everything
+
+
+def test_a_new_link_ends_the_old_one_and_its_sessions(store: Store, make: SimpleNamespace) -> None:
+    first = people.invite(store.database, "anna")
+    entered = people.enter(store.database, first)
+    assert entered is not None
+    guest, session = entered
+    assert people.who(store.database, session) == guest
+    assert people.who(store.database, first) is None  # a link is no session
+    assert people.enter(store.database, session) is None  # nor the other way round
+    second = people.invite(store.database, "anna")
+    assert people.who(store.database, session) is None
+    assert people.enter(store.database, first) is None
+    entered = people.enter(store.database, second)
+    assert entered is not None
+    assert entered[0] == guest
+    people.revoke(store.database, "anna")
+    assert people.who(store.database, entered[1]) is None
+    assert people.enter(store.database, second) is None
+
+
+def test_leaving_ends_one_session_alone(store: Store) -> None:
+    token = people.invite(store.database, "anna")
+    sessions = [entered[1] for _ in range(2) if (entered := people.enter(store.database, token))]
+    people.leave(store.database, sessions[0])
+    assert [people.who(store.database, each) is None for each in sessions] == [True, False]
+
+
+@pytest.mark.parametrize("name", ["", "  ", "x" * 201, "a\x00b", "a\x1b[31mb"])
+def test_names_that_cannot_be(lite: Store, name: str) -> None:
+    with pytest.raises(SpecError, match="printable"):
+        people.invite(lite.database, name)
+
+
+def test_roles_do_not_change(lite: Store) -> None:
+    people.invite(lite.database, "owner", owner=True)
+    with pytest.raises(SpecError, match="choose another name"):
+        people.invite(lite.database, "owner")
+    with pytest.raises(SpecError, match="nobody called 'eve'"):
+        people.revoke(lite.database, "eve")
+
+
+# -- the schema ----------------------------------------------------------------------------------------------
+
+
+def test_migrations_make_the_tables_of_the_models_and_unmake_them(store: Store) -> None:
+    with store.database._transaction(write=True) as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+        command.downgrade(migrations(connection), "base")
+        assert set(inspect(connection).get_table_names()) <= {"alembic_version"}
+        command.upgrade(migrations(connection), "head")
+        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+
+
+def test_a_newer_or_foreign_database_is_refused(store: Store, url: str | None) -> None:
+    with store.database.write() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(ArtifactError, match="newer version"):
+        Store(store.folder, url)
+
+
+def test_what_is_no_database(tmp_path: Path) -> None:
+    (tmp_path / "annotation.sqlite").write_bytes(b"not a database at all" * 100)
+    with pytest.raises(ArtifactError, match="cannot be opened"):
+        Store(tmp_path)
+    for url, error in (("nonsense", "cannot be read"), ("mysql://a/b", "not supported")):
+        with pytest.raises(SpecError, match=error):
+            Database(url)
+
+
+def test_passwords_are_not_told(tmp_path: Path) -> None:
+    pytest.importorskip("psycopg")
+    with pytest.raises(AdvexError) as found:
+        Database("postgresql://anna:hunter2@127.0.0.1:1/nowhere")
+    assert "hunter2" not in str(found.value)
+    assert "anna:***@" in str(found.value)
+
+
+def test_a_project_must_be_prepared_first(lite: Store) -> None:
+    with pytest.raises(ArtifactError, match="prepare first"):
+        lite.project()

@@ -1,0 +1,188 @@
+"""`advex annotate` from the first picture to a network that learned from the answers."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import advex
+from advex import goals
+from advex.annotation import people
+from advex.annotation.store import Store
+from advex.cli import main
+from advex.data import Dataset, Rule, concatenate
+from advex.data.answers import Answer, Judged
+from advex.data.pictures import decode_png
+from advex.errors import DataError, SpecError
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
+    """A verb in this process; returns its exit code."""
+    monkeypatch.setattr("sys.argv", ["advex", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+@pytest.fixture
+def advex_(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., int]:
+    """Verbs, run in a scratch folder."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: run(monkeypatch, *arguments)
+
+
+@pytest.mark.filterwarnings("always::advex.errors.AdvexWarning")
+def test_from_pictures_to_training(
+    advex_: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    few = ["--data", "digits", "--max-samples", "60", "--device", "cpu"]
+    assert advex_("train", "digits-robust", "epochs=1", *few, "--out", "run", "-q") == 0
+    assert advex_("annotate", "prepare", "--model", "run", *few, "--out", "hitl", "--votes", "2", "-q") == 0
+    store = Store(Path("hitl"))
+    images = store.images()
+    assert images
+
+    # What people see is what the model judged: the file's own pixels, half ahead, and as far as is said.
+    data, classifier = advex.open_dataset("digits", split="train"), advex.load("run")
+    row_of = {name: row for row, name in enumerate(data.ids)}
+    for image in images:
+        seen, clean = (
+            decode_png((store.folder / "pictures" / f"{name}.png").read_bytes()).float() / 255
+            for name in (image.changed, image.original)
+        )
+        row = row_of[image.source_id]
+        assert data.class_names[int(data.y[row])] == image.label
+        assert torch.equal((clean * 255).round(), (data.batch(slice(row, row + 1)).x[0] * 255).round())
+        aim = goals.Confident(data.y[row : row + 1], margin=0.5)(classifier, seen[None])
+        assert bool(aim.reached)
+        assert image.rmse == pytest.approx(float((seen - clean).square().mean().sqrt()), abs=1e-6)
+        assert image.target != image.label
+
+    # Again: nothing is made or added twice. Another search is refused.
+    assert advex_("annotate", "prepare", "--model", "run", *few, "--out", "hitl", "-q") == 0
+    assert [each.key for each in store.images()] == [each.key for each in images]
+    assert advex_("annotate", "prepare", "--model", "run", *few, "--out", "hitl", "-q", "--margin", "0.6") == 1
+    assert "margin is 0.5 there and 0.6 here" in capsys.readouterr().err
+
+    # Anna calls everything unchanged; Ben is sure of even images alone, and calls the first changed.
+    for name in ("anna", "ben"):
+        people.invite(store.database, name)
+        who = next(guest.id for guest in people.people(store.database) if guest.name == name)
+        numbers = {image.key: number for number, image in enumerate(images)}
+        for shown in store.next(who, 100):
+            number = numbers[shown.key]
+            ben = "changed" if number == 0 else "unsure" if number % 2 else "unchanged"
+            store.answer(
+                who, client=f"{name}-{shown.key}", image=shown.key, answer="unchanged" if name == "anna" else ben
+            )
+    store.close()
+    capsys.readouterr()
+    assert advex_("annotate", "agreement", "hitl", "--json", "--out", "page.html") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found[0]["class"] is None
+    assert found[0]["images"] == len(images)
+    assert "data:image/png" in Path("page.html").read_text()
+
+    for form in ("table.csv", "table.json", "table.parquet", "folder"):
+        assert advex_("annotate", "export", "hitl", form) == 0
+    assert advex_("annotate", "import", "again", "folder") == 0
+    assert advex_("annotate", "export", "again", "folder-again") == 0
+    assert Path("folder/annotations.csv").read_bytes() == Path("folder-again/annotations.csv").read_bytes()
+
+    # A tie of two is no majority, and weighs what it is told to; all agree on the other even ones.
+    odd, total = len(images) // 2, len(images)
+    expected = {(): (total - 1, 1), ("agree=all",): (total - 1 - odd, 1), ("agree=all", "unsure=0.5"): (total - 1, 0.5)}
+    for number, (rules, (count, lightest)) in enumerate(expected.items()):
+        changes = ["annotations=hitl", *(f"annotations.{rule}" for rule in rules)]
+        assert advex_("train", "digits-robust", "epochs=1", *changes, *few, "--out", f"with-{number}", "-q") == 0
+        with Path(f"with-{number}/added.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert len(rows) == count
+        assert min(float(row["weight"]) for row in rows) == lightest
+        assert {row["source"] for row in rows} == {"digits/train"}
+        assert {row["source_id"] for row in rows} <= {image.source_id for image in images}
+    parts = json.loads(Path("with-0/config.json").read_text())["training"]["parts"]
+    assert parts[1]["name"] == "hitl"
+    assert parts[1]["answers"]["unchanged"] > 0
+    assert "anna" not in Path("with-0/config.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["serve", "nowhere"], "no project"),
+        (["prepare"], "Say what to attack"),
+        (["serve", ".", "--database", "mysql://a/b"], "no project"),
+        (["export", "nowhere", "a.csv"], "no project"),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    advex_: Callable[..., int], capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
+) -> None:
+    assert advex_("annotate", *arguments) == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert error.count("\n") == 1
+
+
+def test_serve_refuses_other_machines_and_hands_out_links(
+    lite: Store, make: Any, serve: Callable[..., Any], advex_: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    make.fill(lite, 2)
+    assert advex_("annotate", "serve", lite.folder, "--host", "0.0.0.0") == 2
+    assert "--allow-remote" in capsys.readouterr().err
+    server = serve(lite.folder)
+    assert list(server.links) == ["annotator", "owner"]
+    server.stop()
+    server = serve(lite.folder, "--annotator", "anna", "--annotator", "annotator")
+    assert list(server.links) == ["anna", "owner"]  # a link is told once
+    server.stop()
+    assert list(serve(lite.folder, "--new-link", "anna", "--revoke", "annotator").links) == ["anna", "owner"]
+
+
+@pytest.mark.parametrize(
+    ("votes", "majority", "unanimous"),
+    [
+        ({"unchanged": 2}, 1, 1),
+        ({"unchanged": 2, "changed": 1}, 1, 0),
+        ({"unchanged": 1, "changed": 1}, 0.5, 0),
+        ({"unchanged": 2, "unsure": 1}, 1, 0.5),
+        ({"unsure": 2}, 0.5, 0.5),
+        ({"changed": 2, "unsure": 1}, 0, 0),
+        ({}, 0, 0),
+    ],
+)
+def test_rules(votes: dict[str, int], majority: float, unanimous: float) -> None:
+    judged = Judged(about=Answer(picture="a.png", label="7"), votes=votes)
+    assert Rule(unsure=0.5).weight(judged) == majority
+    assert Rule(agree="all", unsure=0.5).weight(judged) == unanimous
+
+
+@pytest.mark.parametrize("wrong", [{"agree": "most"}, {"unsure": -0.1}, {"unsure": 1.1}, {"unsure": float("nan")}])
+def test_rules_that_cannot_be(wrong: dict[str, Any]) -> None:
+    with pytest.raises(SpecError, match="not possible"):
+        Rule(**wrong)
+
+
+def test_weights_stay_with_their_examples() -> None:
+    def of(name: str, weights: list[float] | None) -> Dataset:
+        x, y = torch.rand(2, 1, 4, 4), torch.tensor([0, 1])
+        given = None if weights is None else torch.tensor(weights)
+        return Dataset(name=name, x=x, y=y, class_names=("p", "q"), ids=("1", "2"), weights=given)
+
+    joined = concatenate(of("a", None), of("b", [0.5, 0.25]))
+    assert joined.weights is not None
+    assert joined.weights.tolist() == [1, 1, 0.5, 0.25]
+    taken = joined.take(torch.tensor([3, 0]))
+    batch = taken.batch(slice(None))
+    assert batch.weight is not None
+    assert batch.weight.tolist() == [0.25, 1]
+    assert concatenate(of("a", None), of("b", None)).weights is None
+    with pytest.raises(DataError, match="weights of shape"):
+        of("a", [1.0])
