@@ -32,6 +32,7 @@ LAYERS = [
     ("report",),
     ("reproduction",),
     ("annotation",),
+    ("explore",),
     ("doctor",),
     ("cli", "__main__"),
 ]

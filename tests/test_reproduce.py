@@ -181,6 +181,7 @@ def test_the_tables_of_woods2019_are_whole() -> None:
     assert {name: len(table.rows) for name, table in paper.tables.items()} == {
         "I": 33,
         "II": 45,
+        "hitl": 3,
         "III": 17,
         "README": 4,
     }
@@ -192,6 +193,7 @@ def test_the_tables_of_woods2019_are_whole() -> None:
     assert sums == {
         "I": [2570.8, 0.3041, 0.6344],
         "II": [3549.4, 0.585, 1.2421],
+        "hitl": [247.8, 0.039, 0.0867],
         "III": [694.5, 0.0563, 0.4179],
         "README": [315.75, 0.0443, 0.0981],
     }
@@ -200,7 +202,9 @@ def test_the_tables_of_woods2019_are_whole() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("scale", "tables"), [("smoke", ["I", "II"]), ("cpu", ["I", "II"]), ("full", [None])])
+@pytest.mark.parametrize(
+    ("scale", "tables"), [("smoke", ["I", "II", "hitl"]), ("cpu", ["I", "II", "hitl"]), ("full", [None])]
+)
 def test_every_row_can_be_planned_at_every_scale(
     scale: str, tables: list[str | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,7 +224,7 @@ def test_every_row_can_be_planned_at_every_scale(
             assert (one.job is None) == bool(original.needs), one.row.id
             assert one.job is None or one.job.name == original.id
         # What is told apart in the paper is told apart here.
-        asked = [job.recipe.model_dump_json() for job in plan.jobs]
+        asked = [f"{job.recipe.model_dump_json()} {job.feedback}" for job in plan.jobs]
         same = len(asked) - len(set(asked))
         assert same == 0 or scale != "full", f"{same} networks are trained twice"
 
@@ -329,6 +333,9 @@ class Worker:
         x = torch.zeros(2, 1, 2, 2) + self.shift
         data = Dataset(x=x, y=torch.tensor([0, 1]), ids=("a", "b"), class_names=("no", "yes"), name=job.data)
         return data, data
+
+    def answered(self, job: Job, data: Dataset, folder: Folder) -> Dataset | None:
+        raise NotImplementedError  # no row of these papers learns from answers
 
     def train(self, job: Job, data: Dataset, validation: Dataset, run: Path) -> None:
         self.log.append(f"train {job.name}")

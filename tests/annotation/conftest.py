@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import http.client
 import io
+import json
 import os
+import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -91,49 +96,86 @@ def make() -> SimpleNamespace:
 # -- databases -----------------------------------------------------------------------------------------------
 
 
+class Postgres:
+    """A PostgreSQL server on loopback, in a scratch folder. url: without a database's name.
+
+    fsync: whether it writes to the disk, as it does by default; nothing else makes a crash's end true.
+    """
+
+    def __init__(self, *, fsync: bool) -> None:
+        programs = program("initdb"), program("postgres")
+        if None in programs:
+            pytest.skip("PostgreSQL is not installed")
+        pytest.importorskip("psycopg", reason="the extra `postgres` is not installed")
+        initdb, self.server = programs
+        self.folder = Path(tempfile.mkdtemp(prefix="advex-pg-"))
+        who: dict[str, Any] = {}
+        if os.geteuid() == 0:  # it refuses to run as root
+            who = {"user": "nobody", "group": "nogroup"}
+            shutil.chown(self.folder, **who)
+        self.quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": self.folder, **who}
+        made = subprocess.run(
+            [initdb, "-D", self.folder / "data", "-A", "trust", "-U", "advex", "-E", "UTF8", "--no-sync"],
+            check=False, **self.quiet,
+        )  # fmt: skip
+        if made.returncode:
+            shutil.rmtree(self.folder)
+            pytest.skip("PostgreSQL's initdb does not work here")
+        self.port = free_port()
+        self.url = f"postgresql://advex@127.0.0.1:{self.port}"
+        self.fsync = "on" if fsync else "off"
+        self.start()
+
+    def start(self) -> None:
+        """Start it, after a crash too; returns once it takes connections."""
+        import psycopg
+
+        command = [self.server, "-D", self.folder / "data", "-p", str(self.port)]
+        settings = ["listen_addresses=127.0.0.1", f"unix_socket_directories={self.folder}", f"fsync={self.fsync}"]
+        command += [part for setting in settings for part in ("-c", setting)]
+        self.process = subprocess.Popen(command, **self.quiet)
+        for _ in range(600):
+            try:
+                psycopg.connect(f"{self.url}/postgres").close()
+            except psycopg.OperationalError:
+                if self.process.poll() is not None:  # after a crash: what is left of it has not ended yet
+                    self.process = subprocess.Popen(command, **self.quiet)
+                time.sleep(0.1)
+            else:
+                return
+        pytest.fail("PostgreSQL did not start")
+
+    def kill(self) -> None:
+        """SIGKILL, to all of its processes."""
+        family = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        children = family.read_text().split() if family.exists() else []
+        self.process.kill()
+        for child in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(child), signal.SIGKILL)
+        self.process.wait(20)
+
+    def stop(self) -> None:
+        """End it and remove what it wrote."""
+        self.process.send_signal(signal.SIGQUIT)  # without waiting for clients, or writing what is thrown away next
+        self.process.wait(60)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    """The URL of a PostgreSQL server on loopback, in a scratch folder, without a database name."""
-    initdb, server = program("initdb"), program("postgres")
-    if initdb is None or server is None:
-        pytest.skip("PostgreSQL is not installed")
-    pytest.importorskip("psycopg", reason="the extra `postgres` is not installed")
-    folder = Path(tempfile.mkdtemp(prefix="advex-pg-"))
-    who: dict[str, Any] = {}
-    if os.geteuid() == 0:  # it refuses to run as root
-        who = {"user": "nobody", "group": "nogroup"}
-        shutil.chown(folder, **who)
-    data, port = folder / "data", free_port()
-    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder, **who}
-    process = None
-    try:
-        made = subprocess.run(
-            [initdb, "-D", data, "-A", "trust", "-U", "advex", "-E", "UTF8", "--no-sync"], check=False, **quiet
-        )
-        if made.returncode:
-            pytest.skip("PostgreSQL's initdb does not work here")
-        options = ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={folder}", "-c", "fsync=off"]
-        process = subprocess.Popen([server, "-D", data, "-p", str(port), *options], **quiet)
-        _wait_for(port)
-        yield f"postgresql://advex@127.0.0.1:{port}"
-    finally:
-        if process is not None:
-            process.terminate()
-            process.wait(20)
-        shutil.rmtree(folder, ignore_errors=True)
+    """The URL of a PostgreSQL server, without a database's name."""
+    server = Postgres(fsync=False)
+    yield server.url
+    server.stop()
 
 
-def _wait_for(port: int, seconds: float = 60) -> None:
-    import psycopg
-
-    for _ in range(round(seconds / 0.1)):
-        try:
-            psycopg.connect(f"host=127.0.0.1 port={port} user=advex dbname=postgres").close()
-        except psycopg.OperationalError:
-            time.sleep(0.1)
-        else:
-            return
-    pytest.fail("PostgreSQL did not start")
+@pytest.fixture
+def own_postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server that may be killed."""
+    server = Postgres(fsync=True)
+    yield server
+    server.stop()
 
 
 def new_database(server: str) -> str:
@@ -245,13 +287,63 @@ def serve() -> Iterator[Callable[..., Served]]:
 
     yield start
     for each in running:
-        if each.process.poll() is None:
-            each.stop()
+        each.stop()
         each.errors.close()
+
+
+class Entered:
+    """Somebody with a session at a server."""
+
+    def __init__(self, server: Served, name: str) -> None:
+        self.http = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+        self.headers = {"X-Advex": "enter", "Content-Type": "application/json"}
+        self.post("/api/session", {"token": server.links[name].partition("#")[2]})
+        self.cookie = (self.response.getheader("set-cookie") or "").partition(";")[0]
+        self.headers["Cookie"] = self.cookie
+        found = re.search(rb'name="csrf" content="(\w+)"', self.get("/"))
+        self.csrf = found[1].decode() if found else ""
+        self.headers["X-CSRF-Token"] = self.csrf
+
+    def get(self, path: str) -> bytes:
+        """A response's body."""
+        return self._ask("GET", path, None)
+
+    def post(self, path: str, body: Any) -> bytes:
+        """The same, of JSON sent."""
+        return self._ask("POST", path, json.dumps(body))
+
+    def _ask(self, method: str, path: str, body: str | None) -> bytes:
+        self.http.request(method, path, body, self.headers)
+        self.response = self.http.getresponse()
+        return self.response.read()
+
+    def images(self) -> list[str]:
+        """What is asked."""
+        return [each["key"] for each in json.loads(self.get("/api/next"))["images"]]
+
+    def answer(self, client: str, image: str, answer: str) -> int:
+        """The status of an answer sent."""
+        self.post("/api/answers", {"client": client, "image": image, "answer": answer})
+        return self.response.status
+
+
+@pytest.fixture
+def enter() -> Iterator[Callable[..., Entered]]:
+    """Lets somebody in at a server, by the personal link."""
+    there: list[Entered] = []
+
+    def come(server: Served, name: str) -> Entered:
+        there.append(Entered(server, name))
+        return there[-1]
+
+    yield come
+    for each in there:
+        each.http.close()
 
 
 # -- a browser -----------------------------------------------------------------------------------------------------
 
+AXE = Path(__file__).parent / "axe" / "axe.min.js"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -265,3 +357,94 @@ def browser() -> Iterator[Any]:
         opened = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         yield opened
         opened.close()
+
+
+class Page:
+    """A browser of one person, with all that it said and asked for. script: run before any other."""
+
+    def __init__(self, browser: Any, link: str, script: str = "", **options: Any) -> None:
+        self.context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
+        self.context.add_init_script(script)
+        self.tab = self.context.new_page()
+        self.said: list[str] = []
+        self.asked: list[str] = []
+        self.tab.on("console", lambda message: self.said.append(message.text))
+        self.tab.on("pageerror", lambda error: self.said.append(str(error)))
+        self.tab.on("request", lambda request: self.asked.append(request.url))
+        self.tab.goto(link)
+
+    def wait(self) -> Page:
+        """Until a question is shown."""
+        self.tab.wait_for_selector("#question:not([hidden])")
+        return self
+
+    def label(self) -> str:
+        return self.tab.inner_text("#label")
+
+    def count(self) -> str:
+        return self.tab.inner_text("#count").partition(" ·")[0]
+
+    def until(self, condition: str, seconds: float = 30) -> None:
+        """Until a script says so. (Playwright's own waiting evaluates text in the page: our policy forbids that.)"""
+        deadline = time.monotonic() + seconds
+        while not self.tab.evaluate(condition):
+            assert time.monotonic() < deadline, condition
+            self.tab.wait_for_timeout(50)
+
+    def saved(self, text: str = "all kept") -> None:
+        """Until the page says so; where all is kept, nothing waits."""
+        self.until(f"document.getElementById('saved').textContent.includes({text!r})")
+        if text == "all kept":
+            self.until("Object.keys(localStorage).every(key => !/-\\d{16}-/.test(key))")
+
+    def loaded(self, pictures: int) -> None:
+        """Until so many pictures were loaded."""
+        entries = "performance.getEntriesByType('resource')"
+        self.until(f"{entries}.filter(entry => entry.name.includes('/pictures/')).length >= {pictures}")
+
+    def waiting(self) -> list[dict[str, Any]]:
+        """Answers that are kept in the browser, in order."""
+        script = "Object.keys(localStorage).filter(key => /-\\d{16}-/.test(key)).sort().map(key => localStorage[key])"
+        return [json.loads(text) for text in self.tab.evaluate(script)]
+
+    def serious(self) -> list[str]:
+        """Serious findings of axe."""
+        # Our policy lets no script in that is not ours: axe is run from outside of it.
+        self.tab.evaluate(AXE.read_text(encoding="utf-8"))
+        found = self.tab.evaluate("axe.run(document, {resultTypes: ['violations']})")
+        return [
+            f"{each['id']}: {node['html']}"
+            for each in found["violations"]
+            if each["impact"] in ("serious", "critical")
+            for node in each["nodes"]
+        ]
+
+
+@pytest.fixture
+def look(browser: Any) -> Iterator[Callable[..., Page]]:
+    """Opens a link in a browser of its own."""
+    opened: list[Page] = []
+
+    def visit(link: str, **options: Any) -> Page:
+        opened.append(Page(browser, link, **options))
+        return opened[-1]
+
+    yield visit
+    for page in opened:
+        page.context.close()
+
+
+@pytest.fixture
+def begin(
+    lite: Store, serve: Callable[..., Served], look: Callable[..., Page]
+) -> Callable[..., tuple[Store, Served, list[Page]]]:
+    """Starts a project, a server, and a browser for each name."""
+
+    def start(
+        *names: str, images: int = 30, options: dict[str, Any] | None = None, **settings: Any
+    ) -> tuple[Store, Served, list[Page]]:
+        fill(lite, images, **settings)
+        server = serve(lite.folder, *[part for name in names for part in ("--annotator", name)])
+        return lite, server, [look(server.links[name], **(options or {})).wait() for name in names]
+
+    return start

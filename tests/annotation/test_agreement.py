@@ -127,6 +127,25 @@ def test_against_the_definitions(observers: list[str]) -> None:
         assert percent_agreement(n) == pytest.approx(percent_by_pairs(observers), abs=1e-9, nan_ok=True)
 
 
+def fleiss_by_formula(n_ij: Sequence[Sequence[int]]) -> float:
+    """Fleiss 1971, in his letters: N subjects, n ratings of each, k categories."""
+    big_n, n, k = len(n_ij), sum(n_ij[0]), len(n_ij[0])
+    p_j = [sum(n_ij[i][j] for i in range(big_n)) / (big_n * n) for j in range(k)]
+    p_i = [(sum(n_ij[i][j] ** 2 for j in range(k)) - n) / (n * (n - 1)) for i in range(big_n)]
+    p_bar, p_bar_e = sum(p_i) / big_n, sum(p**2 for p in p_j)
+    return (p_bar - p_bar_e) / (1 - p_bar_e) if 1 - p_bar_e > 1e-12 else math.nan
+
+
+@given(
+    st.integers(2, 6).flatmap(
+        lambda n: st.lists(st.lists(st.sampled_from(range(3)), min_size=n, max_size=n), min_size=1, max_size=12)
+    )
+)
+def test_fleiss_against_his_formulas(ratings: list[list[int]]) -> None:
+    n_ij = [[subject.count(category) for category in range(3)] for subject in ratings]
+    assert fleiss_kappa(np.array(n_ij)) == pytest.approx(fleiss_by_formula(n_ij), abs=1e-9, nan_ok=True)
+
+
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abc")), min_size=1, max_size=40))
 @pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true", "ignore:A single label was found")
 def test_cohen_against_scikit_learn(pairs: list[tuple[str, str]]) -> None:

@@ -2,101 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+import io
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from advex.annotation import people
-from advex.annotation.store import Store
+from advex.annotation.store import NewImage, Store
 
 pytestmark = pytest.mark.browser
 
-AXE = Path(__file__).parent / "axe" / "axe.min.js"
 PHONE = {"width": 390, "height": 844}
 DESKTOP = {"width": 1280, "height": 800}
-
-
-class Page:
-    """A browser of one annotator, with all that it said and asked for."""
-
-    def __init__(self, browser: Any, link: str, **options: Any) -> None:
-        self.context = browser.new_context(**{"viewport": DESKTOP, **options})
-        self.tab = self.context.new_page()
-        self.said: list[str] = []
-        self.asked: list[str] = []
-        self.tab.on("console", lambda message: self.said.append(message.text))
-        self.tab.on("pageerror", lambda error: self.said.append(str(error)))
-        self.tab.on("request", lambda request: self.asked.append(request.url))
-        self.tab.goto(link)
-
-    def wait(self) -> Page:
-        """Until a question is shown."""
-        self.tab.wait_for_selector("#question:not([hidden])")
-        return self
-
-    def label(self) -> str:
-        return self.tab.inner_text("#label")
-
-    def count(self) -> str:
-        return self.tab.inner_text("#count").partition(" ·")[0]
-
-    def until(self, condition: str, seconds: float = 30) -> None:
-        """Until a script says so. (Playwright's own waiting evaluates text in the page: our policy forbids that.)"""
-        deadline = time.monotonic() + seconds
-        while not self.tab.evaluate(condition):
-            assert time.monotonic() < deadline, condition
-            self.tab.wait_for_timeout(50)
-
-    def saved(self, text: str = "all kept") -> None:
-        """Until the page says so; where all is kept, nothing waits."""
-        self.until(f"document.getElementById('saved').textContent.includes({text!r})")
-        if text == "all kept":
-            self.until("Object.keys(localStorage).every(key => !/-\\d{16}-/.test(key))")
-
-    def loaded(self, pictures: int) -> None:
-        """Until so many pictures were loaded."""
-        entries = "performance.getEntriesByType('resource')"
-        self.until(f"{entries}.filter(entry => entry.name.includes('/pictures/')).length >= {pictures}")
-
-    def waiting(self) -> list[dict[str, Any]]:
-        """Answers that are kept in the browser, in order."""
-        script = "Object.keys(localStorage).filter(key => /-\\d{16}-/.test(key)).sort().map(key => localStorage[key])"
-        return [json.loads(text) for text in self.tab.evaluate(script)]
-
-    def serious(self) -> list[str]:
-        """Serious findings of axe."""
-        # Our policy lets no script in that is not ours: axe is run from outside of it.
-        self.tab.evaluate(AXE.read_text(encoding="utf-8"))
-        found = self.tab.evaluate("axe.run(document, {resultTypes: ['violations']})")
-        return [
-            f"{each['id']}: {node['html']}"
-            for each in found["violations"]
-            if each["impact"] in ("serious", "critical")
-            for node in each["nodes"]
-        ]
-
-
-@pytest.fixture
-def begin(
-    lite: Store, make: SimpleNamespace, serve: Callable[..., Any], browser: Any
-) -> Iterator[Callable[..., tuple[Store, Any, list[Page]]]]:
-    """Starts a project, a server, and a browser for each name."""
-    opened: list[Page] = []
-
-    def start(*names: str, images: int = 30, **settings: Any) -> tuple[Store, Any, list[Page]]:
-        make.fill(lite, images, **settings)
-        server = serve(lite.folder, *[part for name in names for part in ("--annotator", name)])
-        opened.extend(Page(browser, server.links[name]).wait() for name in names)
-        return lite, server, list(opened)
-
-    yield start
-    for page in opened:
-        page.context.close()
 
 
 def given(store: Store) -> list[str]:
@@ -156,6 +76,125 @@ def test_every_key_and_every_button(begin: Callable[..., Any]) -> None:
     }
 
 
+def test_answers_of_before_can_be_taken_back_one_after_the_other(begin: Callable[..., Any]) -> None:
+    store, _, (page,) = begin("anna", images=12)
+    for key in ("1", "2", "3"):
+        page.wait()
+        page.tab.keyboard.press(key)
+    page.saved()
+    page.tab.reload()
+    page.wait()
+    for left in (2, 1, 0):
+        page.tab.wait_for_selector("#undo[aria-disabled=false]")  # its picture is loaded ahead, too
+        page.tab.keyboard.press("u")
+        assert page.count() == f"{left} of 12"
+        page.saved()
+        assert given(store) == ["unchanged", "unsure", "changed"][:left]
+    page.tab.keyboard.press("u")
+    page.saved()
+    assert page.count() == "0 of 12"
+
+
+def test_what_is_counted_late_overtakes_nothing(begin: Callable[..., Any]) -> None:
+    """The server's count is as old as its request: what was answered meanwhile is on top of it."""
+    store, _, (page,) = begin("anna", images=20)
+    page.loaded(40)
+    held: list[Any] = []
+    page.tab.route("**/api/progress", lambda route: held.append(route))  # noqa: PLW0108  (playwright wants a function)
+    for key in ("1", "2", "u", "u"):  # nothing is left to take back: the page asks what came before
+        page.tab.keyboard.press(key)
+    while not held:
+        page.tab.wait_for_timeout(20)
+    old = held[0].fetch()
+    page.tab.keyboard.press("3")
+    held[0].fulfill(response=old)
+    page.tab.unroute("**/api/progress")
+    page.saved()
+    assert page.count() == "1 of 20"
+    assert given(store) == ["changed"]
+
+
+def test_pace_and_what_is_left_are_told(begin: Callable[..., Any]) -> None:
+    _, _, (page,) = begin("anna", images=6)
+    told = page.tab.evaluate(
+        "(times) => import('/static/pace.js').then(({ Pace }) => times.map(([each, left]) => {"
+        " const pace = new Pace(); for (const time of each) pace.add(time); return pace.told(left) }))",
+        [
+            [[9000, 9000], 188],  # too few to go by
+            [[9000, 9000, 9000], 188],
+            [[1500, 1500, 1500, 3_600_000], 20],  # an hour's break is none of it
+            [[4000, 4000, 4000], 0],
+            [[100_000] * 25, 1000],
+            [[60_000] * 5 + [2000] * 20, 60],  # as it goes now
+        ],
+    )
+    assert told == [
+        "", " · 9.0 s each · about 28 min left", " · 1.5 s each · less than a minute left", " · 4.0 s each",
+        " · 100 s each · about 28 h left", " · 2.0 s each · about 2 min left",
+    ]  # fmt: skip
+    for key in ("1", "2", "3"):
+        page.tab.keyboard.press(key)
+        page.wait()
+    shown = page.tab.inner_text("#count")
+    assert shown.startswith("3 of 6 · ")
+    assert shown.endswith(" left")
+
+
+def picture(size: tuple[int, int], mode: str) -> bytes:
+    """A PNG of this size in pixels: dots of a dark and a light grey."""
+    file = io.BytesIO()
+    made = Image.new(mode, size, 90 if mode == "L" else (90, 120, 90))
+    made.putpixel((0, 0), 200 if mode == "L" else (200, 90, 90))
+    made.save(file, "PNG")
+    return file.getvalue()
+
+
+ODD = [((1, 1), "RGB"), ((600, 300), "RGB"), ((28, 28), "L"), ((2048, 2048), "RGB"), ((3, 900), "L")]
+NAMES = ["\u05d7\u05ea\u05d5\u05dc", "\U0001f408\u200d\u2b1b", "a" * 200, "very long" * 30, "\u0642\u0637\u0629 (3)"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"viewport": PHONE, "has_touch": True, "is_mobile": True, "forced_colors": "active"},
+        {"viewport": DESKTOP, "reduced_motion": "reduce"},
+        {"viewport": {"width": 640, "height": 400}},  # a desktop at 200 %
+    ],
+    ids=["phone", "desktop", "zoomed"],
+)
+def test_odd_pictures_and_names_fit(
+    lite: Store, make: SimpleNamespace, serve: Callable[..., Any], look: Callable[..., Any], options: dict[str, Any]
+) -> None:
+    lite.found("\u05e4\u05e8\u05d5\u05d9\u05e7\u05d8 " * 12, votes=1, seed=1, alone=False, about={})
+    for (size, mode), name in zip(ODD, NAMES, strict=True):
+        files = [make.keep(lite.folder, picture(size, mode)) for _ in range(2)]
+        lite.add_images([NewImage(label=name, original=files[0], changed=files[1], source_id=name)])
+    page = look(serve(lite.folder, "--annotator", "anna").links["anna"], **options)
+    seen = []
+    for _ in ODD:
+        page.wait()
+        seen.append(page.label())
+        page.tab.click("#show-difference")
+        assert page.tab.evaluate("document.documentElement.scrollWidth") <= options["viewport"]["width"]
+        shown = page.tab.evaluate("document.getElementById('changed').getBoundingClientRect().height")
+        assert shown > 20 or page.tab.evaluate("document.getElementById('changed').naturalHeight") == 900
+        page.tab.click("#show-difference")
+        found = page.serious()
+        assert found == []
+        page.tab.click("[data-answer=unsure]")
+    page.tab.wait_for_selector("text=All done")
+    assert sorted(seen) == sorted(NAMES)
+    assert page.said == []
+
+
+def test_nothing_to_judge_is_said(lite: Store, serve: Callable[..., Any], look: Callable[..., Any]) -> None:
+    lite.found("empty", votes=1, seed=1, alone=False, about={})
+    page = look(serve(lite.folder, "--annotator", "anna").links["anna"])
+    page.tab.wait_for_selector("h1:has-text('Nothing to judge')")
+    assert not page.tab.is_visible(".zoom")
+    assert page.said == []
+
+
 def test_pictures_are_shown_pixel_by_pixel(begin: Callable[..., Any]) -> None:
     _, _, (page,) = begin("anna")
     for name in ("original", "changed"):
@@ -205,11 +244,11 @@ def test_offline_and_back_also_when_the_page_is_closed_in_between(begin: Callabl
 
 def test_no_connection_at_all_is_said_and_overcome(begin: Callable[..., Any]) -> None:
     store, _, (page,) = begin("anna", images=60)
+    page.loaded(30)
     page.context.set_offline(True)
     while page.tab.is_visible("#question"):
         page.tab.keyboard.press("3")
-    assert page.tab.inner_text("#told") in ("No connection", "Loading")
-    page.until("document.getElementById('told').textContent === 'No connection'", 20)
+    page.until("document.getElementById('told').textContent === 'No connection'")
     number = len(page.waiting())
     assert number >= 8
     page.context.set_offline(False)
@@ -224,7 +263,7 @@ def test_the_server_may_die_and_come_back(begin: Callable[..., Any], serve: Call
     page.saved()
     server.kill()
     page.tab.keyboard.press("2")
-    page.saved("waiting")
+    page.saved("offline")
     serve(store.folder, port=server.port)
     page.saved()
     assert given(store) == ["unchanged", "unsure"]
@@ -235,7 +274,9 @@ def test_a_revoked_link_keeps_what_waits_until_the_next(begin: Callable[..., Any
     people.revoke(store.database, "anna")
     page.tab.keyboard.press("3")
     page.saved("signed out")
-    assert "personal link" in page.tab.inner_text("#trouble")
+    assert "personal link" in page.tab.inner_text("#told")
+    assert "One answer waits" in page.tab.inner_text("#more")
+    assert not page.tab.is_visible("#question")  # what was handed out is shown no longer
     assert len(page.waiting()) == 1
     page.tab.goto(f"{server.address}/enter#wrong")
     page.tab.wait_for_selector("text=not valid")
@@ -246,7 +287,7 @@ def test_a_revoked_link_keeps_what_waits_until_the_next(begin: Callable[..., Any
     assert given(store) == ["changed"]
 
 
-def test_two_annotators_at_once_know_nothing_of_each_other(begin: Callable[..., Any], browser: Any) -> None:
+def test_two_annotators_at_once_know_nothing_of_each_other(begin: Callable[..., Any], look: Callable[..., Any]) -> None:
     store, server, (anna, ben) = begin("anna", "ben", images=10)
     for number in range(10):
         for page, key in ((anna, "1"), (ben, "1" if number < 7 else "3")):
@@ -258,7 +299,7 @@ def test_two_annotators_at_once_know_nothing_of_each_other(begin: Callable[..., 
     orders = [[vote.image for vote in votes if vote.person == name] for name in ("anna", "ben")]
     assert orders[0] != orders[1]
     assert sorted(orders[0]) == sorted(orders[1])
-    owner = Page(browser, server.links["owner"])
+    owner = look(server.links["owner"])
     owner.tab.wait_for_selector("text=Agreement")
     assert "70.0 %" in owner.tab.inner_text("#live")
     assert owner.tab.locator(".disputed li").count() == 3
@@ -267,7 +308,6 @@ def test_two_annotators_at_once_know_nothing_of_each_other(begin: Callable[..., 
     anna.wait()
     owner.until("document.getElementById('live').innerText.includes('19')")  # live
     assert owner.said == []
-    owner.context.close()
 
 
 def test_the_changed_picture_alone_first(begin: Callable[..., Any]) -> None:
@@ -282,13 +322,13 @@ def test_the_changed_picture_alone_first(begin: Callable[..., Any]) -> None:
 
 
 def test_names_are_text_whatever_they_hold(
-    lite: Store, make: SimpleNamespace, serve: Callable[..., Any], browser: Any
+    lite: Store, make: SimpleNamespace, serve: Callable[..., Any], look: Callable[..., Any]
 ) -> None:
     evil = ["<script>document.title='x'</script>", '"><img src=x onerror="document.title=`x`">', "{{7*7}}", "a" * 300]
     make.fill(lite, 8, labels=tuple(evil))
     name = '<svg onload="document.title=`x`">'
     server = serve(lite.folder, "--annotator", name)
-    page = Page(browser, server.links[name]).wait()
+    page = look(server.links[name]).wait()
     seen = []
     for _ in range(8):
         page.wait()
@@ -297,14 +337,12 @@ def test_names_are_text_whatever_they_hold(
         page.tab.keyboard.press("1")
     page.saved()
     assert sorted(set(seen)) == sorted(evil)
-    owner = Page(browser, server.links["owner"])
+    owner = look(server.links["owner"])
     owner.tab.wait_for_selector("#live")
     for each in (page, owner):
         assert each.tab.title() != "x"
         assert each.said == []
     assert name in owner.tab.inner_text("#live")
-    for each in (page, owner):
-        each.context.close()
 
 
 def test_by_keyboard_alone_with_a_screen_reader(begin: Callable[..., Any]) -> None:
@@ -327,21 +365,47 @@ def test_by_keyboard_alone_with_a_screen_reader(begin: Callable[..., Any]) -> No
     label = page.label()
     page.tab.keyboard.press("Enter")
     page.wait()
-    heard = page.tab.inner_text("#heard")
-    assert heard == f"unsure. Next: still {page.label()}?"
+    assert page.tab.text_content("#heard") == f"Unsure. Next 2 of 30: still {page.label()}?"
     assert label
     assert page.tab.evaluate("document.activeElement.dataset.answer") == "unsure"  # the focus stays
     page.saved()
     assert given(store) == ["unsure"]
+    page.tab.focus("#keys")
+    page.tab.keyboard.press("Enter")  # single keys are off, as for those who speak to their computer
+    page.tab.keyboard.press("1")
+    page.saved()
+    assert given(store) == ["unsure"]
+    page.tab.keyboard.press("Enter")
+    page.tab.keyboard.press("1")
+    page.saved()
+    assert given(store) == ["unsure", "unchanged"]
     tree = page.tab.locator("#main").aria_snapshot()
     for named in ("Original picture", "Changed picture", "Unchanged", "Unsure", "No longer the class"):
         assert named in tree
 
 
+def test_the_focus_is_never_lost(begin: Callable[..., Any]) -> None:
+    _, _, (page,) = begin("anna", images=2)
+    page.tab.focus("[data-answer=changed]")
+    focused = "document.activeElement.dataset.answer ?? document.activeElement.id"
+    for _ in range(2):
+        page.wait()
+        page.tab.keyboard.press("Enter")
+    page.tab.wait_for_selector("text=All done")
+    assert page.tab.evaluate(focused) == "message"
+    page.tab.keyboard.press("u")
+    assert page.tab.evaluate(focused) == "changed"
+    page.tab.focus("#undo")
+    page.tab.keyboard.press("Enter")
+    assert page.count() == "0 of 2"
+    assert page.tab.evaluate(focused) == "undo"
+    assert page.tab.get_attribute("#undo", "aria-disabled") == "true"
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", ["phone", "desktop"])
 def test_accessible_and_no_wider_than_the_screen(
-    begin: Callable[..., Any], browser: Any, scheme: Any, size: str
+    begin: Callable[..., Any], look: Callable[..., Any], scheme: Any, size: str
 ) -> None:
     store, server, (first,) = begin("anna", images=6)
     for key in ("1", "3"):
@@ -350,7 +414,7 @@ def test_accessible_and_no_wider_than_the_screen(
     first.saved()
     options = {"viewport": PHONE if size == "phone" else DESKTOP, "color_scheme": scheme, "has_touch": size == "phone"}
     link = f"{server.address}/enter#{people.invite(store.database, 'ben')}"
-    page = Page(browser, link, **options).wait()
+    page = look(link, **options).wait()
     page.tab.click("#show-difference")
     found = page.serious()
     for answer in ("changed", "unsure", "unchanged"):
@@ -359,12 +423,10 @@ def test_accessible_and_no_wider_than_the_screen(
     page.saved()
     box = page.tab.evaluate("document.querySelector('.answers').getBoundingClientRect().bottom")
     assert box <= options["viewport"]["height"]  # without scrolling
-    owner = Page(browser, server.links["owner"], **options)
+    owner = look(server.links["owner"], **options)
     owner.tab.wait_for_selector("#live")
-    closed = Page(browser, server.address, **options)
+    closed = look(server.address, **options)
     for each in (page, owner, closed):
         found += each.serious()
         assert each.tab.evaluate("document.documentElement.scrollWidth") <= options["viewport"]["width"]
     assert found == []
-    for each in (page, owner, closed):
-        each.context.close()

@@ -14,12 +14,15 @@ from typing import Any
 
 import pytest
 import schemathesis
+import uvicorn
+import uvicorn.server
 from hypothesis import HealthCheck, given, settings
 from schemathesis.specs.openapi import checks as conformance
 from starlette.testclient import TestClient
 
 from advex.annotation import PICTURES, people
 from advex.annotation.app import make_app
+from advex.annotation.connections import Connection
 from advex.annotation.security import Bucket, Guard, Limits, check_address, csrf_token
 from advex.annotation.store import Store
 from advex.errors import SpecError
@@ -91,7 +94,9 @@ def test_behind_https_the_cookie_is_secure(project: Store) -> None:
     token = people.invite(project.database, "anna")
     answer = http.post("/api/session", json={"token": token}, headers={"X-Advex": "enter"})
     assert "Secure" in answer.headers["set-cookie"]
+    assert answer.headers["set-cookie"].startswith("__Host-")  # no neighbouring name can set it
     assert "max-age" in answer.headers["strict-transport-security"]
+    assert http.get("/").status_code == 200
 
 
 PROTECTED = [
@@ -332,6 +337,7 @@ def test_endless_bodies_are_not_read_to_their_end(project: Store) -> None:
 
 def test_too_many_requests_are_refused_and_forgotten(project: Store, visit: Callable[..., Visitor]) -> None:
     visitor = visit(of=make_app(project, Limits(rate=0.001, burst=30)))
+    assert visitor.http.get("/").status_code == 200  # from now on it counts by itself, not by its address
     codes = [visitor.http.get("/api/progress").status_code for _ in range(40)]
     assert codes.count(200) == 30
     assert set(codes[30:]) == {429}
@@ -340,6 +346,79 @@ def test_too_many_requests_are_refused_and_forgotten(project: Store, visit: Call
     bucket = Bucket(rate=1000.0, burst=2)
     assert [bucket.take("a") for _ in range(3)] == [True, True, False]
     assert bucket.take("b")
+
+
+def test_made_up_and_lost_sessions_are_counted_by_their_address(project: Store, visit: Callable[..., Visitor]) -> None:
+    visitor = visit(of=make_app(project, Limits(rate=0.001, burst=30)))
+    name, good = next(iter(visitor.http.cookies.jar)).name, visitor.session
+    assert visitor.http.get("/").status_code == 200
+    visitor.http.cookies.clear()
+    for tossed in (f"{name}=made-up-{{}}", f"{name}=made-up-{{}}; other=1", "x={}"):
+        for number in range(20):
+            last = visitor.http.get("/enter", headers={"Cookie": tossed.format(number)})
+    assert last.status_code == 429  # whatever was in the cookie
+    assert visitor.http.get("/api/progress", headers={"Cookie": f"{name}={good}"}).status_code == 200
+    # Whoever is let in by several forms of one cookie is still one.
+    forms = [f"{name}=junk-{number}; {name}={good}" for number in range(5)]
+    codes = [visitor.http.get("/api/progress", headers={"Cookie": form}).status_code for form in forms]
+    assert set(codes) == {429}  # they are strangers first, and of these there were too many
+    people.revoke(project.database, "anna")
+    codes = [visitor.http.get("/api/progress", headers={"Cookie": f"{name}={good}"}).status_code for _ in range(2)]
+    assert codes == [401, 429]
+
+
+def test_requests_that_say_their_length_twice_or_have_endless_heads(visit: Callable[..., Visitor]) -> None:
+    visitor = visit()
+    both = {"Transfer-Encoding": "chunked", "Content-Length": "4"}
+    answer = visitor.http.post("/api/answers", content=b"0\r\n\r\n", headers=both)
+    assert (answer.status_code, answer.headers["connection"]) == (400, "close")
+    assert visitor.http.get("/", headers={"X-Long": "a" * 20_000}).status_code == 431
+    assert visitor.http.get("/" + "a" * 20_000).status_code == 431
+
+
+def test_bodies_that_do_not_come_to_their_end(project: Store) -> None:
+    async def receive() -> dict[str, Any]:
+        return await asyncio.Event().wait()  # pyright: ignore  (never)
+
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/api/answers", "headers": [(b"host", b"localhost")]}
+    asyncio.run(make_app(project, Limits(patience=0.01))(scope, receive, send))
+    assert sent[0]["status"] == 408
+
+
+@pytest.mark.parametrize("begun", [b"", b"G", b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Slow:"])
+def test_connections_that_only_wait_are_closed(begun: bytes) -> None:
+    """Also where they go on byte by byte; those that ask are answered."""
+
+    class Hasty(Connection):
+        seconds = 0.2
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    async def attack() -> tuple[bytes, bytes]:
+        config = uvicorn.Config(app, http=Hasty, lifespan="off", log_config=None)
+        state = uvicorn.server.ServerState()
+        server = await asyncio.get_running_loop().create_server(
+            lambda: Hasty(config=config, server_state=state, app_state={}), "127.0.0.1", 0
+        )
+        port = server.sockets[0].getsockname()[1]
+        (slow, slowly), (right, rightly) = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+        rightly.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        slowly.write(begun)
+        closed = await asyncio.wait_for(slow.read(), 20)
+        answered = await right.read(12)  # though it rests longer than the other was given
+        slowly.close()
+        rightly.close()
+        server.close()
+        return closed, answered
+
+    assert asyncio.run(attack()) == (b"", b"HTTP/1.1 204")
 
 
 @pytest.mark.parametrize(

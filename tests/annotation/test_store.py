@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,11 +13,11 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import inspect, text
+from sqlalchemy import event, inspect, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from advex.annotation import people
-from advex.annotation.database import Database, migrations
+from advex.annotation import database, people
+from advex.annotation.database import Database, Unusable, migrations
 from advex.annotation.models import Answer, Assignment, Base
 from advex.annotation.store import Refused, Store
 from advex.errors import AdvexError, ArtifactError, SpecError
@@ -347,13 +349,100 @@ def test_a_newer_or_foreign_database_is_refused(store: Store, url: str | None) -
         Store(store.folder, url)
 
 
-def test_what_is_no_database(tmp_path: Path) -> None:
-    (tmp_path / "annotation.sqlite").write_bytes(b"not a database at all" * 100)
-    with pytest.raises(ArtifactError, match="cannot be opened"):
-        Store(tmp_path)
+@pytest.mark.parametrize("damage", [lambda data: b"not a database at all" * 100, lambda data: data[: len(data) // 2]])
+def test_a_damaged_file_is_told_before_anything_is_asked(
+    lite: Store, make: SimpleNamespace, damage: Callable[[bytes], bytes]
+) -> None:
+    make.fill(lite, 300)
+    lite.close()  # the last one writes everything into the file itself
+    path = lite.folder / "annotation.sqlite"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(Unusable, match=r"annotation.sqlite cannot be used: the file is damaged"):
+        Store(lite.folder)
+
+
+def test_urls_that_mean_nothing() -> None:
     for url, error in (("nonsense", "cannot be read"), ("mysql://a/b", "not supported")):
         with pytest.raises(SpecError, match=error):
             Database(url)
+
+
+# -- when the disk fails ---------------------------------------------------------------------------------------
+
+
+def limit(store: Store, pages: int) -> None:
+    """From now on SQLite finds a full disk as soon as its file has so many pages."""
+    event.listen(store.database.engine, "begin", lambda connection: _limit(connection, pages))
+
+
+def _limit(connection: Any, pages: int) -> None:
+    connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+
+
+def test_what_a_full_disk_refuses_is_not_acknowledged_and_can_be_sent_again(lite: Store, make: SimpleNamespace) -> None:
+    make.fill(lite, 300, votes=1)
+    anna = make.person(lite, "anna").id
+    keys = [each.key for each in lite.next(anna, 300)]
+    limit(lite, 1)  # it stays as large as it is
+    kept: list[str] = []
+
+    def go_on() -> None:
+        for number, key in enumerate(keys):
+            give(lite, anna, key, "changed", f"client-{number}")
+            kept.append(f"client-{number}")
+
+    with pytest.raises(Unusable, match="annotation.sqlite cannot be used: the disk is full"):
+        go_on()
+    assert kept == [client for client, _, _ in rounds(lite)]  # reading goes on
+    assert len(kept) < len(keys)
+    limit(lite, 2**30)
+    go_on()
+    assert len(lite.votes()) == len(keys)
+
+
+def test_a_project_that_may_not_be_written(lite: Store, make: SimpleNamespace) -> None:
+    make.fill(lite, 1)
+    anna = make.person(lite, "anna").id
+    key = lite.next(anna, 1)[0].key
+    event.listen(lite.database.engine, "begin", lambda connection: connection.exec_driver_sql("PRAGMA query_only = ON"))
+    with pytest.raises(Unusable, match="may not be written"):
+        give(lite, anna, key, "changed", "client-1")
+    assert lite.votes() == []
+
+
+def test_another_program_that_writes_for_long(
+    lite: Store, make: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make.fill(lite, 1)
+    monkeypatch.setattr(database, "_BUSY", 10)
+    with (
+        contextlib.closing(Store(lite.folder)) as other,
+        lite.database.write(),
+        pytest.raises(Unusable, match="another program has been writing"),
+    ):
+        make.person(other, "anna")
+
+
+def test_a_database_that_ends_is_told_and_used_again_when_it_is_back(
+    own_postgres: Any, tmp_path: Path, make: SimpleNamespace
+) -> None:
+    (tmp_path / "project").mkdir()
+    with contextlib.closing(Store(tmp_path / "project", f"{own_postgres.url}/postgres")) as store:
+        make.fill(store, 1)
+        anna = make.person(store, "anna").id
+        key = store.next(anna, 1)[0].key
+        own_postgres.kill()
+        with pytest.raises(Unusable, match="cannot be used"):
+            give(store, anna, key, "changed", "client-1")
+        own_postgres.start()
+        give(store, anna, key, "changed", "client-1")
+        assert [vote.answer for vote in store.votes()] == ["changed"]
+
+
+def test_commits_reach_the_disk_whatever_a_server_is_set_to(store: Store) -> None:
+    with store.database.write() as session:
+        name = "PRAGMA synchronous" if store.database.sqlite else "SHOW synchronous_commit"
+        assert str(session.execute(text(name)).scalar_one()) in ("2", "on")
 
 
 def test_passwords_are_not_told(tmp_path: Path) -> None:

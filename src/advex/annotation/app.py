@@ -6,151 +6,114 @@ import hashlib
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 from fastapi import Depends, FastAPI, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from advex._version import __version__
 from advex.annotation import PICTURES, pages, people
+from advex.annotation.database import Unusable
+from advex.annotation.forms import KEY, Asked, Given, Kept, Next, Problem, State, Token, Undone
 from advex.annotation.people import Guest
-from advex.annotation.security import UNFORESEEN, Bucket, Guard, Limits, is_csrf_token
-from advex.annotation.store import Refused, Shown, Store
+from advex.annotation.security import LET_IN, UNFORESEEN, UNUSABLE, Bucket, Guard, Limits, is_csrf_token, log
+from advex.annotation.store import Refused, Store
 
 _STATIC = Path(__file__).parent / "static"
 _TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
-_KEY, _CLIENT = r"^[0-9a-f]{32}$", r"^[A-Za-z0-9_-]{8,64}$"
 _MALFORMED = "The request is not of the form that is needed."
 _STATUS = {"unknown": 404, "conflict": 409}
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class Room(Protocol):
+    """More pages, for the owner alone: adds its routes behind the door."""
+
+    def __call__(self, app: FastAPI, store: Store, door: "Door") -> None: ...
 
 
-class Problem(_Body):
-    """Why a request was refused, in a sentence."""
-
-    error: str
-
-
-class Token(_Body):
-    """Of a personal link."""
-
-    token: str = Field(max_length=200)
-
-
-class Given(_Body):
-    """An answer. client: made by the browser, one for each answer."""
-
-    client: str = Field(pattern=_CLIENT)
-    image: str = Field(pattern=_KEY)
-    answer: Literal["unchanged", "unsure", "changed"]
-    milliseconds: int | None = Field(None, ge=0, le=2**31 - 1)
-
-
-class Undone(_Body):
-    """Takes the answer with the client id `undoes` back."""
-
-    client: str = Field(pattern=_CLIENT)
-    undoes: str = Field(pattern=_CLIENT)
-
-
-class Asked(_Body):
-    """An image to judge."""
-
-    key: str
-    label: str
-
-
-class Last(_Body):
-    """The answer that an undo would take back."""
-
-    client: str
-    image: Asked
-
-
-class State(_Body):
-    """How far an annotator is."""
-
-    answered: int
-    left: int
-    last: Last | None
-
-
-class Next(_Body):
-    """The next images."""
-
-    images: list[Asked]
-    progress: State
-
-
-class Kept(_Body):
-    """It is kept for good."""
-
-    kept: Literal[True] = True
-
-
-def make_app(store: Store, limits: Limits | None = None) -> Guard:
-    """The application of a project: see `advex annotate serve`."""
+def make_app(store: Store, limits: Limits | None = None, explore: Room | None = None) -> Guard:
+    """The application of a project: see `advex annotate serve`. explore: what answers under /explore, if anything."""
     limits = limits or Limits()
     project = store.project()
-    # Cookies know no ports: projects on one host must not share them.
-    cookie = f"advex-{project.key}"
+    # Cookies know no ports: projects on one host must not share them. `__Host-`: no neighbouring host can set it.
+    cookie = f"{'__Host-' if limits.secure else ''}advex-{project.key}"
     app = FastAPI(title="advex annotate", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
     _answer_problems(app)
-    come_in = _Door(store, cookie)
+    come_in = Door(store, cookie)
     _add_session(app, store, limits, cookie, come_in)
     _add_questions(app, store, come_in)
-    _add_pages(app, store, come_in)
+    _add_pages(app, store, come_in, explores=explore is not None)
+    if explore is not None:
+        explore(app, store, come_in)
     return Guard(app, limits, cookie)
 
 
-def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What a route may answer instead, for its description."""
     return {status: {"model": Problem} for status in statuses}
 
 
-class _Door:
+class Door:
     """Who asks. Each method is a FastAPI dependency; those that change something want the CSRF header too."""
 
     def __init__(self, store: Store, cookie: str) -> None:
         self._store, self._cookie = store, cookie
 
     def session(self, request: Request) -> str:
+        """What the cookie holds, whether or not it is good for anything."""
         return request.cookies.get(self._cookie, "")
 
     def anybody(self, request: Request) -> Guest:
-        guest = people.who(self._store.database, self.session(request))
+        """Whoever has a session."""
+        guest = self.guest(request)
         if guest is None:
             raise HTTPException(401, "Open your personal link again.")
         return guest
 
+    def guest(self, request: Request) -> Guest | None:
+        """Whose session it is, if anybody's."""
+        guest = people.who(self._store.database, self.session(request))
+        if guest is not None:
+            request.scope[LET_IN] = guest.id
+        return guest
+
     def annotator(self, request: Request) -> Guest:
+        """Somebody who judges."""
         guest = self.anybody(request)
         if guest.owner:
             raise HTTPException(403, "The owner's link shows answers; to give some, use an annotator's.")
         return guest
 
     def owner(self, request: Request) -> Guest:
+        """Whoever has the owner's link."""
         guest = self.anybody(request)
         if not guest.owner:
             raise HTTPException(403, "This page is the owner's.")
         return guest
 
     def writer(self, request: Request, x_csrf_token: Annotated[str, Header()] = "") -> Guest:
+        """Somebody who judges, from our page."""
         guest = self.annotator(request)
-        if not is_csrf_token(x_csrf_token, self.session(request)):
-            raise HTTPException(403, "The page is out of date: load it again.")
+        self._check(request, x_csrf_token)
         return guest
 
+    def keeper(self, request: Request, x_csrf_token: Annotated[str, Header()] = "") -> Guest:
+        """The owner, from our page."""
+        guest = self.owner(request)
+        self._check(request, x_csrf_token)
+        return guest
 
-def _add_session(app: FastAPI, store: Store, limits: Limits, cookie: str, door: _Door) -> None:
+    def _check(self, request: Request, token: str) -> None:
+        if not is_csrf_token(token, self.session(request)):
+            raise HTTPException(403, "The page is out of date: load it again.")
+
+
+def _add_session(app: FastAPI, store: Store, limits: Limits, cookie: str, door: Door) -> None:
     wrong = Bucket(limits.attempts / 60, limits.attempts)
 
-    @app.post("/api/session", status_code=204, responses=_problems(401, 403, 413, 422, 429))
+    @app.post("/api/session", status_code=204, responses=problems(401, 403, 413, 422, 429))
     def enter(body: Token, request: Request, response: Response, x_advex: Annotated[str, Header()] = "") -> None:
         """Exchange a personal link's token for a session's cookie."""
         address = request.client.host if request.client else ""
@@ -167,32 +130,28 @@ def _add_session(app: FastAPI, store: Store, limits: Limits, cookie: str, door: 
             secure=limits.secure,
         )  # fmt: skip
 
-    @app.post("/api/leave", status_code=204, responses=_problems(401, 403, 413, 422, 429))
+    @app.post("/api/leave", status_code=204, responses=problems(401, 403, 413, 422, 429))
     def leave(request: Request, response: Response, guest: Annotated[Guest, Depends(door.writer)]) -> None:
         """End the session on this device."""
         people.leave(store.database, door.session(request))
         response.delete_cookie(cookie, path="/", httponly=True, samesite="strict", secure=limits.secure)
 
 
-def _add_questions(app: FastAPI, store: Store, door: _Door) -> None:
-    refused = _problems(401, 403, 404, 409, 413, 422, 429)
+def _add_questions(app: FastAPI, store: Store, door: Door) -> None:
+    refused = problems(401, 403, 404, 409, 413, 422, 429)
 
-    def progress(guest: Guest) -> State:
-        found = store.progress(guest.id)
-        last = None if found.last is None else Last(client=found.last[0], image=_asked(found.last[1]))
-        return State(answered=found.answered, left=found.left, last=last)
-
-    @app.get("/api/next", responses=_problems(401, 403, 422, 429))
+    @app.get("/api/next", responses=problems(401, 403, 422, 429))
     def next_images(
         guest: Annotated[Guest, Depends(door.annotator)], count: Annotated[int, Query(ge=1, le=50)] = 10
     ) -> Next:
         """The next images of this annotator, in their own order."""
-        return Next(images=[_asked(each) for each in store.next(guest.id, count)], progress=progress(guest))
+        images = [Asked.of(each) for each in store.next(guest.id, count)]
+        return Next(images=images, progress=State.of(store.progress(guest.id)))
 
-    @app.get("/api/progress", responses=_problems(401, 403, 422, 429))
+    @app.get("/api/progress", responses=problems(401, 403, 422, 429))
     def how_far(guest: Annotated[Guest, Depends(door.annotator)]) -> State:
         """How many are answered, and how many are left."""
-        return progress(guest)
+        return State.of(store.progress(guest.id))
 
     @app.post("/api/answers", responses=refused)
     def answer(body: Given, guest: Annotated[Guest, Depends(door.writer)]) -> Kept:
@@ -209,13 +168,13 @@ def _add_questions(app: FastAPI, store: Store, door: _Door) -> None:
     @app.get(
         "/pictures/{key}/{which}",
         response_class=Response,
-        responses={200: {"content": {"image/png": {}}}, **_problems(401, 403, 404, 422, 429)},
+        responses={200: {"content": {"image/png": {}}}, **problems(401, 403, 404, 422, 429)},
     )
     def picture(
         key: str, which: Literal["original", "changed"], guest: Annotated[Guest, Depends(door.anybody)]
     ) -> Response:
         """A PNG, byte for byte as it was checked against the model."""
-        if not re.fullmatch(_KEY, key):
+        if not re.fullmatch(KEY, key):
             raise HTTPException(404, "There is no such picture.")
         path = store.picture(guest.id, key, which)
         data = path.read_bytes() if path.is_file() else b""
@@ -225,22 +184,20 @@ def _add_questions(app: FastAPI, store: Store, door: _Door) -> None:
         return Response(data, media_type="image/png", headers={"cache-control": "private, max-age=31536000, immutable"})
 
 
-def _asked(shown: Shown) -> Asked:
-    return Asked(key=shown.key, label=shown.label)
-
-
-def _add_pages(app: FastAPI, store: Store, door: _Door) -> None:
+def _add_pages(app: FastAPI, store: Store, door: Door, *, explores: bool) -> None:
     def page(make: Callable[[], str], status: int = 200) -> HTMLResponse:
         return HTMLResponse(make(), status)
 
     @app.get("/", include_in_schema=False)
     def home(request: Request) -> HTMLResponse:
-        guest = people.who(store.database, door.session(request))
+        guest = door.guest(request)
         if guest is None:
             return page(lambda: pages.closed(store), 401)
         if guest.owner:
-            return page(lambda: pages.owner(store))
-        return page(lambda: pages.annotate(store, guest, door.session(request)))
+            return page(lambda: pages.owner(store, explores=explores))
+        asking = page(lambda: pages.annotate(store, guest, door.session(request)))
+        asking.headers["x-advex-person"] = guest.key  # static/worker.js keeps pages that name a person, and no others
+        return asking
 
     @app.get("/enter", include_in_schema=False)
     def entrance() -> HTMLResponse:
@@ -258,6 +215,14 @@ def _add_pages(app: FastAPI, store: Store, door: _Door) -> None:
             raise HTTPException(404, "There is no such page.")
         return Response(files[name], media_type=_TYPES[Path(name).suffix], headers={"cache-control": "no-cache"})
 
+    digest = hashlib.sha256(b"".join(files[name] for name in sorted(files))).hexdigest()
+
+    @app.get("/worker.js", include_in_schema=False)
+    def worker() -> Response:
+        """At the root, since a worker may only stand before what lies beside it. Any change of the files changes it."""
+        source = f'const VERSION = "{digest[:12]}";\n'.encode() + files["worker.js"]
+        return Response(source, media_type=_TYPES[".js"], headers={"cache-control": "no-cache"})
+
 
 def _answer_problems(app: FastAPI) -> None:
     """Every refusal is one sentence; none repeats what was sent."""
@@ -268,6 +233,11 @@ def _answer_problems(app: FastAPI) -> None:
     @app.exception_handler(Refused)
     def refused(request: Request, error: Refused) -> JSONResponse:
         return say(_STATUS[error.kind], str(error))
+
+    @app.exception_handler(Unusable)
+    def unusable(request: Request, error: Unusable) -> JSONResponse:
+        log.error("%s", error)  # for who runs the server; guests learn no names of machines
+        return say(503, UNUSABLE, {"retry-after": "5"})
 
     @app.exception_handler(HTTPException)
     def known(request: Request, error: HTTPException) -> JSONResponse:

@@ -3,33 +3,50 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DatabaseError,
+    DBAPIError,
+    InternalError,
+    NoSuchModuleError,
+    OperationalError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from advex.errors import ArtifactError, SpecError
 
-_BUSY = 15_000  # milliseconds that a writer waits for another
+_BUSY = 15_000  # milliseconds that a writer waits for another process
+_CONNECTIONS = 20  # kept open; a server's threads share them
 _LOCK = 0x61647665  # of PostgreSQL: one process migrates at a time
 
 
+class Unusable(ArtifactError):
+    """The database can be neither read nor written now. Nothing that was acknowledged is lost."""
+
+
 class Database:
-    """An engine whose schema is up to date. Raises SpecError for a URL that means nothing, ArtifactError else."""
+    """An engine whose schema is up to date. Raises SpecError for a URL that means nothing, ArtifactError else.
+
+    Every transaction raises `Unusable`, with the reason, where the database fails: a full disk, a lost connection.
+    """
 
     def __init__(self, url: str | Path) -> None:
         self.engine = _engine(_url(url))
+        # In one process writers queue here. Those that SQLite turns away sleep, longer each time, and overtake.
+        self._turn = threading.Lock() if self.sqlite else contextlib.nullcontext()
         try:
             with self._transaction(write=True) as connection:
+                _check(connection)
                 _migrate(connection)
-        except DBAPIError as error:
-            self.close()
-            raise ArtifactError(f"{self.place} cannot be opened: {_reason(error)}.") from None
-        except ArtifactError:
+        except BaseException:
             self.close()
             raise
 
@@ -50,24 +67,28 @@ class Database:
             yield session
 
     @contextlib.contextmanager
-    def write(self, *, durable: bool = True) -> Iterator[Session]:
-        """A transaction that is committed when the block ends; nothing of it remains when it raises.
-
-        durable: on the disk by then. What can be made again need not wait for that.
-        """
-        with self._transaction(write=True, durable=durable) as connection, Session(connection) as session:
+    def write(self) -> Iterator[Session]:
+        """A transaction that is on the disk when the block has ended; nothing of it remains when it raises."""
+        with self._transaction(write=True) as connection, Session(connection) as session:
             yield session
             session.flush()
 
     @contextlib.contextmanager
-    def _transaction(self, *, write: bool, durable: bool = True) -> Iterator[Connection]:
-        options: dict[str, Any] = {"advex_write": write, "advex_durable": durable}
+    def _transaction(self, *, write: bool) -> Iterator[Connection]:
+        options: dict[str, Any] = {"advex_write": write}
         if not self.sqlite:
             options["isolation_level"] = "READ COMMITTED" if write else "REPEATABLE READ"
-        with self.engine.connect().execution_options(**options) as connection, connection.begin():
-            if not (durable or self.sqlite):
-                connection.execute(text("SET LOCAL synchronous_commit = off"))
-            yield connection
+        try:
+            with (
+                self._turn if write else contextlib.nullcontext(),
+                self.engine.connect().execution_options(**options) as connection,
+                connection.begin(),
+            ):
+                yield connection
+        except (DBAPIError, PoolTimeout) as error:
+            if not _is_failure(error):
+                raise
+            raise Unusable(f"{self.place} cannot be used: {_reason(error)}.") from None
 
     def close(self) -> None:
         """Give every connection back."""
@@ -89,9 +110,13 @@ def _url(url: str | Path) -> URL:
 
 
 def _engine(url: URL) -> Engine:
+    settings: dict[str, Any] = {"pool_size": _CONNECTIONS, "hide_parameters": True}  # a traceback must tell no token
+    if url.get_backend_name() == "postgresql":
+        # Commits reach the disk also where a server's settings do not ask for it; nobody waits for ever.
+        options = f"-c synchronous_commit=on -c lock_timeout={_BUSY} {url.query.get('options', '')}"
+        settings |= {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10, "options": options}}
     try:
-        # A traceback must not tell a token: SQL is shown without its parameters.
-        engine = create_engine(url, hide_parameters=True, pool_pre_ping=url.get_backend_name() == "postgresql")
+        engine = create_engine(url, **settings)
     except (ModuleNotFoundError, NoSuchModuleError):
         raise SpecError("PostgreSQL needs a driver: pip install 'advex[postgres]'.") from None
     if engine.dialect.name == "sqlite":
@@ -102,24 +127,50 @@ def _engine(url: URL) -> Engine:
 
 def _prepare(connection: object, record: object) -> None:
     connection.isolation_level = None  # pyright: ignore  (transactions are begun below, not by the driver's guesses)
-    for pragma in (f"busy_timeout = {_BUSY}", "journal_mode = WAL", "foreign_keys = ON"):
+    # fullfsync: macOS has a disk's own cache written only when asked for by this name.
+    durable = ("journal_mode = WAL", "synchronous = FULL", "fullfsync = ON")
+    for pragma in (f"busy_timeout = {_BUSY}", *durable, "foreign_keys = ON"):
         connection.execute(f"PRAGMA {pragma}").close()  # pyright: ignore
 
 
 def _begin(connection: Connection) -> None:
     # A reader that becomes a writer half-way would fail where another was quicker: writers say so at once.
-    options = connection.get_execution_options()
-    write, durable = options.get("advex_write", True), options.get("advex_durable", True)
-    connection.exec_driver_sql(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+    write = connection.get_execution_options().get("advex_write", True)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
-def _reason(error: DBAPIError) -> str:
+_REASONS = {
+    "disk is full": "the disk is full",
+    "readonly": "it may not be written here; copy the project to where it may",
+    "is locked": "another program has been writing to it for long",
+    "malformed": "the file is damaged; take the last copy of it",
+    "not a database": "the file is damaged, or is no database",
+}
+
+
+def _is_failure(error: DBAPIError | PoolTimeout) -> bool:
+    """Whether a database failed, not what was asked of it."""
+    # Of a damaged file SQLite raises the base class itself.
+    return isinstance(error, OperationalError | InternalError | PoolTimeout) or type(error) is DatabaseError
+
+
+def _reason(error: DBAPIError | PoolTimeout) -> str:
+    if isinstance(error, PoolTimeout):
+        return "all connections are in use"
     lines = str(error.orig).strip().splitlines() or [type(error.orig).__name__]
-    return lines[0].rstrip(".")
+    known = [reason for part, reason in _REASONS.items() if part in lines[0]]
+    return known[0] if known else lines[0].rstrip(".")
 
 
 # -- the schema ----------------------------------------------------------------------------------------------
+
+
+def _check(connection: Connection) -> None:
+    """Raise ArtifactError where a file of SQLite does not hold together: better now than amid the answers."""
+    if connection.dialect.name == "sqlite":
+        found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
+        if found != "ok":
+            raise Unusable(f"{connection.engine.url.database} cannot be used: {_REASONS['malformed']}.")
 
 
 def _migrate(connection: Connection) -> None:

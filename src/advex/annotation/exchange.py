@@ -30,7 +30,7 @@ from advex.record import write_text
 FORMS = (".parquet", ".csv", ".json")
 _MOST = 2**28  # bytes of a table
 # A spreadsheet takes a cell that begins so for a formula: it is kept text by an apostrophe before it.
-_FORMULA = re.compile("'*[=+\\-@\uff1d\uff0b\uff0d\uff20]")
+_FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 
 Text = Annotated[str, Field(max_length=1000)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

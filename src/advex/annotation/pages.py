@@ -47,9 +47,14 @@ def annotate(store: Store, guest: Guest, session: str) -> str:
     return _page("annotate.html.j2", project=store.project(), guest=guest, csrf=csrf_token(session))
 
 
-def owner(store: Store) -> str:
-    """How the project goes, for its owner."""
-    return _page("owner.html.j2", project=store.project(), **_live(store))
+def owner(store: Store, *, explores: bool = False) -> str:
+    """How the project goes, for its owner. explores: whether there is an explore page."""
+    return _page("owner.html.j2", project=store.project(), explores=explores, **_live(store))
+
+
+def explore(store: Store, session: str, limits: dict[str, Any]) -> str:
+    """The page that asks a model. limits: of the slider and of files."""
+    return _page("explore.html.j2", project=store.project(), csrf=csrf_token(session), limits=limits)
 
 
 def live(store: Store) -> str:

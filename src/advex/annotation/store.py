@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -91,7 +91,7 @@ class Store:
         self.folder = folder
         self.database = Database(database or folder / FILE)
         self._lapse = round(hours * 3_600_000)
-        self._orders: dict[int, tuple[int, list[int]]] = {}
+        self._orders: dict[int, dict[int, int]] = {}
 
     def close(self) -> None:
         """Give the database back."""
@@ -137,13 +137,12 @@ class Store:
         An image has as many places as the project wants votes. A place is taken by an answer, or for some
         hours by being handed out.
         """
-        with self.database.write(durable=False) as session:
+        with self.database.write() as session:  # durable: answers to what a crash forgot would be refused
             # One at a time: places are counted, then taken. (SQLite lets only one write at all.)
             project = session.scalars(select(Project).with_for_update()).one()
             order = self._order(session, project.seed, person)
-            rank = {image: position for position, image in enumerate(order)}
             waiting = _assigned(session, person, ~_answered(person))
-            waiting = sorted(waiting, key=lambda each: rank[each.image])[:count]
+            waiting = sorted(waiting, key=lambda each: order[each.image])[:count]
             for each in waiting:
                 if each.time < now() - self._lapse // 4:
                     each.time = now()
@@ -154,16 +153,16 @@ class Store:
             found = {each.id: each for each in session.scalars(select(Image).where(Image.id.in_(chosen)))}
             return [Shown(key=found[image].key, label=found[image].label) for image in chosen]
 
-    def _order(self, session: Session, seed: int, person: int) -> list[int]:
-        """Everything in the order of this person: a function of the seed, the person and the image alone."""
+    def _order(self, session: Session, seed: int, person: int) -> dict[int, int]:
+        """Everything's place in the order of this person: a function of the seed, the person and the image alone."""
         total = session.scalar(select(func.count()).select_from(Image)) or 0
-        if person not in self._orders or self._orders[person][0] != total:
+        if person not in self._orders or len(self._orders[person]) != total:
             numbers = session.scalars(select(Image.id))
             ranked = sorted(numbers, key=lambda image: hashlib.sha256(f"{seed}|{person}|{image}".encode()).digest())
-            self._orders[person] = (total, ranked)
-        return self._orders[person][1]
+            self._orders[person] = {image: place for place, image in enumerate(ranked)}
+        return self._orders[person]
 
-    def _free(self, session: Session, votes: int, person: int, order: list[int], wanted: int) -> Iterator[int]:
+    def _free(self, session: Session, votes: int, person: int, order: Iterable[int], wanted: int) -> Iterator[int]:
         mine = set(session.scalars(select(Assignment.image).where(Assignment.person == person)))
         candidates = [image for image in order if image not in mine] if wanted > 0 else []
         for start in range(0, len(candidates), _CHUNK):
@@ -236,10 +235,11 @@ class Store:
         client, image, person, answer = row.client, row.image, row.person, row.answer
         try:
             with self.database.write() as session:
-                if _repeated(session, client, image, person, answer):
-                    return
                 mine = (Answer.image == image, Answer.person == person)
                 last = session.scalar(select(func.max(Answer.round)).where(*mine)) or 0
+                # Asked after it: what PostgreSQL shows of this very answer's other request, it shows here too.
+                if _repeated(session, client, image, person, answer):
+                    return
                 # Odd rounds are answers: this one must come in turn.
                 if (last % 2 == 0) == (answer == UNDONE) or after not in (None, last):
                     raise Refused(

@@ -111,20 +111,44 @@ def serve(
     public: Annotated[
         str | None, typer.Option(metavar="URL", help="How the server is called from outside, e.g. https://ask.lab.org.")
     ] = None,
+    model: options.Model = [],  # noqa: B006  (typer copies it)
+    data: options.Data = "",
+    split: options.Split = None,
+    max_samples: options.MaxSamples = None,
+    weights: options.Weights = None,
+    box: options.BoxOption = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    classes: options.Classes = None,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
     database: _Database = None,
     verbose: options.Verbose = False,
 ) -> None:
     """Serve the page, and print one personal link for each annotator, and one for the owner.
 
-    Example: advex annotate serve hitl --annotator anna --annotator ben
-    """
-    from advex.cli import projects
+    With --model and --data the owner can also explore these: ask for explanations of single pictures.
 
+    Examples: advex annotate serve hitl --annotator anna --annotator ben;
+    advex annotate serve hitl --model runs/robust --data digits
+    """
+    from advex.cli import exploring, projects
+
+    explore = None
+    if model:
+        wrapping = {"weights": tuple(weights or ()), "box": box, "mean": mean, "std": std, "classes": classes}
+        named = exploring.Named(
+            models=model, data=data, split=split, wrapping=wrapping, device=device, max_samples=max_samples, seed=seed
+        )
+        explore = exploring.desk(named)
+    elif data:
+        raise SpecError("--data is for exploring a model: name one with --model RUN.")
     given = {"annotators": annotator or [], "renewed": new_link or [], "revoked": revoke or []}
     with projects.opened(project, database) as store:
         from advex.cli import serving
 
-        serving.serve(store, host=host, port=port, allow_remote=allow_remote, public=public, verbose=verbose, **given)
+        address = {"host": host, "port": port, "allow_remote": allow_remote, "public": public}
+        serving.serve(store, verbose=verbose, explore=explore, **given, **address)
 
 
 @app.command()

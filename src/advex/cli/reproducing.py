@@ -15,10 +15,13 @@ from advex.cli import evaluating, inputs, runs, terminal
 from advex.cli.models import Wrapping, open_models
 from advex.data import Dataset
 from advex.record import Figure, Record
-from advex.record.reproduction import ColumnEntry, Reproduction, RowEntry, TableEntry
+from advex.record.reproduction import AnsweredEntry, ColumnEntry, Reproduction, RowEntry, TableEntry
 from advex.report import write_report
+from advex.report.answered import sentences
+from advex.report.numbers import count
 from advex.reproduction import Job, Plan, Planned
 from advex.reproduction.figures import write_figures
+from advex.reproduction.folder import Folder
 
 _WIDTH = 100
 
@@ -40,6 +43,12 @@ class _Work:
             job.data, held_out, self.say, max_samples=job.test_samples, seed=self.seed, shape=train.shape, like=train
         )
         return train, test
+
+    def answered(self, job: Job, data: Dataset, folder: Folder) -> Dataset | None:
+        from advex.cli.simulating import Simulation  # needs the extra `annotate`
+
+        assert job.feedback is not None
+        return Simulation(job, job.feedback, folder, self.say, self.device, self.seed).added_to(data)
 
     def train(self, job: Job, data: Dataset, validation: Dataset, run: Path) -> None:
         runs.run(job.recipe, data, run, say=self.say, validation=validation, device=self.device)
@@ -92,7 +101,16 @@ def _as_json(one: Planned) -> dict[str, object]:
         "published": one.row.published, "network": one.job.name if one.job else None,
         "data": one.job.data if one.job else None, "reason": one.reason, "changes": list(one.changes),
         "recipe": one.job.recipe.model_dump(mode="json") if one.job else None,
+        "answers": _feedback_as_json(one.job) if one.job else None,
     }  # fmt: skip
+
+
+def _feedback_as_json(job: Job) -> dict[str, object] | None:
+    """Whose images the network learns from besides, and who answers about them: no people."""
+    of = job.feedback
+    if of is None:
+        return None
+    return {"start": of.start, "annotators": of.annotators, "simulated": of.simulated.model_dump(mode="json")}
 
 
 def _listed(one: Planned, plan: Plan) -> list[str]:
@@ -104,6 +122,9 @@ def _listed(one: Planned, plan: Plan) -> list[str]:
         run = f"the network of {one.job.name}"
     else:
         run = " ".join([one.row.recipe or "", *one.row.overrides])
+    if one.job is not None and one.job.feedback is not None:
+        of = one.job.feedback
+        run += f", and on images of {of.start} by the answers of {count(of.annotators, 'simulated annotator')}"
     return [one.table, one.row.id, f"{one.section + ': ' if one.section else ''}{one.row.label}", published, run]
 
 
@@ -115,9 +136,11 @@ def show(found: Reproduction) -> None:
     protocol = any(row.by_protocol for row in found.rows)
     for table in found.tables:
         _show_table(table, protocol)
+    for entry in found.answered:
+        _show_answered(entry)
     if found.searches:
         terminal.emit("")
-    for name, spec in found.searches.items():
+    for name, spec in [*found.searches.items(), *(("images", entry.search) for entry in found.answered)]:
         terminal.emit(f"{name}: {spec}")
     if found.changes:
         terminal.emit("")
@@ -129,6 +152,19 @@ def show(found: Reproduction) -> None:
     for row in found.rows:
         if row.state == "failed":
             print(f"warning: {row.id} failed: {row.reason}", file=sys.stderr)
+
+
+def _show_answered(entry: AnsweredEntry) -> None:
+    """Who answered, which is nobody, and what."""
+    columns = ["annotator", "unchanged", "unsure", "changed", "errors", "learned from"]
+    rows = [
+        [one.name, *(str(one.answers[answer]) for answer in columns[1:4]), str(one.errors), str(one.unchanged)]
+        for one in entry.annotators
+    ]
+    terminal.emit("")
+    terminal.table(columns, rows, title=f"Answers about images made with {entry.network}")
+    for sentence in sentences(entry):
+        terminal.emit(_wrapped("", sentence))
 
 
 def _show_table(table: TableEntry, protocol: bool) -> None:

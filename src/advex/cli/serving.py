@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import socket
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from advex.annotation import people
-from advex.annotation.app import make_app
+from advex.annotation.app import Room, make_app
+from advex.annotation.connections import Connection
 from advex.annotation.security import LOOPBACK, Limits, check_address
 from advex.annotation.store import Store
 from advex.cli import terminal
 from advex.errors import SpecError
 
+if TYPE_CHECKING:
+    from advex.explore.desk import Desk
+
 OWNER = "owner"
-_KEEP_ALIVE = 30  # seconds
+_KEEP_ALIVE, _GRACE = 30, 5  # seconds
 
 
 def serve(
@@ -30,26 +38,59 @@ def serve(
     allow_remote: bool,
     public: str | None,
     verbose: bool,
+    explore: Desk | None = None,
 ) -> None:
-    """Print the links and serve until stopped. Raises SpecError for an address that cannot be meant."""
+    """Print the links and serve until stopped. Raises SpecError for an address that cannot be meant.
+
+    explore: asks models for the owner, once these are open.
+    """
     import uvicorn
 
     check_address(host, allow_remote)
     limits = _limits(host, public)
-    with _listening(host, port) as listener:
+    with _listening(host, port) as listener, _explored(explore) as (room, uploads):
         address = public.rstrip("/") if public else _address(host, listener.getsockname()[1])
         _hand_out(store, address, annotators, renewed, revoked)
         # Our own log names routes; uvicorn's would name what strangers typed.
         logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
+        logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
         logging.getLogger("advex.annotation").setLevel(logging.INFO if verbose else logging.WARNING)
         config = uvicorn.Config(
-            make_app(store, limits), log_config=None, access_log=False, server_header=False, proxy_headers=False,
-            lifespan="off", ws="none", timeout_keep_alive=_KEEP_ALIVE, timeout_graceful_shutdown=5,
-            h11_max_incomplete_event_size=16_384,
+            make_app(store, replace(limits, uploads=uploads), room), log_config=None, access_log=False,
+            server_header=False, proxy_headers=False, lifespan="off", http=Connection, ws="none",
+            timeout_keep_alive=_KEEP_ALIVE, timeout_graceful_shutdown=_GRACE, h11_max_incomplete_event_size=16_384,
         )  # fmt: skip
         print(f"serving {store.project().name} at {address} (Ctrl-C ends)", file=sys.stderr, flush=True)
-        with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is how one ends it
+        with _told_to_end(), contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is how one ends it
             uvicorn.Server(config).run(sockets=[listener])
+
+
+@contextlib.contextmanager
+def _told_to_end() -> Iterator[None]:
+    """SIGTERM ends the server as Ctrl-C does, all that is open closed in order, but with its own exit code."""
+
+    def end(number: int, frame: object) -> None:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)  # the server catches it, ends, and raises it again
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _explored(desk: Desk | None) -> Iterator[tuple[Room | None, dict[str, int]]]:
+    """What adds the explore page, and how much may be uploaded where; its process ends with the block."""
+    if desk is None:
+        yield None, {}
+        return
+    from advex.explore import routes
+    from advex.explore.questions import UPLOAD_BYTES
+
+    with contextlib.closing(desk):
+        print("opening the models and pictures to explore", file=sys.stderr, flush=True)
+        yield routes.room(desk, desk.open()), {routes.UPLOAD: UPLOAD_BYTES}
 
 
 def _limits(host: str, public: str | None) -> Limits:

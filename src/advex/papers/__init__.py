@@ -4,6 +4,7 @@ tables    columns with unit and format; rows with the published values, recipe a
 others    published figures that are in no table, to compare with
 plots     two columns against each other; grids: explanations by the networks of several rows; maps: theirs side by side
 subsets   names for some rows
+simulated who answers about images where the paper asked people
 scales    how much of it is run, and what is changed for that
 """
 
@@ -18,6 +19,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from advex.errors import SpecError, did_you_mean
+from advex.papers import answers
+from advex.papers.answers import Learned as Learned
+from advex.papers.answers import Simulated as Simulated
 
 _LARGEST_FILE = 2**20
 ALL = "all"  # every row, where a scale has a subset of its own
@@ -58,7 +62,7 @@ class Row(_Model):
 
     recipe, overrides: how it is trained here. same_as: the row of which this is a repetition. against: the row that
     paired columns compare it with. needs: why this command does not run it, as the end of "not run: needs ...".
-    data: instead of the table's. note: what must be said.
+    answers: images that it learns from besides. data: instead of the table's. note: what must be said.
     """
 
     id: Id
@@ -70,6 +74,7 @@ class Row(_Model):
     same_as: Id | None = None
     against: Id | None = None
     needs: str = ""
+    answers: Learned | None = None
     data: str | None = None
     note: str = ""
 
@@ -152,7 +157,8 @@ class Scale(_Model):
 
     `network.OPTION` and `objective.TERM.OPTION` reach inside; what a recipe does not have is left alone. data: by
     table, the set that is used where none is named. subset: the rows that are run where none are named.
-    samples: images drawn; None: all. evaluation: settings of it. threads: of the processor.
+    samples: images drawn; None: all. simulated: instead of the paper's. evaluation: settings of it. threads: of the
+    processor.
     """
 
     summary: str
@@ -161,6 +167,7 @@ class Scale(_Model):
     threads: int | None = Field(None, ge=1)
     train_samples: int | None = Field(None, ge=2)
     test_samples: int | None = Field(None, ge=1)
+    simulated: Simulated | None = None
     change: dict[str, Any] = {}
     evaluation: dict[str, Any] = {}
 
@@ -178,6 +185,7 @@ class Paper(_Model):
     maps: dict[Id, Maps] = {}
     grids: dict[Id, Grid] = {}
     subsets: dict[Id, tuple[Id, ...]] = {}
+    simulated: Simulated | None = None
     scales: dict[Id, Scale]
 
     @property
@@ -202,6 +210,7 @@ class Paper(_Model):
 
 def _problems(paper: Paper) -> Iterator[str]:
     """What single entries cannot show."""
+    yield from answers.problems(paper)
     ids = [row.id for table in paper.tables.values() for row in table.rows]
     yield from (f"two rows are called '{name}'" for name in sorted({one for one in ids if ids.count(one) > 1}))
     rows = paper.rows
@@ -271,7 +280,7 @@ def read(name_or_path: str) -> Paper:
 
 
 def chosen(paper: Paper, table: str | None, names: Sequence[str]) -> list[str]:
-    """The ids of the rows asked for, and of those that they are set against, in the order of the tables.
+    """The ids of the rows asked for, and of those that they cannot do without, in the order of the tables.
 
     table: its id, in any case; None: all. names: rows, subsets, or "all"; none of them: all rows of the table.
     Raises SpecError, with a suggestion, for what is not there.
@@ -289,13 +298,14 @@ def chosen(paper: Paper, table: str | None, names: Sequence[str]) -> list[str]:
             raise SpecError(f"'{name}' is not in table {table}, but in table {paper.table_of(min(rows))}.")
         asked |= rows
     rows = [row for row in there if row in asked or not names]
-    return [row for row in paper.rows if row in {*rows, *_compared_with(paper, rows)}]
+    return [row for row in paper.rows if row in {*rows, *_needed(paper, rows)}]
 
 
-def _compared_with(paper: Paper, rows: Sequence[str]) -> set[str]:
-    """The rows that others are set against: nothing can be said of these without them."""
-    originals = (paper.original(paper.rows[row]) for row in rows)
-    return {row.against for row in originals if row.against is not None}
+def _needed(paper: Paper, rows: Sequence[str]) -> set[str]:
+    """The rows that others are set against, or start from."""
+    originals = [paper.original(paper.rows[row]) for row in rows]
+    starts = {row.answers.start for row in originals if row.answers is not None}
+    return starts | {row.against for row in originals if row.against is not None}
 
 
 def _near(name: str, paper: Paper) -> str:

@@ -1,7 +1,8 @@
 """reproduction.json: a paper's rows as published and as measured. Written after each row; reports read it.
 
-The folder of a reproduction also holds `runs/ROW` and `records/ROW` (a run folder and a record folder for each network)
-and `figures/`.
+The folder of a reproduction also holds `runs/ROW` and `records/ROW` (a run folder and a record folder for each
+network), `projects/ROW` (what was answered about images made with its network; `answered.json` in it tells what it came
+to) and `figures/`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from advex.errors import ArtifactError
 from advex.record import Difference, Figure, plain, write_text
 
-NAME = "reproduction.json"
+NAME, ANSWERED = "reproduction.json", "answered.json"
 SCHEMA = 1
 
 
@@ -120,10 +121,60 @@ class MapsEntry(_Model):
     rows: list[str]
 
 
+class AnnotatorEntry(_Model):
+    """One who answered. answers: how many of each. errors: of these, not what the judge says. unchanged: images that
+    are learned from if this one's answers count and those of the ones before."""
+
+    name: str
+    answers: dict[str, int]
+    errors: int
+    unchanged: int
+
+
+class JudgedEntry(_Model):
+    """An image that was judged. original, changed: PNG files, within the folder of the reproduction. verdict: what the
+    answers, by annotator, come to."""
+
+    id: str
+    label: str
+    target: str
+    rmse: float
+    original: str
+    changed: str
+    answers: dict[str, str]
+    verdict: str
+
+
+class AnsweredEntry(_Model):
+    """What was answered about images made with a row's network. No person answered: annotators are simulated.
+
+    rows: by row that learned from it, how many annotators counted. judge: the network that they ask; accuracy: its own
+    on the test split; originals: on what the images were made from. error, sure: see `advex.papers.Simulated`. search:
+    what made the images; outcomes: how many; wanted: how many were to be judged, images: how many there were. shared:
+    by two or more; agreement: percent, cohen, fleiss, alpha of these. pairs: some of the images, drawn by the seed.
+    """
+
+    network: str
+    rows: dict[str, int] = {}
+    judge: str
+    accuracy: Figure
+    originals: Figure
+    error: float
+    sure: float
+    search: str
+    outcomes: dict[str, int]
+    wanted: int
+    images: int
+    shared: int
+    annotators: list[AnnotatorEntry]
+    agreement: dict[str, Figure]
+    pairs: list[JudgedEntry]
+
+
 class Reproduction(_Model):
     """All of reproduction.json. searches: what made the measured figures, by name. changes: of all
     rows; each says of what, and so in which of them. differences: of the Gini indices of maps, the row that another one
-    is set against minus that one."""
+    is set against minus that one. answered: about images that rows learn from."""
 
     schema_version: int = SCHEMA
     advex: str
@@ -145,6 +196,7 @@ class Reproduction(_Model):
     grids: list[GridEntry] = []
     maps: list[MapsEntry] = []
     differences: list[Difference] = []
+    answered: list[AnsweredEntry] = []
 
     @property
     def rows(self) -> list[RowEntry]:
@@ -168,9 +220,23 @@ def read_reproduction(folder: Path) -> Reproduction:
         raise ArtifactError(f"{path} is not a reproduction of this version: {str(error).splitlines()[0]}.") from None
 
 
+def read_answered(folder: Path) -> AnsweredEntry | None:
+    """What a project's answered.json holds; None where there is none yet. Raises ArtifactError."""
+    path = folder / ANSWERED
+    if not path.is_file():
+        return None
+    try:
+        return AnsweredEntry.model_validate_json(path.read_text(encoding="utf-8"))
+    except (ValidationError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{path} does not tell what was answered: {str(error).splitlines()[0]}.") from None
+
+
 def as_plain(found: Reproduction) -> dict[str, Any]:
     """For strict JSON: null where a figure is not finite."""
     values = json.loads(found.model_dump_json())
+    for one, entry in zip(values["answered"], found.answered, strict=True):
+        for key, figure in entry.agreement.items():
+            one["agreement"][key] |= {name: plain(getattr(figure, name)) for name in ("value", "low", "high")}
     for table, entry in zip(values["tables"], found.tables, strict=True):
         for row, one in zip(table["rows"], entry.rows, strict=True):
             for kind in ("measured", "by_protocol"):

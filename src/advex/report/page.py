@@ -58,8 +58,23 @@ def render_reproduction(content: dict[str, Any]) -> str:
     return _page("reproduction.html.j2", version=content["found"].advex, **content)
 
 
+def render_explored(content: dict[str, Any]) -> str:
+    """The page of explanations that were kept while exploring. content: see `advex.report.explored`."""
+    return _page("explored.html.j2", version=__version__, title="Explanations that were kept", **content)
+
+
+def policy() -> str:
+    """The content security policy of every page: for a server that sends one as it is."""
+    allowed = f"default-src 'none'; img-src data:; style-src '{_sha256(_style())}'"
+    return f"{allowed}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+
+def _style() -> str:
+    return (_HERE / "style.css").read_text(encoding="utf-8")
+
+
 def _page(template: str, **content: Any) -> str:
-    style = (_HERE / "style.css").read_text(encoding="utf-8")
+    style = _style()
     return _templates().get_template(template).render(style=Markup(style), style_hash=_sha256(style), **content)
 
 

@@ -16,6 +16,7 @@ from advex.record.reproduction import (
     RowEntry,
     TableEntry,
 )
+from advex.report.answered import answered
 from advex.report.axes import Axis, linear
 from advex.report.numbers import number, significant
 from advex.report.pairs import Mark, drawn, front, placed
@@ -95,6 +96,7 @@ def content(folder: Path, found: Reproduction) -> dict[str, Any]:
         "scatters": [_scatter(found, plot) for plot in found.plots if drawn(found, plot)],
         "grids": [part for grid in found.grids if (part := grid_part(folder, found, grid)) is not None],
         "mapped": [part for entry in found.maps if (part := maps_part(folder, found, entry)) is not None],
+        "answered": [answered(folder, entry) for entry in found.answered],
         "areas": any(column.key.endswith("_ara") for table in found.tables for column in table.columns),
         "measured": sum(row.state == "measured" for row in rows),
         "reasons": _grouped((row.reason, row) for row in rows if row.state in ("not run", "waiting")),

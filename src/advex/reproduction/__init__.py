@@ -2,11 +2,12 @@
 
 plan      rows -> recipes, data and settings of evaluations, at a scale; what cannot be run, and why
 scaling   a recipe at a scale, and in words how it then differs from the one asked for
+simulated annotators that are no people
 folder    whose folder it is, and which rows in it are done
 carry     row by row, resumable
 paired    a row less the row that it is set against, example by example
 compare   records -> published and measured values, side by side
-figures   the paper's plots and grids as PNG
+figures   the paper's plots, grids and judged images as PNG
 """
 
 from advex.reproduction.carry import carry_out as carry_out

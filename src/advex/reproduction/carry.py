@@ -17,10 +17,14 @@ from advex.training import Diverged
 
 
 class Work(Protocol):
-    """What a reproduction is made with: both must resume what was broken off, and leave a finished one as it is."""
+    """What a reproduction is made with: all must resume what was broken off, and leave what is finished as it is."""
 
     def open(self, job: Job) -> tuple[Dataset, Dataset]:
         """The examples to train and to test on."""
+        ...
+
+    def answered(self, job: Job, data: Dataset, folder: Folder) -> Dataset | None:
+        """The examples to train on, then the images that were called unchanged; None: none was. Raises Diverged."""
         ...
 
     def train(self, job: Job, data: Dataset, validation: Dataset, run: Path) -> None:
@@ -49,7 +53,7 @@ def carry_out(
         for job in plan.jobs
         if (found := folder.finished(job.name))
     }
-    result = compared(plan, outcomes, command=command)
+    result = compared(plan, outcomes, command=command, answered=folder.answered)
     opened: dict[str, tuple[Dataset, Dataset]] = {}
     for number, job in enumerate(plan.jobs, 1):
         if job.name not in outcomes:
@@ -59,15 +63,20 @@ def carry_out(
                 train, test = opened[job.data]
                 folder.agree(job.data, {"training": content(train), "test": content(test)})
             outcomes[job.name] = _outcome(job, *opened[job.data], folder, work)
-            result = compared(plan, outcomes, command=command)
+            result = compared(plan, outcomes, command=command, answered=folder.answered)
             write_reproduction(out, result)
     write_reproduction(out, result)
     return result
 
 
 def _outcome(job: Job, train: Dataset, test: Dataset, folder: Folder, work: Work) -> Outcome:
+    if job.feedback is not None and folder.finished(job.feedback.start) is None:
+        return Outcome(failure=f"There is no {job.feedback.start} to make images with.")
     try:
-        work.train(job, train, test, folder.run(job.name))
+        data = train if job.feedback is None else work.answered(job, train, folder)
+        if data is None:
+            return Outcome(failure="No image was called unchanged: there is nothing more to learn from.")
+        work.train(job, data, test, folder.run(job.name))
     except Diverged as error:
         return Outcome(failure=str(error))
     place = folder.record(job.name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +12,7 @@ from advex.evaluation.environment import without_places
 from advex.papers import Column, Paper, Plot, Row, Table
 from advex.record import Difference, Figure, Record, all_figures
 from advex.record.reproduction import (
+    AnsweredEntry,
     ColumnEntry,
     GridEntry,
     MapsEntry,
@@ -36,8 +37,14 @@ class Outcome:
     failure: str = ""
 
 
-def compared(plan: Plan, outcomes: Mapping[str, Outcome], *, command: str = "") -> Reproduction:
-    """The rows of a plan with what was measured so far. outcomes: by the network's name."""
+def compared(
+    plan: Plan,
+    outcomes: Mapping[str, Outcome],
+    *,
+    command: str = "",
+    answered: Callable[[str], AnsweredEntry | None] = lambda name: None,
+) -> Reproduction:
+    """The rows of a plan with what was measured so far. outcomes, answered: by the network's name."""
     paper, scale = plan.paper, plan.settings
     tables = []
     for name, table in paper.tables.items():
@@ -74,7 +81,18 @@ def compared(plan: Plan, outcomes: Mapping[str, Outcome], *, command: str = "") 
         grids=[GridEntry(id=key, **one.model_dump()) for key, one in paper.grids.items()],
         maps=[MapsEntry(id=key, **one.model_dump()) for key, one in paper.maps.items()],
         differences=_gains(plan, outcomes),
+        answered=_answered(plan, answered),
     )
+
+
+def _answered(plan: Plan, answered: Callable[[str], AnsweredEntry | None]) -> list[AnsweredEntry]:
+    """What was answered about the images of each network, and the rows that learned from how many annotators."""
+    learning: dict[str, dict[str, int]] = {}
+    for job in plan.jobs:
+        if job.feedback is not None:
+            learning.setdefault(job.feedback.start, {})[job.name] = job.feedback.annotators
+    found = ((rows, answered(start)) for start, rows in learning.items())
+    return [entry.model_copy(update={"rows": rows}) for rows, entry in found if entry is not None]
 
 
 def _plot(paper: Paper, name: str, plot: Plot) -> PlotEntry:

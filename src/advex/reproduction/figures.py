@@ -1,4 +1,4 @@
-"""The paper's plots, grids and maps as PNG, drawn from reproduction.json and the records beside it."""
+"""The paper's plots, grids, maps and judged images as PNG, drawn from reproduction.json and the records beside it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from advex.report.pairs import Mark, drawn, front, placed
 from advex.report.pictures import read_picture
 from advex.report.reading import Contents
 from advex.report.several import joined, shown_rows
-from advex.reproduction import map_figures
+from advex.reproduction import map_figures, pair_figures
 from advex.reproduction.folder import FIGURES
 
 _PUBLISHED, _MEASURED, _INK = "#82878c", "#0a66b7", "#1d2125"
@@ -20,7 +20,7 @@ _EXAMPLES = 3  # images in a grid
 
 
 def write_figures(folder: Path, found: Reproduction) -> list[Path]:
-    """Write every plot and grid that something was measured for; returns the files, `figures/ID.png`."""
+    """Write every plot, grid and sheet that something was measured for; returns the files, `figures/ID.png`."""
     import matplotlib as mpl
 
     paths = []
@@ -33,6 +33,9 @@ def write_figures(folder: Path, found: Reproduction) -> list[Path]:
             if contents is not None and any(row["picture"] for row in contents.explanations):
                 paths.append(_save(_explanations(contents, found, grid), folder / FIGURES / f"{grid.id}.png"))
         mapped = map_figures.contents_of(folder, found)
+        for entry in found.answered:
+            if (one := pair_figures.sheet(folder, entry)) is not None:
+                paths.append(_save(one, folder / FIGURES / f"answers-{entry.network}.png"))
         drawn_maps = {"gains": map_figures.gains(found, mapped)}
         for entry in found.maps:
             if entry.id in mapped:

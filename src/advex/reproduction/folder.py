@@ -2,6 +2,7 @@
 
 plan.json            what decides the results: paper, scale, seed, data, and of each network recipe and settings
 runs/ROW             run folders; records/ROW: record folders
+projects/ROW         images made with the row's network, and what was answered: a project of `advex annotate`
 reproduction.json    published and measured, written after each row
 figures/, report.html
 """
@@ -16,11 +17,12 @@ from typing import Any
 from advex._version import __version__
 from advex.errors import ArtifactError
 from advex.record import Record, read_record, write_text
-from advex.record.reproduction import NAME
+from advex.record.reproduction import NAME, AnsweredEntry, read_answered
 from advex.reproduction.plan import Job, Plan
 
 PLAN, RUNS, RECORDS, FIGURES, REPORT = "plan.json", "runs", "records", "figures", "report.html"
-OURS = (PLAN, NAME, RUNS, RECORDS, FIGURES, REPORT, f".{PLAN}.new")
+PROJECTS = "projects"
+OURS = (PLAN, NAME, RUNS, RECORDS, PROJECTS, FIGURES, REPORT, f".{PLAN}.new")
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,14 @@ class Folder:
     def record(self, name: str) -> Path:
         """The record folder of a network."""
         return self.path / RECORDS / name
+
+    def project(self, name: str) -> Path:
+        """The project in which images of a network are judged."""
+        return self.path / PROJECTS / name
+
+    def answered(self, name: str) -> AnsweredEntry | None:
+        """What was answered about the images of a network, once all is."""
+        return read_answered(self.project(name))
 
     def finished(self, name: str) -> Record | None:
         """The record of a network that is done."""
@@ -115,6 +125,12 @@ def _decisive(job: Job) -> dict[str, Any]:
         "recipe": job.recipe.model_dump(mode="json"),
         "evaluation": job.evaluation.model_dump(mode="json"),
     }
+    if job.feedback is not None:
+        values["answers"] = {
+            "start": job.feedback.start,
+            "annotators": job.feedback.annotators,
+            **job.feedback.simulated.model_dump(mode="json"),
+        }
     return json.loads(json.dumps(values))
 
 

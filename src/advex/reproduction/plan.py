@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,16 +11,28 @@ from advex import data as sets
 from advex import papers, recipes
 from advex.errors import DataError, SpecError, did_you_mean
 from advex.evaluation import Settings, settings_from
-from advex.papers import Paper, Row, Scale, Table
+from advex.papers import Paper, Row, Scale, Simulated, Table
 from advex.recipes import Recipe, recipe_from
 from advex.reproduction.scaling import changes, scaled
+
+_ANSWERING = ("sqlalchemy", "alembic")  # of the extra `annotate`
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feedback:
+    """Whose images a network learns from besides. start: that network; annotators: so many count, from the first."""
+
+    start: str
+    annotators: int
+    simulated: Simulated
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """One network: to be trained and evaluated once, however many rows it is in. name: the id of its row.
 
-    data: where the examples are from. samples: how many are drawn of each split; None: all.
+    data: where the examples are from. samples: how many are drawn of each split; None: all. feedback: images that are
+    learned from besides.
     """
 
     name: str
@@ -28,6 +41,7 @@ class Job:
     train_samples: int | None
     test_samples: int | None
     evaluation: Settings
+    feedback: Feedback | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +151,8 @@ class _Place:
         original = self.paper.original(row)
         if original.needs or original.recipe is None:
             return dataclasses.replace(entry, reason=f"needs {original.needs}")
+        if original.answers and not all(map(importlib.util.find_spec, _ANSWERING)):
+            return dataclasses.replace(entry, reason="needs pip install 'advex[annotate]'")
         asked = _data_of(self.paper, row.id)
         source = self.data.get(asked) or self.paper.scales[self.scale].data.get(table, asked)
         if asked not in self.data:
@@ -155,7 +171,10 @@ class _Place:
         recipe = recipe_from(recipes.read(row.recipe or ""), overrides, where=row.id)
         run = scaled(recipe, scale.change, where)
         table = self.paper.tables[self.paper.table_of(row.id)]
+        feedback = self._feedback(row)
         told = _of_the_data(table, scale, asked, source) + changes(recipe, run)
+        if feedback is not None:
+            told += _of_the_answers(self.paper.simulated, feedback.simulated)
         job = Job(
             name=row.id,
             recipe=run,
@@ -163,8 +182,26 @@ class _Place:
             train_samples=scale.train_samples,
             test_samples=scale.test_samples,
             evaluation=settings_from({**scale.evaluation, "seed": self.seed}),
+            feedback=feedback,
         )
         return job, tuple(told)
+
+    def _feedback(self, row: Row) -> Feedback | None:
+        simulated = self.paper.scales[self.scale].simulated or self.paper.simulated
+        if row.answers is None or simulated is None:
+            return None
+        start = self.paper.original(self.paper.rows[row.answers.start]).id
+        return Feedback(start=start, annotators=row.answers.annotators, simulated=simulated)
+
+
+def _of_the_answers(published: Simulated | None, here: Simulated) -> list[str]:
+    """Who answers, and about how much."""
+    judge = here.judge.removeprefix("recipe:")
+    told = [f"answers of {judge}, {100 * here.error:.3g} % of them errors, instead of people's"]
+    if published is not None and (here.judged, here.shared) != (published.judged, published.shared):
+        new, old = (" and ".join(f"{count:,}" for count in one.judged) for one in (here, published))
+        told.append(f"{new} judged images, {here.shared} of them shared, instead of {old} with {published.shared}")
+    return told
 
 
 def _of_the_data(table: Table, scale: Scale, asked: str, source: str) -> list[str]:

@@ -1,52 +1,82 @@
 // The page that asks. What is shown is decided here; what is kept is decided by the server (see outbox.js).
+import { listen } from "./keys.js";
 import { Outbox } from "./outbox.js";
-import { Supply, load } from "./supply.js";
+import { Pace } from "./pace.js";
+import { Shelf } from "./shelf.js";
+import { Supply } from "./supply.js";
 import { draw, fit } from "./view.js";
 
 const at = (id) => document.getElementById(id);
 const page = at("page").dataset;
+const csrf = document.querySelector('meta[name="csrf"]').content;
 const alone = page.alone === "yes";
-const WORDS = { unchanged: "unchanged", unsure: "unsure", changed: "no longer the class" };
+const WORDS = { unchanged: "Unchanged", unsure: "Unsure", changed: "No longer the class" };
 const REMEMBERED = 30;
+const LONGEST = 2 ** 31 - 1; // milliseconds that the server takes
+const LONG = 40; // characters of a class's name
+const HERE = "advex-here"; // who uses this browser now
+const PROGRESS = `advex-progress-${page.person}`;
 
 const state = {
   current: null,
   began: 0,
-  history: [], // { client, image }: what can be taken back
+  history: [], // { client, image }: what can be taken back; the first may be of before this page was opened
   answered: 0,
   left: 0,
-  last: null, // of the server: the answer before this page was opened
-  times: [],
   zoom: 0,
   original: !alone,
   difference: false,
+  ...JSON.parse(localStorage.getItem(PROGRESS)), // until the server says more
 };
 
+const pace = new Pace();
+const shelf = new Shelf(page.person);
 const outbox = new Outbox({
   person: page.person,
-  csrf: document.querySelector('meta[name="csrf"]').content,
+  csrf,
   changed: showSaved,
-  refused: (event, sentence) => trouble(`An answer was not kept: ${sentence}`),
+  kept: settled,
+  refused: (event, sentence) => {
+    supply.stale = true;
+    trouble(`An answer was not kept: ${sentence}`);
+  },
+  elsewhere: followed,
 });
-const supply = new Supply({ waiting: () => outbox.events.map((event) => event.image), ready: arrived });
+const supply = new Supply({ outbox, shelf, ready: arrived, counts: counted });
 
 // -- answering --------------------------------------------------------------------------------------------------------
 
 function answer(word) {
   if (state.current === null) return;
-  const client = crypto.randomUUID?.() ?? unique();
   const image = state.current;
-  const milliseconds = Math.round(performance.now() - state.began);
-  outbox.add({ kind: "answer", client, image: image.key, answer: word, milliseconds });
+  const milliseconds = Math.min(LONGEST, Math.round(performance.now() - state.began));
+  const client = given({ kind: "answer", image: image.key, answer: word, milliseconds });
+  if (client === null) return;
   state.history.push({ client, image });
   if (state.history.length > REMEMBERED) release(state.history.shift().image);
-  state.times.push(Date.now());
-  supply.moves++;
-  state.answered++;
-  state.left = Math.max(0, state.left - 1);
+  pace.add(milliseconds);
+  move(1);
   flash(word);
   at("trouble").textContent = "";
-  show(supply.take() ?? null, `${WORDS[word]}. `);
+  show(supply.take(), `${WORDS[word]}. Next`);
+}
+
+// Returns the client id of what waits now in the browser, or null where it keeps nothing.
+function given(event) {
+  const client = crypto.randomUUID?.() ?? unique();
+  try {
+    outbox.add({ ...event, client });
+    return client;
+  } catch {
+    trouble("This browser keeps nothing (its storage is full or switched off): the answer was not taken.");
+    return null;
+  }
+}
+
+function move(by) {
+  supply.moves++;
+  state.answered = Math.max(0, state.answered + by);
+  state.left = Math.max(0, state.left - by);
 }
 
 function unique() {
@@ -54,47 +84,69 @@ function unique() {
   return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-async function undo() {
-  let taken = state.history.pop();
-  if (taken === undefined && state.last !== null) {
-    try {
-      taken = { client: state.last.client, image: await load(state.last.image) };
-    } catch {
-      trouble("The last picture cannot be loaded now.");
-      return;
-    }
-    state.last = null;
-  }
+function undo() {
+  const taken = state.history.at(-1);
   if (taken === undefined) return;
-  outbox.add({ kind: "undo", client: crypto.randomUUID?.() ?? unique(), undoes: taken.client, image: taken.image.key });
+  const { client: undoes, image } = taken;
+  if (given({ kind: "undo", undoes, image: image.key }) === null) return;
+  state.history.pop();
+  if (state.history.length === 0) supply.stale = true; // the server knows what came before
   if (state.current !== null) supply.putBack(state.current);
-  supply.known.add(taken.image.key);
-  supply.moves++;
-  state.answered = Math.max(0, state.answered - 1);
-  state.left++;
-  state.times.pop();
-  show(taken.image, "Undone. ");
+  supply.known.add(image.key);
+  shelf.keep(image);
+  move(-1);
+  show(image, "Undone. Again");
 }
 
 function release(image) {
   for (const each of [image.original, image.changed]) if (each) URL.revokeObjectURL(each.src);
-  supply.forget(image.key);
+  supply.known.delete(image.key);
+}
+
+// The server has it: unless it was taken back meanwhile, nothing of it is needed after a reload.
+function settled({ kind, image }) {
+  const open = [state.current, ...supply.images].some((each) => each?.key === image);
+  if (kind === "answer" && !open) shelf.drop(image);
+}
+
+// Another window of the same person gave an answer, or took one back.
+function followed({ kind, image, undoes }) {
+  supply.moves++;
+  supply.stale = true;
+  if (kind === "undo") {
+    supply.known.delete(image);
+    state.history = state.history.filter(({ client }) => client !== undoes);
+    showProgress();
+  } else if (state.current?.key === image) {
+    show(supply.take(), "Answered in another window. Next");
+  } else {
+    supply.drop(image);
+  }
 }
 
 // -- showing ----------------------------------------------------------------------------------------------------------
 
 function arrived() {
-  if (supply.progress) {
-    ({ answered: state.answered, left: state.left } = supply.progress);
-    if (state.history.length === 0) state.last = supply.progress.last;
-    supply.progress = null;
-  }
-  if (state.current === null) show(supply.take() ?? null);
-  else showProgress();
+  if (supply.problem === "out" && !outbox.over) over();
+  else if (state.current === null && supply.images.length > 0) show(supply.take(), "Picture");
+  else if (state.current === null) message();
+  showProgress();
 }
 
-function show(image, heard = "") {
+async function counted({ answered, left, last }) {
+  Object.assign(state, { answered, left });
+  showProgress();
+  if (last === null || state.history.length > 0) return;
+  const { moves } = supply;
+  const image = await supply.load(last.image).catch(() => null);
+  if (image === null || moves !== supply.moves || state.history.length > 0) return;
+  state.history.push({ client: last.client, image });
+  showProgress();
+}
+
+function show(image, heard) {
   state.current = image;
+  const focused = document.activeElement;
   at("question").hidden = image === null;
   at("message").hidden = image !== null;
   at("page").classList.toggle("idle", image === null);
@@ -103,26 +155,64 @@ function show(image, heard = "") {
   } else {
     if (alone) state.original = false;
     at("label").textContent = image.label;
+    at("asked").classList.toggle("long", image.label.length > LONG);
     at("changed").src = image.changed.src;
     if (image.original) at("original").src = image.original.src;
     else at("original").removeAttribute("src");
     lay();
     state.began = performance.now();
-    at("heard").textContent = `${heard}Next: still ${image.label}?`;
+    // With its number, also since what is the same as before would not be read again.
+    const total = state.answered + state.left;
+    at("heard").textContent = `${heard} ${state.answered + 1} of ${total}: still ${image.label}?`;
   }
   showProgress();
+  keepFocus(focused);
 }
 
+// Whoever is at a button that goes away finds the message instead, and the button again with the next picture.
+function keepFocus(focused) {
+  if (state.current === null && focused !== document.body && focused.offsetParent === null) {
+    state.focused = focused;
+    at("message").focus();
+  } else if (state.current !== null && focused === at("message")) {
+    state.focused?.focus();
+  }
+}
+
+const MESSAGES = {
+  offline: ["No connection", "You have seen all pictures that are here. Your answers are kept; this page goes on by itself."],
+  busy: ["One moment", "The server is busy. Your answers are kept; this page goes on by itself."],
+};
+
 function message() {
-  let told = ["Loading", "The next pictures are on their way."];
-  if (supply.problem === "out") told = ["Please open your personal link again", "Your answers are kept in this browser."];
-  else if (supply.problem === "offline" || !navigator.onLine)
-    told = ["No connection", "You have seen all pictures that were loaded. Your answers are kept; this page goes on by itself."];
-  else if (supply.finished) told = ["All done", "Thank you. There is nothing left to judge; you may close this page."];
+  let told = MESSAGES[supply.problem] ?? ["Loading", "The next pictures are on their way."];
+  if (supply.problem === "out") told = ["Please open your personal link again", `Your session is over.${waiting()}`];
+  else if (!supply.problem && supply.finished && state.answered > 0)
+    told = ["All done", "Thank you. There is nothing left to judge; you may close this page."];
+  else if (!supply.problem && supply.finished)
+    told = ["Nothing to judge", "There are no pictures for you now. Look again later."];
   const changed = at("told").textContent !== told[0];
   at("told").textContent = told[0];
   at("more").textContent = told[1];
   if (changed) at("heard").textContent = told.join(". ");
+}
+
+function waiting() {
+  const number = outbox.length;
+  if (number === 0) return "";
+  const some = number === 1 ? "One answer waits in this browser and is" : `${number} answers wait in this browser and are`;
+  return ` ${some} sent then.`;
+}
+
+// The session is over, or somebody else's: what was handed out is shown no longer. Answers wait for the next one.
+function over() {
+  outbox.over = true;
+  supply.end();
+  state.history = [];
+  at("page").classList.add("over");
+  shelf.end();
+  show(null);
+  outbox.tell();
 }
 
 function lay() {
@@ -137,38 +227,28 @@ function lay() {
 }
 
 function showProgress() {
-  const total = state.answered + state.left;
+  const { answered, left } = state;
+  const total = answered + left;
+  const told = `${answered.toLocaleString("en")} of ${total.toLocaleString("en")}${pace.told(left)}`;
   at("bar").max = Math.max(1, total);
-  at("bar").value = state.answered;
-  at("count").textContent = `${state.answered.toLocaleString("en")} of ${total.toLocaleString("en")}${pace()}`;
-  at("undo").disabled = state.history.length === 0 && state.last === null;
-  for (const id of ["show-difference", "smaller", "larger", "show-original"]) at(id).disabled = state.current === null;
+  at("bar").value = answered;
+  at("count").textContent = total > 0 ? told : "\u00a0";
+  // Not `disabled`: that would take the focus away from whoever takes back as much as there is.
+  at("undo").setAttribute("aria-disabled", String(state.history.length === 0));
+  if (supply.opened) localStorage.setItem(PROGRESS, JSON.stringify({ answered, left }));
 }
 
-function pace() {
-  const recent = state.times.slice(-21);
-  if (recent.length < 3) return "";
-  const minutes = (recent.at(-1) - recent[0]) / 60000;
-  return ` · ${Math.round((recent.length - 1) / Math.max(minutes, 1e-3)).toLocaleString("en")} a minute`;
-}
+const SAVED = { offline: "offline", trouble: "server busy", out: "signed out" };
 
-function showSaved(waiting, why) {
-  const pill = at("saved");
-  const some = `${waiting} answer${waiting === 1 ? "" : "s"} waiting`;
-  const told = {
-    offline: [`offline · ${some}`, "waiting"],
-    trouble: [`server busy · ${some}`, "waiting"],
-    out: [`signed out · ${some}`, "waiting"],
-  }[why];
+function showSaved(number, why) {
   // While all is well one answer is always on its way: nothing flickers for that.
-  const [text, kind] = told ?? (waiting > 1 ? [`sending ${waiting}`, "busy"] : ["all kept", "good"]);
-  if (pill.textContent !== text) pill.textContent = text;
-  pill.className = `pill ${kind}`;
-  if (why === "out") {
-    trouble("Your session is over. Open your personal link again: the answers that wait are then sent.");
-    supply.problem = "out";
-  }
-  if (waiting > 0) return;
+  const told = SAVED[why] ?? (number > 1 ? "sending" : "all kept");
+  // Only a change of what is said is read aloud, not every number.
+  if (at("saved").textContent !== told) at("saved").textContent = told;
+  at("queue").textContent = told === "all kept" ? "" : told === "sending" ? ` ${number}` : ` · ${number} waiting`;
+  at("pill").className = `pill ${SAVED[why] ? "waiting" : told === "sending" ? "busy" : "good"}`;
+  if (why === "out" && supply.problem !== "out") over();
+  if (number > 0 || why) return;
   if (supply.stale) supply.count();
   if (state.current === null) supply.fill();
 }
@@ -186,6 +266,21 @@ function flash(word) {
 
 // -- hands ------------------------------------------------------------------------------------------------------------
 
+async function leave() {
+  if (outbox.length > 0) {
+    trouble("Not yet: some answers are still to be sent.");
+    return;
+  }
+  if (!confirm("Leave on this device? You come back by your personal link.")) return;
+  try {
+    await fetch("/api/leave", { method: "POST", headers: { "X-CSRF-Token": csrf } });
+    await shelf.end();
+    location.replace("/");
+  } catch {
+    trouble("There is no connection: you are still signed in.");
+  }
+}
+
 const toggle = (name) => () => {
   if (state.current === null) return;
   state[name] = !state[name];
@@ -201,7 +296,8 @@ for (const button of document.querySelectorAll("[data-answer]")) {
   button.addEventListener("click", () => answer(button.dataset.answer));
 }
 const actions = {
-  undo: undo,
+  undo,
+  leave,
   "show-original": toggle("original"),
   "show-difference": toggle("difference"),
   smaller: zoom(-1),
@@ -209,34 +305,20 @@ const actions = {
 };
 for (const [id, act] of Object.entries(actions)) at(id).addEventListener("click", act);
 
-// By what is printed on a key, or by where it is: digits and letters lie elsewhere on some keyboards.
-const KEYS = {
-  1: () => answer("unchanged"),
-  2: () => answer("unsure"),
-  3: () => answer("changed"),
-  ArrowLeft: () => answer("unchanged"),
-  ArrowDown: () => answer("unsure"),
-  ArrowRight: () => answer("changed"),
-  u: undo,
-  d: actions["show-difference"],
-  o: () => alone && actions["show-original"](),
-  "+": actions.larger,
-  "=": actions.larger,
-  "-": actions.smaller,
-};
-const PLACES = { Digit1: 1, Digit2: 2, Digit3: 3, Numpad1: 1, Numpad2: 2, Numpad3: 3, KeyU: "u", KeyD: "d", KeyO: "o" };
-
-addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
-  // Arrows choose among the colours, and move a zoomed picture.
-  const own = event.key.startsWith("Arrow") && event.target.closest?.("input, .frame[tabindex]");
-  const act = KEYS[event.key] ?? KEYS[event.key.toLowerCase()] ?? KEYS[PLACES[event.code]];
-  if (own || act === undefined) return;
-  event.preventDefault();
-  act();
+listen({
+  answer,
+  undo,
+  difference: actions["show-difference"],
+  original: () => alone && actions["show-original"](),
+  larger: actions.larger,
+  smaller: actions.smaller,
 });
 
 new ResizeObserver(() => state.current !== null && lay()).observe(at("main"));
 addEventListener("resize", () => state.current !== null && lay());
+// Somebody else came in by this browser: what is asked for from here on would be theirs.
+addEventListener("storage", ({ key, newValue }) => key === HERE && newValue !== page.person && over());
+localStorage.setItem(HERE, page.person);
 outbox.send();
 supply.fill();
+navigator.serviceWorker?.register("/worker.js").catch(() => undefined);

@@ -1,19 +1,27 @@
 // Answers on their way. Each is kept in this browser until the server has said that it is committed: also without a
 // connection, and when the page is closed. They are sent one after the other, in the order in which they were given.
+// In localStorage: it is written before the next picture is shown, where IndexedDB would still be at work when a tab dies.
 const SOON = 1000;
 const LATE = 30000;
 const PATIENCE = 15000; // then it is sent again: twice does no harm
 
 export class Outbox {
   // person: the key of whoever answers here; others' answers in this browser stay theirs.
-  // changed: called with how many wait, and why. refused: called with an event and a sentence, for what is not kept.
-  constructor({ person, csrf, changed, refused }) {
-    Object.assign(this, { csrf, changed, refused });
+  // changed: called with how many wait, and why. kept: called with an event that the server has. refused: called with
+  // an event and a sentence, for what is not kept. elsewhere: called with an event of another window.
+  constructor({ person, csrf, changed, kept, refused, elsewhere }) {
+    Object.assign(this, { csrf, changed, kept, refused, elsewhere });
     this.prefix = `advex-${person}-`;
     this.pause = SOON;
     this.sending = false;
-    addEventListener("online", () => this.send());
-    addEventListener("storage", () => this.tell());
+    this.over = false;
+    this.stop = new AbortController();
+    for (const name of ["online", "offline"]) addEventListener(name, () => this.wake());
+    addEventListener("storage", ({ key, newValue }) => {
+      if (!key?.startsWith(this.prefix)) return;
+      if (newValue !== null) this.elsewhere(JSON.parse(newValue));
+      else this.tell();
+    });
   }
 
   keys() {
@@ -26,13 +34,20 @@ export class Outbox {
   }
 
   get events() {
-    return this.keys().map((key) => JSON.parse(localStorage.getItem(key)));
+    return this.keys().map((key) => JSON.parse(localStorage.getItem(key))).filter((event) => event !== null);
   }
 
   get length() {
     return this.keys().length;
   }
 
+  // Keys of the images whose answers wait, and are not taken back.
+  answered() {
+    const last = new Map(this.events.map(({ image, kind }) => [image, kind]));
+    return new Set([...last.keys()].filter((image) => last.get(image) === "answer"));
+  }
+
+  // Raises what the browser raises where it keeps nothing.
   add(event) {
     // Ordered by time, and by number where a clock was set back.
     const last = this.keys().at(-1);
@@ -43,25 +58,32 @@ export class Outbox {
   }
 
   tell(why = "") {
-    this.changed(this.length, why);
+    this.changed(this.length, this.over ? "out" : why);
+  }
+
+  wake() {
+    this.stop.abort();
+    this.stop = new AbortController();
+    this.pause = SOON;
+    this.send();
   }
 
   async send() {
-    if (this.sending) return;
+    if (this.over) this.tell();
+    if (this.sending || this.over) return;
     this.sending = true;
     clearTimeout(this.timer);
     let again = false;
     this.tell("sending");
-    for (let key = this.keys()[0]; key !== undefined; key = this.keys()[0]) {
-      const outcome = await this.post(JSON.parse(localStorage.getItem(key)));
-      if (outcome === "kept") {
-        localStorage.removeItem(key);
-        this.pause = SOON;
-        this.tell("sending");
-      } else {
-        again = outcome === "later";
-        break;
-      }
+    for (let key = this.keys()[0]; key !== undefined && !again && !this.over; key = this.keys()[0]) {
+      // Another window may have sent it just now.
+      const event = JSON.parse(localStorage.getItem(key));
+      if (event === null) continue;
+      const outcome = await this.post(event);
+      again = outcome === "later";
+      this.over = outcome === "out";
+      if (outcome === "kept") this.done(key, event);
+      else this.tell(this.why);
     }
     this.sending = false;
     if (again) {
@@ -72,32 +94,36 @@ export class Outbox {
     }
   }
 
-  // "kept" (or never to be), "later", or "out": the session is over.
+  done(key, event) {
+    localStorage.removeItem(key);
+    this.pause = SOON;
+    this.kept(event);
+    this.tell("sending");
+  }
+
+  // "kept" (or never to be), "later", or "out": the session is over. Leaves in `why` what stands in the way.
   async post(event) {
     const { kind, client, undoes, image, answer: given, milliseconds } = event;
     const body = kind === "undo" ? { client, undoes } : { client, image, answer: given, milliseconds };
+    const patience = AbortSignal.timeout(PATIENCE);
     let answer;
     try {
       answer = await fetch(kind === "undo" ? "/api/undo" : "/api/answers", {
         method: "POST",
         headers: { "Content-Type": "application/json", "X-CSRF-Token": this.csrf },
         body: JSON.stringify(body),
-        signal: AbortSignal.timeout(PATIENCE),
+        signal: AbortSignal.any?.([this.stop.signal, patience]) ?? patience,
       });
+      if ([404, 409, 422].includes(answer.status)) this.refused(event, (await answer.json()).error);
     } catch {
-      this.tell("offline");
+      this.why = "offline";
+      // Now something of worth is here alone: some browsers ask, others decide by themselves.
+      this.asked ??= navigator.storage?.persist?.().catch(() => undefined) ?? true;
       return "later";
     }
-    if (answer.ok) return "kept";
-    if (answer.status === 401 || answer.status === 403) {
-      this.tell("out");
-      return "out";
-    }
-    if ([404, 409, 422].includes(answer.status)) {
-      this.refused(event, (await answer.json()).error);
-      return "kept";
-    }
-    this.tell("trouble");
+    if (answer.ok || [404, 409, 422].includes(answer.status)) return "kept";
+    if (answer.status === 401 || answer.status === 403) return "out";
+    this.why = "trouble";
     return "later";
   }
 }

@@ -9,8 +9,7 @@ export function fit(tiles, picture, zoom) {
   const { naturalWidth: wide, naturalHeight: high } = picture;
   const { columns, width, height, room } = arrangement(tiles, frames.length, wide, high);
   tiles.style.gridTemplateColumns = `repeat(${columns}, auto)`;
-  // Whole numbers, so that every pixel has one size; a picture that is too large shrinks smoothly.
-  const base = room >= 1 ? Math.floor(room) : room;
+  const base = steps(room);
   const scale = zoom === 0 ? base : Math.max(Math.min(base, 1), Math.floor(base) + zoom * step(base));
   for (const frame of frames) {
     const shown = frame.firstElementChild;
@@ -30,16 +29,22 @@ export function fit(tiles, picture, zoom) {
 // Beside each other or below, whatever makes the pictures largest. width, height: room for one of them.
 function arrangement(tiles, count, wide, high) {
   const gap = parseFloat(getComputedStyle(tiles).columnGap) || 0;
-  const whole = { width: tiles.clientWidth, height: innerHeight - tiles.getBoundingClientRect().top - scrollY - reserved() };
+  const above = tiles.getBoundingClientRect().top + scrollY;
+  const whole = { width: tiles.clientWidth, height: innerHeight - above - reserved() };
   let best = { room: 0 };
   for (let columns = count; columns >= 1; columns--) {
     const rows = Math.ceil(count / columns);
     const width = (whole.width - gap * (columns - 1)) / columns - 2;
     const height = Math.max(110, (whole.height - gap * (rows - 1)) / rows - CAPTION);
     const room = Math.min(width / wide, height / high);
-    if (Math.floor(room) > Math.floor(best.room) || best.room === 0) best = { columns, width, height, room };
+    if (steps(room) > steps(best.room)) best = { columns, width, height, room };
   }
   return best;
+}
+
+// Whole numbers, so that every pixel has one size; a picture that is too large shrinks smoothly.
+function steps(room) {
+  return room >= 1 ? Math.floor(room) : room;
 }
 
 function step(base) {

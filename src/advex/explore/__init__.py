@@ -1,0 +1,17 @@
+"""The explore page: the owner of a project asks a model about one picture after another.
+
+Nothing is computed in the server: a process of lower priority holds the models and the pictures, and answers the newest
+question of each page. Annotators never wait for it.
+
+    questions   what goes between the server and that process
+    desk        the server's side: starts the process, asks it, gives it up and starts it again
+    process     the other side: one thread for the model, one for what is quick
+    study       the models and the pictures, and what is computed of them
+    uploads     pictures of the owner's own, read and written anew
+    saved       explanations that are kept, and their page
+    routes      pages and interface, behind the owner's door
+
+`questions`, `desk` and `routes` import no model code.
+"""
+
+FOLDER = "explored"  # in the project's

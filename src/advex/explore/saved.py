@@ -1,0 +1,40 @@
+"""Explanations that are kept in the project: a folder each, and one page that shows them all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from advex import report
+from advex.explore import FOLDER
+from advex.explore.questions import Answer
+from advex.record.explored import NAME, Explored, picture_name, read_explored
+
+
+def save(project: Path, key: str, answer: Answer) -> tuple[str, int]:
+    """Keep an answer, and write the page anew. Returns the folder's name, and how many there are.
+
+    key: of the answer; the same one is kept once, however often it is saved. A folder appears under its name with all
+    that belongs to it on the disk. Raises OSError, ArtifactError.
+    """
+    entry = Explored.model_validate(answer.entry)
+    folder = project / FOLDER
+    name = f"{entry.created:%Y%m%d-%H%M%S}-{key[:8]}"
+    if not (folder / name).exists():
+        temporary = folder / f".{name}.new"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        for which, png in answer.pictures.items():
+            _write(temporary / picture_name(which), png)
+        _write(temporary / NAME, (entry.model_dump_json(indent=1) + "\n").encode())
+        os.replace(temporary, folder / name)
+    report.write_report(folder)
+    return name, len(read_explored(folder))
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

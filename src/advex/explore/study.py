@@ -1,0 +1,284 @@
+"""The models and the pictures, and what is computed of them. Lives in the process that computes."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import shlex
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from advex import attacks, explainers
+from advex._version import __version__
+from advex.classifier import Classifier
+from advex.data import Dataset
+from advex.data.pictures import decode_png, encode_png
+from advex.errors import InputError, SpecError
+from advex.evaluation.environment import without_places
+from advex.evaluation.explain import has_pictures
+from advex.evaluation.shards import weights_hash
+from advex.explainers import Toward
+from advex.explore import saved, uploads
+from advex.explore.questions import Answer, Catalogue, Fitted, Question, Stopped, Which
+from advex.geometry import RMSE
+from advex.goals import Become
+from advex.record.explored import Explored
+from advex.registry import describe
+from advex.report.explored import lines_of, shares_of, told
+from advex.report.heat import coloured, reach_of, summed
+
+# Maps of a few passes each: they appear while one moves a slider.
+MAPS = (
+    "input_x_gradient",
+    "gradient",
+    "integrated_gradients:steps=16",
+    "smooth_grad:samples=16",
+    "grad_cam",
+)
+SEED = 0
+THUMBNAIL = 96  # pixels of the longer side, at most
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A classifier under the name by which it is chosen. source: as it was named on the command line."""
+
+    name: str
+    source: str
+    classifier: Classifier
+
+
+@dataclass
+class Study:
+    """What is asked in the process that computes: see `questions.Answering`.
+
+    Raises InputError for data that are no pictures, or that a model does not take.
+    """
+
+    models: Sequence[Model]
+    data: Dataset
+    _rows: dict[int, list[int]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        for model in self.models:
+            if not has_pictures(model.classifier, self.data.shape):
+                raise InputError(
+                    f"{self.data.name} and {model.name}: only pictures in [0, 1] with 1 or 3 channels can be explored."
+                )
+        self._classes = [self._names(model.classifier) for model in self.models]
+        self._weights = [weights_hash(model.classifier) for model in self.models]
+        self._rows = {label: [] for label in range(len(self.data.class_names))}
+        for row, label in enumerate(self.data.y.tolist()):
+            self._rows[label].append(row)
+
+    def _names(self, classifier: Classifier) -> tuple[str, ...]:
+        """One for each class of a model; the data's where it has none itself and as many."""
+        probe = self.data.batch(slice(0, 1), classifier.device).x.to(classifier.dtype)
+        count = classifier.predict(probe).shape[1]
+        ours = self.data.class_names if len(self.data.class_names) == count else map(str, range(count))
+        return tuple(classifier.class_names or ours)
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """What there is to choose from."""
+        return Catalogue(
+            data=self.data.name,
+            models=tuple((model.name, names) for model, names in zip(self.models, self._classes, strict=True)),
+            labels=tuple((self.data.class_names[label], len(rows)) for label, rows in self._rows.items()),
+            explainers=MAPS,
+        )
+
+    @property
+    def quick(self) -> dict[str, Callable[..., Any]]:
+        """What needs no model: it is answered while one computes."""
+        return {"browse": self.browse, "thumbnail": self.thumbnail, "fit": self.fit, "save": saved.save}
+
+    def browse(self, start: int, count: int, label: int | None) -> list[tuple[int, str, int]]:
+        """Some examples, of one class or of all: (number, id, class)."""
+        rows = range(len(self.data)) if label is None else self._rows.get(label, [])
+        return [(row, self.data.ids[row], int(self.data.y[row])) for row in rows[start : start + count]]
+
+    def thumbnail(self, number: int) -> bytes:
+        """A small PNG of an example. Raises SpecError where there is none."""
+        encoded = encode_png(self._example(number))
+        if max(self.data.shape[1:]) <= THUMBNAIL:
+            return encoded
+        with Image.open(io.BytesIO(encoded)) as image:
+            image.thumbnail((THUMBNAIL, THUMBNAIL))
+            return _png(np.asarray(image))
+
+    def fit(self, data: bytes) -> Fitted:
+        """A picture of the owner's own, as the networks take it. Raises DataError: see `uploads.fitted`."""
+        return uploads.fitted(data, self.data.shape)
+
+    def _example(self, number: int) -> Tensor:
+        if not 0 <= number < len(self.data):
+            raise SpecError(f"There is no picture {number}: {self.data.name} has {len(self.data):,}, from 0 on.")
+        return self.data.batch(slice(number, number + 1)).x[0]
+
+    # -- with a model ------------------------------------------------------------------------------------------
+
+    def explain(self, question: Question, stop: Callable[[], bool]) -> Answer:
+        """The change towards a class, and what counts for it before and after.
+
+        Raises Stopped before the next pass of the network once `stop` says so, SpecError and InputError for what
+        cannot be asked. Nothing of the model is changed, either way.
+        """
+        began = time.perf_counter()
+        if not 0 <= question.model < len(self.models):
+            raise SpecError(f"There is no model {question.model}.")
+        model, names = self.models[question.model], self._classes[question.model]
+        if not 0 <= question.target < len(names):
+            raise SpecError(f"There is no class {question.target}: {model.name} has {len(names)}, from 0 on.")
+        if question.explainer not in MAPS:
+            raise SpecError(f"There is no map {question.explainer} here; choose one of {', '.join(MAPS)}.")
+        picture, subject = self._subject(question)
+        classifier = model.classifier
+        x = picture.to(classifier.device, classifier.dtype)[None]
+        with stopping(classifier, stop):
+            found = _changed(classifier, x, question)
+            encoded = encode_png(found.picture[0].float().cpu())
+            shown = (decode_png(encoded).float() / 255).to(x)
+            before, after, png_after = classifier.predict(torch.cat([x, found.picture, shown[None]])).double().tolist()
+            maps = _maps(classifier, torch.cat([x, found.picture]), question)
+        delta = found.picture[0] - x[0]
+        gain = 0.5 / max(float(delta.abs().max()), 1e-6)
+        pictures: dict[Which, bytes] = {
+            "input": encode_png(picture),
+            "changed": encoded,
+            "difference": encode_png((0.5 + gain * delta).clamp(0, 1).float()),
+            **maps.pictures,
+        }
+        entry = Explored(
+            advex=__version__,
+            created=datetime.now(UTC),
+            model=model.name,
+            source=without_places(model.source),
+            weights=self._weights[question.model],
+            class_names=list(names),
+            target=question.target,
+            rho=question.rho,
+            search=found.search,
+            seed=SEED,
+            command=_command(model, names[question.target], found),
+            before=before,
+            after=after,
+            rmse=float(RMSE.size(delta[None])),
+            reached=max(range(len(after)), key=after.__getitem__) == question.target,
+            png_rmse=float(RMSE.size((shown - x[0])[None])),
+            png_after=png_after,
+            gain=gain,
+            explainer=maps.method,
+            reach=maps.reach,
+            no_maps=maps.reason,
+            seconds=time.perf_counter() - began,
+            **subject,
+        )
+        return Answer(entry=entry.model_dump(mode="json"), told=_told(entry), pictures=pictures)
+
+    def _subject(self, question: Question) -> tuple[Tensor, dict[str, Any]]:
+        """The picture [channels, height, width] in [0, 1], and what is known of it."""
+        if isinstance(question.picture, int):
+            picture, number = self._example(question.picture), question.picture
+            label = self.data.class_names[int(self.data.y[number])]
+            about = {"data": self.data.name, "example": number, "name": self.data.ids[number], "label": label}
+            return picture, {**about, "note": ""}
+        picture = decode_png(question.picture).float() / 255
+        if tuple(picture.shape) != self.data.shape:
+            raise InputError("The picture is not of the networks' size: choose the file again.")
+        return picture, {"data": None, "example": None, "name": question.name, "label": None, "note": question.note}
+
+
+@contextlib.contextmanager
+def stopping(classifier: Classifier, stop: Callable[[], bool]) -> Iterator[None]:
+    """Inside, a pass of the network raises Stopped once `stop` says so."""
+
+    def look(*_: Any) -> None:
+        if stop():
+            raise Stopped
+
+    hook = classifier.network.register_forward_pre_hook(look)
+    try:
+        look()
+        yield
+    finally:
+        hook.remove()
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A changed picture [1, *shape]. search: the spec that finds it again; rho: its size, where that was asked for."""
+
+    picture: Tensor
+    search: str
+    rho: float | None
+
+
+def _changed(classifier: Classifier, x: Tensor, question: Question) -> _Found:
+    target = torch.tensor([question.target], device=x.device)
+    if question.rho is None:
+        search = attacks.build("minimal")
+        found = search(classifier, x, Become(target), seed=SEED)
+        return _Found(torch.where(found.reached[0], found.adversarial, x), describe(search), None)
+    if question.rho == 0:  # where the slider starts
+        return _Found(x, "none", 0.0)
+    toward = Toward(rho=question.rho)
+    explained = toward(classifier, x, target, seed=SEED)
+    assert explained.picture is not None
+    return _Found(explained.picture, describe(toward), question.rho)
+
+
+@dataclass(frozen=True)
+class _Maps:
+    """Of the picture and the changed one, on one scale. reason: why there are none."""
+
+    pictures: dict[Which, bytes]
+    method: str
+    reach: float
+    reason: str = ""
+
+
+def _maps(classifier: Classifier, x: Tensor, question: Question) -> _Maps:
+    explainer = explainers.build(question.explainer)
+    try:
+        found = explainer(classifier, x, torch.full((2,), question.target, device=x.device), seed=SEED)
+    except (InputError, SpecError) as error:  # some maps are of some networks
+        return _Maps({}, describe(explainer), 0.0, str(error))
+    values = [summed(each) for each in found.map.detach().float().cpu().numpy()]
+    reach = reach_of(values)
+    before, after = (_png(coloured(each, reach)) for each in values)
+    return _Maps({"map_input": before, "map_changed": after}, found.method, reach)
+
+
+def _told(entry: Explored) -> dict[str, Any]:
+    """For the page: the same words as in the report."""
+    return {
+        "sentences": told(entry),
+        "lines": lines_of(entry),
+        "shares": [vars(each) for each in shares_of(entry)],
+        "rmse": entry.rmse,
+        "no_maps": entry.no_maps,
+    }
+
+
+def _command(model: Model, target: str, found: _Found) -> str:
+    """What gives the same explanation of the saved picture; empty where no command does."""
+    if not found.rho:
+        return ""
+    source, name = shlex.quote(without_places(model.source)), shlex.quote(target)
+    return f"advex explain input.png --model {source} --target {name} --rho {found.rho:g} --seed {SEED}"
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    """uint8 [height, width, 3] or [height, width]."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()

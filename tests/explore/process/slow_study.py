@@ -1,0 +1,62 @@
+"""A study that computes for as long as a test wants. Imported by the test and by the process that it starts.
+
+A question's name is the path of a file: `.began` is written beside it when its turn comes, and it is answered once
+`.go` is there.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from advex.errors import ArtifactError, InputError
+from advex.explore.questions import Answer, Catalogue, Question, Stopped
+
+
+class SlowStudy:
+    """See `advex.explore.questions.Answering`."""
+
+    catalogue = Catalogue(data="d", models=(("m", ("a", "b")),), labels=(("a", 2),), explainers=("gradient",))
+
+    @property
+    def quick(self) -> dict[str, Callable[..., Any]]:
+        """Things that take no time; `die` ends the process."""
+        return {"double": lambda value: 2 * value, "die": lambda: os._exit(3), "fail": self.fail, "pid": os.getpid}
+
+    def fail(self) -> None:
+        """As user code may."""
+        raise ValueError("as foreseen")
+
+    def explain(self, question: Question, stop: Callable[[], bool]) -> Answer:
+        """Wait for the test."""
+        if question.explainer == "refused":
+            raise InputError("This cannot be asked.")
+        at = Path(question.name)
+        at.with_suffix(".began").touch()
+        while not at.with_suffix(".go").exists():
+            if stop():
+                at.with_suffix(".stopped").touch()
+                raise Stopped
+            time.sleep(0.01)
+        return Answer(entry={}, told={"name": at.name}, pictures={})
+
+
+def load() -> SlowStudy:
+    """Opens at once."""
+    return SlowStudy()
+
+
+def fail() -> SlowStudy:
+    """Nothing is there."""
+    raise ArtifactError("There is no such run.")
+
+
+def once(marker: Path) -> SlowStudy:
+    """Opens the first time alone."""
+    if marker.exists():
+        raise ArtifactError("The run is gone.")
+    marker.touch()
+    return SlowStudy()

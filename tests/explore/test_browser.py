@@ -1,0 +1,304 @@
+"""The explore page in a real browser, beside an annotator; and how its process ends with the server."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from advex.annotation import people
+from advex.annotation.store import Store
+from advex.explore import FOLDER
+from advex.explore.questions import UPLOAD_BYTES
+from advex.record.explored import read_explored
+
+pytestmark = pytest.mark.browser
+
+AXE = Path(__file__).parents[1] / "annotation" / "axe" / "axe.min.js"
+PHONE = {"width": 390, "height": 844}
+DESKTOP = {"width": 1280, "height": 900}
+
+
+class Page:
+    """The owner's browser, with all that it said."""
+
+    def __init__(self, browser: Any, link: str, **options: Any) -> None:
+        self.context = browser.new_context(**{"viewport": DESKTOP, **options})
+        self.tab = self.context.new_page()
+        self.said: list[str] = []
+        self.asked: list[str] = []
+        self.tab.on("console", lambda message: self.said.append(message.text))
+        self.tab.on("pageerror", lambda error: self.said.append(str(error)))
+        self.tab.on("request", lambda request: self.asked.append(request.url))
+        self.tab.goto(link)
+        self.tab.wait_for_selector("#live")
+
+    def explore(self) -> Page:
+        """Follow the link, and wait for the pictures."""
+        self.tab.click("text=Explore a model")
+        self.tab.wait_for_selector("#thumbnails img")
+        return self
+
+    def until(self, condition: str, seconds: float = 60) -> None:
+        """Until a script says so. (Playwright's own waiting evaluates text in the page: our policy forbids that.)"""
+        deadline = time.monotonic() + seconds
+        while not self.tab.evaluate(condition):
+            assert time.monotonic() < deadline, condition
+            self.tab.wait_for_timeout(50)
+
+    def says(self, text: str) -> str:
+        """Until the explanation says so, and nothing is under way."""
+        self.until(
+            f"document.getElementById('sentences').textContent.includes({text!r})"
+            " && document.getElementById('found').getAttribute('aria-busy') === 'false'"
+        )
+        return self.tab.inner_text("#sentences")
+
+    def serious(self) -> list[str]:
+        """Serious findings of axe."""
+        self.tab.evaluate(AXE.read_text(encoding="utf-8"))
+        found = self.tab.evaluate("axe.run(document, {resultTypes: ['violations']})")
+        return [
+            f"{each['id']}: {node['html']}"
+            for each in found["violations"]
+            if each["impact"] in ("serious", "critical")
+            for node in each["nodes"]
+        ]
+
+
+@pytest.fixture
+def begin(served: SimpleNamespace, browser: Any) -> Iterator[Callable[..., Page]]:
+    """The owner's browser; several times the same owner's."""
+    opened: list[Page] = []
+
+    def come(**options: Any) -> Page:
+        token = people.invite(served.store.database, "owner", owner=True)
+        opened.append(Page(browser, f"{served.server.address}/enter#{token}", **options))
+        return opened[-1].explore()
+
+    yield come
+    for page in opened:
+        page.context.close()
+
+
+def test_from_a_picture_to_the_report(begin: Callable[..., Page], served: SimpleNamespace) -> None:
+    page = begin()
+    tab = page.tab
+    assert tab.locator("#thumbnails img").count() == 24
+    tab.click("#on")
+    page.until("document.querySelectorAll('#thumbnails img').length === 16 && document.getElementById('on').disabled")
+    tab.select_option("#label", label=tab.locator("#label option").nth(1).inner_text())
+    page.until("[...document.querySelectorAll('#thumbnails img')].every(image => image.alt.startsWith('0, no. '))")
+    tab.locator("#thumbnails input").first.check(force=True)
+    page.says("Confidence in 1")  # towards another class, to begin with
+    tab.select_option("#target", "8")
+    page.says("Confidence in 8")
+    tab.evaluate("rho.value = 0.3; rho.dispatchEvent(new Event('input'))")
+    assert "The network now says 8" in page.says("now says 8")
+    assert tab.inner_text("#size") == "0.300"
+    for which in ("input", "changed", "difference", "map_input", "map_changed"):
+        image = tab.locator(f".view.{which} img")
+        assert image.evaluate("image => image.naturalWidth") == 8
+        assert image.evaluate("image => getComputedStyle(image).imageRendering") == "pixelated"
+        assert image.get_attribute("alt")
+    assert tab.inner_text(".view.changed .lines") == "says 8, >99\u202f% · RMSE 0.3000"
+    assert tab.inner_text("#shares tr:first-child th").startswith("8")
+    tab.select_option("#explainer", "integrated_gradients:steps=16")
+    page.until("document.querySelector('#found').getAttribute('aria-busy') === 'false'")
+    tab.click("#least")
+    assert "This is enough" in page.says("This is enough")
+    assert 0 < float(tab.inner_text("#size")) < 0.3
+    assert tab.get_attribute("#least", "aria-pressed") == "true"
+    tab.click("#save")
+    tab.wait_for_selector("#kept a")
+    (folder, entry), *_ = read_explored(served.store.folder / FOLDER)
+    assert folder.name in tab.inner_text("#kept")
+    assert entry.explainer.startswith("integrated_gradients:steps=16")
+    assert tab.is_disabled("#save")
+    with page.context.expect_page() as opened:
+        tab.click("#kept a")
+    report = opened.value
+    report.wait_for_selector("article")
+    assert "This is enough" in report.locator("article").first.inner_text()
+    assert report.locator("article").first.locator("img").count() == 5
+    assert report.locator("article img").first.evaluate("image => image.naturalWidth") == 8
+    assert page.said == []
+    hosts = {url.split("/")[2] for url in page.asked if not url.startswith(("blob:", "data:"))}
+    assert hosts == {served.server.address.rpartition("/")[2]}
+
+
+def test_the_newest_of_many_moves_is_shown(begin: Callable[..., Page]) -> None:
+    page = begin()
+    tab = page.tab
+    tab.locator("#thumbnails input").nth(2).check(force=True)
+    tab.focus("#rho")
+    for _ in range(30):
+        tab.keyboard.press("ArrowRight")
+        tab.wait_for_timeout(20)
+    tab.keyboard.press("Home")
+    page.says("Nothing is changed")
+    assert tab.inner_text("#size") == "0.000"
+    assert tab.inner_text("#trouble") == ""
+    assert [line for line in page.said if "409" not in line] == []
+
+
+def test_by_keyboard_alone_with_a_screen_reader(begin: Callable[..., Page]) -> None:
+    page = begin()
+    tab = page.tab
+    reached = []
+    tab.keyboard.press("Tab")
+    for _ in range(20):
+        reached.append(tab.evaluate("document.activeElement.name || document.activeElement.id"))
+        ring = tab.evaluate(
+            "(() => { const at = document.activeElement; const of = at.closest('label') ?? at.closest('.drop') ?? at;"
+            " return getComputedStyle(of).outlineStyle })()"
+        )
+        assert ring == "solid", reached
+        if reached[-1] == "explainer":
+            break
+        tab.keyboard.press("Tab")
+    expected = ["label", "number", "on", "picture", "file", "model", "target", "rho", "least", "explainer"]
+    assert [name for name in reached if name in expected] == expected  # the pictures are one stop
+    tab.focus("#thumbnails input")
+    tab.keyboard.press("ArrowRight")
+    page.says("Confidence in")
+    assert tab.evaluate("document.activeElement.value") == "1"
+    tree = tab.locator("#main").aria_snapshot()
+    for named in ("Picture", "Model", "Towards the class", "Size of the change, RMSE", "As little as is needed", "Map",
+                  "Choose a file", "Save into the report", "Original: says", "Changed: says", "target"):  # fmt: skip
+        assert named in tree, named
+    assert tab.get_attribute("#sentences", "aria-live") == "polite"
+
+
+def test_files_are_chosen_dropped_and_refused(begin: Callable[..., Page], tmp_path: Path) -> None:
+    page = begin()
+    tab = page.tab
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    file = tmp_path / '"><img src=x onerror=alert(1)>.png'
+    Image.fromarray(pixels).save(file)
+    tab.set_input_files("#file", str(file))
+    page.says("Confidence in")
+    assert "scaled to cover 8x8" in tab.inner_text("#note")
+    assert tab.is_checked("#own input")
+    stream = io.BytesIO()
+    Image.fromarray(pixels[::-1].copy()).save(stream, "JPEG")
+    drop = """bytes => {
+      const transfer = new DataTransfer();
+      transfer.items.add(new File([new Uint8Array(bytes)], "a.jpg"));
+      for (const kind of ["dragover", "drop"])
+        document.getElementById("drop").dispatchEvent(new DragEvent(kind, { dataTransfer: transfer, bubbles: true }));
+    }"""
+    tab.evaluate(drop, list(stream.getvalue()))
+    page.until("document.querySelectorAll('#own img').length === 2")
+    page.says("Confidence in")
+    tab.evaluate(drop, list(b"no picture"))
+    page.until("document.getElementById('trouble').textContent.includes('cannot be read as a picture')")
+    large = tmp_path / "large.png"
+    large.write_bytes(bytes(UPLOAD_BYTES + 1))
+    tab.set_input_files("#file", str(large))
+    page.until("document.getElementById('trouble').textContent.includes('at most 10 are taken')")
+    assert tab.locator("#own img").count() == 2
+    assert tab.get_attribute("#found", "aria-busy") == "false"
+
+
+def test_an_annotator_answers_while_a_model_computes(
+    begin: Callable[..., Page], served: SimpleNamespace, browser: Any
+) -> None:
+    page = begin()
+    tab = page.tab
+    context = browser.new_context(viewport=DESKTOP)
+    anna = context.new_page()
+    anna.goto(served.server.links["anna"])
+    tab.locator("#thumbnails input").first.check(force=True)
+    for number in range(6):
+        tab.evaluate(f"rho.value = {0.05 + 0.01 * number}; rho.dispatchEvent(new Event('input'))")
+        anna.wait_for_selector("#question:not([hidden])")
+        anna.keyboard.press("1")
+    deadline = time.monotonic() + 30
+    while len(served.store.votes()) < 6:
+        assert time.monotonic() < deadline
+        anna.wait_for_timeout(50)
+    page.says("Confidence in")
+    assert anna.goto(f"{served.server.address}/explore").status == 403
+    context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", ["phone", "desktop"])
+def test_accessible_and_no_wider_than_the_screen(begin: Callable[..., Page], scheme: Any, size: str) -> None:
+    options = {"viewport": PHONE if size == "phone" else DESKTOP, "color_scheme": scheme, "has_touch": size == "phone"}
+    page = begin(**options)
+    tab = page.tab
+    found = page.serious()
+    tab.locator("#thumbnails input").nth(1).check(force=True)
+    page.says("Confidence in")
+    tab.click("#save")
+    tab.wait_for_selector("#kept a")
+    found += page.serious()
+    assert tab.evaluate("document.documentElement.scrollWidth") <= options["viewport"]["width"]
+    if size == "phone":  # the slider stays beside the pictures
+        tab.evaluate("document.querySelector('.views').scrollIntoView()")
+        box = tab.evaluate("(({ top, bottom }) => [top, bottom])(rho.getBoundingClientRect())")
+        assert 0 < box[0] < box[1] <= PHONE["height"]
+    tab.goto(tab.evaluate("document.querySelector('#kept a').href"))
+    tab.wait_for_selector("article")
+    assert found == []
+    assert page.said == []
+
+
+# -- the process and its server --------------------------------------------------------------------------------
+
+
+def computing(server: int) -> list[int]:
+    """The processes that a server started to compute."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = (path / "stat").read_text().rpartition(")")[2].split()[1]
+            command = (path / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if int(parent) == server and b"spawn_main" in command:
+            found.append(int(path.name))
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_the_process_ends_with_its_server(
+    lite: Store, make: SimpleNamespace, run: Path, serve: Callable[..., Any], number: signal.Signals
+) -> None:
+    make.fill(lite, 2)
+    server = serve(lite.folder, "--model", str(run), "--data", "digits", "--max-samples", "10")
+    (child,) = computing(server.process.pid)
+    assert os.getpriority(os.PRIO_PROCESS, child) > os.getpriority(os.PRIO_PROCESS, server.process.pid)
+    os.kill(server.process.pid, number)
+    server.process.wait(30)
+    server.process.stdout.close()
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{child}").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert "Traceback" not in server.said()
+
+
+def test_what_cannot_be_opened_is_said_before_anybody_gets_a_link(
+    lite: Store, make: SimpleNamespace, serve: Callable[..., Any]
+) -> None:
+    make.fill(lite, 2)
+    server = serve(lite.folder, "--model", "no-such-run", "--data", "digits")
+    assert server.process.wait(60) == 2
+    server.process.stdout.close()
+    assert server.links == {}
+    assert "no-such-run" in server.said()
+    assert "Traceback" not in server.said()

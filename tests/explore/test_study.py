@@ -1,0 +1,187 @@
+"""What is computed: checked against the explainers themselves, and against the bytes that are shown."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from advex.classifier import Classifier
+from advex.data import Dataset
+from advex.errors import InputError, SpecError
+from advex.explainers import InputXGradient, Toward
+from advex.explore.questions import Question, Stopped
+from advex.explore.study import MAPS, Model, Study
+from advex.record.explored import Explored
+from advex.report.explored import told
+from advex.report.heat import coloured, reach_of, summed
+
+
+def asked(study: Study, **changes: object) -> Explored:
+    """The entry of a question that is answered."""
+    question = Question(model=0, picture=3, target=8, rho=0.15, explainer="input_x_gradient")
+    answer = study.explain(dataclasses.replace(question, **changes), lambda: False)  # pyright: ignore
+    return Explored.model_validate(answer.entry)
+
+
+def pixels(png: bytes) -> np.ndarray:
+    """As a viewer of the file sees them."""
+    with Image.open(io.BytesIO(png)) as image:
+        return np.asarray(image)
+
+
+def test_an_explanation_is_that_of_the_explainer_and_of_the_pictures_shown(
+    study: Study, trained: SimpleNamespace
+) -> None:
+    classifier, x = trained.classifier, trained.data.batch(slice(3, 4)).x
+    question = Question(model=0, picture=3, target=8, rho=0.15, explainer="input_x_gradient")
+    answer = study.explain(question, lambda: False)
+    entry = Explored.model_validate(answer.entry)
+    expected = Toward(rho=0.15)(classifier, x, torch.tensor([8]))
+    assert expected.picture is not None
+    assert expected.after is not None
+    assert entry.rmse == pytest.approx(0.15, abs=1e-6)
+    assert entry.after == pytest.approx(expected.after[0].tolist(), abs=1e-6)
+    assert entry.before == pytest.approx(classifier.predict(x)[0].tolist(), abs=1e-6)
+    shown = pixels(answer.pictures["changed"])
+    assert np.array_equal(shown, np.round(255 * expected.picture[0, 0].numpy()).astype(np.uint8))
+    of_file = classifier.predict(torch.tensor(shown / 255, dtype=torch.float32)[None, None])[0]
+    assert entry.png_after == pytest.approx(of_file.tolist(), abs=1e-6)
+    assert np.array_equal(pixels(answer.pictures["input"]), np.round(255 * x[0, 0].numpy()).astype(np.uint8))
+    delta = (expected.picture - x)[0, 0].numpy()
+    assert entry.gain == pytest.approx(0.5 / np.abs(delta).max())
+    difference = pixels(answer.pictures["difference"]).astype(float)
+    assert np.abs(difference - 255 * (0.5 + entry.gain * delta)).max() <= 0.5 + 1e-3
+    maps = InputXGradient()(classifier, torch.cat([x, expected.picture]), torch.tensor([8, 8])).map.numpy()
+    values = [summed(each) for each in maps]
+    assert entry.reach == pytest.approx(reach_of(values))  # one scale for both
+    for which, each in zip(("map_input", "map_changed"), values, strict=True):
+        assert np.array_equal(pixels(answer.pictures[which]), coloured(each, entry.reach))
+    assert entry.command == "advex explain input.png --model runs/small --target 8 --rho 0.15 --seed 0"
+
+
+@pytest.mark.parametrize("explainer", MAPS)
+def test_every_map_on_offer_is_drawn_or_says_why_not(study: Study, explainer: str) -> None:
+    entry = asked(study, explainer=explainer)
+    if explainer == "grad_cam":  # there are no places in this network's layers
+        assert entry.no_maps
+    else:
+        assert entry.no_maps == ""
+        assert entry.reach > 0
+
+
+def test_what_came_of_it_is_said(study: Study, trained: SimpleNamespace) -> None:
+    says = int(trained.classifier.predict(trained.data.batch(slice(3, 4)).x).argmax())
+    far, near, nothing = (told(asked(study, rho=rho)) for rho in (0.25, 0.02, 0.0))
+    assert far[0].startswith("The network now says 8.")
+    assert near[0].startswith(f"RMSE 0.02 does not reach 8: the network still says {says}.")
+    assert nothing == (f"Nothing is changed: the network says {says}, and 8 has <1\u202f%.",)
+    assert told(asked(study, rho=None))[0].startswith("This is enough for the network to say 8")
+    assert "already" in told(asked(study, rho=None, target=says))[0]
+    assert told(asked(study, target=says))[0].startswith(f"The network still says {says}.")
+    assert near[0].endswith("A larger change may.")
+    most = told(asked(study, rho=1.0))
+    assert not most[0].endswith("A larger change may.")
+    assert most[1].startswith("Between black and white there is room for RMSE 0.")
+
+
+def test_as_little_as_is_needed_is_less_than_what_the_slider_needs(study: Study) -> None:
+    least = asked(study, rho=None)
+    assert least.reached
+    assert least.rho is None
+    assert least.search.startswith("minimal:")
+    assert not asked(study, rho=0.8 * least.rmse).reached
+    assert asked(study, rho=1.3 * least.rmse).reached
+
+
+def test_what_8_bits_lose_is_said(study: Study) -> None:
+    entry = asked(study)
+    other = [0.0] * 10
+    other[5] = 1.0
+    assert "does not keep this" in " ".join(told(entry.model_copy(update={"png_after": other})))
+    assert "An 8-bit PNG keeps this" in " ".join(told(entry))
+
+
+def test_a_search_stops_between_two_passes_and_leaves_the_model_as_it_was(
+    study: Study, trained: SimpleNamespace
+) -> None:
+    classifier: Classifier = trained.classifier
+    classifier.network.train()
+    flags = [parameter.requires_grad for parameter in classifier.parameters()]
+    weights = {name: value.clone() for name, value in classifier.state_dict().items()}
+    random = torch.get_rng_state()
+    passes: list[int] = []
+
+    def count(*_: object) -> None:
+        passes.append(1)
+
+    hook = classifier.network.register_forward_hook(count)
+    try:
+        for rho in (0.1, None):
+            for most in (1, 7, 20):
+                passes.clear()
+                question = Question(model=0, picture=3, target=8, rho=rho, explainer="gradient")
+                with pytest.raises(Stopped):
+                    study.explain(question, lambda most=most: len(passes) >= most)
+                assert len(passes) == most  # none after it was told
+    finally:
+        hook.remove()
+    assert all(module.training for module in classifier.network.modules())
+    classifier.eval()
+    assert [parameter.requires_grad for parameter in classifier.parameters()] == flags
+    assert all(parameter.grad is None for parameter in classifier.parameters())
+    assert all(torch.equal(value, weights[name]) for name, value in classifier.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), random)
+    assert not any(module._forward_pre_hooks for module in classifier.modules())
+    assert asked(study).reached  # and it answers the next
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"model": 1}, "no model"), ({"target": 10}, "no class 10"), ({"explainer": "lime"}, "no map lime"),
+        ({"picture": 10**6}, "no picture"), ({"picture": -1}, "no picture"), ({"explainer": "__import__"}, "no map"),
+    ],
+)  # fmt: skip
+def test_what_is_not_there_cannot_be_asked(study: Study, changes: dict[str, object], says: str) -> None:
+    with pytest.raises(SpecError, match=says):
+        asked(study, **changes)
+
+
+def test_a_picture_of_another_size_is_refused(study: Study, make: SimpleNamespace) -> None:
+    with pytest.raises(InputError, match="choose the file again"):
+        asked(study, picture=make.png(0))
+
+
+def test_data_that_are_no_pictures_are_refused(trained: SimpleNamespace) -> None:
+    rows = Dataset(name="rows", x=torch.rand(2, 64), y=torch.tensor([0, 1]), class_names=("a", "b"), ids=("0", "1"))
+    with pytest.raises(InputError, match="only pictures"):
+        Study([Model(name="small", source="small", classifier=trained.classifier)], rows)
+
+
+def test_browsing_by_number_and_class(study: Study, trained: SimpleNamespace) -> None:
+    catalogue, data = study.catalogue, trained.data
+    assert catalogue.examples == len(data)
+    assert [count for _, count in catalogue.labels] == torch.bincount(data.y).tolist()
+    assert study.browse(2, 3, None) == [(row, data.ids[row], int(data.y[row])) for row in (2, 3, 4)]
+    sevens = study.browse(0, len(data), 7)
+    assert [row for row, _, _ in sevens] == torch.nonzero(data.y == 7)[:, 0].tolist()
+    assert study.browse(1, 2, 7) == sevens[1:3]
+    assert study.browse(0, 5, 99) == study.browse(10**6, 5, None) == []
+    assert np.array_equal(pixels(study.thumbnail(4)), data.x[4, 0].numpy())
+    with pytest.raises(SpecError, match="no picture"):
+        study.thumbnail(len(data))
+
+
+def test_thumbnails_of_large_pictures_are_small(trained: SimpleNamespace) -> None:
+    large = torch.randint(0, 256, (2, 3, 200, 300), dtype=torch.uint8)
+    data = Dataset(name="large", x=large, y=torch.tensor([0, 1]), class_names=("a", "b"), ids=("0", "1"))
+    network = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 2))
+    study = Study([Model(name="mean", source="mean", classifier=Classifier(network).eval())], data)
+    assert study.catalogue.models == (("mean", ("a", "b")),)  # the data's names, where the network has none
+    assert pixels(study.thumbnail(0)).shape == (64, 96, 3)
