@@ -77,7 +77,7 @@ def test_no_cell_is_a_formula(answered: Store, tmp_path: Path) -> None:
 def test_names_that_a_spreadsheet_would_run_come_back_as_they_were(answered: Store, tmp_path: Path, name: str) -> None:
     rows = [row.model_copy(update={"label": name, "source_id": name}) for row in exchange.rows_of(answered)]
     exchange.write(tmp_path / "a.csv", rows)
-    text = (tmp_path / "a.csv").read_text(encoding="utf-8-sig")
+    text = (tmp_path / "a.csv").read_bytes().decode()
     assert "'" + name.lstrip("'")[:1] in text or name[0] == '"'
     assert exchange.read(tmp_path / "a.csv") == rows
 

@@ -156,7 +156,7 @@ def read(path: Path) -> list[Row]:
 
 def _as_csv(values: list[dict[str, Any]]) -> str:
     file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
+    writer = csv.writer(file, lineterminator="\r\n")  # of both, a cell that has one is quoted
     writer.writerow(COLUMNS)
     for each in values:
         confidences = None if each["confidences"] is None else json.dumps(each["confidences"])
