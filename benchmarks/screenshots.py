@@ -43,6 +43,7 @@ COPIED = ("label", "changed", "original", "source", "source_id", "model", "searc
 SHARES = {"unchanged": 0.7, "unsure": 0.12, "changed": 0.18}  # of the simulated answers
 AGREED = 0.7  # of the second person's, with the first one's
 PACE = 4_000  # milliseconds for an answer
+EXPLORED = ("--model", "builtin:cifar10-robust", "--data", "cifar10-sample")
 
 
 def copied(project: Path, folder: Path, *, alone: bool) -> Store:
@@ -70,9 +71,9 @@ def answered(store: Store, name: str, number: int | None, seen: dict[str, str]) 
 
 @contextmanager
 def served(store: Store) -> Iterator[dict[str, str]]:
-    """A server of the project. Gives everybody's link, renewed."""
+    """A server of the project, with a bundled network to explore. Gives everybody's link, renewed."""
     names = [guest.name for guest in people.people(store.database) if not guest.owner]
-    command = [sys.executable, "-m", "advex", "annotate", "serve", str(store.folder), "--port", "0"]
+    command = [sys.executable, "-m", "advex", "annotate", "serve", str(store.folder), "--port", "0", *EXPLORED]
     command += [part for name in names for part in ("--new-link", name)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
@@ -169,6 +170,18 @@ def owner(camera: Camera) -> None:
         camera.keep(tab, "owner-phone")
 
 
+def explore(camera: Camera) -> None:
+    """A car on its way to a ship."""
+    for name, options in (("explore", DESKTOP), ("explore-phone", {**PHONE, "color_scheme": "dark"})):
+        with camera.page("owner", **{**options, "viewport": {**options["viewport"], "height": 1000}}) as tab:
+            tab.get_by_role("link", name="Explore").click()
+            tab.locator("#thumbnails input").nth(3).check(force=True)
+            tab.get_by_label("Towards the class").select_option(label="ship")
+            tab.locator("#shares tr").filter(has_text="target").filter(has_text="ship").wait_for()
+            tab.locator("#found[aria-busy=false]").wait_for()
+            camera.keep(tab, name)
+
+
 def alone(camera: Camera) -> None:
     """The changed picture first, without its original."""
     with camera.page("anna", **PHONE, color_scheme="light") as tab:
@@ -179,7 +192,7 @@ def alone(camera: Camera) -> None:
 # What is shown of which project: how many images each person answered (None: all), and whether pictures come alone.
 SHOTS: tuple[tuple[dict[str, int | None], bool, tuple[Callable[[Camera], None], ...]], ...] = (
     ({"anna": None, "ben": 12}, False, (asking,)),
-    ({"anna": None, "ben": 34}, False, (done, owner)),
+    ({"anna": None, "ben": 34}, False, (done, owner, explore)),
     ({"anna": 3}, True, (alone,)),
 )
 
