@@ -171,7 +171,7 @@ def pareto(out: Path, record: Path | None) -> None:
     axis.set_xlabel("attack ARA (RMSE), by the papers' own search")
     axis.set_ylabel("accuracy (%)")
     axis.set_title(
-        f"Filled: bundled (ResNet-14, an hour or so of one core; CIFAR-10 (JPEG), ARA of up to {count} images)."
+        f"Filled: bundled (ResNet-14, up to three hours of one core; CIFAR-10 (JPEG), ARA of up to {count} images)."
         "\nRings of the same colour: the published network of that kind (ResNet-44, 200 epochs).",
         fontsize=9,
         loc="left",

@@ -172,13 +172,15 @@ def owner(camera: Camera) -> None:
 
 def explore(camera: Camera) -> None:
     """A car on its way to a ship."""
-    for name, options in (("explore", DESKTOP), ("explore-phone", {**PHONE, "color_scheme": "dark"})):
-        with camera.page("owner", **{**options, "viewport": {**options["viewport"], "height": 1000}}) as tab:
+    desk = {**DESKTOP, "viewport": {"width": 1280, "height": 1000}, "device_scale_factor": 1.5}
+    for name, options in (("explore", desk), ("explore-phone", {**PHONE, "color_scheme": "dark"})):
+        with camera.page("owner", **options) as tab:
             tab.get_by_role("link", name="Explore").click()
             tab.locator("#thumbnails input").nth(3).check(force=True)
             tab.get_by_label("Towards the class").select_option(label="ship")
-            tab.locator("#shares tr").filter(has_text="target").filter(has_text="ship").wait_for()
-            tab.locator("#found[aria-busy=false]").wait_for()
+            tab.get_by_label("Size of the change").fill("0.15")
+            tab.get_by_text("RMSE 0.1500").first.wait_for()
+            tab.locator(".subject").evaluate("each => innerWidth < 500 && each.scrollIntoView()")
             camera.keep(tab, name)
 
 
