@@ -118,7 +118,7 @@ class Camera:
         taken = Image.open(io.BytesIO(tab.screenshot(**options))).convert("RGB")
         taken.save(path, optimize=True)
         if path.stat().st_size > MOST_BYTES:
-            taken.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+            taken.quantize(256, kmeans=4, dither=Image.Dither.NONE).save(path, optimize=True)
         size = path.stat().st_size
         print(f"{path}  {taken.width} x {taken.height}, {size / 1000:.0f} kB")
         if size > MOST_BYTES:
