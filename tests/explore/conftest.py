@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ pytest.importorskip("fastapi", reason="the extra `annotate` is not installed")
 from torch.nn.functional import cross_entropy
 
 from advex import data as sets
-from advex.annotation import PICTURES
+from advex.annotation import PICTURES, people
 from advex.annotation.store import Store
 from advex.artifacts import save
 from advex.classifier import Classifier
@@ -83,3 +84,37 @@ def slow_study(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     import slow_study  # pyright: ignore[reportMissingImports]
 
     return slow_study
+
+
+class OwnersPage(_shared.Page):
+    """The owner's browser, on the explore page once `explore` was called."""
+
+    def explore(self) -> OwnersPage:
+        """Follow the link, and wait for the pictures."""
+        self.tab.click("text=Explore a model")
+        self.tab.wait_for_selector("#thumbnails img")
+        return self
+
+    def says(self, text: str) -> str:
+        """Until the explanation says so, and nothing is under way."""
+        self.until(
+            f"document.getElementById('sentences').textContent.includes({text!r})"
+            " && document.getElementById('found').getAttribute('aria-busy') === 'false'",
+            60,
+        )
+        return self.tab.inner_text("#sentences")
+
+
+@pytest.fixture
+def begin(served: SimpleNamespace, browser: Any) -> Iterator[Callable[..., OwnersPage]]:
+    """The owner's browser; several times the same owner's."""
+    opened: list[OwnersPage] = []
+
+    def come(**options: Any) -> OwnersPage:
+        token = people.invite(served.store.database, "owner", owner=True)
+        opened.append(OwnersPage(browser, f"{served.server.address}/enter#{token}", **options))
+        return opened[-1].explore()
+
+    yield come
+    for page in opened:
+        page.context.close()

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from advex.annotation import people
 from advex.annotation.store import Store
 from advex.explore import FOLDER
 from advex.explore.questions import UPLOAD_BYTES
@@ -24,74 +23,11 @@ from advex.record.explored import read_explored
 
 pytestmark = pytest.mark.browser
 
-AXE = Path(__file__).parents[1] / "annotation" / "axe" / "axe.min.js"
 PHONE = {"width": 390, "height": 844}
-DESKTOP = {"width": 1280, "height": 900}
+DESKTOP = {"width": 1280, "height": 800}
 
 
-class Page:
-    """The owner's browser, with all that it said."""
-
-    def __init__(self, browser: Any, link: str, **options: Any) -> None:
-        self.context = browser.new_context(**{"viewport": DESKTOP, **options})
-        self.tab = self.context.new_page()
-        self.said: list[str] = []
-        self.asked: list[str] = []
-        self.tab.on("console", lambda message: self.said.append(message.text))
-        self.tab.on("pageerror", lambda error: self.said.append(str(error)))
-        self.tab.on("request", lambda request: self.asked.append(request.url))
-        self.tab.goto(link)
-        self.tab.wait_for_selector("#live")
-
-    def explore(self) -> Page:
-        """Follow the link, and wait for the pictures."""
-        self.tab.click("text=Explore a model")
-        self.tab.wait_for_selector("#thumbnails img")
-        return self
-
-    def until(self, condition: str, seconds: float = 60) -> None:
-        """Until a script says so. (Playwright's own waiting evaluates text in the page: our policy forbids that.)"""
-        deadline = time.monotonic() + seconds
-        while not self.tab.evaluate(condition):
-            assert time.monotonic() < deadline, condition
-            self.tab.wait_for_timeout(50)
-
-    def says(self, text: str) -> str:
-        """Until the explanation says so, and nothing is under way."""
-        self.until(
-            f"document.getElementById('sentences').textContent.includes({text!r})"
-            " && document.getElementById('found').getAttribute('aria-busy') === 'false'"
-        )
-        return self.tab.inner_text("#sentences")
-
-    def serious(self) -> list[str]:
-        """Serious findings of axe."""
-        self.tab.evaluate(AXE.read_text(encoding="utf-8"))
-        found = self.tab.evaluate("axe.run(document, {resultTypes: ['violations']})")
-        return [
-            f"{each['id']}: {node['html']}"
-            for each in found["violations"]
-            if each["impact"] in ("serious", "critical")
-            for node in each["nodes"]
-        ]
-
-
-@pytest.fixture
-def begin(served: SimpleNamespace, browser: Any) -> Iterator[Callable[..., Page]]:
-    """The owner's browser; several times the same owner's."""
-    opened: list[Page] = []
-
-    def come(**options: Any) -> Page:
-        token = people.invite(served.store.database, "owner", owner=True)
-        opened.append(Page(browser, f"{served.server.address}/enter#{token}", **options))
-        return opened[-1].explore()
-
-    yield come
-    for page in opened:
-        page.context.close()
-
-
-def test_from_a_picture_to_the_report(begin: Callable[..., Page], served: SimpleNamespace) -> None:
+def test_from_a_picture_to_the_report(begin: Callable[..., Any], served: SimpleNamespace) -> None:
     page = begin()
     tab = page.tab
     assert tab.locator("#thumbnails img").count() == 24
@@ -137,7 +73,7 @@ def test_from_a_picture_to_the_report(begin: Callable[..., Page], served: Simple
     assert hosts == {served.server.address.rpartition("/")[2]}
 
 
-def test_the_newest_of_many_moves_is_shown(begin: Callable[..., Page]) -> None:
+def test_the_newest_of_many_moves_is_shown(begin: Callable[..., Any]) -> None:
     page = begin()
     tab = page.tab
     tab.locator("#thumbnails input").nth(2).check(force=True)
@@ -152,7 +88,7 @@ def test_the_newest_of_many_moves_is_shown(begin: Callable[..., Page]) -> None:
     assert [line for line in page.said if "409" not in line] == []
 
 
-def test_by_keyboard_alone_with_a_screen_reader(begin: Callable[..., Page]) -> None:
+def test_by_keyboard_alone_with_a_screen_reader(begin: Callable[..., Any]) -> None:
     page = begin()
     tab = page.tab
     reached = []
@@ -180,7 +116,7 @@ def test_by_keyboard_alone_with_a_screen_reader(begin: Callable[..., Page]) -> N
     assert tab.get_attribute("#sentences", "aria-live") == "polite"
 
 
-def test_files_are_chosen_dropped_and_refused(begin: Callable[..., Page], tmp_path: Path) -> None:
+def test_files_are_chosen_dropped_and_refused(begin: Callable[..., Any], tmp_path: Path) -> None:
     page = begin()
     tab = page.tab
     pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
@@ -212,7 +148,7 @@ def test_files_are_chosen_dropped_and_refused(begin: Callable[..., Page], tmp_pa
 
 
 def test_an_annotator_answers_while_a_model_computes(
-    begin: Callable[..., Page], served: SimpleNamespace, browser: Any
+    begin: Callable[..., Any], served: SimpleNamespace, browser: Any
 ) -> None:
     page = begin()
     tab = page.tab
@@ -235,7 +171,7 @@ def test_an_annotator_answers_while_a_model_computes(
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", ["phone", "desktop"])
-def test_accessible_and_no_wider_than_the_screen(begin: Callable[..., Page], scheme: Any, size: str) -> None:
+def test_accessible_and_no_wider_than_the_screen(begin: Callable[..., Any], scheme: Any, size: str) -> None:
     options = {"viewport": PHONE if size == "phone" else DESKTOP, "color_scheme": scheme, "has_touch": size == "phone"}
     page = begin(**options)
     tab = page.tab

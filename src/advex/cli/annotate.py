@@ -89,7 +89,7 @@ def prepare(
     for each, outcomes in told.items():
         say.note(
             f"{each}: {outcomes['made']:,} images; {outcomes['missed']:,} without a change that 8 bits keep, "
-            f"{outcomes['already']:,} seen as another class unchanged"
+            f"{outcomes['already']:,} as confidently another class unchanged"
         )
     terminal.emit(f"{out}  {total:,} images")
 
