@@ -20,6 +20,8 @@ from advex.annotation import PICTURES, people
 from advex.annotation.store import Store
 from advex.artifacts import save
 from advex.classifier import Classifier
+from advex.cli import exploring
+from advex.explore.desk import Desk
 from advex.explore.study import Model, Study
 
 _HERE = Path(__file__).parent
@@ -59,6 +61,23 @@ def study(trained: SimpleNamespace) -> Study:
 def run(trained: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The network as a run folder."""
     return save(trained.classifier, tmp_path_factory.mktemp("runs") / "small", extra={"input_shape": [1, 8, 8]})
+
+
+@pytest.fixture(scope="module")
+def desk(run: Path) -> Iterator[Desk]:
+    """One process for all: it keeps nothing."""
+    named = exploring.Named(
+        models=[str(run)], data="digits", split=None, wrapping={}, device="cpu", max_samples=60, seed=0
+    )
+    made = exploring.desk(named)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def catalogue(desk: Desk) -> Any:
+    """What it has to offer."""
+    return desk.open()
 
 
 @pytest.fixture(scope="module")

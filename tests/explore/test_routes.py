@@ -36,23 +36,6 @@ READ = ["/api/explore", "/api/explore/pictures", "/explore/pictures/0", f"/explo
 CHANGE = {"/api/explore/explanations": WANTED, "/api/explore/saved": {"key": KEY}, "/api/explore/pictures": {}}
 
 
-@pytest.fixture(scope="module")
-def desk(run: Path) -> Iterator[Desk]:
-    """One process for all: it keeps nothing."""
-    named = exploring.Named(
-        models=[str(run)], data="digits", split=None, wrapping={}, device="cpu", max_samples=60, seed=0
-    )
-    made = exploring.desk(named)
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
-def catalogue(desk: Desk) -> Any:
-    """What it has to offer."""
-    return desk.open()
-
-
 class Visitor:
     """A browser without a screen."""
 
@@ -184,8 +167,8 @@ def test_an_explanation_and_its_pictures(owner: Visitor) -> None:
 
 def test_the_pictures_of_the_data(owner: Visitor) -> None:
     about = owner.http.get("/api/explore").json()
-    assert [name for name, _ in about["models"]] == ["small"]
-    assert sum(count for _, count in about["labels"]) == 60
+    assert [each["name"] for each in about["models"]] == ["small"]
+    assert sum(each["count"] for each in about["labels"]) == 60
     offered = owner.http.get("/api/explore/pictures", params={"start": 5, "count": 4}).json()
     assert [each["number"] for each in offered] == [5, 6, 7, 8]
     sevens = owner.http.get("/api/explore/pictures", params={"label": 7}).json()

@@ -53,6 +53,29 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class Asked(_Body):
+    """A model, and the classes that it may be asked to go towards."""
+
+    name: str
+    classes: list[str]
+
+
+class Group(_Body):
+    """A class of the data, and how many examples it has."""
+
+    name: str
+    count: int
+
+
+class Choice(_Body):
+    """What there is to choose from: models and classes are asked for by their place, maps by their spec."""
+
+    data: str
+    models: list[Asked]
+    labels: list[Group]
+    explainers: list[str]
+
+
 class Wanted(_Body):
     """What is asked. page: made by the browser, one for each open page. picture: a number, or a key of one's own."""
 
@@ -158,9 +181,14 @@ def _add_page(app: FastAPI, store: Store, door: Door, catalogue: Catalogue) -> N
         return HTMLResponse(pages.explore(store, door.session(request), limits))
 
     @app.get("/api/explore", responses=problems(401, 403, 429))
-    def about(guest: Annotated[Guest, Depends(door.owner)]) -> Catalogue:
+    def about(guest: Annotated[Guest, Depends(door.owner)]) -> Choice:
         """The models, classes and maps to choose from."""
-        return catalogue
+        return Choice(
+            data=catalogue.data,
+            models=[Asked(name=name, classes=list(classes)) for name, classes in catalogue.models],
+            labels=[Group(name=name, count=count) for name, count in catalogue.labels],
+            explainers=list(catalogue.explainers),
+        )
 
 
 def _add_pictures(app: FastAPI, door: Door, desk: Desk, pictures: Shelf[Fitted]) -> None:

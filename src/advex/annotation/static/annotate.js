@@ -235,7 +235,16 @@ function showProgress() {
   at("count").textContent = total > 0 ? told : "\u00a0";
   // Not `disabled`: that would take the focus away from whoever takes back as much as there is.
   at("undo").setAttribute("aria-disabled", String(state.history.length === 0));
-  if (supply.opened) localStorage.setItem(PROGRESS, JSON.stringify({ answered, left }));
+  if (total > 0) remember({ answered, left });
+}
+
+// For the next time that the page is opened, until the server says more. Where nothing can be kept, it is only shown late.
+function remember(progress) {
+  try {
+    localStorage.setItem(PROGRESS, JSON.stringify(progress));
+  } catch {
+    return;
+  }
 }
 
 const SAVED = { offline: "offline", trouble: "server busy", out: "signed out" };

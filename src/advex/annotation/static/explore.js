@@ -141,7 +141,7 @@ function options(select, texts, first = 0) {
 }
 
 function showTargets() {
-  const [, names] = state.about.models[Number(at("model").value)];
+  const { classes: names } = state.about.models[Number(at("model").value)];
   const chosen = at("target").selectedOptions[0]?.textContent;
   const known = names.indexOf(chosen);
   options(at("target"), names, known >= 0 ? known : 0);
@@ -162,7 +162,7 @@ function choose(picture) {
   const first = state.picture === null;
   state.picture = picture;
   if (first && picture.label !== undefined && at("target").options.length > 1) {
-    const [, names] = state.about.models[Number(at("model").value)];
+    const { classes: names } = state.about.models[Number(at("model").value)];
     if (names[0] === picture.label) at("target").value = "1"; // towards another class, to begin with
   }
   ask(0);
@@ -188,13 +188,13 @@ async function browse() {
   const query = new URLSearchParams({ start, count: COUNT, ...(label && { label }) });
   try {
     const found = await call(`/api/explore/pictures?${query}`, { signal: mine.signal });
-    const names = state.about.labels.map(([name]) => name);
+    const names = state.about.labels.map(({ name }) => name);
     const pictures = found.map(({ number, id, label: of }) => ({
       key: String(number), name: `${names[of]}, no. ${number}`, note: id === String(number) ? "" : id, label: names[of],
     }));
     at("thumbnails").replaceChildren(...pictures.map(thumbnail));
     at("back").disabled = start === 0;
-    const total = state.about.labels.reduce((sum, [, many], of) => sum + (label && label !== String(of) ? 0 : many), 0);
+    const total = state.about.labels.reduce((sum, { count }, of) => sum + (label && label !== String(of) ? 0 : count), 0);
     at("on").disabled = start + COUNT >= total;
     trouble("");
   } catch (error) {
@@ -257,10 +257,10 @@ async function begin() {
     return;
   }
   const { models, labels, explainers } = state.about;
-  options(at("model"), models.map(([name]) => name));
+  options(at("model"), models.map(({ name }) => name));
   options(at("explainer"), explainers);
   for (const option of at("explainer").options) option.value = option.textContent;
-  labels.forEach(([name, count], number) => at("label").append(new Option(`${name} (${count})`, number)));
+  labels.forEach(({ name, count }, number) => at("label").append(new Option(`${name} (${count})`, number)));
   showTargets();
   showSize(Number(at("rho").value));
   await browse();
