@@ -24,6 +24,13 @@ hypothesis.settings.register_profile("advex", derandomize=True, deadline=None, m
 hypothesis.settings.load_profile("advex")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What fails in a browser is tried once more, and told as rerun: how fast its many processes are is not ours."""
+    for item in items:
+        if item.get_closest_marker("browser"):
+            item.add_marker(pytest.mark.flaky(reruns=1))
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> Iterator[None]:
     """Each test starts from one seed and leaves the global generator as it found it."""
