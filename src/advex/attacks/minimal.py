@@ -43,16 +43,17 @@ class Minimal:
 
     gradients: at most that many gradient evaluations per example; rows that have converged stop
     earlier. second: share of them for the second leg; there is none where that makes fewer than 25
-    (a good first leg is worth more then). momentum: of the gradient's average.
-    step: first step, relative to the radius; it falls to a hundredth as a cosine. temperature: first
+    (a good first leg is worth more then). momentum: of the gradient's average. step: first step, relative
+    to the radius; it falls to a hundredth as a cosine. At 4 nearly all of the next change is the averaged
+    gradient and little the present change: that turns fast and leaves poor minima. temperature: first
     temperature, relative to the spread. patience: a row stops once that many steps have not made its
     change `tolerance` smaller.
     """
 
     gradients: int = 100
     second: float = 0.4
-    momentum: float = 0.75
-    step: float = 1.0
+    momentum: float = 0.4
+    step: float = 4.0
     temperature: float = 0.4
     patience: int = 10
     tolerance: float = 1e-3
