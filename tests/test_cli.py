@@ -138,6 +138,7 @@ def test_version(advex_in: Callable[..., Ended]) -> None:
         (["evaluate", "-m", "runs/a", "--data", "digits", "--attack", "minimall"], 2, "did you mean 'minimal'?"),
         (["evaluate", "-m", "runs/a", "--data", "digits", "--attack", "pgd:step_s=1"], 2, "no option 'step_s'"),
         (["evaluate", "-m", "builtin:cifar10-robus", "--data", "digits"], 2, "did you mean 'cifar10-robust'?"),
+        (["explain", "a.png", "-m", "cifar10-robust"], 2, "the bundled model of that name is builtin:cifar10-robust."),
         (["demo", "--epochs", "2"], 2, "--epochs belongs to --train"),
         (
             ["evaluate", "-m", "runs/a", "--data", "digits", "--box", "0,1"],
@@ -806,7 +807,7 @@ def test_explanations_of_examples_hold_what_they_claim(trained: Path, advex_in: 
             assert one["png"]["rmse"] == pytest.approx((shown - x).square().mean().sqrt().item())
     with Image.open("why/sheet.png") as page:
         # Four rows (two inputs at two rho) of up to 1 + 2 * 2 cells, digits enlarged 16 times.
-        assert page.size == (10 + 5 * (128 + 10), 10 + 4 * (128 + 2 * 17 + 10))
+        assert page.size == (10 + 5 * (128 + 10), 10 + 4 * (128 + 3 * 17 + 10))
 
 
 def test_away_lowers_the_class(trained: Path, advex_in: Callable[..., Ended]) -> None:
@@ -829,15 +830,31 @@ def test_pictures_from_files(trained: Path, advex_in: Callable[..., Ended]) -> N
         assert len(names) == 3 + 2 * 10
     for arguments, code, said in (
         (["broken.png"], 1, "broken.png cannot be read as a picture"),
+        (["missing.png"], 1, "missing.png cannot be read as a picture: there is no such file."),
+        (["explanations"], 1, "explanations cannot be read as a picture: it is a folder."),
+        (["some photo.png", "--size", "3x99999x99999"], 2, "'3x99999x99999' is too large a size"),
+        (["some photo.png", "--size", "3²"], 2, "'3²' is not a size"),
+        (["some photo.png", "--max-batch", "²"], 2, "--max-batch '²' must be"),
+        (["some photo.png", "--target", "²"], 2, "no class '²'"),
         (["some photo.png", "--target", "cat"], 2, "no class 'cat'"),
         (["some photo.png", "--target", "10"], 2, "no class '10'"),
         (["some photo.png", "--rho", "0.1,2"], 2, "an RMSE lies above 0"),
         (["--data", "digits", "--index", "500"], 2, "digits/test has 500 examples"),
         (["--data", "digits", "--index", "x"], 2, "must be whole numbers"),
+        (["--data", "digits", "--index", "3,²"], 2, "must be whole numbers"),
     ):
         failed = advex_in("explain", *arguments, "-m", trained / "first", "--out", "failed")
         assert (failed.code, failed.out) == (code, "")
         assert said in failed.err
+
+
+def test_reproduce_names_no_option_that_it_lacks(advex_in: Callable[..., Ended]) -> None:
+    Path("taken").mkdir()
+    Path("taken/thesis.txt").touch()
+    ended = advex_in("reproduce", "woods2019/I", "--rows", "psi-220", "--out", "taken")
+    assert (ended.code, ended.out) == (2, "")
+    assert "taken is not empty and not ours (it holds thesis.txt): choose another --out." in ended.err
+    assert "--overwrite" not in ended.err
 
 
 def test_sheets_continue_on_further_lines_and_files(tmp_path: Path) -> None:

@@ -266,7 +266,7 @@ def test_what_is_wrong_with_one_box_is_told_of_it(tmp_path: Path) -> None:
     for number, (_, words) in wrong.items():
         assert words in reasons[f"7/{number}"]
     assert "truncated file" in reasons["8/20"]
-    assert "not a file that can be opened" in reasons["9/21"]
+    assert "there is no such file" in reasons["9/21"]
     assert "is 80x60 (height x width), and 60x80 by the annotations" in reasons["10/22"]
     assert "not in the file's list of images" in reasons["99/23"]
     assert "not among the 3 classes" in reasons["7/24"]
@@ -405,7 +405,7 @@ def test_impossible_options_are_refused(tmp_path: Path, options: str) -> None:
 def test_a_folder_without_annotations_says_what_is_expected(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"annotations/instances_SPLIT\.json"):
         coco(root=str(tmp_path))
-    with pytest.raises(DataError, match="is not a folder"):
+    with pytest.raises(DataError, match="is not a folder.*coco:root=PATH"):
         coco(root=str(tmp_path / "none"))
 
 

@@ -94,6 +94,14 @@ def test_digits_are_listed() -> None:
     assert "handwritten digits" in registry.entries("dataset")["digits"].summary
 
 
+def test_a_built_in_name_that_is_a_folder_too_is_named_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "digits").mkdir()
+    monkeypatch.setenv("ADVEX_DATA", str(tmp_path))
+    with pytest.raises(DataError, match="Known: ") as told:
+        open_dataset("nothing")
+    assert str(told.value).count(" digits,") == 1
+
+
 @pytest.mark.parametrize(
     ("source", "split", "words"),
     [
@@ -101,6 +109,7 @@ def test_digits_are_listed() -> None:
         ("digits", "tset", "did you mean 'test'"),
         ("digist", None, "did you mean 'digits'.*folder of class folders.*Parquet.*npz"),
         ("", None, "no data set ''"),
+        ("digits", None, r"split='test' \(--split test\)"),
     ],
 )
 def test_a_wrong_name_or_split_is_explained(source: str, split: str | None, words: str) -> None:

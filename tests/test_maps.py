@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import dataclasses
 import io
 import json
 import math
@@ -301,6 +302,18 @@ def test_the_scale_ends_at_the_99th_percentile_of_all_maps() -> None:
     few[3, 4] = -2.0
     assert reach_of([few]) == 2.0
     assert reach_of([few * 0]) == 0.0
+
+
+def test_a_map_that_is_not_finite_is_not_drawn(done: SimpleNamespace) -> None:
+    contents = read(done.folder)
+    broken = next(row for row in contents.maps if row["map"] is not None)
+    values = np.where(np.arange(64) == 5, np.nan, broken["map"])
+    maps = tuple(row | {"map": values} if row is broken else row for row in contents.maps)
+    section = maps_section(dataclasses.replace(contents, maps=maps))
+    assert section is not None
+    heats = [heat for sheet in section.sheets for line in sheet.lines for heat in line.heats]
+    assert heats.index(None) == 0
+    assert heats.count(None) == 1
 
 
 def test_what_counts_hides_the_picture_and_nothing_else_does() -> None:

@@ -24,9 +24,9 @@ from advex.data import Dataset
 from advex.errors import ArtifactError, DataError, SpecError
 from advex.papers import chosen, read
 from advex.recipes import Recipe
-from advex.record import DataEntry, Figure, Flag, ModelEntry, Record, write_record
+from advex.record import DataEntry, Difference, Figure, Flag, ModelEntry, Record, write_record, write_text
 from advex.record.reproduction import as_plain, read_reproduction
-from advex.report import write_report
+from advex.report import reproduction, write_report
 from advex.report.pairs import Mark, drawn, front, placed
 from advex.reproduction import Job, carry_out, planned
 from advex.reproduction.folder import Folder
@@ -455,18 +455,40 @@ def test_figures_are_in_the_units_of_the_table(tmp_path: Path, capsys: pytest.Ca
     assert "<script" not in page
 
 
+def test_what_is_not_finite_is_null_wherever_it_stands(tmp_path: Path) -> None:
+    found = carry_out(planned(written(tmp_path), scale="tiny"), tmp_path / "out", Worker())
+    undefined = Figure(value=math.nan, low=-math.inf, high=math.inf, n=0)
+    gain = Difference(first="plain", second="long", measure="gradient_gini", figure=undefined)
+    (told,) = as_plain(found.model_copy(update={"differences": [gain]}))["differences"]
+    assert [told["figure"][name] for name in ("value", "low", "high")] == [None, None, None]
+
+
+def test_a_file_has_its_old_text_until_the_disk_has_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, seen = tmp_path / "plan.json", []
+    write_text(path, "old")
+    monkeypatch.setattr(os, "fsync", lambda file: seen.append((path.read_text(), os.fstat(file).st_size)))
+    write_text(path, "newer")
+    assert seen == [("old", 5)]
+    assert path.read_text() == "newer"
+
+
 # -- the plot ----------------------------------------------------------------------------------------------------------
 
 
 def test_every_published_network_is_in_the_plot_once_and_measured_ones_beside_it(tmp_path: Path) -> None:
-    plan = planned(written(tmp_path), rows=["plain-again"], scale="tiny")
+    plan = planned(written(tmp_path, changed("grids", {})), rows=["plain-again"], scale="tiny")
     found = carry_out(plan, tmp_path / "out", Worker())
     marks = drawn(found, found.plots[0])
     assert [(mark.name, mark.measured, mark.x, mark.y) for mark in marks] == [
         ("P1 plain", False, 90.0, 0.01), ("long", False, 91.0, 0.02), ("P1 plain", True, 50.0, 0.0123)
     ]  # fmt: skip
     assert marks[2].x_range == (35.0, 65.0)
-    assert marks[2].y_range[1] < math.inf
+    # The measured area's interval is open above. It ends with the plot, and the plot with what is finite.
+    assert marks[2].y_range == (0.01, 0.02)
+    (scatter,) = reproduction.content(tmp_path / "out", found)["scatters"]
+    assert [tick.text for tick in scatter.y_ticks] == ["0", "0.005", "0.01", "0.015", "0.02"]
 
 
 def test_the_front_and_room_for_labels() -> None:

@@ -215,8 +215,17 @@ TABLE_1 = [
 ]  # fmt: skip
 
 
+# Points of Fig. 3, as the authors' plotting script has them: accuracy (here in %) and Gini index.
+FIG_3 = {
+    "mnist-a-0.1": (99.47, 0.9148), "mnist-a-0.2": (98.91, 0.9443), "mnist-a-0.3": (98.15, 0.9695),
+    "mnist-l-0.01": (98.66, 0.9126), "fashion-a-0.1": (86.20, 0.8064), "fashion-l-0.01": (87.51, 0.7563),
+}  # fmt: skip
+
+
 def test_the_table_of_chalasani2020_is_whole() -> None:
     paper = papers.read("chalasani2020")
+    points = {name: row.published for name, row in paper.rows.items() if row.published.keys() & {"accuracy", "gini"}}
+    assert {name: (row["accuracy"], row["gini"]) for name, row in points.items()} == FIG_3
     keys = ("dg_ig", "dg_shap", "drop")
     for name, *printed in TABLE_1:
         row = paper.rows[name]
@@ -224,6 +233,23 @@ def test_the_table_of_chalasani2020_is_whole() -> None:
         assert row.against is not None
         assert row.against.endswith("natural")
     assert {name for name, row in paper.rows.items() if "drop" in row.published} == {name for name, *_ in TABLE_1}
+
+
+def test_the_pictures_of_chalasani2020_are_trained_as_by_the_authors_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """L1 is over all that is trained, L2 over weights alone. No number of test pictures is said to be the paper's."""
+    monkeypatch.setattr(recipes, "_check", lambda recipe: None)
+    names = ["mnist-l-0.01", "cifar10-l-1e-5", "cifar10-a-1"]
+    plan = planned("chalasani2020", rows=names, scale="full", available=lambda source: None)
+    trained = {job.name: job.recipe for job in plan.jobs}
+    l1 = {name: recipe.objective["l1"] for name, recipe in trained.items() if "l1" in recipe.objective}
+    assert l1 == {
+        "mnist-l-0.01": {"strength": 0.01 / 50, "all_parameters": True},
+        "cifar10-l-1e-5": {"strength": 1e-5, "all_parameters": True},
+    }
+    assert {(one.weight_decay, one.decay, one.pad) for name, one in trained.items() if name.startswith("cifar10")} == {
+        (2e-4, "weights", 2)
+    }
+    assert {one.changes for one in plan.rows} == {("1,000 test images",)}
 
 
 @pytest.mark.parametrize("scale", ["smoke", "cpu", "full"])

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from fractions import Fraction
 
 import torch
 from torch import Tensor
@@ -179,8 +178,9 @@ def as_radius(value: float | str) -> float:
     0.0314
     """
     try:
-        number = float(Fraction(value.replace(" ", ""))) if isinstance(value, str) else float(value)
-    except (ValueError, TypeError, ZeroDivisionError):
+        above, slash, below = value.partition("/") if isinstance(value, str) else (value, "", "")
+        number = float(above) / float(below) if slash else float(above)
+    except (ValueError, TypeError, ZeroDivisionError, OverflowError):
         number = math.nan
     if not (math.isfinite(number) and number >= 0):
         raise SpecError(f"A radius is a number of at least 0 such as 0.03 or '8/255', not {value!r}.")

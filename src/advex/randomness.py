@@ -16,6 +16,11 @@ from torch import Tensor
 _STEP, _FIRST, _SECOND = (0x9E3779B97F4A7C15 - 2**64, 0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64)
 
 
+def draw(seed: int, k: int) -> int:
+    """The seed of the k-th of several draws, k below 2^20: no two seeds have one in common, as seed + k would."""
+    return (seed << 20) + k
+
+
 def generators(x: Tensor, seed: int, stream: str = "") -> list[torch.Generator]:
     """One CPU generator per row of x [n, ...], seeded by (seed, stream, the row's bytes)."""
     salt = f"{seed}|{stream}|".encode()

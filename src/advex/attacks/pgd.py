@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from advex import randomness
 from advex.attacks.search import Found, Walk, deepest, launch, walk
 from advex.classifier import Classifier
 from advex.errors import SpecError
@@ -58,7 +59,7 @@ class PGD:
         def descend(x: Tensor, goal: Goal, mask: Tensor | None, restart: int) -> Found:
             start = None
             if self.random_start:
-                start = norm.sample(x, radius, seed + restart)
+                start = norm.sample(x, radius, randomness.draw(seed, restart))
                 start = classifier.box.confine(x, start if mask is None else start * mask)
             return walk(_Descend(self), classifier, x, goal, norm=norm, steps=self.steps, mask=mask, start=start)
 

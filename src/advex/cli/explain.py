@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 @terminal.verb
 def explain(
-    images: Annotated[list[Path] | None, typer.Argument(metavar="IMAGE", help="Picture files.")] = None,
+    images: Annotated[
+        list[Path] | None, typer.Argument(metavar="IMAGE", help="Picture files, or CSV files with rows of a table.")
+    ] = None,
     model: options.Model = [],  # noqa: B006  (typer copies it)
     data: Annotated[str | None, typer.Option(metavar="DATA", help="Explain examples of a data set instead.")] = None,
     split: options.Split = None,
@@ -147,7 +149,7 @@ def _subjects(
 
 def _numbers(index: str) -> list[int]:
     numbers = index.split(",")
-    if not all(number.strip().isdigit() for number in numbers):
+    if not all(number.strip().isdecimal() for number in numbers):
         raise SpecError(f"--index '{index}' must be whole numbers separated by commas, e.g. 3,5.")
     return [int(number) for number in numbers]
 

@@ -77,7 +77,7 @@ def max_batch_from(text: str) -> int | str:
     """`auto`, or a number of inputs of at least 1. Raises SpecError."""
     if text == "auto":
         return text
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise SpecError(f"--max-batch '{text}' must be 'auto' or a whole number of at least 1.")
     return int(text)
 
@@ -181,7 +181,7 @@ def _explain_one(
         assert one.picture is not None
         assert one.after is not None
         assert one.rmse is not None
-        first = sheet.Cell(subject.x, (subject.name, f"says {says}, {100 * float(confidences.max()):.1f} %"))
+        first = sheet.Cell(subject.x, (subject.name, f"says {says}", f"{100 * float(confidences.max()):.1f} %"))
         cells: list[sheet.Cell] = []
         for row, asked in enumerate(targets):
             target = asked.number

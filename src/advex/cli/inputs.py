@@ -6,6 +6,8 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from PIL import Image
+
 from advex import data as sets
 from advex.classifier import Classifier
 from advex.cli.terminal import Terminal
@@ -124,10 +126,14 @@ def preferred(source: str, asked: str | None, *names: str) -> str | None:
 def shape_from(text: str) -> tuple[int, ...]:
     """`32`, `32x48` or `3x32x48` -> (height, width) or (channels, height, width). Raises SpecError."""
     pieces = text.lower().split("x")
-    if not 1 <= len(pieces) <= 3 or not all(piece.isdigit() and int(piece) > 0 for piece in pieces):
+    if not 1 <= len(pieces) <= 3 or not all(piece.isdecimal() and int(piece) > 0 for piece in pieces):
         raise SpecError(f"'{text}' is not a size; write 32, 32x48 (height x width) or 3x32x48 (with channels).")
     numbers = tuple(int(piece) for piece in pieces)
-    return numbers * 2 if len(numbers) == 1 else numbers
+    numbers = numbers * 2 if len(numbers) == 1 else numbers
+    most = Image.MAX_IMAGE_PIXELS  # no larger picture is read, either
+    if most is not None and numbers[-2] * numbers[-1] > most:
+        raise SpecError(f"'{text}' is too large a size: a picture has at most {most:,} pixels.")
+    return numbers
 
 
 def class_number(name: str, class_names: Sequence[str] | None, classes: int) -> int:
@@ -136,7 +142,7 @@ def class_number(name: str, class_names: Sequence[str] | None, classes: int) -> 
 
     if class_names is not None and name in class_names:
         return list(class_names).index(name)
-    if name.isdigit() and int(name) < classes:
+    if name.isdecimal() and int(name) < classes:
         return int(name)
     if class_names is None:
         raise SpecError(f"There is no class '{name}': the model has {classes} classes, 0 to {classes - 1}.")

@@ -63,7 +63,7 @@ def open_models(named: list[str], device: str, wrapping: Wrapping) -> list[Opene
         if _is_factory(source):
             classifier, shape = _from_factory(source, next(weights, None), wrapping), None
         else:
-            folder = bundled.folder(source) if source.startswith(bundled.PREFIX) else Path(source)
+            folder = bundled.folder(source) if source.startswith(bundled.PREFIX) else _run_folder(source)
             classifier, shape = load(folder), _input_shape(folder)
         opened.append(Opened(name=name, source=source, classifier=classifier.to(device).eval(), input_shape=shape))
     return opened
@@ -119,6 +119,12 @@ def unique(names: list[str]) -> list[str]:
 
 def _is_factory(source: str) -> bool:
     return not source.startswith(bundled.PREFIX) and bool(_FACTORY.fullmatch(source)) and not Path(source).exists()
+
+
+def _run_folder(source: str) -> Path:
+    if source in bundled.names() and not Path(source).exists():
+        raise SpecError(f"There is no folder '{source}'; the bundled model of that name is {bundled.PREFIX}{source}.")
+    return Path(source)
 
 
 def _input_shape(folder: Path) -> tuple[int, ...] | None:

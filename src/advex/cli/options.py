@@ -26,11 +26,16 @@ Mean = Annotated[str | None, typer.Option(metavar="M,...", help="Normalisation t
 Std = Annotated[str | None, typer.Option(metavar="S,...", help="Normalisation that a factory's network expects.")]
 Classes = Annotated[str | None, typer.Option(metavar="A,B,...", help="Class names of a factory's network.")]
 Data = Annotated[
-    str, typer.Option(metavar="DATA", help="Folder of class folders, Parquet file or folder, NPZ, or a built-in name.")
+    str,
+    typer.Option(
+        metavar="DATA",
+        help="Folder of class folders, Parquet file or folder, NPZ, CSV table, "
+        "a folder in ADVEX_DATA, or a built-in name.",
+    ),
 ]
 Split = Annotated[str | None, typer.Option(metavar="NAME", help="Which split of the data, where there are several.")]
 Seed = Annotated[int, typer.Option(help="Of everything random.")]
-Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda|cuda:N", help="Where to compute.")]
+Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda|cuda:N|mps", help="Where to compute.")]
 MaxSamples = Annotated[
     int | None, typer.Option("--max-samples", min=1, metavar="N", help="At most N examples, drawn by the seed.")
 ]
@@ -64,14 +69,17 @@ def device_named(text: str) -> str:
     return text
 
 
-def prepare_folder(folder: Path, ours: tuple[str, ...], overwrite: bool) -> Path:
-    """A folder to write into. Raises SpecError when it holds something, none of it `ours`, without --overwrite."""
+def prepare_folder(folder: Path, ours: tuple[str, ...], overwrite: bool | None) -> Path:
+    """A folder to write into. Raises SpecError when it holds something, none of it `ours`, without --overwrite.
+
+    overwrite: None of a verb that has no such option.
+    """
     if folder.exists() and not folder.is_dir():
         raise SpecError(f"{folder} is a file; --out needs a folder.")
     there = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
     if there and not overwrite and not any(name in ours for name in there):
-        raise SpecError(
-            f"{folder} is not empty and not ours (it holds {', '.join(there[:3])}): choose another --out, or say "
-            "--overwrite to write into it. Other files there are left alone."
-        )
+        held = f"{folder} is not empty and not ours (it holds {', '.join(there[:3])}): choose another --out"
+        if overwrite is None:
+            raise SpecError(f"{held}.")
+        raise SpecError(f"{held}, or say --overwrite to write into it. Other files there are left alone.")
     return folder

@@ -28,9 +28,15 @@ def reproduce(
         ),
     ],
     rows: Annotated[
-        list[str] | None, typer.Option(metavar="ID,...", help="Rows, or subsets of them; see --list. Default: all.")
+        list[str] | None,
+        typer.Option(
+            metavar="ID,...", help="Rows, or subsets of them; see --list. Default: all; at smoke some of each kind."
+        ),
     ] = None,
-    scale: Annotated[str, typer.Option(metavar="NAME", help="How much of it: smoke, cpu or full.")] = "smoke",
+    scale: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="How much of it: smoke, cpu, full, or another that the paper's file has."),
+    ] = "smoke",
     data: Annotated[
         list[str] | None,
         typer.Option(metavar="[NAME=]DATA", help="Where the paper's data are. Default: what the table names."),
@@ -62,7 +68,7 @@ def reproduce(
         reproducing.show_plan(plan, json_)
         return
     folder = out or Path("reproductions") / f"{Path(name).stem}-{scale}"
-    options.prepare_folder(folder, reproduction.OURS, overwrite=False)
+    options.prepare_folder(folder, reproduction.OURS, overwrite=None)
     say = terminal.Terminal(quiet=quiet)
     found = reproducing.carry_out(plan, folder, say, options.device_named(device))
     written = reproducing.write_pages(folder, found)

@@ -141,8 +141,8 @@ def _find(source: str, rule: Rule = MAJORITY) -> Source | Annotated | Table:
             return _folder(place, rule)
         if place.exists():
             return _file(place)
-    known = [*builtin, *(path.name for path in shared.glob("*/"))] if shared else builtin
-    below = f", or of a folder in ADVEX_DATA ({shared})" if shared else ""
+    known = {*builtin, *(path.name for path in shared.glob("*/"))} if shared else builtin
+    below = f", or the name of a folder in ADVEX_DATA ({shared})" if shared else ""
     raise DataError(f"There is no data set '{source}': {did_you_mean(name, known)} Data is {FORMS}{below}.")
 
 

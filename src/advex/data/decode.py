@@ -75,7 +75,9 @@ def _from_pixels(array: np.ndarray) -> Image.Image:
 def _upright(encoded: Path | bytes, formats: tuple[str, ...]) -> Image.Image:
     """The image as seen, in mode L or RGB."""
     if isinstance(encoded, Path) and not encoded.is_file():
-        raise Unreadable("not a file that can be opened")
+        if encoded.is_dir():
+            raise Unreadable("it is a folder")
+        raise Unreadable("not a file that can be opened" if encoded.exists() else "there is no such file")
     # Always an open file: by its path, Pillow maps an uncompressed TIFF and then forgets to turn it.
     with encoded.open("rb") if isinstance(encoded, Path) else io.BytesIO(encoded) as file:
         if not file.read(1):

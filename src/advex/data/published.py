@@ -29,7 +29,7 @@ def folder_of(name: str, root: str) -> Path:
         )
     place = Path(root).expanduser() if root else Path(shared or "") / name
     if not place.is_dir():
-        raise DataError(f"{place} is not a folder; {name} is expected there.")
+        raise DataError(f"{place} is not a folder; {name} is expected there. Name its folder: '{name}:root=PATH'.")
     return place
 
 

@@ -172,8 +172,8 @@ class _Canvas:
         side = min(min(each) for each in sizes)
         raise DataError(
             f"{self.name}: the images have several sizes (height x width): {shortened(listed, 8)}, among the "
-            f"first {seen} of {self.count}. Give one, e.g. size={side}: each is scaled to cover {side}x{side}, "
-            "and its centre is cut out."
+            f"first {seen} of {self.count}. Give one, e.g. size={side} (--size {side}): each is scaled to cover "
+            f"{side}x{side}, and its centre is cut out."
         )
 
     def _room(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

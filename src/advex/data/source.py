@@ -51,7 +51,8 @@ class Source:
         if split is None:
             if len(self.splits) > 1:
                 raise DataError(
-                    f"{self.name} has several splits: {', '.join(named)}. Name one, e.g. split='{named[0]}'."
+                    f"{self.name} has several splits: {', '.join(named)}. Name one, e.g. split='{named[0]}' "
+                    f"(--split {named[0]})."
                 )
             return next(iter(self.splits))
         if not named:

@@ -17,11 +17,11 @@ from torch import Tensor
 from advex import measures
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset
-from advex.evaluation.scores import figure_of
+from advex.evaluation.scores import figure_of, mean
 from advex.evaluation.searching import batch_for, table
 from advex.evaluation.settings import MapQuestion, Settings
 from advex.evaluation.shards import tensor
-from advex.record import Difference, Figure, Mapped
+from advex.record import Difference, Mapped
 from advex.types import Explanation
 
 # The columns of maps.parquet after `model` and `explainer`. change: what the map is meant to add up to; completeness:
@@ -108,11 +108,11 @@ def entry(found: pa.Table, target: str, seed: int) -> Mapped:
     return Mapped(
         method=found.column("method")[0].as_py(),
         target=target,
-        gini=_mean(tensor(found, "gini"), "high", seed),
-        entropy=_mean(tensor(found, "entropy"), "low", seed),
-        effective=_mean(tensor(found, "effective"), "low", seed),
-        change=_mean(sizes["change"], "neither", seed) if sums else None,
-        completeness=_mean(sizes["completeness"], "low", seed) if sums else None,
+        gini=mean(tensor(found, "gini"), "high", seed),
+        entropy=mean(tensor(found, "entropy"), "low", seed),
+        effective=mean(tensor(found, "effective"), "low", seed),
+        change=mean(sizes["change"], "neither", seed) if sums else None,
+        completeness=mean(sizes["completeness"], "low", seed) if sums else None,
     )
 
 
@@ -140,10 +140,3 @@ def differences(values: Mapping[str, Mapping[str, Tensor]], models: Sequence[str
         for first, second in itertools.combinations(models, 2)
         for explainer, of in values.items()
     ]
-
-
-def _mean(values: Tensor, better: str, seed: int) -> Figure:
-    """The mean over the examples for which there is a value."""
-    value, low, high = measures.bootstrap_mean(values, seed=seed)
-    n = int((~torch.isnan(values)).sum())
-    return Figure(value=value, low=low, high=high, n=n, better=better)  # pyright: ignore[reportArgumentType]

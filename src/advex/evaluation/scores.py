@@ -35,7 +35,7 @@ def figures(
         area = measures.accuracy_robustness_area(rmse, chance, published=published, seed=seed)
         scores[f"{name}_ara"] = figure_of(area)
         scores[f"{name}_rmse_median"] = _median(rmse[rmse > 0])
-        scores[f"{name}_gradients"] = _mean(shards.column(model, name, "gradients", count), "neither", seed)
+        scores[f"{name}_gradients"] = mean(shards.column(model, name, "gradients", count), "neither", seed)
         if published:
             valid = shards.column(model, name, "valid", count)
             scores[f"{name}_valid"] = share(valid[torch.isfinite(rmse) & (rmse > 0)])
@@ -68,7 +68,7 @@ def differences(
     lines: list[Difference] = []
     for first, second in itertools.combinations(models, 2):
         change = right[first].double() - right[second].double()
-        lines.append(Difference(first=first, second=second, measure="accuracy", figure=_mean(change, "high", seed)))
+        lines.append(Difference(first=first, second=second, measure="accuracy", figure=mean(change, "high", seed)))
         for name in searches:
             if is_published(name):
                 continue
@@ -81,7 +81,7 @@ def differences(
         if first in certified and second in certified:
             change = (certified[first] > 0).double() - (certified[second] > 0).double()
             area = measures.compare_areas(certified[first], certified[second], chance, seed=seed)
-            for measure, figure in (("accuracy", _mean(change, "high", seed)), ("ara", figure_of(area))):
+            for measure, figure in (("accuracy", mean(change, "high", seed)), ("ara", figure_of(area))):
                 lines.append(Difference(first=first, second=second, measure=f"certified_{measure}", figure=figure))
     return lines
 
@@ -116,9 +116,11 @@ def figure_of(score: Score) -> Figure:
     )
 
 
-def _mean(values: Tensor, better: str, seed: int) -> Figure:
+def mean(values: Tensor, better: str, seed: int) -> Figure:
+    """The mean over the examples for which there is a value, with its bootstrap interval."""
     value, low, high = measures.bootstrap_mean(values, seed=seed)
-    return Figure(value=value, low=low, high=high, n=len(values), better=better)  # pyright: ignore
+    n = int((~torch.isnan(values)).sum())
+    return Figure(value=value, low=low, high=high, n=n, better=better)  # pyright: ignore
 
 
 def _median(rmse: Tensor) -> Figure:

@@ -58,7 +58,7 @@ class Settings(BaseModel):
     bfloat16: bool = False
     compiled: bool = False
     certify: float | None = Field(None, gt=0, allow_inf_nan=False)
-    certify_samples: int = Field(10_000, ge=10)
+    certify_samples: int = Field(10_000, ge=10, le=10_000_000)
     certify_examples: int = Field(500, ge=1)
     maps: tuple[str, ...] = ()
     map_target: Literal["predicted", "true"] = "predicted"

@@ -43,15 +43,19 @@ def bootstrap(n: int, estimate: Callable[[Tensor], Tensor], seed: int) -> Tensor
 
 
 def percentiles(estimates: Tensor) -> tuple[float, float]:
-    """The middle 95 % of bootstrap estimates [resamples]; infinite estimates are kept in order."""
-    ordered = estimates.sort().values
-    last = len(ordered) - 1
-    return ordered[round(0.025 * last)].item(), ordered[round(0.975 * last)].item()
+    """The middle 95 % of bootstrap estimates [resamples]; infinite estimates are kept in order.
+
+    One that is NaN, the difference of two infinite areas, may be anything: it counts as the lowest for the lower end
+    and as the highest for the upper one.
+    """
+    last = len(estimates) - 1
+    lowest, highest = (torch.where(estimates.isnan(), end, estimates).sort().values for end in (-math.inf, math.inf))
+    return lowest[round(0.025 * last)].item(), highest[round(0.975 * last)].item()
 
 
 def bootstrap_mean(values: Tensor, *, seed: int = 0) -> tuple[float, float, float]:
     """Mean of values [n] and its 95 % bootstrap interval; NaN values are left out. NaNs if none is left."""
-    values = values[~torch.isnan(values)].double()
+    values = values[~torch.isnan(values)].detach().cpu().double()
     if not len(values):
         return math.nan, math.nan, math.nan
     means = bootstrap(len(values), lambda counts: counts @ values / len(values), seed)

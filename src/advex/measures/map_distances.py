@@ -1,7 +1,8 @@
 """How different two explanations of one input look: each distance is 0 for equal maps and sees them as one list.
 
 None depends on the scale of both maps together; all but `RelativeL2` do not depend on the scale of either. A first map
-of zeros has nothing to be compared with: NaN. Where only the second is zero, everything is gone: 1.
+of zeros has nothing to be compared with: NaN. Where only the second is zero, everything is gone: 1. Of a map that is
+not finite no order and no largest elements are known: NaN.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class Spearman:
 
     def __call__(self, first: Tensor, second: Tensor) -> Tensor:
         a, b = _rows(first, second)
-        return _one_minus_cosine(_centred(_ranks(a)), _centred(_ranks(b))).to(b)
+        return _where_finite(a, b, _one_minus_cosine(_centred(_ranks(a)), _centred(_ranks(b))).to(b))
 
     def smooth(self, first: Tensor, second: Tensor) -> Tensor:
         """1 - correlation of the second's absolute values themselves with the first's ranks."""
@@ -86,7 +87,7 @@ class TopK:
     def __call__(self, first: Tensor, second: Tensor) -> Tensor:
         a, b = _rows(first, second)
         wanted = self._largest(a)
-        return 1 - (wanted & self._largest(b)).sum(dim=1).to(b) / wanted.sum(dim=1)
+        return _where_finite(a, b, 1 - (wanted & self._largest(b)).sum(dim=1).to(b) / wanted.sum(dim=1))
 
     def smooth(self, first: Tensor, second: Tensor) -> Tensor:
         """The share of the second map that does not lie on the first's largest k elements."""
@@ -116,6 +117,11 @@ def _largest(rows: Tensor) -> Tensor:
     """The largest absolute value of each row, a constant: [n, 1]; 1 for rows of zeros."""
     largest = rows.detach().abs().amax(dim=1, keepdim=True)
     return torch.where(largest == 0, 1.0, largest)
+
+
+def _where_finite(a: Tensor, b: Tensor, apart: Tensor) -> Tensor:
+    """apart [n], NaN where either row is not finite: comparisons with NaN give an order all the same."""
+    return torch.where((torch.isfinite(a) & torch.isfinite(b)).all(dim=1), apart, math.nan)
 
 
 def _one_minus_cosine(a: Tensor, b: Tensor) -> Tensor:

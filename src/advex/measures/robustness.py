@@ -61,7 +61,7 @@ def accuracy_robustness_area(rmse: Tensor, chance: float, *, published: bool = F
     Raises InputError for NaN, negative radii and chance outside [0, 1].
     """
     _check(rmse, chance)
-    values = rmse.double()
+    values = rmse.detach().cpu().double()
     failures = int(torch.isinf(values).sum())
     if not len(values):
         nan = math.nan
@@ -84,7 +84,7 @@ def compare_areas(first: Tensor, second: Tensor, chance: float, *, seed: int = 0
     _check(second, chance)
     if first.shape != second.shape:
         raise InputError(f"A paired comparison needs the same images: {len(first)} radii against {len(second)}.")
-    first, second = first.double(), second.double()
+    first, second = (rmse.detach().cpu().double() for rmse in (first, second))
     once = torch.ones(1, len(first), dtype=torch.float64)
 
     def difference(counts: Tensor) -> Tensor:

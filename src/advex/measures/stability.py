@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from advex import randomness
 from advex.attacks import PGD, Search
 from advex.classifier import Classifier
 from advex.errors import SpecError
@@ -75,7 +76,8 @@ def neighbours(
         raise SpecError(f"Stability is measured at 1 point or more near each input, not {samples}.")
     classifier.check(x)
     x = x.detach()
-    near = [x + classifier.box.confine(x, norm.sample(x, radius, seed + k)) for k in range(samples)]
+    draws = [norm.sample(x, radius, randomness.draw(seed, k)) for k in range(samples)]
+    near = [x + classifier.box.confine(x, draw) for draw in draws]
     if (features := classifier.features) is not None:
         near = [features.nearest(points, x) for points in near]
 

@@ -14,7 +14,7 @@ from advex.registry import register
 def _stem(kind: str, channels: int, width: int) -> nn.Sequential:
     stems = {
         "3x3": lambda: [nn.Conv2d(channels, width, 3, padding=1, bias=False)],
-        "4x4s3": lambda: [nn.Conv2d(channels, width, 4, stride=3, bias=False)],
+        "4x4s3": lambda: [nn.Conv2d(channels, width, 4, stride=3, padding=1, bias=False)],
         "9x9pool8": lambda: [nn.Conv2d(channels, width, 9, padding=4, bias=False), nn.AvgPool2d(8)],
         # The max pool of the usual ImageNet stem is an average here: it passes gradients to every pixel.
         "imagenet": lambda: [

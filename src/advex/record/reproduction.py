@@ -7,7 +7,6 @@ to) and `figures/`.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -233,13 +232,12 @@ def read_answered(folder: Path) -> AnsweredEntry | None:
 
 def as_plain(found: Reproduction) -> dict[str, Any]:
     """For strict JSON: null where a figure is not finite."""
-    values = json.loads(found.model_dump_json())
-    for one, entry in zip(values["answered"], found.answered, strict=True):
-        for key, figure in entry.agreement.items():
-            one["agreement"][key] |= {name: plain(getattr(figure, name)) for name in ("value", "low", "high")}
-    for table, entry in zip(values["tables"], found.tables, strict=True):
-        for row, one in zip(table["rows"], entry.rows, strict=True):
-            for kind in ("measured", "by_protocol"):
-                for key, figure in getattr(one, kind).items():
-                    row[kind][key] |= {name: plain(getattr(figure, name)) for name in ("value", "low", "high")}
-    return values
+    return _strict(found.model_dump())
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _strict(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_strict(one) for one in value]
+    return plain(value) if isinstance(value, float) else value

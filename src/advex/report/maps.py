@@ -287,8 +287,11 @@ def _sheet(contents: Contents, example: object, rows: list[Row], names: tuple[st
     )
 
 
-def _heat(contents: Contents, row: Row) -> Heat:
+def _heat(contents: Contents, row: Row) -> Heat | None:
+    """None for a map that is not finite: no colour stands for that."""
     pixels = summed(np.asarray(row["map"]).reshape(contents.record.data.shape))
+    if not np.isfinite(pixels).all():
+        return None
     reach = reach_of([pixels])
     alt = f"Map of {row['explainer']} by {row['model']} for {contents.class_name(row['target'])}."
     shown = show_change(255 * pixels[:, :, None], Scale(reach or 1.0), alt)

@@ -9,12 +9,14 @@ from dataclasses import dataclass, replace
 from advex.record.reproduction import PlotEntry, Reproduction
 
 LABELLED = 14  # measured rows up to which each one is named
-_HIGHEST = 1e9  # of an interval that is open above
 
 
 @dataclass(frozen=True)
 class Mark:
-    """One row, as published or as measured. x_range, y_range: 95 % intervals. label: empty where it is not named."""
+    """One row, as published or as measured. label: empty where it is not named.
+
+    x_range, y_range: 95 % intervals; one that is open above reaches as far as anything else in the plot.
+    """
 
     name: str
     x: float
@@ -40,8 +42,9 @@ def drawn(found: Reproduction, plot: PlotEntry) -> list[Mark]:
     for name, row in once.items():
         x, y = row.measured.get(plot.x), row.measured.get(plot.y)
         if x and y and math.isfinite(x.value) and math.isfinite(y.value):
-            x_range, y_range = (x.low, min(x.high, _HIGHEST)), (y.low, min(y.high, _HIGHEST))
+            x_range, y_range = (x.low, x.high), (y.low, y.high)
             marks.append(Mark(_named(name, originals.get(name, "")), x.value, y.value, x_range, y_range, True))
+    marks = _within(marks)
     fronts = [front([mark for mark in marks if mark.measured == kind]) for kind in (False, True)]
     best = {(mark.name, mark.measured) for line in fronts for mark in line}
     best |= {(_named(point.id, point.mark), kind) for point in plot.published if point.mark for kind in (False, True)}
@@ -50,6 +53,17 @@ def drawn(found: Reproduction, plot: PlotEntry) -> list[Mark]:
         replace(mark, label=mark.name) if (mark.name, mark.measured) in best or (mark.measured and few) else mark
         for mark in marks
     ]
+
+
+def _within(marks: Sequence[Mark]) -> list[Mark]:
+    """The marks, their intervals cut where all that is finite ends."""
+    right = max((end for mark in marks for end in (mark.x, *mark.x_range) if math.isfinite(end)), default=0.0)
+    top = max((end for mark in marks for end in (mark.y, *mark.y_range) if math.isfinite(end)), default=0.0)
+    return [
+        replace(mark, x_range=(mark.x_range[0], min(mark.x_range[1], right)),
+                y_range=(mark.y_range[0], min(mark.y_range[1], top)))
+        for mark in marks
+    ]  # fmt: skip
 
 
 def _named(name: str, mark: str) -> str:

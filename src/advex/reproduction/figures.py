@@ -9,7 +9,6 @@ from typing import Any
 from advex.evaluation.shards import whole
 from advex.record.reproduction import GridEntry, PlotEntry, Reproduction
 from advex.report.pairs import Mark, drawn, front, placed
-from advex.report.pictures import read_picture
 from advex.report.reading import Contents
 from advex.report.several import joined, shown_rows
 from advex.reproduction import map_figures, pair_figures
@@ -126,11 +125,11 @@ def _explanations(contents: Contents, found: Reproduction, grid: GridEntry) -> A
         for cell in line:
             cell.set(xticks=[], yticks=[], frame_on=False)
         shown = inputs.get((model, example))
-        _put(line[0], contents, None if shown is None else shown["picture"])
+        pair_figures.put(line[0], contents.folder, None if shown is None else shown["picture"])
         line[0].set_ylabel(_split(model), rotation=0, ha="right", va="center", fontsize=8)
         for cell, (explainer, target) in zip(line[1:], columns, strict=True):
             row = at.get((example, model, explainer, label.get(example) if target is None else target))
-            _put(cell, contents, None if row is None else row["picture"])
+            pair_figures.put(cell, contents.folder, None if row is None else row["picture"])
     names = ["input", *(f"to {contents.class_name(target)}" for _, target in columns[:-1]), "from label"]
     for cell, name in zip(cells[0], names, strict=True):
         cell.set_title(name, fontsize=8)
@@ -159,12 +158,3 @@ def _targets(rows: list[dict[str, Any]], examples: list[int]) -> list[int]:
         {row["target"] for row in rows if row["example"] == one and row["explainer"] == "toward"} for one in examples
     ]
     return sorted(set.intersection(*each) if each else set())[:10]
-
-
-def _put(cell: Any, contents: Contents, name: str | None) -> None:
-    picture = read_picture(contents.folder, name)
-    if picture is None:
-        return
-    grey = picture.pixels.shape[2] == 1
-    pixels = picture.pixels[:, :, 0] if grey else picture.pixels
-    cell.imshow(pixels, cmap="gray" if grey else None, vmin=0, vmax=255, interpolation="nearest")

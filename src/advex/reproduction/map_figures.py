@@ -12,9 +12,9 @@ import numpy as np
 from advex.record.reproduction import Reproduction
 from advex.report.heat import coloured, reach_of, summed
 from advex.report.maps import WHISKERS
-from advex.report.pictures import read_picture
 from advex.report.reading import Contents
 from advex.report.several import joined, mapped_rows
+from advex.reproduction.pair_figures import put
 
 _EXAMPLES = 5  # pictures in a sheet
 _COLOURS = ("#0a66b7", "#b3541e", "#4b7f3a", "#7a4fa3")
@@ -100,14 +100,12 @@ def sheet(found: Reproduction, contents: Contents, title: str) -> Any | None:
 
 def _put_picture(cell: Any, contents: Contents, example: int) -> None:
     row = next((one for one in contents.examples if one["example"] == example), None)
-    picture = None if row is None else read_picture(contents.folder, row["picture"])
-    if picture is not None:
-        pixels = picture.pixels[:, :, 0] if picture.pixels.shape[2] == 1 else picture.pixels
-        cell.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    put(cell, contents.folder, None if row is None else row["picture"])
 
 
 def _put_map(cell: Any, row: dict[str, Any], shape: Sequence[int]) -> None:
     pixels = summed(np.asarray(row["map"]).reshape(tuple(shape)))
-    cell.imshow(coloured(pixels, reach_of([pixels])), interpolation="nearest")
+    if np.isfinite(pixels).all():  # no colour stands for what is not
+        cell.imshow(coloured(pixels, reach_of([pixels])), interpolation="nearest")
     gini = row["gini"]
     cell.set_title("" if math.isnan(gini) else f"Gini {gini:.3f}", fontsize=7, pad=2)

@@ -33,8 +33,8 @@ def sheet(folder: Path, entry: AnsweredEntry) -> Any | None:
     for row, (title, pairs) in zip(cells, lines, strict=True):
         row[0].set_title(title, loc="left", fontsize=8, fontweight="bold", pad=4)
         for place, pair in enumerate(pairs):
-            _put(folder, pair.original, row[3 * place])
-            _put(folder, pair.changed, row[3 * place + 1])
+            put(row[3 * place], folder, pair.original)
+            put(row[3 * place + 1], folder, pair.changed)
             said = "\n".join(f"{name}: {answer}" for name, answer in pair.answers.items())
             row[3 * place].text(
                 0, -0.06, f"{pair.label}\n{said}", fontsize=6, va="top", transform=row[3 * place].transAxes
@@ -51,7 +51,8 @@ def _lines(entry: AnsweredEntry) -> Iterator[tuple[str, list[JudgedEntry]]]:
             yield ("" if start else title), mine[start : start + _ACROSS]
 
 
-def _put(folder: Path, name: str, cell: Any) -> None:
+def put(cell: Any, folder: Path, name: str | None) -> None:
+    """A picture of a record in a cell of a figure; nothing where it is missing."""
     picture = read_picture(folder, name)
     if picture is not None:
         pixels = picture.pixels[:, :, 0] if picture.pixels.shape[2] == 1 else picture.pixels
