@@ -19,7 +19,8 @@ from pathlib import Path
 
 from advex import bundled
 from advex.bundled import FIGURES, Figures
-from advex.record import Figure, ModelEntry, Record, read_record, write_text
+from advex.files import write_text
+from advex.record import Figure, ModelEntry, Record, read_record
 
 FILES = ("config.json", "model.safetensors", "recipe.yaml", "env.json", "metrics.jsonl")
 KINDS = {

@@ -22,13 +22,11 @@ from PIL import Image
 from torch import Tensor
 
 from advex.data import (
-    Answer,
+    Annotation,
     Dataset,
     Origin,
     Part,
     Skipped,
-    annotated,
-    answers,
     concatenate,
     describe,
     ids,
@@ -38,9 +36,11 @@ from advex.data import (
     untraced,
     write_annotated,
 )
+from advex.data.annotated import answers
+from advex.data.annotated import folder as annotated
 from advex.data.dataset import content
-from advex.data.pictures import encode_png, quantise
-from advex.errors import DataError, InputError, SpecError
+from advex.data.images.png import encode_png, quantise
+from advex.errors import ArtifactError, DataError, InputError, SpecError
 
 TABLE = "annotations.csv"
 
@@ -113,7 +113,7 @@ cast = st.lists(
 @given(lines=cast)
 def test_verdicts_against_counting_by_hand(lines: list[tuple[str, str, str]]) -> None:
     """An annotator's last answer counts, every answer without a name does; then for against against."""
-    table = answers.as_csv([Answer(picture=p, label="7", annotator=who, answer=a) for p, who, a in lines], "t")
+    table = answers.as_csv([Annotation(picture=p, label="7", annotator=who, answer=a) for p, who, a in lines], "t")
     expected = {}
     for name in dict.fromkeys(p for p, _, _ in lines):
         votes = [a for p, who, a in lines if p == name and who == "" and a]
@@ -151,14 +151,14 @@ def test_who_changes_their_mind_is_counted_once(tmp_path: Path) -> None:
 # -- folders -------------------------------------------------------------------------------------------------
 
 EVERYTHING = (
-    Answer(
+    Annotation(
         picture="a.png", label="cat", answer="unchanged", annotator="=p", source="pets/train", source_id="cat/1.png",
         model="runs/first", search="minimal:gradients=40", target="dog", rmse=0.0312, time="2026-11-20T10:00:00+00:00",
     ),
-    Answer(picture="sub/b.png", label="dog", answer="changed", annotator="+q"),
-    Answer(picture="sub/b.png", label="dog", answer="unsure", annotator="'-q"),
-    Answer(picture="c.png", label="@home, \"été\"", answer="unchanged", model="runs/first"),
-    Answer(picture="d.png", label="dog"),
+    Annotation(picture="sub/b.png", label="dog", answer="changed", annotator="+q"),
+    Annotation(picture="sub/b.png", label="dog", answer="unsure", annotator="'-q"),
+    Annotation(picture="c.png", label="@home, \"été\"", answer="unchanged", model="runs/first"),
+    Annotation(picture="d.png", label="dog"),
 )  # fmt: skip
 
 
@@ -195,7 +195,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
 
 def test_no_cell_is_a_formula_to_a_spreadsheet(tmp_path: Path) -> None:
     for number, label in enumerate(("=1+1", "+1", "-1", "@a", "'=1", "''@", "\uff1d1", "'s", "a=b")):
-        given = Answer(picture="a.png", label=label, answer="unchanged", annotator=label)
+        given = Annotation(picture="a.png", label=label, answer="unchanged", annotator=label)
         root = write_annotated(tmp_path / str(number), {"a.png": picture(0)}, [given])
         rows = list(csv.reader(io.StringIO((root / TABLE).read_text(encoding="utf-8-sig"))))
         assert not any(cell[:1] in tuple("=+-@\uff1d") and cell for row in rows for cell in row)
@@ -466,7 +466,7 @@ texts = st.text(max_size=12)
 
 
 lines_of_any_text = st.builds(
-    Answer,
+    Annotation,
     picture=st.sampled_from(["a.png", "ä/☃.PNG", "=b.png"]),
     label=texts,
     answer=st.sampled_from([*answers.ANSWERS, ""]),
@@ -491,7 +491,7 @@ def test_what_the_writer_takes_comes_back(lines: list[Answer]) -> None:
 
 # -- writing -------------------------------------------------------------------------------------------------
 
-ONE = Answer(picture="a.png", label="7", answer="unchanged")
+ONE = Annotation(picture="a.png", label="7", answer="unchanged")
 
 
 @pytest.mark.parametrize(
@@ -553,7 +553,7 @@ def test_a_broken_off_export_leaves_the_former_table(
     else:
         monkeypatch.setattr(os, "replace", broken)
     more = [ONE, dataclasses.replace(ONE, picture="b.png")]
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises((ArtifactError, OSError), match="no space left"):
         write_annotated(root, {"b.png": picture(1)}, more, overwrite=True)
     assert open_dataset(root).ids == ("a.png",)
     monkeypatch.undo()
@@ -674,7 +674,7 @@ def test_accents_of_classes_may_be_spelt_in_two_ways(
 def test_accents_in_a_table_are_spelt_in_one_way(tmp_path: Path) -> None:
     table = f"picture,label,answer\na.png,{DECOMPOSED},unchanged\na.png,{COMPOSED},unchanged\n"
     assert open_dataset(folder(tmp_path / "hitl", table)).class_names == (COMPOSED,)
-    one = Answer(picture="a.png", label=DECOMPOSED, answer="unchanged")
+    one = Annotation(picture="a.png", label=DECOMPOSED, answer="unchanged")
     assert open_dataset(write_annotated(tmp_path / "new", {"a.png": picture(0)}, [one])).class_names == (COMPOSED,)
 
 

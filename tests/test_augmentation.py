@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from advex.data.augmentation import Augmentation, centre, standardised
+from advex.data.augmentation.plain import Augmentation, centre, standardised
 from advex.errors import InputError, SpecError
 
 MODES = {"replicate": "edge", "reflect": "reflect"}  # numpy's names
@@ -205,7 +205,7 @@ def test_half_of_the_pictures_are_mirrored() -> None:
 def test_the_extreme_draws_are_the_extreme_shifts(pad: int, draw: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """The least and the largest number that there are: no rounding leads beyond `pad`."""
     monkeypatch.setattr(
-        "advex.data.augmentation.uniform_for", lambda index, *_, columns: torch.full((len(index), columns), draw)
+        "advex.data.augmentation.plain.uniform_for", lambda index, *_, columns: torch.full((len(index), columns), draw)
     )
     x = torch.arange(2 * pad + 3, dtype=torch.float64).reshape(1, 1, 1, -1)  # each pixel's value is its place
     found = Augmentation(pad=pad)(x, torch.arange(1), seed=0, epoch=0)

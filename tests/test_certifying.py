@@ -19,10 +19,10 @@ from torch import Tensor
 import advex
 from advex import record as schema
 from advex.__main__ import main
-from advex.cli.merging import merge
 from advex.data import Dataset, open_dataset
 from advex.errors import ArtifactError, SpecError
-from advex.evaluation import Interrupted, Settings, certifying, evaluate, settings_from
+from advex.evaluation import Interrupted, Settings, certificates, evaluate, settings_from
+from advex.evaluation.merge import merge
 from advex.measures.certified import Certify
 from advex.report import write_report
 
@@ -182,10 +182,10 @@ def test_a_certificate_without_its_scores_is_no_record(done: SimpleNamespace, tm
 
 
 def test_certified_examples_are_a_simple_random_sample() -> None:
-    assert certifying.sampled(5, 9, 0) == [0, 1, 2, 3, 4]
-    drawn = [certifying.sampled(30, 10, seed) for seed in range(600)]
+    assert certificates.sampled(5, 9, 0) == [0, 1, 2, 3, 4]
+    drawn = [certificates.sampled(30, 10, seed) for seed in range(600)]
     assert all(len(set(rows)) == 10 and rows == sorted(rows) for rows in drawn)
-    assert set(drawn[0]) < set(certifying.sampled(30, 11, 0))  # a larger number keeps the smaller's
+    assert set(drawn[0]) < set(certificates.sampled(30, 11, 0))  # a larger number keeps the smaller's
     often = np.bincount(np.concatenate(drawn), minlength=30)
     assert abs(often - 200).max() < 5 * math.sqrt(600 * 2 / 9)
     # Pairs too, as without replacement: 10 / 30 * 9 / 29.
@@ -200,7 +200,7 @@ def test_results_do_not_depend_on_the_shards_nor_on_how_searches_are_made(
     done: SimpleNamespace, models: list, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert len(list((done.folder / "shards").glob("net.certify.*"))) == 1
-    monkeypatch.setattr(certifying, "PASSES", 3 * (SAMPLES + 100) + 7)
+    monkeypatch.setattr(certificates, "PASSES", 3 * (SAMPLES + 100) + 7)
     evaluate(models, data, tmp_path / "small", quick())
     assert len(list((tmp_path / "small" / "shards").glob("net.certify.*"))) == 7  # three each, two in the last
     same(done.folder, tmp_path / "small")
@@ -212,16 +212,16 @@ def test_results_do_not_depend_on_the_shards_nor_on_how_searches_are_made(
 
 
 def test_the_published_number_of_draws_makes_small_shards() -> None:
-    spans = certifying.spans(Certify(), range(500))
+    spans = certificates.spans(Certify(), range(500))
     assert [row for span in spans for row in span] == list(range(500))
     assert max(map(len, spans)) <= 4
-    assert [len(span) for span in certifying.spans(Certify(samples=10**6), range(3))] == [1, 1, 1]
+    assert [len(span) for span in certificates.spans(Certify(samples=10**6), range(3))] == [1, 1, 1]
 
 
 def test_stopped_anywhere_it_goes_on_to_the_same_figures(
     done: SimpleNamespace, models: list, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(certifying, "PASSES", 5 * (SAMPLES + 100))  # four shards
+    monkeypatch.setattr(certificates, "PASSES", 5 * (SAMPLES + 100))  # four shards
     out, certified = tmp_path / "out", []
 
     def note(event: dict[str, Any]) -> None:

@@ -22,14 +22,15 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import advex
-from advex import bundled, papers, recipes, registry
-from advex.cli import demo, main, sheet, terminal
-from advex.cli.about import KINDS
-from advex.cli.models import unique
+from advex import bundled, papers, progress, recipes, registry
+from advex.cli import demo, main
+from advex.cli.doctor import KINDS
 from advex.data.dataset import content
-from advex.data.pictures import decode_png
+from advex.data.images.png import decode_png
 from advex.errors import DataError
+from advex.explanation import contact_sheet
 from advex.record import read_record, summary
+from advex.registry import numbered
 
 ESCAPE = "\x1b"
 # A run of about a second: few pictures, few epochs.
@@ -356,7 +357,7 @@ def test_a_bundled_recipe_trains_on_a_folder_of_ones_own(advex_in: Callable[...,
 # -- annotated pictures ------------------------------------------------------------------------------------
 
 
-def _annotated(root: Path, run: Path, split: str, **changes: str) -> list[advex.data.Answer]:
+def _annotated(root: Path, run: Path, split: str, **changes: str) -> list[advex.data.Annotation]:
     """Confident adversarial pictures (Woods et al. 2019, Sec. III-H) of 24 digits, and answers to them in turn."""
     data = advex.open_dataset("digits", split=split, max_samples=24, seed=5)
     batch = data.batch(slice(None))
@@ -364,7 +365,7 @@ def _annotated(root: Path, run: Path, split: str, **changes: str) -> list[advex.
     found = search(advex.load(run), batch.x, advex.goals.Confident(batch.y, margin=0.5))
     rows = torch.nonzero(found.reached)[:, 0].tolist()
     given = [
-        advex.data.Answer(
+        advex.data.Annotation(
             picture=f"pictures/{row:02d}.png",
             label=data.class_names[int(batch.y[row])],
             answer=("unchanged", "unchanged", "changed", "unsure")[number % 4],
@@ -453,7 +454,7 @@ def test_several_annotated_folders_and_what_cannot_be_added(trained: Path, advex
         advex.data.write_annotated(
             name,
             {"a.png": torch.zeros(1, size, size)},
-            [advex.data.Answer(picture="a.png", label=label, answer="unchanged")],
+            [advex.data.Annotation(picture="a.png", label=label, answer="unchanged")],
         )
     for name, code, said in (
         ("nowhere", 1, "There is no data set 'nowhere'"),
@@ -626,7 +627,7 @@ def test_plain_progress_is_a_line_every_few_seconds(
 ) -> None:
     now = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    with terminal.Terminal().progress("count") as bar:
+    with progress.Terminal().progress("count") as bar:
         for step in range(1, 31):
             now += 1.0
             bar(step, 30, f"step {step}")
@@ -640,9 +641,9 @@ def test_plain_progress_is_a_line_every_few_seconds(
 
 
 def test_progress_says_nothing_when_quiet_or_brief(capsys: pytest.CaptureFixture[str]) -> None:
-    with terminal.Terminal(quiet=True).progress("count") as bar:
+    with progress.Terminal(quiet=True).progress("count") as bar:
         bar(1, 1)
-    with terminal.Terminal().progress("count", brief=True) as bar:
+    with progress.Terminal().progress("count", brief=True) as bar:
         bar(1, 1)
     assert capsys.readouterr().err == ""
 
@@ -773,9 +774,9 @@ def test_a_network_of_ones_own(advex_in: Callable[..., Ended], trained: Path, mo
 
 
 def test_names_are_made_unique() -> None:
-    assert unique(["a", "b", "a", "a"]) == ["a", "b", "a-2", "a-3"]
-    assert unique(["a", "a-2", "a"]) == ["a", "a-2", "a-3"]
-    assert unique(["a", "A", "b"]) == ["a", "A-2", "b"]
+    assert numbered(["a", "b", "a", "a"]) == ["a", "b", "a-2", "a-3"]
+    assert numbered(["a", "a-2", "a"]) == ["a", "a-2", "a-3"]
+    assert numbered(["a", "A", "b"]) == ["a", "A-2", "b"]
 
 
 # -- explain -----------------------------------------------------------------------------------------------
@@ -858,8 +859,8 @@ def test_reproduce_names_no_option_that_it_lacks(advex_in: Callable[..., Ended])
 
 
 def test_sheets_continue_on_further_lines_and_files(tmp_path: Path) -> None:
-    cell = sheet.Cell(torch.zeros(1, 8, 8), ("a name that is far too long for the picture above it", "second"))
-    paths = sheet.write([sheet.Row(cell, (cell,) * 10)] * 13, tmp_path)
+    cell = contact_sheet.Cell(torch.zeros(1, 8, 8), ("a name that is far too long for the picture above it", "second"))
+    paths = contact_sheet.write([contact_sheet.Row(cell, (cell,) * 10)] * 13, tmp_path)
     assert [path.name for path in paths] == ["sheet.png", "sheet-2.png"]
     with Image.open(paths[1]) as page:
         assert page.size == (10 + 9 * 138, 10 + 2 * (128 + 2 * 17 + 10))  # the 13th row on two lines

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.nn import functional
 
-from advex.data import Dataset, decode, open_dataset, splits
-from advex.data.coco import coco
-from advex.data.coco_json import read
-from advex.data.imagenet import imagenet
-from advex.data.published import ahead, cut
+from advex.data import Dataset, open_dataset, splits
+from advex.data.images import decode
+from advex.data.published.coco import coco
+from advex.data.published.coco_json import read
+from advex.data.published.cutting import ahead, cut
+from advex.data.published.imagenet import imagenet
 from advex.errors import AdvexError, DataError, SpecError
 
 CATEGORIES = [(44, "bottle"), (1, "person"), (18, "dog")]  # not in order, and with gaps, as in COCO
@@ -187,7 +188,8 @@ def test_a_sample_is_drawn_before_anything_is_decoded(tmp_path: Path, monkeypatc
     root, opened = crowded(tmp_path), []
     original = decode.pixels
     monkeypatch.setattr(
-        "advex.data.coco.decode.pixels", lambda path, **options: opened.append(path) or original(path, **options)
+        "advex.data.published.coco.decode.pixels",
+        lambda path, **options: opened.append(path) or original(path, **options),
     )
     data = open_dataset(root, max_samples=2, seed=3)
     pictures = {each.partition("/")[0] for each in data.ids}

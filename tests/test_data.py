@@ -26,7 +26,7 @@ from sklearn.datasets import load_digits
 from advex import registry
 from advex.data import Dataset, Skipped, describe, open_dataset, splits
 from advex.data.dataset import drawn
-from advex.data.pictures import decode_png, encode_png, quantise
+from advex.data.images.png import decode_png, encode_png, quantise
 from advex.errors import DataError, InputError, SpecError
 
 

@@ -27,10 +27,10 @@ import advex
 from advex import record as schema
 from advex.classifier import Classifier
 from advex.data import Dataset, Skipped, open_dataset
+from advex.environment import without_places
 from advex.errors import AdvexWarning, ArtifactError, DataError, InputError, SpecError
 from advex.evaluation import Interrupted, Settings, evaluate, settings_from
-from advex.evaluation.environment import without_places
-from advex.evaluation.explain import choose
+from advex.evaluation.pictures import choose
 from advex.evaluation.scores import _median
 from advex.measures import compare_areas
 

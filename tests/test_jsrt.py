@@ -16,9 +16,9 @@ from torch import Tensor
 
 from advex.classifier import Classifier
 from advex.data import open_dataset, splits
-from advex.data.affine import AffineAugmentation
-from advex.data.jsrt import grid, jsrt, picture, places, radiographs, regions_at
-from advex.data.jsrt_tables import Radiograph
+from advex.data.augmentation.affine import AffineAugmentation
+from advex.data.published.jsrt import grid, jsrt, picture, places, radiographs, regions_at
+from advex.data.published.jsrt_tables import Radiograph
 from advex.errors import AdvexError, DataError, InputError, SpecError
 from advex.measures.candidates import candidates, false_positives, near, nodule_sensitivity
 from advex.measures.intervals import wilson

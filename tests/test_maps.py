@@ -23,17 +23,17 @@ import advex
 from advex import record as schema
 from advex.__main__ import main
 from advex.classifier import Classifier
-from advex.cli.merging import merge
 from advex.data import Dataset, open_dataset
+from advex.drawing.heat import coloured, over, reach_of, summed
+from advex.drawing.pictures import colour_map
 from advex.errors import ArtifactError, SpecError
 from advex.evaluation import Interrupted, Settings, evaluate, settings_from
 from advex.evaluation.maps import differences
+from advex.evaluation.merge import merge
 from advex.evaluation.settings import named_explainers, specs_from
 from advex.report import write_report
-from advex.report.heat import coloured, over, reach_of, summed
-from advex.report.maps import maps_section
-from advex.report.pictures import colour_map
 from advex.report.reading import read
+from advex.report.sections.maps import maps_section
 
 QUICK: dict[str, Any] = {
     "attack": "algorithm1:steps=3",

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from advex import recipes
-from advex.data.affine import AffineAugmentation
+from advex.data.augmentation.affine import AffineAugmentation
 from advex.errors import SpecError
 from advex.recipes import Recipe, learning_rate, recipe_from
 

@@ -29,9 +29,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from advex import measures
+from advex.drawing.axes import fitting, linear, logarithmic, shares
+from advex.drawing.pictures import colour_map, common_scale, read_picture, show_change
 from advex.errors import ArtifactError
 from advex.record import (
-    Certified,
+    CertificateFigures,
     DataEntry,
     Difference,
     Figure,
@@ -45,16 +47,14 @@ from advex.record import (
 )
 from advex.record.run import EPOCHS
 from advex.report import write_report
-from advex.report.axes import fitting, linear, logarithmic, shares
-from advex.report.certified import certified_section
-from advex.report.curves import FRAME, curve_panels, scales
-from advex.report.findings import findings
-from advex.report.grids import sections
-from advex.report.page import render, render_runs
-from advex.report.pictures import colour_map, common_scale, read_picture, show_change
-from advex.report.plots import Frame, area, axis_top, line, panels, steps
-from advex.report.reading import Run, read, read_runs
-from advex.report.training import flags, overfitting, sentence
+from advex.report.pages.page import render, render_runs
+from advex.report.reading import RunCurves, read, read_runs
+from advex.report.sections.certified import certified_section
+from advex.report.sections.curves import Frame, area, axis_top, line, panels, steps
+from advex.report.sections.findings import findings
+from advex.report.sections.pictures import sections
+from advex.report.sections.training import flags, overfitting, sentence
+from advex.report.sections.training_curves import FRAME, curve_panels, scales
 
 RHOS = (0.0, 0.025, 0.05, 0.1, 0.2)
 HOSTILE = '</style><script>alert(1)</script>"><img src=x onerror=alert(1)>'
@@ -196,11 +196,11 @@ def _record(plan: Plan, rows: list[dict], radii: dict, searches: list[str]) -> R
     return Record(**(fields | plan.changes))
 
 
-def _certified(rows: list[dict], model: str, chance: float) -> tuple[Certified, dict[str, Figure]]:
+def _certified(rows: list[dict], model: str, chance: float) -> tuple[CertificateFigures, dict[str, Figure]]:
     held = [row for row in rows if row["model"] == model and row["certify_rmse"] is not None]
     certain, attacked = (torch.tensor([row[name] for row in held]) for name in ("certify_rmse", "attack_rmse"))
     right = torch.tensor([row["prediction"] == row["label"] for row in held]).long()
-    entry = Certified(
+    entry = CertificateFigures(
         sigma=0.25, selection=100, samples=1000, alpha=0.001, largest=0.077, examples=len(held),
         accuracy=_figure(measures.accuracy(right, torch.ones_like(right))),
         attack_ara=_figure(measures.accuracy_robustness_area(attacked, chance)),
@@ -705,18 +705,18 @@ def known(folder: Path) -> Training:
     return training
 
 
-def run_of(**curves: list[float | None]) -> Run:
+def run_of(**curves: list[float | None]) -> RunCurves:
     """A run with given curves, one value per epoch."""
     length = len(next(iter(curves.values())))
-    return Run(0, "net", Training(epoch=list(range(1, length + 1)), curves=curves, finished=True))  # pyright: ignore
+    return RunCurves(0, "net", Training(epoch=list(range(1, length + 1)), curves=curves, finished=True))  # pyright: ignore
 
 
-def told(run: Run) -> str:
+def told(run: RunCurves) -> str:
     """The sentence on a run."""
     return "".join(part.text for part in sentence(run))
 
 
-def codes(run: Run) -> list[str]:
+def codes(run: RunCurves) -> list[str]:
     """The codes of a run's flags."""
     return [flag.code for flag in flags(run)]
 
@@ -889,7 +889,7 @@ def test_training_curves_by_hand() -> None:
 
 def test_the_part_that_is_all_of_the_loss_stands_for_it(tmp_path: Path) -> None:
     lines = [noted(epoch, parts={"clean": 0.1, "cross_entropy": noted(epoch)["loss"]}) for epoch in (1, 2)]
-    run = Run(0, "net", known(make_run(tmp_path, lines)))
+    run = RunCurves(0, "net", known(make_run(tmp_path, lines)))
     traces = curve_panels(run, scales([run]))[0].traces
     assert [(trace.name, trace.style) for trace in traces] == [("cross entropy", "main"), ("clean", "t0")]
 
@@ -939,14 +939,14 @@ def test_the_training_in_a_sentence(tmp_path: Path) -> None:
     run = read_runs([make_run(tmp_path / "part", lines)])[0]
     assert told(run) == "3 of 10 epochs; validation accuracy 78.1\u202f% at epoch 2, best 78.6\u202f% at epoch 1."
     assert told(run_of(loss=[1.0])) == "1 epoch; the accuracy on validation data was not measured."
-    assert told(Run(0, "net", Training())) == "No epoch is noted yet: there is no curve to draw."
+    assert told(RunCurves(0, "net", Training())) == "No epoch is noted yet: there is no curve to draw."
 
 
 def test_a_fall_of_the_accuracy_is_flagged_and_noise_is_not() -> None:
     rng = np.random.default_rng(0)
     x = np.arange(60) / 60
 
-    def run(course: np.ndarray, noise: float, learnt: np.ndarray = x) -> Run:
+    def run(course: np.ndarray, noise: float, learnt: np.ndarray = x) -> RunCurves:
         values = course + rng.normal(0, noise, len(course))
         return run_of(accuracy=values.tolist(), train_accuracy=learnt.tolist())
 
@@ -1386,9 +1386,9 @@ def test_a_real_evaluation_can_be_reported(tmp_path: Path) -> None:
 
 def test_every_flag_is_explained_in_the_documentation() -> None:
     root = Path(__file__).parents[1]
-    source = (root / "src/advex/evaluation/trust.py").read_text(encoding="utf-8")
+    source = (root / "src/advex/evaluation/flags.py").read_text(encoding="utf-8")
     of_figures = set(re.findall(r'(?:\.flag\(\s*|code=)"(\w+)"', source))
-    source = (root / "src/advex/report/training.py").read_text(encoding="utf-8")
+    source = (root / "src/advex/report/sections/training.py").read_text(encoding="utf-8")
     of_training = set(re.findall(r'_flag\(\s*run, "(\w+)"', source))
     assert len(of_figures) >= 12
     assert len(of_training) == 7

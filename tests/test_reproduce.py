@@ -19,16 +19,17 @@ import torch
 import yaml
 
 from advex import objectives, recipes
-from advex.cli import reproducing
 from advex.data import Dataset
 from advex.errors import ArtifactError, DataError, SpecError
+from advex.files import write_text
 from advex.papers import chosen, read
 from advex.recipes import Recipe
-from advex.record import DataEntry, Difference, Figure, Flag, ModelEntry, Record, write_record, write_text
+from advex.record import DataEntry, Difference, Figure, Flag, ModelEntry, Record, write_record
 from advex.record.reproduction import as_plain, read_reproduction
-from advex.report import reproduction, write_report
-from advex.report.pairs import Mark, drawn, front, placed
-from advex.reproduction import Job, carry_out, planned
+from advex.report import write_report
+from advex.report.pages import reproduction
+from advex.report.pages.pairs import Mark, drawn, front, placed
+from advex.reproduction import Job, carry_out, planned, work
 from advex.reproduction.folder import Folder
 from advex.reproduction.scaling import changes, scaled
 from advex.training import Diverged
@@ -435,7 +436,7 @@ def test_figures_are_in_the_units_of_the_table(tmp_path: Path, capsys: pytest.Ca
     assert strict["tables"][0]["rows"][0]["measured"]["area"]["high"] is None
     assert strict["tables"][0]["rows"][0]["published"] == {"accuracy": 90.0, "area": 0.01}
 
-    reproducing.show(found)
+    work.show(found)
     told = capsys.readouterr()
     words = " ".join(told.out.split())
     line = next(line for line in told.out.splitlines() if line.startswith("plain (P1)"))

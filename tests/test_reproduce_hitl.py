@@ -17,20 +17,22 @@ import yaml
 pytest.importorskip("sqlalchemy", reason="the extra `annotate` is not installed")
 
 import advex
+from advex import progress
 from advex.annotation import exchange
 from advex.annotation.store import Store
-from advex.cli import annotating, answers, inputs, reproducing, runs, simulating, terminal
-from advex.data.answers import TABLE
-from advex.data.pictures import decode_png
+from advex.data.annotated.answers import TABLE
+from advex.data.images.png import decode_png
 from advex.errors import ArtifactError, SpecError
+from advex.feedback import folders, images
+from advex.feedback.simulated_annotators import Annotator, judged, spans, wanted
+from advex.lookup import datasets
 from advex.papers import read
 from advex.record.reproduction import AnsweredEntry, Reproduction, as_plain, read_answered, read_reproduction
 from advex.report import write_report
-from advex.report.answered import sentences
-from advex.reproduction import planned
+from advex.report.pages.answers import sentences
+from advex.reproduction import planned, simulation, work
 from advex.reproduction.folder import Folder
-from advex.reproduction.simulated import Annotator, judged, spans, wanted
-from advex.training import Diverged
+from advex.training import Diverged, run_folder
 
 # -- the annotators ----------------------------------------------------------------------------------------------------
 
@@ -183,7 +185,7 @@ def test_without_the_extra_the_rows_say_what_they_need(tmp_path: Path, monkeypat
 
 def carry_out(folder: Path, out: Path) -> Reproduction:
     plan = planned(written(folder), scale="tiny")
-    return reproducing.carry_out(plan, out, terminal.Terminal(quiet=True), "cpu")
+    return work.carry_out(plan, out, progress.Terminal(quiet=True), "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -260,14 +262,14 @@ class Stop(Exception):
 
 
 STEPS = [
-    (runs, "run", 2),  # training the judge; the second run after the base's
-    (annotating, "prepare", 1),
-    (simulating, "_seen", 1),
-    (answers, "write_folder", 1),  # the first annotator's answers are there, and in no folder
-    (answers, "write_folder", 2),
-    (simulating, "write_text", 1),  # all but the account of it
-    (inputs, "with_annotated", 1),
-    (inputs, "with_annotated", 2),
+    (run_folder, "run", 2),  # training the judge; the second run after the base's
+    (images, "prepare", 1),
+    (simulation, "_seen", 1),
+    (folders, "write_folder", 1),  # the first annotator's answers are there, and in no folder
+    (folders, "write_folder", 2),
+    (simulation, "write_text", 1),  # all but the account of it
+    (datasets, "with_annotated", 1),
+    (datasets, "with_annotated", 2),
 ]
 
 
@@ -305,7 +307,7 @@ def test_rows_that_cannot_learn_fail_and_say_why(tmp_path: Path, monkeypatch: py
         raise Diverged("The loss became nan.")
 
     with monkeypatch.context() as patched:
-        patched.setattr(runs, "run", diverging)
+        patched.setattr(run_folder, "run", diverging)
         rows = carry_out(tmp_path, tmp_path / "out").rows
     assert [row.state for row in rows] == ["failed"] * 3
     assert rows[1].reason == "There is no plain to make images with."
@@ -317,7 +319,7 @@ def test_rows_that_cannot_learn_fail_and_say_why(tmp_path: Path, monkeypatch: py
 
 
 def test_what_is_done_is_read(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(simulating.Simulation, "added_to", None)
+    monkeypatch.setattr(simulation.Simulation, "added_to", None)
     assert carry_out(done.parent, done).answered == read_reproduction(done).answered
 
 
@@ -325,13 +327,13 @@ def test_others_than_the_project_are_refused(done: Path, tmp_path: Path) -> None
     plan = planned(written(tmp_path, **{"simulated/error": 0.3}), scale="tiny")
     plan = dataclasses.replace(plan, name=str(done.parent / "small.yaml"))
     with pytest.raises(ArtifactError, match=re.escape("one: answers: error is 0.2 there and 0.3 here")):
-        reproducing.carry_out(plan, done, terminal.Terminal(quiet=True), "cpu")
+        work.carry_out(plan, done, progress.Terminal(quiet=True), "cpu")
 
 
 def test_a_judge_of_other_classes_is_refused(tmp_path: Path) -> None:
     paper = written(tmp_path, **{"simulated/judge": "builtin:cifar10-robust", "simulated/overrides": []})
     with pytest.raises(SpecError, match="trained on other classes or sizes than those of digits/train"):
-        reproducing.carry_out(planned(paper, scale="tiny"), tmp_path / "out", terminal.Terminal(quiet=True), "cpu")
+        work.carry_out(planned(paper, scale="tiny"), tmp_path / "out", progress.Terminal(quiet=True), "cpu")
 
 
 def test_the_project_says_that_no_person_answered(done: Path) -> None:
@@ -344,7 +346,7 @@ def test_the_project_says_that_no_person_answered(done: Path) -> None:
 
 def test_every_place_says_that_no_person_answered(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = read_reproduction(done)
-    reproducing.show(found)
+    work.show(found)
     words = " ".join(capsys.readouterr().out.split())
     assert (
         "No person answered. simulated 1 and simulated 2 ask a network, digits-ordinary, and 20 % of the answers"

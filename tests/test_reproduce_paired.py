@@ -16,7 +16,7 @@ import yaml
 from advex import papers, recipes
 from advex.data import Dataset
 from advex.errors import SpecError
-from advex.record import DataEntry, Figure, Mapped, ModelEntry, Record, write_record
+from advex.record import DataEntry, Figure, MapFigures, ModelEntry, Record, write_record
 from advex.report import write_report
 from advex.reproduction import Job, carry_out, planned
 from advex.reproduction.figures import write_figures
@@ -70,7 +70,7 @@ GINIS = {"natural": [0.5, 0.6, 0.7, 0.4], "robust": [0.6, 0.8, 0.7, math.nan], "
 def record_of(name: str, folder: Path) -> Record:
     """A record of four examples, with the maps of one explainer, whose figures can be told by hand."""
     figure = Figure(value=0.5, low=0.4, high=0.6, n=4)
-    concise = Mapped(method="gradient:of=logit", target="predicted", gini=figure, entropy=figure, effective=figure)
+    concise = MapFigures(method="gradient:of=logit", target="predicted", gini=figure, entropy=figure, effective=figure)
     score = Figure(value=sum(a == b for a, b in zip(ANSWERS[name], LABELS, strict=True)) / 4, low=0, high=1, n=4)
     made = Record(
         advex="0", created="2026-11-20T10:00:00+00:00", command="", seed=0, seconds=1.0, environment={}, settings={},

@@ -20,16 +20,16 @@ from hypothesis import strategies as st
 
 from advex import record as schema
 from advex.classifier import Classifier
-from advex.cli.merging import merge
 from advex.data.dataset import Dataset
 from advex.errors import ArtifactError, InputError
 from advex.evaluation import Interrupted, Settings, evaluate
-from advex.evaluation.answering import BINS, bin_edges
+from advex.evaluation.merge import merge
+from advex.evaluation.rows import BINS, bin_edges
 from advex.features import Feature, FeatureSpec
 from advex.report import write_report
-from advex.report.maps import maps_section
 from advex.report.reading import read
-from advex.report.rows import HEIGHT, SHEETS, SHOWN, TOP, WIDTH, histogram, rows_section, value_text
+from advex.report.sections.maps import maps_section
+from advex.report.sections.rows import HEIGHT, SHEETS, SHOWN, TOP, WIDTH, histogram, rows_section, value_text
 from advex.tabular import answer
 from advex.tabular.answers import as_typed
 

@@ -14,7 +14,7 @@ import torch
 from advex import data as sets
 from advex.cli import main
 from advex.data import Dataset, describe, open_dataset, spec_to_yaml, splits
-from advex.data.table_csv import read_csv
+from advex.data.tables.csv_file import read_csv
 from advex.errors import DataError, SpecError
 from advex.recipes import fitted, recipe_from
 

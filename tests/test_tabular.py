@@ -24,7 +24,7 @@ from advex.classifier import Classifier
 from advex.cli import main
 from advex.errors import InputError, SpecError
 from advex.features import Feature, FeatureSpec
-from advex.tabular import Answer, Change, Counterfactual, RobustClassifier, alternatives, answer
+from advex.tabular import Change, Counterfactual, RobustClassifier, alternatives, answer
 from advex.tabular.answers import as_typed
 
 INCOME = Feature(name="income", low=0, high=200_000, center=30_000, scale=12_000, unit="USD")
@@ -111,7 +111,7 @@ def nothing(**changes: Any) -> Answer:
         "target": 1, "target_name": "accepted", "says": 0, "says_name": "refused", "probabilities": (0.9, 0.1),
         "found": (), "wanted": 3, "searched": ("income", "age", "housing"), "held": ("sex",), "at_most": 3,
     }  # fmt: skip
-    return Answer(**{**plain, **changes})
+    return Counterfactuals(**{**plain, **changes})
 
 
 @pytest.mark.parametrize(
@@ -134,9 +134,7 @@ def test_where_nothing_is_found_it_says_what_was_tried(changes: dict[str, Any], 
 
 def test_fewer_than_were_wanted_are_told_to_be_all() -> None:
     assert nothing(found=(counterfactual(MORE),), wanted=1).sentences == (counterfactual(MORE).sentence,)
-    assert nothing(found=(counterfactual(MORE),), wanted=2).sentences[1:] == (
-        "No further alternative was found.",
-    )
+    assert nothing(found=(counterfactual(MORE),), wanted=2).sentences[1:] == ("No further alternative was found.",)
 
 
 # -- searched and typed in again -----------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from advex import recipes, training
 from advex.data.dataset import Dataset
 from advex.errors import SpecError
 from advex.recipes import Recipe, recipe_from
-from advex.training import journal, loop, scores, train
+from advex.training import loop, metrics_log, train, validation
 from advex.training.run import Run, begin
 from advex.training.steps import gradients, prepared
 
@@ -317,7 +317,7 @@ def test_the_best_is_chosen_by_what_is_said(
     """The first of the best, where several are equal."""
     for name, values in (("accuracy", [0.1, 0.5, 0.5, 0.2]), ("robust_accuracy", [0.2, 0.1, 0.4, 0.4])):
         sequence = iter([1.0, *values])  # the rehearsal looks too, before the first epoch
-        monkeypatch.setattr(scores, name, lambda *a, sequence=sequence, **k: next(sequence))
+        monkeypatch.setattr(validation, name, lambda *a, sequence=sequence, **k: next(sequence))
     recipe = recipe_from({**SMALL, "epochs": 4, "robust_every": 1, "best_by": best_by})
     train(recipe, few, tmp_path, validation=held_out)
     kept = json.loads((tmp_path / "best" / "config.json").read_text())["training"]
@@ -376,7 +376,7 @@ def test_a_line_of_metrics_holds_the_means_of_its_epoch(tmp_path: Path, few: Dat
 
 
 def test_what_is_not_finite_is_written_as_null(tmp_path: Path) -> None:
-    journal.Journal(tmp_path).write({"epoch": 1, "loss": math.inf, "parts": {"psi": math.nan, "clean": 0.5}})
+    metrics_log.Journal(tmp_path).write({"epoch": 1, "loss": math.inf, "parts": {"psi": math.nan, "clean": 0.5}})
     assert metrics(tmp_path) == [{"epoch": 1, "loss": None, "parts": {"psi": None, "clean": 0.5}}]
 
 

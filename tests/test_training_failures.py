@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from advex.data.dataset import Dataset
 from advex.errors import DataError, InputError, SpecError
 from advex.objectives import Natural
 from advex.recipes import recipe_from
-from advex.training import Diverged, checkpoints_in, dry_run, loop, rehearsal, scores, train
+from advex.training import Diverged, checkpoints_in, dry_run, loop, train, validation
 from advex.training import run as runs
+
+dry_run_module = sys.modules["advex.training.dry_run"]  # the package has the function of that name
 
 SMALL = {"network": "small_cnn:widths=4-8-8", "epochs": 3, "batch_size": 32, "seed": 1, "robust_every": 0}
 ATTACKED = {"adversarial": {"attack": "pgd:norm=l2,radius=8,steps=3", "share": 1.0}}
@@ -195,7 +198,7 @@ def test_the_rehearsal_leaves_no_trace(
     state = {name: value.clone() for name, value in run.classifier.state_dict().items()}
     position = dataclasses.replace(run.position)
     with loop.prepared(run) as loss_of:
-        told = rehearsal.rehearse(run, loss_of, held_out)
+        told = dry_run_module.rehearse(run, loss_of, held_out)
     assert told["loss"] == pytest.approx(told["cross_entropy"] + told["lipschitz"])
     assert equal(state, run.classifier.state_dict())
     assert run.position == position
@@ -257,7 +260,7 @@ def test_an_attack_that_cannot_run(
     def broken(*arguments: Any, **options: Any) -> Any:
         raise InputError("This search takes no pictures.")
 
-    monkeypatch.setattr(scores.attacks, "build", lambda spec: broken)
+    monkeypatch.setattr(validation.attacks, "build", lambda spec: broken)
     refused("takes no pictures", InputError, tmp_path, {"robust_every": 5, "epochs": 10}, few, held_out)
     train(recipe_from({**SMALL, "robust_every": 0}), few, tmp_path, validation=held_out)
 
@@ -279,7 +282,7 @@ def test_a_batch_that_does_not_fit_into_memory(
     def full(*arguments: Any) -> Any:
         raise error
 
-    monkeypatch.setattr(rehearsal, "gradients", full)
+    monkeypatch.setattr(dry_run_module, "gradients", full)
     refused(said, SpecError, tmp_path, change, few)
 
 
@@ -295,8 +298,8 @@ def test_a_dry_run_tells_a_step_and_how_long_all_will_take(
 ) -> None:
     """On a clock that a step advances by 2 s, a look by 3 s, and one under attack by 5 s."""
     now = [0.0]
-    monkeypatch.setattr(rehearsal.time, "perf_counter", lambda: now[0])
-    step, clean, robust = rehearsal.gradients, scores.accuracy, scores.robust_accuracy
+    monkeypatch.setattr(dry_run_module.time, "perf_counter", lambda: now[0])
+    step, clean, robust = dry_run_module.gradients, validation.accuracy, validation.robust_accuracy
 
     def slow(of: Callable[..., Any], seconds: float) -> Callable[..., Any]:
         def work(*arguments: Any) -> Any:
@@ -305,9 +308,9 @@ def test_a_dry_run_tells_a_step_and_how_long_all_will_take(
 
         return work
 
-    monkeypatch.setattr(rehearsal, "gradients", slow(step, 2.0))
-    monkeypatch.setattr(scores, "accuracy", slow(clean, 3.0))
-    monkeypatch.setattr(scores, "robust_accuracy", slow(robust, 5.0))
+    monkeypatch.setattr(dry_run_module, "gradients", slow(step, 2.0))
+    monkeypatch.setattr(validation, "accuracy", slow(clean, 3.0))
+    monkeypatch.setattr(validation, "robust_accuracy", slow(robust, 5.0))
     recipe = recipe_from(
         {**SMALL, "epochs": 7, "batch_size": 10, "validate_every": 2, "robust_every": 3, "robust_samples": 5}
     )

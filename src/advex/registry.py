@@ -12,7 +12,7 @@ import pkgutil
 import re
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -73,10 +73,10 @@ def register(kind: str, name: str, *, cites: str = "") -> Callable[[T], T]:
 
 
 def discover(package: str) -> None:
-    """Import every module of a package, so that what it registers is known."""
+    """Import every module of a package and of those in it, so that what it registers is known."""
     module = importlib.import_module(package)
-    for found in pkgutil.iter_modules(getattr(module, "__path__", [])):
-        importlib.import_module(f"{package}.{found.name}")
+    for inside in pkgutil.iter_modules(getattr(module, "__path__", [])):
+        discover(f"{package}.{inside.name}")
 
 
 def entries(kind: str) -> dict[str, Entry]:
@@ -228,3 +228,20 @@ def _text(value: Any) -> str:
     if isinstance(value, tuple):
         return "-".join(map(str, value))
     return f"({value})" if isinstance(value, str) and "," in value else str(value)
+
+
+def numbered(names: Sequence[str]) -> list[str]:
+    """The names, of which repeated ones get -2, -3, ...; upper and lower case are the same, as to some file systems.
+
+    >>> numbered(["a", "A", "b", "a-2"])
+    ['a', 'A-3', 'b', 'a-2']
+    """
+    wanted = {name.casefold() for name in names}
+    given: dict[str, str] = {}
+    for name in names:
+        candidate, count = name, 1
+        while candidate.casefold() in given or (count > 1 and candidate.casefold() in wanted):
+            count += 1
+            candidate = f"{name}-{count}"
+        given[candidate.casefold()] = candidate
+    return list(given.values())

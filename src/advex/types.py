@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -83,6 +83,21 @@ class Explanation:
 
     def __len__(self) -> int:
         return len(self.target)
+
+
+class Explainer(Protocol):
+    """(classifier, x, target) -> Explanation; target: [n] int64, the class asked about."""
+
+    def __call__(
+        self,
+        classifier: Any,
+        x: Tensor,
+        target: Tensor,
+        *,
+        seed: int = 0,
+        mask: Tensor | None = None,
+        max_batch: int | str | None = None,
+    ) -> Explanation: ...
 
 
 @dataclass(frozen=True, kw_only=True)

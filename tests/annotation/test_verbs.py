@@ -16,9 +16,9 @@ from advex import goals
 from advex.annotation import people
 from advex.annotation.store import Store
 from advex.cli import main
-from advex.data import Dataset, Rule, concatenate
-from advex.data.answers import Answer, Judged
-from advex.data.pictures import decode_png
+from advex.data import AnnotationPolicy, Dataset, concatenate
+from advex.data.annotated.answers import Annotation, Judged
+from advex.data.images.png import decode_png
 from advex.errors import DataError, SpecError
 
 
@@ -159,15 +159,15 @@ def test_serve_refuses_other_machines_and_hands_out_links(
     ],
 )
 def test_rules(votes: dict[str, int], majority: float, unanimous: float) -> None:
-    judged = Judged(about=Answer(picture="a.png", label="7"), votes=votes)
-    assert Rule(unsure=0.5).weight(judged) == majority
-    assert Rule(agree="all", unsure=0.5).weight(judged) == unanimous
+    judged = Judged(about=Annotation(picture="a.png", label="7"), votes=votes)
+    assert AnnotationPolicy(unsure=0.5).weight(judged) == majority
+    assert AnnotationPolicy(agree="all", unsure=0.5).weight(judged) == unanimous
 
 
 @pytest.mark.parametrize("wrong", [{"agree": "most"}, {"unsure": -0.1}, {"unsure": 1.1}, {"unsure": float("nan")}])
 def test_rules_that_cannot_be(wrong: dict[str, Any]) -> None:
     with pytest.raises(SpecError, match="not possible"):
-        Rule(**wrong)
+        AnnotationPolicy(**wrong)
 
 
 def test_weights_stay_with_their_examples() -> None:

@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 from advex import objectives, registry
 from advex.classifier import Classifier
 from advex.errors import InputError, SpecError
-from advex.objectives import Adversarial, Alteration, Natural, Noise, Objective, Penalty, Step
+from advex.objectives import Adversarial, InputTransform, Natural, Noise, Objective, Regulariser, Step
 from advex.types import Batch
 
 TERMS = registry.entries("objective")
@@ -316,8 +316,8 @@ def test_a_term_of_ones_own_needs_no_registration(clf: Classifier, batch: Batch)
             loss = self.strength * step.logits.softmax(dim=1).amax(dim=1).mean()
             return loss, {"confidence": loss.item()}, {"steps": state["steps"] + 1}
 
-    assert isinstance(Confidence(), Penalty)
-    assert isinstance(Seen([]), Alteration)
+    assert isinstance(Confidence(), Regulariser)
+    assert isinstance(Seen([]), InputTransform)
     objective = Objective({"natural": Natural(), "mine": Confidence(), "again": Confidence(strength=1.0)})
     state = objective.start()
     assert state == {"mine.steps": 0.0, "again.steps": 0.0}

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from advex.attacks.search import Found, Walk, in_slices, launch, settle, smallest, walk
+from advex.attacks.search import SearchResult, SearchState, in_slices, iterate, run_search, smallest, verify
 from advex.classifier import Classifier
 from advex.errors import AdvexWarning, InputError
 from advex.geometry import RMSE, per_row
@@ -25,22 +25,22 @@ class March:
     patience: int | None
     asked: list[int] = dataclasses.field(default_factory=list)
 
-    def start(self, walk: Walk) -> None:
-        walk.memory = {"since": torch.zeros(len(walk.x), dtype=torch.int64)}
+    def start(self, state: SearchState) -> None:
+        state.memory = {"since": torch.zeros(len(state.x), dtype=torch.int64)}
 
-    def step(self, walk: Walk, k: int) -> Tensor:
-        self.asked.append(len(walk.x))
-        towards = torch.where(per_row(walk.reached, walk.x), walk.delta, walk.gradient)
-        return walk.delta - 0.02 / (1 + k / 10) * RMSE.steepest(towards)
+    def step(self, state: SearchState, k: int) -> Tensor:
+        self.asked.append(len(state.x))
+        towards = torch.where(per_row(state.reached, state.x), state.delta, state.gradient)
+        return state.delta - 0.02 / (1 + k / 10) * RMSE.steepest(towards)
 
-    def better(self, walk: Walk) -> Tensor:
-        return smallest(walk)
+    def better(self, state: SearchState) -> Tensor:
+        return smallest(state)
 
-    def finished(self, walk: Walk, k: int) -> Tensor | None:
+    def finished(self, state: SearchState, k: int) -> Tensor | None:
         if self.patience is None:
             return None
-        walk.memory["since"] = walk.memory["since"] + torch.isfinite(walk.best_size)
-        return walk.memory["since"] > self.patience + (8 * walk.x.flatten(1)[:, 0]).long()
+        state.memory["since"] = state.memory["since"] + torch.isfinite(state.best_size)
+        return state.memory["since"] > self.patience + (8 * state.x.flatten(1)[:, 0]).long()
 
 
 def problem(toys: SimpleNamespace, n: int = 24) -> tuple[Classifier, Tensor, Tensor]:
@@ -51,10 +51,10 @@ def problem(toys: SimpleNamespace, n: int = 24) -> tuple[Classifier, Tensor, Ten
 
 
 def find(rule: March, classifier: Classifier, x: Tensor, y: Tensor, mask: Tensor | None = None) -> Perturbation:
-    def march(x: Tensor, goal: Misclassify, mask: Tensor | None) -> Found:
-        return walk(rule, classifier, x, goal, norm=RMSE, steps=30, mask=mask)
+    def march(x: Tensor, goal: Misclassify, mask: Tensor | None) -> SearchResult:
+        return iterate(rule, classifier, x, goal, norm=RMSE, steps=30, mask=mask)
 
-    return launch(march, classifier, x, Misclassify(y), norm=RMSE, mask=mask)
+    return run_search(march, classifier, x, Misclassify(y), norm=RMSE, mask=mask)
 
 
 def test_finished_rows_are_dropped_and_come_back_in_place(toys: SimpleNamespace) -> None:
@@ -96,16 +96,16 @@ def test_few_batch_sizes_when_compiled(toys: SimpleNamespace, monkeypatch: pytes
 
 
 def settled(toys: SimpleNamespace, delta: list[list[float]], size: list[float], lengthen: int = 0) -> Perturbation:
-    """What `settle` makes of a find on the classifier x_0 > 0.5, from x = (0.25, 0.5), with the walls at 0 and 1."""
+    """What `verify` makes of a find on the classifier x_0 > 0.5, from x = (0.25, 0.5), with the walls at 0 and 1."""
     w = torch.tensor([[-1.0, 0.0], [1.0, 0.0]], dtype=torch.float64)
     classifier = toys.affine(w, torch.tensor([0.5, -0.5]))
     n = len(size)
     x = torch.tensor([[0.25, 0.5]], dtype=torch.float64).expand(n, 2)
     counts = torch.full((n,), 3)
-    found = Found(
+    found = SearchResult(
         delta=torch.tensor(delta, dtype=torch.float64), size=torch.tensor(size), gradients=counts, flat=counts > 5
     )
-    return settle(classifier, x, found, Misclassify(torch.zeros(n, dtype=torch.int64)), RMSE, lengthen=lengthen)
+    return verify(classifier, x, found, Misclassify(torch.zeros(n, dtype=torch.int64)), RMSE, lengthen=lengthen)
 
 
 def test_settle_believes_nobody(toys: SimpleNamespace) -> None:

@@ -20,7 +20,7 @@ from advex.annotation import PICTURES, people
 from advex.annotation.store import Store
 from advex.artifacts import save
 from advex.classifier import Classifier
-from advex.cli import exploring
+from advex.explore import subject_files
 from advex.explore.desk import Desk
 from advex.explore.study import Model, Study
 
@@ -66,10 +66,10 @@ def run(trained: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture(scope="module")
 def desk(run: Path) -> Iterator[Desk]:
     """One process for all: it keeps nothing."""
-    named = exploring.Named(
+    named = subject_files.Named(
         models=[str(run)], data="digits", split=None, wrapping={}, device="cpu", max_samples=60, seed=0
     )
-    made = exploring.desk(named)
+    made = subject_files.desk(named)
     yield made
     made.close()
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from advex.annotation.store import Store
 from advex.explore import FOLDER
-from advex.explore.questions import UPLOAD_BYTES
+from advex.explore.requests import UPLOAD_BYTES
 from advex.record.explored import read_explored
 
 pytestmark = pytest.mark.browser

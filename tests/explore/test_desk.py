@@ -15,14 +15,14 @@ import pytest
 
 from advex.errors import SpecError
 from advex.explore.desk import Desk
-from advex.explore.questions import Question, Refusal
+from advex.explore.requests import ExploreRequest, Refusal
 
 SECONDS = 60
 
 
-def question(path: Path, explainer: str = "gradient") -> Question:
+def question(path: Path, explainer: str = "gradient") -> ExploreRequest:
     """One that the test answers: see `slow_study`."""
-    return Question(model=0, picture=0, target=0, rho=0.1, explainer=explainer, name=str(path))
+    return ExploreRequest(model=0, picture=0, target=0, rho=0.1, explainer=explainer, name=str(path))
 
 
 def until(condition: Callable[[], bool]) -> None:

@@ -17,7 +17,7 @@ from advex.annotation.security import Limits, csrf_token
 from advex.annotation.store import Store
 from advex.explore import routes
 from advex.explore.desk import Desk
-from advex.explore.questions import UPLOAD_BYTES, Catalogue
+from advex.explore.requests import UPLOAD_BYTES, Catalogue
 
 BASE = "http://127.0.0.1"
 OPERATIONS = {

@@ -21,11 +21,11 @@ from advex.annotation import people
 from advex.annotation.app import make_app
 from advex.annotation.security import Limits, csrf_token
 from advex.annotation.store import Store
-from advex.cli import exploring, main
+from advex.cli import main
 from advex.errors import SpecError
-from advex.explore import FOLDER, routes
+from advex.explore import FOLDER, routes, subject_files
 from advex.explore.desk import Desk
-from advex.explore.questions import UPLOAD_BYTES
+from advex.explore.requests import UPLOAD_BYTES
 from advex.record.explored import NAME, Explored, read_explored
 from advex.report import write_report
 
@@ -144,8 +144,8 @@ def test_without_a_model_the_owner_is_told_how(lite: Store, make: SimpleNamespac
 
 def test_a_model_without_data_cannot_be_served() -> None:
     with pytest.raises(SpecError, match="--data"):
-        exploring.desk(
-            exploring.Named(models=["a"], data="", split=None, wrapping={}, device="cpu", max_samples=None, seed=0)
+        subject_files.desk(
+            subject_files.Named(models=["a"], data="", split=None, wrapping={}, device="cpu", max_samples=None, seed=0)
         )
 
 

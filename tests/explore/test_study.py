@@ -13,18 +13,18 @@ from PIL import Image
 
 from advex.classifier import Classifier
 from advex.data import Dataset
+from advex.drawing.heat import coloured, reach_of, summed
 from advex.errors import InputError, SpecError
 from advex.explainers import InputXGradient, Toward
-from advex.explore.questions import Question, Stopped
+from advex.explore.requests import ExploreRequest, Stopped
 from advex.explore.study import MAPS, Model, Study
 from advex.record.explored import Explored
-from advex.report.explored import told
-from advex.report.heat import coloured, reach_of, summed
+from advex.report.pages.explored import told
 
 
 def asked(study: Study, **changes: object) -> Explored:
     """The entry of a question that is answered."""
-    question = Question(model=0, picture=3, target=8, rho=0.15, explainer="input_x_gradient")
+    question = ExploreRequest(model=0, picture=3, target=8, rho=0.15, explainer="input_x_gradient")
     answer = study.explain(dataclasses.replace(question, **changes), lambda: False)  # pyright: ignore
     return Explored.model_validate(answer.entry)
 
@@ -39,7 +39,7 @@ def test_an_explanation_is_that_of_the_explainer_and_of_the_pictures_shown(
     study: Study, trained: SimpleNamespace
 ) -> None:
     classifier, x = trained.classifier, trained.data.batch(slice(3, 4)).x
-    question = Question(model=0, picture=3, target=8, rho=0.15, explainer="input_x_gradient")
+    question = ExploreRequest(model=0, picture=3, target=8, rho=0.15, explainer="input_x_gradient")
     answer = study.explain(question, lambda: False)
     entry = Explored.model_validate(answer.entry)
     expected = Toward(rho=0.15)(classifier, x, torch.tensor([8]))
@@ -125,7 +125,7 @@ def test_a_search_stops_between_two_passes_and_leaves_the_model_as_it_was(
         for rho in (0.1, None):
             for most in (1, 7, 20):
                 passes.clear()
-                question = Question(model=0, picture=3, target=8, rho=rho, explainer="gradient")
+                question = ExploreRequest(model=0, picture=3, target=8, rho=rho, explainer="gradient")
                 with pytest.raises(Stopped):
                     study.explain(question, lambda most=most: len(passes) >= most)
                 assert len(passes) == most  # none after it was told

@@ -13,7 +13,7 @@ from PIL import Image
 
 from advex.errors import DataError
 from advex.explore import uploads
-from advex.explore.questions import UPLOAD_BYTES, UPLOAD_PIXELS
+from advex.explore.requests import UPLOAD_BYTES, UPLOAD_PIXELS
 
 COLOUR, GREY = (3, 32, 32), (1, 8, 8)
 

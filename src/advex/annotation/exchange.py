@@ -25,7 +25,7 @@ from advex.annotation import PICTURES
 from advex.annotation.models import Answer, Assignment, Image, Person
 from advex.annotation.store import NewImage, Store, add_images, now
 from advex.errors import DataError, SpecError
-from advex.record import write_text
+from advex.files import write_text
 
 FORMS = (".parquet", ".csv", ".json")
 _MOST = 2**28  # bytes of a table

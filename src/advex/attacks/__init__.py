@@ -1,4 +1,4 @@
-"""Searches: attack = search x goal x norm. Each is one file; all of them walk in `search.walk` and end in `settle`."""
+"""Searches: attack = search x goal x norm. Each is one file; all go through `search.iterate` and end in `verify`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from advex.attacks.counterfactual import FewFeatures as FewFeatures
 from advex.attacks.l2min import L2Min as L2Min
 from advex.attacks.minimal import Minimal as Minimal
 from advex.attacks.pgd import PGD as PGD
-from advex.attacks.search import settle as settle
+from advex.attacks.search import verify as verify
 from advex.classifier import Classifier
 from advex.goals import Goal
 from advex.types import Perturbation

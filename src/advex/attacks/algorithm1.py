@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from advex.attacks.search import Found, Walk, launch, smallest, walk
+from advex.attacks.search import SearchResult, SearchState, iterate, run_search, smallest
 from advex.classifier import Classifier
 from advex.errors import SpecError
 from advex.geometry import RMSE, per_row
@@ -58,16 +58,14 @@ class Algorithm1:
     ) -> Perturbation:
         rule = _Published(self) if self.published else _Printed(self)
 
-        def find(x: Tensor, goal: Goal, mask: Tensor | None) -> Found:
+        def find(x: Tensor, goal: Goal, mask: Tensor | None) -> SearchResult:
             if self.published and isinstance(goal, BelowChance):
                 goal = _Odds(goal.y)
             goal = with_temperature(goal, 1.0)
-            return walk(
-                rule, classifier, x, goal, norm=RMSE, steps=self.steps, mask=mask, clip=not self.published
-            )
+            return iterate(rule, classifier, x, goal, norm=RMSE, steps=self.steps, mask=mask, clip=not self.published)
 
         clip = not self.published
-        return launch(
+        return run_search(
             find, classifier, x, goal, norm=RMSE, mask=mask, max_batch=max_batch, clip=clip, lengthen=8 if clip else 0
         )
 
@@ -88,24 +86,24 @@ class _Odds:
 class _Printed:
     search: Algorithm1
 
-    def start(self, walk: Walk) -> None:
+    def start(self, state: SearchState) -> None:
         # The optimiser moves a delta that may leave the box; the network sees c(x + delta).
-        walk.memory = {"delta": walk.delta.clone(), "velocity": torch.zeros_like(walk.x)}
+        state.memory = {"delta": state.delta.clone(), "velocity": torch.zeros_like(state.x)}
 
-    def step(self, walk: Walk, k: int) -> Tensor:
-        delta, velocity = walk.memory["delta"], walk.memory["velocity"]
-        through_clip = torch.where(delta == walk.delta, walk.gradient, 0.0)
-        lose = self.search.eta * walk.norm.steepest(through_clip)
-        direction = torch.where(per_row(walk.reached, walk.x), 2 * delta, lose)
+    def step(self, state: SearchState, k: int) -> Tensor:
+        delta, velocity = state.memory["delta"], state.memory["velocity"]
+        through_clip = torch.where(delta == state.delta, state.gradient, 0.0)
+        lose = self.search.eta * state.norm.steepest(through_clip)
+        direction = torch.where(per_row(state.reached, state.x), 2 * delta, lose)
         velocity = self.search.momentum * velocity + direction
         delta = delta - self.search.rate * velocity
-        walk.memory = {"delta": delta, "velocity": velocity}
+        state.memory = {"delta": delta, "velocity": velocity}
         return delta
 
-    def better(self, walk: Walk) -> Tensor:
-        return smallest(walk)
+    def better(self, state: SearchState) -> Tensor:
+        return smallest(state)
 
-    def finished(self, walk: Walk, k: int) -> Tensor | None:
+    def finished(self, state: SearchState, k: int) -> Tensor | None:
         return None
 
 
@@ -113,24 +111,24 @@ class _Printed:
 class _Published:
     search: Algorithm1
 
-    def start(self, walk: Walk) -> None:
-        walk.memory = {"average": torch.zeros_like(walk.x)}
+    def start(self, state: SearchState) -> None:
+        state.memory = {"average": torch.zeros_like(state.x)}
 
-    def step(self, walk: Walk, k: int) -> Tensor:
+    def step(self, state: SearchState, k: int) -> Tensor:
         # The goal's loss is y_t - log sum exp of the others, L; cross-entropy is log(1 + exp(-L)), so
         # its gradient is -(1 - s_t) dL/dx. The factor matters: with 1e-8 below, a saturated softmax stalls.
         # For `Become` the loss is -L, and cross-entropy is descended.
-        log_odds = -walk.loss if isinstance(walk.goal, Become) else walk.loss
-        cross_entropy = -per_row(torch.sigmoid(-log_odds), walk.x) * walk.gradient
-        direction = torch.where(per_row(walk.reached, walk.x), -walk.delta, cross_entropy)
-        direction = direction / (1e-8 + per_row(walk.norm.size(direction), walk.x))
+        log_odds = -state.loss if isinstance(state.goal, Become) else state.loss
+        cross_entropy = -per_row(torch.sigmoid(-log_odds), state.x) * state.gradient
+        direction = torch.where(per_row(state.reached, state.x), -state.delta, cross_entropy)
+        direction = direction / (1e-8 + per_row(state.norm.size(direction), state.x))
         momentum, steps = self.search.momentum, self.search.steps
-        average = momentum * walk.memory["average"] + (1 - momentum) * direction
-        walk.memory = {"average": average}
-        return walk.delta + self.search.distance * 2 * (steps - k) / (steps * (steps + 1)) * average
+        average = momentum * state.memory["average"] + (1 - momentum) * direction
+        state.memory = {"average": average}
+        return state.delta + self.search.distance * 2 * (steps - k) / (steps * (steps + 1)) * average
 
-    def better(self, walk: Walk) -> Tensor:
-        return smallest(walk)
+    def better(self, state: SearchState) -> Tensor:
+        return smallest(state)
 
-    def finished(self, walk: Walk, k: int) -> Tensor | None:
+    def finished(self, state: SearchState, k: int) -> Tensor | None:
         return None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from advex.attacks.search import Found, Walk, launch, walk
+from advex.attacks.search import SearchResult, SearchState, iterate, run_search
 from advex.classifier import Classifier
 from advex.errors import SpecError
 from advex.geometry import RMSE, as_radius
@@ -46,10 +46,10 @@ class AtDistance:
         mask: Tensor | None = None,
         max_batch: int | str | None = None,
     ) -> Perturbation:
-        def find(x: Tensor, goal: Goal, mask: Tensor | None) -> Found:
-            return walk(_Orbit(self, seed), classifier, x, goal, norm=RMSE, steps=self.steps, mask=mask)
+        def find(x: Tensor, goal: Goal, mask: Tensor | None) -> SearchResult:
+            return iterate(_Orbit(self, seed), classifier, x, goal, norm=RMSE, steps=self.steps, mask=mask)
 
-        return launch(find, classifier, x, goal, norm=RMSE, mask=mask, max_batch=max_batch)
+        return run_search(find, classifier, x, goal, norm=RMSE, mask=mask, max_batch=max_batch)
 
 
 @dataclass(frozen=True)
@@ -57,26 +57,28 @@ class _Orbit:
     search: AtDistance
     seed: int
 
-    def start(self, walk: Walk) -> None:
+    def start(self, state: SearchState) -> None:
         pass
 
-    def step(self, walk: Walk, k: int) -> Tensor:
+    def step(self, state: SearchState, k: int) -> Tensor:
         rho, steps = as_radius(self.search.rho), self.search.steps
         way_out = max(round(self.search.outward * steps), 1)
-        downhill = -walk.norm.steepest(walk.free_gradient)
-        lost = ~(downhill + walk.delta).flatten(1).any(dim=1)
+        downhill = -state.norm.steepest(state.free_gradient)
+        lost = ~(downhill + state.delta).flatten(1).any(dim=1)
         if lost.any():  # no gradient and nowhere yet: leave in a random direction
-            anywhere = walk.norm.sample(walk.x[lost], 1.0, self.seed)
-            downhill[lost] = anywhere if walk.mask is None else anywhere * walk.mask[lost]
+            anywhere = state.norm.sample(state.x[lost], 1.0, self.seed)
+            downhill[lost] = anywhere if state.mask is None else anywhere * state.mask[lost]
         if k + 1 < way_out:
-            return walk.delta + rho / way_out * downhill
+            return state.delta + rho / way_out * downhill
         length = self.search.turn * rho * (steps - k) / (steps - way_out + 1)
-        return walk.classifier.box.to_distance(walk.x, walk.delta + max(length, 1e-3 * rho) * downhill, rho, walk.mask)
+        return state.classifier.box.to_distance(
+            state.x, state.delta + max(length, 1e-3 * rho) * downhill, rho, state.mask
+        )
 
-    def better(self, walk: Walk) -> Tensor:
+    def better(self, state: SearchState) -> Tensor:
         least = as_radius(self.search.rho) * (1 - 1e-3)
-        best_is_there = walk.norm.size(walk.best) >= least
-        return ~best_is_there | ((walk.size >= least) & (walk.loss < walk.best_loss))
+        best_is_there = state.norm.size(state.best) >= least
+        return ~best_is_there | ((state.size >= least) & (state.loss < state.best_loss))
 
-    def finished(self, walk: Walk, k: int) -> Tensor | None:
+    def finished(self, state: SearchState, k: int) -> Tensor | None:
         return None

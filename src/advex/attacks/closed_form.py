@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from advex.attacks.search import Found, launch
+from advex.attacks.search import SearchResult, run_search
 from advex.classifier import Classifier
 from advex.errors import InputError
 from advex.geometry import LINF, Norm, as_radius, per_row
@@ -54,13 +54,15 @@ class ClosedForm:
     ) -> Perturbation:
         weight = linear_layer(classifier).weight.detach()
 
-        def find(x: Tensor, goal: Goal, mask: Tensor | None) -> Found:
+        def find(x: Tensor, goal: Goal, mask: Tensor | None) -> SearchResult:
             return self._worst(classifier, weight, x, goal, mask)
 
-        return launch(find, classifier, x, goal, norm=LINF, mask=mask, max_batch=max_batch, clip=self.clip)
+        return run_search(find, classifier, x, goal, norm=LINF, mask=mask, max_batch=max_batch, clip=self.clip)
 
     @torch.no_grad()
-    def _worst(self, classifier: Classifier, weight: Tensor, x: Tensor, goal: Goal, mask: Tensor | None) -> Found:
+    def _worst(
+        self, classifier: Classifier, weight: Tensor, x: Tensor, goal: Goal, mask: Tensor | None
+    ) -> SearchResult:
         """weight: [classes, elements of one input]."""
         named, away = _named(goal, len(weight))
         delta, best = torch.zeros_like(x), x.new_full((len(x),), torch.inf)
@@ -73,7 +75,7 @@ class ClosedForm:
             better = (aim.reached & ~reached) | ((aim.reached == reached) & (aim.loss < best))
             delta = torch.where(per_row(better, x), way, delta)
             best, reached = torch.where(better, aim.loss, best), torch.where(better, aim.reached, reached)
-        return Found(
+        return SearchResult(
             delta=delta,
             size=torch.where(reached, LINF.size(delta), torch.inf),
             gradients=torch.zeros(len(x), dtype=torch.int64, device=x.device),

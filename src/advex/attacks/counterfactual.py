@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from advex.attacks.search import Found, launch
+from advex.attacks.search import SearchResult, run_search
 from advex.classifier import Classifier
 from advex.errors import SpecError
 from advex.features import Feature, FeatureSpec
@@ -69,7 +69,7 @@ class FewFeatures:
         mask: Tensor | None = None,
         max_batch: int | str | None = None,
     ) -> Perturbation:
-        def find(x: Tensor, goal: Goal, mask: Tensor | None) -> Found:
+        def find(x: Tensor, goal: Goal, mask: Tensor | None) -> SearchResult:
             delta, flat = torch.zeros_like(x), torch.zeros(len(x), dtype=torch.bool, device=x.device)
             size = x.new_full((len(x),), math.inf)
             with torch.no_grad(), classifier.accelerated():
@@ -81,9 +81,9 @@ class FewFeatures:
                     if changed is not None:
                         delta[i] = changed - x[i]
                         size[i] = L1.size(delta[i : i + 1])[0]
-            return Found(delta=delta, size=size, gradients=torch.zeros_like(flat, dtype=torch.int64), flat=flat)
+            return SearchResult(delta=delta, size=size, gradients=torch.zeros_like(flat, dtype=torch.int64), flat=flat)
 
-        return launch(find, classifier, x, goal, norm=L1, mask=mask, max_batch=max_batch, lengthen=8)
+        return run_search(find, classifier, x, goal, norm=L1, mask=mask, max_batch=max_batch, lengthen=8)
 
 
 def _fewest(row: _Row, search: FewFeatures) -> tuple[Tensor | None, bool]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from advex.attacks.search import Found, Walk, launch, smallest, walk
+from advex.attacks.search import SearchResult, SearchState, iterate, run_search, smallest
 from advex.classifier import Classifier
 from advex.errors import SpecError
 from advex.geometry import RMSE, as_radius, per_row
@@ -50,31 +50,31 @@ class L2Min:
         mask: Tensor | None = None,
         max_batch: int | str | None = None,
     ) -> Perturbation:
-        def find(x: Tensor, goal: Goal, mask: Tensor | None) -> Found:
+        def find(x: Tensor, goal: Goal, mask: Tensor | None) -> SearchResult:
             goal = with_temperature(goal, 1.0)
-            return walk(_OutAndBack(self), classifier, x, goal, norm=RMSE, steps=self.steps, mask=mask)
+            return iterate(_OutAndBack(self), classifier, x, goal, norm=RMSE, steps=self.steps, mask=mask)
 
-        return launch(find, classifier, x, goal, norm=RMSE, mask=mask, max_batch=max_batch)
+        return run_search(find, classifier, x, goal, norm=RMSE, mask=mask, max_batch=max_batch)
 
 
 @dataclass(frozen=True)
 class _OutAndBack:
     search: L2Min
 
-    def start(self, walk: Walk) -> None:
+    def start(self, state: SearchState) -> None:
         pass
 
-    def step(self, walk: Walk, k: int) -> Tensor:
+    def step(self, state: SearchState, k: int) -> Tensor:
         steps = self.search.steps
         psi = 2 * (steps - k) / (steps * (steps + 1))
-        towards = torch.where(per_row(walk.reached, walk.x), walk.delta, walk.gradient)
-        return walk.delta - psi * as_radius(self.search.epsilon) * walk.norm.steepest(towards)
+        towards = torch.where(per_row(state.reached, state.x), state.delta, state.gradient)
+        return state.delta - psi * as_radius(self.search.epsilon) * state.norm.steepest(towards)
 
-    def better(self, walk: Walk) -> Tensor:
+    def better(self, state: SearchState) -> Tensor:
         if self.search.on_failure == "clean":
-            return smallest(walk)
+            return smallest(state)
         # Until the goal is reached the latest change counts.
-        return smallest(walk) | (~walk.reached & ~walk.best_reached)
+        return smallest(state) | (~state.reached & ~state.best_reached)
 
-    def finished(self, walk: Walk, k: int) -> Tensor | None:
+    def finished(self, state: SearchState, k: int) -> Tensor | None:
         return None

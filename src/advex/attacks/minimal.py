@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from advex.attacks.search import Found, Walk, launch, smallest, walk
+from advex.attacks.search import SearchResult, SearchState, iterate, run_search, smallest
 from advex.classifier import Classifier
 from advex.errors import SpecError
 from advex.geometry import RMSE, per_row
@@ -30,7 +30,7 @@ _SHORTEST_LEG = 25
 class Minimal:
     """The smallest change, in RMSE, that reaches the goal.
 
-    Two legs, each a fast-minimum-norm walk: a step along the averaged, normalised gradient, relative to
+    Two legs, each a fast-minimum-norm search: a step along the averaged, normalised gradient, relative to
     the present radius, then back into a ball that shrinks after each success and grows after each
     failure. Three things make few gradients enough:
 
@@ -78,7 +78,7 @@ class Minimal:
         mask: Tensor | None = None,
         max_batch: int | str | None = None,
     ) -> Perturbation:
-        def find(x: Tensor, goal: Goal, mask: Tensor | None) -> Found:
+        def find(x: Tensor, goal: Goal, mask: Tensor | None) -> SearchResult:
             with torch.no_grad():
                 logits = classifier.logits(x)
             spread = (logits - logits.mean(dim=1, keepdim=True)).square().mean(dim=1).sqrt()
@@ -87,8 +87,8 @@ class Minimal:
             if second < _SHORTEST_LEG or logits.shape[1] < 3 or without_class(goal, start) is None:
                 second = 0
 
-            def leg(goal: Goal, steps: int) -> Found:
-                return walk(_Leg(self, steps, spread), classifier, x, goal, norm=RMSE, steps=steps, mask=mask)
+            def leg(goal: Goal, steps: int) -> SearchResult:
+                return iterate(_Leg(self, steps, spread), classifier, x, goal, norm=RMSE, steps=steps, mask=mask)
 
             first = leg(goal, self.gradients - second)
             if second == 0:
@@ -101,16 +101,16 @@ class Minimal:
             found = _shorter(first, leg(without_class(goal, avoided) or goal, second))
             return _to_the_boundary(classifier, x, goal, found)
 
-        return launch(find, classifier, x, goal, norm=RMSE, mask=mask, max_batch=max_batch, lengthen=8)
+        return run_search(find, classifier, x, goal, norm=RMSE, mask=mask, max_batch=max_batch, lengthen=8)
 
 
 def _cosine(first: float, last: float, progress: float) -> float:
     return last + (first - last) * (1 + math.cos(math.pi * progress)) / 2
 
 
-def _shorter(first: Found, second: Found) -> Found:
+def _shorter(first: SearchResult, second: SearchResult) -> SearchResult:
     nearer = second.size < first.size
-    return Found(
+    return SearchResult(
         delta=torch.where(per_row(nearer, first.delta), second.delta, first.delta),
         size=torch.where(nearer, second.size, first.size),
         gradients=first.gradients + second.gradients,
@@ -118,7 +118,7 @@ def _shorter(first: Found, second: Found) -> Found:
     )
 
 
-def _to_the_boundary(classifier: Classifier, x: Tensor, goal: Goal, found: Found) -> Found:
+def _to_the_boundary(classifier: Classifier, x: Tensor, goal: Goal, found: SearchResult) -> SearchResult:
     """Draw each change in (or, after a search in low precision, out) along its ray to where the goal just holds."""
 
     def along(scale: Tensor) -> Tensor:
@@ -150,50 +150,50 @@ class _Leg:
     steps: int
     spread: Tensor
 
-    def start(self, walk: Walk) -> None:
-        farthest = walk.classifier.box.farthest(walk.x)
-        walk.memory = {
-            "radius": torch.full_like(walk.best_size, math.inf),
-            "limit": walk.norm.size(farthest if walk.mask is None else farthest * walk.mask),
-            "velocity": torch.zeros_like(walk.x),
+    def start(self, state: SearchState) -> None:
+        farthest = state.classifier.box.farthest(state.x)
+        state.memory = {
+            "radius": torch.full_like(state.best_size, math.inf),
+            "limit": state.norm.size(farthest if state.mask is None else farthest * state.mask),
+            "velocity": torch.zeros_like(state.x),
             "spread": self.spread,
-            "mark": walk.best_size.clone(),  # best size when it last improved by more than the tolerance ...
-            "since": torch.zeros_like(walk.best_size),  # ... and how many steps ago that was
+            "mark": state.best_size.clone(),  # best size when it last improved by more than the tolerance ...
+            "since": torch.zeros_like(state.best_size),  # ... and how many steps ago that was
         }
-        self._anneal(walk, 0)
+        self._anneal(state, 0)
 
-    def _anneal(self, walk: Walk, k: int) -> None:
+    def _anneal(self, state: SearchState, k: int) -> None:
         # A row that pushes all classes at once may never get there: it is hurried on to the nearest one.
-        hurry = torch.where(walk.best_reached, 1.0, _HURRY**k)
+        hurry = torch.where(state.best_reached, 1.0, _HURRY**k)
         temperature = _cosine(self.search.temperature, 0, k / self.steps)
-        walk.goal = with_temperature(walk.goal, walk.memory["spread"] * temperature * hurry)
+        state.goal = with_temperature(state.goal, state.memory["spread"] * temperature * hurry)
 
-    def step(self, walk: Walk, k: int) -> Tensor:
-        progress, memory, norm = k / self.steps, walk.memory, walk.norm
+    def step(self, state: SearchState, k: int) -> Tensor:
+        progress, memory, norm = k / self.steps, state.memory, state.norm
         gamma = _cosine(*_GAMMA, progress)
         # Not there yet: as far as the linearised boundary, and a tenth further where that is no way at all.
-        slope = norm.size(walk.gradient).clamp_min(torch.finfo(walk.x.dtype).tiny) * walk.x[0].numel()
-        outward = walk.size + torch.maximum(walk.loss / slope, 0.1 * walk.size)
+        slope = norm.size(state.gradient).clamp_min(torch.finfo(state.x.dtype).tiny) * state.x[0].numel()
+        outward = state.size + torch.maximum(state.loss / slope, 0.1 * state.size)
         radius = torch.where(
-            walk.reached,
-            torch.minimum(memory["radius"], walk.best_size) * (1 - gamma),
-            torch.where(walk.best_reached, memory["radius"] * (1 + gamma), outward),
+            state.reached,
+            torch.minimum(memory["radius"], state.best_size) * (1 - gamma),
+            torch.where(state.best_reached, memory["radius"] * (1 + gamma), outward),
         ).clamp_max(memory["limit"])
-        velocity = self.search.momentum * memory["velocity"] + norm.steepest(walk.free_gradient)
-        walk.memory = {**memory, "radius": radius, "velocity": velocity}
-        self._anneal(walk, k + 1)
+        velocity = self.search.momentum * memory["velocity"] + norm.steepest(state.free_gradient)
+        state.memory = {**memory, "radius": radius, "velocity": velocity}
+        self._anneal(state, k + 1)
         settled = _cosine(self.search.step, _LAST_STEP * self.search.step, progress)
-        length = radius * torch.where(walk.best_reached, settled, self.search.step)
-        return norm.project(walk.delta - per_row(length, walk.x) * norm.steepest(velocity), radius)
+        length = radius * torch.where(state.best_reached, settled, self.search.step)
+        return norm.project(state.delta - per_row(length, state.x) * norm.steepest(velocity), radius)
 
-    def better(self, walk: Walk) -> Tensor:
-        return smallest(walk)
+    def better(self, state: SearchState) -> Tensor:
+        return smallest(state)
 
-    def finished(self, walk: Walk, k: int) -> Tensor:
-        memory = walk.memory
-        improved = walk.best_size < memory["mark"] * (1 - self.search.tolerance)
+    def finished(self, state: SearchState, k: int) -> Tensor:
+        memory = state.memory
+        improved = state.best_size < memory["mark"] * (1 - self.search.tolerance)
         since = torch.where(improved, 0.0, memory["since"] + 1)
-        mark = torch.where(improved, walk.best_size, memory["mark"])
-        walk.memory = {**memory, "mark": mark, "since": since}
-        converged = walk.best_reached & (since >= self.search.patience)
-        return converged | (walk.best_size == 0)
+        mark = torch.where(improved, state.best_size, memory["mark"])
+        state.memory = {**memory, "mark": mark, "since": since}
+        converged = state.best_reached & (since >= self.search.patience)
+        return converged | (state.best_size == 0)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from advex import randomness
-from advex.attacks.search import Found, Walk, deepest, launch, walk
+from advex.attacks.search import SearchResult, SearchState, deepest, iterate, run_search
 from advex.classifier import Classifier
 from advex.errors import SpecError
 from advex.geometry import Norm, as_norm, as_radius
@@ -56,14 +56,14 @@ class PGD:
     ) -> Perturbation:
         norm, radius = as_norm(self.norm), as_radius(self.radius)
 
-        def descend(x: Tensor, goal: Goal, mask: Tensor | None, restart: int) -> Found:
+        def descend(x: Tensor, goal: Goal, mask: Tensor | None, restart: int) -> SearchResult:
             start = None
             if self.random_start:
                 start = norm.sample(x, radius, randomness.draw(seed, restart))
                 start = classifier.box.confine(x, start if mask is None else start * mask)
-            return walk(_Descend(self), classifier, x, goal, norm=norm, steps=self.steps, mask=mask, start=start)
+            return iterate(_Descend(self), classifier, x, goal, norm=norm, steps=self.steps, mask=mask, start=start)
 
-        def find(x: Tensor, goal: Goal, mask: Tensor | None) -> Found:
+        def find(x: Tensor, goal: Goal, mask: Tensor | None) -> SearchResult:
             best = descend(x, goal, mask, 0)
             for restart in range(1, self.restarts):
                 standing = torch.isinf(best.size).nonzero()[:, 0]
@@ -73,10 +73,10 @@ class PGD:
                 _add_successes(best, descend(x[standing], take(goal, standing), kept, restart), standing)
             return best
 
-        return launch(find, classifier, x, goal, norm=norm, mask=mask, max_batch=max_batch)
+        return run_search(find, classifier, x, goal, norm=norm, mask=mask, max_batch=max_batch)
 
 
-def _add_successes(best: Found, again: Found, rows: Tensor) -> None:
+def _add_successes(best: SearchResult, again: SearchResult, rows: Tensor) -> None:
     fallen = torch.isfinite(again.size)
     best.delta[rows[fallen]], best.size[rows[fallen]] = again.delta[fallen], again.size[fallen]
     best.gradients[rows] += again.gradients
@@ -87,16 +87,16 @@ def _add_successes(best: Found, again: Found, rows: Tensor) -> None:
 class _Descend:
     pgd: PGD
 
-    def start(self, walk: Walk) -> None:
+    def start(self, state: SearchState) -> None:
         pass
 
-    def step(self, walk: Walk, k: int) -> Tensor:
+    def step(self, state: SearchState, k: int) -> Tensor:
         radius = as_radius(self.pgd.radius)
         length = 2.5 * radius / self.pgd.steps if self.pgd.step is None else as_radius(self.pgd.step)
-        return walk.norm.project(walk.delta - length * walk.norm.steepest(walk.free_gradient), radius)
+        return state.norm.project(state.delta - length * state.norm.steepest(state.free_gradient), radius)
 
-    def better(self, walk: Walk) -> Tensor:
-        return deepest(walk)
+    def better(self, state: SearchState) -> Tensor:
+        return deepest(state)
 
-    def finished(self, walk: Walk, k: int) -> Tensor | None:
+    def finished(self, state: SearchState, k: int) -> Tensor | None:
         return None

@@ -1,6 +1,6 @@
 """The one search loop. A search is a rule for the next step; everything else is here.
 
-`launch` checks the input, freezes the classifier, slices the batch and settles. `walk` asks the
+`run_search` checks the input, freezes the classifier, slices the batch and settles. `iterate` asks the
 goal, remembers the best row by row, lets the rule step, keeps to the box and the mask, and drops
 rows that are finished, so that they stop costing gradients.
 """
@@ -25,7 +25,7 @@ from advex.types import Perturbation, concatenate, take
 
 
 @dataclass
-class Walk:
+class SearchState:
     """Where the active rows are. Tensors are [n, ...]; `rows` maps them back to the whole batch.
 
     x, mask: the clean input, and which of its elements may change. delta: the present change, inside
@@ -66,36 +66,38 @@ class Walk:
 
 
 class Rule(Protocol):
-    """How a search steps. `walk.memory` holds what it must remember from step to step."""
+    """How a search steps. `state.memory` holds what it must remember from step to step."""
 
-    def start(self, walk: Walk) -> None: ...
+    def start(self, state: SearchState) -> None: ...
 
-    def step(self, walk: Walk, k: int) -> Tensor:
-        """The change to try next, [n, *shape]; `walk` cuts it to the mask and the box."""
+    def step(self, state: SearchState, k: int) -> Tensor:
+        """The change to try next, [n, *shape]; `iterate` cuts it to the mask and the box."""
         ...
 
-    def better(self, walk: Walk) -> Tensor:
+    def better(self, state: SearchState) -> Tensor:
         """[n] bool: the present change beats the best so far."""
         ...
 
-    def finished(self, walk: Walk, k: int) -> Tensor | None:
+    def finished(self, state: SearchState, k: int) -> Tensor | None:
         """[n] bool: rows that need no further step, or None."""
         ...
 
 
-def smallest(walk: Walk) -> Tensor:
+def smallest(state: SearchState) -> Tensor:
     """Better is: reached, by a smaller change."""
-    return walk.reached & (walk.size < walk.best_size)
+    return state.reached & (state.size < state.best_size)
 
 
-def deepest(walk: Walk) -> Tensor:
+def deepest(state: SearchState) -> Tensor:
     """Better is: reached first of all, then a lower loss."""
-    return (walk.reached & ~walk.best_reached) | ((walk.reached == walk.best_reached) & (walk.loss < walk.best_loss))
+    return (state.reached & ~state.best_reached) | (
+        (state.reached == state.best_reached) & (state.loss < state.best_loss)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
-    """What a walk brings home, before it is settled. Rows as the input's; size is inf where nothing was found."""
+class SearchResult:
+    """What a search brings home, before it is settled. Rows as the input's; size is inf where nothing was found."""
 
     delta: Tensor
     size: Tensor
@@ -103,7 +105,7 @@ class Found:
     flat: Tensor
 
 
-def walk(
+def iterate(
     rule: Rule,
     classifier: Classifier,
     x: Tensor,
@@ -114,19 +116,19 @@ def walk(
     mask: Tensor | None = None,
     start: Tensor | None = None,
     clip: bool = True,
-) -> Found:
+) -> SearchResult:
     """Step `steps` times (one gradient each), look once more without a gradient, and return the best.
 
     start: the first change (zero if not given). clip=False leaves the box (only for published protocols).
     """
     n = len(x)
-    whole = Found(
+    whole = SearchResult(
         delta=torch.zeros_like(x),
         size=x.new_full((n,), math.inf),
         gradients=torch.zeros(n, dtype=torch.int64, device=x.device),
         flat=torch.zeros(n, dtype=torch.bool, device=x.device),
     )
-    at = Walk(
+    at = SearchState(
         classifier=classifier,
         norm=norm,
         x=x,
@@ -159,7 +161,7 @@ def walk(
     return whole
 
 
-def _look(at: Walk, *, gradient: bool) -> None:
+def _look(at: SearchState, *, gradient: bool) -> None:
     """Ask the goal at the present change."""
 
     def ask(changed: Tensor) -> Any:
@@ -180,7 +182,7 @@ def _look(at: Walk, *, gradient: bool) -> None:
     at.size = at.norm.size(at.delta)
 
 
-def _remember(at: Walk, better: Tensor) -> None:
+def _remember(at: SearchState, better: Tensor) -> None:
     better = better & ~at.done
     at.best = torch.where(per_row(better, at.x), at.delta, at.best)
     at.best_size = torch.where(better, torch.where(at.reached, at.size, math.inf), at.best_size)
@@ -188,12 +190,12 @@ def _remember(at: Walk, better: Tensor) -> None:
     at.best_reached = torch.where(better, at.reached, at.best_reached)
 
 
-def _write_back(at: Walk, whole: Found) -> None:
+def _write_back(at: SearchState, whole: SearchResult) -> None:
     whole.delta[at.rows], whole.size[at.rows] = at.best, at.best_size
     whole.gradients[at.rows], whole.flat[at.rows] = at.gradients, at.flat
 
 
-def _compact(at: Walk, whole: Found) -> Walk:
+def _compact(at: SearchState, whole: SearchResult) -> SearchState:
     """Drop finished rows once an eighth of the batch is finished; when compiled, at a half and a quarter alone."""
     active = int((~at.done).sum())
     wanted = active
@@ -205,7 +207,7 @@ def _compact(at: Walk, whole: Found) -> Walk:
     # Active rows first; in a compiled search some finished rows fill up to the size.
     keep = at.done.to(torch.int8).argsort(stable=True)[: min(wanted, len(at.done))].sort().values
     kept = {name: value[keep] for name, value in vars(at).items() if isinstance(value, Tensor) and value.ndim}
-    return Walk(
+    return SearchState(
         **{
             **vars(at),
             **kept,
@@ -215,10 +217,10 @@ def _compact(at: Walk, whole: Found) -> Walk:
     )
 
 
-def settle(
+def verify(
     classifier: Classifier,
     x: Tensor,
-    found: Found,
+    found: SearchResult,
     goal: Goal,
     norm: Norm,
     *,
@@ -259,8 +261,8 @@ def settle(
     )
 
 
-def launch(
-    find: Callable[[Tensor, Any, Tensor | None], Found],
+def run_search(
+    find: Callable[[Tensor, Any, Tensor | None], SearchResult],
     classifier: Classifier,
     x: Tensor,
     goal: Goal,
@@ -271,7 +273,7 @@ def launch(
     clip: bool = True,
     lengthen: int = 0,
 ) -> Perturbation:
-    """Run `find(x, goal, mask)` slice by slice on a frozen classifier and settle what it found.
+    """Run `find(x, goal, mask)` slice by slice on a frozen classifier and verify what it found.
 
     mask: bool, broadcastable to x, True where the input may change. max_batch: rows per slice;
     "auto" starts with all rows and halves on running out of memory (and says so); None: all at once.
@@ -297,7 +299,7 @@ def launch(
         def run(rows: slice) -> Perturbation:
             part, aim = x[rows], take(goal, rows)
             found = find(part, aim, None if mask is None else mask[rows])
-            return settle(classifier, part, found, aim, norm, clip=clip, lengthen=lengthen)
+            return verify(classifier, part, found, aim, norm, clip=clip, lengthen=lengthen)
 
         return concatenate(list(in_slices(run, len(x), max_batch)))
 

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from advex import progress
 from advex._version import __version__
-from advex.cli import about, annotate, demo, evaluate, explain, reproduce, terminal, train
+from advex.cli import annotate, demo, doctor, evaluate, explain, reproduce, train
 
 app = typer.Typer(
     name="advex",
@@ -18,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     # Boxes and colours are for people at a terminal.
-    rich_markup_mode=None if terminal.plain(sys.stdout) or terminal.plain(sys.stderr) else "rich",
+    rich_markup_mode=None if progress.plain(sys.stdout) or progress.plain(sys.stderr) else "rich",
 )
 
 
@@ -45,8 +46,8 @@ app.command()(evaluate.compare)
 app.command()(evaluate.report)
 app.command()(reproduce.reproduce)
 app.add_typer(annotate.app, name="annotate")
-app.command()(about.doctor)
-app.command(name="list")(about.list_)
+app.command()(doctor.doctor)
+app.command(name="list")(doctor.list_)
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from advex import progress
 from advex.cli import options, terminal
 from advex.errors import SpecError
 
@@ -65,18 +66,20 @@ def prepare(
     if not model or not data or out is None:
         raise SpecError("Say what to attack, with which pictures, and where to: --model RUN --data DATA --out PROJECT.")
     from advex.annotation import FILE, PICTURES
-    from advex.cli import annotating, inputs, projects
-    from advex.cli.models import Wrapping, open_models
+    from advex.annotation import project as projects
+    from advex.feedback import images as annotating
+    from advex.lookup import datasets
+    from advex.lookup.models import Wrapping, open_models
 
-    say = terminal.Terminal(quiet=quiet)
+    say = progress.Terminal(quiet=quiet)
     options.prepare_folder(out, (PICTURES, FILE, annotating.MADE), overwrite)
     wrapping = Wrapping(weights=tuple(weights or ()), box=box, mean=mean, std=std, classes=classes)
     opened = open_models(model, options.device_named(device), wrapping)
-    chosen = inputs.preferred(data, split, "train")
-    if chosen is not None and inputs.is_held_out(chosen):
+    chosen = datasets.preferred(data, split, "train")
+    if chosen is not None and datasets.is_held_out(chosen):
         say.note(f"{chosen} is held out by its name: advex train will not learn from what is made of it.")
     shape = opened[0].input_shape
-    examples = inputs.open_split(data, chosen, say, max_samples=max_samples, seed=seed, shape=shape)
+    examples = datasets.open_split(data, chosen, say, max_samples=max_samples, seed=seed, shape=shape)
     making = annotating.Making(margin=margin, search=search, seed=seed, batch_size=batch_size)
     about = annotating.about(opened, examples, making)
     with projects.opened(out, database, new=True) as store:
@@ -132,23 +135,24 @@ def serve(
     Examples: advex annotate serve hitl --annotator anna --annotator ben;
     advex annotate serve hitl --model runs/robust --data digits
     """
-    from advex.cli import exploring, projects
+    from advex.annotation import project as projects
+    from advex.explore import subject_files
 
     explore = None
     if model:
         wrapping = {"weights": tuple(weights or ()), "box": box, "mean": mean, "std": std, "classes": classes}
-        named = exploring.Named(
+        named = subject_files.Named(
             models=model, data=data, split=split, wrapping=wrapping, device=device, max_samples=max_samples, seed=seed
         )
-        explore = exploring.desk(named)
+        explore = subject_files.desk(named)
     elif data:
         raise SpecError("--data is for exploring a model: name one with --model RUN.")
     given = {"annotators": annotator or [], "renewed": new_link or [], "revoked": revoke or []}
     with projects.opened(project, database) as store:
-        from advex.cli import serving
+        from advex.cli import annotate_serve
 
         address = {"host": host, "port": port, "allow_remote": allow_remote, "public": public}
-        serving.serve(store, verbose=verbose, explore=explore, **given, **address)
+        annotate_serve.serve(store, verbose=verbose, explore=explore, **given, **address)
 
 
 @app.command()
@@ -163,8 +167,8 @@ def agreement(
     verbose: options.Verbose = False,
 ) -> None:
     """Say how well people agree, in all and by class."""
-    from advex.cli import projects
-    from advex.record import write_text
+    from advex.annotation import project as projects
+    from advex.files import write_text
 
     with projects.opened(project, database) as store:
         from advex.annotation import pages
@@ -201,7 +205,8 @@ def export(
     verbose: options.Verbose = False,
 ) -> None:
     """Write all answers into a table, or the standing ones with their pictures into a folder."""
-    from advex.cli import answers, projects
+    from advex.annotation import project as projects
+    from advex.feedback import folders
 
     with projects.opened(project, database) as store:
         from advex.annotation import exchange
@@ -213,7 +218,7 @@ def export(
             exchange.write(out, rows)
             number = sum(row.answer is not None for row in rows)
         else:
-            number = answers.write_folder(store, out, overwrite=overwrite)
+            number = folders.write_folder(store, out, overwrite=overwrite)
     terminal.emit(f"{out}  {number:,} answers")
 
 
@@ -227,13 +232,14 @@ def import_(
     verbose: options.Verbose = False,
 ) -> None:
     """Add the answers of a table or of an annotated folder; those that are there already are left as they are."""
-    from advex.cli import answers, projects
+    from advex.annotation import project as projects
+    from advex.feedback import folders
 
     with projects.opened(project, database, new=True) as store:
         from advex.annotation import exchange
 
         store.found(project.resolve().name, votes=votes, seed=0, alone=False, about={"source": source.name})
-        rows = answers.read_folder(store, source) if source.is_dir() else exchange.read(source)
+        rows = folders.read_folder(store, source) if source.is_dir() else exchange.read(source)
         images, given = exchange.take_in(store, rows)
     terminal.emit(f"{project}  {images:,} images and {given:,} answers added")
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from advex import progress
 from advex.cli import options, terminal
 
 if TYPE_CHECKING:
-    from advex.cli.models import Opened
     from advex.data import Dataset
+    from advex.lookup.models import Opened
 
 # Without training: four networks for CIFAR-10 and a few of its test images.
 NETWORKS = ("ordinary", "adversarial", "lipschitz", "robust")
@@ -47,20 +48,21 @@ def demo(
 
     With --train: train an ordinary and a robust network on handwritten digits first.
     """
-    from advex.cli import evaluating, inputs
-    from advex.cli.models import Wrapping, open_models
+    from advex.cli import evaluating
     from advex.errors import SpecError
     from advex.evaluation import settings_from
+    from advex.lookup import datasets
+    from advex.lookup.models import Wrapping, open_models
     from advex.record import summary
     from advex.report import write_report
 
     if epochs is not None and not train:
         raise SpecError("--epochs belongs to --train: the bundled networks are trained already.")
     began = time.perf_counter()
-    say = terminal.Terminal(quiet=quiet)
+    say = progress.Terminal(quiet=quiet)
     options.prepare_folder(out, ("runs", "record", "explanations.png", "report.html"), overwrite)
     here = options.device_named(device)
-    test = inputs.open_split(
+    test = datasets.open_split(
         "digits" if train else DATA, "test" if train else None, say, max_samples=max_samples, seed=seed
     )
     if train:
@@ -92,29 +94,30 @@ def _trained(
     device: str,
     overwrite: bool,
     test: Dataset,
-    say: terminal.Terminal,
+    say: progress.Terminal,
 ) -> list[Opened]:
     """The two networks of `--train`, trained into run folders."""
     import torch
 
-    from advex.cli import inputs, runs
-    from advex.cli.models import Wrapping, open_models
     from advex.cli.train import resolve
+    from advex.lookup import datasets
+    from advex.lookup.models import Wrapping, open_models
+    from advex.training import run_folder
 
     torch.set_num_threads(1)  # networks this small lose more by a second thread than they gain
-    data = inputs.open_split("digits", "train", say)
+    data = datasets.open_split("digits", "train", say)
     changes = [] if epochs is None else [f"epochs={epochs}"]
     places = {folder / name: resolve(recipe, changes, seed) for name, recipe in RECIPES.items()}
     for place, recipe in places.items():
-        runs.run(recipe, data, place, say=say, validation=test, device=device, overwrite=overwrite)
+        run_folder.run(recipe, data, place, say=say, validation=test, device=device, overwrite=overwrite)
     return open_models([str(place) for place in places], device, Wrapping())
 
 
 def draw_examples(folder: Path, out: Path) -> None:
     """The first explained examples of a record, a row per model: the input, then what would make it each class."""
-    from advex.cli import sheet
-    from advex.data.pictures import decode_png
-    from advex.evaluation.shards import whole
+    from advex.data.images.png import decode_png
+    from advex.explanation import contact_sheet
+    from advex.files import atomic
     from advex.record import read_record, read_rows
 
     names = read_record(folder).data.class_names
@@ -123,8 +126,8 @@ def draw_examples(folder: Path, out: Path) -> None:
     examples = list(dict.fromkeys(row["example"] for row in grid))[:SHOWN]
     inputs = {row["example"]: row for row in read_rows(folder, "examples") if row["picture"]}
 
-    def cell(picture: str, *lines: str) -> sheet.Cell:
-        return sheet.Cell(decode_png((folder / picture).read_bytes()).float() / 255, lines)
+    def cell(picture: str, *lines: str) -> contact_sheet.Cell:
+        return contact_sheet.Cell(decode_png((folder / picture).read_bytes()).float() / 255, lines)
 
     lines = [
         [cell(inputs[example]["picture"], model, names[inputs[example]["label"]])]
@@ -136,8 +139,8 @@ def draw_examples(folder: Path, out: Path) -> None:
         for example in examples
         for model in dict.fromkeys(row["model"] for row in grid)
     ]
-    with whole(out) as temporary:
-        sheet.draw(lines, side=SIDE).save(temporary, "PNG")
+    with atomic(out) as temporary:
+        contact_sheet.draw(lines, side=SIDE).save(temporary, "PNG")
 
 
 def _sure(confidence: float) -> str:

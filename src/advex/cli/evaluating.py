@@ -10,15 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from advex import evaluation
-from advex.cli import inputs, options, terminal
-from advex.cli.merging import merge
-from advex.cli.models import Opened, Wrapping, of_one_table, open_models
+from advex import evaluation, progress
+from advex.cli import options, terminal
 from advex.data import Dataset
 from advex.errors import ArtifactError, SpecError
 from advex.evaluation import Settings
+from advex.evaluation.merge import merge
 from advex.evaluation.settings import specs_from
 from advex.evaluation.shards import IDENTITY
+from advex.lookup import datasets
+from advex.lookup.models import Opened, Wrapping, of_one_table, open_models
 from advex.record import Figure, Record, read_record
 
 OURS = (
@@ -43,7 +44,7 @@ def from_options(*, least: int = 1, **given: Any) -> tuple[Record, Path]:
         "batch_size": given["batch_size"], "seed": given["seed"], "bfloat16": given["bf16"],
         "compiled": given["compile_"], **_certification(given), **_maps(given),
     })  # fmt: skip
-    say = terminal.Terminal(quiet=given["quiet"])
+    say = progress.Terminal(quiet=given["quiet"])
     wrapping = Wrapping(
         weights=tuple(given["weights"] or ()),
         **{key: given[key] for key in ("box", "mean", "std", "classes")},
@@ -53,9 +54,9 @@ def from_options(*, least: int = 1, **given: Any) -> tuple[Record, Path]:
         raise SpecError(f"A comparison needs at least {least} models: --model A,B.")
     folder = given["out"] or Path("records") / "-".join(one.name for one in opened)
     make_room(folder, given["overwrite"])
-    examples = inputs.open_split(
+    examples = datasets.open_split(
         given["data"],
-        inputs.preferred(given["data"], given["split"], "test"),
+        datasets.preferred(given["data"], given["split"], "test"),
         say,
         max_samples=given["max_samples"],
         seed=given["seed"],
@@ -70,12 +71,12 @@ def evaluate(
     data: Dataset,
     folder: Path,
     settings: Settings,
-    say: terminal.Terminal,
+    say: progress.Terminal,
     *,
     resume: bool = True,
 ) -> Record:
     """Evaluate with a progress bar, until done or stopped."""
-    with terminal.stopping() as stop, say.progress("evaluate") as bar:
+    with progress.stopping() as stop, say.progress("evaluate") as bar:
 
         def show(event: dict[str, Any]) -> None:
             rate = "" if event["rate"] is None else f"{event['rate']:,.1f} examples/s"
@@ -87,7 +88,7 @@ def evaluate(
                 data,
                 folder,
                 settings,
-                command=terminal.command_line(),
+                command=progress.command_line(),
                 resume=resume,
                 progress=show,
                 stop=stop,
@@ -123,7 +124,7 @@ def merged(records: Sequence[Path], out: Path | None, overwrite: bool) -> tuple[
         raise SpecError(f"--out {folder} is one of the records to compare; name a new folder.")
     options.prepare_folder(folder, (), overwrite)
     make_room(folder, overwrite)
-    return merge(records, folder, command=terminal.command_line()), folder
+    return merge(records, folder, command=progress.command_line()), folder
 
 
 def make_room(folder: Path, overwrite: bool) -> None:
@@ -153,7 +154,7 @@ def _holds_evaluation(folder: Path) -> bool:
 def _shape(models: Sequence[Opened], size: str | None) -> tuple[int, ...] | None:
     """The input shape that all models share. Raises SpecError where they differ."""
     if size is not None:
-        return inputs.shape_from(size)
+        return datasets.shape_from(size)
     shapes = {one.input_shape for one in models if one.input_shape is not None}
     if len(shapes) > 1:
         told = ", ".join(f"{one.name} {'x'.join(map(str, one.input_shape or ('?',)))}" for one in models)

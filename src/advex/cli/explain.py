@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from advex import progress
 from advex.cli import options, terminal
 from advex.errors import SpecError
 
 if TYPE_CHECKING:
-    from advex.cli.explaining import Asked
-    from advex.cli.models import Opened
+    from advex.explanation.pictures import Subject
+    from advex.lookup.models import Opened
 
 
 @terminal.verb
@@ -80,12 +81,12 @@ def explain(
         raise SpecError("Say which model to ask: --model RUN.")
     if bool(images) == bool(data):
         raise SpecError("Name picture files, or --data with --index: one of the two.")
-    from advex.cli import explaining
-    from advex.cli.models import Wrapping, open_models
+    from advex.explanation import pictures as explaining
+    from advex.lookup.models import Wrapping, open_models
 
     names = tuple(name.strip() for text in target or () for name in text.split(","))
     ask = _asking(names, explainer, rho, away, steps, seed, max_batch)
-    say = terminal.Terminal(quiet=quiet)
+    say = progress.Terminal(quiet=quiet)
     wrapping = Wrapping(weights=tuple(weights or ()), box=box, mean=mean, std=std, classes=classes)
     opened = open_models(model, options.device_named(device), wrapping)
     options.prepare_folder(out, (explaining.FIGURES, *[one.name for one in opened]), overwrite)
@@ -101,14 +102,15 @@ def explain(
 
 def _asking(
     names: tuple[str, ...], explainer: list[str] | None, rho: str, away: bool, steps: int, seed: int, max_batch: str
-) -> Callable[[Opened, list[Asked], Path, terminal.Terminal], dict[str, Any]]:
+) -> Callable[[Opened, list[Subject], Path, progress.Terminal], dict[str, Any]]:
     """What is asked of every model and input: maps by the explainers named, else the adversarial explanation."""
-    from advex.cli import explaining, explaining_maps
     from advex.evaluation.settings import named_explainers, specs_from
+    from advex.explanation import maps
+    from advex.explanation import pictures as explaining
 
     at_a_time = explaining.max_batch_from(max_batch)
     if not explainer:
-        asked = explaining.Question(
+        asked = explaining.PictureRequest(
             targets=names or ("predicted", "runner-up"),
             rhos=explaining.rhos_from(rho),
             away=away,
@@ -119,13 +121,13 @@ def _asking(
         return partial(explaining.explain, asked)
     if away or (rho, steps) != ("0.1", 35):
         raise SpecError("--rho, --steps and --away are of the adversarial explanation; --explainer asks for others.")
-    request = explaining_maps.MapRequest(
+    request = maps.MapRequest(
         targets=names or ("predicted",),
         explainers=named_explainers(specs_from(explainer)),
         seed=seed,
         max_batch=at_a_time,
     )
-    return partial(explaining_maps.explain, request)
+    return partial(maps.explain, request)
 
 
 def _subjects(
@@ -135,15 +137,16 @@ def _subjects(
     split: str | None,
     index: str,
     size: str | None,
-    say: terminal.Terminal,
-) -> list[Asked]:
-    from advex.cli import explaining, inputs
+    say: progress.Terminal,
+) -> list[Subject]:
+    from advex.explanation import pictures as explaining
+    from advex.lookup import datasets
 
-    shape = model.input_shape if size is None else inputs.shape_from(size)
+    shape = model.input_shape if size is None else datasets.shape_from(size)
     if data is None:
         return [explaining.from_picture(path, model.classifier, shape, say) for path in images or []]
     numbers = _numbers(index)
-    examples = inputs.open_split(data, inputs.preferred(data, split, "test"), say, shape=shape)
+    examples = datasets.open_split(data, datasets.preferred(data, split, "test"), say, shape=shape)
     return [explaining.from_data(examples, number) for number in numbers]
 
 
@@ -156,9 +159,9 @@ def _numbers(index: str) -> list[int]:
 
 def _asking_rows(
     names: tuple[str, ...], alternatives: int, pictures: bool
-) -> Callable[[Opened, list[Asked], Path, terminal.Terminal], dict[str, Any]]:
+) -> Callable[[Opened, list[Subject], Path, progress.Terminal], dict[str, Any]]:
     """What is asked of models of tables. pictures: whether an option was given that belongs to these."""
-    from advex.cli import explaining_rows
+    from advex.explanation import rows as explaining_rows
 
     if pictures:
         raise SpecError("--rho, --steps and --away are of pictures; of rows the smallest change is looked for.")
@@ -173,9 +176,9 @@ def _rows(
     split: str | None,
     index: str,
     size: str | None,
-    say: terminal.Terminal,
-) -> list[Asked]:
-    from advex.cli import explaining_rows
+    say: progress.Terminal,
+) -> list[Subject]:
+    from advex.explanation import rows as explaining_rows
 
     if size is not None:
         raise SpecError("--size is of pictures; a model of a table knows its columns.")
@@ -185,7 +188,7 @@ def _rows(
 
 
 def _show_rows(result: dict[str, Any], folder: Path, *, named: bool) -> None:
-    from advex.cli import explaining_rows
+    from advex.explanation import rows as explaining_rows
 
     explaining_rows.show(result, folder, named=named)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from advex import progress
 from advex.cli import options, terminal
 from advex.errors import SpecError
 
@@ -57,7 +58,7 @@ def reproduce(
     command goes on where it was stopped. Example: advex reproduce woods2019/I --rows psi-30,psi-220 --scale smoke
     """
     from advex import reproduction
-    from advex.cli import reproducing
+    from advex.reproduction import work
 
     name, _, table = paper.partition("/") if not Path(paper).exists() else (paper, "", "")
     chosen = [each.strip() for text in rows or [] for each in text.split(",")]
@@ -65,13 +66,13 @@ def reproduce(
         name, table=table or None, rows=chosen, scale=scale, data=_data(data or []), seed=seed
     )  # fmt: skip
     if list_:
-        reproducing.show_plan(plan, json_)
+        work.show_plan(plan, json_)
         return
     folder = out or Path("reproductions") / f"{Path(name).stem}-{scale}"
     options.prepare_folder(folder, reproduction.OURS, overwrite=None)
-    say = terminal.Terminal(quiet=quiet)
-    found = reproducing.carry_out(plan, folder, say, options.device_named(device))
-    written = reproducing.write_pages(folder, found)
+    say = progress.Terminal(quiet=quiet)
+    found = work.carry_out(plan, folder, say, options.device_named(device))
+    written = work.write_pages(folder, found)
     _show(found, folder, written, json_)
     if any(row.state == "failed" for row in found.rows):
         raise typer.Exit(terminal.FAILED)
@@ -91,12 +92,12 @@ def _data(given: list[str]) -> dict[str, str]:
 
 
 def _show(found: Reproduction, folder: Path, written: list[Path], json_: bool) -> None:
-    from advex.cli import reproducing
     from advex.record.reproduction import as_plain
+    from advex.reproduction import work
 
     if json_:
         values: dict[str, Any] = {**as_plain(found), "folder": str(folder), "files": [str(path) for path in written]}
         terminal.emit_json(values)
         return
-    reproducing.show(found)
+    work.show(found)
     terminal.emit(str(folder / "report.html"))

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from advex.cli import options, several, terminal
+from advex import progress
+from advex.cli import options, terminal, torchrun
 from advex.errors import SpecError
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @terminal.verb
-@several.verb
+@torchrun.verb
 def train(
     recipe: Annotated[
         str,
@@ -60,33 +61,35 @@ def train(
 
     Example: advex train digits-robust epochs=20 --data digits --out runs/robust
     """
-    from advex.cli import inputs, runs, training_on
+    from advex.feedback import annotations as training_on
+    from advex.lookup import datasets
+    from advex.training import run_folder
 
     people, changes = training_on.annotations_in(changes or [])
     resolved = resolve(recipe, changes, seed)
     if dry_run and not data:
-        terminal.emit(runs.as_yaml(resolved).rstrip())
+        terminal.emit(run_folder.as_yaml(resolved).rstrip())
         return
     if not data:
         raise SpecError("Say what to train on: --data FOLDER, or --data digits for the built-in set.")
     here = options.device_named(device)
-    say = terminal.Terminal(quiet=quiet)
-    asked = None if size is None else inputs.shape_from(size)
-    chosen = inputs.preferred(data, split, "train")
+    say = progress.Terminal(quiet=quiet)
+    asked = None if size is None else datasets.shape_from(size)
+    chosen = datasets.preferred(data, split, "train")
     draw = {"max_samples": max_samples, "seed": resolved.seed}
-    examples = inputs.open_split(data, chosen, say, shape=asked, **draw)
-    shown = validation or (inputs.preferred(data, None, "test", "validation", "val") if chosen == "train" else None)
-    checked = None if shown is None else inputs.open_split(
+    examples = datasets.open_split(data, chosen, say, shape=asked, **draw)
+    shown = validation or (datasets.preferred(data, None, "test", "validation", "val") if chosen == "train" else None)
+    checked = None if shown is None else datasets.open_split(
         data, shown, say, shape=examples.shape, like=examples, **draw
     )  # fmt: skip
     with people.folders(add or []) as added:
         of = {"source": data, "trained": chosen, "validation": shown, "rule": people.rule}
-        examples = inputs.with_annotated(examples, added, say, **of) if added else examples
+        examples = datasets.with_annotated(examples, added, say, **of) if added else examples
     if dry_run:
-        runs.rehearse(resolved, examples, say=say, validation=checked, device=here)
+        run_folder.rehearse(resolved, examples, say=say, validation=checked, device=here)
         return
     folder = out or Path("runs") / Path(recipe).stem
-    figures = runs.run(
+    figures = run_folder.run(
         resolved, examples, folder, say=say, validation=checked, device=here, resume=resume, overwrite=overwrite,
         tensorboard=tensorboard,
     )  # fmt: skip

@@ -7,24 +7,27 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from advex import registry
-from advex.data import annotated, arrays, coco, folders, jsrt, parquet, reading, tables
-from advex.data.annotated import Annotated
-from advex.data.annotated import write_annotated as write_annotated
-from advex.data.answers import TABLE
-from advex.data.answers import Answer as Answer
+from advex.data.annotated import folder as annotated
+from advex.data.annotated.answers import TABLE
+from advex.data.annotated.answers import Annotation as Annotation
+from advex.data.annotated.folder import Annotated
+from advex.data.annotated.folder import write_annotated as write_annotated
+from advex.data.annotated.policy import MAJORITY as MAJORITY
+from advex.data.annotated.policy import AnnotationPolicy as AnnotationPolicy
+from advex.data.concatenation import concatenate as concatenate
+from advex.data.concatenation import untraced as untraced
 from advex.data.dataset import Dataset as Dataset
 from advex.data.dataset import Origin as Origin
 from advex.data.dataset import Part as Part
 from advex.data.dataset import Skipped as Skipped
 from advex.data.dataset import describe as describe
-from advex.data.joined import concatenate as concatenate
-from advex.data.joined import untraced as untraced
-from advex.data.rule import MAJORITY as MAJORITY
-from advex.data.rule import Rule as Rule
+from advex.data.images import folders, npz, parquet, reading
+from advex.data.published import coco, jsrt
 from advex.data.source import Source, shortened
-from advex.data.table_spec import listed as listed
-from advex.data.table_yaml import spec_to_yaml as spec_to_yaml
-from advex.data.tables import Table
+from advex.data.tables import table
+from advex.data.tables.description import spec_to_yaml as spec_to_yaml
+from advex.data.tables.inference import listed as listed
+from advex.data.tables.table import Table
 from advex.errors import DataError, SpecError, did_you_mean
 from advex.features import FeatureSpec
 
@@ -43,7 +46,7 @@ def open_dataset(
     max_samples: int | None = None,
     seed: int = 0,
     memory_limit: int = 8 * 2**30,
-    rule: Rule = MAJORITY,
+    rule: AnnotationPolicy = MAJORITY,
     progress: Callable[[int, int], None] = lambda done, total: None,
     features: FeatureSpec | None = None,
     class_names: Sequence[str] | None = None,
@@ -67,7 +70,7 @@ def open_dataset(
     memory_limit: bytes the images may take. rule: which annotated pictures count, and how
     much. progress: called with (done, total) as they are decoded.
 
-    features, class_names: of tables, those of a trained model (`Classifier.features`), by which rows are encoded and
+    features, class_names: of table, those of a trained model (`Classifier.features`), by which rows are encoded and
     labelled; left away, they are as the YAML beside the table says, and inferred from the data where it says nothing.
 
     Images and rows that cannot be read, or have no label, are listed in `skipped`. Raises DataError for what
@@ -92,7 +95,7 @@ def open_dataset(
     found = _find(str(source), rule)
     if isinstance(found, Table):
         del options["size"], options["channels"]
-        return tables.read(found, **options, features=features, class_names=class_names)
+        return table.read(found, **options, features=features, class_names=class_names)
     return annotated.read(found, **options) if isinstance(found, Annotated) else reading.read(found, **options)
 
 
@@ -128,7 +131,7 @@ def _pictures(found: Source | Annotated) -> Source:
     return found.source if isinstance(found, Annotated) else found
 
 
-def _find(source: str, rule: Rule = MAJORITY) -> Source | Annotated | Table:
+def _find(source: str, rule: AnnotationPolicy = MAJORITY) -> Source | Annotated | Table:
     """What a name or path means. Raises DataError."""
     builtin = registry.entries("dataset")
     name, _, _ = source.partition(":")
@@ -146,7 +149,7 @@ def _find(source: str, rule: Rule = MAJORITY) -> Source | Annotated | Table:
     raise DataError(f"There is no data set '{source}': {did_you_mean(name, known)} Data is {FORMS}{below}.")
 
 
-def _folder(root: Path, rule: Rule) -> Source | Annotated | Table:
+def _folder(root: Path, rule: AnnotationPolicy) -> Source | Annotated | Table:
     files = folders.files_below(root)
     if found := annotated.find(root, files, rule):
         return found
@@ -157,7 +160,7 @@ def _folder(root: Path, rule: Rule) -> Source | Annotated | Table:
         return coco.coco(root=str(root))
     if jsrt.is_one(files):
         return jsrt.jsrt(root=str(root))
-    if found := tables.from_folder(root, files):
+    if found := table.from_folder(root, files):
         return found
     archives = [str(path) for path in files if path.suffix.lower() == ".npz"]
     if archives and len(files) == len(archives):
@@ -168,13 +171,13 @@ def _folder(root: Path, rule: Rule) -> Source | Annotated | Table:
 def _file(path: Path) -> Source | Table:
     suffix = path.suffix.lower()
     if suffix == ".npz":
-        return arrays.source(path)
+        return npz.source(path)
     if suffix == ".parquet":
         return parquet.source(path.resolve().parent.name, {parquet.split_name(path.parent, path): [path]})
     if path.name == TABLE:
         raise DataError(f"{path} is a table of answers: name its folder, {path.parent}.")
     if suffix == ".csv":
-        return tables.from_file(path)
+        return table.from_file(path)
     if suffix in (".yaml", ".yml"):
-        return tables.from_sheet(path)
+        return table.from_sheet(path)
     raise DataError(f"{path}: files of type '{suffix}' are not read as data. Data is {FORMS}.")

@@ -27,11 +27,11 @@ from torch import Tensor
 from advex._version import __version__
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset
+from advex.environment import environment, without_places
 from advex.errors import DataError, InputError, SpecError
-from advex.evaluation import answering, certifying, maps, scores, trust
-from advex.evaluation.environment import environment, without_places
-from advex.evaluation.run import Progress, Run
-from advex.evaluation.searching import batch_for
+from advex.evaluation import certificates, flags, maps, rows, scores
+from advex.evaluation.run import Evaluation, Progress
+from advex.evaluation.searches import batch_for
 from advex.evaluation.settings import Settings as Settings
 from advex.evaluation.settings import map_questions, questions
 from advex.evaluation.settings import settings_from as settings_from
@@ -40,10 +40,10 @@ from advex.evaluation.shards import identity_of, open_shards
 from advex.measures.certified import Certificate
 from advex.record import (
     Answered,
-    Certified,
+    CertificateFigures,
     DataEntry,
     Difference,
-    Mapped,
+    MapFigures,
     ModelEntry,
     Record,
     Training,
@@ -84,7 +84,7 @@ def evaluate(
     _check(models, data, settings)
     classifiers = {name: classifier for name, _, classifier in models}
     searches = {question.name: describe(question.search) for question in asked}
-    run = Run(
+    run = Evaluation(
         shards=open_shards(out, identity_of(settings.decisive(), searches, data, classifiers), resume),
         data=data,
         settings=settings,
@@ -113,8 +113,8 @@ def evaluate(
             for one, (_, source, _) in zip(tested, models, strict=True)
         ],
         differences=_differences(run, classifiers, list(searches)),
-        flags=trust.flags_of_data(data)
-        + [flag for one in tested for flag in trust.flags(one, data, run.probe(one.classifier))],
+        flags=flags.flags_of_data(data)
+        + [flag for one in tested for flag in flags.flags(one, data, run.probe(one.classifier))],
     )
     write_record(out, record)
     return record
@@ -144,7 +144,7 @@ def _check(models: Sequence[Model], data: Dataset, settings: Settings) -> None:
             maps.explained(question, classifier, data, range(1), settings)
 
 
-def _differences(run: Run, classifiers: Mapping[str, Classifier], searches: list[str]) -> list[Difference]:
+def _differences(run: Evaluation, classifiers: Mapping[str, Classifier], searches: list[str]) -> list[Difference]:
     """Every pair of models on the same examples."""
     names, chance, seed = list(classifiers), run.data.chance, run.settings.seed
     certified = {name: found.rmse for name in names if (found := run.certificate(name)) is not None}
@@ -153,7 +153,7 @@ def _differences(run: Run, classifiers: Mapping[str, Classifier], searches: list
     return compared + (maps.differences(maps.ginis(pa.concat_tables(tables)), names, seed) if tables else [])
 
 
-def _mapped(run: Run, model: str) -> dict[str, Mapped]:
+def _mapped(run: Evaluation, model: str) -> dict[str, MapFigures]:
     """How concise a model's maps are, by the explainer's name."""
     found, settings = run.measured_maps(model), run.settings
     if found is None:
@@ -164,19 +164,19 @@ def _mapped(run: Run, model: str) -> dict[str, Mapped]:
     }
 
 
-def _answered(run: Run, tested: trust.Tested) -> Answered | None:
+def _answered(run: Evaluation, tested: flags.Tested) -> Answered | None:
     """For how many explained rows a model of a table has a counterfactual."""
     found = run.answers(tested.name, tested.classifier)
-    return answering.entry(found) if found else None
+    return rows.entry(found) if found else None
 
 
-def _tested(run: Run, name: str, classifier: Classifier, searches: list[str]) -> trust.Tested:
+def _tested(run: Evaluation, name: str, classifier: Classifier, searches: list[str]) -> flags.Tested:
     count, chance, seed = len(run.spans), run.data.chance, run.settings.seed
     figures = scores.figures(run.shards, name, searches, count, chance, seed)
     certificate = run.certificate(name)
     if certificate is not None:
-        figures |= certifying.figures(certificate, chance, seed)
-    return trust.Tested(
+        figures |= certificates.figures(certificate, chance, seed)
+    return flags.Tested(
         name=name,
         classifier=classifier,
         shards=run.shards,
@@ -188,7 +188,7 @@ def _tested(run: Run, name: str, classifier: Classifier, searches: list[str]) ->
     )
 
 
-def _certified(run: Run, name: str, certificate: Certificate) -> Certified:
+def _certified(run: Evaluation, name: str, certificate: Certificate) -> CertificateFigures:
     """The certificate's entry: beside it, the network itself on the same examples."""
 
     def column(kind: str, of: str) -> Tensor:
@@ -198,10 +198,12 @@ def _certified(run: Run, name: str, certificate: Certificate) -> Certified:
     elements, certify = math.prod(run.data.shape), run.certify
     assert certify is not None
     attacked = column(run.questions[0].name, "rmse")
-    return certifying.entry(certify, certificate, right, attacked, elements, run.data.chance, run.settings.seed)
+    return certificates.entry(certify, certificate, right, attacked, elements, run.data.chance, run.settings.seed)
 
 
-def _model_entry(tested: trust.Tested, source: str, mapped: dict[str, Mapped], answered: Answered | None) -> ModelEntry:
+def _model_entry(
+    tested: flags.Tested, source: str, mapped: dict[str, MapFigures], answered: Answered | None
+) -> ModelEntry:
     classifier = tested.classifier
     return ModelEntry(
         name=tested.name,

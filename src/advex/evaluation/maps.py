@@ -18,10 +18,10 @@ from advex import measures
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset
 from advex.evaluation.scores import figure_of, mean
-from advex.evaluation.searching import batch_for, table
-from advex.evaluation.settings import MapQuestion, Settings
+from advex.evaluation.searches import batch_for, table
+from advex.evaluation.settings import MapTask, Settings
 from advex.evaluation.shards import tensor
-from advex.record import Difference, Mapped
+from advex.record import Difference, MapFigures
 from advex.types import Explanation
 
 # The columns of maps.parquet after `model` and `explainer`. change: what the map is meant to add up to; completeness:
@@ -40,7 +40,7 @@ MAPPED = {
 WHOSE = {"model": pa.string(), "explainer": pa.string()}
 
 
-def kind(question: MapQuestion) -> str:
+def kind(question: MapTask) -> str:
     """The kind of shard that holds an explainer's maps."""
     return f"map_{question.name}"
 
@@ -61,7 +61,7 @@ def conciseness(values: Tensor) -> Conciseness:
     return Conciseness(gini=measures.gini(flat), entropy=entropy, effective=entropy.exp())
 
 
-def explained(question: MapQuestion, classifier: Classifier, data: Dataset, rows: range, how: Settings) -> Explanation:
+def explained(question: MapTask, classifier: Classifier, data: Dataset, rows: range, how: Settings) -> Explanation:
     """The maps of some rows, of the class that the settings ask for. Row i depends on example i alone."""
     batch = batch_for(classifier, data, slice(rows.start, rows.stop))
     target = batch.y
@@ -73,7 +73,7 @@ def explained(question: MapQuestion, classifier: Classifier, data: Dataset, rows
 
 
 def mapped(
-    question: MapQuestion, classifier: Classifier, data: Dataset, how: Settings, shown: Collection[int], rows: range
+    question: MapTask, classifier: Classifier, data: Dataset, how: Settings, shown: Collection[int], rows: range
 ) -> pa.Table:
     """What is measured of the maps of some rows. shown: the examples whose values are kept."""
     found = explained(question, classifier, data, rows, how)
@@ -101,11 +101,11 @@ def owned(found: pa.Table, model: str, explainer: str) -> pa.Table:
     return pa.table(columns | {name: found.column(name) for name in MAPPED})
 
 
-def entry(found: pa.Table, target: str, seed: int) -> Mapped:
+def entry(found: pa.Table, target: str, seed: int) -> MapFigures:
     """The figures of one explainer's maps by one model. found: its rows of all examples."""
     sums = found.column("completeness").null_count < len(found)
     sizes = {name: tensor(found, name).abs() for name in ("change", "completeness")} if sums else {}
-    return Mapped(
+    return MapFigures(
         method=found.column("method")[0].as_py(),
         target=target,
         gini=mean(tensor(found, "gini"), "high", seed),

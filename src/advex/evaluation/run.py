@@ -13,22 +13,25 @@ import torch
 
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset
-from advex.evaluation import answering, certifying, explain, maps, searching
-from advex.evaluation.settings import MapQuestion, Question, Settings, certification, map_questions
-from advex.evaluation.shards import Piece, Shards, complete, whole
+from advex.evaluation import certificates, maps, searches
+from advex.evaluation import pictures as explain
+from advex.evaluation import rows as answering
+from advex.evaluation.settings import MapTask, SearchTask, Settings, certification, map_questions
+from advex.evaluation.shards import Piece, Shards, complete
+from advex.files import atomic
 from advex.measures.certified import Certificate, Certify
 
 Progress = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class Evaluation:
     """One evaluation. questions: the searches of every example; the rest as in `evaluate`."""
 
     shards: Shards
     data: Dataset
     settings: Settings
-    questions: Sequence[Question]
+    questions: Sequence[SearchTask]
     progress: Progress
     stop: Callable[[], bool]
 
@@ -60,10 +63,10 @@ class Run:
         """The examples that are certified, the same for every model."""
         if self.certify is None:
             return []
-        return certifying.sampled(len(self.data), self.settings.certify_examples, self.settings.seed)
+        return certificates.sampled(len(self.data), self.settings.certify_examples, self.settings.seed)
 
     @cached_property
-    def maps(self) -> tuple[MapQuestion, ...]:
+    def maps(self) -> tuple[MapTask, ...]:
         """The explainers whose maps are measured."""
         return map_questions(self.settings)
 
@@ -93,19 +96,19 @@ class Run:
         ]
 
     def _predictions(self, model: str, classifier: Classifier) -> list[Piece]:
-        return self._pieces(model, "predictions", partial(searching.predictions, classifier, self.data))
+        return self._pieces(model, "predictions", partial(searches.predictions, classifier, self.data))
 
-    def _searches(self, model: str, classifier: Classifier, question: Question) -> list[Piece]:
-        search = partial(searching.searched, question, classifier, self.data, seed=self.settings.seed)
+    def _searches(self, model: str, classifier: Classifier, question: SearchTask) -> list[Piece]:
+        search = partial(searches.searched, question, classifier, self.data, seed=self.settings.seed)
         return self._pieces(model, question.name, search)
 
     def _recheck(self, model: str, classifier: Classifier) -> list[Piece]:
         question = self.questions[0]
-        longer = searching.doubled(question.search)
+        longer = searches.doubled(question.search)
         chosen = explain.choose(self.data.y, self.settings.recheck, self.settings.seed)
         if longer is None or not chosen:
             return []
-        make = partial(searching.rechecked, question, longer, classifier, self.data, chosen, self.settings)
+        make = partial(searches.rechecked, question, longer, classifier, self.data, chosen, self.settings)
         return [Piece(model=model, kind="recheck", index=0, examples=len(chosen), make=make)]
 
     def _explanations(self, model: str, classifier: Classifier, purpose: explain.Purpose) -> list[Piece]:
@@ -122,7 +125,7 @@ class Run:
         make = partial(explain.explanations, task)
         return [Piece(model=model, kind=purpose, index=0, examples=len(chosen), make=make)]
 
-    def _maps(self, model: str, classifier: Classifier, asked: MapQuestion) -> list[Piece]:
+    def _maps(self, model: str, classifier: Classifier, asked: MapTask) -> list[Piece]:
         shown = frozenset(self.explained("grid"))
         make = partial(maps.mapped, asked, classifier, self.data, self.settings, shown)
         return self._pieces(model, maps.kind(asked), make)
@@ -145,10 +148,10 @@ class Run:
         certify = self.certify
         if certify is None:
             return []
-        make = partial(certifying.certified, certify, classifier, self.data, seed=self.settings.seed)
+        make = partial(certificates.certified, certify, classifier, self.data, seed=self.settings.seed)
         return [
-            Piece(model=model, kind=certifying.KIND, index=index, examples=len(rows), make=partial(make, rows))
-            for index, rows in enumerate(certifying.spans(certify, self.certified))
+            Piece(model=model, kind=certificates.KIND, index=index, examples=len(rows), make=partial(make, rows))
+            for index, rows in enumerate(certificates.spans(certify, self.certified))
         ]
 
     def certificate(self, model: str) -> Certificate | None:
@@ -156,17 +159,17 @@ class Run:
         certify = self.certify
         if certify is None:
             return None
-        return certifying.certificate(certify, self.shards, model, len(certifying.spans(certify, self.certified)))
+        return certificates.certificate(certify, self.shards, model, len(certificates.spans(certify, self.certified)))
 
     # -- the tables --------------------------------------------------------------------------------------
 
     def write_examples(self, models: Mapping[str, Classifier]) -> None:
         """examples.parquet, shard by shard: no more than one is in memory."""
-        schema = {"model": pa.string(), **searching.PREDICTIONS, "picture": pa.string()}
+        schema = {"model": pa.string(), **searches.PREDICTIONS, "picture": pa.string()}
         for question in self.questions:
-            schema |= {f"{question.name}_{name}": kind for name, kind in searching.SEARCHED.items()}
+            schema |= {f"{question.name}_{name}": kind for name, kind in searches.SEARCHED.items()}
         if self.certify is not None:
-            schema |= {f"{certifying.KIND}_{name}": kind for name, kind in certifying.CERTIFIED.items()}
+            schema |= {f"{certificates.KIND}_{name}": kind for name, kind in certificates.CERTIFIED.items()}
         self._write("examples", pa.schema(list(schema.items())), self._examples(models, list(schema)))
 
     def _examples(self, models: Mapping[str, Classifier], names: list[str]) -> Iterator[pa.Table]:
@@ -176,14 +179,14 @@ class Run:
             certified = self._certified_rows(model)
             for index, rows in enumerate(self.spans):
                 base = self.shards.read(model, "predictions", index)
-                columns: dict[str, Any] = {name: base.column(name) for name in searching.PREDICTIONS}
+                columns: dict[str, Any] = {name: base.column(name) for name in searches.PREDICTIONS}
                 columns["model"] = [model] * len(rows)
                 columns["picture"] = [explain.input_picture(row) if pictures and row in shown else None for row in rows]
                 for question in self.questions:
                     found = self.shards.read(model, question.name, index)
-                    columns |= {f"{question.name}_{name}": found.column(name) for name in searching.SEARCHED}
-                for name in certifying.CERTIFIED if self.certify is not None else ():
-                    columns[f"{certifying.KIND}_{name}"] = [certified.get(row, {}).get(name) for row in rows]
+                    columns |= {f"{question.name}_{name}": found.column(name) for name in searches.SEARCHED}
+                for name in certificates.CERTIFIED if self.certify is not None else ():
+                    columns[f"{certificates.KIND}_{name}"] = [certified.get(row, {}).get(name) for row in rows]
                 yield pa.table({name: columns[name] for name in names})
 
     def _certified_rows(self, model: str) -> dict[int, dict[str, Any]]:
@@ -191,8 +194,8 @@ class Run:
         certify = self.certify
         if certify is None:
             return {}
-        count = len(certifying.spans(certify, self.certified))
-        tables = (self.shards.read(model, certifying.KIND, index) for index in range(count))
+        count = len(certificates.spans(certify, self.certified))
+        tables = (self.shards.read(model, certificates.KIND, index) for index in range(count))
         return {row["example"]: row for one in tables for row in one.to_pylist()}
 
     def write_explanations(self, models: Mapping[str, Classifier]) -> None:
@@ -210,10 +213,10 @@ class Run:
             tables = (self._mapped(model, asked, index) for model in models for asked, index in self._map_shards())
             self._write("maps", pa.schema(list((maps.WHOSE | maps.MAPPED).items())), tables)
 
-    def _map_shards(self) -> Iterator[tuple[MapQuestion, int]]:
+    def _map_shards(self) -> Iterator[tuple[MapTask, int]]:
         return ((asked, index) for asked in self.maps for index in range(len(self.spans)))
 
-    def _mapped(self, model: str, asked: MapQuestion, index: int) -> pa.Table:
+    def _mapped(self, model: str, asked: MapTask, index: int) -> pa.Table:
         return maps.owned(self.shards.read(model, maps.kind(asked), index), model, asked.name)
 
     def measured_maps(self, model: str) -> pa.Table | None:
@@ -241,11 +244,11 @@ class Run:
         return [self.shards.read(model, answering.KIND, index) for index in range(count)]
 
     def _write(self, name: str, schema: pa.Schema, tables: Iterator[pa.Table]) -> None:
-        with whole(self.shards.folder / f"{name}.parquet") as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        with atomic(self.shards.folder / f"{name}.parquet") as temporary, pq.ParquetWriter(temporary, schema) as writer:
             for table in tables:
                 writer.write_table(table.cast(schema))
 
     def probe(self, classifier: Classifier) -> torch.Tensor:
         """A few inputs, spread over the classes."""
         chosen = explain.choose(self.data.y, min(32, self.settings.batch_size), self.settings.seed)
-        return searching.batch_for(classifier, self.data, torch.tensor(chosen)).x
+        return searches.batch_for(classifier, self.data, torch.tensor(chosen)).x

@@ -91,7 +91,7 @@ def settings_from(values: dict[str, Any]) -> Settings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class SearchTask:
     """A search and its goal. name: as in `Record.searches`. goal: labels [n] -> the goal."""
 
     name: str
@@ -99,17 +99,17 @@ class Question:
     goal: Callable[[Tensor], Goal]
 
 
-def questions(settings: Settings) -> tuple[Question, ...]:
+def questions(settings: Settings) -> tuple[SearchTask, ...]:
     """The searches to run on every example. Raises SpecError for specs that name none."""
     asked = [
-        Question(name="attack", search=attacks.build(settings.attack), goal=Misclassify),
-        Question(name="btr", search=attacks.build(settings.btr), goal=BelowChance),
+        SearchTask(name="attack", search=attacks.build(settings.attack), goal=Misclassify),
+        SearchTask(name="btr", search=attacks.build(settings.btr), goal=BelowChance),
     ]
     if settings.published:
         protocol = attacks.Algorithm1(published=True)
         asked += [
-            Question(name="attack_published", search=protocol, goal=Misclassify),
-            Question(name="btr_published", search=protocol, goal=BelowChance),
+            SearchTask(name="attack_published", search=protocol, goal=Misclassify),
+            SearchTask(name="btr_published", search=protocol, goal=BelowChance),
         ]
     return tuple(asked)
 
@@ -125,7 +125,7 @@ def certification(settings: Settings) -> Certify | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MapQuestion:
+class MapTask:
     """An explainer whose maps are asked for. name: that of the registry; of several of one name the next is NAME-2.
 
     target: the class that they are of: `predicted`, `true`, or a number.
@@ -136,7 +136,7 @@ class MapQuestion:
     target: str = "predicted"
 
 
-def map_questions(settings: Settings) -> tuple[MapQuestion, ...]:
+def map_questions(settings: Settings) -> tuple[MapTask, ...]:
     """The explainers whose maps are measured. Raises SpecError for specs that name none, or one twice."""
     pairs = [spec.partition("@") for spec in settings.maps]
     for spec, at, target in pairs:
@@ -148,9 +148,9 @@ def map_questions(settings: Settings) -> tuple[MapQuestion, ...]:
     )
 
 
-def named_explainers(specs: Sequence[str]) -> tuple[MapQuestion, ...]:
+def named_explainers(specs: Sequence[str]) -> tuple[MapTask, ...]:
     """Explainers by spec strings, each with a name of its own. Raises SpecError for unknown and repeated ones."""
-    found: dict[str, MapQuestion] = {}
+    found: dict[str, MapTask] = {}
     methods: set[str] = set()
     for spec in specs:
         explainer, name = explainers.build(spec), parse(spec)[0]
@@ -159,7 +159,7 @@ def named_explainers(specs: Sequence[str]) -> tuple[MapQuestion, ...]:
         methods.add(describe(explainer))
         places = (name, *(f"{name}-{count}" for count in range(2, len(specs) + 1)))
         unique = next(place for place in places if place not in found)
-        found[unique] = MapQuestion(name=unique, explainer=explainer)
+        found[unique] = MapTask(name=unique, explainer=explainer)
     return tuple(found.values())
 
 

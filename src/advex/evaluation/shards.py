@@ -6,14 +6,12 @@ file of another one is never taken for it.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +26,7 @@ from advex._version import __version__
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset
 from advex.errors import AdvexWarning, ArtifactError
-from advex.record import write_text
+from advex.files import atomic, write_text
 
 IDENTITY = "evaluation.json"
 _TABLES = ("examples", "explanations", "maps", "answers", "columns")
@@ -98,25 +96,8 @@ class Shards:
         """Keep a finished shard and the time it took."""
         path = self.path(model, kind, index)
         table = table.replace_schema_metadata({_DIGEST: self._mark(path), _SECONDS: repr(seconds)})
-        with whole(path) as temporary:
+        with atomic(path) as temporary:
             pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
-
-
-@contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`; the file written there takes its place when the block ends well.
-
-    Raises ArtifactError when the disk does not take it.
-    """
-    temporary = path.with_name(f".{path.name}.new")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise ArtifactError(f"{path} cannot be written: {error.strerror or error}. What was there is kept.") from None
 
 
 def complete(

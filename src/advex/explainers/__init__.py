@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -29,22 +28,8 @@ from advex.explainers.gradients import Gradient as Gradient
 from advex.explainers.gradients import InputXGradient as InputXGradient
 from advex.explainers.integrated_gradients import IntegratedGradients as IntegratedGradients
 from advex.explainers.smooth_grad import SmoothGrad as SmoothGrad
+from advex.types import Explainer as Explainer
 from advex.types import Explanation
-
-
-class Explainer(Protocol):
-    """(classifier, x, target) -> Explanation; target: [n] int64, the class asked about."""
-
-    def __call__(
-        self,
-        classifier: Classifier,
-        x: Tensor,
-        target: Tensor,
-        *,
-        seed: int = 0,
-        mask: Tensor | None = None,
-        max_batch: int | str | None = None,
-    ) -> Explanation: ...
 
 
 def build(spec: str) -> Explainer:

@@ -23,7 +23,7 @@ from advex.explainers.expected_gradients import background_rows
 from advex.explainers.grad_cam import GradCAM
 from advex.explainers.integrated_gradients import check_baseline, spread
 from advex.explainers.layers import AUTO
-from advex.explainers.maps import ROWS, Attribution, Of, Question, check_of, chosen_output, explained
+from advex.explainers.maps import ROWS, Attribution, AttributionRequest, Of, check_of, chosen_output, explained
 from advex.types import Explanation
 
 
@@ -55,7 +55,7 @@ class DeepLift:
         mask: Tensor | None = None,
         max_batch: int | str | None = None,
     ) -> Explanation:
-        def attribute(ask: Question) -> Attribution:
+        def attribute(ask: AttributionRequest) -> Attribution:
             baseline = spread(self.baseline, ask.x)
             return _rescaled(ask, lambda i, k: baseline[i])
 
@@ -88,7 +88,7 @@ class DeepLiftShap:
         mask: Tensor | None = None,
         max_batch: int | str | None = None,
     ) -> Explanation:
-        def attribute(ask: Question) -> Attribution:
+        def attribute(ask: AttributionRequest) -> Attribution:
             background = background_rows(self.baseline, ask.x)
             return _rescaled(ask, lambda i, k: background[k], len(background))
 
@@ -120,7 +120,7 @@ class GuidedBackprop:
         mask: Tensor | None = None,
         max_batch: int | str | None = None,
     ) -> Explanation:
-        def attribute(ask: Question) -> Attribution:
+        def attribute(ask: AttributionRequest) -> Attribution:
             return Attribution(map=_guided(ask, "GuidedBackprop"))
 
         return explained(self, attribute, classifier, x, target, mask=mask, max_batch=max_batch)
@@ -149,7 +149,7 @@ class Deconvolution:
         mask: Tensor | None = None,
         max_batch: int | str | None = None,
     ) -> Explanation:
-        def attribute(ask: Question) -> Attribution:
+        def attribute(ask: AttributionRequest) -> Attribution:
             return Attribution(map=_guided(ask, "Deconvolution"))
 
         return explained(self, attribute, classifier, x, target, mask=mask, max_batch=max_batch)
@@ -180,7 +180,7 @@ class GuidedGradCAM:
         mask: Tensor | None = None,
         max_batch: int | str | None = None,
     ) -> Explanation:
-        def attribute(ask: Question) -> Attribution:
+        def attribute(ask: AttributionRequest) -> Attribution:
             cam = GradCAM(layer=self.layer, of=self.of)(ask.classifier, ask.x, ask.target, max_batch=max_batch)
             layer = registry.build("explainer", cam.method).layer
             return Attribution(map=cam.map * _guided(ask, "GuidedBackprop"), chosen={"layer": layer})
@@ -188,7 +188,7 @@ class GuidedGradCAM:
         return explained(self, attribute, classifier, x, target, mask=mask, max_batch=max_batch)
 
 
-def _rescaled(ask: Question, baseline: Callable[[Tensor, Tensor], Tensor], count: int = 1) -> Attribution:
+def _rescaled(ask: AttributionRequest, baseline: Callable[[Tensor, Tensor], Tensor], count: int = 1) -> Attribution:
     """DeepLift's map, the mean over `count` baselines (i, k) -> [rows, *shape] of example i."""
     found = reach(ask, has_rescale_rule)
     repeated = [f"{name} {calls} times" for name, calls in found.calls.items() if calls > 1]
@@ -261,7 +261,7 @@ def _rescale(chosen: Chosen) -> Any:
     return _rescale_class()(chosen)
 
 
-def _guided(ask: Question, name: str) -> Tensor:
+def _guided(ask: AttributionRequest, name: str) -> Tensor:
     """The map of one of captum's two rules for ReLUs: like x."""
     found = reach(replace(ask, of="logit"), is_relu)
     escaped = _list(found.activations)

@@ -19,7 +19,7 @@ from advex import randomness
 from advex.classifier import Classifier
 from advex.errors import SpecError
 from advex.explainers.integrated_gradients import check_baseline, spread
-from advex.explainers.maps import ROWS, Attribution, Of, Question, check_of, chosen_output, explained
+from advex.explainers.maps import ROWS, Attribution, AttributionRequest, Of, check_of, chosen_output, explained
 from advex.registry import register
 from advex.types import Explanation
 
@@ -54,7 +54,7 @@ class FeatureAblation:
         mask: Tensor | None = None,
         max_batch: int | str | None = None,
     ) -> Explanation:
-        def attribute(ask: Question) -> Attribution:
+        def attribute(ask: AttributionRequest) -> Attribution:
             features = features_of(ask, self.patch)
             return Attribution(map=_ablated(ask, self.baseline, features), chosen=_chosen(ask, self.patch))
 
@@ -92,7 +92,7 @@ class Occlusion:
         mask: Tensor | None = None,
         max_batch: int | str | None = None,
     ) -> Explanation:
-        def attribute(ask: Question) -> Attribution:
+        def attribute(ask: AttributionRequest) -> Attribution:
             shape = ask.x.shape[1:]
             if len(shape) == 1:
                 return Attribution(map=_ablated(ask, self.baseline, features_of(ask, 0)))
@@ -155,7 +155,7 @@ class Lime:
             model = SkLearnLasso(alpha=self.alpha, random_state=0) if self.alpha else SkLearnLinearRegression()
             return Captum(forward, model, get_exp_kernel_similarity_function("cosine", self.width))
 
-        def attribute(ask: Question) -> Attribution:
+        def attribute(ask: AttributionRequest) -> Attribution:
             features = features_of(ask, self.patch)
             return Attribution(map=_fitted(ask, self, make, features, seed, "lime"), chosen=_chosen(ask, self.patch))
 
@@ -195,7 +195,7 @@ class KernelShap:
 
             return Captum(forward)
 
-        def attribute(ask: Question) -> Attribution:
+        def attribute(ask: AttributionRequest) -> Attribution:
             features = features_of(ask, self.patch)
             if features.any():
                 values = _fitted(ask, self, make, features, seed, "kernel_shap")
@@ -220,7 +220,7 @@ def _check(explainer: Any) -> None:
         raise SpecError(f"samples must be at least 2, not {explainer.samples}.")
 
 
-def square(ask: Question, side: int) -> tuple[int, bool]:
+def square(ask: AttributionRequest, side: int) -> tuple[int, bool]:
     """The side in pixels of the squares that are features of a picture, and whether its channels are taken apart.
 
     side: as the user gave it; 0 is automatic.
@@ -231,7 +231,7 @@ def square(ask: Question, side: int) -> tuple[int, bool]:
     return side or math.ceil(max(shape[-2:]) / math.isqrt(_FEW)), False
 
 
-def features_of(ask: Question, patch: int) -> Tensor:
+def features_of(ask: AttributionRequest, patch: int) -> Tensor:
     """The number of each element's feature, [1, *shape] int64 from 0 on. patch: as the user gave it."""
     shape = ask.x.shape[1:]
     numbers = torch.arange(math.prod(shape), device=ask.x.device).reshape(1, *shape)
@@ -246,22 +246,24 @@ def features_of(ask: Question, patch: int) -> Tensor:
     return (row[:, None] * (int(column[-1]) + 1) + column).expand(1, *shape).contiguous()
 
 
-def _chosen(ask: Question, patch: int) -> dict[str, int]:
+def _chosen(ask: AttributionRequest, patch: int) -> dict[str, int]:
     """For the record: the side of the squares, where squares were the features."""
     side, apart = square(ask, patch)
     return {} if apart or ask.x.ndim == 2 else {"patch": side}
 
 
-def _rows_of_a_pass(ask: Question) -> int:
-    return max(1, ask.max_batch) if isinstance(ask.max_batch, int) else ROWS  # `Question.passes` refuses others
+def _rows_of_a_pass(ask: AttributionRequest) -> int:
+    return (
+        max(1, ask.max_batch) if isinstance(ask.max_batch, int) else ROWS
+    )  # `AttributionRequest.passes` refuses others
 
 
-def _forward(ask: Question) -> Callable[[Tensor, Tensor], Tensor]:
+def _forward(ask: AttributionRequest) -> Callable[[Tensor, Tensor], Tensor]:
     """(x [m, *shape], target [m]) -> [m], for captum, in passes of bounded size."""
     return lambda x, target: chosen_output(ask.logits(x), target, ask.of)
 
 
-def _hidden(ask: Question, baseline: float | Tensor, name: str, **options: Any) -> Tensor:
+def _hidden(ask: AttributionRequest, baseline: float | Tensor, name: str, **options: Any) -> Tensor:
     """The map of a method of captum that hides one part after the other: like x."""
     from captum import attr
 
@@ -283,12 +285,12 @@ def _shared(values: Tensor, features: Tensor) -> Tensor:
     return values / features.flatten().bincount()[features]
 
 
-def _ablated(ask: Question, baseline: float | Tensor, features: Tensor) -> Tensor:
+def _ablated(ask: AttributionRequest, baseline: float | Tensor, features: Tensor) -> Tensor:
     return _shared(_hidden(ask, baseline, "FeatureAblation", feature_mask=features), features)
 
 
 def _fitted(
-    ask: Question,
+    ask: AttributionRequest,
     explainer: Lime | KernelShap,
     make: Callable[[Callable[..., Tensor]], Any],
     features: Tensor,

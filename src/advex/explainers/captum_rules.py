@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-from advex.explainers.maps import Of, Question, output
+from advex.explainers.maps import AttributionRequest, Of, output
 from advex.networks.activations import HalfHuberReLU
 
 # Functions of one number. The rescale rule of DeepLift (Shrikumar et al. 2017, Eq. 13) is the same for all of them;
@@ -72,7 +72,7 @@ class Reach:
     activations: tuple[str, ...]
 
 
-def reach(ask: Question, has_rule: Callable[[nn.Module], bool]) -> Reach:
+def reach(ask: AttributionRequest, has_rule: Callable[[nn.Module], bool]) -> Reach:
     """Which steps of the network the rules reach, seen in one forward pass of the first example.
 
     Nothing is changed: the pass is watched by torch's hooks for all modules.
@@ -150,7 +150,7 @@ def _overlaps(pool: Any) -> bool:
 class Chosen(nn.Module):
     """What is explained, as the module that captum hooks into: (x [n, *shape], target [n]) -> [n]."""
 
-    def __init__(self, ask: Question) -> None:
+    def __init__(self, ask: AttributionRequest) -> None:
         super().__init__()
         self.classifier = ask.classifier
         self.of: Of = ask.of
@@ -160,7 +160,7 @@ class Chosen(nn.Module):
 
 
 @contextlib.contextmanager
-def hooked(ask: Question, has_rule: Callable[[nn.Module], bool]) -> Iterator[Chosen]:
+def hooked(ask: AttributionRequest, has_rule: Callable[[nn.Module], bool]) -> Iterator[Chosen]:
     """Inside, captum may hook into the network; each module with a rule works on a copy of its input.
 
     captum puts its rule on the input tensor. Where another layer reads the same tensor (a shortcut around the

@@ -10,7 +10,7 @@ from torch import Tensor
 from advex.classifier import Classifier
 from advex.errors import InputError, SpecError
 from advex.explainers.integrated_gradients import check_baseline
-from advex.explainers.maps import Attribution, Of, Question, check_of, chosen_output, every_output, explained
+from advex.explainers.maps import Attribution, AttributionRequest, Of, check_of, chosen_output, every_output, explained
 from advex.geometry import per_row
 from advex.randomness import generators
 from advex.registry import register
@@ -51,7 +51,7 @@ class ExpectedGradients:
         max_batch: int | str | None = None,
         create_graph: bool = False,
     ) -> Explanation:
-        def attribute(ask: Question) -> Attribution:
+        def attribute(ask: AttributionRequest) -> Attribution:
             background = background_rows(self.baseline, ask.x)
             alpha, row = draws(ask.x, seed, self.samples, len(background))
 
@@ -95,7 +95,7 @@ def background_rows(baseline: float | Tensor, x: Tensor) -> Tensor:
     return rows.to(x)
 
 
-def _change(ask: Question, background: Tensor) -> Tensor:
+def _change(ask: AttributionRequest, background: Tensor) -> Tensor:
     """F(x) less the mean of F over the background: [n]."""
     at_x, at_rows = ask.logits(torch.cat([ask.x, background]).detach()).split([len(ask.x), len(background)])
     here = chosen_output(at_x, ask.target, ask.of)

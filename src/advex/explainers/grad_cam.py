@@ -11,7 +11,7 @@ from torch.nn.functional import interpolate
 from advex.classifier import Classifier
 from advex.errors import InputError
 from advex.explainers.layers import AUTO, layer_gradient
-from advex.explainers.maps import Attribution, Of, Question, check_of, explained
+from advex.explainers.maps import Attribution, AttributionRequest, Of, check_of, explained
 from advex.registry import register
 from advex.types import Explanation
 
@@ -47,7 +47,7 @@ class GradCAM:
         max_batch: int | str | None = None,
         create_graph: bool = False,
     ) -> Explanation:
-        def attribute(ask: Question) -> Attribution:
+        def attribute(ask: AttributionRequest) -> Attribution:
             if ask.x.ndim not in _MODES:
                 shape = tuple(ask.x.shape[1:])
                 raise InputError(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from advex.classifier import Classifier
-from advex.explainers.maps import Attribution, Of, Question, check_of, explained
+from advex.explainers.maps import Attribution, AttributionRequest, Of, check_of, explained
 from advex.registry import register
 from advex.types import Explanation
 
@@ -36,7 +36,7 @@ class Gradient:
         max_batch: int | str | None = None,
         create_graph: bool = False,
     ) -> Explanation:
-        def attribute(ask: Question) -> Attribution:
+        def attribute(ask: AttributionRequest) -> Attribution:
             return Attribution(map=_slope(ask))
 
         return explained(
@@ -68,7 +68,7 @@ class InputXGradient:
         max_batch: int | str | None = None,
         create_graph: bool = False,
     ) -> Explanation:
-        def attribute(ask: Question) -> Attribution:
+        def attribute(ask: AttributionRequest) -> Attribution:
             return Attribution(map=ask.x * _slope(ask))
 
         return explained(
@@ -76,5 +76,5 @@ class InputXGradient:
         )
 
 
-def _slope(ask: Question) -> Tensor:
+def _slope(ask: AttributionRequest) -> Tensor:
     return ask.gradients(lambda i, k: (ask.x[i], 1.0))[0]

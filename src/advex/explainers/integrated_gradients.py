@@ -12,7 +12,7 @@ from torch import Tensor
 
 from advex.classifier import Classifier
 from advex.errors import InputError, SpecError, did_you_mean
-from advex.explainers.maps import Attribution, Of, Question, check_of, chosen_output, explained
+from advex.explainers.maps import Attribution, AttributionRequest, Of, check_of, chosen_output, explained
 from advex.geometry import per_row
 from advex.registry import register
 from advex.types import Explanation
@@ -57,7 +57,7 @@ class IntegratedGradients:
         max_batch: int | str | None = None,
         create_graph: bool = False,
     ) -> Explanation:
-        def attribute(ask: Question) -> Attribution:
+        def attribute(ask: AttributionRequest) -> Attribution:
             u = spread(self.baseline, ask.x)
             difference = ask.x - u
             alpha, weight = (torch.as_tensor(each).to(ask.x) for each in quadrature(self.rule, self.steps))
@@ -94,7 +94,7 @@ def quadrature(rule: Rule, steps: int) -> tuple[np.ndarray, np.ndarray]:
     return (np.arange(steps) + offset) / steps, np.full(steps, 1 / steps)
 
 
-def _change(ask: Question, u: Tensor, outputs: Tensor, alpha: Tensor) -> Tensor:
+def _change(ask: AttributionRequest, u: Tensor, outputs: Tensor, alpha: Tensor) -> Tensor:
     """F(x) - F(u): [n]. The ends that the path does not visit cost one more pass, without derivatives."""
     ends = {1.0: ask.x, 0.0: u}
     known = {float(alpha[k]): outputs[:, k] for k in (0, -1)}

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from advex.errors import InputError, did_you_mean
-from advex.explainers.maps import Question, output
+from advex.explainers.maps import AttributionRequest, output
 
 AUTO = "auto"
 
 
-def layer_gradient(ask: Question, rows: slice, layer: str = AUTO) -> tuple[str, Tensor, Tensor]:
+def layer_gradient(ask: AttributionRequest, rows: slice, layer: str = AUTO) -> tuple[str, Tensor, Tensor]:
     """d output / d A for the output A of a layer: (the layer's name, A, the derivative), [rows, channels, *places].
 
     layer: a name among `classifier.named_modules()` (the leading `network.` may be left out), or "auto": the layer

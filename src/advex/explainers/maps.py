@@ -71,7 +71,7 @@ class Attribution:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class AttributionRequest:
     """Which output of a classifier is explained, where, and in passes of what size.
 
     x: [n, *shape], n >= 1, checked. target: [n] int64. create_graph: gradients stay differentiable, in the
@@ -134,7 +134,7 @@ def rows_of_a_pass(x: Tensor) -> int:
 
 def explained(
     explainer: Any,
-    attribute: Callable[[Question], Attribution],
+    attribute: Callable[[AttributionRequest], Attribution],
     classifier: Classifier,
     x: Tensor,
     target: Tensor,
@@ -159,7 +159,7 @@ def explained(
         kept = None if mask is None else _like(mask, x)
         for parameter in trained:  # `frozen` puts the flags back
             parameter.requires_grad_(create_graph)
-        question = Question(
+        question = AttributionRequest(
             classifier=classifier,
             x=x if create_graph else x.detach(),
             target=target.to(device=x.device, dtype=torch.int64),
@@ -174,7 +174,7 @@ def explained(
     )
 
 
-def _asked(attribute: Callable[[Question], Attribution], question: Question) -> Attribution:
+def _asked(attribute: Callable[[AttributionRequest], Attribution], question: AttributionRequest) -> Attribution:
     """What the formula yields; what the network cannot take is told in the classifier's own sentence."""
     try:
         if question.target.amin() < 0:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from advex.classifier import Classifier
 from advex.errors import SpecError, did_you_mean
-from advex.explainers.maps import Attribution, Of, Question, check_of, explained
+from advex.explainers.maps import Attribution, AttributionRequest, Of, check_of, explained
 from advex.randomness import normal
 from advex.registry import register
 from advex.types import Explanation
@@ -56,7 +56,7 @@ class SmoothGrad:
         fold = {"signed": torch.positive, "magnitude": torch.abs, "square": torch.square}[self.take]
         width = self.sigma * (classifier.upper - classifier.lower)
 
-        def attribute(ask: Question) -> Attribution:
+        def attribute(ask: AttributionRequest) -> Attribution:
             def points(i: Tensor, k: Tensor) -> tuple[Tensor, float]:
                 pairs = zip(i.tolist(), k.tolist(), strict=True)
                 noise = [normal(ask.x[row : row + 1], seed, f"smooth_grad:{sample}") for row, sample in pairs]

@@ -19,7 +19,7 @@ from typing import Any
 
 from advex.errors import SpecError
 from advex.explore.process import main
-from advex.explore.questions import Answer, Catalogue, Load, Question, Refusal, superseded
+from advex.explore.requests import Catalogue, ExploreRequest, ExploreResponse, Load, Refusal, superseded
 
 _MOST_PAGES, _MOST_QUICK = 8, 100  # that wait
 _GONE = "The process that computes ended unexpectedly; it is being started again. Try again in a moment."
@@ -38,8 +38,8 @@ def _begun() -> Future[Any]:
 class _Job:
     number: int
     page: str
-    question: Question
-    future: Future[Answer] = field(default_factory=_begun)
+    question: ExploreRequest
+    future: Future[ExploreResponse] = field(default_factory=_begun)
     answered: bool = False
 
     def supersede(self) -> None:
@@ -82,7 +82,7 @@ class Desk:
         """The one that runs."""
         return self._process
 
-    def ask(self, page: str, question: Question) -> Future[Answer]:
+    def ask(self, page: str, question: ExploreRequest) -> Future[ExploreResponse]:
         """Ask for an explanation; what the same page asked before is given up. The future may raise Refusal."""
         with self._lock:
             job = _Job(next(self._numbers), page, question)
@@ -94,7 +94,7 @@ class Desk:
             self._next()
             return job.future
 
-    def drop(self, page: str, future: Future[Answer]) -> None:
+    def drop(self, page: str, future: Future[ExploreResponse]) -> None:
         """Nobody waits for this answer any more: the page was closed, or asks something else."""
         with self._lock:
             if (waiting := self._waiting.get(page)) and waiting.future is future:

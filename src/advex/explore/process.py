@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from advex.errors import AdvexError
-from advex.explore.questions import Answering, Load, Question, Stopped
+from advex.explore.requests import Answering, ExploreRequest, Load, Stopped
 
 NICER = 10  # than the server
 log = logging.getLogger("advex.explore")
@@ -53,7 +53,7 @@ class _Served:
     def __init__(self, connection: Connection, study: Answering) -> None:
         self._connection, self._study = connection, study
         self._sending = threading.Lock()
-        self._asked: queue.SimpleQueue[tuple[int, Question]] = queue.SimpleQueue()
+        self._asked: queue.SimpleQueue[tuple[int, ExploreRequest]] = queue.SimpleQueue()
         self._stopped: set[int] = set()
 
     def run(self) -> None:
@@ -75,7 +75,7 @@ class _Served:
         while True:
             self._explain(*self._asked.get())
 
-    def _explain(self, number: int, question: Question) -> None:
+    def _explain(self, number: int, question: ExploreRequest) -> None:
         self._answer(number, lambda: self._study.explain(question, lambda: number in self._stopped))
         self._stopped.discard(number)
 

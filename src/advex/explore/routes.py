@@ -24,19 +24,19 @@ from advex.annotation.people import Guest
 from advex.annotation.store import Store
 from advex.explore import FOLDER
 from advex.explore.desk import Desk
-from advex.explore.questions import (
+from advex.explore.requests import (
     LARGEST_RHO,
     STEP_RHO,
     UPLOAD_BYTES,
     UPLOAD_PIXELS,
-    Answer,
     Catalogue,
+    ExploreRequest,
+    ExploreResponse,
     Fitted,
-    Question,
     Refusal,
     Which,
 )
-from advex.report.page import policy
+from advex.report.pages.page import policy
 
 UPLOAD = "/api/explore/pictures"
 _PICTURE = r"^(\d{1,9}|[0-9a-f]{32})$"
@@ -153,7 +153,7 @@ def room(desk: Desk, catalogue: Catalogue) -> Room:
 
     def add(app: FastAPI, store: Store, door: Door) -> None:
         pictures: Shelf[Fitted] = Shelf(_MOST_PICTURES)
-        answers: Shelf[Answer] = Shelf(_MOST_ANSWERS)
+        answers: Shelf[ExploreResponse] = Shelf(_MOST_ANSWERS)
         _add_page(app, store, door, catalogue)
         _add_pictures(app, door, desk, pictures)
         _add_explanations(app, door, desk, pictures, answers)
@@ -234,7 +234,9 @@ def _png(data: bytes) -> Response:
     return Response(data, media_type="image/png")
 
 
-def _add_explanations(app: FastAPI, door: Door, desk: Desk, pictures: Shelf[Fitted], answers: Shelf[Answer]) -> None:
+def _add_explanations(
+    app: FastAPI, door: Door, desk: Desk, pictures: Shelf[Fitted], answers: Shelf[ExploreResponse]
+) -> None:
     @app.post("/api/explore/explanations", responses=problems(401, 403, 404, 409, 413, 422, 429, 503))
     async def explain(body: Wanted, request: Request, guest: Annotated[Guest, Depends(door.keeper)]) -> Shelved:
         """Explain a picture. A newer request of the same page takes the place of this one, which then gets a 409."""
@@ -242,9 +244,9 @@ def _add_explanations(app: FastAPI, door: Door, desk: Desk, pictures: Shelf[Fitt
         asked = body.model_dump(exclude={"page", "picture"})
         if len(body.picture) == 32:
             own = pictures.get(session, body.picture, _NO_PICTURE)
-            question = Question(picture=own.png, name=own.name, note=own.note, **asked)
+            question = ExploreRequest(picture=own.png, name=own.name, note=own.note, **asked)
         else:
-            question = Question(picture=int(body.picture), **asked)
+            question = ExploreRequest(picture=int(body.picture), **asked)
         page = f"{session} {body.page}"
         future = desk.ask(page, question)
         async with _given_up_when_gone(request, lambda: desk.drop(page, future)):
@@ -275,7 +277,7 @@ async def _given_up_when_gone(request: Request, give_up: Callable[[], None]) -> 
         watching.cancel()
 
 
-def _add_saved(app: FastAPI, store: Store, door: Door, desk: Desk, answers: Shelf[Answer]) -> None:
+def _add_saved(app: FastAPI, store: Store, door: Door, desk: Desk, answers: Shelf[ExploreResponse]) -> None:
     path = store.folder / FOLDER / "report.html"
 
     @app.post("/api/explore/saved", responses=problems(401, 403, 404, 413, 422, 429, 503))

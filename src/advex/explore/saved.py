@@ -8,11 +8,11 @@ from pathlib import Path
 
 from advex import report
 from advex.explore import FOLDER
-from advex.explore.questions import Answer
+from advex.explore.requests import ExploreResponse
 from advex.record.explored import NAME, Explored, picture_name, read_explored
 
 
-def save(project: Path, key: str, answer: Answer) -> tuple[str, int]:
+def save(project: Path, key: str, answer: ExploreResponse) -> tuple[str, int]:
     """Keep an answer, and write the page anew. Returns the folder's name, and how many there are.
 
     key: of the answer; the same one is kept once, however often it is saved. A folder appears under its name with all

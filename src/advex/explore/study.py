@@ -20,20 +20,20 @@ from advex import attacks, explainers
 from advex._version import __version__
 from advex.classifier import Classifier
 from advex.data import Dataset
-from advex.data.pictures import decode_png, encode_png
+from advex.data.images.png import decode_png, encode_png
+from advex.drawing.heat import coloured, reach_of, summed
+from advex.environment import without_places
 from advex.errors import InputError, SpecError
-from advex.evaluation.environment import without_places
-from advex.evaluation.explain import has_pictures
+from advex.evaluation.pictures import has_pictures
 from advex.evaluation.shards import weights_hash
 from advex.explainers import Toward
 from advex.explore import saved, uploads
-from advex.explore.questions import Answer, Catalogue, Fitted, Question, Stopped, Which
+from advex.explore.requests import Catalogue, ExploreRequest, ExploreResponse, Fitted, Stopped, Which
 from advex.geometry import RMSE
 from advex.goals import Become
 from advex.record.explored import Explored
 from advex.registry import describe
-from advex.report.explored import lines_of, shares_of, told
-from advex.report.heat import coloured, reach_of, summed
+from advex.report.pages.explored import lines_of, shares_of, told
 
 # Maps of a few passes each: they appear while one moves a slider.
 MAPS = (
@@ -126,7 +126,7 @@ class Study:
 
     # -- with a model ------------------------------------------------------------------------------------------
 
-    def explain(self, question: Question, stop: Callable[[], bool]) -> Answer:
+    def explain(self, question: ExploreRequest, stop: Callable[[], bool]) -> ExploreResponse:
         """The change towards a class, and what counts for it before and after.
 
         Raises Stopped before the next pass of the network once `stop` says so, SpecError and InputError for what
@@ -182,9 +182,9 @@ class Study:
             seconds=time.perf_counter() - began,
             **subject,
         )
-        return Answer(entry=entry.model_dump(mode="json"), told=_told(entry), pictures=pictures)
+        return ExploreResponse(entry=entry.model_dump(mode="json"), told=_told(entry), pictures=pictures)
 
-    def _subject(self, question: Question) -> tuple[Tensor, dict[str, Any]]:
+    def _subject(self, question: ExploreRequest) -> tuple[Tensor, dict[str, Any]]:
         """The picture [channels, height, width] in [0, 1], and what is known of it."""
         if isinstance(question.picture, int):
             picture, number = self._example(question.picture), question.picture
@@ -222,7 +222,7 @@ class _Found:
     rho: float | None
 
 
-def _changed(classifier: Classifier, x: Tensor, question: Question) -> _Found:
+def _changed(classifier: Classifier, x: Tensor, question: ExploreRequest) -> _Found:
     target = torch.tensor([question.target], device=x.device)
     if question.rho is None:
         search = attacks.build("minimal")
@@ -246,7 +246,7 @@ class _Maps:
     reason: str = ""
 
 
-def _maps(classifier: Classifier, x: Tensor, question: Question) -> _Maps:
+def _maps(classifier: Classifier, x: Tensor, question: ExploreRequest) -> _Maps:
     explainer = explainers.build(question.explainer)
     try:
         found = explainer(classifier, x, torch.full((2,), question.target, device=x.device), seed=SEED)

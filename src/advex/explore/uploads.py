@@ -9,11 +9,11 @@ from collections.abc import Sequence
 import torch
 from PIL import Image
 
-from advex.data import decode
-from advex.data.pictures import encode_png
+from advex.data.images import decode
+from advex.data.images.png import encode_png
 from advex.data.source import Unreadable
 from advex.errors import DataError
-from advex.explore.questions import UPLOAD_BYTES, UPLOAD_PIXELS, Fitted
+from advex.explore.requests import UPLOAD_BYTES, UPLOAD_PIXELS, Fitted
 
 
 def fitted(data: bytes, shape: Sequence[int]) -> Fitted:

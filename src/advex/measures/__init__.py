@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from advex.distances.maps import Cosine as Cosine
+from advex.distances.maps import Distance as Distance
+from advex.distances.maps import RelativeL2 as RelativeL2
+from advex.distances.maps import Spearman as Spearman
+from advex.distances.maps import TopK as TopK
 from advex.measures.certified import Bracket as Bracket
 from advex.measures.certified import Certificate as Certificate
 from advex.measures.certified import Certify as Certify
@@ -14,11 +19,6 @@ from advex.measures.gradient_statistics import linear_change as linear_change
 from advex.measures.gradient_statistics import output_change as output_change
 from advex.measures.intervals import bootstrap_mean as bootstrap_mean
 from advex.measures.intervals import wilson as wilson
-from advex.measures.map_distances import Cosine as Cosine
-from advex.measures.map_distances import Distance as Distance
-from advex.measures.map_distances import RelativeL2 as RelativeL2
-from advex.measures.map_distances import Spearman as Spearman
-from advex.measures.map_distances import TopK as TopK
 from advex.measures.relative_stability import relative_input_stability as relative_input_stability
 from advex.measures.relative_stability import relative_output_stability as relative_output_stability
 from advex.measures.robustness import accuracy as accuracy

@@ -18,12 +18,12 @@ from torch import Tensor
 from advex import randomness
 from advex.attacks import PGD, Search
 from advex.classifier import Classifier
+from advex.distances.maps import Distance, RelativeL2
 from advex.errors import SpecError
 from advex.explainers import Explainer
 from advex.geometry import Norm, as_norm, as_radius
 from advex.goals import Aim, advantage
 from advex.measures.intervals import bootstrap_mean
-from advex.measures.map_distances import Distance, RelativeL2
 from advex.registry import register
 from advex.types import Score
 

@@ -20,9 +20,9 @@ from advex.objectives.noise import Noise as Noise
 from advex.objectives.output_zeroing import OutputZeroing as OutputZeroing
 from advex.objectives.output_zeroing import guideline as guideline
 from advex.objectives.stable_ig import StableIG as StableIG
-from advex.objectives.step import Alteration as Alteration
+from advex.objectives.step import InputTransform as InputTransform
 from advex.objectives.step import Parts, State
-from advex.objectives.step import Penalty as Penalty
+from advex.objectives.step import Regulariser as Regulariser
 from advex.objectives.step import Step as Step
 from advex.types import Batch
 
@@ -34,7 +34,7 @@ class Objective:
     start() -> state; (classifier, batch, state, *, rng) -> (loss [], its named parts, state).
     """
 
-    terms: Mapping[str, Alteration | Penalty]
+    terms: Mapping[str, InputTransform | Regulariser]
 
     @property
     def needs_float32(self) -> bool:
@@ -43,7 +43,7 @@ class Objective:
 
     def start(self) -> State:
         """The state before the first step: what each term remembers, as `term.key`."""
-        begun = {name: term.start() for name, term in self.terms.items() if isinstance(term, Penalty)}
+        begun = {name: term.start() for name, term in self.terms.items() if isinstance(term, Regulariser)}
         return {f"{name}.{key}": value for name, state in begun.items() for key, value in state.items()}
 
     def __call__(
@@ -59,7 +59,7 @@ class Objective:
         losses, parts, after = [], {}, {}
         with step.seeded(), classifier.between_rows():
             for term in self.terms.values():
-                if isinstance(term, Alteration):
+                if isinstance(term, InputTransform):
                     step.x = term.alter(step)
             for name, term in self._penalties():
                 own = {key: state[f"{name}.{key}"] for key in term.start()}
@@ -69,8 +69,8 @@ class Objective:
                 after |= {f"{name}.{key}": value for key, value in own.items()}
         return torch.stack(losses).sum(), parts, after
 
-    def _penalties(self) -> list[tuple[str, Penalty]]:
-        found = [(name, term) for name, term in self.terms.items() if isinstance(term, Penalty)]
+    def _penalties(self) -> list[tuple[str, Regulariser]]:
+        found = [(name, term) for name, term in self.terms.items() if isinstance(term, Regulariser)]
         return sorted(found, key=lambda named: not hasattr(named[1], "derivative"))
 
 
@@ -83,7 +83,7 @@ def build(terms: str | Mapping[str, Mapping[str, Any] | None]) -> Objective:
         name, options = registry.parse(terms)
         terms = {name: options}
     made = {name: registry.make("objective", name, **(options or {})) for name, options in terms.items()}
-    if not all(isinstance(term, Alteration | Penalty) for term in made.values()):
+    if not all(isinstance(term, InputTransform | Regulariser) for term in made.values()):
         raise SpecError(f"A term alters examples or adds to the loss; one of {', '.join(made)} does neither.")
     return Objective({"natural": Natural()} | made)
 

@@ -96,7 +96,7 @@ class Step:
 
 
 @runtime_checkable
-class Alteration(Protocol):
+class InputTransform(Protocol):
     """A term that changes the examples before the loss is taken at them."""
 
     def alter(self, step: Step) -> Tensor:
@@ -105,7 +105,7 @@ class Alteration(Protocol):
 
 
 @runtime_checkable
-class Penalty(Protocol):
+class Regulariser(Protocol):
     """A term that adds to the loss. A part is a number that is shown and written down, by its name.
 
     A penalty that has an attribute `derivative` (see `derivatives.of_gradient`) comes before all others:

@@ -91,7 +91,7 @@ class Row(_Model):
         return self
 
 
-class Section(_Model):
+class TableGroup(_Model):
     """Rows under a heading."""
 
     title: str = ""
@@ -106,7 +106,7 @@ class Table(_Model):
     train_images: int | None = None
     test_images: int | None = None
     columns: dict[str, Column]
-    sections: tuple[Section, ...]
+    sections: tuple[TableGroup, ...]
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -152,7 +152,7 @@ class Maps(_Model):
     caption: str = ""
 
 
-class Scale(_Model):
+class Budget(_Model):
     """How much is run. change: setting of the recipe -> value, or asked value -> value.
 
     `network.OPTION` and `objective.TERM.OPTION` reach inside; what a recipe does not have is left alone. data: by
@@ -186,7 +186,7 @@ class Paper(_Model):
     grids: dict[Id, Grid] = {}
     subsets: dict[Id, tuple[Id, ...]] = {}
     simulated: Simulated | None = None
-    scales: dict[Id, Scale]
+    scales: dict[Id, Budget]
 
     @property
     def rows(self) -> dict[str, Row]:

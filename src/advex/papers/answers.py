@@ -30,7 +30,7 @@ class Learned(_Model):
 
 
 class Simulated(_Model):
-    """Annotators that are none: a network's answers, some of them errors. See `advex.reproduction.simulated`.
+    """Annotators that are none: a network's answers, some of them errors. See `advex.feedback.simulated_annotators`.
 
     judge: the network: `builtin:NAME`, a run folder, or `recipe:NAME`, trained first on the whole training split, with
     `overrides`. judged: images by annotator; shared: of these, how many are also the one's before. error: share of the

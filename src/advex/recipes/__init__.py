@@ -12,8 +12,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from advex import attacks, networks, objectives, registry
-from advex.data.affine import AffineAugmentation
-from advex.data.augmentation import Augmentation, Padding
+from advex.data.augmentation.affine import AffineAugmentation
+from advex.data.augmentation.plain import Augmentation, Padding
 from advex.errors import SpecError, did_you_mean
 
 _LARGEST_FILE = 2**20

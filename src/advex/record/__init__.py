@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from advex.errors import ArtifactError
+from advex.files import write_text
 from advex.record.run import Training as Training
 from advex.record.run import read_run as read_run
 
@@ -77,7 +77,7 @@ class Figure(_Model):
     better: Literal["high", "low", "neither"] = "high"
 
 
-class Certified(_Model):
+class CertificateFigures(_Model):
     """How a model's smoothed form was certified, and the network itself on the same examples.
 
     certified_accuracy and certified_ara are among the model's scores; the radii are in examples.parquet.
@@ -105,7 +105,7 @@ class Certified(_Model):
     least_ara: float
 
 
-class Mapped(_Model):
+class MapFigures(_Model):
     """How concise a model's maps by one explainer are, on average over all examples; each one's are in maps.parquet.
 
     method: the explainer, with what it chose by itself. target: the class explained: `predicted` (what the model
@@ -154,8 +154,8 @@ class ModelEntry(_Model):
     scores: dict[str, Figure] = {}
     rho_reached: dict[str, Figure] = {}
     training: Training | None = None
-    certified: Certified | None = None
-    maps: dict[str, Mapped] = {}
+    certified: CertificateFigures | None = None
+    maps: dict[str, MapFigures] = {}
     answered: Answered | None = None
 
     @model_validator(mode="after")
@@ -212,17 +212,6 @@ class Record(_Model):
     models: list[ModelEntry]
     differences: list[Difference] = []
     flags: list[Flag] = []
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file completely or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.new")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())  # else a power failure may leave the new name with nothing in it
-    os.replace(temporary, path)
 
 
 def write_record(folder: Path, record: Record) -> None:

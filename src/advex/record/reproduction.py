@@ -13,7 +13,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from advex.errors import ArtifactError
-from advex.record import Difference, Figure, plain, write_text
+from advex.files import write_text
+from advex.record import Difference, Figure, plain
 
 NAME, ANSWERED = "reproduction.json", "answered.json"
 SCHEMA = 1

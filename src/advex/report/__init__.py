@@ -33,11 +33,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from advex.errors import ArtifactError
+from advex.files import write_text
 from advex.record import explored as kept
-from advex.record import write_text
 from advex.record.reproduction import NAME, read_reproduction
-from advex.report import explored, reproduction
-from advex.report.page import render, render_explored, render_reproduction, render_runs
+from advex.report.pages import explored, reproduction
+from advex.report.pages.page import render, render_explored, render_reproduction, render_runs
 from advex.report.reading import read, read_runs
 
 

@@ -89,7 +89,7 @@ class Contents:
 
 
 @dataclass(frozen=True)
-class Run:
+class RunCurves:
     """How a model was trained. index: place of the model on the page, which is its colour."""
 
     index: int
@@ -114,13 +114,13 @@ class Run:
         return [(epoch, value) for epoch, value in pairs if value is not None and np.isfinite(value)]
 
 
-def runs_of(record: Record) -> tuple[Run, ...]:
+def runs_of(record: Record) -> tuple[RunCurves, ...]:
     """How the models of a record were trained, those that are known."""
     found = enumerate(record.models)
-    return tuple(Run(index, model.name, model.training) for index, model in found if model.training is not None)
+    return tuple(RunCurves(index, model.name, model.training) for index, model in found if model.training is not None)
 
 
-def read_runs(folders: Sequence[Path]) -> tuple[Run, ...]:
+def read_runs(folders: Sequence[Path]) -> tuple[RunCurves, ...]:
     """Run folders, finished or not. Raises ArtifactError for a folder that is none."""
     places = [Path(folder).resolve() for folder in folders]
     names = [place.name for place in places]
@@ -133,7 +133,7 @@ def read_runs(folders: Sequence[Path]) -> tuple[Run, ...]:
                 "recipe.yaml either: it is not a run folder. Name one of the two."
             )
         unclear = names.count(place.name) > 1 or training.taken is not None
-        runs.append(Run(index, f"{place.parent.name}/{place.name}" if unclear else place.name, training))
+        runs.append(RunCurves(index, f"{place.parent.name}/{place.name}" if unclear else place.name, training))
     return tuple(runs)
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from advex._version import __version__
-from advex.evaluation.environment import without_places
+from advex.environment import without_places
 from advex.papers import Column, Paper, Plot, Row, Table
 from advex.record import Difference, Figure, Record, all_figures
 from advex.record.reproduction import (

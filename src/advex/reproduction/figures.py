@@ -6,11 +6,11 @@ import io
 from pathlib import Path
 from typing import Any
 
-from advex.evaluation.shards import whole
+from advex.files import atomic
 from advex.record.reproduction import GridEntry, PlotEntry, Reproduction
-from advex.report.pairs import Mark, drawn, front, placed
+from advex.report.pages.joined_records import joined, shown_rows
+from advex.report.pages.pairs import Mark, drawn, front, placed
 from advex.report.reading import Contents
-from advex.report.several import joined, shown_rows
 from advex.reproduction import map_figures, pair_figures
 from advex.reproduction.folder import FIGURES
 
@@ -47,7 +47,7 @@ def _save(figure: Any, path: Path) -> Path:
     image = io.BytesIO()
     figure.savefig(image, format="png", facecolor="white", bbox_inches="tight", metadata={"Software": None})
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as temporary:
+    with atomic(path) as temporary:
         temporary.write_bytes(image.getvalue())
     return path
 

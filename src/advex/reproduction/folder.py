@@ -16,7 +16,8 @@ from typing import Any
 
 from advex._version import __version__
 from advex.errors import ArtifactError
-from advex.record import Record, read_record, write_text
+from advex.files import write_text
+from advex.record import Record, read_record
 from advex.record.reproduction import NAME, AnsweredEntry, read_answered
 from advex.reproduction.plan import Job, Plan
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from advex.drawing.heat import coloured, reach_of, summed
 from advex.record.reproduction import Reproduction
-from advex.report.heat import coloured, reach_of, summed
-from advex.report.maps import WHISKERS
+from advex.report.pages.joined_records import joined, mapped_rows
 from advex.report.reading import Contents
-from advex.report.several import joined, mapped_rows
+from advex.report.sections.maps import WHISKERS
 from advex.reproduction.pair_figures import put
 
 _EXAMPLES = 5  # pictures in a sheet

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from advex.drawing.pictures import read_picture
 from advex.record.reproduction import AnsweredEntry, JudgedEntry
-from advex.report.answered import VERDICTS, sentences
-from advex.report.pictures import read_picture
+from advex.report.pages.answers import VERDICTS, sentences
 
 _ACROSS = 5  # pairs in a line
 _LINES = 2  # of a verdict

@@ -11,7 +11,7 @@ from advex import data as sets
 from advex import papers, recipes
 from advex.errors import DataError, SpecError, did_you_mean
 from advex.evaluation import Settings, settings_from
-from advex.papers import Paper, Row, Scale, Simulated, Table
+from advex.papers import Budget, Paper, Row, Simulated, Table
 from advex.recipes import Recipe, recipe_from
 from advex.reproduction.scaling import changes, scaled
 
@@ -67,7 +67,7 @@ class Plan:
     rows: tuple[Planned, ...]
 
     @property
-    def settings(self) -> Scale:
+    def settings(self) -> Budget:
         """The scale itself."""
         return self.paper.scales[self.scale]
 
@@ -204,7 +204,7 @@ def _of_the_answers(published: Simulated | None, here: Simulated) -> list[str]:
     return told
 
 
-def _of_the_data(table: Table, scale: Scale, asked: str, source: str) -> list[str]:
+def _of_the_data(table: Table, scale: Budget, asked: str, source: str) -> list[str]:
     """What is drawn of which data, where it is not what the paper had."""
     told = [f"data {source} instead of {asked}"] if source != asked and source in scale.data.values() else []
     for count, published, what in (

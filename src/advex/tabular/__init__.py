@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 from advex.tabular.answers import alternatives as alternatives
 from advex.tabular.answers import answer as answer
-from advex.tabular.sentences import Answer as Answer
 from advex.tabular.sentences import Change as Change
 from advex.tabular.sentences import Counterfactual as Counterfactual
+from advex.tabular.sentences import Counterfactuals as Counterfactuals
 
 if TYPE_CHECKING:
     from advex.tabular.estimator import RobustClassifier as RobustClassifier

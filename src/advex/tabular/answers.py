@@ -14,7 +14,7 @@ from advex.errors import InputError
 from advex.features import Feature, FeatureSpec
 from advex.geometry import L1
 from advex.goals import Become
-from advex.tabular.sentences import Answer, Change, Counterfactual, number_text
+from advex.tabular.sentences import Change, Counterfactual, Counterfactuals, number_text
 
 FEW_FEATURES = FewFeatures()
 Held = frozenset[int]  # numbers of columns
@@ -28,7 +28,7 @@ def answer(
     *,
     k: int = 3,
     search: FewFeatures = FEW_FEATURES,
-) -> Answer:
+) -> Counterfactuals:
     """What would have had to be different in a row for the answer `target`, and up to k ways to get there.
 
     x: [d] an encoded row. target: number of a class; None: the runner-up (of two classes, the other one).
@@ -39,7 +39,7 @@ def answer(
     target = ranked[1] if target is None else target
     found = alternatives(classifier, x, target, k=k, search=search) if target != ranked[0] else ()
     held = [feature.name for feature in spec.features if feature.change == "never"]
-    return Answer(
+    return Counterfactuals(
         target=target,
         target_name=class_name(classifier, target),
         says=ranked[0],

@@ -23,7 +23,7 @@ from advex.geometry import as_radius
 from advex.goals import Misclassify
 from advex.measures.intervals import wilson
 from advex.tabular.answers import answer
-from advex.tabular.sentences import Answer
+from advex.tabular.sentences import Counterfactuals
 from advex.training import Recipe, recipe_from, train
 from advex.types import Score
 
@@ -102,7 +102,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):  # what scikit-learn wan
         likeliest = self.predict_proba(X).argmax(axis=1)
         return self.classes_[likeliest]
 
-    def explain(self, X: ArrayLike, target: Any = None, *, alternatives: int = 3) -> list[Answer]:
+    def explain(self, X: ArrayLike, target: Any = None, *, alternatives: int = 3) -> list[Counterfactuals]:
         """For each row, what would have had to be different for the class `target` (None: the runner-up).
 
         Each answer prints as sentences; their parts are in its `found`. Raises InputError for an unknown class.

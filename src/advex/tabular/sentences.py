@@ -57,7 +57,7 @@ class Counterfactual:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class Counterfactuals:
     """What there is to say about one row and one class.
 
     says: the class that the classifier answers; probabilities: of all classes. found: counterfactuals, the simplest

@@ -9,15 +9,15 @@ from advex.training.checkpoints import CHECKPOINTS as CHECKPOINTS
 from advex.training.checkpoints import METRICS as METRICS
 from advex.training.checkpoints import described as checkpoint_described
 from advex.training.checkpoints import found as checkpoints_in
-from advex.training.journal import TENSORBOARD as TENSORBOARD
+from advex.training.divergence import Diverged as Diverged
+from advex.training.dry_run import dry_run as dry_run
 from advex.training.loop import Interrupted as Interrupted
 from advex.training.loop import ProcessLost as ProcessLost
 from advex.training.loop import train as train
-from advex.training.rehearsal import dry_run as dry_run
+from advex.training.metrics_log import TENSORBOARD as TENSORBOARD
 from advex.training.run import completed as completed
 from advex.training.run import identity_of as identity_of
-from advex.training.scores import accuracy as accuracy
-from advex.training.scores import robust_accuracy as robust_accuracy
-from advex.training.watch import Diverged as Diverged
+from advex.training.validation import accuracy as accuracy
+from advex.training.validation import robust_accuracy as robust_accuracy
 
 __all__ = ["checkpoint_described", "checkpoints_in"]

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from advex import artifacts, processes
 from advex.errors import AdvexWarning, ArtifactError
-from advex.record import write_text
+from advex.files import write_text
 from advex.training.run import Position, Run, completed
 
 METRICS, CHECKPOINTS, BEST = "metrics.jsonl", "checkpoints", "best"

@@ -18,12 +18,13 @@ from advex.errors import ArtifactError, SpecError
 from advex.objectives.step import Parts
 from advex.processes import ProcessLost as ProcessLost
 from advex.recipes import Recipe, fitted, learning_rate
-from advex.training import checkpoints, scores
-from advex.training.journal import Journal, board_writer
-from advex.training.rehearsal import rehearse
+from advex.training import checkpoints
+from advex.training import validation as scores
+from advex.training.divergence import watch, watch_weights
+from advex.training.dry_run import rehearse
+from advex.training.metrics_log import Journal, board_writer
 from advex.training.run import Run, begin, seen
 from advex.training.steps import gradients, prepared
-from advex.training.watch import watch, watch_weights
 
 Report = Callable[[dict[str, Any]], None]
 CHECKPOINT_SECONDS = 600.0

@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from advex import objectives, processes
 from advex.classifier import Classifier
-from advex.data.augmentation import centre, standardised
+from advex.data.augmentation.plain import centre, standardised
 from advex.data.dataset import Dataset, content
 from advex.errors import DataError, SpecError
 from advex.recipes import Recipe, fitted

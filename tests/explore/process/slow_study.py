@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from advex.errors import ArtifactError, InputError
-from advex.explore.questions import Answer, Catalogue, Question, Stopped
+from advex.explore.requests import Catalogue, ExploreRequest, ExploreResponse, Stopped
 
 
 class SlowStudy:
-    """See `advex.explore.questions.Answering`."""
+    """See `advex.explore.requests.Answering`."""
 
     catalogue = Catalogue(data="d", models=(("m", ("a", "b")),), labels=(("a", 2),), explainers=("gradient",))
 
@@ -30,7 +30,7 @@ class SlowStudy:
         """As user code may."""
         raise ValueError("as foreseen")
 
-    def explain(self, question: Question, stop: Callable[[], bool]) -> Answer:
+    def explain(self, question: ExploreRequest, stop: Callable[[], bool]) -> ExploreResponse:
         """Wait for the test."""
         if question.explainer == "refused":
             raise InputError("This cannot be asked.")
@@ -41,7 +41,7 @@ class SlowStudy:
                 at.with_suffix(".stopped").touch()
                 raise Stopped
             time.sleep(0.01)
-        return Answer(entry={}, told={"name": at.name}, pictures={})
+        return ExploreResponse(entry={}, told={"name": at.name}, pictures={})
 
 
 def load() -> SlowStudy:

@@ -1,0 +1,143 @@
+"""Running the annotation server: links on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from advex.annotation import people
+from advex.annotation.app import Room, make_app
+from advex.annotation.connections import Connection
+from advex.annotation.security import LOOPBACK, Limits, check_address
+from advex.annotation.store import Store
+from advex.cli import terminal
+from advex.errors import SpecError
+
+if TYPE_CHECKING:
+    from advex.explore.desk import Desk
+
+OWNER = "owner"
+_KEEP_ALIVE, _GRACE = 30, 5  # seconds
+
+
+def serve(
+    store: Store,
+    *,
+    annotators: list[str],
+    renewed: list[str],
+    revoked: list[str],
+    host: str,
+    port: int,
+    allow_remote: bool,
+    public: str | None,
+    verbose: bool,
+    explore: Desk | None = None,
+) -> None:
+    """Print the links and serve until stopped. Raises SpecError for an address that cannot be meant.
+
+    explore: asks models for the owner, once these are open.
+    """
+    import uvicorn
+
+    check_address(host, allow_remote)
+    limits = _limits(host, public)
+    with _listening(host, port) as listener, _explored(explore) as (room, uploads):
+        address = public.rstrip("/") if public else _address(host, listener.getsockname()[1])
+        _hand_out(store, address, annotators, renewed, revoked)
+        # Our own log names routes; uvicorn's would name what strangers typed.
+        logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
+        logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
+        logging.getLogger("advex.annotation").setLevel(logging.INFO if verbose else logging.WARNING)
+        config = uvicorn.Config(
+            make_app(store, replace(limits, uploads=uploads), room), log_config=None, access_log=False,
+            server_header=False, proxy_headers=False, lifespan="off", http=Connection, ws="none",
+            timeout_keep_alive=_KEEP_ALIVE, timeout_graceful_shutdown=_GRACE, h11_max_incomplete_event_size=16_384,
+        )  # fmt: skip
+        print(f"serving {store.project().name} at {address} (Ctrl-C ends)", file=sys.stderr, flush=True)
+        with _told_to_end(), contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is how one ends it
+            uvicorn.Server(config).run(sockets=[listener])
+
+
+@contextlib.contextmanager
+def _told_to_end() -> Iterator[None]:
+    """SIGTERM ends the server as Ctrl-C does, all that is open closed in order, but with its own exit code."""
+
+    def end(number: int, frame: object) -> None:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)  # the server catches it, ends, and raises it again
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _explored(desk: Desk | None) -> Iterator[tuple[Room | None, dict[str, int]]]:
+    """What adds the explore page, and how much may be uploaded where; its process ends with the block."""
+    if desk is None:
+        yield None, {}
+        return
+    from advex.explore import routes
+    from advex.explore.requests import UPLOAD_BYTES
+
+    with contextlib.closing(desk):
+        print("opening the models and pictures to explore", file=sys.stderr, flush=True)
+        yield routes.room(desk, desk.open()), {routes.UPLOAD: UPLOAD_BYTES}
+
+
+def _limits(host: str, public: str | None) -> Limits:
+    hosts = {*LOOPBACK, host.lower()} - {"0.0.0.0", "::"}
+    if public is None:
+        return Limits(hosts=frozenset(hosts))
+    parts = urlsplit(public)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/"):
+        raise SpecError(f"--public {public} is not of the form https://NAME or https://NAME:PORT.")
+    return Limits(hosts=frozenset({*hosts, parts.hostname.lower()}), secure=parts.scheme == "https")
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A socket that listens. Raises SpecError where that cannot be."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise SpecError(f"Nothing can listen on {host}, port {port}: {error.strerror}. Try --port 0.") from None
+    listener.set_inheritable(True)
+    return listener
+
+
+def _address(host: str, port: int) -> str:
+    name = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(host, host)
+    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
+
+
+def _hand_out(store: Store, address: str, annotators: list[str], renewed: list[str], revoked: list[str]) -> None:
+    """Print a link for everybody who needs one. Links that were given before cannot be told again: only renewed."""
+    database = store.database
+    for name in revoked:
+        people.revoke(database, name)
+    there = {guest.name for guest in people.people(database)}
+    if unknown := [name for name in renewed if name not in there]:
+        raise SpecError(f"There is nobody called '{unknown[0]}' in this project.")
+    wanted = annotators or ([] if there - {OWNER} else ["annotator"])
+    links = {
+        name: people.invite(database, name)
+        for name in dict.fromkeys([*wanted, *renewed])
+        if name in renewed or name not in there
+    }
+    links[OWNER] = people.invite(database, OWNER, owner=True)
+    for name, token in links.items():
+        terminal.emit(f"{name}\t{address}/enter#{token}")
+    if known := sorted(there - {OWNER} - links.keys() - set(revoked)):
+        print(f"have their link already (--new-link NAME gives another): {', '.join(known)}", file=sys.stderr)

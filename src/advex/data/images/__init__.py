@@ -1,0 +1,1 @@
+"""Pictures in folders, Parquet and NPZ files, and how they are decoded."""

@@ -1,0 +1,123 @@
+"""A folder of class folders: root/class/image, or root/split/class/image."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from advex.data.images.decode import SUFFIXES
+from advex.data.source import Source, Split, shortened
+from advex.errors import DataError
+
+# Folders of these names, and only these, on the first level are splits and not classes.
+SPLITS = frozenset(("train", "training", "test", "testing", "val", "valid", "validation", "dev"))
+
+
+def files_below(root: Path) -> list[PurePosixPath]:
+    """All files below a folder, relative to it and sorted; hidden ones left out, links followed.
+
+    Raises DataError for a folder that cannot be listed.
+    """
+    return sorted(_walk(root, PurePosixPath(), ()))
+
+
+def _walk(folder: Path, within: PurePosixPath, above: tuple[str, ...]) -> Iterator[PurePosixPath]:
+    real = os.path.realpath(folder)
+    if real in above:  # a link that leads round in a circle
+        return
+    try:
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        raise DataError(f"{folder} cannot be listed: {error.strerror}.") from None
+    for entry in entries:
+        if entry.name.startswith(".") or entry.name == "__MACOSX":
+            continue
+        if entry.is_dir():
+            yield from _walk(folder / entry.name, within / entry.name, (*above, real))
+        else:
+            yield within / entry.name
+
+
+def source(root: Path, files: Sequence[PurePosixPath]) -> Source:
+    """The images among the files below root. Raises DataError where no class folders are found."""
+    images = [path for path in files if path.suffix.lower() in SUFFIXES]
+    others = [path for path in files if path.suffix.lower() not in SUFFIXES]
+    tops = {path.parts[0] for path in images if len(path.parts) > 1}
+    if not tops:
+        where = f"its {len(images)} images lie in no class folder" if images else "it holds no images"
+        held = f" (it holds {shortened([_text(path) for path in others])})" if others else ""
+        raise DataError(
+            f"{root} cannot be read as a data set: {where}{held}. Expected are one folder per class with its "
+            "images (root/class/image.png or root/train/class/image.png), or Parquet files."
+        )
+    named = {top for top in tops if top.lower() in SPLITS}
+    if 1 < len(named) < len(tops):
+        raise DataError(
+            f"{root} holds the folders {', '.join(sorted(named))}, which look like splits, beside "
+            f"{shortened(sorted(tops - named))}, which does not. Open one of them, or move the rest elsewhere."
+        )
+    split_names = sorted(named) if named == tops and any(_depth(path) > 2 for path in images) else [""]
+    depth = 1 if split_names != [""] else 0
+    classes = {_class(path, depth) for path in images if _depth(path) > depth + 1}
+    class_names = tuple(sorted(classes))
+    return Source(
+        name=root.resolve().name,
+        class_names=class_names,
+        splits={name: partial(_split, root, name, images, others, class_names) for name in split_names},
+    )
+
+
+def _depth(path: PurePosixPath) -> int:
+    return len(path.parts)
+
+
+def _class(path: PurePosixPath, depth: int) -> str:
+    # One spelling of accents, so that a class is the same whichever system made its folders.
+    return unicodedata.normalize("NFC", _text(path.parts[depth]))
+
+
+def _text(name: object) -> str:
+    """A file name as text; bytes that are no UTF-8 are spelt out."""
+    return os.fsencode(str(name)).decode("utf-8", "backslashreplace")
+
+
+def _split(
+    root: Path,
+    name: str,
+    images: Sequence[PurePosixPath],
+    others: Sequence[PurePosixPath],
+    class_names: tuple[str, ...],
+) -> Split:
+    depth = 1 if name else 0
+    mine = [path for path in images if not name or path.parts[0] == name]
+    classed = [path for path in mine if _depth(path) > depth + 1]
+    index = {each: number for number, each in enumerate(class_names)}
+
+    def read(rows: Sequence[int]) -> Iterator[Path]:
+        return (root / classed[row] for row in rows)
+
+    ignored = [path for path in others if not name or path.parts[0] == name or _depth(path) == 1]
+    notes = (
+        _note(ignored, "not an image by its name", "not images by their names"),
+        _note([path for path in mine if _depth(path) <= depth + 1], "in no class folder", "in no class folder"),
+    )
+    return Split(
+        ids=[_text(path) for path in classed],
+        labels=np.array([index[_class(path, depth)] for path in classed], dtype=np.int64),
+        read=read,
+        notes=tuple(filter(None, notes)),
+    )
+
+
+def _note(paths: Sequence[PurePosixPath], one: str, many: str) -> str:
+    """A sentence about files that were left out, empty for none."""
+    if not paths:
+        return ""
+    count = "1 file is" if len(paths) == 1 else f"{len(paths):,} files are"
+    names = shortened([_text(path) for path in paths])
+    return f"{count} {one if len(paths) == 1 else many} and left out ({names})"

@@ -1,0 +1,215 @@
+"""From a source to a data set: sample first, then decode in threads, and keep account of every loss."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import islice
+
+import numpy as np
+import torch
+
+from advex.data.dataset import Dataset, Skipped, drawn
+from advex.data.images import decode
+from advex.data.source import Encoded, Source, Split, Unreadable, shortened
+from advex.errors import DataError
+
+Progress = Callable[[int, int], None]
+
+_CHUNK, _CHUNK_BYTES = 512, 2**26  # images under way at a time, and what they may take decoded
+_WORKERS = min(8, os.cpu_count() or 1)
+
+
+def read(
+    source: Source,
+    *,
+    split: str | None,
+    size: tuple[int, int] | None,
+    channels: int | None,
+    max_samples: int | None,
+    seed: int,
+    memory_limit: int,
+    progress: Progress,
+) -> Dataset:
+    """The split of a source as a data set: see `open_dataset`. Raises DataError."""
+    chosen = source.choose(split)
+    name = f"{source.name}/{chosen}" if chosen else source.name
+    examples = source.splits[chosen]()
+    if not len(examples.labels):
+        raise DataError(f"{name} holds no labelled images. {' '.join(examples.notes)}".rstrip())
+    order = drawn(len(examples.labels), max_samples, seed).numpy()
+    counts = None
+    if len(order) < len(examples.labels):
+        usable = examples.labels[_known(examples.labels, source)]
+        counts = tuple(np.bincount(usable, minlength=len(source.class_names)).tolist())
+    skipped: dict[int, str] = {}
+    known = _known(examples.labels[order], source)
+    for row in order[~known]:
+        skipped[row] = f"label {examples.labels[row]} is not among the {len(source.class_names)} classes"
+    order = order[known]
+    canvas = _Canvas(name, len(order), size=size, channels=channels, memory_limit=memory_limit)
+    _fill(canvas, examples, order, skipped, progress)
+    lost = tuple(Skipped(examples.ids[row], skipped[row]) for row in sorted(skipped))
+    if len(lost) == len(order) + int((~known).sum()):
+        shown = shortened([f"{each.name}: {each.reason}" for each in lost])
+        raise DataError(f"{name}: none of the {len(lost)} images could be read ({shown}).")
+    kept = [slot for slot, row in enumerate(order) if row not in skipped]
+    rows: list[int] = order[kept].tolist()
+    return Dataset(
+        name=name,
+        x=canvas.tensor(kept),
+        y=torch.from_numpy(examples.labels[rows].astype(np.int64)),
+        class_names=source.class_names,
+        ids=tuple(examples.ids[row] for row in rows),
+        skipped=lost,
+        counts=counts,
+        notes=examples.notes,
+    )
+
+
+def _known(labels: np.ndarray, source: Source) -> np.ndarray:
+    """[n] bool: the label is one of the classes."""
+    return (labels >= 0) & (labels < len(source.class_names))
+
+
+def _fill(canvas: _Canvas, examples: Split, order: np.ndarray, skipped: dict[int, str], progress: Progress) -> None:
+    """Decode the rows `order` into the slots of the canvas, in the order in which they lie on the disk."""
+    slots = np.argsort(order)
+    rows = order[slots]
+    encoded = examples.read(rows.tolist())
+    done = 0
+    with decode.quiet(), ThreadPoolExecutor(_WORKERS) as pool:
+        # One alone first: it fixes the size of the rest, and is weighed before memory is spent on them.
+        while chunk := list(islice(encoded, canvas.chunk)):
+            for result in _decoded(pool, chunk, canvas):
+                if isinstance(result, str):
+                    skipped[rows[done]] = result
+                elif isinstance(result, np.ndarray):
+                    canvas.put(slots[done], result)
+                else:
+                    canvas.other_sizes[result] += 1
+                done += 1
+            canvas.check_sizes(done)
+            progress(done, len(rows))
+
+
+def _decoded(pool: ThreadPoolExecutor, chunk: list[Encoded], canvas: _Canvas) -> Iterator[_Result]:
+    expected = canvas.shape[1:] if canvas.shape else None
+    attempt = partial(_attempt, size=canvas.size, channels=canvas.channels, expected=expected)
+    if all(isinstance(each, np.ndarray) for each in chunk):  # nothing to decode: threads would only cost
+        yield from map(attempt, chunk)
+        return
+    # Several to a job: small images take less time than handing them to a thread.
+    step = max(1, len(chunk) // (4 * _WORKERS))
+    jobs = [chunk[start : start + step] for start in range(0, len(chunk), step)]
+    for results in pool.map(lambda part: [attempt(each) for each in part], jobs):
+        yield from results
+
+
+_Result = np.ndarray | str | tuple[int, ...]
+
+
+def _attempt(
+    encoded: Encoded, *, size: tuple[int, int] | None, channels: int | None, expected: tuple[int, ...] | None
+) -> _Result:
+    """The pixels, or why there are none, or their size where it is not the expected one."""
+    try:
+        array = decode.pixels(encoded, size=size, channels=channels)
+    except Unreadable as error:
+        return str(error)
+    return array if expected in (None, array.shape[1:]) else array.shape[1:]
+
+
+class _Canvas:
+    """Room for n images of one size, made when the first is known."""
+
+    def __init__(
+        self, name: str, count: int, *, size: tuple[int, int] | None, channels: int | None, memory_limit: int
+    ) -> None:
+        self.name, self.count, self.size, self.channels, self.limit = name, count, size, channels, memory_limit
+        self.shape: tuple[int, ...] | None = None
+        self.other_sizes: Counter[tuple[int, ...]] = Counter()
+        self.filled = 0
+
+    @property
+    def chunk(self) -> int:
+        """How many images to decode at a time: one until their size is known."""
+        if self.shape is None:
+            return 1
+        return min(_CHUNK, max(_WORKERS, _CHUNK_BYTES // self.pixels[:1].nbytes))
+
+    def put(self, slot: int, array: np.ndarray) -> None:
+        """Pixels [c, h, w] into a slot. The first colour image among grey ones widens the canvas."""
+        if self.shape is None:
+            self._check_float(array)
+            self.pixels = self._room(array.shape, array.dtype)
+        elif array.shape[0] > self.shape[0]:
+            wider = self._room(array.shape, array.dtype)
+            wider[:] = self.pixels
+            self.pixels = wider
+        self.pixels[slot] = array
+        self.filled += 1
+
+    def tensor(self, kept: list[int]) -> torch.Tensor:
+        """The images of the kept slots, moved together in place. Floats that are bytes / 255 become bytes."""
+        if len(kept) < self.count:
+            for to, slot in enumerate(kept):
+                self.pixels[to] = self.pixels[slot]
+        pixels = self.pixels[: len(kept)]
+        if pixels.dtype != np.uint8 and all(_on_grid(part) for part in _parts(pixels)):
+            pixels = np.concatenate([np.rint(part * 255).astype(np.uint8) for part in _parts(pixels)])
+        return torch.from_numpy(pixels)
+
+    def check_sizes(self, seen: int) -> None:
+        """Raise DataError if the images so far have several sizes."""
+        if not self.other_sizes or self.shape is None:
+            return
+        sizes = Counter({self.shape[1:]: self.filled}) + self.other_sizes
+        listed = [f"{height}x{width} ({count})" for (height, width), count in sizes.most_common()]
+        side = min(min(each) for each in sizes)
+        raise DataError(
+            f"{self.name}: the images have several sizes (height x width): {shortened(listed, 8)}, among the "
+            f"first {seen} of {self.count}. Give one, e.g. size={side} (--size {side}): each is scaled to cover "
+            f"{side}x{side}, and its centre is cut out."
+        )
+
+    def _room(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        need = self.count * int(np.prod(shape)) * dtype.itemsize
+        if need > self.limit:
+            fitting = self.limit * self.count // need
+            part = f"a part of them (max_samples={fitting})" if fitting else "fewer"
+            raise DataError(
+                f"{self.name}: {self.count:,} images of {' x '.join(map(str, shape))} (channels x height x width) "
+                f"need {_bytes(need)} of memory, more than the {_bytes(self.limit)} allowed. Take {part}, "
+                f"make them smaller (size=), or allow more (memory_limit=)."
+            )
+        self.shape = shape
+        return np.empty((self.count, *shape), dtype)
+
+    def _check_float(self, array: np.ndarray) -> None:
+        wrong = self.channels not in (None, array.shape[0]) or self.size not in (None, array.shape[1:])
+        if array.dtype != np.uint8 and wrong:
+            raise DataError(
+                f"{self.name}: float images of shape {array.shape} are kept exactly as they are; size= and "
+                "channels= change 8-bit images only. Save them as uint8 first."
+            )
+
+
+def _parts(pixels: np.ndarray) -> list[np.ndarray]:
+    return np.array_split(pixels, max(1, len(pixels) // _CHUNK))
+
+
+def _on_grid(pixels: np.ndarray) -> bool:
+    """Whether floats are bytes / 255, up to the rounding of float32."""
+    return bool((np.abs(pixels * 255 - np.rint(pixels * 255)) < 1e-4).all())
+
+
+def _bytes(count: float) -> str:
+    for unit in ("bytes", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:,.1f} GiB"

@@ -1,0 +1,222 @@
+"""COCO as a problem of classification: each annotated box is an example (Woods et al. 2019, Sec. III-I3).
+
+The paper cuts out "the bounding box of each annotated object"; to validate it scales the shorter side to 108
+pixels and takes the central 96 x 96. Where it is silent, docs/loaders.md says what is done here.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from advex.data.dataset import counted, drawn
+from advex.data.images import decode
+from advex.data.published import coco_json, cutting
+from advex.data.published.coco_json import Boxes
+from advex.data.source import Encoded, Source, Split, Unreadable, shortened
+from advex.errors import DataError, SpecError
+from advex.registry import register
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Choice:
+    """Which boxes become examples, and what of them: the options of `coco`."""
+
+    side: int
+    edge: int
+    margin: float
+    square: bool
+    crowd: bool
+    min_side: int
+    per_class: int
+    seed: int
+
+
+@register("dataset", "coco", cites="Lin et al. 2014; woods2019 Sec. III-I3")
+def coco(
+    *,
+    root: str = "",
+    side: int = 96,
+    edge: int = 108,
+    margin: float = 0.0,
+    square: bool = False,
+    crowd: bool = False,
+    min_side: int = 1,
+    per_class: int = 0,
+    seed: int = 0,
+) -> Source:
+    """COCO's annotated boxes, one example each, in the splits of its files `instances_SPLIT.json`.
+
+    root: the folder that holds `annotations/instances_val2017.json` and the pictures, `val2017/` or
+    `images/val2017/`; left away, `coco` in the folder ADVEX_DATA. edge, side: the shorter side of what is cut out
+    is scaled to `edge` pixels, and the central `side` x `side` is the example, in colour.
+
+    margin: so much of the box's width and height is added at each side. square: the shorter side of the box is
+    extended to the longer. Both end at the edge of the picture. crowd: keep the boxes around crowds.
+    min_side: leave out boxes whose shorter side has fewer pixels. per_class: at most so many boxes of each
+    class, drawn by `seed`, as if that were the whole set; 0: all.
+
+    Classes are the categories by ascending id; an example's id is `image_id/annotation_id`. Boxes
+    without an area, with numbers that are none, or that reach more than a pixel beyond their picture
+    are skipped and named, as are those whose picture is missing, damaged or of another size than the
+    file says. Raises DataError for a file that is not of this form, SpecError for impossible options.
+    """
+    cutting.check_cut("coco", side, edge)
+    if not 0 <= margin <= 10 or min_side < 1 or per_class < 0:
+        raise SpecError(
+            f"coco: margin={margin}, min_side={min_side}, per_class={per_class}: margin is a share from 0 to 10, "
+            "min_side at least 1 pixel, per_class 0 (all) or a number of boxes."
+        )
+    choice = _Choice(
+        side=side,
+        edge=edge,
+        margin=margin,
+        square=square,
+        crowd=crowd,
+        min_side=min_side,
+        per_class=per_class,
+        seed=seed,
+    )
+    place = cutting.folder_of("coco", root)
+    files = tables(place)
+    if not files:
+        raise DataError(f"{place} holds no COCO annotations: annotations/instances_SPLIT.json is expected there.")
+    # All splits have the same classes: learn them from the file that is read most quickly.
+    first = min(files, key=lambda split: files[split].stat().st_size)
+    known = {first: coco_json.read(files[first])}
+    class_names = known[first].class_names
+
+    def opened(split: str) -> Split:
+        boxes = known[split] if split in known else coco_json.read(files[split])
+        if boxes.class_names != class_names or boxes.category_ids != known[first].category_ids:
+            raise DataError(f"{files[split]} does not go with {files[first]}: their categories differ.")
+        return _split(boxes, _pictures(place, split), choice)
+
+    return Source(
+        name=place.resolve().name, class_names=class_names, splits={split: partial(opened, split) for split in files}
+    )
+
+
+def tables(root: Path) -> dict[str, Path]:
+    """Split -> annotation file: `instances_SPLIT.json` in `root/annotations` or in root itself. Empty where none is."""
+    found: dict[str, Path] = {}
+    for folder in (root / "annotations", root):
+        for path in sorted(folder.glob("instances_*.json")):
+            if path.is_file():
+                found.setdefault(path.stem.removeprefix("instances_"), path)
+    return found
+
+
+def _pictures(root: Path, split: str) -> Path:
+    places = (root / split, root / "images" / split, root / "images")
+    for place in places:
+        if place.is_dir():
+            return place
+    raise DataError(f"{root} holds no pictures for '{split}': they are expected in {places[0]} or {places[1]}.")
+
+
+# -- which boxes ---------------------------------------------------------------------------------------------
+
+
+def _split(boxes: Boxes, folder: Path, choice: _Choice) -> Split:
+    chosen, notes = _chosen(boxes, choice)
+    picture = boxes.picture[chosen]
+    # All boxes of a picture one after another: it is then decoded once.
+    order = np.argsort(picture, kind="stable")
+    chosen, picture = chosen[order], picture[order]
+
+    def read(rows: Sequence[int]) -> Iterator[Encoded]:
+        groups = (list(group) for _, group in itertools.groupby(rows, key=picture.__getitem__))
+        return cutting.ahead(lambda group: _examples(boxes, folder, chosen[group], choice), groups)
+
+    return Split(ids=[boxes.ids[box] for box in chosen], labels=boxes.labels[chosen], read=read, notes=notes)
+
+
+def _chosen(boxes: Boxes, choice: _Choice) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The numbers of the boxes that become examples, and sentences about the others."""
+    notes = [boxes.note] if boxes.note else []
+    keep = np.ones(len(boxes.ids), dtype=bool)
+    if not choice.crowd and boxes.crowd.any():
+        keep &= ~boxes.crowd
+        notes.append(f"{counted(int(boxes.crowd.sum()), 'box', 'boxes')} around crowds left out")
+    shorter = boxes.bbox[:, 2:].min(axis=1)  # NaN for what is no box: kept, to be named as such
+    small = keep & (shorter > 0) & (shorter < choice.min_side)
+    if small.any():
+        keep &= ~small
+        notes.append(f"{counted(int(small.sum()), 'box', 'boxes')} of less than {choice.min_side} pixels left out")
+    rows = np.flatnonzero(keep)
+    if not choice.per_class:
+        return rows, tuple(notes)
+    parts, fewer = [], []
+    for label, name in enumerate(boxes.class_names):
+        mine = rows[boxes.labels[rows] == label]
+        parts.append(mine[drawn(len(mine), choice.per_class, choice.seed).numpy()])
+        if len(mine) < choice.per_class:
+            fewer.append(f"{name} {len(mine):,}")
+    notes.append(f"{choice.per_class:,} boxes of each class were drawn from {len(rows):,}")
+    if fewer:
+        notes.append(f"{counted(len(fewer), 'class has', 'classes have')} fewer ({shortened(fewer)})")
+    return np.sort(np.concatenate([rows[:0], *parts])), tuple(notes)
+
+
+# -- cutting -------------------------------------------------------------------------------------------------
+
+
+def _examples(boxes: Boxes, folder: Path, chosen: np.ndarray, choice: _Choice) -> list[Encoded]:
+    """The chosen boxes, all of one picture: what is cut out of it, or why nothing is."""
+    number = int(boxes.picture[chosen[0]])
+    if number == len(boxes.files):
+        return [Unreadable("its picture is not in the file's list of images")] * len(chosen)
+    size = boxes.sizes[number]
+    windows = [_window(boxes.bbox[box], size, choice) for box in chosen]
+    if all(isinstance(window, Unreadable) for window in windows):
+        return [*windows]  # pyright: ignore[reportReturnType]
+    pixels = _picture(folder / boxes.files[number], size)
+    return [_cut(pixels, window, choice) for window in windows]
+
+
+def _picture(path: Path, size: tuple[int, int]) -> np.ndarray | Unreadable:
+    try:
+        pixels = decode.pixels(path, channels=3)
+    except Unreadable as error:
+        return Unreadable(f"its picture {path.name}: {error}")
+    if pixels.shape[1:] != size:
+        found, told = ("x".join(map(str, each)) for each in (pixels.shape[1:], size))
+        return Unreadable(f"its picture {path.name} is {found} (height x width), and {told} by the annotations")
+    return pixels
+
+
+def _window(bbox: np.ndarray, size: tuple[int, int], choice: _Choice) -> tuple[int, int, int, int] | Unreadable:
+    """Left, top, right and bottom of the smallest window of whole pixels around a box [x, y, width, height]."""
+    x, y, width, height = map(float, bbox)
+    if not all(map(math.isfinite, (x, y, width, height))):
+        return Unreadable("its bbox is not four finite numbers")
+    if width <= 0 or height <= 0:
+        return Unreadable(f"its box has no area: {width:g} x {height:g}")
+    beyond = max(-x, -y, x + width - size[1], y + height - size[0])
+    if beyond > 1:
+        return Unreadable(f"its box reaches {beyond:g} pixels beyond its picture of {size[0]}x{size[1]}")
+    across, down = width / 2 + choice.margin * width, height / 2 + choice.margin * height
+    if choice.square:
+        across = down = max(across, down)
+    left, top = (max(math.floor(middle), 0) for middle in (x + width / 2 - across, y + height / 2 - down))
+    right = min(math.ceil(x + width / 2 + across), size[1])
+    bottom = min(math.ceil(y + height / 2 + down), size[0])
+    if right <= left or bottom <= top:
+        return Unreadable("its box holds no pixel of its picture")
+    return left, top, right, bottom
+
+
+def _cut(
+    pixels: np.ndarray | Unreadable, window: tuple[int, int, int, int] | Unreadable, choice: _Choice
+) -> np.ndarray | Unreadable:
+    if isinstance(window, Unreadable) or isinstance(pixels, Unreadable):
+        return window if isinstance(window, Unreadable) else pixels  # pyright: ignore[reportReturnType]
+    left, top, right, bottom = window
+    return cutting.cut(pixels[:, top:bottom, left:right], edge=choice.edge, side=choice.side)

@@ -1,0 +1,178 @@
+"""COCO's annotation files: JSON that is checked in every part before anything is believed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PureWindowsPath
+from typing import Any, NoReturn
+
+import numpy as np
+
+from advex.data.annotated.answers import shown
+from advex.data.source import shortened
+from advex.errors import DataError
+
+LARGEST = 2**31  # bytes of a file: the largest published one has 450 MB
+# All else, above all the outlines, is dropped while the file is parsed.
+_KEPT = frozenset(
+    ("images", "annotations", "categories", "id", "image_id", "category_id", "bbox", "iscrowd", "file_name")
+    + ("width", "height", "name")
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Boxes:
+    """An annotation file: m pictures and n boxes.
+
+    class_names, category_ids: by ascending category id. files: [m] relative to the folder of the pictures.
+    sizes: [m] (height, width). ids: [n] "image_id/annotation_id". labels: [n] int64, -1 for a category
+    that is not listed. picture: [n] int64 into files, m for one that is not listed. bbox: [n, 4] float64,
+    (x, y, width, height), NaN where it is not four finite numbers. crowd: [n] bool. note: what else was met.
+    """
+
+    class_names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    files: list[str]
+    sizes: list[tuple[int, int]]
+    ids: list[str]
+    labels: np.ndarray
+    picture: np.ndarray
+    bbox: np.ndarray
+    crowd: np.ndarray
+    note: str = ""
+
+
+def read(path: Path, *, largest: int = LARGEST) -> Boxes:
+    """The boxes of an `instances_*.json`. largest: bytes that the file may have.
+
+    A file whose lists, ids or names are wrong is refused, with the entry: nothing in it can be trusted.
+    What is wrong with one box alone is left to the reader of that box. Raises DataError.
+    """
+    document = _document(path, largest)
+    names: dict[int, str] = {}
+    listed: set[str] = set()
+    for place, entry in _entries(path, document, "categories"):
+        number, name = _whole(place, entry, "id"), entry.get("name")
+        if not isinstance(name, str) or not name.strip():
+            raise DataError(f"{place} needs a 'name', a text that is not empty.")
+        if number in names or name in listed:
+            raise DataError(f"{place}: the category {shown(name)}, id {number}, is listed twice.")
+        names[number] = name
+        listed.add(name)
+    category_ids = tuple(sorted(names))
+    if not category_ids:
+        raise DataError(f"{path} lists no categories.")
+    images: dict[int, int] = {}
+    files, sizes = [], []
+    for place, entry in _entries(path, document, "images"):
+        number = _whole(place, entry, "id")
+        if number in images:
+            raise DataError(f"{place}: the image id {number} is listed twice.")
+        images[number] = len(files)
+        files.append(_file_name(place, entry))
+        sizes.append((_whole(place, entry, "height", least=1), _whole(place, entry, "width", least=1)))
+    annotations = [*_annotations(path, document)]
+    label = {number: label for label, number in enumerate(category_ids)}
+    unknown = sorted({str(category) for _, category, *_ in annotations if category not in label})
+    ids = [identity for identity, *_ in annotations]
+    return Boxes(
+        class_names=tuple(names[number] for number in category_ids),
+        category_ids=category_ids,
+        files=files,
+        sizes=sizes,
+        ids=ids,
+        labels=np.array([label.get(each[1], -1) for each in annotations], dtype=np.int64),
+        picture=np.array([images.get(each[2], len(files)) for each in annotations], dtype=np.int64),
+        bbox=np.array([each[3] for each in annotations], dtype=np.float64).reshape(-1, 4),
+        crowd=np.array([each[4] for each in annotations], dtype=bool),
+        note=f"boxes of unlisted categories are skipped (category_id {shortened(unknown)})" if unknown else "",
+    )
+
+
+def _document(path: Path, largest: int) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > largest:
+            raise DataError(f"{path} is longer than {largest:,} bytes; a file of annotations is never that large.")
+        document = json.loads(path.read_bytes(), object_pairs_hook=_pruned, parse_constant=_refused)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
+    except RecursionError:
+        raise DataError(f"{path} cannot be read: its JSON is nested too deeply.") from None
+    except DataError:
+        raise
+    except ValueError as error:  # also text that is no UTF-8, and numbers of thousands of digits
+        raise DataError(f"{path} is cut off or is no JSON: {error}.") from None
+    if not isinstance(document, dict):
+        raise DataError(f"{path} is not a file of COCO annotations: it holds no object with 'images'.")
+    return document
+
+
+def _pruned(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {key: value for key, value in pairs if key in _KEPT}
+
+
+def _refused(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no number of JSON")
+
+
+def _entries(path: Path, document: dict[str, Any], key: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(where it is, entry) of one of the three lists."""
+    entries = document.get(key)
+    if not isinstance(entries, list):
+        raise DataError(f"{path} is not a file of COCO annotations: it needs a list '{key}'.")
+    for number, entry in enumerate(entries):
+        place = f"{path}, {key}[{number}]"
+        if not isinstance(entry, dict):
+            raise DataError(f"{place} is no object.")
+        yield place, entry
+
+
+def _whole(place: str, entry: dict[str, Any], key: str, least: int = -(2**63)) -> int:
+    value = entry.get(key)
+    if type(value) is not int or not least <= value < 2**63:
+        found = shown(repr(value)) if key in entry else "none"
+        at_least = f" of at least {least}" if least > 0 else ""
+        raise DataError(f"{place} needs a whole number '{key}'{at_least}; it has {found}.")
+    return value
+
+
+def _file_name(place: str, entry: dict[str, Any]) -> str:
+    name = entry.get("file_name")
+    if not isinstance(name, str) or not name.isprintable():
+        raise DataError(f"{place} needs a 'file_name', a text without control characters.")
+    if "\\" in name or PureWindowsPath(name).drive or {"", ".", ".."} & set(name.split("/")):
+        raise DataError(
+            f"{place}: the picture {shown(name)} must be named relative to the folder of the pictures, with / between "
+            "folders and without '..'."
+        )
+    return name
+
+
+_Annotation = tuple[str, int, int, tuple[float, ...], bool]
+
+
+def _annotations(path: Path, document: dict[str, Any]) -> Iterator[_Annotation]:
+    """(id, category, image, bbox, is a crowd) of each box."""
+    seen: set[int] = set()
+    for place, entry in _entries(path, document, "annotations"):
+        number = _whole(place, entry, "id")
+        if number in seen:
+            raise DataError(f"{place}: the annotation id {number} is listed twice.")
+        seen.add(number)
+        crowd = entry.get("iscrowd", 0)
+        if type(crowd) not in (int, bool) or crowd not in (0, 1):
+            raise DataError(f"{place} needs an 'iscrowd' of 0 or 1; it has {shown(repr(crowd))}.")
+        image = _whole(place, entry, "image_id")
+        yield f"{image}/{number}", _whole(place, entry, "category_id"), image, _bbox(entry.get("bbox")), bool(crowd)
+
+
+def _bbox(value: Any) -> tuple[float, ...]:
+    """Four numbers, or four NaN."""
+    if isinstance(value, list) and len(value) == 4 and all(type(each) in (int, float) for each in value):
+        try:
+            return tuple(map(float, value))
+        except OverflowError:
+            pass
+    return (float("nan"),) * 4

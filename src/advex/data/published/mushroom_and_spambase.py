@@ -1,0 +1,19 @@
+"""Tables that papers measure on, which come without a description of their own: it is here, the rows are the user's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from advex.data.tables import table
+from advex.registry import register
+
+_FOLDER = Path(__file__).parents[1] / "described"
+
+
+@register("dataset", "mushroom", cites="Schlimmer 1987; chalasani2020 Sec. 6")
+def mushroom() -> table.Table:
+    """8,124 mushrooms, 22 columns of categories, edible or poisonous; 64 % to train on, 20 % to test.
+
+    The rows are those of mushroom/all.csv in the folder named by ADVEX_DATA. Raises DataError where they are not.
+    """
+    return table.from_sheet(_FOLDER / "mushroom.yaml")

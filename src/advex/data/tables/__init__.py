@@ -1,0 +1,1 @@
+"""Tables: CSV files, what their columns are, and how rows become inputs."""

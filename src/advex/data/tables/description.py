@@ -1,0 +1,132 @@
+"""The YAML beside a table: what its columns are. Everything in it may be left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from advex.errors import DataError, did_you_mean
+from advex.features import FeatureSpec
+
+_LARGEST_FILE = 2**24
+_NUMERIC = ("low", "high", "step", "center", "scale")
+
+
+class SheetColumn(BaseModel):
+    """One column as described; what is left out is inferred from the data. See `advex.features.Feature`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    kind: Literal["number", "category", "ignore"] | None = None
+    low: float | None = None
+    high: float | None = None
+    step: float | Literal["none"] | None = None
+    values: tuple[str, ...] | None = None
+    change: Literal["free", "never", "up", "down"] = "free"
+    center: float | None = None
+    scale: float | None = Field(default=None, gt=0)
+    unit: str = ""
+
+    @property
+    def numeric(self) -> bool:
+        """Whether something is said that only numbers have."""
+        return self.kind == "number" or any(getattr(self, key) is not None for key in _NUMERIC)
+
+
+class TableDescription(BaseModel):
+    """A table as described.
+
+    file: the CSV file or folder that is described; beside the YAML, or in ADVEX_DATA. target: the column that is
+    predicted. classes: its values, in order, and what they are called. splits: shares of the rows of a single file,
+    dealt out by `seed`. missing: what to do about values that are not there. scale: of numbers: `standard`
+    (deviation of the training split, about its mean), `range` (0 to 1) or `none`. categorical: columns whose numbers
+    are codes; all of them. columns: by name.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    file: str | None = None
+    target: str | None = None
+    classes: dict[str, str] | None = Field(default=None, min_length=2)
+    splits: dict[str, float] | None = Field(default=None, min_length=1)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    missing: Literal["refuse", "drop", "impute"] = "refuse"
+    scale: Literal["standard", "range", "none"] = "standard"
+    categorical: Literal["all"] | tuple[str, ...] = ()
+    columns: dict[str, SheetColumn] = Field(default_factory=dict)
+
+    def column(self, name: str) -> SheetColumn:
+        """What is said of a column; nothing, of one that is not described."""
+        return self.columns.get(name, SheetColumn())
+
+
+def read_sheet(path: Path) -> TableDescription:
+    """A description of a table, checked. Raises DataError, naming the key, for unknown keys and impossible values."""
+    if path.stat().st_size > _LARGEST_FILE:
+        raise DataError(f"{path} is {path.stat().st_size:,} bytes long; a description of a table is never that large.")
+    try:
+        # All scalars as the texts that were typed: a class called `no`, or 01, is not false, or 1.
+        loader = yaml.BaseLoader(path.read_text(encoding="utf-8"))
+        try:
+            values = loader.get_single_data()
+        finally:
+            loader.dispose()
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise DataError(f"{path} is not a YAML file that can be read: {' '.join(str(error).split())}.") from None
+    values = {} if values is None else values
+    if not isinstance(values, dict):
+        raise DataError(f"{path} must hold lines of the form 'target: income', see docs/tables.md.")
+    _known(path, "", values, TableDescription)
+    columns = values.get("columns")
+    for name, inside in columns.items() if isinstance(columns, dict) else ():
+        if isinstance(inside, dict):
+            _known(path, f"columns.{name}.", inside, SheetColumn)
+    try:
+        sheet = TableDescription.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise DataError(f"{path}: {name} = {first.get('input')!r:.80} is not possible: {first['msg']}.") from None
+    _check(path, sheet)
+    return sheet
+
+
+def _known(path: Path, before: str, values: dict[str, Any], model: type[BaseModel]) -> None:
+    for key in values:
+        if key not in model.model_fields:
+            raise DataError(f"{path}: there is no '{before}{key}': {did_you_mean(str(key), model.model_fields)}")
+
+
+def _check(path: Path, sheet: TableDescription) -> None:
+    if sheet.splits is not None:
+        shares = list(sheet.splits.values())
+        if min(shares) <= 0 or not 0.999 <= sum(shares) <= 1.001:
+            raise DataError(f"{path}: splits are shares above 0 that add up to 1, not {shares}.")
+    if sheet.classes is not None and len(set(sheet.classes.values())) < len(sheet.classes):
+        raise DataError(f"{path}: two classes have the same name.")
+    for name, column in sheet.columns.items():
+        kind = column.kind or ("category" if column.values is not None else "number")
+        foreign = ("values",) if kind == "number" else _NUMERIC
+        if wrong := [key for key in foreign if getattr(column, key) is not None]:
+            raise DataError(f"{path}: columns.{name}.{wrong[0]} does not belong to a column of kind: {kind}.")
+
+
+def spec_to_yaml(spec: FeatureSpec, class_names: Sequence[str] = ()) -> str:
+    """A description to start from: everything that was inferred, written down. Read again it gives the same spec."""
+    columns: dict[str, dict[str, Any]] = {}
+    for feature in spec.features:
+        plain = {key: value for key, value in vars(feature).items() if key in SheetColumn.model_fields}
+        if feature.kind == "category":
+            kept = {"kind": "category", "values": list(feature.values)}
+        else:
+            kept = {key: plain[key] for key in ("kind", "low", "high", "step", "center", "scale")}
+            kept["step"] = "none" if feature.step is None else feature.step
+        columns[feature.name] = kept | {"change": feature.change} | ({"unit": feature.unit} if feature.unit else {})
+    told: dict[str, Any] = {"target": spec.target}
+    if class_names:
+        told["classes"] = {name: name for name in class_names}
+    return yaml.safe_dump({**told, "columns": columns}, sort_keys=False, allow_unicode=True, default_flow_style=None)

@@ -1,0 +1,239 @@
+"""Tables: a CSV file, a folder of them, or a YAML that describes one -> `Dataset` of encoded rows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+
+from advex.data.dataset import Dataset, Skipped, counted, drawn
+from advex.data.source import shortened
+from advex.data.tables.csv_file import Column, Frame, read_csv
+from advex.data.tables.description import TableDescription, read_sheet
+from advex.data.tables.encoding import Rows, encoded, labelled
+from advex.data.tables.inference import understand
+from advex.errors import DataError, did_you_mean
+from advex.features import FeatureSpec
+from advex.features.typed import as_number, as_text
+
+FOLDER_SHEET = "features.yaml"
+_TRAIN = ("train", "training")
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table that was found; nothing of it is read but its YAML.
+
+    files: split -> CSV file; "" for one that has no name of its own. sheet: what the YAML says; of none, nothing.
+    described: whether there is one.
+    """
+
+    name: str
+    files: Mapping[str, Path]
+    sheet: TableDescription
+    described: bool
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits, none if there is but one without a name."""
+        return tuple(sorted(self.sheet.splits or filter(None, self.files)))
+
+    def choose(self, split: str | None) -> str:
+        """The split asked for, or the only one. Raises DataError, naming those there are."""
+        if split is None and len(self.splits) > 1:
+            raise DataError(f"{self.name} has several splits: {', '.join(self.splits)}. Name one.")
+        if split is None:
+            return self.splits[0] if self.splits else ""
+        if not self.splits:
+            raise DataError(
+                f"{self.name} has no splits, and '{split}' was asked for. Leave split away, or deal its rows out: "
+                "`splits: {train: 0.8, test: 0.2}` in the YAML beside it."
+            )
+        if split not in self.splits:
+            raise DataError(f"{self.name} has no split '{split}': {did_you_mean(split, self.splits)}")
+        return split
+
+    @property
+    def train(self) -> str:
+        """The split that categories, centres and scales are taken from: the one so called, else the first."""
+        return next((name for name in _TRAIN if name in self.splits), next(iter(self.splits), ""))
+
+
+def from_file(path: Path) -> Table:
+    """The table of a CSV file, with the YAML of the same stem beside it if there is one. Raises DataError."""
+    sheet = path.with_suffix(".yaml")
+    return _table(path.stem, {"": path}, sheet if sheet.is_file() else None)
+
+
+def from_sheet(path: Path) -> Table:
+    """The table that a YAML describes: the CSV of the same stem beside it, or what its `file` names."""
+    sheet = read_sheet(path)
+    named = sheet.file or path.with_suffix(".csv").name
+    shared = os.environ.get("ADVEX_DATA")
+    for place in (path.parent / named, *([Path(shared) / named] if shared else [])):
+        if place.is_dir() and (files := in_folder(place)):
+            return _table(path.stem, files, path)
+        if place.is_file() and place.suffix.lower() == ".csv":
+            return _table(path.stem, {"": place}, path)
+    raise DataError(f"{path} describes the table {named}, which is neither beside it nor in ADVEX_DATA (`file: ...`).")
+
+
+def from_folder(root: Path, files: Sequence[PurePosixPath]) -> Table | None:
+    """The table in a folder of CSV files, if it is one. files: all below root. Raises DataError."""
+    tables = in_folder(root)
+    if not tables or any(path.suffix.lower() not in (".csv", ".yaml", ".yml", ".md", ".txt") for path in files):
+        return None
+    sheets = [root / FOLDER_SHEET, *(path.with_suffix(".yaml") for path in tables.values())]
+    return _table(root.resolve().name, tables, next((path for path in sheets if path.is_file()), None))
+
+
+def in_folder(root: Path) -> dict[str, Path]:
+    """CSV files of a folder by their stems; a single one has no name unless it is that of a split."""
+    found = {path.stem: path for path in sorted(root.iterdir()) if path.suffix.lower() == ".csv" and path.is_file()}
+    return {"": next(iter(found.values()))} if len(found) == 1 and not set(found) & {*_TRAIN, "test"} else found
+
+
+def _table(name: str, files: dict[str, Path], sheet: Path | None) -> Table:
+    said = TableDescription() if sheet is None else read_sheet(sheet)
+    if said.splits and len(files) > 1:
+        raise DataError(f"{sheet}: splits are for a single file; {name} has {', '.join(files)}.")
+    return Table(name=name, files=files, sheet=said, described=sheet is not None)
+
+
+def read(
+    table: Table,
+    *,
+    split: str | None,
+    max_samples: int | None,
+    seed: int,
+    memory_limit: int,
+    progress: Progress,
+    features: FeatureSpec | None = None,
+    class_names: Sequence[str] | None = None,
+) -> Dataset:
+    """A split of a table, encoded: see `open_dataset`. Raises DataError."""
+    chosen = table.choose(split)
+    name = f"{table.name}/{chosen}" if chosen else table.name
+    alone = features is not None and table.sheet.missing != "impute"
+    frames = _frames(table, chosen if alone else None, features, progress)
+    notes: tuple[str, ...] = ()
+    if features is None:
+        others = [frame for key, (frame, _) in frames.items() if key != table.train]
+        understood = understand(frames[table.train][0], others, table.sheet, name)
+        features, names, values = understood.features, understood.class_names, understood.class_values
+        notes = understood.notes
+    else:
+        names, values = _classes(table, frames[chosen][0], features, class_names, name)
+    frame, places = frames[chosen]
+    _check_size(name, frame.rows, features, memory_limit)
+    train = frames[table.train][0] if table.sheet.missing == "impute" else None
+    rows = encoded(frame, features, table.sheet.missing, train, name)
+    y = labelled(frame.columns[features.target], values, rows)
+    return _dataset(
+        rows, y, name=name, places=places, of=chosen if len(table.files) > 1 else table.name, features=features,
+        class_names=names, max_samples=max_samples, seed=seed, notes=(*frame.notes, *notes, *rows.notes),
+    )  # fmt: skip
+
+
+def _dataset(
+    rows: Rows, y: np.ndarray, *, name: str, places: np.ndarray, of: str, features: FeatureSpec,
+    class_names: tuple[str, ...], max_samples: int | None, seed: int, notes: tuple[str, ...],
+) -> Dataset:  # fmt: skip
+    good = np.flatnonzero(~rows.bad)
+    if not len(good):
+        said = shortened([f"row {places[row]}: {reason}" for row, reason in rows.reasons.items()])
+        raise DataError(f"{name}: none of its {counted(len(y), 'row')} can be read ({said}).")
+    order = drawn(len(good), max_samples, seed).numpy()
+    whole = len(order) == len(good)
+    kept = good if whole else good[order]
+    x = torch.from_numpy(rows.x if len(kept) == len(rows.x) else rows.x[kept])
+    return Dataset(
+        name=name,
+        x=x,
+        y=torch.from_numpy(y[kept]),
+        class_names=class_names,
+        ids=tuple(f"{of}/{place:06d}" for place in places[kept].tolist()),
+        skipped=tuple(Skipped(f"{of}/{places[row]:06d}", reason) for row, reason in sorted(rows.reasons.items())),
+        counts=None if whole else tuple(np.bincount(y[good], minlength=len(class_names)).tolist()),
+        notes=notes,
+        features=features,
+    )
+
+
+def _frames(
+    table: Table, split: str | None, features: FeatureSpec | None, progress: Progress
+) -> dict[str, tuple[Frame, np.ndarray]]:
+    """Splits -> their rows, and which rows of the file these are. split: this one is enough."""
+    files = {key: path for key, path in table.files.items() if split in (None, key) or len(table.files) == 1}
+    total, before = sum(path.stat().st_size for path in files.values()), 0
+    texts = _texts(table.sheet, features)
+    frames: dict[str, tuple[Frame, np.ndarray]] = {}
+    for key, path in files.items():
+        start = before
+        frame = read_csv(path, lambda done, _, start=start: progress(start + done, total), texts=texts)
+        before += path.stat().st_size
+        frames[key] = frame, np.arange(frame.rows)
+    if not table.sheet.splits:
+        return frames
+    ((frame, _),) = frames.values()
+    return {
+        key: (frame.take(rows), rows)
+        for key, rows in _dealt(frame.rows, table.sheet.splits, table.sheet.seed).items()
+        if split in (None, key)
+    }
+
+
+def _dealt(total: int, shares: Mapping[str, float], seed: int) -> dict[str, np.ndarray]:
+    """Rows of each split, ascending: the first of a shuffled deck, the next of it, and so on."""
+    deck = np.random.default_rng(seed).permutation(total)
+    ends = np.rint(np.cumsum(list(shares.values())) / sum(shares.values()) * total).astype(int)
+    return {name: np.sort(part) for name, part in zip(shares, np.split(deck, ends[:-1]), strict=True)}
+
+
+def _texts(sheet: TableDescription, features: FeatureSpec | None) -> set[str]:
+    """Columns to be read letter by letter: their categories are such as 01, which a number would not keep."""
+    known = {name: column.values or () for name, column in sheet.columns.items()}
+    known |= {feature.name: feature.values for feature in (features.features if features else ())}
+    if sheet.target and sheet.classes:
+        known[sheet.target] = tuple(sheet.classes)
+
+    def lost(text: str) -> bool:
+        number = as_number(text)
+        return number is not None and as_text(number) != text
+
+    return {name for name, values in known.items() if any(map(lost, values))}
+
+
+def _classes(
+    table: Table, frame: Frame, features: FeatureSpec, class_names: Sequence[str] | None, name: str
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(names, values) of the classes where the features are given: those of a trained model."""
+    if features.target not in frame.columns:
+        raise DataError(
+            f"{name}: there is no column '{features.target}': {did_you_mean(features.target, frame.columns)}"
+        )
+    said = table.sheet.classes or {}
+    if class_names is None:
+        values = tuple(said) or _distinct(frame.columns[features.target])
+        return tuple(said.get(value, value) for value in values), values
+    value_of = {called: value for value, called in said.items()}
+    return tuple(class_names), tuple(value_of.get(called, called) for called in class_names)
+
+
+def _distinct(column: Column) -> tuple[str, ...]:
+    return column.as_texts().texts or ()
+
+
+def _check_size(name: str, rows: int, features: FeatureSpec, limit: int) -> None:
+    if (need := 4 * rows * features.width) > limit:
+        raise DataError(
+            f"{name}: {rows:,} rows of {features.width:,} encoded elements need {need / 2**30:,.1f} GiB of memory, "
+            f"more than the {limit / 2**30:,.1f} GiB allowed. Say `kind: ignore` of columns with many categories, or "
+            "allow more (memory_limit=)."
+        )

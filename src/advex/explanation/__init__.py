@@ -1,0 +1,1 @@
+"""One input explained: pictures, maps and rows, as files and as values."""

@@ -1,0 +1,106 @@
+"""Projects of `advex annotate` as annotated folders, as docs/annotated.md describes them, and back."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from advex import data
+from advex.annotation import PICTURES
+from advex.data import Annotation
+from advex.data.annotated.answers import judge, read
+from advex.data.images.png import decode_png
+from advex.errors import ArtifactError, DataError
+from advex.files import atomic
+
+if TYPE_CHECKING:
+    from advex.annotation.exchange import Row
+    from advex.annotation.store import Store
+
+_NAME = 16  # hexadecimal digits of a picture's SHA-256 that are its name in a folder
+
+
+def write_folder(store: Store, folder: Path, *, overwrite: bool = False) -> int:
+    """Write the standing answers, with the pictures, as an annotated folder. Returns how many there were."""
+    from advex.annotation.exchange import rows_of
+
+    standing: dict[tuple[str, ...], Row] = {}
+    for row in rows_of(store):  # of each person's rows on an image the last comes last
+        standing[(*row.image, row.annotator or "")] = row
+    given = [row for row in standing.values() if row.answer != "undone"]
+    pictures = {_name(row): _bytes(store, row.picture) for row in standing.values()}
+    answers = [
+        Annotation(
+            picture=_name(row), label=row.label, answer=row.answer or "", annotator=row.annotator or "",
+            source=row.source, source_id=row.source_id, model=row.model, search=row.search, target=row.target,
+            rmse=row.rmse, time=row.time or "",
+        )
+        for row in given
+    ]  # fmt: skip
+    data.write_annotated(folder, pictures, answers, overwrite=overwrite)
+    return sum(bool(answer.answer) for answer in answers)
+
+
+def _name(row: Row) -> str:
+    return f"{row.picture[:_NAME]}.png"
+
+
+def _bytes(store: Store, name: str) -> bytes:
+    path = store.folder / PICTURES / f"{name}.png"
+    found = path.read_bytes() if path.is_file() else b""
+    if hashlib.sha256(found).hexdigest() != name:
+        raise ArtifactError(f"{path} is missing or was changed: its answers are about another picture.")
+    return found
+
+
+def read_folder(store: Store, folder: Path) -> list[Row]:
+    """The rows of an annotated folder; its pictures are copied into the project. Raises DataError."""
+    from advex.annotation.exchange import Row, as_number, as_text
+
+    table = folder / data.TABLE
+    lines = read(table).lines
+    judged = {each.about.picture: each.about for each in judge(read(table), str(table))}
+    digests = {name: _copy(store, folder / name) for name in judged}
+    rounds: dict[tuple[str, str], int] = {}
+    rows = []
+    for number, answer in lines:
+        about = judged[answer.picture]
+        row = Row(
+            picture=digests[answer.picture], original=None, label=about.label, source=about.source,
+            source_id=about.source_id or answer.picture, model=about.model, search=about.search, target=about.target,
+            rmse=about.rmse, confidences=None,
+        )  # fmt: skip
+        if not answer.answer:
+            rows.append(row)
+            continue
+        who = answer.annotator or f"unnamed {number}"
+        try:
+            time = as_text(as_number(answer.time)) if answer.time else as_text(0)
+        except ValueError:
+            raise DataError(
+                f"{table}, line {number}: the time '{answer.time}' is not of the form 2026-11-20."
+            ) from None
+        done = rounds[answer.picture, who] = rounds.get((answer.picture, who), -1) + 2
+        digest = hashlib.sha256(f"{row.image}|{who}".encode()).hexdigest()[:32]
+        said = {"annotator": who, "time": time}
+        if done > 1:  # who answers again takes back what was there
+            rows.append(
+                row.model_copy(update={**said, "answer": "undone", "round": done - 1, "client": f"{digest}-{done - 1}"})
+            )
+        rows.append(
+            row.model_copy(update={**said, "answer": answer.answer, "round": done, "client": f"{digest}-{done}"})
+        )
+    return rows
+
+
+def _copy(store: Store, path: Path) -> str:
+    try:
+        found = path.read_bytes()
+        decode_png(found)
+    except (OSError, DataError) as error:
+        raise DataError(f"{path} cannot be taken over: {error}.") from None
+    digest = hashlib.sha256(found).hexdigest()
+    with atomic(store.folder / PICTURES / f"{digest}.png") as temporary:
+        temporary.write_bytes(found)
+    return digest

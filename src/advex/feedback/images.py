@@ -1,0 +1,227 @@
+"""Making the images of a project: high-confidence adversarial images, judged on the PNG that people will see."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from advex import attacks, progress
+from advex._version import __version__
+from advex.annotation import PICTURES
+from advex.classifier import Classifier
+from advex.data import Dataset
+from advex.data.images.png import decode_png, encode_png
+from advex.environment import without_places
+from advex.errors import InputError
+from advex.evaluation.pictures import has_pictures
+from advex.evaluation.searches import batch_for, table
+from advex.evaluation.shards import (
+    Interrupted,
+    Piece,
+    Shards,
+    complete,
+    data_hash,
+    file_name,
+    open_shards,
+    weights_hash,
+)
+from advex.files import atomic
+from advex.geometry import RMSE
+from advex.goals import Confident
+from advex.lookup.models import Opened
+from advex.registry import describe
+from advex.types import Perturbation
+
+if TYPE_CHECKING:
+    from advex.annotation.store import NewImage, Store
+
+MADE = "made"
+KIND = "images"
+# Rounding to 8 bits may undo the change: then it is lengthened along its ray, by these factors.
+_LONGER = (1.0, 1.02, 1.05, 1.1, 1.2, 1.4)
+_COLUMNS = {
+    "id": pa.string(),
+    "label": pa.int64(),
+    "outcome": pa.string(),
+    "target": pa.int64(),
+    "rmse": pa.float64(),
+    "original": pa.string(),
+    "changed": pa.string(),
+    "confidences": pa.list_(pa.float64()),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Making:
+    """How images are made. margin: by which another class is ahead of the next, in confidence. search: a spec."""
+
+    margin: float = 0.5
+    search: str = "minimal"
+    seed: int = 0
+    batch_size: int = 64
+
+
+def prepare(
+    models: list[Opened], data: Dataset, store: Store, making: Making, say: progress.Terminal
+) -> dict[str, dict[str, int]]:
+    """Make and add the images of each model; what is finished is not made again. Returns the outcomes by model."""
+    told: dict[str, dict[str, int]] = {}
+    with progress.stopping() as stop, say.progress("prepare") as bar:
+        for model in models:
+            _check(model, data)
+            shards = open_shards(store.folder / MADE / file_name(model.name), _identity(model, data, making), True)
+            pieces = _pieces(model, data, store.folder / PICTURES, making)
+
+            def show(event: dict[str, Any]) -> None:
+                rate = "" if event["rate"] is None else f"{event['rate']:,.1f} examples/s"
+                bar(event["done"], event["total"], rate, what=event["model"])
+
+            try:
+                complete(shards, pieces, show, stop)
+            except Interrupted as interrupted:
+                stop.resume_later(str(interrupted))
+            images, told[model.name] = _images(model, data, shards, len(pieces), making)
+            store.add_images(images)
+    return told
+
+
+def about(models: list[Opened], data: Dataset, making: Making) -> dict[str, Any]:
+    """How the images of a project came to be, as it is kept with it."""
+    return {
+        "advex": __version__,
+        "command": without_places(progress.command_line()),
+        "data": data.name,
+        "margin": making.margin,
+        "search": describe(attacks.build(making.search)),
+        "seed": making.seed,
+        "models": {model.name: weights_hash(model.classifier) for model in models},
+    }
+
+
+def _check(model: Opened, data: Dataset) -> None:
+    if not has_pictures(model.classifier, data.shape):
+        raise InputError(f"{data.name} holds no pictures in [0, 1] with 1 or 3 channels, and only such can be shown.")
+    classes = model.classifier.predict(
+        data.batch(slice(0, 1), model.classifier.device).x.to(model.classifier.dtype)
+    ).shape[1]
+    if classes != len(data.class_names):
+        raise InputError(f"{model.name} knows {classes} classes; {data.name} has {len(data.class_names)}.")
+
+
+def _identity(model: Opened, data: Dataset, making: Making) -> dict[str, Any]:
+    """What must agree for images to be taken over."""
+    return {
+        "advex": __version__,
+        "images": {"margin": making.margin, "search": describe(attacks.build(making.search)), "seed": making.seed},
+        "batch_size": making.batch_size,
+        "data": {"examples": len(data), "sha256": data_hash(data)},
+        "model": weights_hash(model.classifier),
+    }
+
+
+def _pieces(model: Opened, data: Dataset, pictures: Path, making: Making) -> list[Piece]:
+    size = making.batch_size
+    ranges = [range(start, min(start + size, len(data))) for start in range(0, len(data), size)]
+    return [
+        Piece(
+            model=model.name,
+            kind=KIND,
+            index=index,
+            examples=len(rows),
+            make=functools.partial(_made, model.classifier, data, rows, pictures, making),
+        )
+        for index, rows in enumerate(ranges)
+    ]
+
+
+def _made(classifier: Classifier, data: Dataset, rows: range, pictures: Path, making: Making) -> pa.Table:
+    """Some examples' images, written; those that were `already` there, or `missed`, have none."""
+    batch = batch_for(classifier, data, slice(rows.start, rows.stop))
+    goal = Confident(batch.y, making.margin)
+    with torch.no_grad():
+        already = goal(classifier, batch.x).reached
+    found = attacks.build(making.search)(classifier, batch.x, goal, seed=making.seed, max_batch="auto")
+    encoded, seen = _in_eight_bits(classifier, found, goal)
+    with torch.no_grad():  # of what people will see, read back from the file
+        good = goal(classifier, seen).reached & found.reached & ~already
+        confidences = classifier.predict(seen)
+    columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
+    for row, example in enumerate(rows):
+        shown = bool(good[row])
+        original = encode_png(batch.x[row].float()) if shown else b""
+        files = [_write(pictures, each) if shown else None for each in (original, encoded[row])]
+        values = {
+            "id": data.ids[example],
+            "label": int(batch.y[row]),
+            "outcome": "made" if shown else "already" if already[row] else "missed",
+            "target": int(confidences[row].argmax()),
+            "rmse": float(RMSE.size((seen[row] - decode_png(original).to(seen) / 255)[None])) if shown else None,
+            "original": files[0],
+            "changed": files[1],
+            "confidences": confidences[row].double().tolist(),
+        }
+        for name, value in values.items():
+            columns[name].append(value)
+    return table(_COLUMNS, **columns)
+
+
+def _in_eight_bits(classifier: Classifier, found: Perturbation, goal: Confident) -> tuple[list[bytes], Tensor]:
+    """PNGs of changed pictures for which the goal holds, where some length of the change has one; and their pixels."""
+    encoded: list[bytes] = [b""] * len(found)
+    seen = found.clean.clone()
+    open_ = torch.ones_like(found.reached)
+    for factor in _LONGER:
+        longer = found.clean + classifier.box.confine(found.clean, found.delta * factor)
+        for row in torch.nonzero(open_)[:, 0].tolist():
+            encoded[row] = encode_png(longer[row].float().clamp(0, 1))
+            seen[row] = decode_png(encoded[row]).to(seen) / 255
+        with torch.no_grad():
+            open_ = open_ & ~goal(classifier, seen).reached
+        if not open_.any():
+            break
+    return encoded, seen
+
+
+def _write(pictures: Path, encoded: bytes) -> str:
+    """Keep a PNG under the SHA-256 of its bytes. Returns that."""
+    digest = hashlib.sha256(encoded).hexdigest()
+    path = pictures / f"{digest}.png"
+    if not path.exists():
+        with atomic(path) as temporary:
+            temporary.write_bytes(encoded)
+    return digest
+
+
+def _images(
+    model: Opened, data: Dataset, shards: Shards, pieces: int, making: Making
+) -> tuple[list[NewImage], dict[str, int]]:
+    """What the finished pieces hold, and how many examples had which outcome."""
+    from advex.annotation.store import NewImage
+
+    rows = [row for index in range(pieces) for row in shards.read(model.name, KIND, index).to_pylist()]
+    outcomes = {name: sum(row["outcome"] == name for row in rows) for name in ("made", "already", "missed")}
+    search = f"{describe(attacks.build(making.search))} (confident:margin={making.margin:g})"
+    images = [
+        NewImage(
+            label=data.class_names[row["label"]],
+            changed=row["changed"],
+            original=row["original"],
+            source=data.name,
+            source_id=row["id"],
+            model=model.name,
+            search=search,
+            target=data.class_names[row["target"]],
+            rmse=row["rmse"],
+            confidences=dict(zip(data.class_names, row["confidences"], strict=True)),
+        )
+        for row in rows
+        if row["outcome"] == "made"
+    ]
+    return images, outcomes

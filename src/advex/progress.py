@@ -1,0 +1,168 @@
+"""What a long loop says, and how it is stopped: progress on stderr, signals, and how to go on later."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, NoReturn
+
+PERIOD = 5.0  # seconds between plain progress lines
+
+
+def plain(stream: Any) -> bool:
+    """Whether a stream must stay free of colours and moving bars."""
+    return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb" or not stream.isatty()
+
+
+def command_line(*without: str) -> str:
+    """What was typed, to be typed again, less some flags; after `torchrun` where that has started this process."""
+    typed = shlex.join(["advex", *[word for word in sys.argv[1:] if word not in without]])
+    machines, here = int(os.environ.get("GROUP_WORLD_SIZE", "1")), os.environ.get("LOCAL_WORLD_SIZE", "1")
+    if machines > 1:  # where they meet is not known here
+        met = f"--rdzv-backend=c10d --rdzv-endpoint=HOST:PORT --rdzv-id={os.environ.get('TORCHELASTIC_RUN_ID', 'ID')}"
+        return f"torchrun --nnodes={machines} --nproc-per-node={here} {met} -m {typed}"
+    return typed if here == "1" else f"torchrun --nproc-per-node={here} -m {typed}"
+
+
+# -- progress ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terminal:
+    """How much to say on stderr."""
+
+    quiet: bool = False
+
+    def note(self, sentence: str) -> None:
+        """One line on stderr, unless quiet."""
+        if not self.quiet:
+            print(sentence, file=sys.stderr, flush=True)
+
+    @contextlib.contextmanager
+    def progress(self, what: str, *, brief: bool = False) -> Iterator[Callable[..., None]]:
+        """A callable (done, total, text="", what=None) that shows how far a long loop is, with the time left.
+
+        A bar on a terminal; one plain line every few seconds elsewhere; nothing when quiet. A new `what`
+        begins anew. brief: no line for a loop that is over within a few seconds.
+        """
+        if self.quiet:
+            yield lambda done, total, text="", what=None: None
+        elif plain(sys.stderr):
+            lines = _Lines(what)
+            yield lines
+            if lines.spoke or not brief:
+                lines.finish()
+        else:
+            with _bar(what) as bar:
+                yield bar
+
+
+@contextlib.contextmanager
+def _bar(what: str) -> Iterator[Callable[..., None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[text]}", markup=False),
+    )
+    with Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as progress:
+        task = progress.add_task(what, total=None, text="")
+        shown = what
+
+        def show(done: int, total: int, text: str = "", what: str | None = None) -> None:
+            nonlocal shown
+            if what not in (None, shown):
+                shown = what
+                progress.reset(task, description=what)
+            progress.update(task, completed=done, total=total, text=text)
+
+        yield show
+
+
+class _Lines:
+    """The same as plain lines, one every few seconds, and the last."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.began = self.shown = time.monotonic()
+        self.spoke = False
+        self.first: int | None = None
+        self.pending: str | None = None
+
+    def __call__(self, done: int, total: int, text: str = "", what: str | None = None) -> None:
+        now = time.monotonic()
+        if what not in (None, self.what):
+            self.what, self.began, self.first = what, now, None
+        self.first = done if self.first is None else self.first
+        left = ""
+        if done > self.first and done < total:
+            seconds = round((now - self.began) * (total - done) / (done - self.first))
+            left = f", {seconds // 60}:{seconds % 60:02d} left"
+        share = f" ({100 * done // total} %)" if total else ""
+        self.pending = f"{self.what}: {done}/{total}{share}{left}{', ' if text else ''}{text}"
+        if now - self.shown >= PERIOD:
+            self.shown, self.spoke = now, True
+            self.finish()
+
+    def finish(self) -> None:
+        if self.pending is not None:
+            print(self.pending, file=sys.stderr, flush=True)
+            self.pending = None
+
+
+# -- stopping ----------------------------------------------------------------------------------------------
+
+
+class Stop:
+    """True once SIGINT or SIGTERM came: long loops ask after each step and keep what they have."""
+
+    signal: int = 0
+
+    def __call__(self) -> bool:
+        return self.signal != 0
+
+    @property
+    def code(self) -> int:
+        """The exit code that says which signal it was."""
+        return 128 + self.signal
+
+    def resume_later(self, sentence: str) -> NoReturn:
+        """End, all processes of a run alike, saying what was kept and how to go on."""
+        from advex import processes  # heavy: only when stopped
+
+        self.signal = int(processes.largest(self.signal))  # it may have come to another one alone
+        again = command_line("--no-resume", "--overwrite")
+        print(f"{sentence}\nresume with: {again}", file=sys.stderr, flush=True)
+        processes.wait()  # where one ends, torchrun ends the others
+        sys.exit(self.code)
+
+
+@contextlib.contextmanager
+def stopping() -> Iterator[Stop]:
+    """Inside, the first SIGINT or SIGTERM only sets the flag; the second ends at once."""
+    stop = Stop()
+
+    def heard(number: int, frame: FrameType | None) -> None:
+        if stop.signal:
+            raise KeyboardInterrupt
+        stop.signal = number
+        # Not print: the signal may have come in the middle of one.
+        os.write(2, b"\nstopping at the next safe point (again: at once)\n")
+
+    before = {number: signal.signal(number, heard) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,102 @@
+"""What was answered about adversarial images, by whom, and some of them: pairs as in Woods et al. 2019, Fig. S5."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from advex.drawing.numbers import count, number
+from advex.drawing.pictures import Shown, read_picture, show
+from advex.record import Figure
+from advex.record.reproduction import AnsweredEntry, JudgedEntry
+
+# A verdict, and what a group of pairs with it is called.
+VERDICTS = {
+    "unchanged": "Unchanged: these are learned from",
+    "changed": "Changed",
+    "unsure": "Unsure",
+    "tie": "As many for unchanged as for changed",
+    "unanswered": "Not judged",
+}
+_AGREEMENT = {
+    "percent": "agreement",
+    "cohen": "Cohen's kappa",
+    "fleiss": "Fleiss' kappa",
+    "alpha": "Krippendorff's alpha",
+}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image as it was and as it was changed. said: (annotator, answer)."""
+
+    entry: JudgedEntry
+    original: Shown | None
+    changed: Shown | None
+    rmse: str
+    said: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What is told of one network's images. sentences: who answered, and how well. groups: pairs by verdict."""
+
+    entry: AnsweredEntry
+    sentences: tuple[str, ...]
+    groups: tuple[tuple[str, tuple[Pair, ...]], ...]
+
+
+def answered(folder: Path, entry: AnsweredEntry) -> Answered:
+    """The part of the page. folder: of the reproduction. Pictures that are missing are left out."""
+    groups = [
+        (title, tuple(_pair(folder, each) for each in entry.pairs if each.verdict == verdict))
+        for verdict, title in VERDICTS.items()
+    ]
+    return Answered(entry, sentences(entry), tuple(each for each in groups if each[1]))
+
+
+def sentences(entry: AnsweredEntry) -> tuple[str, ...]:
+    """Who answered, and what it came to: for every place where answers or what was learned from them are shown.
+
+    The first is that no person did.
+    """
+    names = " and ".join(each.name for each in entry.annotators)
+    per_cent = f"{100 * entry.error:.3g} %"
+    least = f", and judged are {entry.images:,} of the {entry.wanted:,} wanted" if entry.images < entry.wanted else ""
+    return (
+        f"No person answered. {names} ask a network, {entry.judge}, and {per_cent} of the answers are errors, drawn at "
+        "random by the seed.",
+        f"The network is right on {_share(entry.accuracy)} of the {entry.accuracy.n:,} test images, and on "
+        f"{_share(entry.originals)} of the images before they were changed. Unchanged means that it holds the original "
+        f"class likelier than every other by {entry.sure:g} or more, changed that another is ahead by so much.",
+        f"Of {sum(entry.outcomes.values()):,} training pictures that were tried {entry.outcomes['made']:,} have a "
+        f"change, kept by 8 bits, after which the network of {entry.network} is confident of another class{least}.",
+        f"On the {count(entry.shared, 'image')} that more than one judged: "
+        + ", ".join(f"{_AGREEMENT[name]} {_share(each, name)}" for name, each in entry.agreement.items())
+        + ".",
+    )
+
+
+def _share(figure: Figure, name: str = "percent") -> str:
+    if math.isnan(figure.value):
+        return "undefined"
+    factor, digits, unit = (100, 1, " %") if name == "percent" else (1, 2, "")
+    value, low, high = (number(factor * each, digits) for each in (figure.value, figure.low, figure.high))
+    return f"{value}{unit} [{low}, {high}]"
+
+
+def _pair(folder: Path, entry: JudgedEntry) -> Pair:
+    rmse = number(entry.rmse, 3)
+    return Pair(
+        entry,
+        _shown(folder, entry.original, f"Original, class {entry.label}."),
+        _shown(folder, entry.changed, f"Changed by RMSE {rmse}, so that the network says {entry.target}."),
+        rmse,
+        tuple(entry.answers.items()),
+    )
+
+
+def _shown(folder: Path, name: str, alt: str) -> Shown | None:
+    picture = read_picture(folder, name)
+    return None if picture is None else show(picture, alt)

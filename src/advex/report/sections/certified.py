@@ -1,0 +1,182 @@
+"""What randomised smoothing makes certain, beside what the attack left on the same examples: a table and curves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from advex.drawing.numbers import count, number, percent
+from advex.record import CertificateFigures, ModelEntry, Record
+from advex.report.reading import Contents
+from advex.report.sections.curves import Frame, Tick, axis_top, corners, free_place, path, share_ticks, value_ticks
+from advex.report.sections.figures import CERTIFIED, Cell, digits_for, show
+
+_ACCURACY, _AREA = CERTIFIED
+
+
+@dataclass(frozen=True)
+class Enclosure:
+    """A model between what is certain and what an attack reached. interval: both areas, in digits. notes: of them."""
+
+    index: int
+    model: str
+    interval: str
+    note: str
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Outline:
+    """Another model's curve, behind. line: SVG path data."""
+
+    line: str
+    certain: bool
+
+
+@dataclass(frozen=True)
+class Band:
+    """The two curves of one model. attacked, certain, between: SVG path data. others: the other models' curves."""
+
+    index: int
+    model: str
+    frame: Frame
+    attacked: str
+    certain: str
+    between: str
+    others: tuple[Outline, ...]
+    attack_area: str
+    certain_area: str
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    chance_y: float
+    chance_text: str
+    chance_at: tuple[float, float]
+    note: str
+    description: str
+
+
+@dataclass(frozen=True)
+class CertifiedSection:
+    """All of it. words: how it was done, in sentences. overclaimed: what the noise may have flattered."""
+
+    words: str
+    overclaimed: str
+    titles: tuple[tuple[str, str], ...]
+    lines: tuple[Enclosure, ...]
+    bands: tuple[Band, ...]
+
+
+# Of the columns after the interval: title, and what is better.
+_TITLES = (
+    ("Certified ARA, smoothed", "higher"),
+    ("Attack ARA, network", "higher"),
+    ("Attack minus certified", "lower"),
+    ("Certified accuracy, smoothed", "higher"),
+    ("Accuracy, network", "higher"),
+    ("Abstained", ""),
+    ("Certified above attack", ""),
+)
+
+
+def certified_section(contents: Contents) -> CertifiedSection | None:
+    """What is certain of the models of a record; None where nothing was certified."""
+    record = contents.record
+    found = [(index, model, model.certified) for index, model in enumerate(record.models)]
+    known = [(index, model, entry) for index, model, entry in found if entry is not None]
+    if not known:
+        return None
+    lines = tuple(_enclosure(index, model, entry, record) for index, model, entry in known)
+    words = " ".join(dict.fromkeys(_words(entry, record) for _, _, entry in known))
+    return CertifiedSection(words, _overclaimed(known, record), _TITLES, lines, _bands(contents, lines))
+
+
+def _words(entry: CertificateFigures, record: Record) -> str:
+    """How examples were certified."""
+    examples = count(entry.examples, "example")
+    drawn = f"all {examples}" if entry.examples >= record.data.examples else f"{examples} drawn at random"
+    return (
+        f"Here the noise is Gaussian, its standard deviation {entry.sigma:g} in every element of the input (sigma, in "
+        f"units of the data). For each of {drawn}, {entry.selection:,} noisy copies choose a class and "
+        f"{entry.samples:,} others (n) count how often it is answered. A radius follows that holds with probability "
+        f"{100 * (1 - entry.alpha):g}\u202f% over the noise (alpha is {entry.alpha:g}). With so many copies none can "
+        f"exceed an RMSE of {entry.largest:.3g}."
+    )
+
+
+def _overclaimed(known: list[tuple[int, ModelEntry, CertificateFigures]], record: Record) -> str:
+    entry, digits = known[0][2], digits_for(_AREA, record)
+    least = ", ".join(f"{number(entry.least_ara, digits)} for {model.name}" for _, model, entry in known)
+    radii = "radius" if entry.overclaimed == 1 else "radii"
+    if not entry.overclaimed:
+        return ""
+    return (
+        f"The intervals are over images and take the radii as they are. The noise may have made {entry.overclaimed} "
+        f"{radii} too large, at most, with 97.5\u202f% certainty; with the largest taken for 0 the certified ARA is "
+        f"{least}."
+    )
+
+
+def _enclosure(index: int, model: ModelEntry, entry: CertificateFigures, record: Record) -> Enclosure:
+    area, accuracy = model.scores[_AREA], model.scores[_ACCURACY]
+    digits = digits_for(_AREA, record)
+    ends = (number(value, digits) for value in (area.value, entry.attack_ara.value))
+    crossed = f"of {entry.examples:,}"
+    cells = (
+        show(_AREA, area, digits, record),
+        show("certified:attack_ara", entry.attack_ara, digits, record),
+        show("certified:gap", entry.gap, digits, record),
+        show(_ACCURACY, accuracy, 1, record),
+        show("certified:accuracy", entry.accuracy, 1, record),
+        Cell("certified:abstained", f"{entry.abstained:,}", note=crossed),
+        Cell("certified:crossed", f"{entry.crossed:,}", note=crossed),
+    )
+    turned = area.value > entry.attack_ara.value
+    note = "the smoothed classifier bears more than the network" if turned else ""
+    return Enclosure(index, model.name, f"[{', '.join(ends)}]", note, cells)
+
+
+# -- curves ------------------------------------------------------------------------------------------------
+
+
+def _bands(contents: Contents, lines: tuple[Enclosure, ...]) -> tuple[Band, ...]:
+    """A panel per model, all on one scale, the other models' curves behind it."""
+    radii = {line.model: contents.certified(line.model) for line in lines}
+    known = {model: found for model, found in radii.items() if found is not None}
+    if not known:
+        return ()
+    top, frame = axis_top([values for pair in known.values() for values in pair]), Frame()
+    return tuple(_band(contents, line, known, top, frame) for line in lines if line.model in known)
+
+
+def _band(
+    contents: Contents, line: Enclosure, radii: dict[str, tuple[np.ndarray, np.ndarray]], top: float, frame: Frame
+) -> Band:
+    certain, attacked = (corners(values, top, frame) for values in radii[line.model])
+    others = tuple(
+        Outline(path(corners(values, top, frame)), is_certain)
+        for model, pair in radii.items()
+        if model != line.model
+        for values, is_certain in zip(pair, (True, False), strict=True)
+    )
+    chance, areas = contents.record.data.chance, (cell.text for cell in line.cells)
+    certain_area, attack_area = next(areas), next(areas)
+    place = free_place([values for pair in radii.values() for values in pair], top, chance, frame)
+    failed = float(np.isinf(radii[line.model][1]).mean())
+    note = (
+        f"For {percent(failed, 0 if failed >= 0.1 else 1)} of the examples the attack found nothing." if failed else ""
+    )
+    return Band(
+        line.index, line.model, frame, path(attacked), path(certain), f"{path([*attacked, *reversed(certain)])} Z",
+        others, attack_area, certain_area, value_ticks(top, frame), share_ticks(frame), frame.y(chance),
+        f"chance {percent(chance)}", place, note, _description(line, radii[line.model]),
+    )  # fmt: skip
+
+
+def _description(line: Enclosure, radii: tuple[np.ndarray, np.ndarray]) -> str:
+    """The panel for those who do not see it."""
+    certain, attacked = (percent(float((values > 0).mean())) for values in radii)
+    return (
+        f"Share of images against RMSE, {line.model}: the network under the attack starts at {attacked}, what is "
+        f"certain of its smoothed form at {certain}; the areas [certified, attacked] are {line.interval}."
+    )
