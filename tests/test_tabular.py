@@ -24,7 +24,7 @@ from advex.classifier import Classifier
 from advex.cli import main
 from advex.errors import InputError, SpecError
 from advex.features import Feature, FeatureSpec
-from advex.tabular import Change, Counterfactual, RobustClassifier, alternatives, answer
+from advex.tabular import Change, Counterfactual, Counterfactuals, RobustClassifier, alternatives, answer
 from advex.tabular.answers import as_typed
 
 INCOME = Feature(name="income", low=0, high=200_000, center=30_000, scale=12_000, unit="USD")
@@ -106,7 +106,7 @@ def test_probabilities_in_words(before: float, after: float, told: str) -> None:
     assert counterfactual(MORE, before=before, after=after).sentence.endswith(f": accepted {told}.")
 
 
-def nothing(**changes: Any) -> Answer:
+def nothing(**changes: Any) -> Counterfactuals:
     plain: dict[str, Any] = {
         "target": 1, "target_name": "accepted", "says": 0, "says_name": "refused", "probabilities": (0.9, 0.1),
         "found": (), "wanted": 3, "searched": ("income", "age", "housing"), "held": ("sex",), "at_most": 3,
