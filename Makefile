@@ -1,6 +1,6 @@
 # make demo: install, then explain and measure the bundled networks, and write a report.
-# make test: install, then check everything.
-# Both make .venv, with the versions of constraints.txt. Another Python: make demo PYTHON=python3.12
+# make test: install, then check everything. make check: lint, types and the quick tests. make coverage: what tests reach.
+# All make .venv, with the versions of constraints.txt. Another Python: make demo PYTHON=python3.12
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,8 +8,10 @@ BIN := $(VENV)/bin
 # Named in full, together with the rest: a range would let another package choose the build of torch.
 TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt $(TORCH)
+# One thread each: the tests are many and small. The tests of a file share a process, and so do all browser tests.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup
 
-.PHONY: demo test lint clean help
+.PHONY: demo test test-data check lint coverage clean help
 
 help:
 	@sed -n '1,3s/^# //p' Makefile
@@ -18,11 +20,22 @@ demo: $(VENV)/.installed
 	$(BIN)/advex demo
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope
+	$(PYTEST)
+
+# The tests that read the development data, which the environment variable ADVEX_DATA names.
+test-data: $(VENV)/.installed-dev
+	$(PYTEST) -m data
+
+check: lint
+	$(PYTEST) -m "not slow and not browser and not postgres"
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/pyright
+
+coverage: $(VENV)/.installed-dev
+	$(PYTEST) --cov=advex --cov-report=term:skip-covered
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) --editable .
@@ -38,4 +51,4 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 clean:
-	rm -rf demo runs records build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf demo runs records build dist .pytest_cache .ruff_cache .hypothesis .coverage

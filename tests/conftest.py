@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import hypothesis
 import numpy as np
@@ -24,11 +27,34 @@ hypothesis.settings.register_profile("advex", derandomize=True, deadline=None, m
 hypothesis.settings.load_profile("advex")
 
 
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+# Debian keeps the server's programs off the path.
+POSTGRES = shutil.which("initdb") or next(iter(glob.glob("/usr/lib/postgresql/*/bin/initdb")), None)
+
+# What a test may need beyond what `make test` installs: its marker -> why it skips, where that is missing.
+MISSING = {
+    "data": "" if os.environ.get("ADVEX_DATA") else "ADVEX_DATA is not set: it names the folder of development data",
+    "browser": "" if CHROMIUM else "no Chromium is installed",
+    "postgres": "" if POSTGRES else "PostgreSQL is not installed",
+    "gpu": "" if torch.cuda.is_available() else "there is no GPU",
+}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What fails in a browser is tried once more, and told as rerun: how fast its many processes are is not ours."""
+    """Marked tests skip where what they need is missing. Those of a file share a process, as do all of browsers."""
     for item in items:
-        if item.get_closest_marker("browser"):
-            item.add_marker(pytest.mark.flaky(reruns=1))
+        needs = [name for name in MISSING if item.get_closest_marker(name)]
+        for name in needs:
+            if MISSING[name]:
+                item.add_marker(pytest.mark.skip(reason=MISSING[name]))
+        item.add_marker(pytest.mark.xdist_group("browser" if "browser" in needs else item.path.name))
+
+
+@pytest.fixture(autouse=True)
+def only_what_is_marked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that is not marked `data` has none, here as on a newcomer's machine: one that needs it fails at once."""
+    if request.node.get_closest_marker("data") is None:
+        monkeypatch.delenv("ADVEX_DATA", raising=False)
 
 
 @pytest.fixture(autouse=True)
@@ -41,10 +67,21 @@ def seeded() -> Iterator[None]:
 
 @pytest.fixture
 def development_data() -> Path:
-    """The folder with the development data."""
-    if not os.environ.get("ADVEX_DATA"):
-        pytest.skip("ADVEX_DATA is not set: it names the folder with the development data")
+    """The folder with the development data, for tests marked `data`."""
+    assert os.environ.get("ADVEX_DATA"), "a test that needs the development data is marked: pytest.mark.data"
     return Path(os.environ["ADVEX_DATA"])
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A Chromium, for tests marked `browser`: they share it, in one process."""
+    assert CHROMIUM, "a test that needs a browser is marked: pytest.mark.browser"
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield opened
+        opened.close()
 
 
 class Spheres(nn.Module):

@@ -476,7 +476,7 @@ lines_of_any_text = st.builds(
 
 
 @given(lines=st.lists(lines_of_any_text, max_size=3))
-def test_what_the_writer_takes_comes_back(lines: list[Answer]) -> None:
+def test_what_the_writer_takes_comes_back(lines: list[Annotation]) -> None:
     cells = [cell for each in lines for cell in dataclasses.astuple(each) if isinstance(cell, str)]
     bad = any(cell != cell.strip() or unicodedata.category(each) in ("Cc", "Cs") for cell in cells for each in cell)
     if bad:  # refused, and for no other reason

@@ -113,6 +113,7 @@ def test_the_sample_has_every_class(sample: Dataset) -> None:
     assert torch.bincount(sample.y).max() == 3
 
 
+@pytest.mark.data
 def test_the_sample_is_of_the_test_split(sample: Dataset, development_data: Path) -> None:
     """Its ids are places there, and its pixels the same."""
     whole = advex.open_dataset(development_data / "cifar10", split="test", max_samples=None)

@@ -5,15 +5,12 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-
-import pytest
 
 import advex
 
 SOURCE = Path(advex.__file__).parent
-FILES = sorted(SOURCE.rglob("*.py"))
-EVERY = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
 
 # From the ground up. A room may import from its own line and from those above it.
 LAYERS = [
@@ -48,47 +45,58 @@ LONGEST_FILE = 320
 LONGEST_FUNCTION = 80
 
 
-def room_of(module: str) -> str:
-    """`advex.attacks.pgd` -> `attacks`; `advex` itself -> ``."""
-    return module.split(".")[1] if "." in module else ""
-
-
 def module_of(path: Path) -> str:
     """The dotted name of a source file."""
     parts = path.relative_to(SOURCE).with_suffix("").parts
     return ".".join(["advex", *(parts[:-1] if parts[-1] == "__init__" else parts)])
 
 
-MODULES = {module_of(path): path for path in FILES}
+MODULES = {module_of(path): path for path in sorted(SOURCE.rglob("*.py"))}
 
 
-def for_types_only(tree: ast.AST) -> set[ast.AST]:
-    """Nodes under `if TYPE_CHECKING:`."""
-    return {
-        inside
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
-        for inside in ast.walk(node)
-    }
+def room_of(module: str) -> str:
+    """`advex.attacks.pgd` -> `attacks`; `advex` itself -> ``."""
+    return module.split(".")[1] if "." in module else ""
 
 
-def imports(path: Path, *, at_import_time: bool = False) -> Iterator[tuple[str, int]]:
+@cache
+def text_of(module: str) -> str:
+    """The source of a module."""
+    return MODULES[module].read_text(encoding="utf-8")
+
+
+@cache
+def nodes_of(module: str) -> tuple[ast.AST, ...]:
+    """Every node of a module's syntax tree, the tree itself first. Each file is parsed once for all laws."""
+    return tuple(ast.walk(ast.parse(text_of(module))))
+
+
+@cache
+def imports(module: str, *, at_import_time: bool = False) -> tuple[tuple[str, int], ...]:
     """(module, line) of everything a file imports. at_import_time: leave out what functions import when called."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    skipped = for_types_only(tree)
-    if at_import_time:
-        functions = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
-        skipped |= {inside for function in functions for inside in ast.walk(function)}
-    for node in ast.walk(tree):
+    left_out = (ast.FunctionDef, ast.AsyncFunctionDef) if at_import_time else ()
+    skipped: set[ast.AST] = set()
+    for node in nodes_of(module):
+        for_types = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        if for_types or isinstance(node, left_out):
+            skipped.update(ast.walk(node))
+    names: list[tuple[str, int]] = []
+    for node in nodes_of(module):
         if node in skipped:
             continue
         if isinstance(node, ast.Import):
-            yield from ((alias.name, node.lineno) for alias in node.names)
+            names += [(alias.name, node.lineno) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}:{node.lineno}: relative import"
-            for alias in node.names:
-                name = f"{node.module}.{alias.name}"
-                yield (name if name in MODULES else node.module or "", node.lineno)
+            assert node.level == 0, f"{module}:{node.lineno}: relative import"
+            full = [f"{node.module}.{alias.name}" for alias in node.names]
+            names += [(name if name in MODULES else node.module or "", node.lineno) for name in full]
+    return tuple(names)
+
+
+def none(faults: Iterator[str]) -> None:
+    """Fail with all faults at once."""
+    listed = list(faults)
+    assert not listed, "\n".join(["", *listed])
 
 
 def test_every_room_has_its_place() -> None:
@@ -96,41 +104,52 @@ def test_every_room_has_its_place() -> None:
     assert rooms <= LEVEL.keys(), f"not in LAYERS: {rooms - LEVEL.keys()}"
 
 
-@EVERY
-def test_imports_point_up(path: Path) -> None:
-    here = room_of(module_of(path))
-    if not here:
-        return  # advex/__init__.py re-exports everything
-    for module, line in imports(path):
-        if module.split(".")[0] != "advex":
-            continue
-        there = room_of(module)
-        assert there, f"{path.name}:{line} imports the package itself: name the module"
-        assert LEVEL[there] <= LEVEL[here], f"{path.name}:{line}: '{here}' must not import '{there}'"
+def test_imports_point_up() -> None:
+    def faults() -> Iterator[str]:
+        for module in MODULES:
+            here = room_of(module)
+            if not here:
+                continue  # advex/__init__.py re-exports everything
+            for name, line in imports(module):
+                if name.split(".")[0] != "advex":
+                    continue
+                there = room_of(name)
+                if not there:
+                    yield f"{module}:{line} imports the package itself: name the module"
+                elif LEVEL[there] > LEVEL[here]:
+                    yield f"{module}:{line}: '{here}' must not import '{there}'"
+
+    none(faults())
 
 
 def test_no_module_needs_itself_to_be_imported() -> None:
     """No cycle among what is imported at import time."""
+    # A package's __init__ gathers its own files; these may look at their neighbours.
     needs = {
-        module: {name for name, _ in imports(path, at_import_time=True) if name in MODULES and name != module}
-        for module, path in MODULES.items()
+        module: sorted(
+            name
+            for name in {name for name, _ in imports(module, at_import_time=True)}
+            if name in MODULES and name != module and not name.startswith(f"{module}.")
+        )
+        for module in MODULES
     }
+    whole: set[str] = set()  # from here no way leads back
 
     def visit(module: str, way: tuple[str, ...]) -> None:
         assert module not in way, " -> ".join([*way, module])
-        # A package's __init__ gathers its own files; these may look at their neighbours.
-        for needed in needs[module]:
-            if not needed.startswith(f"{module}."):
+        if module not in whole:
+            for needed in needs[module]:
                 visit(needed, (*way, module))
+            whole.add(module)
 
     for module in needs:
         visit(module, ())
 
 
-@EVERY
-def test_attacks_know_nothing_of_explainers(path: Path) -> None:
-    if room_of(module_of(path)) == "attacks":
-        assert not [name for name, _ in imports(path) if room_of(name) in ("explainers", "objectives", "measures")]
+def test_attacks_know_nothing_of_explainers() -> None:
+    above = ("explainers", "objectives", "measures")
+    attacks = [module for module in MODULES if room_of(module) == "attacks"]
+    none(f"{module}: {name}" for module in attacks for name, _ in imports(module) if room_of(name) in above)
 
 
 READERS = ("report", "annotation")
@@ -142,7 +161,7 @@ def test_reports_are_made_from_files_alone() -> None:
     seen: dict[str, str] = {module: module for module in waiting}
     while waiting:
         module = waiting.pop()
-        for name, line in imports(MODULES[module]):
+        for name, line in imports(module):
             way = f"{seen[module]} -> {name} (line {line})"
             assert name.split(".")[0] not in ("torch", "captum", "safetensors"), way
             if name in MODULES and name != "advex" and name not in seen:
@@ -151,14 +170,18 @@ def test_reports_are_made_from_files_alone() -> None:
                 waiting.append(name)
 
 
-@EVERY
-def test_files_and_functions_stay_short(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= LONGEST_FILE
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            length = (node.end_lineno or node.lineno) - node.lineno + 1
-            assert length <= LONGEST_FUNCTION, f"{path.name}:{node.lineno} {node.name} has {length} lines"
+def test_files_and_functions_stay_short() -> None:
+    def faults() -> Iterator[str]:
+        for module in MODULES:
+            if (lines := len(text_of(module).splitlines())) > LONGEST_FILE:
+                yield f"{module} has {lines} lines"
+            for node in nodes_of(module):
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                    length = (node.end_lineno or node.lineno) - node.lineno + 1
+                    if length > LONGEST_FUNCTION:
+                        yield f"{module}:{node.lineno} {node.name} has {length} lines"
+
+    none(faults())
 
 
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "torchvision"}
@@ -168,26 +191,36 @@ FORBIDDEN_CALLS = {
 }  # fmt: skip
 
 
-@EVERY
-def test_nothing_dangerous_is_used(path: Path) -> None:
-    for name, line in imports(path):
-        assert name.split(".")[0] not in FORBIDDEN_MODULES, f"{path.name}:{line} imports {name}"
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Call):
-            called = ast.unparse(node.func)
-            assert called not in FORBIDDEN_CALLS, f"{path.name}:{node.lineno} calls {called}"
-            keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
-            assert keywords.get("allow_pickle") != "True", f"{path.name}:{node.lineno} allows pickle"
-            assert keywords.get("shell") != "True", f"{path.name}:{node.lineno} starts a shell"
+def test_nothing_dangerous_is_used() -> None:
+    def faults() -> Iterator[str]:
+        for module in MODULES:
+            for name, line in imports(module):
+                if name.split(".")[0] in FORBIDDEN_MODULES:
+                    yield f"{module}:{line} imports {name}"
+            for node in nodes_of(module):
+                if isinstance(node, ast.Call):
+                    called = ast.unparse(node.func)
+                    keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+                    if called in FORBIDDEN_CALLS:
+                        yield f"{module}:{node.lineno} calls {called}"
+                    if keywords.get("allow_pickle") == "True" or keywords.get("shell") == "True":
+                        yield f"{module}:{node.lineno} allows pickle or starts a shell"
+
+    none(faults())
 
 
-@EVERY
-def test_who_seeds_the_global_generator_puts_it_back(path: Path) -> None:
+def test_who_seeds_the_global_generator_puts_it_back() -> None:
     """Initial weights and dropout know no other generator; a file that seeds it must fork it too."""
-    text = path.read_text(encoding="utf-8")
-    called = {ast.unparse(node.func) for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)}
-    assert not called & {"np.random.seed", "numpy.random.seed", "random.seed", "torch.seed"}
-    assert "torch.manual_seed" not in called or "torch.random.fork_rng" in called
+
+    def faults() -> Iterator[str]:
+        for module in MODULES:
+            called = {ast.unparse(node.func) for node in nodes_of(module) if isinstance(node, ast.Call)}
+            if called & {"np.random.seed", "numpy.random.seed", "random.seed", "torch.seed"}:
+                yield f"{module} seeds a generator of everybody's"
+            if "torch.manual_seed" in called and "torch.random.fork_rng" not in called:
+                yield f"{module} seeds torch and does not fork"
+
+    none(faults())
 
 
 # Methods whose meaning is told once, where the interface is declared.
@@ -206,28 +239,36 @@ def public_things(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
                         yield f"{node.name}.{method.name}", method
 
 
-@EVERY
-def test_everything_public_says_what_it_is(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    assert ast.get_docstring(tree) or path.name == "_version.py", "the file"
-    for name, node in public_things(tree):
-        if name.partition(".")[2] in TOLD_ELSEWHERE:
-            continue
-        text = ast.get_docstring(node)  # pyright: ignore[reportArgumentType]
-        assert text, f"{name} has no docstring"
-        assert len(text.split("\n")[0]) <= 120, name
-        assert text[0].isupper() or text[0] in "`([\"'0123456789" or text.split()[0].islower(), name
+def test_everything_public_says_what_it_is() -> None:
+    def faults() -> Iterator[str]:
+        for module in MODULES:
+            tree = nodes_of(module)[0]
+            assert isinstance(tree, ast.Module)
+            if not ast.get_docstring(tree) and module != "advex._version":
+                yield f"{module} has no docstring"
+            for name, node in public_things(tree):
+                if name.partition(".")[2] in TOLD_ELSEWHERE:
+                    continue
+                text = ast.get_docstring(node) or ""  # pyright: ignore[reportArgumentType]
+                first = text.split("\n")[0]
+                sentence = first[:1].isupper() or first[:1] in "`([\"'0123456789" or first.split(" ")[0].islower()
+                if not first or len(first) > 120 or not sentence:
+                    yield f"{module}: {name}: {first or 'has no docstring'}"
+
+    none(faults())
 
 
 LEFT_OVER = re.compile(r"\b(TODO|FIXME|XXX|HACK|WIP|PLACEHOLDER)\b|\bbreakpoint\(|\bset_trace\(")
 
 
-@EVERY
-def test_nothing_is_left_over(path: Path) -> None:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        assert not LEFT_OVER.search(line), f"{path.name}:{number}: {line.strip()}"
+def test_nothing_is_left_over() -> None:
+    none(
+        f"{module}:{number}: {line.strip()}"
+        for module in MODULES
+        for number, line in enumerate(text_of(module).splitlines(), 1)
+        if LEFT_OVER.search(line)
+    )
 
 
-@EVERY
-def test_names_say_something(path: Path) -> None:
-    assert not re.search(r"util|helper|manager|misc|common", path.stem)
+def test_files_have_names_that_say_something() -> None:
+    none(module for module in MODULES if re.search(r"util|helper|manager|misc|common", module))

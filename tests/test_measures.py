@@ -129,7 +129,7 @@ def test_a_difference_of_two_infinite_areas_widens_the_interval_at_both_ends() -
         assert (score.low, score.high) == (-math.inf, math.inf)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_results_of_a_gpu_are_measured_as_they_come() -> None:
     rmse = torch.rand(50)
     assert str(accuracy_robustness_area(rmse.cuda(), 0.1)) == str(accuracy_robustness_area(rmse, 0.1))

@@ -1434,80 +1434,63 @@ def test_no_two_curves_of_a_panel_are_drawn_alike() -> None:
     assert len({dash for _, dash in dashes}) == len(dashes)
 
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-
 @pytest.mark.browser
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
-def test_in_a_browser(tmp_path: Path) -> None:
+def test_in_a_browser(tmp_path: Path, browser: Any) -> None:
     """No message, no request, no page wider than a phone; the choice of colours works; figures can be saved."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     flag = Flag(model="robust", code="more_steps", severity="warning", message="More.", remedy="Give more.")
     names = ("an uncommonly long class name that goes on and on", *(f"Klasse_{c}" * 6 for c in range(1, 10)))
     plan = Plan(models=("ordinary", "robust" * 12), class_names=names, published=True, changes={"flags": [flag]})
     path = write_report(make_record(tmp_path / "record", plan))
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        try:
-            context = browser.new_context(color_scheme="light", viewport={"width": 1280, "height": 900})
-            tab = context.new_page()
-            said: list[str] = []
-            asked: list[str] = []
-            tab.on("console", lambda message: said.append(message.text))
-            tab.on("pageerror", lambda error: said.append(str(error)))
-            tab.on("request", lambda request: asked.append(request.url))
-            tab.goto(path.as_uri())
-            ground = "getComputedStyle(document.body).backgroundColor"
-            light = tab.evaluate(ground)
-            tab.check("#theme-dark")
-            dark = tab.evaluate(ground)
-            tab.check("#theme-auto")
-            assert (light, dark) == ("rgb(251, 250, 248)", "rgb(20, 23, 26)")
-            assert tab.evaluate(ground) == light
-            tab.emulate_media(color_scheme="dark")
-            assert tab.evaluate(ground) == dark
-            tab.check("#theme-light")
-            assert tab.evaluate(ground) == light
-            assert tab.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
-            with tab.expect_download() as download:
-                tab.click("text=figures.csv")
-            assert download.value.suggested_filename == "figures.csv"
-            for width in (1280, 400):
-                tab.set_viewport_size({"width": width, "height": 900})
-                assert tab.evaluate("document.documentElement.scrollWidth") <= width
-            assert said == []
-            assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()]
-        finally:
-            browser.close()
+    context = browser.new_context(color_scheme="light", viewport={"width": 1280, "height": 900})
+    tab = context.new_page()
+    said: list[str] = []
+    asked: list[str] = []
+    tab.on("console", lambda message: said.append(message.text))
+    tab.on("pageerror", lambda error: said.append(str(error)))
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.goto(path.as_uri())
+    ground = "getComputedStyle(document.body).backgroundColor"
+    light = tab.evaluate(ground)
+    tab.check("#theme-dark")
+    dark = tab.evaluate(ground)
+    tab.check("#theme-auto")
+    assert (light, dark) == ("rgb(251, 250, 248)", "rgb(20, 23, 26)")
+    assert tab.evaluate(ground) == light
+    tab.emulate_media(color_scheme="dark")
+    assert tab.evaluate(ground) == dark
+    tab.check("#theme-light")
+    assert tab.evaluate(ground) == light
+    assert tab.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+    with tab.expect_download() as download:
+        tab.click("text=figures.csv")
+    assert download.value.suggested_filename == "figures.csv"
+    for width in (1280, 400):
+        tab.set_viewport_size({"width": width, "height": 900})
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    assert said == []
+    assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()]
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
-def test_training_in_a_browser(tmp_path: Path) -> None:
+def test_training_in_a_browser(tmp_path: Path, browser: Any) -> None:
     """No message, no request, nothing wider than a phone; the drawings of a row stand on one line."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     lines = [noted(epoch, parts=noted(epoch)["parts"] | {"name" * 20: 0.1}) for epoch in range(1, 11)]
     runs = [make_run(tmp_path / "a"), make_run(tmp_path / ("robust" * 20), lines)]
     path = write_report(runs, tmp_path / "page.html")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        try:
-            tab = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
-            said: list[str] = []
-            tab.on("console", lambda message: said.append(message.text))
-            tab.on("request", lambda request: said.append(request.url))
-            tab.goto(path.as_uri())
-            boxes = tab.evaluate(
-                "[...document.querySelectorAll('.course')].map(course => [...course.querySelectorAll('.small > svg')]"
-                ".map(svg => { const box = svg.getBoundingClientRect(); return [box.left, box.top, box.width]; }))"
-            )
-            for course in boxes:
-                assert len(course) == 4
-                assert len({top for _, top, _ in course}) == len({width for _, _, width in course}) == 1
-            assert [left for left, _, _ in boxes[0]] == [left for left, _, _ in boxes[1]]
-            for width in (1280, 820, 400):
-                tab.set_viewport_size({"width": width, "height": 900})
-                assert tab.evaluate("document.documentElement.scrollWidth") <= width
-            assert said == [path.as_uri()]
-        finally:
-            browser.close()
+    tab = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
+    said: list[str] = []
+    tab.on("console", lambda message: said.append(message.text))
+    tab.on("request", lambda request: said.append(request.url))
+    tab.goto(path.as_uri())
+    boxes = tab.evaluate(
+        "[...document.querySelectorAll('.course')].map(course => [...course.querySelectorAll('.small > svg')]"
+        ".map(svg => { const box = svg.getBoundingClientRect(); return [box.left, box.top, box.width]; }))"
+    )
+    for course in boxes:
+        assert len(course) == 4
+        assert len({top for _, top, _ in course}) == len({width for _, _, width in course}) == 1
+    assert [left for left, _, _ in boxes[0]] == [left for left, _, _ in boxes[1]]
+    for width in (1280, 820, 400):
+        tab.set_viewport_size({"width": width, "height": 900})
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    assert said == [path.as_uri()]

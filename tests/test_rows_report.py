@@ -6,7 +6,6 @@ import html
 import json
 import math
 import re
-import shutil
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -427,31 +426,21 @@ def test_values_are_written_in_full() -> None:
     ]  # fmt: skip
 
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-
 @pytest.mark.browser
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
-def test_in_a_browser(done: SimpleNamespace, tmp_path: Path) -> None:
+def test_in_a_browser(done: SimpleNamespace, tmp_path: Path, browser: Any) -> None:
     """No message, no request, nothing wider than a phone, whatever the columns are called."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     pages = [write_report(done.folder, tmp_path / "loans.html"), write_report(hostile(tmp_path / "hostile"))]
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        try:
-            for path in pages:
-                tab = browser.new_page(viewport={"width": 1280, "height": 900})
-                said: list[str] = []
-                asked: list[str] = []
-                tab.on("console", lambda message, said=said: said.append(message.text))
-                tab.on("request", lambda request, asked=asked: asked.append(request.url))
-                tab.goto(path.as_uri())
-                for width in (1280, 390):
-                    tab.set_viewport_size({"width": width, "height": 900})
-                    assert tab.evaluate("document.documentElement.scrollWidth") <= width
-                    over = "[...document.querySelectorAll('#answers *')].filter(e => e.getBoundingClientRect().right > "
-                    assert tab.evaluate(f"{over}{width + 1}).map(e => e.outerHTML.slice(0, 80))") == []
-                assert said == []
-                assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()]
-        finally:
-            browser.close()
+    for path in pages:
+        tab = browser.new_page(viewport={"width": 1280, "height": 900})
+        said: list[str] = []
+        asked: list[str] = []
+        tab.on("console", lambda message, said=said: said.append(message.text))
+        tab.on("request", lambda request, asked=asked: asked.append(request.url))
+        tab.goto(path.as_uri())
+        for width in (1280, 390):
+            tab.set_viewport_size({"width": width, "height": 900})
+            assert tab.evaluate("document.documentElement.scrollWidth") <= width
+            over = "[...document.querySelectorAll('#answers *')].filter(e => e.getBoundingClientRect().right > "
+            assert tab.evaluate(f"{over}{width + 1}).map(e => e.outerHTML.slice(0, 80))") == []
+        assert said == []
+        assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()]

@@ -321,7 +321,8 @@ def test_values_beyond_the_range_seen_count_as_its_end(
 
 
 def test_names_of_columns_are_those_of_a_data_frame(blobs: tuple[np.ndarray, np.ndarray]) -> None:
-    pandas = pytest.importorskip("pandas")
+    import pandas
+
     frame = pandas.DataFrame(blobs[0], columns=["size", "weight", "target"])
     model = RobustClassifier("linear", epochs=5).fit(frame, blobs[1])
     assert [feature.name for feature in model.features_.features] == ["size", "weight", "target"]
