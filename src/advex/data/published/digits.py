@@ -24,7 +24,7 @@ def digits(*, seed: int = 0) -> Source:
     from sklearn.model_selection import train_test_split
 
     counts, labels = load_digits(return_X_y=True)
-    counts, labels = counts.reshape(-1, 8, 8), labels.astype(np.int64)
+    counts, labels = counts.reshape(-1, 8, 8), np.asarray(labels, dtype=np.int64)
     pixels = np.rint(counts * (255 / 16)).astype(np.uint8)[:, None]
     train, test = train_test_split(np.arange(len(labels)), test_size=_TEST, stratify=labels, random_state=seed)
 
