@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from advex import registry
 from advex.errors import InputError
 from advex.measures import bootstrap_mean, compare_ginis, effective_features, entropy, gini, gini_gain
 
@@ -253,9 +252,3 @@ def test_it_refuses_what_is_no_map() -> None:
         gini_gain(torch.ones(2, 3), torch.ones(2, 4))
     with pytest.raises(InputError, match="one Gini index per example"):
         compare_ginis(torch.ones(2), torch.ones(3))
-
-
-def test_advex_list_shows_them() -> None:
-    known = registry.entries("measure")
-    for name in ("gini", "entropy", "effective_features", "gini_gain", "compare_ginis"):
-        assert known[name].cites

@@ -13,7 +13,6 @@ import scipy.stats
 import torch
 from torch import Tensor, nn
 
-from advex import registry
 from advex.attacks import PGD, AtDistance
 from advex.classifier import Classifier, input_gradient
 from advex.errors import InputError, SpecError
@@ -510,10 +509,3 @@ def test_what_cannot_be_measured_is_refused(toys: SimpleNamespace) -> None:
         for measure in (relative_input_stability, relative_output_stability):
             with pytest.raises(SpecError, match="epsilon_min above 0 and p of at least 1"):
                 measure(by_hand(), **options)
-
-
-def test_advex_list_shows_them() -> None:
-    known = registry.entries("measure")
-    names = ("random_stability", "worst_case_stability", "relative_input_stability", "relative_output_stability")
-    for name in names:
-        assert known[name].cites

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from advex.errors import InputError, SpecError
 from advex.measures.intervals import bootstrap_mean, wilson
-from advex.registry import register
 from advex.types import Score
 
 WITHIN = 143.0  # pixels of 0.175 mm: 2.5 cm
@@ -66,7 +65,6 @@ def near(points: Tensor, nodules: Tensor, *, within: float = WITHIN) -> Tensor:
     return (points.double() - nodules.double()[:, None]).norm(dim=2) <= within  # a NaN is near nothing
 
 
-@register("measure", "nodule_sensitivity", cites="woods2019 Sec. II-B")
 def nodule_sensitivity(points: Tensor, nodules: Tensor, *, within: float = WITHIN) -> Score:
     """Share of the nodules that a candidate lies near, with its Wilson interval.
 
@@ -90,7 +88,6 @@ def nodule_sensitivity(points: Tensor, nodules: Tensor, *, within: float = WITHI
     )
 
 
-@register("measure", "false_positives", cites="woods2019 Sec. II-B")
 def false_positives(points: Tensor, nodules: Tensor, *, within: float = WITHIN, seed: int = 0) -> Score:
     """Candidates per picture that lie near no nodule: the mean over all pictures and its bootstrap interval.
 

@@ -1,11 +1,12 @@
-"""What a measure of explanations is asked about, and what one is. A measure is one file in this folder."""
+"""What a measure of explanations is asked about, and what a measure is. A measure is one file in this folder."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,11 +14,16 @@ from torch import Tensor
 from advex import registry
 from advex.classifier import Classifier
 from advex.data.evidence import Evidence
+from advex.errors import InputError
 from advex.types import Explainer, Explanation
 
 Better = Literal["high", "low", "neither"]
 Of = Literal["placed", "faithful", "stable", "shape", "randomised"]
 Need = Literal["evidence", "model", "explainer"]
+T = TypeVar("T")
+
+NO_EVIDENCE = "the data do not say where the thing lies"
+UNDEFINED = "not defined for this map"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,20 +39,25 @@ class Value:
 class Measured:
     """The values of one measure. value: [n], or several by name; NaN where undefined.
 
-    undefined: reason -> [n] bool, for the rows whose values are NaN for that reason. A NaN without a reason is counted
-    as "not defined for this map".
+    undefined: reason -> [n] bool, the rows that have no value for that reason. A measure may name rows here whose value
+    it computed all the same; `apply` makes them NaN, and gives a reason to those NaN that have none.
     """
 
     value: Tensor | Mapping[str, Tensor]
-    undefined: Mapping[str, Tensor]
+    undefined: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def values(self) -> Mapping[str, Tensor]:
+        """The values by name; the one value of a measure of one figure has the name ""."""
+        return {"": self.value} if isinstance(self.value, Tensor) else self.value
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A classifier, inputs, and one explainer's answer about them: all that a measure may look at.
+    """A classifier, inputs, and one explainer's maps of them: all that a measure may look at.
 
-    x: [n, *shape], y: [n] labels. explanation.target is the class asked about. evidence: where the thing lies, of data
-    that say so; else None.
+    x: [n, *shape], y: [n] labels. explanation.target: [n], the class explained. evidence: where the labelled thing
+    lies, of data that say so; else None. max_batch: inputs at a time, as explainers and searches take it.
     """
 
     classifier: Classifier
@@ -57,21 +68,40 @@ class Case:
     evidence: Evidence | None = None
     seed: int = 0
     max_batch: int | str | None = None
+    _shared: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def shared(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What several measures need of this case and what is dear: made once for each key."""
+        if key not in self._shared:
+            self._shared[key] = make()
+        return self._shared[key]
 
     @cached_property
     def confidences(self) -> Tensor:
-        """[n, classes] at x, asked once for all measures."""
+        """[n, classes] at x, computed once for all measures."""
         return self.classifier.predict(self.x)
 
     @cached_property
     def maps(self) -> Tensor:
-        """[n, d] float64, the explanation's maps as one list each."""
+        """[n, d] float64: the explanation's maps, each as one list of numbers."""
         return self.explanation.map.detach().flatten(1).to(torch.float64)
+
+    @cached_property
+    def located(self) -> Tensor:
+        """[n] bool: the data say where in the picture the labelled thing lies."""
+        if self.evidence is None:
+            return torch.zeros(len(self), dtype=torch.bool, device=self.x.device)
+        boxed = torch.tensor([len(boxes) > 0 for boxes in self.evidence.boxes], dtype=torch.bool, device=self.x.device)
+        outlines = self.evidence.outlines
+        return boxed if outlines is None else boxed | outlines.to(self.x.device).flatten(1).any(dim=1)
 
     def explain(self, x: Tensor, classifier: Classifier | None = None) -> Tensor:
         """The same explainer's maps elsewhere, or of another classifier (a randomised one, say): like x."""
-        ask = self.classifier if classifier is None else classifier
-        return self.explainer(ask, x, self.explanation.target, seed=self.seed, max_batch=self.max_batch).map.detach()
+        model = self.classifier if classifier is None else classifier
+        return self.explainer(model, x, self.explanation.target, seed=self.seed, max_batch=self.max_batch).map.detach()
 
     def confidence(self, x: Tensor) -> Tensor:
         """[n] of the explained class at x."""
@@ -81,8 +111,11 @@ class Case:
 class Measure(Protocol):
     """A registered frozen dataclass whose call gives [n] values, NaN where undefined; row i depends on example i alone.
 
-    title, better, unit: of its one figure; a measure of several has `values` (name -> Value) instead, and returns its
-    values by those names. of: what it judges. needs: what it asks of the case beyond the map.
+    Facts beside the formula, as class attributes. title, better, unit: of its one figure; a measure of several figures
+    has `values` (name -> Value) instead, and returns its values by those names. of: what it judges. needs: what it uses
+    of the case beyond the map; without evidence a measure that needs it is undefined, and is not called.
+    Two facts that are optional and tested where they are given: scale_free, whether a map times a number has the same
+    values; example, a map (its elements) that is better and one that is worse.
     """
 
     of: ClassVar[Of]
@@ -91,13 +124,52 @@ class Measure(Protocol):
     def __call__(self, case: Case) -> Tensor | Mapping[str, Tensor] | Measured: ...
 
 
+def apply(measure: Measure, case: Case) -> Measured:
+    """What a measure says of a case: float64 on the CPU, and exactly one reason for each row with an undefined value.
+
+    Raises InputError for a measure that does not return a value per example under each of its names.
+    """
+    lacking = ~case.located.cpu() if "evidence" in measure.needs else torch.zeros(len(case), dtype=torch.bool)
+    if lacking.any() and lacking.all():
+        nothing = torch.full((len(case),), math.nan, dtype=torch.float64)
+        return Measured(value=dict.fromkeys(values_of(measure), nothing), undefined={NO_EVIDENCE: lacking})
+    answer = measure(case)
+    given = answer if isinstance(answer, Measured) else Measured(value=answer)
+    shapes = {name: tuple(value.shape) for name, value in given.values.items()}
+    if shapes != dict.fromkeys(values_of(measure), (len(case),)):
+        names, kind = list(values_of(measure)), type(measure).__name__
+        raise InputError(f"{kind} must return [{len(case)}] under each of the names {names}, but returned {shapes}.")
+    reasons = {NO_EVIDENCE: lacking} | {reason: rows.cpu() for reason, rows in given.undefined.items()}
+    refused = torch.stack(list(reasons.values())).any(dim=0)
+    values = {
+        name: value.detach().cpu().double().masked_fill(refused, math.nan) for name, value in given.values.items()
+    }
+    left = torch.stack([value.isnan() for value in values.values()]).any(dim=0)
+    undefined = {}
+    for reason, rows in {**reasons, **_flaws(case.maps.cpu()), UNDEFINED: torch.ones_like(left)}.items():
+        if (rows & left).any():
+            undefined[reason] = rows & left
+        left = left & ~rows
+    return Measured(value=values, undefined=undefined)
+
+
+def _flaws(maps: Tensor) -> Mapping[str, Tensor]:
+    """What may keep a map [d] of maps [n, d] from being judged: reason -> [n] bool."""
+    size = maps.abs()
+    return {
+        "the map is not finite": ~torch.isfinite(maps).all(dim=1),
+        "the map is zero": (size == 0).all(dim=1),
+        "all elements of the map are equal in size": (size == size[:, :1]).all(dim=1),
+    }
+
+
 def build(spec: str) -> Measure:
     """The measure a spec string names, e.g. `"gini"`. Raises SpecError."""
     return registry.build("measure", spec)
 
 
 def values_of(measure: Measure) -> Mapping[str, Value]:
-    """What a measure's figures are, by name; a measure of one figure has the one name ""."""
+    """What the figures of a measure are, by name; the figure of a measure of one has the name ""."""
     if hasattr(measure, "values"):
         return measure.values  # pyright: ignore
     return {"": Value(title=measure.title, better=measure.better, unit=getattr(measure, "unit", ""))}  # pyright: ignore

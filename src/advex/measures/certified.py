@@ -21,7 +21,6 @@ from advex.geometry import as_radius
 from advex.measures.intervals import wilson
 from advex.measures.robustness import accuracy_robustness_area, compare_areas
 from advex.measures.smoothing import clopper_pearson, l2_radius, votes
-from advex.registry import register
 from advex.types import Score
 
 ABSTAINED = -1
@@ -77,7 +76,6 @@ class Certificate:
         )
 
 
-@register("measure", "certify", cites="cohen2019 Certify")
 @dataclass(frozen=True, kw_only=True)
 class Certify:
     """Certified L2 radii by randomised smoothing.
@@ -176,7 +174,6 @@ def _check_labels(y: Tensor, classes: int) -> None:
         raise InputError(f"Labels must lie in [0, {classes}), the classifier's classes; found {found}.")
 
 
-@register("measure", "certified_accuracy", cites="cohen2019 Sec. 4")
 def certified_accuracy(certificate: Certificate, rmse: float = 0.0) -> Score:
     """Share of examples whose answer is right and stays so within a root mean square change of `rmse`.
 
@@ -189,7 +186,6 @@ def certified_accuracy(certificate: Certificate, rmse: float = 0.0) -> Score:
     return Score(name="certified accuracy", values=held, value=value, low=low, high=high, n=n, better="high")
 
 
-@register("measure", "certified_area", cites="cohen2019; woods2019 Sec. III-A1")
 def certified_area(certificate: Certificate, chance: float, *, overclaimed: int = 0, seed: int = 0) -> Score:
     """The accuracy-robustness area that is certain: that of the certified radii, in RMSE.
 
@@ -223,7 +219,6 @@ class Bracket:
         return f"[{self.certified.value:.4g}, {self.attacked.value:.4g}], {int(self.crossed.sum())} crossed"
 
 
-@register("measure", "bracket")
 def bracket(certificate: Certificate, attacked: Tensor, chance: float, *, seed: int = 0) -> Bracket:
     """The areas [certified, attacked] of one model. attacked: [n], the RMSE that a search found for each example.
 

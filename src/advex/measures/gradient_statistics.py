@@ -24,7 +24,6 @@ from advex.classifier import Classifier, input_gradient
 from advex.errors import InputError
 from advex.measures.intervals import bootstrap_mean
 from advex.randomness import generators
-from advex.registry import register
 from advex.types import Perturbation, Score
 
 
@@ -56,7 +55,6 @@ class InputGradients:
         return Score(name=name, values=values, value=value, low=low, high=high, n=n, better="neither")
 
 
-@register("measure", "input_gradients", cites="woods2019 Sec. III-B")
 def input_gradients(
     classifier: Classifier, x: Tensor, classes: Tensor | None = None, *, max_batch: int = 256
 ) -> InputGradients:
@@ -172,7 +170,6 @@ def eq8(elements: int, change: float, gradient: float, *, outputs: int = 1) -> f
     return elements * change * gradient * outputs
 
 
-@register("measure", "output_change", cites="woods2019 Eq. 8")
 def output_change(classifier: Classifier, found: Perturbation, y: Tensor, *, max_batch: int = 256) -> OutputChange:
     """Eq. 8's estimate against the change that a search made. found: changes of the decision away from y [n].
 

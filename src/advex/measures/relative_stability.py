@@ -13,12 +13,10 @@ from torch import Tensor
 
 from advex.errors import SpecError
 from advex.measures.stability import Neighbours, largest_kept
-from advex.registry import register
 
 EPSILON_MIN = 1e-6
 
 
-@register("measure", "relative_input_stability", cites="agarwal2022 (RIS)")
 def relative_input_stability(around: Neighbours, *, p: float = 2, epsilon_min: float = EPSILON_MIN) -> Tensor:
     """RIS: the largest relative change of the map per relative change of the input, [n] float64; lower is stabler.
 
@@ -32,7 +30,6 @@ def relative_input_stability(around: Neighbours, *, p: float = 2, epsilon_min: f
     return _largest_ratio(around, inputs, p, epsilon_min)
 
 
-@register("measure", "relative_output_stability", cites="agarwal2022 (ROS)")
 def relative_output_stability(around: Neighbours, *, p: float = 2, epsilon_min: float = EPSILON_MIN) -> Tensor:
     """ROS: the largest relative change of the map per change of the logits h, [n] float64; lower is stabler.
 

@@ -15,11 +15,9 @@ from torch import Tensor
 
 from advex.errors import InputError
 from advex.measures.intervals import bootstrap, percentiles, wilson
-from advex.registry import register
 from advex.types import Score
 
 
-@register("measure", "accuracy")
 def accuracy(predicted: Tensor, y: Tensor) -> Score:
     """Share of right decisions with its Wilson interval. predicted, y: [n] int64."""
     right = (predicted == y).double()
@@ -29,7 +27,6 @@ def accuracy(predicted: Tensor, y: Tensor) -> Score:
     return Score(name="accuracy", values=right, value=value, low=low, high=high, n=n, better="high")
 
 
-@register("measure", "accuracy_curve", cites="woods2019 Fig. 3")
 def accuracy_curve(rmse: Tensor) -> tuple[Tensor, Tensor]:
     """The step function A(r) = share of examples whose smallest change exceeds r.
 
@@ -44,7 +41,6 @@ def accuracy_curve(rmse: Tensor) -> tuple[Tensor, Tensor]:
     return edges, above.to(rmse) / max(len(rmse), 1)
 
 
-@register("measure", "accuracy_robustness_area", cites="woods2019 Sec. III-A1")
 def accuracy_robustness_area(rmse: Tensor, chance: float, *, published: bool = False, seed: int = 0) -> Score:
     """ARA (Woods et al. 2019): the area between A(r) and the naive baseline, where A is above it.
 
@@ -74,7 +70,6 @@ def accuracy_robustness_area(rmse: Tensor, chance: float, *, published: bool = F
     )
 
 
-@register("measure", "compare_areas")
 def compare_areas(first: Tensor, second: Tensor, chance: float, *, seed: int = 0) -> Score:
     """ARA of the first model minus that of the second on the same images, with a paired bootstrap interval.
 

@@ -7,17 +7,19 @@ take the 3,072 numbers of a CIFAR-10 map), and none of them changes when the map
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from advex.errors import InputError
+from advex.measures.case import Better, Case, Need, Of
 from advex.measures.intervals import bootstrap_mean
 from advex.registry import register
 from advex.types import Score
 
 
-@register("measure", "gini", cites="hurley2009; chalasani2020 Sec. 6")
 def gini(maps: Tensor) -> Tensor:
     """Gini index of each map: 0 where all elements count the same, 1 - 1/d where one of d counts alone.
 
@@ -37,7 +39,22 @@ def gini(maps: Tensor) -> Tensor:
     return (shares.sort(dim=1).values * weights).sum(dim=1)
 
 
-@register("measure", "entropy", cites="shannon1948")
+@register("measure", "gini", cites="hurley2009; chalasani2020 Sec. 6")
+@dataclass(frozen=True)
+class Gini:
+    """Gini index of the map: 0 where all elements count the same, 1 - 1/d where one of d counts alone."""
+
+    title: ClassVar[str] = "Gini index"
+    better: ClassVar[Better] = "high"
+    of: ClassVar[Of] = "shape"
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    scale_free: ClassVar[bool] = True
+    example: ClassVar[tuple[tuple[float, ...], ...]] = ((0, 0, -5, 1), (1, 2, 2, 1))
+
+    def __call__(self, case: Case) -> Tensor:
+        return gini(case.maps)
+
+
 def entropy(maps: Tensor) -> Tensor:
     """Entropy of each map in nats: 0 where one element counts alone, log d where all d count the same.
 
@@ -53,7 +70,23 @@ def entropy(maps: Tensor) -> Tensor:
     return torch.where((p == 0).all(dim=1), math.nan, nats)
 
 
-@register("measure", "effective_features", cites="hill1973 (order 1); jost2006")
+@register("measure", "entropy", cites="shannon1948")
+@dataclass(frozen=True)
+class Entropy:
+    """Entropy of the map's absolute values: 0 where one element counts alone, log d where all count the same."""
+
+    title: ClassVar[str] = "Entropy"
+    better: ClassVar[Better] = "low"
+    unit: ClassVar[str] = "nats"
+    of: ClassVar[Of] = "shape"
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    scale_free: ClassVar[bool] = True
+    example: ClassVar[tuple[tuple[float, ...], ...]] = ((0, 0, -5, 1), (1, 2, 2, 1))
+
+    def __call__(self, case: Case) -> Tensor:
+        return entropy(case.maps)
+
+
 def effective_features(maps: Tensor) -> Tensor:
     """The number of equally strong elements that would be as concise as the map: exp(H), from 1 to d.
 
@@ -65,7 +98,23 @@ def effective_features(maps: Tensor) -> Tensor:
     return entropy(maps).exp()
 
 
-@register("measure", "gini_gain", cites="chalasani2020 Eq. 19-20")
+@register("measure", "effective", cites="hill1973 (order 1); jost2006")
+@dataclass(frozen=True)
+class Effective:
+    """The number of equally strong elements that would be as concise as the map."""
+
+    title: ClassVar[str] = "Effective number of elements"
+    better: ClassVar[Better] = "low"
+    unit: ClassVar[str] = "elements"
+    of: ClassVar[Of] = "shape"
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    scale_free: ClassVar[bool] = True
+    example: ClassVar[tuple[tuple[float, ...], ...]] = ((0, 0, -5, 1), (1, 2, 2, 1))
+
+    def __call__(self, case: Case) -> Tensor:
+        return effective_features(case.maps)
+
+
 def gini_gain(maps: Tensor, natural: Tensor) -> Tensor:
     """Gini index of a model's map less that of a naturally trained model's map of the same example: [n].
 
@@ -79,7 +128,6 @@ def gini_gain(maps: Tensor, natural: Tensor) -> Tensor:
     return gini(maps) - gini(natural)
 
 
-@register("measure", "compare_ginis", cites="chalasani2020 Eq. 21-22")
 def compare_ginis(model: Tensor, natural: Tensor, *, seed: int = 0) -> Score:
     """Mean gain in conciseness over a naturally trained model, dG, with a paired bootstrap interval over examples.
 

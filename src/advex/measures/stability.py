@@ -24,7 +24,6 @@ from advex.explainers import Explainer
 from advex.geometry import Norm, as_norm, as_radius
 from advex.goals import Aim, advantage
 from advex.measures.intervals import bootstrap_mean
-from advex.registry import register
 from advex.types import Score
 
 
@@ -119,7 +118,6 @@ class RandomStability:
         return _score(f"map change, {of} of random", getattr(self, of), seed)
 
 
-@register("measure", "random_stability", cites="alvarez-melis2018; yeh2019")
 def random_stability(around: Neighbours, distance: Distance | None = None) -> RandomStability:
     """How far the map moves at random points near the input. distance: `RelativeL2()` unless given."""
     far = distance or RelativeL2()
@@ -188,7 +186,6 @@ class WorstCaseStability:
         return _score("map change, worst found", self.distance, seed)
 
 
-@register("measure", "worst_case_stability", cites="ghorbani2019")
 def worst_case_stability(
     explainer: Explainer,
     classifier: Classifier,
