@@ -19,6 +19,7 @@ import torch
 import yaml
 
 from advex import objectives, recipes
+from advex.cli import reproduce
 from advex.data import Dataset
 from advex.errors import ArtifactError, DataError, SpecError
 from advex.files import write_text
@@ -29,7 +30,7 @@ from advex.record.reproduction import as_plain, read_reproduction
 from advex.report import write_report
 from advex.report.pages import reproduction
 from advex.report.pages.pairs import Mark, drawn, front, placed
-from advex.reproduction import Job, carry_out, planned, work
+from advex.reproduction import Job, carry_out, planned
 from advex.reproduction.folder import Folder
 from advex.reproduction.scaling import changes, scaled
 from advex.training import Diverged
@@ -436,7 +437,7 @@ def test_figures_are_in_the_units_of_the_table(tmp_path: Path, capsys: pytest.Ca
     assert strict["tables"][0]["rows"][0]["measured"]["area"]["high"] is None
     assert strict["tables"][0]["rows"][0]["published"] == {"accuracy": 90.0, "area": 0.01}
 
-    work.show(found)
+    reproduce.show(found)
     told = capsys.readouterr()
     words = " ".join(told.out.split())
     line = next(line for line in told.out.splitlines() if line.startswith("plain (P1)"))

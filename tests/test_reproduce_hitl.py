@@ -20,6 +20,7 @@ import advex
 from advex import progress
 from advex.annotation import exchange
 from advex.annotation.store import Store
+from advex.cli import reproduce
 from advex.data.annotated.answers import TABLE
 from advex.data.images.png import decode_png
 from advex.errors import ArtifactError, SpecError
@@ -346,7 +347,7 @@ def test_the_project_says_that_no_person_answered(done: Path) -> None:
 
 def test_every_place_says_that_no_person_answered(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = read_reproduction(done)
-    work.show(found)
+    reproduce.show(found)
     words = " ".join(capsys.readouterr().out.split())
     assert (
         "No person answered. simulated 1 and simulated 2 ask a network, digits-ordinary, and 20 % of the answers"

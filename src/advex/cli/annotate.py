@@ -69,12 +69,14 @@ def prepare(
     from advex.annotation import project as projects
     from advex.feedback import images as annotating
     from advex.lookup import datasets
+    from advex.lookup.devices import device_named
+    from advex.lookup.folders import prepare_folder
     from advex.lookup.models import Wrapping, open_models
 
     say = progress.Terminal(quiet=quiet)
-    options.prepare_folder(out, (PICTURES, FILE, annotating.MADE), overwrite)
+    prepare_folder(out, (PICTURES, FILE, annotating.MADE), overwrite)
     wrapping = Wrapping(weights=tuple(weights or ()), box=box, mean=mean, std=std, classes=classes)
-    opened = open_models(model, options.device_named(device), wrapping)
+    opened = open_models(model, device_named(device), wrapping)
     chosen = datasets.preferred(data, split, "train")
     if chosen is not None and datasets.is_held_out(chosen):
         say.note(f"{chosen} is held out by its name: advex train will not learn from what is made of it.")

@@ -50,8 +50,11 @@ def demo(
     """
     from advex.cli import evaluating
     from advex.errors import SpecError
+    from advex.evaluation import folder as record_folder
     from advex.evaluation import settings_from
     from advex.lookup import datasets
+    from advex.lookup.devices import device_named
+    from advex.lookup.folders import prepare_folder
     from advex.lookup.models import Wrapping, open_models
     from advex.record import summary
     from advex.report import write_report
@@ -60,8 +63,8 @@ def demo(
         raise SpecError("--epochs belongs to --train: the bundled networks are trained already.")
     began = time.perf_counter()
     say = progress.Terminal(quiet=quiet)
-    options.prepare_folder(out, ("runs", "record", "explanations.png", "report.html"), overwrite)
-    here = options.device_named(device)
+    prepare_folder(out, ("runs", "record", "explanations.png", "report.html"), overwrite)
+    here = device_named(device)
     test = datasets.open_split(
         "digits" if train else DATA, "test" if train else None, say, max_samples=max_samples, seed=seed
     )
@@ -71,8 +74,8 @@ def demo(
     else:
         opened = open_models([f"{name}=builtin:cifar10-{name}" for name in NETWORKS], here, Wrapping())
         settings = settings_from({"seed": seed, "explanations": 6, "sweep": 1, "recheck": 0})
-    evaluating.make_room(out / "record", overwrite)
-    record = evaluating.evaluate(opened, test, out / "record", settings, say)
+    record_folder.make_room(out / "record", overwrite)
+    record = record_folder.evaluate(opened, test, out / "record", settings, say)
     draw_examples(out / "record", out / "explanations.png")
     path = write_report(out / "record", out / "report.html")
     say.note(f"done in {time.perf_counter() - began:.0f} s")

@@ -123,8 +123,9 @@ def doctor(
     Ends with exit code 1 when something is broken.
     """
     from advex import doctor as checks
+    from advex.lookup.devices import device_named
 
-    found = checks.examine(options.device_named(device))
+    found = checks.examine(device_named(device))
     broken = [check for check in found if check.state == "broken"]
     if json_:
         terminal.emit_json({"ok": not broken, "checks": [vars(check) for check in found]})

@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from advex import evaluation, progress
-from advex.cli import options, terminal
-from advex.data import Dataset
-from advex.errors import ArtifactError, SpecError
-from advex.evaluation import Settings
+from advex.cli import terminal
+from advex.errors import SpecError
+from advex.evaluation.folder import evaluate, make_room
 from advex.evaluation.merge import merge
 from advex.evaluation.settings import specs_from
-from advex.evaluation.shards import IDENTITY
 from advex.lookup import datasets
+from advex.lookup.devices import device_named
+from advex.lookup.folders import prepare_folder
 from advex.lookup.models import Opened, Wrapping, of_one_table, open_models
-from advex.record import Figure, Record, read_record
-
-OURS = (
-    IDENTITY,
-    "record.json",
-    "examples.parquet",
-    "explanations.parquet",
-    "maps.parquet",
-    "answers.parquet",
-    "columns.parquet",
-    "shards",
-    "pictures",
-    "report.html",
-)
+from advex.record import Figure, Record
 
 
 def from_options(*, least: int = 1, **given: Any) -> tuple[Record, Path]:
@@ -49,7 +34,7 @@ def from_options(*, least: int = 1, **given: Any) -> tuple[Record, Path]:
         weights=tuple(given["weights"] or ()),
         **{key: given[key] for key in ("box", "mean", "std", "classes")},
     )
-    opened = open_models(given["model"], options.device_named(given["device"]), wrapping)
+    opened = open_models(given["model"], device_named(given["device"]), wrapping)
     if len(opened) < least:
         raise SpecError(f"A comparison needs at least {least} models: --model A,B.")
     folder = given["out"] or Path("records") / "-".join(one.name for one in opened)
@@ -64,37 +49,6 @@ def from_options(*, least: int = 1, **given: Any) -> tuple[Record, Path]:
         model=of_one_table(opened),
     )
     return evaluate(opened, examples, folder, settings, say, resume=given["resume"]), folder
-
-
-def evaluate(
-    models: Sequence[Opened],
-    data: Dataset,
-    folder: Path,
-    settings: Settings,
-    say: progress.Terminal,
-    *,
-    resume: bool = True,
-) -> Record:
-    """Evaluate with a progress bar, until done or stopped."""
-    with progress.stopping() as stop, say.progress("evaluate") as bar:
-
-        def show(event: dict[str, Any]) -> None:
-            rate = "" if event["rate"] is None else f"{event['rate']:,.1f} examples/s"
-            bar(event["done"], event["total"], rate, what=f"{event['model']}: {event['phase']}")
-
-        try:
-            return evaluation.evaluate(
-                [(one.name, one.source, one.classifier) for one in models],
-                data,
-                folder,
-                settings,
-                command=progress.command_line(),
-                resume=resume,
-                progress=show,
-                stop=stop,
-            )
-        except evaluation.Interrupted as interrupted:
-            stop.resume_later(str(interrupted))
 
 
 def _certification(given: dict[str, Any]) -> dict[str, Any]:
@@ -122,33 +76,9 @@ def merged(records: Sequence[Path], out: Path | None, overwrite: bool) -> tuple[
     folder = out or Path("records") / "-".join(path.name for path in records)
     if any(folder.resolve() == path.resolve() for path in records):
         raise SpecError(f"--out {folder} is one of the records to compare; name a new folder.")
-    options.prepare_folder(folder, (), overwrite)
+    prepare_folder(folder, (), overwrite)
     make_room(folder, overwrite)
     return merge(records, folder, command=progress.command_line()), folder
-
-
-def make_room(folder: Path, overwrite: bool) -> None:
-    """See that an evaluation may write into a folder; with overwrite, take away what an earlier one left there.
-
-    Where no evaluation is, nothing is taken away, whatever its name: somebody else's pictures stay.
-    """
-    options.prepare_folder(folder, OURS, overwrite)
-    if overwrite and _holds_evaluation(folder):
-        for name in OURS:
-            path = folder / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-
-
-def _holds_evaluation(folder: Path) -> bool:
-    try:
-        if "models" in json.loads((folder / IDENTITY).read_text(encoding="utf-8")):
-            return True
-    except (OSError, ValueError, TypeError):
-        pass
-    try:
-        return bool(read_record(folder))
-    except ArtifactError:
-        return False
 
 
 def _shape(models: Sequence[Opened], size: str | None) -> tuple[int, ...] | None:

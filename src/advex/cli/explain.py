@@ -81,15 +81,15 @@ def explain(
         raise SpecError("Say which model to ask: --model RUN.")
     if bool(images) == bool(data):
         raise SpecError("Name picture files, or --data with --index: one of the two.")
-    from advex.explanation import pictures as explaining
-    from advex.lookup.models import Wrapping, open_models
+    from advex.explanation.pictures import FIGURES
+    from advex.lookup import devices, folders, models
 
     names = tuple(name.strip() for text in target or () for name in text.split(","))
     ask = _asking(names, explainer, rho, away, steps, seed, max_batch)
     say = progress.Terminal(quiet=quiet)
-    wrapping = Wrapping(weights=tuple(weights or ()), box=box, mean=mean, std=std, classes=classes)
-    opened = open_models(model, options.device_named(device), wrapping)
-    options.prepare_folder(out, (explaining.FIGURES, *[one.name for one in opened]), overwrite)
+    wrapping = models.Wrapping(weights=tuple(weights or ()), box=box, mean=mean, std=std, classes=classes)
+    opened = models.open_models(model, devices.device_named(device), wrapping)
+    folders.prepare_folder(out, (FIGURES, *[one.name for one in opened]), overwrite)
     if tables := not explainer and any(one.classifier.features is not None for one in opened):
         ask = _asking_rows(names, alternatives, (rho, steps, away) != ("0.1", 35, False))
     results = []
@@ -188,9 +188,19 @@ def _rows(
 
 
 def _show_rows(result: dict[str, Any], folder: Path, *, named: bool) -> None:
-    from advex.explanation import rows as explaining_rows
+    """The sentences, below a line for each row."""
+    from advex.explanation.pictures import FIGURES
+    from advex.tabular.sentences import percentages, shown
 
-    explaining_rows.show(result, folder, named=named)
+    for subject in result["inputs"]:
+        share, _ = percentages(max(subject["confidences"]), 0.0)
+        label = f" (in truth {shown(subject['label'])})" if subject["label"] is not None else ""
+        model = f"{result['model']}, " if named else ""
+        terminal.emit_line(f"{model}{subject['name']}{label}: {shown(subject['says'])}, {share}")
+        for explanation in subject["explanations"]:
+            for sentence in explanation["sentences"]:
+                terminal.emit_line(f"  {sentence}")
+    terminal.emit(str(folder / FIGURES))
 
 
 def _tell(results: list[tuple[dict[str, Any], Path]], show: Callable[..., None], *, as_json: bool) -> None:

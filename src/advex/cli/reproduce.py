@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +15,11 @@ from advex.cli import options, terminal
 from advex.errors import SpecError
 
 if TYPE_CHECKING:
-    from advex.record.reproduction import Reproduction
+    from advex.record import Figure
+    from advex.record.reproduction import AnsweredEntry, ColumnEntry, Reproduction, RowEntry, TableEntry
+    from advex.reproduction import Job, Plan, Planned
+
+_WIDTH = 100
 
 
 def _papers() -> list[str]:
@@ -58,6 +65,8 @@ def reproduce(
     command goes on where it was stopped. Example: advex reproduce woods2019/I --rows psi-30,psi-220 --scale smoke
     """
     from advex import reproduction
+    from advex.lookup.devices import device_named
+    from advex.lookup.folders import prepare_folder
     from advex.reproduction import work
 
     name, _, table = paper.partition("/") if not Path(paper).exists() else (paper, "", "")
@@ -66,12 +75,12 @@ def reproduce(
         name, table=table or None, rows=chosen, scale=scale, data=_data(data or []), seed=seed
     )  # fmt: skip
     if list_:
-        work.show_plan(plan, json_)
+        _show_plan(plan, json_)
         return
     folder = out or Path("reproductions") / f"{Path(name).stem}-{scale}"
-    options.prepare_folder(folder, reproduction.OURS, overwrite=None)
+    prepare_folder(folder, reproduction.OURS, overwrite=None)
     say = progress.Terminal(quiet=quiet)
-    found = work.carry_out(plan, folder, say, options.device_named(device))
+    found = work.carry_out(plan, folder, say, device_named(device))
     written = work.write_pages(folder, found)
     _show(found, folder, written, json_)
     if any(row.state == "failed" for row in found.rows):
@@ -93,11 +102,157 @@ def _data(given: list[str]) -> dict[str, str]:
 
 def _show(found: Reproduction, folder: Path, written: list[Path], json_: bool) -> None:
     from advex.record.reproduction import as_plain
-    from advex.reproduction import work
 
     if json_:
         values: dict[str, Any] = {**as_plain(found), "folder": str(folder), "files": [str(path) for path in written]}
         terminal.emit_json(values)
         return
-    work.show(found)
+    show(found)
     terminal.emit(str(folder / "report.html"))
+
+
+# -- what would be run -------------------------------------------------------------------------------------
+
+
+def _show_plan(plan: Plan, json_: bool) -> None:
+    """The rows, what they would be run on, and what the scale changes."""
+    if json_:
+        rows = [_as_json(one) for one in plan.rows]
+        terminal.emit_json({"paper": plan.name, "scale": plan.scale, "changes": list(plan.changes), "rows": rows})
+        return
+    columns = ["table", "row", "what", "published", "is run as"]
+    terminal.table(columns, [_listed(one, plan) for one in plan.rows])
+    terminal.emit(f"\nscale {plan.scale}: {plan.settings.summary}")
+    if plan.changes:
+        terminal.emit(_wrapped("changed in these rows: ", "; ".join(plan.changes)))
+    networks = len(plan.jobs)
+    terminal.emit(f"{networks} network{'' if networks == 1 else 's'} to train for {len(plan.rows)} rows")
+    for name, rows in plan.paper.subsets.items():
+        terminal.emit(_wrapped(f"--rows {name}: ", ", ".join(rows)))
+
+
+def _as_json(one: Planned) -> dict[str, object]:
+    return {
+        "table": one.table, "id": one.row.id, "label": one.row.label, "section": one.section, "mark": one.row.mark,
+        "published": one.row.published, "network": one.job.name if one.job else None,
+        "data": one.job.data if one.job else None, "reason": one.reason, "changes": list(one.changes),
+        "recipe": one.job.recipe.model_dump(mode="json") if one.job else None,
+        "answers": _feedback_as_json(one.job) if one.job else None,
+    }  # fmt: skip
+
+
+def _feedback_as_json(job: Job) -> dict[str, object] | None:
+    """Whose images the network learns from besides, and who answers about them: no people."""
+    of = job.feedback
+    if of is None:
+        return None
+    return {"start": of.start, "annotators": of.annotators, "simulated": of.simulated.model_dump(mode="json")}
+
+
+def _listed(one: Planned, plan: Plan) -> list[str]:
+    from advex.drawing.numbers import count
+
+    digits = {key: column.digits for key, column in plan.paper.tables[one.table].columns.items()}
+    published = " ".join(f"{value:.{digits[key]}f}" for key, value in one.row.published.items())
+    if one.job is None:
+        run = f"not run: {one.reason}"
+    elif one.job.name != one.row.id:
+        run = f"the network of {one.job.name}"
+    else:
+        run = " ".join([one.row.recipe or "", *one.row.overrides])
+    if one.job is not None and one.job.feedback is not None:
+        of = one.job.feedback
+        run += f", and on images of {of.start} by the answers of {count(of.annotators, 'simulated annotator')}"
+    return [one.table, one.row.id, f"{one.section + ': ' if one.section else ''}{one.row.label}", published, run]
+
+
+# -- side by side ------------------------------------------------------------------------------------------
+
+
+def show(found: Reproduction) -> None:
+    """Each table with published and measured values, what made them, and what was changed."""
+    protocol = any(row.by_protocol for row in found.rows)
+    for table in found.tables:
+        _show_table(table, protocol)
+    for entry in found.answered:
+        _show_answered(entry)
+    if found.searches:
+        terminal.emit("")
+    for name, spec in [*found.searches.items(), *(("images", entry.search) for entry in found.answered)]:
+        terminal.emit(f"{name}: {spec}")
+    if found.changes:
+        terminal.emit("")
+        terminal.emit(_wrapped(f"scale {found.scale}, which is not what the paper did: ", "; ".join(found.changes)))
+    for note, ids in _grouped([(row.note, row.id) for row in found.rows if row.note]):
+        terminal.emit(_wrapped(f"{ids}: ", note))
+    for reason, ids in _grouped([(row.reason, row.id) for row in found.rows if row.state in ("not run", "waiting")]):
+        terminal.emit(_wrapped("not run: " if not reason.startswith("not run") else "", f"{ids}: {reason}"))
+    for row in found.rows:
+        if row.state == "failed":
+            print(f"warning: {row.id} failed: {row.reason}", file=sys.stderr)
+
+
+def _show_answered(entry: AnsweredEntry) -> None:
+    """Who answered, which is nobody, and what."""
+    from advex.report.pages.answers import sentences
+
+    columns = ["annotator", "unchanged", "unsure", "changed", "errors", "learned from"]
+    rows = [
+        [one.name, *(str(one.answers[answer]) for answer in columns[1:4]), str(one.errors), str(one.unchanged)]
+        for one in entry.annotators
+    ]
+    terminal.emit("")
+    terminal.table(columns, rows, title=f"Answers about images made with {entry.network}")
+    for sentence in sentences(entry):
+        terminal.emit(_wrapped("", sentence))
+
+
+def _show_table(table: TableEntry, protocol: bool) -> None:
+    columns = ["row"]
+    for column in table.columns:
+        unit = f" {column.unit}" if column.unit else ""
+        columns += [f"{column.title}{unit}: published", "measured [95 %]"]
+        columns += ["by published protocol"] if protocol and _by_protocol(table, column) else []
+    rows = [[_named(row), *_cells(table, row, protocol)] for row in table.rows]
+    terminal.table(columns, rows, title=f"Table {table.id}: {table.title}")
+
+
+def _by_protocol(table: TableEntry, column: ColumnEntry) -> bool:
+    return any(column.key in row.by_protocol for row in table.rows)
+
+
+def _named(row: RowEntry) -> str:
+    mark = f" ({row.mark})" if row.mark else ""
+    same = f" = {row.network}" if row.network != row.id else ""
+    return f"{row.id}{mark}{same}"
+
+
+def _cells(table: TableEntry, row: RowEntry, protocol: bool) -> list[str]:
+    cells = []
+    for column in table.columns:
+        published = row.published.get(column.key)
+        cells.append("–" if published is None else f"{published:.{column.digits}f}")
+        cells.append(_figure(row.measured.get(column.key), column.digits) if row.measured else row.state)
+        if protocol and _by_protocol(table, column):
+            cells.append(_figure(row.by_protocol.get(column.key), column.digits))
+    return cells
+
+
+def _figure(figure: Figure | None, digits: int) -> str:
+    if figure is None or math.isnan(figure.value):
+        return "–"
+    failed = f", {figure.failures} failed" if figure.failures else ""
+    value, low, high = (f"{value:.{digits}f}" for value in (figure.value, figure.low, figure.high))
+    return f"{value} [{low}, {high}]{failed}"
+
+
+def _grouped(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """(text, the ids that share it)."""
+    found: dict[str, list[str]] = {}
+    for text, name in pairs:
+        found.setdefault(text, []).append(name)
+    return [(text, ", ".join(names)) for text, names in found.items()]
+
+
+def _wrapped(start: str, text: str) -> str:
+    return textwrap.fill(start + text, _WIDTH, subsequent_indent="    ", break_on_hyphens=False)

@@ -77,6 +77,11 @@ def emit(text: str) -> None:
     print(text, flush=True)
 
 
+def emit_line(text: str) -> None:
+    """A line of data that quotes files: without the control characters that these may hold."""
+    emit("".join(character if character.isprintable() else "?" for character in text))
+
+
 def emit_json(value: Any) -> None:
     """Strict JSON on stdout: no NaN, no infinity."""
     emit(json.dumps(value, allow_nan=False))

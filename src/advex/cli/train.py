@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,8 @@ from advex.cli import options, terminal, torchrun
 from advex.errors import SpecError
 
 if TYPE_CHECKING:
+    from advex.data import Dataset
+    from advex.feedback.annotations import Annotations
     from advex.recipes import Recipe
 
 
@@ -61,43 +63,59 @@ def train(
 
     Example: advex train digits-robust epochs=20 --data digits --out runs/robust
     """
-    from advex.feedback import annotations as training_on
-    from advex.lookup import datasets
+    from advex.feedback.annotations import annotations_in
+    from advex.lookup.devices import device_named
     from advex.training import run_folder
 
-    people, changes = training_on.annotations_in(changes or [])
+    annotations, changes = annotations_in(changes or [])
     resolved = resolve(recipe, changes, seed)
     if dry_run and not data:
         terminal.emit(run_folder.as_yaml(resolved).rstrip())
         return
     if not data:
         raise SpecError("Say what to train on: --data FOLDER, or --data digits for the built-in set.")
-    here = options.device_named(device)
-    say = progress.Terminal(quiet=quiet)
-    asked = None if size is None else datasets.shape_from(size)
-    chosen = datasets.preferred(data, split, "train")
-    draw = {"max_samples": max_samples, "seed": resolved.seed}
-    examples = datasets.open_split(data, chosen, say, shape=asked, **draw)
-    shown = validation or (datasets.preferred(data, None, "test", "validation", "val") if chosen == "train" else None)
-    checked = None if shown is None else datasets.open_split(
-        data, shown, say, shape=examples.shape, like=examples, **draw
-    )  # fmt: skip
-    with people.folders(add or []) as added:
-        of = {"source": data, "trained": chosen, "validation": shown, "rule": people.rule}
-        examples = datasets.with_annotated(examples, added, say, **of) if added else examples
+    how: dict[str, Any] = {"say": progress.Terminal(quiet=quiet), "device": device_named(device)}
+    examples, how["validation"] = _open(
+        data, split, validation, size, annotations, add or [], how["say"], max_samples=max_samples, seed=resolved.seed
+    )
     if dry_run:
-        run_folder.rehearse(resolved, examples, say=say, validation=checked, device=here)
+        terminal.emit(run_folder.rehearse(resolved, examples, **how).rstrip())
         return
     folder = out or Path("runs") / Path(recipe).stem
     figures = run_folder.run(
-        resolved, examples, folder, say=say, validation=checked, device=here, resume=resume, overwrite=overwrite,
-        tensorboard=tensorboard,
-    )  # fmt: skip
+        resolved, examples, folder, **how, resume=resume, overwrite=overwrite, tensorboard=tensorboard
+    )
     if json_:
         terminal.emit_json(figures)
     else:
         accuracy = "" if figures["accuracy"] is None else f"  accuracy {100 * figures['accuracy']:.1f} %"
         terminal.emit(f"{folder}{accuracy}")
+
+
+def _open(
+    data: str,
+    split: str | None,
+    validation: str | None,
+    size: str | None,
+    annotations: Annotations,
+    add: list[Path],
+    say: progress.Terminal,
+    **draw: Any,
+) -> tuple[Dataset, Dataset | None]:
+    """The examples to train on, annotated pictures among them, and those to look at between epochs."""
+    from advex.lookup import datasets
+
+    shape = None if size is None else datasets.shape_from(size)
+    trained = datasets.preferred(data, split, "train")
+    examples = datasets.open_split(data, trained, say, shape=shape, **draw)
+    if validation is None and trained == "train":
+        validation = datasets.preferred(data, None, "test", "validation", "val")
+    held_out = None
+    if validation is not None:
+        held_out = datasets.open_split(data, validation, say, shape=examples.shape, like=examples, **draw)
+    with annotations.folders(add) as added:
+        origin = {"source": data, "trained": trained, "validation": validation, "rule": annotations.rule}
+        return datasets.with_annotated(examples, added, say, **origin) if added else examples, held_out
 
 
 def resolve(recipe: str, changes: list[str], seed: int | None) -> Recipe:

@@ -11,7 +11,6 @@ from advex import data as sets
 from advex import progress
 from advex._version import __version__
 from advex.classifier import Classifier
-from advex.cli import terminal
 from advex.data.source import shortened
 from advex.data.tables.csv_file import Column, read_csv
 from advex.environment import without_places
@@ -23,7 +22,6 @@ from advex.lookup import datasets
 from advex.lookup.models import Opened
 from advex.registry import describe
 from advex.tabular.answers import FEW_FEATURES, answer
-from advex.tabular.sentences import percentages, shown
 
 _MOST_ROWS = 10_000
 
@@ -116,20 +114,6 @@ def explain(
     return result
 
 
-def show(result: dict[str, Any], folder: Path, *, named: bool) -> None:
-    """The sentences, below a line for each row."""
-    for subject in result["inputs"]:
-        says = subject["says"]
-        share, _ = percentages(max(subject["confidences"]), 0.0)
-        label = f" (in truth {shown(subject['label'])})" if subject["label"] is not None else ""
-        model = f"{result['model']}, " if named else ""
-        _emit(f"{model}{subject['name']}{label}: {shown(says)}, {share}")
-        for one in subject["explanations"]:
-            for sentence in one["sentences"]:
-                _emit(f"  {sentence}")
-    terminal.emit(str(folder / FIGURES))
-
-
 def _explain_one(classifier: Classifier, subject: Subject, question: RowQuestion) -> dict[str, Any]:
     spec = _features(classifier, subject.name)
     x = subject.x.to(classifier.device, classifier.dtype)
@@ -169,7 +153,3 @@ def _texts(column: Column) -> list[str | float]:
     if column.texts is None:
         return ["" if gap else value for value, gap in zip(column.numbers.tolist(), column.missing, strict=True)]
     return ["" if code < 0 else column.texts[code] for code in column.codes.tolist()]
-
-
-def _emit(line: str) -> None:
-    terminal.emit("".join(character if character.isprintable() else "?" for character in line))

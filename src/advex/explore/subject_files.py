@@ -37,13 +37,13 @@ def desk(named: Named) -> Desk:
 
 def study(named: Named) -> Study:
     """Open them, with a progress bar. Raises SpecError, DataError, ArtifactError, InputError."""
-    from advex.cli import options
     from advex.explore.study import Model, Study
     from advex.lookup import datasets
+    from advex.lookup.devices import device_named
     from advex.lookup.models import Wrapping, open_models
     from advex.progress import Terminal
 
-    opened = open_models(named.models, options.device_named(named.device), Wrapping(**named.wrapping))
+    opened = open_models(named.models, device_named(named.device), Wrapping(**named.wrapping))
     split = datasets.preferred(named.data, named.split, "test")
     examples = datasets.open_split(
         named.data, split, Terminal(), max_samples=named.max_samples, seed=named.seed, shape=opened[0].input_shape

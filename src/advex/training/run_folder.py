@@ -26,11 +26,11 @@ import yaml
 
 from advex import processes, progress, training
 from advex.artifacts import CONFIG, WEIGHTS, read_config
-from advex.cli import options, terminal
 from advex.data import Dataset
 from advex.environment import environment, without_places
 from advex.errors import ArtifactError, SpecError
 from advex.files import write_text
+from advex.lookup.folders import prepare_folder
 from advex.recipes import Recipe
 from advex.training import BEST, CHECKPOINTS, METRICS, TENSORBOARD
 
@@ -107,15 +107,15 @@ def _added(data: Dataset) -> str:
 
 def rehearse(
     recipe: Recipe, data: Dataset, *, say: progress.Terminal, validation: Dataset | None = None, device: str = "cpu"
-) -> None:
-    """Try one step of a run and say what the whole would be: the recipe on stdout, figures on stderr."""
+) -> str:
+    """Try one step of a run and say what the whole would be, on stderr. Returns the recipe as it would be run."""
     told = training.dry_run(recipe, data, validation=validation, device=device)
     parts = ", ".join(f"{name} {_short(value)}" for name, value in told["parts"].items())
     say.note(
         f"one step: loss {_short(told['loss'])} ({parts}), {told['seconds']:.3g} s\n"
         f"{told['steps']:,} steps and the looks between epochs: about {_duration(told['duration'])}"
     )
-    terminal.emit(as_yaml(training.fitted(recipe, data.shape, len(data.class_names))).rstrip())
+    return as_yaml(training.fitted(recipe, data.shape, len(data.class_names)))
 
 
 def _duration(seconds: float) -> str:
@@ -170,7 +170,7 @@ def _short(value: float) -> str:
 
 def _made_ready(recipe: Recipe, data: Dataset, folder: Path, *, resume: bool, overwrite: bool) -> bool:
     """Whether a folder holds this run, finished; if not, it may be written into. Raises for what must stay."""
-    options.prepare_folder(folder, OURS, overwrite)
+    prepare_folder(folder, OURS, overwrite)
     held = _held(folder)
     if overwrite and (held is not None or (folder / RECIPE).is_file()):
         _forget(folder)

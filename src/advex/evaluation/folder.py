@@ -1,0 +1,86 @@
+"""Evaluating into a record folder as the command line does: what may be there already, progress, and stopping."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from advex import evaluation, progress
+from advex.data import Dataset
+from advex.errors import ArtifactError
+from advex.evaluation import Settings
+from advex.evaluation.shards import IDENTITY
+from advex.lookup.folders import prepare_folder
+from advex.lookup.models import Opened
+from advex.record import Record, read_record
+
+OURS = (
+    IDENTITY,
+    "record.json",
+    "examples.parquet",
+    "explanations.parquet",
+    "maps.parquet",
+    "answers.parquet",
+    "columns.parquet",
+    "shards",
+    "pictures",
+    "report.html",
+)
+
+
+def evaluate(
+    models: Sequence[Opened],
+    data: Dataset,
+    folder: Path,
+    settings: Settings,
+    say: progress.Terminal,
+    *,
+    resume: bool = True,
+) -> Record:
+    """Evaluate with a progress bar, until done or stopped."""
+    with progress.stopping() as stop, say.progress("evaluate") as bar:
+
+        def show(event: dict[str, Any]) -> None:
+            rate = "" if event["rate"] is None else f"{event['rate']:,.1f} examples/s"
+            bar(event["done"], event["total"], rate, what=f"{event['model']}: {event['phase']}")
+
+        try:
+            return evaluation.evaluate(
+                [(one.name, one.source, one.classifier) for one in models],
+                data,
+                folder,
+                settings,
+                command=progress.command_line(),
+                resume=resume,
+                progress=show,
+                stop=stop,
+            )
+        except evaluation.Interrupted as interrupted:
+            stop.resume_later(str(interrupted))
+
+
+def make_room(folder: Path, overwrite: bool) -> None:
+    """See that an evaluation may write into a folder; with overwrite, take away what an earlier one left there.
+
+    Where no evaluation is, nothing is taken away, whatever its name: somebody else's pictures stay.
+    """
+    prepare_folder(folder, OURS, overwrite)
+    if overwrite and _holds_evaluation(folder):
+        for name in OURS:
+            path = folder / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _holds_evaluation(folder: Path) -> bool:
+    try:
+        if "models" in json.loads((folder / IDENTITY).read_text(encoding="utf-8")):
+            return True
+    except (OSError, ValueError, TypeError):
+        pass
+    try:
+        return bool(read_record(folder))
+    except ArtifactError:
+        return False
