@@ -123,9 +123,9 @@ def test_record_is_strict_json_and_complete(done: SimpleNamespace, data: Dataset
     assert "steps=40" in done.record.searches["attack"]
     assert "published=true" in done.record.searches["btr_published"]
     assert done.record.seconds > 0
-    columns = list(schema.EXAMPLE_COLUMNS) + [f"{s}_{c}" for s in done.record.searches for c in SEARCHED]
+    columns = list(schema.TABLES["examples"]) + [f"{s}_{c}" for s in done.record.searches for c in SEARCHED]
     assert list(done.rows[0]) == columns
-    assert list(done.explanations[0]) == list(schema.EXPLANATION_COLUMNS)
+    assert list(done.explanations[0]) == list(schema.TABLES["explanations"])
 
 
 def test_predictions_are_the_classifiers(done: SimpleNamespace, models: list, data: Dataset) -> None:

@@ -131,18 +131,19 @@ def test_figures_follow_from_the_table_and_survive_the_file(done: SimpleNamespac
             assert {row["method"] for row in rows} == {entry.method}
             assert entry.target == "predicted"
             for key in ("gini", "entropy", "effective"):
-                figure = getattr(entry, key)
+                figure = entry.figures[key]
                 assert figure.value == pytest.approx(np.mean([row[key] for row in rows]))
                 assert figure.low < figure.value < figure.high
                 assert figure.n == 20
-        assert model.maps["input_x_gradient"].completeness is None
-        found = model.maps["integrated_gradients"].figures()
+        assert "completeness" not in model.maps["input_x_gradient"].figures
+        found = model.maps["integrated_gradients"].figures
         rows = [row for row in done.rows if (row["model"], row["explainer"]) == (model.name, "integrated_gradients")]
         for key in ("change", "completeness"):
             assert found[key].value == pytest.approx(np.mean([abs(row[key]) for row in rows]))
     printed = json.loads(schema.summary(done.record, done.folder))["models"]["first"]
     assert (
-        printed["integrated_gradients_gini"]["value"] == done.record.models[0].maps["integrated_gradients"].gini.value
+        printed["integrated_gradients_gini"]["value"]
+        == done.record.models[0].maps["integrated_gradients"].figures["gini"].value
     )
 
 
@@ -439,8 +440,8 @@ def test_evaluate_compare_and_the_report(saved: Path, tmp_path: Path, capfd: pyt
         )
         assert code == 0, err
         entry = schema.read_record(tmp_path / f"of-{name}").models[0].maps["integrated_gradients"]
-        assert f"{entry.gini.value:.4f} [{entry.gini.low:.4f}, {entry.gini.high:.4f}]" in out
-        assert f"{entry.effective.value:,.1f} of 64" in out
+        for figure in entry.figures.values():
+            assert (f"{figure.value:.4f} [{figure.low:.4f}, {figure.high:.4f}]" in out) == (figure.better != "neither")
     code, out, err = advex_in(tmp_path, capfd, "compare", "of-a", "of-b", "--out", "later", "-q")
     assert code == 0, err
     assert "integrated gradients Gini" in out
@@ -473,7 +474,7 @@ def _check_page(folder: Path, record: schema.Record) -> None:
     for group in section.groups:
         for line, model in zip(group.lines, record.models, strict=True):
             shown = {cell.key: cell for cell in line.cells}
-            figure = model.maps[group.explainer].gini
+            figure = model.maps[group.explainer].figures["gini"]
             assert float(shown[f"{group.explainer}_gini"].text) == pytest.approx(figure.value, abs=6e-4)
             if model.name == "b":
                 (one,) = (d for d in record.differences if d.measure == f"{group.explainer}_gini")

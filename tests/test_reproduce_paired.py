@@ -70,7 +70,9 @@ GINIS = {"natural": [0.5, 0.6, 0.7, 0.4], "robust": [0.6, 0.8, 0.7, math.nan], "
 def record_of(name: str, folder: Path) -> Record:
     """A record of four examples, with the maps of one explainer, whose figures can be told by hand."""
     figure = Figure(value=0.5, low=0.4, high=0.6, n=4)
-    concise = MapFigures(method="gradient:of=logit", target="predicted", gini=figure, entropy=figure, effective=figure)
+    concise = MapFigures(
+        method="gradient:of=logit", target="predicted", figures=dict.fromkeys(("gini", "entropy", "effective"), figure)
+    )
     score = Figure(value=sum(a == b for a, b in zip(ANSWERS[name], LABELS, strict=True)) / 4, low=0, high=1, n=4)
     made = Record(
         advex="0", created="2026-11-20T10:00:00+00:00", command="", seed=0, seconds=1.0, environment={}, settings={},

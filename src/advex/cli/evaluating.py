@@ -129,19 +129,18 @@ def _show_certified(record: Record) -> None:
 
 
 def _show_maps(record: Record) -> None:
-    """How concise the maps are: the mean of each measure over all examples."""
+    """What the maps are like: the mean of each measure over all examples."""
+    titles = {key: entry.title for key, entry in record.measures.items()} | {"completeness": "Completeness error"}
     rows = [
         [
             model.name,
             name,
-            _figure(found.gini),
-            f"{found.effective.value:,.1f} of {math.prod(record.data.shape):,}",
-            "-" if found.completeness is None else _figure(found.completeness),
+            *(_figure(found.figures[key]) if key in found.figures else "-" for key in titles),
         ]
         for model in record.models
         for name, found in model.maps.items()
     ]
-    terminal.table(["maps of", "explainer", "Gini", "elements that count", "completeness error"], rows)
+    terminal.table(["maps of", "explainer", *titles.values()], rows)
 
 
 def _show_answers(record: Record) -> None:

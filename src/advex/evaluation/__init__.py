@@ -108,6 +108,7 @@ def evaluate(
         settings=settings.model_dump(mode="json"),
         data=_data_entry(data),
         searches=searches,
+        measures=maps.MEASURES if run.maps else {},
         models=[
             _model_entry(one, source, _mapped(run, one.name), _answered(run, one))
             for one, (_, source, _) in zip(tested, models, strict=True)

@@ -21,23 +21,18 @@ from advex.evaluation.scores import figure_of, mean
 from advex.evaluation.searches import batch_for, table
 from advex.evaluation.settings import MapTask, Settings
 from advex.evaluation.shards import tensor
-from advex.record import Difference, MapFigures
+from advex.record import Difference, MapFigures, MeasureEntry
+from advex.record.tables import maps_of
 from advex.types import Explanation
 
-# The columns of maps.parquet after `model` and `explainer`. change: what the map is meant to add up to; completeness:
-# by how much it adds up to more; both null where the method promises nothing.
-MAPPED = {
-    "example": pa.int64(),
-    "target": pa.int64(),
-    "method": pa.string(),
-    "gini": pa.float64(),
-    "entropy": pa.float64(),
-    "effective": pa.float64(),
-    "change": pa.float64(),
-    "completeness": pa.float64(),
-    "map": pa.list_(pa.float32()),
-}
 WHOSE = {"model": pa.string(), "explainer": pa.string()}
+MEASURES = {
+    "gini": MeasureEntry(title="Gini index", better="high", of="shape", spec="gini"),
+    "entropy": MeasureEntry(title="Entropy", better="low", unit="nats", of="shape", spec="entropy"),
+    "effective": MeasureEntry(title="Elements that count", better="low", of="shape", spec="effective"),
+}
+COLUMNS = maps_of(MEASURES)
+MAPPED = {name: kind for name, kind in COLUMNS.items() if name not in WHOSE}
 
 
 def kind(question: MapTask) -> str:
@@ -88,6 +83,7 @@ def mapped(
         gini=how_concise.gini,
         entropy=how_concise.entropy,
         effective=how_concise.effective,
+        undefined=none,
         change=none if change is None else change,
         completeness=none if found.completeness is None else found.completeness.detach(),
         map=[values.float().tolist() if row in shown else None for row, values in zip(rows, flat, strict=True)],
@@ -104,16 +100,10 @@ def owned(found: pa.Table, model: str, explainer: str) -> pa.Table:
 def entry(found: pa.Table, target: str, seed: int) -> MapFigures:
     """The figures of one explainer's maps by one model. found: its rows of all examples."""
     sums = found.column("completeness").null_count < len(found)
-    sizes = {name: tensor(found, name).abs() for name in ("change", "completeness")} if sums else {}
-    return MapFigures(
-        method=found.column("method")[0].as_py(),
-        target=target,
-        gini=mean(tensor(found, "gini"), "high", seed),
-        entropy=mean(tensor(found, "entropy"), "low", seed),
-        effective=mean(tensor(found, "effective"), "low", seed),
-        change=mean(sizes["change"], "neither", seed) if sums else None,
-        completeness=mean(sizes["completeness"], "low", seed) if sums else None,
-    )
+    figures = {key: mean(tensor(found, key), one.better, seed) for key, one in MEASURES.items()}
+    for name, better in (("change", "neither"), ("completeness", "low")) if sums else ():
+        figures[name] = mean(tensor(found, name).abs(), better, seed)
+    return MapFigures(method=found.column("method")[0].as_py(), target=target, figures=figures)
 
 
 def ginis(found: pa.Table) -> dict[str, dict[str, Tensor]]:

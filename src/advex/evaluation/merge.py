@@ -50,7 +50,9 @@ def merge(folders: Sequence[Path], out: Path, *, command: str = "") -> Record:
         if (folder / "pictures").is_dir():
             shutil.copytree(folder / "pictures", out / "pictures" / str(number), dirs_exist_ok=True)
     joined = {
-        name: pa.concat_tables([_renamed(table[name], number, renamed) for number, table in enumerate(tables)])
+        name: pa.concat_tables(
+            [_renamed(table[name], number, renamed) for number, table in enumerate(tables)], promote_options="default"
+        )
         for name in tables[0]
     }
     for name, table in joined.items():

@@ -211,7 +211,7 @@ class Evaluation:
         """maps.parquet, where maps were asked for."""
         if self.maps:
             tables = (self._mapped(model, asked, index) for model in models for asked, index in self._map_shards())
-            self._write("maps", pa.schema(list((maps.WHOSE | maps.MAPPED).items())), tables)
+            self._write("maps", pa.schema(list(maps.COLUMNS.items())), tables)
 
     def _map_shards(self) -> Iterator[tuple[MapTask, int]]:
         return ((asked, index) for asked in self.maps for index in range(len(self.spans)))

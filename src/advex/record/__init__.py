@@ -1,15 +1,16 @@
 """The record folder: what an evaluation leaves behind, and all that a report reads. Imports no model code.
 
     record.json            everything below `Record`
-    examples.parquet       one row per model and example (`EXAMPLE_COLUMNS`, plus those of each search)
-    explanations.parquet   one row per model, example, target and rho (`EXPLANATION_COLUMNS`)
-    maps.parquet           one row per model, explainer and example (`MAP_COLUMNS`), where maps were asked for
-    answers.parquet        of tables: one row per model, explained row and alternative (`ANSWER_COLUMNS`)
-    columns.parquet        of tables: one row per column, with its distribution (`COLUMN_COLUMNS`)
+    examples.parquet       one row per model and example
+    explanations.parquet   one row per model, example, explainer, target and rho
+    maps.parquet           one row per model, explainer and example, where maps were asked for
+    answers.parquet        of tables: one row per model, explained row and alternative
+    columns.parquet        of tables: one row per column, with its distribution
     pictures/              8-bit PNG: <example>.png and one per explanation
     shards/                finished pieces, so that an interrupted evaluation goes on
 
-`run` reads the other folder that a report can be made of: that of a training run.
+`tables` has the columns of each table, `versions` the rule for files of another schema. `run` reads the other folder
+that a report can be made of: that of a training run.
 """
 
 from __future__ import annotations
@@ -19,47 +20,18 @@ import math
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from advex.errors import ArtifactError
 from advex.files import write_text
 from advex.record.run import Training as Training
 from advex.record.run import read_run as read_run
+from advex.record.tables import TABLES as TABLES
+from advex.record.tables import Table as Table
+from advex.record.versions import Values, read_versioned
 
-SCHEMA = 1
-Table = Literal["examples", "explanations", "maps", "answers", "columns"]
-
-# examples.parquet: per search NAME of `Record.searches` also NAME_rmse (inf: failed), NAME_reached,
-# NAME_gradients, NAME_flat, NAME_valid (the goal still holds once cut to the box). Where examples were certified also
-# certify_prediction (-1: abstained), _correct, _radius_l2, _rmse (0 unless correct), _candidate, _hits and _lower, null
-# for the others.
-EXAMPLE_COLUMNS = ("model", "example", "id", "label", "prediction", "confidence", "label_confidence", "picture")
-
-# explanations.parquet: `before` and `after` are lists of confidences, in the float picture; `png_*` is what
-# the classifier says to the decoded 8-bit PNG. purpose: grid | sweep.
-EXPLANATION_COLUMNS = (
-    "model", "example", "purpose", "explainer", "target", "rho", "rmse", "picture", "before", "after",
-    "prediction", "png_rmse", "png_after", "png_prediction",
-)  # fmt: skip
-
-# maps.parquet: change is what the map is meant to add up to, completeness by how much it adds up to more; both null
-# where the method promises nothing. map: all values of the map, in the order of the input's elements, of the examples
-# that a report shows; null for the others.
-MAP_COLUMNS = (
-    "model", "explainer", "example", "target", "method", "gini", "entropy", "effective", "change", "completeness",
-    "map",
-)  # fmt: skip
-
-# answers.parquet: sentence says what would have had to be different for the answer `target`, or that nothing was found
-# (reached false; after null). changes: JSON list of {feature, before, after, moved}; moved is in units of the column's
-# scale, null for categories. row: the row as it is, JSON, column -> value. before, after: confidences.
-ANSWER_COLUMNS = (
-    "model", "example", "alternative", "target", "reached", "sentence", "changes", "row", "before", "after",
-)  # fmt: skip
-
-# columns.parquet: counts of the evaluated rows, per category in `values`, or per bin between `edges`; the end bins hold
-# what lies beyond as well, and least and most are the ends of all values.
-COLUMN_COLUMNS = ("name", "kind", "unit", "change", "step", "values", "edges", "counts", "least", "most")
+SCHEMA = 2
+Better = Literal["high", "low", "neither"]
 
 
 class _Model(BaseModel):
@@ -74,7 +46,7 @@ class Figure(_Model):
     high: float
     n: int
     failures: int = 0
-    better: Literal["high", "low", "neither"] = "high"
+    better: Better = "high"
 
 
 class CertificateFigures(_Model):
@@ -105,27 +77,33 @@ class CertificateFigures(_Model):
     least_ara: float
 
 
+class MeasureEntry(_Model):
+    """What is measured of every map, under one key of `Record.measures`.
+
+    title: for people. better: the good direction. unit: "" where it has none. of: what the measure judges (placed,
+    faithful, stable, shape or randomised). spec: builds the measure again; it may give several values, a key for each.
+    """
+
+    title: str
+    better: Better
+    unit: str = ""
+    of: str
+    spec: str
+
+
 class MapFigures(_Model):
-    """How concise a model's maps by one explainer are, on average over all examples; each one's are in maps.parquet.
+    """A model's maps by one explainer: means over all examples; the values of each example are in maps.parquet.
 
     method: the explainer, with what it chose by itself. target: the class explained: `predicted` (what the model
-    answers), `true`, or a number. gini: 0 where all elements count alike, near 1 where few do. entropy: of the
-    shares, in nats. effective: number of elements that count. change: size of the change of output that the map is
-    meant to add up to; completeness: by how much it misses that; both None where the method promises nothing.
+    answers), `true`, or a number. figures: by the keys of `Record.measures`; where the method promises a sum also
+    `change`, the size of the change of output that the map is meant to add up to, and `completeness`, by how much the
+    map misses it. undefined: by key, how many examples have no value for each reason; only keys with such examples.
     """
 
     method: str
     target: str
-    gini: Figure
-    entropy: Figure
-    effective: Figure
-    change: Figure | None = None
-    completeness: Figure | None = None
-
-    def figures(self) -> dict[str, Figure]:
-        """Its figures by name, those that there are."""
-        found = {name: getattr(self, name) for name in ("gini", "entropy", "effective", "change", "completeness")}
-        return {name: figure for name, figure in found.items() if figure is not None}
+    figures: dict[str, Figure]
+    undefined: dict[str, dict[str, int]] = {}
 
 
 class Answered(_Model):
@@ -166,8 +144,14 @@ class ModelEntry(_Model):
 
 
 class Difference(_Model):
-    """first minus second on the same images, paired bootstrap. measure: a key of both models' scores."""
+    """first minus second on the same examples, paired bootstrap.
 
+    axis `model`: two models, and measure is a key of `all_figures` of both, such as `attack_ara` or `gradient_gini`.
+    axis `explainer`: two explainers of the maps of `model`, and measure is a key of `Record.measures`.
+    """
+
+    axis: Literal["model", "explainer"] = "model"
+    model: str = ""
     first: str
     second: str
     measure: str
@@ -197,7 +181,10 @@ class DataEntry(_Model):
 
 
 class Record(_Model):
-    """All of `record.json`. searches: name -> spec string. command: what made it, to be typed again."""
+    """All of `record.json`. searches: name -> spec string. measures: of maps; key -> what it is, in order.
+
+    command: what made it, to be typed again.
+    """
 
     schema_version: int = SCHEMA
     advex: str
@@ -209,6 +196,7 @@ class Record(_Model):
     settings: dict[str, Any]
     data: DataEntry
     searches: dict[str, str]
+    measures: dict[str, MeasureEntry] = {}
     models: list[ModelEntry]
     differences: list[Difference] = []
     flags: list[Flag] = []
@@ -224,10 +212,22 @@ def read_record(folder: Path) -> Record:
     path = folder / "record.json"
     if not path.is_file():
         raise ArtifactError(f"{folder} holds no record.json: it is not a finished evaluation.")
-    try:
-        return Record.model_validate_json(path.read_text(encoding="utf-8"))
-    except (ValidationError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"{path} is not a record of this version: {str(error).splitlines()[0]}.") from None
+    return read_versioned(path, Record, SCHEMA, {1: _described_measures}, "a record")
+
+
+def _described_measures(values: Values) -> None:
+    """Schema 1 to 2: the three measures of maps that there were get an entry, and become figures like any other."""
+    entries = {
+        "gini": {"title": "Gini index", "better": "high", "of": "shape", "spec": "gini"},
+        "entropy": {"title": "Entropy", "better": "low", "unit": "nats", "of": "shape", "spec": "entropy"},
+        "effective": {"title": "Elements that count", "better": "low", "of": "shape", "spec": "effective"},
+    }
+    mapped = [entry for model in values["models"] for entry in model.get("maps", {}).values()]
+    for entry in mapped:
+        former = {key: entry.pop(key, None) for key in (*entries, "change", "completeness")}
+        entry["figures"] = {key: figure for key, figure in former.items() if figure is not None}
+    if mapped:
+        values["measures"] = entries
 
 
 def read_rows(folder: Path, table: Table) -> list[dict[str, Any]]:
@@ -253,7 +253,7 @@ def plain(value: float) -> float | None:
 
 def all_figures(model: ModelEntry) -> dict[str, Figure]:
     """A model's scores, and after them the figures of its maps as EXPLAINER_MEASURE."""
-    of_maps = {f"{name}_{key}": one for name, found in model.maps.items() for key, one in found.figures().items()}
+    of_maps = {f"{name}_{key}": one for name, found in model.maps.items() for key, one in found.figures.items()}
     return model.scores | of_maps
 
 

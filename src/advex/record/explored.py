@@ -9,9 +9,9 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from advex.errors import ArtifactError
+from advex.record.versions import read_versioned
 
 NAME = "explanation.json"
 SCHEMA = 1
@@ -78,9 +78,5 @@ def read_explored(folder: Path) -> list[tuple[Path, Explored]]:
     for path in folder.glob(f"*/{NAME}"):
         if path.parent.name.startswith("."):  # being written
             continue
-        try:
-            found.append((path.parent, Explored.model_validate_json(path.read_text(encoding="utf-8"))))
-        except (ValidationError, UnicodeDecodeError) as error:
-            told = str(error).splitlines()[0]
-            raise ArtifactError(f"{path} is not an explanation of this version: {told}.") from None
+        found.append((path.parent, read_versioned(path, Explored, SCHEMA, {}, "an explanation that was kept")))
     return sorted(found, key=lambda each: (each[1].created, each[0].name), reverse=True)

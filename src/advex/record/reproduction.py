@@ -10,11 +10,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from advex.errors import ArtifactError
 from advex.files import write_text
 from advex.record import Difference, Figure, plain
+from advex.record.versions import read_versioned
 
 NAME, ANSWERED = "reproduction.json", "answered.json"
 SCHEMA = 1
@@ -154,6 +155,7 @@ class AnsweredEntry(_Model):
     by two or more; agreement: percent, cohen, fleiss, alpha of these. pairs: some of the images, drawn by the seed.
     """
 
+    schema_version: int = SCHEMA
     network: str
     rows: dict[str, int] = {}
     judge: str
@@ -214,10 +216,7 @@ def read_reproduction(folder: Path) -> Reproduction:
     path = folder / NAME
     if not path.is_file():
         raise ArtifactError(f"{folder} holds no {NAME}: it is not the folder of a reproduction.")
-    try:
-        return Reproduction.model_validate_json(path.read_text(encoding="utf-8"))
-    except (ValidationError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"{path} is not a reproduction of this version: {str(error).splitlines()[0]}.") from None
+    return read_versioned(path, Reproduction, SCHEMA, {}, "a reproduction")
 
 
 def read_answered(folder: Path) -> AnsweredEntry | None:
@@ -225,10 +224,7 @@ def read_answered(folder: Path) -> AnsweredEntry | None:
     path = folder / ANSWERED
     if not path.is_file():
         return None
-    try:
-        return AnsweredEntry.model_validate_json(path.read_text(encoding="utf-8"))
-    except (ValidationError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"{path} does not tell what was answered: {str(error).splitlines()[0]}.") from None
+    return read_versioned(path, AnsweredEntry, SCHEMA, {}, "an account of what was answered")
 
 
 def as_plain(found: Reproduction) -> dict[str, Any]:

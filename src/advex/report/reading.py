@@ -11,12 +11,7 @@ import numpy as np
 
 from advex.errors import ArtifactError
 from advex.record import (
-    ANSWER_COLUMNS,
-    COLUMN_COLUMNS,
-    EXAMPLE_COLUMNS,
-    EXPLANATION_COLUMNS,
-    MAP_COLUMNS,
-    SCHEMA,
+    TABLES,
     Record,
     Training,
     read_record,
@@ -140,27 +135,22 @@ def read_runs(folders: Sequence[Path]) -> tuple[RunCurves, ...]:
 def read(folder: Path) -> Contents:
     """A record folder. Raises ArtifactError when it is none, is damaged, or contradicts itself."""
     record = read_record(folder)
-    if record.schema_version != SCHEMA:
-        raise ArtifactError(
-            f"{folder / 'record.json'} has schema version {record.schema_version}; this version of advex reads "
-            f"{SCHEMA}. Use the version that made it ({record.advex}), or evaluate again."
-        )
     names = [model.name for model in record.models]
     if len(set(names)) != len(names):
         raise ArtifactError(f"{folder / 'record.json'} names a model twice: {', '.join(names)}.")
-    examples = _checked(folder, "examples", read_rows(folder, "examples"), EXAMPLE_COLUMNS, names)
+    examples = _checked(folder, "examples", read_rows(folder, "examples"), TABLES["examples"], names)
     explanations: list[Row] = []
     if (folder / "explanations.parquet").exists():  # an evaluation need not explain anything
         rows = read_rows(folder, "explanations")
-        explanations = _checked(folder, "explanations", rows, EXPLANATION_COLUMNS, names)
+        explanations = _checked(folder, "explanations", rows, TABLES["explanations"], names)
     maps: list[Row] = []
     if any(model.maps for model in record.models):
-        maps = _checked(folder, "maps", read_rows(folder, "maps"), MAP_COLUMNS, names)
+        maps = _checked(folder, "maps", read_rows(folder, "maps"), TABLES["maps"], names)
     answers: list[Row] = []
     columns: list[Row] = []
     if any(model.answered for model in record.models):
-        answers = _checked(folder, "answers", read_rows(folder, "answers"), ANSWER_COLUMNS, names)
-        columns = _checked(folder, "columns", read_rows(folder, "columns"), COLUMN_COLUMNS)
+        answers = _checked(folder, "answers", read_rows(folder, "answers"), TABLES["answers"], names)
+        columns = _checked(folder, "columns", read_rows(folder, "columns"), TABLES["columns"])
     return Contents(folder, record, *map(tuple, (examples, explanations, maps, answers, columns)))
 
 

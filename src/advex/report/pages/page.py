@@ -19,6 +19,7 @@ from markupsafe import Markup
 from advex import record as schema
 from advex._version import __version__
 from advex.drawing import numbers
+from advex.record.tables import maps_of
 from advex.report.reading import Contents, RunCurves, runs_of
 from advex.report.sections import training
 from advex.report.sections.certified import certified_section
@@ -202,12 +203,12 @@ def _files(contents: Contents) -> list[tuple[str, str, str]]:
             rows.append((*(row[name] for name in columns), *shares))
         files.append(("explanations.csv", "confidences of every explanation", _uri("text/csv", _csv(rows))))
     if contents.answers:
-        columns = schema.ANSWER_COLUMNS
+        columns = tuple(schema.TABLES["answers"])
         table = [columns, *(tuple(row[name] for name in columns) for row in contents.answers)]
         files.append(("answers.csv", "what would have had to be different", _uri("text/csv", _csv(table))))
     if contents.maps:
-        columns = tuple(name for name in schema.MAP_COLUMNS if name != "map")
-        table = [columns, *(tuple(row[name] for name in columns) for row in contents.maps)]
+        columns = tuple(name for name in maps_of(record.measures) if name != "map")
+        table = [columns, *(tuple(row.get(name) for name in columns) for row in contents.maps)]
         files.append(("maps.csv", "how concise every map is", _uri("text/csv", _csv(table))))
     return files + _training_files(runs_of(record))
 

@@ -161,7 +161,7 @@ def _group(record: Record, name: str) -> Group:
     methods = [mapped.method for _, _, mapped in found]
     named = [f"{model.name}: {mapped.method}" for _, model, mapped in found]
     digits = {
-        key: decimals([bound for _, _, one in found if key in one.figures() for bound in _bounds(one.figures()[key])])
+        key: decimals([bound for _, _, one in found if key in one.figures for bound in _bounds(one.figures[key])])
         for key in ("gini", "effective", "completeness")
     }
     lines = tuple(MapLine(index, model.name, _cells(record, name, model, one, digits)) for index, model, one in found)
@@ -173,19 +173,20 @@ def _bounds(figure: Figure) -> tuple[float, float]:
 
 
 def _cells(record: Record, name: str, model: ModelEntry, found: MapFigures, digits: dict[str, int]) -> tuple[Cell, ...]:
-    cells = [_cell(record, name, "gini", found.gini, digits["gini"])]
+    cells = [_cell(record, name, "gini", found.figures["gini"], digits["gini"])]
     if len(record.models) > 1:
         gain = _gain(record, name, model.name)
         key = f"{name}_dg"
         cells.append(Cell(key, "–") if gain is None else _cell(record, name, "dg", gain, max(digits["gini"], 3)))
-    effective = _cell(record, name, "effective", found.effective, digits["effective"])
+    effective = _cell(record, name, "effective", found.figures["effective"], digits["effective"])
     cells.append(
         Cell(effective.key, effective.text, effective.low, effective.high, f"of {math.prod(record.data.shape):,}")
     )
-    if found.completeness is None or found.change is None:
+    if not {"change", "completeness"} <= found.figures.keys():
         return (*cells, Cell(f"{name}_completeness", "–", note="promises no sum"))
-    error = _cell(record, name, "completeness", found.completeness, digits["completeness"])
-    share = found.completeness.value / found.change.value if found.change.value else math.nan
+    error = _cell(record, name, "completeness", found.figures["completeness"], digits["completeness"])
+    change = found.figures["change"].value
+    share = found.figures["completeness"].value / change if change else math.nan
     note = "" if math.isnan(share) else f"{percent(share, 2 if share < 0.01 else 1)} of the change"
     return (*cells, Cell(error.key, error.text, error.low, error.high, note))
 

@@ -1,0 +1,136 @@
+"""The tables of a record folder: their names, and the columns that every one of a name has.
+
+Searches, certificates and measures add columns of their own; see `examples_of` and `maps_of`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+import pyarrow as pa
+
+Table = Literal["examples", "explanations", "maps", "answers", "columns"]
+Columns = dict[str, pa.DataType]
+
+_TEXT, _COUNT, _NUMBER, _NUMBERS = pa.string(), pa.int64(), pa.float64(), pa.list_(pa.float64())
+
+PREDICTION: Columns = {
+    "example": _COUNT,
+    "id": _TEXT,
+    "label": _COUNT,
+    "prediction": _COUNT,
+    "confidence": _NUMBER,
+    "label_confidence": _NUMBER,
+}
+
+# Of each search NAME, as NAME_rmse (inf: failed), ... valid: the goal still holds once the change is cut to the box.
+SEARCH: Columns = {
+    "rmse": _NUMBER,
+    "reached": pa.bool_(),
+    "gradients": _COUNT,
+    "flat": pa.bool_(),
+    "valid": pa.bool_(),
+}
+
+# Where examples were certified, as certify_prediction (-1: abstained), ... null for the examples that were not.
+# rmse: the radius as RMSE, 0 unless correct.
+CERTIFICATE: Columns = {
+    "prediction": _COUNT,
+    "correct": pa.bool_(),
+    "radius_l2": _NUMBER,
+    "rmse": _NUMBER,
+    "candidate": _COUNT,
+    "hits": _COUNT,
+    "lower": _NUMBER,
+}
+
+# before, after: confidences, those after at the picture as floats; png_*: of the decoded 8-bit PNG.
+# purpose: grid | sweep. rho: null where the explainer has no such size.
+EXPLANATION: Columns = {
+    "example": _COUNT,
+    "purpose": _TEXT,
+    "explainer": _TEXT,
+    "target": _COUNT,
+    "rho": _NUMBER,
+    "rmse": _NUMBER,
+    "picture": _TEXT,
+    "before": _NUMBERS,
+    "after": _NUMBERS,
+    "prediction": _COUNT,
+    "png_rmse": _NUMBER,
+    "png_after": _NUMBERS,
+    "png_prediction": _COUNT,
+}
+
+# change: what the map is meant to add up to; completeness: by how much it adds up to more; both null where the method
+# promises nothing. map: all values of the map, in the order of the input's elements, of the examples that a report
+# shows; null for the others.
+MAP: Columns = {
+    "example": _COUNT,
+    "target": _COUNT,
+    "method": _TEXT,
+    "change": _NUMBER,
+    "completeness": _NUMBER,
+    "map": pa.list_(pa.float32()),
+}
+
+# Of tables. sentence: what would have had to be different for the class `target`, or that nothing was found (reached
+# false; after null). changes: JSON list of {feature, before, after, moved}; moved is in units of the column's scale,
+# null for categories. row: the row as it is, JSON, column -> value. before, after: confidences.
+ANSWER: Columns = {
+    "example": _COUNT,
+    "alternative": _COUNT,
+    "target": _COUNT,
+    "reached": pa.bool_(),
+    "sentence": _TEXT,
+    "changes": _TEXT,
+    "row": _TEXT,
+    "before": _NUMBERS,
+    "after": _NUMBERS,
+}
+
+# Of tables: counts of the evaluated rows, per category in `values`, or per bin between `edges`; the end bins hold what
+# lies beyond as well, and least and most are the ends of all values.
+COLUMN: Columns = {
+    "name": _TEXT,
+    "kind": _TEXT,
+    "unit": _TEXT,
+    "change": _TEXT,
+    "step": _NUMBER,
+    "values": pa.list_(_TEXT),
+    "edges": _NUMBERS,
+    "counts": pa.list_(_COUNT),
+    "least": _NUMBER,
+    "most": _NUMBER,
+}
+
+_MODEL: Columns = {"model": _TEXT}
+TABLES: dict[Table, Columns] = {
+    "examples": {**_MODEL, **PREDICTION, "picture": _TEXT},
+    "explanations": {**_MODEL, **EXPLANATION},
+    "maps": {**_MODEL, "explainer": _TEXT, **MAP},
+    "answers": {**_MODEL, **ANSWER},
+    "columns": COLUMN,
+}
+
+# Everything that an evaluation leaves in its folder, but the file that says whose the folder is.
+OWN_FILES = ("record.json", *(f"{name}.parquet" for name in TABLES), "shards", "pictures")
+
+
+def examples_of(searches: Iterable[str], certified: bool) -> Columns:
+    """All columns of examples.parquet, in order."""
+    columns = dict(TABLES["examples"])
+    for search in searches:
+        columns |= {f"{search}_{name}": kind for name, kind in SEARCH.items()}
+    return columns | ({f"certify_{name}": kind for name, kind in CERTIFICATE.items()} if certified else {})
+
+
+def maps_of(measures: Iterable[str]) -> Columns:
+    """All columns of maps.parquet, in order: one for each key of `Record.measures`.
+
+    undefined: JSON, key of a measure -> why this map has no such value; null where it has all of them.
+    """
+    values: Columns = dict.fromkeys(measures, _NUMBER)
+    head = {name: kind for name, kind in TABLES["maps"].items() if name not in ("change", "completeness", "map")}
+    return {**head, **values, "undefined": _TEXT, **TABLES["maps"]}

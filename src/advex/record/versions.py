@@ -1,0 +1,55 @@
+"""The rule of versions: files of an earlier schema are brought up to date as they are read, later ones are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pydantic_core
+from pydantic import BaseModel, ValidationError
+
+from advex.errors import ArtifactError
+
+Values = dict[str, Any]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def upgraded(values: Values, path: Path, schema: int, steps: Mapping[int, Callable[[Values], None]]) -> Values:
+    """A file's values as of the schema `schema`.
+
+    steps: by version, what changes values of that version into those of the next, in place. A file without
+    `schema_version` is of the first. Raises ArtifactError, naming both versions, for one of a later schema.
+    """
+    version = values.get("schema_version", 1)
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise ArtifactError(f"{path} has no possible schema version: {version!r}.")
+    if version > schema:
+        maker = values.get("advex")
+        raise ArtifactError(
+            f"{path} was written by a newer advex (schema {version}; this one reads up to {schema}): update advex"
+            + (f", or use {maker}, which made it." if isinstance(maker, str) else ".")
+        )
+    for before in range(version, schema):
+        if before in steps:
+            steps[before](values)
+    return values | {"schema_version": schema}
+
+
+def read_versioned(
+    path: Path, model: type[Model], schema: int, steps: Mapping[int, Callable[[Values], None]], what: str
+) -> Model:
+    """A JSON file of any schema up to `schema`. what: it should be, e.g. "a record". Raises ArtifactError."""
+    try:
+        values = pydantic_core.from_json(path.read_bytes())
+        if not isinstance(values, dict):
+            raise TypeError("it holds no object")
+        return model.model_validate(upgraded(values, path, schema, steps))
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror}.") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        at = ".".join(map(str, first["loc"]))
+        raise ArtifactError(f"{path} is not {what}: {at + ': ' if at else ''}{first['msg']}.") from None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ArtifactError(f"{path} is not {what}: {str(error).partition(chr(10))[0]}.") from None
