@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 PERIOD = 5.0  # seconds between plain progress lines
 
@@ -124,6 +124,15 @@ class _Lines:
 # -- stopping ----------------------------------------------------------------------------------------------
 
 
+class Interrupted(Exception):
+    """A long loop was asked to stop. What it had finished is kept, and the same call goes on from there.
+
+    signal: the number of the signal that asked for it; 0 where the caller did.
+    """
+
+    signal: int = 0
+
+
 class Stop:
     """True once SIGINT or SIGTERM came: long loops ask after each step and keep what they have."""
 
@@ -131,21 +140,6 @@ class Stop:
 
     def __call__(self) -> bool:
         return self.signal != 0
-
-    @property
-    def code(self) -> int:
-        """The exit code that says which signal it was."""
-        return 128 + self.signal
-
-    def resume_later(self, sentence: str) -> NoReturn:
-        """End, all processes of a run alike, saying what was kept and how to go on."""
-        from advex import processes  # heavy: only when stopped
-
-        self.signal = int(processes.largest(self.signal))  # it may have come to another one alone
-        again = command_line("--no-resume", "--overwrite")
-        print(f"{sentence}\nresume with: {again}", file=sys.stderr, flush=True)
-        processes.wait()  # where one ends, torchrun ends the others
-        sys.exit(self.code)
 
 
 @contextlib.contextmanager
@@ -163,6 +157,9 @@ def stopping() -> Iterator[Stop]:
     before = {number: signal.signal(number, heard) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
+    except Interrupted as interrupted:
+        interrupted.signal = stop.signal
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

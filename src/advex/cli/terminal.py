@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, ParamSpec
 
 from advex.errors import AdvexError, AdvexWarning, SpecError
-from advex.progress import plain
+from advex.progress import Interrupted, command_line, plain
 
 P = ParamSpec("P")
 
@@ -33,6 +33,8 @@ def verb(function: Callable[P, None]) -> Callable[P, None]:
                 raise  # the reader of our output has left: no failure of ours
             except KeyboardInterrupt:
                 fail("interrupted.", INTERRUPTED)
+            except Interrupted as interrupted:
+                resume_later(interrupted)
             except (AdvexError, OSError) as error:
                 if kwargs.get("verbose"):
                     import traceback
@@ -47,6 +49,17 @@ def fail(sentence: str, code: int = FAILED) -> NoReturn:
     """End with one line on stderr."""
     print(f"error: {_one_line(sentence)}", file=sys.stderr)
     sys.exit(code)
+
+
+def resume_later(interrupted: Interrupted) -> NoReturn:
+    """End, all processes of a run alike, saying what was kept and how to go on."""
+    from advex import processes  # heavy: only when stopped
+
+    number = int(processes.largest(interrupted.signal))  # the signal may have come to another process alone
+    again = command_line("--no-resume", "--overwrite")
+    print(f"{interrupted}\nresume with: {again}", file=sys.stderr, flush=True)
+    processes.wait()  # where one process ends, torchrun ends the others
+    sys.exit(128 + number)
 
 
 def _one_line(text: object) -> str:

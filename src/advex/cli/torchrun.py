@@ -13,6 +13,7 @@ from typing import ParamSpec
 
 from advex.cli import terminal
 from advex.errors import SpecError
+from advex.progress import Interrupted
 
 P = ParamSpec("P")
 
@@ -33,7 +34,10 @@ def verb(function: Callable[P, None]) -> Callable[P, None]:
             return
         try:
             with processes.joined(str(kwargs["device"])) as device, _silent(processes.rank() > 0), _unhurried():
-                function(*args, **{**kwargs, "device": device})  # pyright: ignore[reportCallIssue]
+                try:
+                    function(*args, **{**kwargs, "device": device})  # pyright: ignore[reportCallIssue]
+                except Interrupted as interrupted:
+                    terminal.resume_later(interrupted)
         except processes.Followed as followed:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             time.sleep(_GRACE)

@@ -35,9 +35,9 @@ from advex.evaluation.searches import batch_for
 from advex.evaluation.settings import Settings as Settings
 from advex.evaluation.settings import map_questions, questions
 from advex.evaluation.settings import settings_from as settings_from
-from advex.evaluation.shards import Interrupted as Interrupted
 from advex.evaluation.shards import identity_of, open_shards
 from advex.measures.certified import Certificate
+from advex.progress import Interrupted as Interrupted
 from advex.record import (
     Answered,
     CertificateFigures,

@@ -40,26 +40,23 @@ def evaluate(
     *,
     resume: bool = True,
 ) -> Record:
-    """Evaluate with a progress bar, until done or stopped."""
+    """Evaluate with a progress bar. Raises Interrupted when stopped."""
     with progress.stopping() as stop, say.progress("evaluate") as bar:
 
         def show(event: dict[str, Any]) -> None:
             rate = "" if event["rate"] is None else f"{event['rate']:,.1f} examples/s"
             bar(event["done"], event["total"], rate, what=f"{event['model']}: {event['phase']}")
 
-        try:
-            return evaluation.evaluate(
-                [(one.name, one.source, one.classifier) for one in models],
-                data,
-                folder,
-                settings,
-                command=progress.command_line(),
-                resume=resume,
-                progress=show,
-                stop=stop,
-            )
-        except evaluation.Interrupted as interrupted:
-            stop.resume_later(str(interrupted))
+        return evaluation.evaluate(
+            [(model.name, model.source, model.classifier) for model in models],
+            data,
+            folder,
+            settings,
+            command=progress.command_line(),
+            resume=resume,
+            progress=show,
+            stop=stop,
+        )
 
 
 def make_room(folder: Path, overwrite: bool) -> None:

@@ -27,15 +27,12 @@ from advex.classifier import Classifier
 from advex.data.dataset import Dataset
 from advex.errors import AdvexWarning, ArtifactError
 from advex.files import atomic, write_text
+from advex.progress import Interrupted
 
 IDENTITY = "evaluation.json"
 _TABLES = ("examples", "explanations", "maps", "answers", "columns")
 _OWN_NAMES = ("record.json", *(f"{name}.parquet" for name in _TABLES), "shards", "pictures")
 _DIGEST, _SECONDS = b"advex.evaluation", b"advex.seconds"
-
-
-class Interrupted(Exception):
-    """Asked to stop: every finished piece is on disk, and the same call goes on from there."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,6 @@ from advex.errors import InputError
 from advex.evaluation.pictures import has_pictures
 from advex.evaluation.searches import batch_for, table
 from advex.evaluation.shards import (
-    Interrupted,
     Piece,
     Shards,
     complete,
@@ -71,7 +70,10 @@ class Making:
 def prepare(
     models: list[Opened], data: Dataset, store: Store, making: Making, say: progress.Terminal
 ) -> dict[str, dict[str, int]]:
-    """Make and add the images of each model; what is finished is not made again. Returns the outcomes by model."""
+    """Make and add the images of each model; what is finished is not made again. Returns the outcomes by model.
+
+    Raises Interrupted when stopped.
+    """
     told: dict[str, dict[str, int]] = {}
     with progress.stopping() as stop, say.progress("prepare") as bar:
         for model in models:
@@ -83,10 +85,7 @@ def prepare(
                 rate = "" if event["rate"] is None else f"{event['rate']:,.1f} examples/s"
                 bar(event["done"], event["total"], rate, what=event["model"])
 
-            try:
-                complete(shards, pieces, show, stop)
-            except Interrupted as interrupted:
-                stop.resume_later(str(interrupted))
+            complete(shards, pieces, show, stop)
             images, told[model.name] = _images(model, data, shards, len(pieces), making)
             store.add_images(images)
     return told

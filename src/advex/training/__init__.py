@@ -1,5 +1,6 @@
 """Training: one loop, its run folder, and going on where it was broken off."""
 
+from advex.progress import Interrupted as Interrupted
 from advex.recipes import Recipe as Recipe
 from advex.recipes import fitted as fitted
 from advex.recipes import learning_rate as learning_rate
@@ -11,7 +12,6 @@ from advex.training.checkpoints import described as checkpoint_described
 from advex.training.checkpoints import found as checkpoints_in
 from advex.training.divergence import Diverged as Diverged
 from advex.training.dry_run import dry_run as dry_run
-from advex.training.loop import Interrupted as Interrupted
 from advex.training.loop import ProcessLost as ProcessLost
 from advex.training.loop import train as train
 from advex.training.metrics_log import TENSORBOARD as TENSORBOARD

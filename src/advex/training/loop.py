@@ -17,6 +17,7 @@ from advex.data.dataset import Dataset
 from advex.errors import ArtifactError, SpecError
 from advex.objectives.step import Parts
 from advex.processes import ProcessLost as ProcessLost
+from advex.progress import Interrupted
 from advex.recipes import Recipe, fitted, learning_rate
 from advex.training import checkpoints
 from advex.training import validation as scores
@@ -28,10 +29,6 @@ from advex.training.steps import gradients, prepared
 
 Report = Callable[[dict[str, Any]], None]
 CHECKPOINT_SECONDS = 600.0
-
-
-class Interrupted(Exception):
-    """A run was asked to stop. Its checkpoint is kept, and it can be resumed."""
 
 
 def train(

@@ -58,9 +58,9 @@ def run(
     overwrite: bool = False,
     tensorboard: bool = False,
 ) -> dict[str, Any]:
-    """Train into a run folder, with a progress bar, until done or stopped. Returns the run's figures.
+    """Train into a run folder, with a progress bar. Returns the run's figures.
 
-    A finished run of the same recipe and data is left as it is.
+    A finished run of the same recipe and data is left as it is. Raises Interrupted when stopped.
     """
     recipe = training.fitted(recipe, data.shape, len(data.class_names))
     finished = processes.rank() == 0 and _made_ready(recipe, data, folder, resume=resume, overwrite=overwrite)
@@ -82,13 +82,10 @@ def run(
             _tell(told, line)
             bar(told["step"], told["steps"], _said(told))
 
-        try:
-            training.train(
-                recipe, data, folder, validation=validation, device=device, resume=True, ready=describe,
-                report=report, stop=stop, tensorboard=tensorboard,
-            )  # fmt: skip
-        except training.Interrupted as interrupted:
-            stop.resume_later(str(interrupted))
+        training.train(
+            recipe, data, folder, validation=validation, device=device, resume=True, ready=describe,
+            report=report, stop=stop, tensorboard=tensorboard,
+        )  # fmt: skip
     return _figures(folder)
 
 
