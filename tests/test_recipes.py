@@ -114,11 +114,11 @@ def test_recipe_errors_name_the_setting(values: dict[str, Any], overrides: dict[
     ("content", "said"),
     [
         (b"- a\n- b\n", "must hold lines of the form"),
-        (b"epochs: [1, 2\n", "not a YAML file that can be read"),
-        (b"\xff\xfe\x00", "not a YAML file that can be read"),
+        (b"epochs: [1, 2\n", "not YAML that can be read"),
+        (b"\xff\xfe\x00", "not UTF-8 text"),
         (b"1: 2\n", "must hold lines of the form"),
         (b"", "must hold lines of the form"),
-        (b"network: !!python/object/apply:os.system ['touch hostile']\n", "not a YAML file that can be read"),
+        (b"network: !!python/object/apply:os.system ['touch hostile']\n", "not YAML that can be read"),
         (b"#" * (2**20 + 1), "never that large"),
     ],
 )

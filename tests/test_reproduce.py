@@ -120,7 +120,7 @@ ROWS = "tables/I/sections/0/rows"
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ("tables: [", "is not a YAML file that can be read"),
+        ("tables: [", "is not YAML that can be read"),
         ("- a\n- b\n", "holds no paper"),
         ("x: 1\n", "small.yaml: title: Field required"),
         (changed(f"{ROWS}/1/id", "plain"), "two rows are called 'plain'"),

@@ -214,7 +214,7 @@ def test_a_description_decides(csv: Any) -> None:
         ("splits: {train: 0.5, test: 0.2}", "add up to 1"),
         ("target: nothing", "no column 'nothing'"),
         ("- a list", "must hold lines"),
-        ("a: [", "not a YAML file"),
+        ("a: [", "not YAML"),
         ("!!python/object/apply:os.system [ls]", "must hold lines"),
     ],
 )

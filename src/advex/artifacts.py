@@ -19,6 +19,7 @@ from torch import Tensor
 from advex import bundled, networks
 from advex._version import __version__
 from advex.classifier import Classifier
+from advex.documents import read_json
 from advex.errors import AdvexError, ArtifactError
 from advex.features import FeatureSpec
 
@@ -129,12 +130,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ArtifactError(f"{folder} is not a folder. A saved classifier is one, with {CONFIG} and {WEIGHTS}.")
     if not path.is_file():
         raise ArtifactError(f"{folder} holds no {CONFIG}: it is not a saved classifier (or an unfinished run).")
-    if path.stat().st_size > _LARGEST_CONFIG:
-        raise ArtifactError(f"{path} is {path.stat().st_size} bytes long; a {CONFIG} is never that large.")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path} is not valid JSON ({error}): damaged or not ours.") from None
+    config = read_json(path, f"a {CONFIG}", ArtifactError, largest=_LARGEST_CONFIG)
     if not isinstance(config, dict) or "schema_version" not in config:
         raise ArtifactError(f"{path} is not an advex {CONFIG} (no schema_version).")
     if config["schema_version"] != SCHEMA:

@@ -40,3 +40,13 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(wrong, names, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'? " if near else ""
     return f"{hint}Known: {', '.join(names)}."
+
+
+def quoted(text: str, most: int = 80) -> str:
+    """A text from a file in quotes, for a sentence: at most so many characters, and no control characters.
+
+    >>> quoted("a" * 100, 10), quoted("bell" + chr(7))
+    ("'aaaaaaa...'", "'bell?'")
+    """
+    cut = text if len(text) <= most else text[: most - 3] + "..."
+    return f"'{''.join(each if each.isprintable() else '?' for each in cut)}'"

@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-from advex.errors import ArtifactError, DataError
+from advex.errors import AdvexError, ArtifactError, DataError
 
 _UNFINISHED = ".new"
 
@@ -51,13 +51,15 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
-def read_bytes(path: Path, largest: int, what: str) -> bytes:
-    """A file of at most `largest` bytes. what: it should be, e.g. "a table of answers". Raises DataError."""
+def read_bytes(path: Path, largest: int, what: str, error: type[AdvexError] = DataError) -> bytes:
+    """A file of at most `largest` bytes. what: it should be, e.g. "a table of answers". Raises `error`."""
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise error(f"{path} is not a file.")
         with path.open("rb") as file:
             data = file.read(largest + 1)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
+    except OSError as reason:
+        raise error(f"{path} cannot be read: {reason.strerror}.") from None
     if len(data) > largest:
-        raise DataError(f"{path} is longer than {largest:,} bytes; {what} is never that large.")
+        raise error(f"{path} is longer than {largest:,} bytes; {what} is never that large.")
     return data

@@ -16,9 +16,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import yaml
-
-from advex.errors import AdvexError, SpecError, did_you_mean
+from advex.documents import parse_yaml
+from advex.errors import AdvexError, SpecError, did_you_mean, quoted
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -139,14 +138,11 @@ def parse_value(text: str) -> Any:
     """
     if "-" in text and all(piece.isdigit() for piece in text.split("-")):
         return tuple(int(piece) for piece in text.split("-"))
-    try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise SpecError(f"The value '{text[:100]}' cannot be read: {str(error)[:200]}") from None
+    value = parse_yaml(text, f"The value {quoted(text)}", SpecError)
     if isinstance(value, str) and re.fullmatch(r"[+-]?\d+[eE][+-]?\d+", value):
         return float(value)  # YAML 1.1 takes 1e-4, without a point, for a word
     if isinstance(value, dict | list):
-        raise SpecError(f"The value '{text}' must be a number, a word, true, false or null.")
+        raise SpecError(f"The value {quoted(text)} must be a number, a word, true, false or null.")
     return value
 
 

@@ -108,7 +108,7 @@ def test_conflicts_are_refused_whole(answered: Store) -> None:
         ("a.csv", b"\xff\xfe\x00", "not a table"),
         ("a.csv", b'picture\n"x', "not a table"),
         ("a.json", b"{}", "not a table"),
-        ("a.json", b"[" * 100_000, "not a table"),
+        ("a.json", b"[" * 100_000, "nested too deeply"),
         ("a.json", b'[{"__class__": "os.system"}]', "answer 1"),
         ("a.parquet", b"PAR1 no", "not a table"),
     ],

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import re
 import secrets
 from collections.abc import Iterable, Sequence
@@ -24,8 +23,9 @@ from sqlalchemy.orm import Session
 from advex.annotation import PICTURES
 from advex.annotation.models import Answer, Assignment, Image, Person
 from advex.annotation.store import NewImage, Store, add_images, now
+from advex.documents import parse_json, read_json
 from advex.errors import DataError, SpecError
-from advex.files import write_text
+from advex.files import atomic, write_text
 
 FORMS = (".parquet", ".csv", ".json")
 _MOST = 2**28  # bytes of a table
@@ -182,14 +182,14 @@ def _from_cells(cells: dict[str, str]) -> dict[str, Any]:
         if not cell:
             found[name] = "" if name in texts else None
         elif name == "confidences":
-            found[name] = json.loads(cell)
+            found[name] = parse_json(cell, "a confidence")
         else:
             found[name] = _NUMBERS[name](cell) if name in _NUMBERS else cell
     return found
 
 
 def _read_json(path: Path) -> list[Any]:
-    return TypeAdapter(list[dict[str, Any]]).validate_json(path.read_bytes())
+    return TypeAdapter(list[dict[str, Any]]).validate_python(read_json(path, "a table of answers", largest=_MOST))
 
 
 def _write_parquet(path: Path, values: list[dict[str, Any]]) -> None:
@@ -199,16 +199,15 @@ def _write_parquet(path: Path, values: list[dict[str, Any]]) -> None:
     kinds = {"rmse": pa.float64(), "round": pa.int64(), "milliseconds": pa.int64()}
     texts = [{**each, "confidences": each["confidences"] and json.dumps(each["confidences"])} for each in values]
     schema = pa.schema([(name, kinds.get(name, pa.string())) for name in COLUMNS])
-    temporary = path.with_name(f".{path.name}.new")
-    pq.write_table(pa.Table.from_pylist(texts, schema=schema), temporary, compression="zstd")
-    os.replace(temporary, path)
+    with atomic(path) as temporary:
+        pq.write_table(pa.Table.from_pylist(texts, schema=schema), temporary, compression="zstd")
 
 
 def _read_parquet(path: Path) -> list[Any]:
     import pyarrow.parquet as pq
 
     found = pq.read_table(path).to_pylist()
-    return [{**each, "confidences": json.loads(each["confidences"] or "null")} for each in found]
+    return [{**each, "confidences": parse_json(each["confidences"] or "null", "a confidence")} for each in found]
 
 
 # -- taking rows in ------------------------------------------------------------------------------------------

@@ -9,10 +9,9 @@ from collections.abc import Collection, Iterable, Mapping
 import torch
 from torch import Tensor
 
-from advex.data.annotated.answers import shown
 from advex.data.dataset import Dataset, Origin, Part, Skipped, content, counted
 from advex.data.source import shortened
-from advex.errors import DataError, did_you_mean
+from advex.errors import DataError, did_you_mean, quoted
 
 
 def concatenate(first: Dataset, *others: Dataset) -> Dataset:
@@ -88,7 +87,7 @@ def untraced(added: Dataset, trained: Collection[str], held_out: Mapping[str, Co
             splits = [split for split in splits if not source or source.endswith(f"/{split}")]
         elif not splits:
             unknown.append(name)
-        leaked += [f"{name} from {shown(made_from)} of {split}" for split in splits[:1]]
+        leaked += [f"{name} from {quoted(made_from)} of {split}" for split in splits[:1]]
     if leaked:
         raise DataError(
             f"{added.name}: {counted(len(leaked), 'example')} of {len(added):,} made from held-out data "
@@ -155,7 +154,7 @@ def _labels(first: Dataset, other: Dataset) -> Tensor:
         of = [other.ids[row] for row in torch.nonzero(other.y == label)[:, 0].tolist()]
         raise DataError(
             f"{other.name}: {counted(len(lacking), 'class', 'classes')} unknown to {first.name}: "
-            f"{shortened([*map(shown, lacking)])}. Of {shown(lacking[0])} (examples: {shortened(of) or 'none'}): "
+            f"{shortened([*map(quoted, lacking)])}. Of {quoted(lacking[0])} (examples: {shortened(of) or 'none'}): "
             f"{did_you_mean(lacking[0], first.class_names)}"
         )
     return torch.tensor(into, dtype=torch.int64)[other.y]
@@ -178,7 +177,7 @@ def _check_labels(first: Dataset, other: Dataset, labels: Tensor) -> None:
         label = int(first.y[row_of[origin.source_id]])
         if label != labels[row]:
             raise DataError(
-                f"{other.name}: {shown(other.ids[row])} has the label {shown(first.class_names[int(labels[row])])}; "
-                f"{shown(origin.source_id)} of {first.name}, from which it was made, has "
-                f"{shown(first.class_names[label])}. Was a column of the table moved or sorted by itself?"
+                f"{other.name}: {quoted(other.ids[row])} has the label {quoted(first.class_names[int(labels[row])])}; "
+                f"{quoted(origin.source_id)} of {first.name}, from which it was made, has "
+                f"{quoted(first.class_names[label])}. Was a column of the table moved or sorted by itself?"
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from advex import evaluation, progress
 from advex.data import Dataset
+from advex.documents import read_json
 from advex.errors import ArtifactError
 from advex.evaluation import Settings
 from advex.evaluation.shards import IDENTITY
@@ -73,7 +73,7 @@ def make_room(folder: Path, overwrite: bool) -> None:
 
 def _holds_evaluation(folder: Path) -> bool:
     try:
-        if "models" in json.loads((folder / IDENTITY).read_text(encoding="utf-8")):
+        if "models" in read_json(folder / IDENTITY, "the description of an evaluation"):
             return True
     except (OSError, ValueError, TypeError):
         pass

@@ -25,6 +25,7 @@ from torch import Tensor
 from advex._version import __version__
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset
+from advex.documents import read_json
 from advex.errors import AdvexWarning, ArtifactError
 from advex.files import atomic, write_text
 from advex.progress import Interrupted
@@ -149,7 +150,7 @@ def open_shards(out: Path, identity: dict[str, Any], resume: bool) -> Shards:
 
 def _compare(path: Path, identity: dict[str, Any]) -> None:
     try:
-        there = json.loads(path.read_text(encoding="utf-8"))
+        there = read_json(path, "the description of an evaluation", ArtifactError)
         differing = _differences(there, json.loads(json.dumps(identity)))
     except (OSError, ValueError, AttributeError) as error:
         raise ArtifactError(f"{path} cannot be read as an evaluation's: {error}. Choose another folder.") from None

@@ -9,6 +9,7 @@ from pathlib import Path
 from advex import report
 from advex.explore import FOLDER
 from advex.explore.requests import ExploreResponse
+from advex.files import write_bytes, write_text
 from advex.record.explored import NAME, Explored, picture_name, read_explored
 
 
@@ -26,15 +27,8 @@ def save(project: Path, key: str, answer: ExploreResponse) -> tuple[str, int]:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         for which, png in answer.pictures.items():
-            _write(temporary / picture_name(which), png)
-        _write(temporary / NAME, (entry.model_dump_json(indent=1) + "\n").encode())
+            write_bytes(temporary / picture_name(which), png)
+        write_text(temporary / NAME, entry.model_dump_json(indent=1) + "\n")
         os.replace(temporary, folder / name)
     report.write_report(folder)
     return name, len(read_explored(folder))
-
-
-def _write(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())

@@ -15,15 +15,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from advex.documents import read_yaml
 from advex.errors import SpecError, did_you_mean
 from advex.papers import answers
 from advex.papers.answers import Learned as Learned
 from advex.papers.answers import Simulated as Simulated
 
-_LARGEST_FILE = 2**20
 ALL = "all"  # every row, where a scale has a subset of its own
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*$", max_length=60)]
 Values = dict[str, float]
@@ -263,12 +262,7 @@ def read(name_or_path: str) -> Paper:
     path = known.get(name_or_path, Path(name_or_path))
     if not path.is_file():
         raise SpecError(f"There is no paper '{name_or_path}' and no such file: {did_you_mean(name_or_path, known)}")
-    if path.stat().st_size > _LARGEST_FILE:
-        raise SpecError(f"{path} is {path.stat().st_size} bytes long; a paper's tables are never that large.")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise SpecError(f"{path} is not a YAML file that can be read: {' '.join(str(error).split())}.") from None
+    values = read_yaml(path, "a file of a paper's tables", SpecError)
     if not isinstance(values, dict):
         raise SpecError(f"{path} holds no paper: it must be a mapping with title, tables and scales.")
     try:

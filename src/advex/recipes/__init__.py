@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from advex import attacks, networks, objectives, registry
 from advex.data.augmentation.affine import AffineAugmentation
 from advex.data.augmentation.plain import Augmentation, Padding
+from advex.documents import read_yaml
 from advex.errors import SpecError, did_you_mean
 
-_LARGEST_FILE = 2**20
 _SPECS = ("network", "objective", "robust_attack")  # settings that are spec strings, taken as they are typed
 _LISTS = ("mean", "std", "milestones", "resize", "scale")  # settings that may be written `0.49,0.48,0.45`
 _DEPTH = {"objective": 2, "affine": 1}  # how many names follow inside: objective.TERM.OPTION, affine.OPTION
@@ -110,13 +109,7 @@ def read(name_or_path: str) -> dict[str, Any]:
     path = known.get(name_or_path, Path(name_or_path))
     if not path.is_file():
         raise SpecError(f"There is no recipe '{name_or_path}' and no such file: {did_you_mean(name_or_path, known)}")
-    if path.stat().st_size > _LARGEST_FILE:
-        raise SpecError(f"{path} is {path.stat().st_size} bytes long; a recipe is never that large.")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise SpecError(f"{path} is not a YAML file that can be read: {reason}.") from None
+    values = read_yaml(path, "a recipe", SpecError)
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise SpecError(f"{path} is not a recipe: it must hold lines of the form 'setting: value'.")
     return values

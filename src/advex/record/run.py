@@ -12,13 +12,15 @@ night is looked at as far as it got.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from advex.documents import parse_json, parse_yaml
+from advex.errors import DataError
 
 METRICS, RECIPE, ENVIRONMENT, CONFIG, BEST = "metrics.jsonl", "recipe.yaml", "env.json", "config.json", "best"
 
@@ -141,8 +143,8 @@ def _lines(text: str, notes: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
         if not line.strip():
             continue
         try:
-            noted = json.loads(line) if len(line) <= _LONGEST_LINE else None
-        except (ValueError, RecursionError):
+            noted = parse_json(line, METRICS) if len(line) <= _LONGEST_LINE else None
+        except DataError:
             noted = None
         if isinstance(noted, dict) and (epoch := _whole(noted.get("epoch"))):
             yield epoch, noted
@@ -202,11 +204,9 @@ def _whole(value: Any) -> int | None:
 
 def _settings(recipe: str) -> dict[str, Any]:
     """What a recipe's text holds; empty where it is not a recipe."""
-    import yaml
-
     try:
-        values = yaml.safe_load(recipe)
-    except (yaml.YAMLError, ValueError, RecursionError):
+        values = parse_yaml(recipe, RECIPE)
+    except DataError:
         return {}
     return values if isinstance(values, dict) else {}
 
@@ -248,10 +248,10 @@ def _attack(settings: dict[str, Any]) -> str:
 def _object(text: str) -> dict[str, Any]:
     """What a JSON file holds, empty where that is no object."""
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
+        values = parse_json(text, CONFIG)
+    except DataError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return values if isinstance(values, dict) else {}
 
 
 def _environment(text: str) -> dict[str, str]:

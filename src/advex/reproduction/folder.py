@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from advex._version import __version__
+from advex.documents import read_json
 from advex.errors import ArtifactError
 from advex.files import write_text
 from advex.record import Record, read_record
@@ -23,7 +24,7 @@ from advex.reproduction.plan import Job, Plan
 
 PLAN, RUNS, RECORDS, FIGURES, REPORT = "plan.json", "runs", "records", "figures", "report.html"
 PROJECTS = "projects"
-OURS = (PLAN, NAME, RUNS, RECORDS, PROJECTS, FIGURES, REPORT, f".{PLAN}.new")
+OURS = (PLAN, NAME, RUNS, RECORDS, PROJECTS, FIGURES, REPORT)
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Folder:
         if not path.is_file():
             return {}
         try:
-            there = json.loads(path.read_text(encoding="utf-8"))
+            there = read_json(path, "the description of a reproduction", ArtifactError)
             if not (isinstance(there["networks"], dict) and isinstance(there["data"], dict)):
                 raise TypeError("no networks or no data")
         except (OSError, ValueError, KeyError, TypeError) as error:

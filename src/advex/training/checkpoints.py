@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from advex import artifacts, processes
+from advex.documents import parse_json
 from advex.errors import AdvexWarning, ArtifactError
 from advex.files import write_text
 from advex.training.run import Position, Run, completed
@@ -187,7 +188,7 @@ def _forget_after(path: Path, epoch: int) -> None:
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
         try:
-            if json.loads(line)["epoch"] <= epoch:
+            if parse_json(line, METRICS)["epoch"] <= epoch:
                 lines.append(line)
         except (ValueError, KeyError, TypeError):
             continue  # a line cut short by a crash

@@ -27,6 +27,7 @@ import yaml
 from advex import processes, progress, training
 from advex.artifacts import CONFIG, WEIGHTS, read_config
 from advex.data import Dataset
+from advex.documents import parse_json
 from advex.environment import environment, without_places
 from advex.errors import ArtifactError, SpecError
 from advex.files import write_text
@@ -35,8 +36,7 @@ from advex.recipes import Recipe
 from advex.training import BEST, CHECKPOINTS, METRICS, TENSORBOARD
 
 RECIPE, ENVIRONMENT, ADDED = "recipe.yaml", "env.json", "added.csv"
-# The last is what there is of a run that was killed while it wrote its very first file.
-OURS = (CONFIG, WEIGHTS, CHECKPOINTS, BEST, METRICS, TENSORBOARD, RECIPE, ENVIRONMENT, ADDED, f".{RECIPE}.new")
+OURS = (CONFIG, WEIGHTS, CHECKPOINTS, BEST, METRICS, TENSORBOARD, RECIPE, ENVIRONMENT, ADDED)
 _WIDTH = 44  # of the numbers beside a bar that has the rest of 100 columns
 _SMOOTHING = 0.9
 
@@ -226,7 +226,8 @@ def _forget(folder: Path) -> None:
 def _figures(folder: Path) -> dict[str, Any]:
     lines = []
     if (folder / METRICS).is_file():
-        lines = [json.loads(line) for line in (folder / METRICS).read_text(encoding="utf-8").splitlines()]
+        text = (folder / METRICS).read_text(encoding="utf-8")
+        lines = [parse_json(line, METRICS, ArtifactError) for line in text.splitlines()]
     last = lines[-1] if lines else {}
     return {
         "run": str(folder),

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from advex.errors import DataError, did_you_mean
+from advex.errors import DataError, did_you_mean, quoted
 from advex.files import read_bytes
 
 TABLE = "annotations.csv"
@@ -178,16 +178,10 @@ def as_csv(answers: Sequence[Annotation], where: str) -> str:
         for name in COLUMNS:
             if getattr(wish, name) != getattr(answer, name):
                 raise DataError(
-                    f"{where}: the {name} {shown(str(getattr(wish, name)))} of {shown(wish.picture)} would be read as "
-                    f"{shown(str(getattr(answer, name)))}. Leave out spaces at its ends."
+                    f"{where}: the {name} {quoted(str(getattr(wish, name)))} of {quoted(wish.picture)} would be read "
+                    f"as {quoted(str(getattr(answer, name)))}. Leave out spaces at its ends."
                 )
     return text
-
-
-def shown(text: str, most: int = 80) -> str:
-    """A text from a file in quotes, for a sentence: not too long, and without control characters."""
-    cut = text if len(text) <= most else text[: most - 3] + "..."
-    return f"'{''.join(each if each.isprintable() else '?' for each in cut)}'"
 
 
 # -- lines and cells -----------------------------------------------------------------------------------------
@@ -210,7 +204,7 @@ def _check_columns(names: Sequence[str], where: str) -> None:
             raise DataError(f"{where}: two columns are called '{name}'.")
     for name in _REQUIRED:
         if name not in names:
-            there = [shown(each)[1:-1] for each in names if each][:20]
+            there = [quoted(each)[1:-1] for each in names if each][:20]
             found = did_you_mean(name, there) if there else "it is empty."
             needed = ", ".join(_REQUIRED)
             raise DataError(f"{where}: the first line must name the columns {needed}; there is no '{name}': {found}")
@@ -231,12 +225,12 @@ def _answer(row: Sequence[str], names: Sequence[str], place: str) -> Annotation:
             continue
         if len(cell) > _LONGEST or _CONTROL.search(cell):
             cause = f"is longer than {_LONGEST} characters" if len(cell) > _LONGEST else "holds control characters"
-            raise DataError(f"{place}: the {name} {shown(cell)} {cause}.")
+            raise DataError(f"{place}: the {name} {quoted(cell)} {cause}.")
         cells[name] = cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
     picture, answer = cells.get("picture", ""), cells.get("answer", "").lower()
     _check_picture(picture, place)
     if answer and answer not in ANSWERS:
-        raise DataError(f"{place}: there is no answer {shown(answer)}: {did_you_mean(answer, ANSWERS)}")
+        raise DataError(f"{place}: there is no answer {quoted(answer)}: {did_you_mean(answer, ANSWERS)}")
     texts = {name: cells.get(name, "") for name in COLUMNS if name != "rmse"}
     texts |= {"answer": answer, "label": _nfc(texts["label"]), "target": _nfc(texts["target"])}
     return Annotation(**texts, rmse=_rmse(cells.get("rmse", ""), place))
@@ -247,11 +241,11 @@ def _check_picture(name: str, place: str) -> None:
         raise DataError(f"{place}: it names no picture.")
     if "\\" in name or PureWindowsPath(name).drive or {"", ".", ".."} & set(name.split("/")):
         raise DataError(
-            f"{place}: the picture {shown(name)} must be named relative to the folder of the table, with / between "
+            f"{place}: the picture {quoted(name)} must be named relative to the folder of the table, with / between "
             "folders and without '..'."
         )
     if not name.lower().endswith(".png"):
-        raise DataError(f"{place}: the picture {shown(name)} is no .png file; others are not sure to be lossless.")
+        raise DataError(f"{place}: the picture {quoted(name)} is no .png file; others are not sure to be lossless.")
 
 
 def _rmse(cell: str, place: str) -> float | None:
@@ -262,14 +256,14 @@ def _rmse(cell: str, place: str) -> float | None:
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:  # also true for NaN
-        raise DataError(f"{place}: the rmse {shown(cell)} is not a number in [0, 1].")
+        raise DataError(f"{place}: the rmse {quoted(cell)} is not a number in [0, 1].")
     return value
 
 
 def _agreed(lines: Sequence[tuple[int, Annotation]], where: str) -> Annotation:
     """What the lines of one picture say of it. A line may leave out what another says."""
     found: dict[str, Any] = {}
-    picture = shown(lines[0][1].picture)
+    picture = quoted(lines[0][1].picture)
     for name in COLUMNS:
         said = [(line, value) for line, each in lines if (value := getattr(each, name)) not in ("", None)]
         if name in _OF_THE_ANSWER or not said:
@@ -278,8 +272,8 @@ def _agreed(lines: Sequence[tuple[int, Annotation]], where: str) -> Annotation:
         for line, value in more:
             if value != first:
                 raise DataError(
-                    f"{where}: lines {at} and {line} give {picture} two values of '{name}': {shown(str(first))} and "
-                    f"{shown(str(value))}."
+                    f"{where}: lines {at} and {line} give {picture} two values of '{name}': {quoted(str(first))} and "
+                    f"{quoted(str(value))}."
                 )
         found[name] = first
     if "label" not in found:

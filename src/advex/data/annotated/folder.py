@@ -23,14 +23,14 @@ import torch
 from torch import Tensor
 
 from advex.data.annotated import answers
-from advex.data.annotated.answers import CHANGED, TIE, UNANSWERED, UNCHANGED, UNSURE, Annotation, Judged, shown
+from advex.data.annotated.answers import CHANGED, TIE, UNANSWERED, UNCHANGED, UNSURE, Annotation, Judged
 from advex.data.annotated.policy import MAJORITY, AnnotationPolicy
 from advex.data.dataset import Dataset, Origin, Part, Skipped, content, counted
 from advex.data.images import reading
 from advex.data.images.png import decode_png, encode_png
 from advex.data.source import Source, Split, Unreadable, shortened
-from advex.errors import DataError, did_you_mean
-from advex.files import write_text
+from advex.errors import DataError, did_you_mean, quoted
+from advex.files import write_bytes, write_text
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _MOST_MAKERS = 8  # that a part names; the table names all of them
@@ -130,19 +130,15 @@ def write_annotated(
     for name, data in encoded.items():
         path = _inside(folder, name)
         if isinstance(path, Unreadable):
-            raise DataError(f"{folder}: the picture {shown(name)} {path}.")
+            raise DataError(f"{folder}: the picture {quoted(name)} {path}.")
         if path.exists() and not (path.is_file() and path.read_bytes() == data):
             raise DataError(f"{path} is there and is another picture. Answers belong to one picture: name it anew.")
     for each in given:
         if each.picture not in encoded and not (folder / each.picture).is_file():
             known = f": {did_you_mean(each.picture, sorted(encoded)[:20])}" if encoded else "."
-            raise DataError(f"There is an answer about {shown(each.picture)}, which is not among the pictures{known}")
+            raise DataError(f"There is an answer about {quoted(each.picture)}, which is not among the pictures{known}")
     for name, data in encoded.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.new")
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
+        write_bytes(folder / name, data)
     write_text(table_file, text)
     return folder
 
@@ -234,10 +230,10 @@ def _each_once(data: Dataset) -> Dataset:
         elif data.y[first] == data.y[row]:
             lost.append(Skipped(data.ids[row], f"the same pixels as {data.ids[first]}"))
         else:
-            labels = " and ".join(shown(data.class_names[int(data.y[each])]) for each in (first, row))
+            labels = " and ".join(quoted(data.class_names[int(data.y[each])]) for each in (first, row))
             raise DataError(
-                f"{data.name}: {shown(data.ids[first])} and {shown(data.ids[row])} have the same pixels and the labels "
-                f"{labels}. Mend one, or take its line out."
+                f"{data.name}: {quoted(data.ids[first])} and {quoted(data.ids[row])} have the same pixels and the "
+                f"labels {labels}. Mend one, or take its line out."
             )
     if not lost:
         return data
@@ -281,4 +277,4 @@ def _unlisted(pictures: Mapping[str, Judged], files: Sequence[PurePosixPath]) ->
 def _unknown(columns: Sequence[str]) -> str:
     if not columns:
         return ""
-    return f"{counted(len(columns), 'column')} of {answers.TABLE} not known here ({shortened([*map(shown, columns)])})"
+    return f"{counted(len(columns), 'column')} of {answers.TABLE} not known here ({shortened([*map(quoted, columns)])})"

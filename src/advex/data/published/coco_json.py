@@ -10,9 +10,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from advex.data.annotated.answers import shown
 from advex.data.source import shortened
-from advex.errors import DataError
+from advex.errors import DataError, quoted
 
 LARGEST = 2**31  # bytes of a file: the largest published one has 450 MB
 # All else, above all the outlines, is dropped while the file is parsed.
@@ -58,7 +57,7 @@ def read(path: Path, *, largest: int = LARGEST) -> Boxes:
         if not isinstance(name, str) or not name.strip():
             raise DataError(f"{place} needs a 'name', a text that is not empty.")
         if number in names or name in listed:
-            raise DataError(f"{place}: the category {shown(name)}, id {number}, is listed twice.")
+            raise DataError(f"{place}: the category {quoted(name)}, id {number}, is listed twice.")
         names[number] = name
         listed.add(name)
     category_ids = tuple(sorted(names))
@@ -132,7 +131,7 @@ def _entries(path: Path, document: dict[str, Any], key: str) -> Iterator[tuple[s
 def _whole(place: str, entry: dict[str, Any], key: str, least: int = -(2**63)) -> int:
     value = entry.get(key)
     if type(value) is not int or not least <= value < 2**63:
-        found = shown(repr(value)) if key in entry else "none"
+        found = quoted(repr(value)) if key in entry else "none"
         at_least = f" of at least {least}" if least > 0 else ""
         raise DataError(f"{place} needs a whole number '{key}'{at_least}; it has {found}.")
     return value
@@ -144,7 +143,7 @@ def _file_name(place: str, entry: dict[str, Any]) -> str:
         raise DataError(f"{place} needs a 'file_name', a text without control characters.")
     if "\\" in name or PureWindowsPath(name).drive or {"", ".", ".."} & set(name.split("/")):
         raise DataError(
-            f"{place}: the picture {shown(name)} must be named relative to the folder of the pictures, with / between "
+            f"{place}: the picture {quoted(name)} must be named relative to the folder of the pictures, with / between "
             "folders and without '..'."
         )
     return name
@@ -163,7 +162,7 @@ def _annotations(path: Path, document: dict[str, Any]) -> Iterator[_Annotation]:
         seen.add(number)
         crowd = entry.get("iscrowd", 0)
         if type(crowd) not in (int, bool) or crowd not in (0, 1):
-            raise DataError(f"{place} needs an 'iscrowd' of 0 or 1; it has {shown(repr(crowd))}.")
+            raise DataError(f"{place} needs an 'iscrowd' of 0 or 1; it has {quoted(repr(crowd))}.")
         image = _whole(place, entry, "image_id")
         yield f"{image}/{number}", _whole(place, entry, "category_id"), image, _bbox(entry.get("bbox")), bool(crowd)
 

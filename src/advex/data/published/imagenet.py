@@ -7,7 +7,6 @@ The paper's validation (Woods et al. 2019, Sec. III-I2): the shorter side scaled
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from advex.data.dataset import counted
 from advex.data.images import decode, folders
 from advex.data.published import cutting
 from advex.data.source import Encoded, Source, Split, Unreadable, shortened
+from advex.documents import parse_json
 from advex.errors import DataError
 from advex.files import read_bytes
 from advex.registry import register
@@ -135,10 +135,7 @@ def _lines(path: Path, text: str) -> dict[str, str]:
 
 def _class_index(path: Path, text: str) -> dict[str, str]:
     """`{"0": ["n01440764", "tench"], ...}`."""
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is cut off or is no JSON: {error}.") from None
+    document = parse_json(text, str(path))
     names: dict[str, str] = {}
     for key, entry in document.items() if isinstance(document, dict) else [("", document)]:
         if not isinstance(entry, list) or len(entry) != 2 or not all(isinstance(each, str) for each in entry):

@@ -12,9 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from advex.data.annotated.answers import shown
 from advex.data.source import shortened
-from advex.errors import DataError
+from advex.errors import DataError, quoted
 from advex.files import read_bytes
 
 NODULES, OTHERS = "CLNDAT_EN.txt", "CNNDAT_EN.TXT"
@@ -69,7 +68,7 @@ def radiographs(root: Path, files: Mapping[str, list[PurePosixPath]]) -> tuple[R
             name = cells[0]
             if not _NAME.fullmatch(name):
                 raise DataError(
-                    f"{place}: a line begins with the name of a file such as JPCLN001.IMG, not {shown(name)}."
+                    f"{place}: a line begins with the name of a file such as JPCLN001.IMG, not {quoted(name)}."
                 )
             stem = name[:-4].upper()
             if stem in found:
@@ -120,13 +119,13 @@ def _nodule(place: str, name: str, path: Path | None, cells: list[str]) -> Radio
         )
     _, subtlety, size, age, sex, x, y, kind = cells[:_NEEDED]
     if kind.lower() not in ("malignant", "benign"):
-        raise DataError(f"{place}: a nodule is malignant or benign, not {shown(kind)}.")
+        raise DataError(f"{place}: a nodule is malignant or benign, not {quoted(kind)}.")
     told = _number(place, "size", size)
     if told is not None and not 0 < told <= SIDE * SPACING:
-        raise DataError(f"{place}: a nodule's size lies between 0 and {SIDE * SPACING:g} mm, not at {shown(size)}.")
+        raise DataError(f"{place}: a nodule's size lies between 0 and {SIDE * SPACING:g} mm, not at {quoted(size)}.")
     degree = _whole(place, "subtlety", subtlety)
     if degree not in (1, 2, 3, 4, 5):
-        raise DataError(f"{place}: the subtlety is 1 to 5, not {shown(subtlety)}.")
+        raise DataError(f"{place}: the subtlety is 1 to 5, not {quoted(subtlety)}.")
     centre = _whole(place, "x", x), _whole(place, "y", y)
     if centre[0] is None or centre[1] is None:
         raise DataError(f"{place}: x and y of the nodule must be known.")
@@ -157,12 +156,12 @@ def _number(place: str, what: str, cell: str) -> float | None:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise DataError(f"{place}: the {what} {shown(cell)} is no number.")
+        raise DataError(f"{place}: the {what} {quoted(cell)} is no number.")
     return value
 
 
 def _whole(place: str, what: str, cell: str) -> int | None:
     value = _number(place, what, cell)
     if value is not None and value != int(value):
-        raise DataError(f"{place}: the {what} {shown(cell)} is no whole number.")
+        raise DataError(f"{place}: the {what} {quoted(cell)} is no whole number.")
     return None if value is None else int(value)

@@ -9,10 +9,10 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from advex.documents import read_yaml
 from advex.errors import DataError, did_you_mean
 from advex.features import FeatureSpec
 
-_LARGEST_FILE = 2**24
 _NUMERIC = ("low", "high", "step", "center", "scale")
 
 
@@ -66,17 +66,8 @@ class TableDescription(BaseModel):
 
 def read_sheet(path: Path) -> TableDescription:
     """A description of a table, checked. Raises DataError, naming the key, for unknown keys and impossible values."""
-    if path.stat().st_size > _LARGEST_FILE:
-        raise DataError(f"{path} is {path.stat().st_size:,} bytes long; a description of a table is never that large.")
-    try:
-        # All scalars as the texts that were typed: a class called `no`, or 01, is not false, or 1.
-        loader = yaml.BaseLoader(path.read_text(encoding="utf-8"))
-        try:
-            values = loader.get_single_data()
-        finally:
-            loader.dispose()
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise DataError(f"{path} is not a YAML file that can be read: {' '.join(str(error).split())}.") from None
+    # All scalars as the texts that were typed: a class called `no`, or 01, is not false, or 1.
+    values = read_yaml(path, "a description of a table", largest=2**22, typed=False)
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise DataError(f"{path} must hold lines of the form 'target: income', see docs/tables.md.")
