@@ -119,7 +119,7 @@ def test_everything_that_is_read_from_yaml_is_read_by_the_same_rules(
 def test_a_value_of_a_recipe_on_the_command_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["advex", "train", "digits-mlp", "flip=!!bool x", "--dry-run"])
+    monkeypatch.setattr(sys, "argv", ["advex", "train", "digits-ordinary", "flip=!!bool x", "--dry-run"])
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code

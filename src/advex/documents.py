@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import yaml
 
 from advex.errors import AdvexError, DataError, quoted
 from advex.files import read_bytes
+
+if TYPE_CHECKING or not yaml.__with_libyaml__:
+    from yaml import BaseLoader, SafeLoader
+else:  # the same, ten times faster
+    from yaml import CBaseLoader as BaseLoader
+    from yaml import CSafeLoader as SafeLoader
 
 DEEPEST = 40  # lists and mappings inside each other; our own files have about six
 _MOST_BITS = 1024  # of a whole number: Python refuses to write down one of more than some 14,000
@@ -89,7 +95,7 @@ def _reason(reason: Exception) -> str:
 def _check_events(text: str) -> None:
     """Raise ValueError for aliases and for depth, before anything is built: a few aliases stand for gigabytes."""
     depth = 0
-    for event in yaml.parse(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+    for event in yaml.parse(text, SafeLoader):
         if isinstance(event, yaml.AliasEvent):
             line = event.start_mark.line + 1 if event.start_mark else 1
             raise ValueError(f"line {line} has an alias, *{event.anchor[:40]}; write out what it stands for")
@@ -108,7 +114,7 @@ class _KeysOnce:
         return values
 
 
-class _Typed(_KeysOnce, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+class _Typed(_KeysOnce, SafeLoader):
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         value = super().construct_yaml_int(node)
         if value.bit_length() > _MOST_BITS:
@@ -119,5 +125,5 @@ class _Typed(_KeysOnce, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
 _Typed.add_constructor("tag:yaml.org,2002:int", _Typed.construct_yaml_int)
 
 
-class _Texts(_KeysOnce, getattr(yaml, "CBaseLoader", yaml.BaseLoader)):
+class _Texts(_KeysOnce, BaseLoader):
     pass
