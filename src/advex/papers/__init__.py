@@ -266,7 +266,7 @@ def read(name_or_path: str) -> Paper:
     if not isinstance(values, dict):
         raise SpecError(f"{path} holds no paper: it must be a mapping with title, tables and scales.")
     try:
-        return Paper.model_validate({key: value for key, value in values.items() if not str(key).startswith("_")})
+        return Paper.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the whole"
