@@ -116,8 +116,8 @@ def test_answers_are_what_answer_says(done: SimpleNamespace, models: list, data:
             told = answer(classifier, data.x[example])  # of two classes the other one: the label, if it is wrong
             found = [row for row in mine if row["example"] == example]
             assert [row["sentence"] for row in found] == list(told.sentences[: len(found)])
-            assert [row["alternative"] for row in found] == list(range(max(len(told.found), 1)))
-            for row, one in zip(found, told.found, strict=True):
+            assert [row["alternative"] for row in found] == list(range(max(len(told.alternatives), 1)))
+            for row, one in zip(found, told.alternatives, strict=True):
                 assert (row["target"], row["reached"]) == (told.target, True)
                 assert (row["before"], row["after"]) == (list(one.before), list(one.after))
                 assert [change["feature"] for change in json.loads(row["changes"])] == [c.feature for c in one.changes]

@@ -109,7 +109,7 @@ def test_probabilities_in_words(before: float, after: float, told: str) -> None:
 def nothing(**changes: Any) -> Counterfactuals:
     plain: dict[str, Any] = {
         "target": 1, "target_name": "accepted", "says": 0, "says_name": "refused", "probabilities": (0.9, 0.1),
-        "found": (), "wanted": 3, "searched": ("income", "age", "housing"), "held": ("sex",), "at_most": 3,
+        "alternatives": (), "wanted": 3, "searched": ("income", "age", "housing"), "held": ("sex",), "at_most": 3,
     }  # fmt: skip
     return Counterfactuals(**{**plain, **changes})
 
@@ -133,8 +133,10 @@ def test_where_nothing_is_found_it_says_what_was_tried(changes: dict[str, Any], 
 
 
 def test_fewer_than_were_wanted_are_told_to_be_all() -> None:
-    assert nothing(found=(counterfactual(MORE),), wanted=1).sentences == (counterfactual(MORE).sentence,)
-    assert nothing(found=(counterfactual(MORE),), wanted=2).sentences[1:] == ("No further alternative was found.",)
+    assert nothing(alternatives=(counterfactual(MORE),), wanted=1).sentences == (counterfactual(MORE).sentence,)
+    assert nothing(alternatives=(counterfactual(MORE),), wanted=2).sentences[1:] == (
+        "No further alternative was found.",
+    )
 
 
 # -- searched and typed in again -----------------------------------------------------------------------------
@@ -218,7 +220,7 @@ def test_every_counterfactual_is_a_valid_row_and_flips_when_typed_in(
     assert spec is not None
     x = spec.encode([row])[0]
     said = answer(classifier, x, search=FewFeatures(features=2, beam=8))
-    for one in said.found:
+    for one in said.alternatives:
         told = dict(re.findall(r"(?:had |, | and )([pqrs])(?: been)? (\S+) instead of", one.sentence))
         assert told.keys() == {change.feature for change in one.changes}
         typed = {**as_typed(row), **told}
@@ -267,9 +269,9 @@ def test_it_learns_and_explains(fitted: RobustClassifier, blobs: tuple[np.ndarra
     (said,) = fitted.explain(x[:1], "yes", alternatives=2)
     assert said.says_name == "no"
     assert said.held == ("x2",)
-    assert all(one.target_name == "yes" for one in said.found)
+    assert all(one.target_name == "yes" for one in said.alternatives)
     assert re.match(r"The answer would have been yes had x[01] been \S+ instead of \S+: yes ", str(said))
-    for one in said.found:
+    for one in said.alternatives:
         assert fitted.predict(np.array([[one.row[f"x{i}"] for i in range(3)]])).tolist() == ["yes"]
     with pytest.raises(InputError, match="There is no class 'maybe': the classes are no, yes"):
         fitted.explain(x[:1], "maybe")

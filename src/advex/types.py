@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 Rows = TypeVar("Rows")
+Better = Literal["high", "low", "neither"]  # which direction of a figure is good
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +116,7 @@ class Score:
     low: float
     high: float
     n: int
-    better: Literal["high", "low", "neither"]
+    better: Better
     failures: int = 0
 
     def summary(self) -> dict[str, float | int]:

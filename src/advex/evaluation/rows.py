@@ -67,18 +67,18 @@ def answered(classifier: Classifier, data: Dataset, example: int) -> pa.Table:
     label = int(batch.y[0])
     says = int(classifier.predict(batch.x)[0].argmax())
     found = answer(classifier, batch.x[0], None if says == label else label, k=ALTERNATIVES, search=_SEARCH)
-    count = max(len(found.found), 1)
+    count = max(len(found.alternatives), 1)
     return table(
         ANSWERS,
         example=[example] * count,
         alternative=list(range(count)),
         target=[found.target] * count,
-        reached=[bool(found.found)] * count,
+        reached=[bool(found.alternatives)] * count,
         sentence=list(found.sentences[:count]),  # a sentence on what else was not found may come after them
         changes=_changes(found, spec),
         row=[json.dumps(spec.decode(batch.x)[0])] * count,
         before=[list(found.probabilities)] * count,
-        after=[list(one.after) for one in found.found] or [None],
+        after=[list(one.after) for one in found.alternatives] or [None],
     )
 
 
@@ -97,7 +97,7 @@ def _changes(found: Counterfactuals, spec: FeatureSpec) -> list[str]:
             }
             for one in each.changes
         ]
-        for each in found.found
+        for each in found.alternatives
     ]
     return [json.dumps(changes) for changes in told or [[]]]
 

@@ -134,7 +134,7 @@ def _explain_one(classifier: Classifier, subject: Subject, question: RowQuestion
             "target_name": found.target_name,
             "meant": list(target.meant),
             "sentences": list(found.sentences),
-            "counterfactuals": [one.plain() for one in found.found],
+            "counterfactuals": [one.plain() for one in found.alternatives],
             "searched": list(found.searched),
             "held": list(found.held),
             "at_most": found.at_most,

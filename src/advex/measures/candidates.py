@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from advex.errors import InputError, SpecError
-from advex.measures.intervals import bootstrap_mean, wilson
+from advex.measures.intervals import mean_score, wilson
 from advex.types import Score
 
 WITHIN = 143.0  # pixels of 0.175 mm: 2.5 cm
@@ -39,23 +39,22 @@ def candidates(points: Tensor, scores: Tensor, *, count: int = MOST, apart: floa
     if count < 1 or apart < 0:
         raise SpecError(f"count={count}, apart={apart}: at least 1 candidate, and a distance of 0 or more.")
     points = points.double()
-    found = points.new_full((count, 2), math.nan)
+    best = points.new_full((count, 2), math.nan)
     left = scores.argsort(descending=True, stable=True)
     for place in range(count):
         if not len(left):
             break
-        best = points[left[0]]
-        found[place] = best
+        best[place] = points[left[0]]
         left = left[1:]
         if apart:
-            left = left[(points[left] - best).norm(dim=1) > apart]
-    return found
+            left = left[(points[left] - best[place]).norm(dim=1) > apart]
+    return best
 
 
 def near(points: Tensor, nodules: Tensor, *, within: float = WITHIN) -> Tensor:
     """[n, k] bool: candidate k of picture i lies at most `within` pixels from the picture's nodule.
 
-    points: [n, k, 2] (x, y), NaN for candidates that there are not. nodules: [n, 2], NaN for a picture without one.
+    points: [n, k, 2] (x, y), NaN where a picture has fewer candidates. nodules: [n, 2], NaN for a picture without one.
     Raises InputError.
     """
     if points.ndim != 3 or points.shape[2] != 2 or nodules.shape != (len(points), 2):
@@ -73,13 +72,13 @@ def nodule_sensitivity(points: Tensor, nodules: Tensor, *, within: float = WITHI
     """
     if points.ndim == 3 and points.shape[1] > MOST:
         raise InputError(f"{points.shape[1]} candidates per picture; the score is defined for at most {MOST}.")
-    there = ~torch.isnan(nodules).any(dim=1)
-    found = near(points, nodules, within=within).any(dim=1)
-    hits, n = int((found & there).sum()), int(there.sum())
+    has_nodule = ~torch.isnan(nodules).any(dim=1)
+    hit = near(points, nodules, within=within).any(dim=1)
+    hits, n = int((hit & has_nodule).sum()), int(has_nodule.sum())
     low, high = wilson(hits, n)
     return Score(
         name="nodule_sensitivity",
-        values=torch.where(there, found.double(), math.nan),
+        values=torch.where(has_nodule, hit.double(), math.nan),
         value=hits / n if n else math.nan,
         low=low,
         high=high,
@@ -93,7 +92,6 @@ def false_positives(points: Tensor, nodules: Tensor, *, within: float = WITHIN, 
 
     points, nodules: as for `near`. seed: of the resampling. Raises InputError.
     """
-    there = ~torch.isnan(points).any(dim=2) if points.ndim == 3 else points
-    wrong = (there & ~near(points, nodules, within=within)).sum(dim=1).double()
-    value, low, high = bootstrap_mean(wrong, seed=seed)
-    return Score(name="false_positives", values=wrong, value=value, low=low, high=high, n=len(wrong), better="low")
+    is_point = ~torch.isnan(points).any(dim=2) if points.ndim == 3 else points
+    wrong = (is_point & ~near(points, nodules, within=within)).sum(dim=1).double()
+    return mean_score("false_positives", wrong, better="low", seed=seed)

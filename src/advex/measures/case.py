@@ -15,9 +15,9 @@ from advex import registry
 from advex.classifier import Classifier
 from advex.data.evidence import Evidence
 from advex.errors import InputError
+from advex.types import Better as Better
 from advex.types import Explainer, Explanation
 
-Better = Literal["high", "low", "neither"]
 Of = Literal["placed", "faithful", "stable", "shape", "randomised"]
 Need = Literal["evidence", "model", "explainer"]
 T = TypeVar("T")

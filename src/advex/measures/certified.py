@@ -119,8 +119,8 @@ class Certify:
     ) -> Certificate:
         """Certify each row. x: [n, *shape] in the box; y: [n] int64 labels.
 
-        Row i depends on (seed, x[i], y[i]) alone, so a long work can be cut anywhere: certify slices and put
-        them together with `types.concatenate`. progress: told (rows done, rows in all) after each.
+        Row i depends on (seed, x[i], y[i]) alone, so long work can be cut anywhere: certify slices and put
+        them together with `types.concatenate`. progress: called with (rows done, rows in all) after each.
         Raises InputError for inputs that the classifier refuses and labels that do not fit.
         """
         classifier.check(x)
@@ -170,8 +170,8 @@ class Certify:
 
 def _check_labels(y: Tensor, classes: int) -> None:
     if int(y.min()) < 0 or int(y.max()) >= classes:
-        found = f"[{int(y.min())}, {int(y.max())}]"
-        raise InputError(f"Labels must lie in [0, {classes}), the classifier's classes; found {found}.")
+        span = f"[{int(y.min())}, {int(y.max())}]"
+        raise InputError(f"Labels must lie in [0, {classes}), the classifier's classes, not in {span}.")
 
 
 def certified_accuracy(certificate: Certificate, rmse: float = 0.0) -> Score:
@@ -224,11 +224,11 @@ def bracket(certificate: Certificate, attacked: Tensor, chance: float, *, seed: 
 
     They bound one thing only if the attack was on the smoothed classifier. Raises InputError unless rows match.
     """
-    found = attacked.detach().cpu().double()
-    gap = compare_areas(found, certificate.rmse, chance, seed=seed)  # checks both
+    rmse = attacked.detach().cpu().double()
+    gap = compare_areas(rmse, certificate.rmse, chance, seed=seed)  # checks both
     return Bracket(
         certified=certified_area(certificate, chance, seed=seed),
-        attacked=accuracy_robustness_area(found, chance, seed=seed),
+        attacked=accuracy_robustness_area(rmse, chance, seed=seed),
         gap=replace(gap, name="attacked ara - certified ara", better="low"),
-        crossed=found < certificate.rmse,
+        crossed=rmse < certificate.rmse,
     )

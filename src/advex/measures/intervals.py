@@ -8,6 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from advex.types import Better, Score
+
 RESAMPLES = 2000
 _BLOCK = 4_000_000  # numbers held at a time: 32 MB
 _Z = 1.959963984540054  # 97.5 % point of the normal distribution
@@ -60,3 +62,15 @@ def bootstrap_mean(values: Tensor, *, seed: int = 0) -> tuple[float, float, floa
         return math.nan, math.nan, math.nan
     means = bootstrap(len(values), lambda counts: counts @ values / len(values), seed)
     return values.mean().item(), *percentiles(means)
+
+
+def mean_score(name: str, values: Tensor, *, better: Better, seed: int = 0, failures: int | None = None) -> Score:
+    """The mean of values [n] over examples with its bootstrap interval; NaN values are left out.
+
+    failures: None counts the values left out.
+    """
+    values = values.detach().cpu().double()
+    value, low, high = bootstrap_mean(values, seed=seed)
+    n = int((~values.isnan()).sum())
+    failures = len(values) - n if failures is None else failures
+    return Score(name=name, values=values, value=value, low=low, high=high, n=n, better=better, failures=failures)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from advex.errors import InputError
 from advex.measures.case import Better, Case, Need, Of
-from advex.measures.intervals import bootstrap_mean
+from advex.measures.intervals import mean_score
 from advex.registry import register
 from advex.types import Score
 
@@ -103,9 +103,8 @@ def effective_features(maps: Tensor) -> Tensor:
 class Effective:
     """The number of equally strong elements that would be as concise as the map."""
 
-    title: ClassVar[str] = "Effective number of elements"
+    title: ClassVar[str] = "Elements that count"
     better: ClassVar[Better] = "low"
-    unit: ClassVar[str] = "elements"
     of: ClassVar[Of] = "shape"
     needs: ClassVar[frozenset[Need]] = frozenset()
     scale_free: ClassVar[bool] = True
@@ -137,11 +136,7 @@ def compare_ginis(model: Tensor, natural: Tensor, *, seed: int = 0) -> Score:
     if model.ndim != 1 or model.shape != natural.shape:
         shapes = f"{tuple(model.shape)} against {tuple(natural.shape)}"
         raise InputError(f"A paired comparison needs one Gini index per example of both models, but got {shapes}.")
-    values = model.detach().cpu().double() - natural.detach().cpu().double()
-    value, low, high = bootstrap_mean(values, seed=seed)
-    failures = int(values.isnan().sum())
-    n = len(values) - failures
-    return Score(name="dG", values=values, value=value, low=low, high=high, n=n, better="high", failures=failures)
+    return mean_score("dG", model.detach().cpu().double() - natural.detach().cpu().double(), better="high", seed=seed)
 
 
 def _shares(maps: Tensor) -> Tensor:

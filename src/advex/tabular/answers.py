@@ -1,4 +1,4 @@
-"""Counterfactuals of a table's rows: searched, typed in again, and told."""
+"""Counterfactuals of a table's rows: searched, and verified as somebody would type them in again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from advex.tabular.sentences import Change, Counterfactual, Counterfactuals, num
 
 FEW_FEATURES = FewFeatures()
 Held = frozenset[int]  # numbers of columns
-_MOST_SETS = 64  # of columns held fast, to look for one more alternative
+_MOST_SETS = 64  # of columns held fast, to look for a further alternative
 
 
 def answer(
@@ -34,10 +34,10 @@ def answer(
     x: [d] an encoded row. target: number of a class; None: the runner-up (of two classes, the other one).
     Raises InputError for a classifier without `features`, and for what is no row or class of it.
     """
-    spec, x, before = _asked(classifier, x)
+    spec, x, before = _encoded(classifier, x)
     ranked = before.argsort(descending=True, stable=True).tolist()
     target = ranked[1] if target is None else target
-    found = alternatives(classifier, x, target, k=k, search=search) if target != ranked[0] else ()
+    changed = alternatives(classifier, x, target, k=k, search=search) if target != ranked[0] else ()
     held = [feature.name for feature in spec.features if feature.change == "never"]
     return Counterfactuals(
         target=target,
@@ -45,7 +45,7 @@ def answer(
         says=ranked[0],
         says_name=class_name(classifier, ranked[0]),
         probabilities=tuple(before.tolist()),
-        found=found,
+        alternatives=changed,
         wanted=k,
         searched=tuple(feature.name for feature in spec.features if feature.change != "never"),
         held=tuple(held),
@@ -58,24 +58,24 @@ def alternatives(
 ) -> tuple[Counterfactual, ...]:
     """Up to k counterfactuals of one row that differ in the columns they change, the simplest first.
 
-    Each does without at least one column of every one before it, so none is an earlier one with something added. All
-    are verified: typed in again as their sentences show them, they get the answer `target`. x: [d] an encoded row.
+    Each leaves alone at least one column that an earlier one changes, so none is an earlier one with something added.
+    All are verified: typed in again as their sentences show them, they get the answer `target`. x: [d] an encoded row.
     Raises InputError.
     """
-    spec, x, before = _asked(classifier, x)
+    spec, x, before = _encoded(classifier, x)
     if not 0 <= target < len(before):
         raise InputError(f"There is no class {target}: the classifier has {len(before)}, 0 to {len(before) - 1}.")
-    found: list[tuple[Held, Counterfactual]] = []
+    chosen: list[tuple[Held, Counterfactual]] = []
     known: dict[Held, tuple[Held, Counterfactual] | None] = {}
-    while len(found) < k:
-        held = _one_of_each(columns for columns, _ in found)
+    while len(chosen) < k:
+        held = _hitting_sets(columns for columns, _ in chosen)
         new = [columns for columns in held if columns not in known]
         known |= dict(zip(new, _search(classifier, spec, x, target, before, new, search), strict=True))
-        there = [one for columns in held if (one := known[columns]) is not None]
-        if not there:
+        candidates = [candidate for columns in held if (candidate := known[columns]) is not None]
+        if not candidates:
             break
-        found.append(min(there, key=lambda one: (len(one[0]), one[1].size)))
-    return tuple(one for _, one in found)
+        chosen.append(min(candidates, key=lambda candidate: (len(candidate[0]), candidate[1].size)))
+    return tuple(counterfactual for _, counterfactual in chosen)
 
 
 def class_name(classifier: Classifier, number: int) -> str:
@@ -83,7 +83,7 @@ def class_name(classifier: Classifier, number: int) -> str:
     return str(number) if classifier.class_names is None else classifier.class_names[number]
 
 
-def _asked(classifier: Classifier, x: Tensor) -> tuple[FeatureSpec, Tensor, Tensor]:
+def _encoded(classifier: Classifier, x: Tensor) -> tuple[FeatureSpec, Tensor, Tensor]:
     """(the columns, x [d] on the classifier's device, the probabilities of its classes)."""
     spec = classifier.features
     if spec is None:
@@ -94,20 +94,20 @@ def _asked(classifier: Classifier, x: Tensor) -> tuple[FeatureSpec, Tensor, Tens
     return spec, x, classifier.predict(x[None])[0].double().cpu()
 
 
-def _one_of_each(sets: Iterable[Held]) -> list[Held]:
-    """All smallest sets that have a member in common with each of some sets; the empty one for no sets.
+def _hitting_sets(sets: Iterable[Held]) -> list[Held]:
+    """All minimal sets that have a member in common with each of some sets; the empty set for no sets.
 
     Of very many, the `_MOST_SETS` with fewest members.
 
-    >>> [sorted(one) for one in _one_of_each([frozenset({1, 2}), frozenset({2, 3})])]
+    >>> [sorted(columns) for columns in _hitting_sets([frozenset({1, 2}), frozenset({2, 3})])]
     [[2], [1, 3]]
     """
     hitting: list[Held] = [frozenset()]
     for each in sets:
-        grown = {one if one & each else one | {member} for one in hitting for member in each}
-        ordered = sorted(grown, key=lambda one: (len(one), *sorted(one)))
-        smallest = [one for i, one in enumerate(ordered) if not any(other < one for other in ordered[:i])]
-        hitting = smallest[:_MOST_SETS]
+        grown = {columns if columns & each else columns | {member} for columns in hitting for member in each}
+        ordered = sorted(grown, key=lambda columns: (len(columns), *sorted(columns)))
+        minimal = [columns for i, columns in enumerate(ordered) if not any(other < columns for other in ordered[:i])]
+        hitting = minimal[:_MOST_SETS]
     return hitting
 
 
@@ -126,10 +126,10 @@ def _search(
         for column in columns:
             mask[row, spec.slices[column]] = False
     rows = x.expand(len(held), -1).contiguous()
-    found = search(classifier, rows, Become(torch.full((len(held),), target, device=x.device)), mask=mask)
+    result = search(classifier, rows, Become(torch.full((len(held),), target, device=x.device)), mask=mask)
     return [
         _typed(classifier, spec, x, changed, target, before) if reached else None
-        for changed, reached in zip(found.adversarial, found.reached.tolist(), strict=True)
+        for changed, reached in zip(result.adversarial, result.reached.tolist(), strict=True)
     ]
 
 
@@ -172,13 +172,13 @@ def as_typed(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _round(feature: Feature, value: float | str) -> float | str:
-    """A number less what single precision added to it on the way: the fewest digits within a millionth of its scale."""
+    """A number without what single precision added to it: the fewest digits within a millionth of its scale."""
     if isinstance(value, str) or feature.step is not None:
         return value
     near = 1e-6 * feature.scale + 2e-7 * abs(value - feature.center)
     low, high = feature.range
-    digits = (float(f"{value:.{digits}g}") for digits in range(1, 17))
-    return next((one for one in digits if abs(one - value) <= near and low <= one <= high), value)
+    shorter = (float(f"{value:.{digits}g}") for digits in range(1, 17))
+    return next((number for number in shorter if abs(number - value) <= near and low <= number <= high), value)
 
 
 def _short(value: float | str) -> float | str:

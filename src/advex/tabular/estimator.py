@@ -105,7 +105,8 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):  # what scikit-learn wan
     def explain(self, X: ArrayLike, target: Any = None, *, alternatives: int = 3) -> list[Counterfactuals]:
         """For each row, what would have had to be different for the class `target` (None: the runner-up).
 
-        Each answer prints as sentences; their parts are in its `found`. Raises InputError for an unknown class.
+        Each answer prints as sentences; the counterfactuals are in its `alternatives`. Raises InputError for an
+        unknown class.
         """
         rows = self._rows(X)
         number = None if target is None else int(self._numbers(np.array([target]))[0])
@@ -120,8 +121,8 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):  # what scikit-learn wan
         rows, wanted = self._rows(X), self._numbers(np.asarray(y))
         radius = as_radius(self.epsilon if epsilon is None else epsilon)
         search = attacks.build(_attack(self.network, radius, _TESTING_STEPS))
-        found = search(self.classifier_, rows, Misclassify(wanted.to(rows.device)), max_batch=_ROWS)
-        values = (~found.reached).double().cpu()
+        attacked = search(self.classifier_, rows, Misclassify(wanted.to(rows.device)), max_batch=_ROWS)
+        values = (~attacked.reached).double().cpu()
         low, high = wilson(int(values.sum()), len(values))
         return Score(
             name=f"accuracy within {radius:g} standard deviations",

@@ -43,13 +43,14 @@ class Counterfactual:
     def sentence(self) -> str:
         """The change and what it does to the probability of the answer."""
         first, *others = (
-            (one.feature, shown(one.after, one.unit), shown(one.before, one.unit)) for one in self.changes
+            (change.feature, shown(change.after, change.unit), shown(change.before, change.unit))
+            for change in self.changes
         )
-        told = [f"{first[0]} been {first[1]} instead of {first[2]}"]
-        told += [f"{name} {after} instead of {before}" for name, after, before in others]
+        phrases = [f"{first[0]} been {first[1]} instead of {first[2]}"]
+        phrases += [f"{name} {after} instead of {before}" for name, after, before in others]
         before, after = percentages(self.before[self.target], self.after[self.target])
         name = shown(self.target_name)
-        return f"The answer would have been {name} had {listed(told)}: {name} {before} -> {after}."
+        return f"The answer would have been {name} had {listed(phrases)}: {name} {before} -> {after}."
 
     def plain(self) -> dict[str, Any]:
         """JSON values, with the sentence."""
@@ -58,11 +59,11 @@ class Counterfactual:
 
 @dataclass(frozen=True, kw_only=True)
 class Counterfactuals:
-    """What there is to say about one row and one class.
+    """The counterfactuals of a row for a class, or why there are none.
 
-    says: the class that the classifier answers; probabilities: of all classes. found: counterfactuals, the simplest
-    first; none where the row has the class already. wanted: how many were looked for. searched, held: names of the
-    columns that might be changed, and of those that might not. at_most: columns that were changed together.
+    says: the class that the classifier answers; probabilities: of all classes. alternatives: the counterfactuals, the
+    simplest first; none where the row has the class already. wanted: how many were looked for. searched, held: names
+    of the columns that might be changed, and of those that might not. at_most: columns that were changed together.
     """
 
     target: int
@@ -70,7 +71,7 @@ class Counterfactuals:
     says: int
     says_name: str
     probabilities: tuple[float, ...]
-    found: tuple[Counterfactual, ...]
+    alternatives: tuple[Counterfactual, ...]
     wanted: int
     searched: tuple[str, ...]
     held: tuple[str, ...]
@@ -78,16 +79,16 @@ class Counterfactuals:
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """One for each counterfactual, or one that says why there is none."""
+        """A sentence for each counterfactual, or one that says why there is none."""
         if self.says == self.target:
             share, _ = percentages(self.probabilities[self.target], 0.0)
             return (f"The answer is {shown(self.target_name)} already ({share}).",)
-        if not self.found:
+        if not self.alternatives:
             return (self._nothing,)
-        told = tuple(one.sentence for one in self.found)
-        if len(told) == self.wanted:
-            return told
-        return (*told, "No further alternative was found.")
+        sentences = tuple(counterfactual.sentence for counterfactual in self.alternatives)
+        if len(sentences) == self.wanted:
+            return sentences
+        return (*sentences, "No further alternative was found.")
 
     @property
     def _nothing(self) -> str:
