@@ -63,7 +63,7 @@ def keep(folder: Path, data: bytes) -> str:
 
 def fill(store: Store, images: int, *, labels: tuple[str, ...] = ("cat", "dog"), **settings: Any) -> None:
     """Begin a project with so many images."""
-    store.found("a project", **{"votes": 2, "seed": 7, "alone": False, "about": {}, **settings})
+    store.create_project("a project", **{"votes": 2, "seed": 7, "alone": False, "about": {}, **settings})
     store.add_images([
         NewImage(
             label=labels[number % len(labels)],

@@ -116,9 +116,9 @@ def test_what_is_counted_late_overtakes_nothing(begin: Callable[..., Any]) -> No
 
 def test_pace_and_what_is_left_are_told(begin: Callable[..., Any]) -> None:
     _, _, (page,) = begin("anna", images=6)
-    told = page.tab.evaluate(
+    texts = page.tab.evaluate(
         "(times) => import('/static/pace.js').then(({ Pace }) => times.map(([each, left]) => {"
-        " const pace = new Pace(); for (const time of each) pace.add(time); return pace.told(left) }))",
+        " const pace = new Pace(); for (const time of each) pace.add(time); return pace.text(left) }))",
         [
             [[9000, 9000], 188],  # too few to go by
             [[9000, 9000, 9000], 188],
@@ -128,7 +128,7 @@ def test_pace_and_what_is_left_are_told(begin: Callable[..., Any]) -> None:
             [[60_000] * 5 + [2000] * 20, 60],  # as it goes now
         ],
     )
-    assert told == [
+    assert texts == [
         "", " · 9.0 s each · about 28 min left", " · 1.5 s each · less than a minute left", " · 4.0 s each",
         " · 100 s each · about 28 h left", " · 2.0 s each · about 2 min left",
     ]  # fmt: skip
@@ -165,7 +165,7 @@ NAMES = ["\u05d7\u05ea\u05d5\u05dc", "\U0001f408\u200d\u2b1b", "a" * 200, "very 
 def test_odd_pictures_and_names_fit(
     lite: Store, make: SimpleNamespace, serve: Callable[..., Any], look: Callable[..., Any], options: dict[str, Any]
 ) -> None:
-    lite.found("\u05e4\u05e8\u05d5\u05d9\u05e7\u05d8 " * 12, votes=1, seed=1, alone=False, about={})
+    lite.create_project("\u05e4\u05e8\u05d5\u05d9\u05e7\u05d8 " * 12, votes=1, seed=1, alone=False, about={})
     for (size, mode), name in zip(ODD, NAMES, strict=True):
         files = [make.keep(lite.folder, picture(size, mode)) for _ in range(2)]
         lite.add_images([NewImage(label=name, original=files[0], changed=files[1], source_id=name)])
@@ -188,7 +188,7 @@ def test_odd_pictures_and_names_fit(
 
 
 def test_nothing_to_judge_is_said(lite: Store, serve: Callable[..., Any], look: Callable[..., Any]) -> None:
-    lite.found("empty", votes=1, seed=1, alone=False, about={})
+    lite.create_project("empty", votes=1, seed=1, alone=False, about={})
     page = look(serve(lite.folder, "--annotator", "anna").links["anna"])
     page.tab.wait_for_selector("h1:has-text('Nothing to judge')")
     assert not page.tab.is_visible(".zoom")
@@ -248,7 +248,7 @@ def test_no_connection_at_all_is_said_and_overcome(begin: Callable[..., Any]) ->
     page.context.set_offline(True)
     while page.tab.is_visible("#question"):
         page.tab.keyboard.press("3")
-    page.until("document.getElementById('told').textContent === 'No connection'")
+    page.until("document.getElementById('notice').textContent === 'No connection'")
     number = len(page.waiting())
     assert number >= 8
     page.context.set_offline(False)
@@ -274,7 +274,7 @@ def test_a_revoked_link_keeps_what_waits_until_the_next(begin: Callable[..., Any
     people.revoke(store.database, "anna")
     page.tab.keyboard.press("3")
     page.saved("signed out")
-    assert "personal link" in page.tab.inner_text("#told")
+    assert "personal link" in page.tab.inner_text("#notice")
     assert "One answer waits" in page.tab.inner_text("#more")
     assert not page.tab.is_visible("#question")  # what was handed out is shown no longer
     assert len(page.waiting()) == 1

@@ -50,7 +50,7 @@ def test_export_and_import_give_the_same_back(answered: Store, form: str, tmp_pa
     shutil.copytree(answered.folder / PICTURES, tmp_path / "other" / PICTURES)
     other = Store(tmp_path / "other")
     try:
-        other.found("other", votes=2, seed=1, alone=False, about={})
+        other.create_project("other", votes=2, seed=1, alone=False, about={})
         assert exchange.take_in(other, exchange.read(tmp_path / f"a{form}")) == (9, 16)
         assert exchange.rows_of(other) == rows
         assert exchange.take_in(other, rows) == (0, 0)  # again: nothing happens

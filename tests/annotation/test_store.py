@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from advex.annotation import database, people
 from advex.annotation.database import Database, Unusable, migrations
+from advex.annotation.forms import LastAnswer
 from advex.annotation.models import Answer, Assignment, Base
 from advex.annotation.store import Refused, Store
 from advex.errors import AdvexError, ArtifactError, SpecError
@@ -254,10 +255,10 @@ def test_progress_names_the_answer_that_an_undo_would_take_back(store: Store, ma
     give(store, anna, first.key, "changed", "client-1")
     give(store, anna, second.key, "changed", "client-2")
     found = store.progress(anna)
-    assert (found.answered, found.left, found.last) == (2, 1, ("client-2", second))
+    assert (found.answered, found.left, found.last) == (2, 1, LastAnswer(client="client-2", image=second))
     store.undo(anna, client="client-3", undoes="client-2")
     found = store.progress(anna)
-    assert (found.answered, found.left, found.last) == (1, 2, ("client-1", first))
+    assert (found.answered, found.left, found.last) == (1, 2, LastAnswer(client="client-1", image=first))
 
 
 def test_images_added_twice_are_there_once(store: Store, make: SimpleNamespace) -> None:

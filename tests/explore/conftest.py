@@ -20,7 +20,7 @@ from advex.annotation import PICTURES, people
 from advex.annotation.store import Store
 from advex.artifacts import save
 from advex.classifier import Classifier
-from advex.explore import subject_files
+from advex.explore import sources
 from advex.explore.desk import Desk
 from advex.explore.study import Model, Study
 
@@ -66,10 +66,10 @@ def run(trained: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture(scope="module")
 def desk(run: Path) -> Iterator[Desk]:
     """One process for all: it keeps nothing."""
-    named = subject_files.Named(
+    named = sources.Sources(
         models=[str(run)], data="digits", split=None, wrapping={}, device="cpu", max_samples=60, seed=0
     )
-    made = subject_files.desk(named)
+    made = sources.desk(named)
     yield made
     made.close()
 
@@ -118,7 +118,7 @@ class OwnersPage(_shared.Page):
         """Until the explanation says so, and nothing is under way."""
         self.until(
             f"document.getElementById('sentences').textContent.includes({text!r})"
-            " && document.getElementById('found').getAttribute('aria-busy') === 'false'",
+            " && document.getElementById('explanation').getAttribute('aria-busy') === 'false'",
             60,
         )
         return self.tab.inner_text("#sentences")

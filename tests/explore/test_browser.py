@@ -50,7 +50,7 @@ def test_from_a_picture_to_the_report(begin: Callable[..., Any], served: SimpleN
     assert tab.inner_text(".view.changed .lines") == "says 8, >99\u202f% · RMSE 0.3000"
     assert tab.inner_text("#shares tr:first-child th").startswith("8")
     tab.select_option("#explainer", "integrated_gradients:steps=16")
-    page.until("document.querySelector('#found').getAttribute('aria-busy') === 'false'")
+    page.until("document.querySelector('#explanation').getAttribute('aria-busy') === 'false'")
     tab.click("#least")
     assert "This is enough" in page.says("This is enough")
     assert 0 < float(tab.inner_text("#size")) < 0.3
@@ -144,7 +144,7 @@ def test_files_are_chosen_dropped_and_refused(begin: Callable[..., Any], tmp_pat
     tab.set_input_files("#file", str(large))
     page.until("document.getElementById('trouble').textContent.includes('at most 10 are taken')")
     assert tab.locator("#own img").count() == 2
-    assert tab.get_attribute("#found", "aria-busy") == "false"
+    assert tab.get_attribute("#explanation", "aria-busy") == "false"
 
 
 def test_an_annotator_answers_while_a_model_computes(

@@ -33,7 +33,7 @@ def guard(lite: Store, make: SimpleNamespace, desk: Desk, catalogue: Catalogue) 
     """The application, which refuses nobody for being quick."""
     make.fill(lite, 4)
     limits = Limits(rate=1e6, burst=10**6, attempts=10**6, uploads={routes.UPLOAD: UPLOAD_BYTES})
-    return make_app(lite, limits, routes.room(desk, catalogue))
+    return make_app(lite, limits, routes.owner_pages(desk, catalogue))
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from advex.annotation.security import Limits, csrf_token
 from advex.annotation.store import Store
 from advex.cli import main
 from advex.errors import SpecError
-from advex.explore import FOLDER, routes, subject_files
+from advex.explore import FOLDER, routes, sources
 from advex.explore.desk import Desk
 from advex.explore.requests import UPLOAD_BYTES
 from advex.record.explored import NAME, Explored, read_explored
@@ -62,7 +62,7 @@ class Visitor:
 def visit(lite: Store, make: SimpleNamespace, desk: Desk, catalogue: Any) -> Callable[..., Visitor]:
     """Somebody at one server: the owner, an annotator, or nobody (None)."""
     make.fill(lite, 4)
-    app = make_app(lite, Limits(uploads={routes.UPLOAD: UPLOAD_BYTES}), routes.room(desk, catalogue))
+    app = make_app(lite, Limits(uploads={routes.UPLOAD: UPLOAD_BYTES}), routes.owner_pages(desk, catalogue))
 
     def come(name: str | None = "owner") -> Visitor:
         return Visitor(app, lite, name, owner=name == "owner")
@@ -144,8 +144,8 @@ def test_without_a_model_the_owner_is_told_how(lite: Store, make: SimpleNamespac
 
 def test_a_model_without_data_cannot_be_served() -> None:
     with pytest.raises(SpecError, match="--data"):
-        subject_files.desk(
-            subject_files.Named(models=["a"], data="", split=None, wrapping={}, device="cpu", max_samples=None, seed=0)
+        sources.desk(
+            sources.Sources(models=["a"], data="", split=None, wrapping={}, device="cpu", max_samples=None, seed=0)
         )
 
 
@@ -216,7 +216,7 @@ def test_a_newer_request_of_a_page_takes_the_place_of_the_older(
 
 
 def test_only_the_latest_explanations_are_kept_in_memory(owner: Visitor) -> None:
-    shelf: routes.Shelf[int] = routes.Shelf(2)
+    shelf: routes.SessionCache[int] = routes.SessionCache(2)
     first, second = shelf.put("a", 1), shelf.put("a", 2)
     assert shelf.get("a", first, "gone") == 1  # used last, so it stays
     shelf.put("a", 3)

@@ -16,16 +16,16 @@ from advex.data import Dataset
 from advex.drawing.heat import coloured, reach_of, summed
 from advex.errors import InputError, SpecError
 from advex.explainers import InputXGradient, Toward
-from advex.explore.requests import ExploreRequest, Stopped
+from advex.explore.requests import Example, ExploreRequest, ModelChoice, Stopped
 from advex.explore.study import MAPS, Model, Study
 from advex.record.explored import Explored
 from advex.report.pages.explored import told
 
 
 def asked(study: Study, **changes: object) -> Explored:
-    """The entry of a question that is answered."""
-    question = ExploreRequest(model=0, picture=3, target=8, rho=0.15, explainer="input_x_gradient")
-    answer = study.explain(dataclasses.replace(question, **changes), lambda: False)  # pyright: ignore
+    """The entry of a request that is answered."""
+    request = ExploreRequest(model=0, picture=3, target=8, rho=0.15, explainer="input_x_gradient")
+    answer = study.explain(dataclasses.replace(request, **changes), lambda: False)  # pyright: ignore
     return Explored.model_validate(answer.entry)
 
 
@@ -39,8 +39,8 @@ def test_an_explanation_is_that_of_the_explainer_and_of_the_pictures_shown(
     study: Study, trained: SimpleNamespace
 ) -> None:
     classifier, x = trained.classifier, trained.data.batch(slice(3, 4)).x
-    question = ExploreRequest(model=0, picture=3, target=8, rho=0.15, explainer="input_x_gradient")
-    answer = study.explain(question, lambda: False)
+    request = ExploreRequest(model=0, picture=3, target=8, rho=0.15, explainer="input_x_gradient")
+    answer = study.explain(request, lambda: False)
     entry = Explored.model_validate(answer.entry)
     expected = Toward(rho=0.15)(classifier, x, torch.tensor([8]))
     assert expected.picture is not None
@@ -125,9 +125,9 @@ def test_a_search_stops_between_two_passes_and_leaves_the_model_as_it_was(
         for rho in (0.1, None):
             for most in (1, 7, 20):
                 passes.clear()
-                question = ExploreRequest(model=0, picture=3, target=8, rho=rho, explainer="gradient")
+                request = ExploreRequest(model=0, picture=3, target=8, rho=rho, explainer="gradient")
                 with pytest.raises(Stopped):
-                    study.explain(question, lambda most=most: len(passes) >= most)
+                    study.explain(request, lambda most=most: len(passes) >= most)
                 assert len(passes) == most  # none after it was told
     finally:
         hook.remove()
@@ -166,11 +166,11 @@ def test_data_that_are_no_pictures_are_refused(trained: SimpleNamespace) -> None
 
 def test_browsing_by_number_and_class(study: Study, trained: SimpleNamespace) -> None:
     catalogue, data = study.catalogue, trained.data
-    assert catalogue.examples == len(data)
-    assert [count for _, count in catalogue.labels] == torch.bincount(data.y).tolist()
-    assert study.browse(2, 3, None) == [(row, data.ids[row], int(data.y[row])) for row in (2, 3, 4)]
+    assert [each.count for each in catalogue.labels] == torch.bincount(data.y).tolist()
+    examples = [Example(number=row, id=data.ids[row], label=int(data.y[row])) for row in (2, 3, 4)]
+    assert study.browse(2, 3, None) == examples
     sevens = study.browse(0, len(data), 7)
-    assert [row for row, _, _ in sevens] == torch.nonzero(data.y == 7)[:, 0].tolist()
+    assert [each.number for each in sevens] == torch.nonzero(data.y == 7)[:, 0].tolist()
     assert study.browse(1, 2, 7) == sevens[1:3]
     assert study.browse(0, 5, 99) == study.browse(10**6, 5, None) == []
     assert np.array_equal(pixels(study.thumbnail(4)), data.x[4, 0].numpy())
@@ -183,5 +183,6 @@ def test_thumbnails_of_large_pictures_are_small(trained: SimpleNamespace) -> Non
     data = Dataset(name="large", x=large, y=torch.tensor([0, 1]), class_names=("a", "b"), ids=("0", "1"))
     network = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 2))
     study = Study([Model(name="mean", source="mean", classifier=Classifier(network).eval())], data)
-    assert study.catalogue.models == (("mean", ("a", "b")),)  # the data's names, where the network has none
+    # The data's names, where the network has none.
+    assert study.catalogue.models == (ModelChoice(name="mean", classes=("a", "b")),)
     assert pixels(study.thumbnail(0)).shape == (64, 96, 3)

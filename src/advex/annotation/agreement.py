@@ -169,17 +169,17 @@ def _mean_cohen(votes: Sequence[Vote], row: dict[int, int], weights: np.ndarray)
     for vote in votes:
         if vote.image in row:
             given.setdefault(vote.person, {})[row[vote.image]] = ANSWERS.index(vote.answer)
-    found = []
-    for one, other in combinations(sorted(given), 2):
-        both = sorted(given[one].keys() & given[other].keys())
+    kappas = []
+    for pair in combinations(sorted(given), 2):
+        both = sorted(given[pair[0]].keys() & given[pair[1]].keys())
         if both:
-            pairs = np.array([[given[person][image] for image in both] for person in (one, other)])
-            found.append(_cohen(pairs, len(ANSWERS), weights[:, both]))
-    if not found:
+            codes = np.array([[given[person][image] for image in both] for person in pair])
+            kappas.append(_cohen(codes, len(ANSWERS), weights[:, both]))
+    if not kappas:
         return np.full(len(weights), np.nan)
-    table = np.stack(found)
-    there = np.isfinite(table)
-    return _ratio(np.where(there, table, 0).sum(axis=0), there.sum(axis=0))
+    table = np.stack(kappas)
+    defined = np.isfinite(table)
+    return _ratio(np.where(defined, table, 0).sum(axis=0), defined.sum(axis=0))
 
 
 def _beyond_chance(observed: np.ndarray, expected: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from advex._version import __version__
 from advex.annotation import PICTURES, pages, people
 from advex.annotation.database import Unusable
-from advex.annotation.forms import KEY, Asked, Given, Kept, Next, Problem, State, Token, Undone
+from advex.annotation.forms import KEY, Acknowledgement, NewAnswer, NextImages, Problem, Progress, Retraction, Token
 from advex.annotation.people import Guest
 from advex.annotation.security import LET_IN, UNFORESEEN, UNUSABLE, Bucket, Guard, Limits, is_csrf_token, log
 from advex.annotation.store import Refused, Store
@@ -27,13 +27,13 @@ _MALFORMED = "The request is not of the form that is needed."
 _STATUS = {"unknown": 404, "conflict": 409}
 
 
-class Room(Protocol):
-    """More pages, for the owner alone: adds its routes behind the door."""
+class OwnerPages(Protocol):
+    """More pages, for the owner alone: adds their routes behind the door."""
 
     def __call__(self, app: FastAPI, store: Store, door: "Door") -> None: ...
 
 
-def make_app(store: Store, limits: Limits | None = None, explore: Room | None = None) -> Guard:
+def make_app(store: Store, limits: Limits | None = None, explore: OwnerPages | None = None) -> Guard:
     """The application of a project: see `advex annotate serve`. explore: what answers under /explore, if anything."""
     limits = limits or Limits()
     project = store.project()
@@ -121,12 +121,12 @@ def _add_session(app: FastAPI, store: Store, limits: Limits, cookie: str, door: 
             raise HTTPException(403, "Use the personal link.")
         if wrong.empty(address):
             raise HTTPException(429, "Too many wrong links. Wait a minute.")
-        found = people.enter(store.database, body.token)
-        if found is None:
+        entered = people.enter(store.database, body.token)
+        if entered is None:
             wrong.take(address)
             raise HTTPException(401, "This link is not valid, or no longer. Ask for a new one.")
         response.set_cookie(
-            cookie, found[1], max_age=people.SESSION_DAYS * 86_400, path="/", httponly=True, samesite="strict",
+            cookie, entered[1], max_age=people.SESSION_DAYS * 86_400, path="/", httponly=True, samesite="strict",
             secure=limits.secure,
         )  # fmt: skip
 
@@ -143,27 +143,26 @@ def _add_questions(app: FastAPI, store: Store, door: Door) -> None:
     @app.get("/api/next", responses=problems(401, 403, 422, 429))
     def next_images(
         guest: Annotated[Guest, Depends(door.annotator)], count: Annotated[int, Query(ge=1, le=50)] = 10
-    ) -> Next:
+    ) -> NextImages:
         """The next images of this annotator, in their own order."""
-        images = [Asked.of(each) for each in store.next(guest.id, count)]
-        return Next(images=images, progress=State.of(store.progress(guest.id)))
+        return NextImages(images=store.next(guest.id, count), progress=store.progress(guest.id))
 
     @app.get("/api/progress", responses=problems(401, 403, 422, 429))
-    def how_far(guest: Annotated[Guest, Depends(door.annotator)]) -> State:
+    def how_far(guest: Annotated[Guest, Depends(door.annotator)]) -> Progress:
         """How many are answered, and how many are left."""
-        return State.of(store.progress(guest.id))
+        return store.progress(guest.id)
 
     @app.post("/api/answers", responses=refused)
-    def answer(body: Given, guest: Annotated[Guest, Depends(door.writer)]) -> Kept:
+    def answer(body: NewAnswer, guest: Annotated[Guest, Depends(door.writer)]) -> Acknowledgement:
         """Keep an answer. Once this is acknowledged, it is committed; the same again changes nothing."""
         store.answer(guest.id, client=body.client, image=body.image, answer=body.answer, milliseconds=body.milliseconds)
-        return Kept()
+        return Acknowledgement()
 
     @app.post("/api/undo", responses=refused)
-    def undo(body: Undone, guest: Annotated[Guest, Depends(door.writer)]) -> Kept:
+    def undo(body: Retraction, guest: Annotated[Guest, Depends(door.writer)]) -> Acknowledgement:
         """Take an answer of one's own back."""
         store.undo(guest.id, client=body.client, undoes=body.undoes)
-        return Kept()
+        return Acknowledgement()
 
     @app.get(
         "/pictures/{key}/{which}",

@@ -99,14 +99,14 @@ def _url(url: str | Path) -> URL:
     if isinstance(url, Path):
         return URL.create("sqlite", database=str(url))
     try:
-        found = make_url(url)
+        parsed = make_url(url)
     except ArgumentError:
         raise SpecError("The database URL cannot be read; write postgresql://USER@HOST/NAME.") from None
-    if found.drivername in ("postgresql", "postgres"):
-        found = found.set(drivername="postgresql+psycopg")
-    if found.get_backend_name() not in ("sqlite", "postgresql"):
-        raise SpecError(f"The database '{found.get_backend_name()}' is not supported; use sqlite or postgresql.")
-    return found
+    if parsed.drivername in ("postgresql", "postgres"):
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+        raise SpecError(f"The database '{parsed.get_backend_name()}' is not supported; use sqlite or postgresql.")
+    return parsed
 
 
 def _engine(url: URL) -> Engine:
@@ -167,10 +167,9 @@ def _reason(error: DBAPIError | PoolTimeout) -> str:
 
 def _check(connection: Connection) -> None:
     """Raise ArtifactError where a file of SQLite does not hold together: better now than amid the answers."""
-    if connection.dialect.name == "sqlite":
-        found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
-        if found != "ok":
-            raise Unusable(f"{connection.engine.url.database} cannot be used: {_REASONS['malformed']}.")
+    sqlite = connection.dialect.name == "sqlite"
+    if sqlite and connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one() != "ok":
+        raise Unusable(f"{connection.engine.url.database} cannot be used: {_REASONS['malformed']}.")
 
 
 def _migrate(connection: Connection) -> None:
@@ -183,8 +182,8 @@ def _migrate(connection: Connection) -> None:
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
     config = migrations(connection)
     known = {each.revision for each in ScriptDirectory.from_config(config).walk_revisions()}
-    there = set(MigrationContext.configure(connection).get_current_heads())
-    if there - known:
+    current = set(MigrationContext.configure(connection).get_current_heads())
+    if current - known:
         raise ArtifactError("The database was written by a newer version of advex: update advex.")
     try:
         command.upgrade(config, "head")

@@ -176,16 +176,16 @@ def _read_csv(path: Path) -> list[Any]:
 
 def _from_cells(cells: dict[str, str]) -> dict[str, Any]:
     texts = {"label", "source", "source_id", "model", "search", "target"}
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for name, cell in cells.items():
         cell = cell[1:] if cell and cell.startswith("'") and _FORMULA.match(cell) else cell
         if not cell:
-            found[name] = "" if name in texts else None
+            values[name] = "" if name in texts else None
         elif name == "confidences":
-            found[name] = parse_json(cell, "a confidence")
+            values[name] = parse_json(cell, "a confidence")
         else:
-            found[name] = _NUMBERS[name](cell) if name in _NUMBERS else cell
-    return found
+            values[name] = _NUMBERS[name](cell) if name in _NUMBERS else cell
+    return values
 
 
 def _read_json(path: Path) -> list[Any]:
@@ -206,17 +206,17 @@ def _write_parquet(path: Path, values: list[dict[str, Any]]) -> None:
 def _read_parquet(path: Path) -> list[Any]:
     import pyarrow.parquet as pq
 
-    found = pq.read_table(path).to_pylist()
-    return [{**each, "confidences": parse_json(each["confidences"] or "null", "a confidence")} for each in found]
+    values = pq.read_table(path).to_pylist()
+    return [{**each, "confidences": parse_json(each["confidences"] or "null", "a confidence")} for each in values]
 
 
 # -- taking rows in ------------------------------------------------------------------------------------------
 
 
 def take_in(store: Store, rows: Sequence[Row]) -> tuple[int, int]:
-    """Add images and answers that are not there yet; all of them or none. Returns how many of each were added.
+    """Add images and answers that the project does not have yet, all of them or none. Returns how many of each.
 
-    Raises DataError for pictures whose files the project lacks, and for answers in conflict with those there.
+    Raises DataError for pictures whose files the project lacks, and for answers in conflict with those that it has.
     """
     _check_pictures(store.folder / PICTURES, rows)
     images = {row.image: _new_image(row) for row in rows}
@@ -227,17 +227,17 @@ def take_in(store: Store, rows: Sequence[Row]) -> tuple[int, int]:
         }
         people = _people(session, {row.annotator for row in rows if row.annotator is not None})
         assigned = {(each.image, each.person) for each in session.scalars(select(Assignment))}
-        there = {each.client: each for each in session.scalars(select(Answer))}
-        rounds = {(each.image, each.person, each.round) for each in there.values()}
+        answers = {each.client: each for each in session.scalars(select(Answer))}
+        rounds = {(each.image, each.person, each.round) for each in answers.values()}
         new = []
         for row in sorted((row for row in rows if row.answer), key=lambda row: (row.time or "", row.round or 0)):
             answer = _answer(row, numbers[row.image], people[row.annotator or ""])
             at = (answer.image, answer.person)
-            if (known := there.get(answer.client)) is not None:
+            if (known := answers.get(answer.client)) is not None:
                 if any(
                     getattr(known, name) != getattr(answer, name) for name in ("image", "person", "round", "answer")
                 ):
-                    raise DataError(f"The answer {answer.client} is there already, and is another one.")
+                    raise DataError(f"The answer {answer.client} is kept already, and is another one.")
                 continue
             if (*at, answer.round) in rounds:
                 raise DataError(
@@ -249,7 +249,7 @@ def take_in(store: Store, rows: Sequence[Row]) -> tuple[int, int]:
                 session.add(Assignment(image=at[0], person=at[1], time=answer.time))
                 assigned.add(at)
             rounds.add((*at, answer.round))
-            there[answer.client] = answer
+            answers[answer.client] = answer
             new.append(answer)
         session.flush()
         session.add_all(new)

@@ -6,8 +6,6 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from advex.annotation.store import Progress, Shown
-
 KEY, CLIENT = r"^[0-9a-f]{32}$", r"^[A-Za-z0-9_-]{8,64}$"
 
 
@@ -27,7 +25,7 @@ class Token(_Body):
     token: str = Field(max_length=200)
 
 
-class Given(_Body):
+class NewAnswer(_Body):
     """An answer. client: made by the browser, one for each answer."""
 
     client: str = Field(pattern=CLIENT)
@@ -36,54 +34,43 @@ class Given(_Body):
     milliseconds: int | None = Field(None, ge=0, le=2**31 - 1)
 
 
-class Undone(_Body):
+class Retraction(_Body):
     """Takes the answer with the client id `undoes` back."""
 
     client: str = Field(pattern=CLIENT)
     undoes: str = Field(pattern=CLIENT)
 
 
-class Asked(_Body):
-    """An image to judge."""
+class AssignedImage(_Body):
+    """All that an annotator learns of an image to judge."""
 
     key: str
     label: str
 
-    @classmethod
-    def of(cls, shown: Shown) -> Asked:
-        """As the store says it."""
-        return cls(key=shown.key, label=shown.label)
 
-
-class Last(_Body):
-    """The answer that an undo would take back."""
+class LastAnswer(_Body):
+    """The answer that an undo would take back. client: the id that the browser gave it."""
 
     client: str
-    image: Asked
+    image: AssignedImage
 
 
-class State(_Body):
-    """How far an annotator is."""
+class Progress(_Body):
+    """How far an annotator is. left: images that may still be asked."""
 
     answered: int
     left: int
-    last: Last | None
-
-    @classmethod
-    def of(cls, found: Progress) -> State:
-        """As the store says it."""
-        last = None if found.last is None else Last(client=found.last[0], image=Asked.of(found.last[1]))
-        return cls(answered=found.answered, left=found.left, last=last)
+    last: LastAnswer | None
 
 
-class Next(_Body):
-    """The next images."""
+class NextImages(_Body):
+    """The images that an annotator is asked about next."""
 
-    images: list[Asked]
-    progress: State
+    images: list[AssignedImage]
+    progress: Progress
 
 
-class Kept(_Body):
+class Acknowledgement(_Body):
     """It is kept for good."""
 
     kept: Literal[True] = True

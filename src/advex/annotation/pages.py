@@ -140,11 +140,11 @@ def _people(store: Store, votes: list[Vote]) -> list[dict[str, Any]]:
 
 def _disputed(store: Store, votes: list[Vote]) -> list[dict[str, Any]]:
     images = {image.id: image for image in store.images()}
-    found = []
+    rows = []
     for number, given in disputed(votes):
         image = images[number]
         original = f"/pictures/{image.key}/original" if image.original else None
-        found.append({
+        rows.append({
             "label": image.label,
             "source_id": image.source_id,
             "given": given,
@@ -152,7 +152,7 @@ def _disputed(store: Store, votes: list[Vote]) -> list[dict[str, Any]]:
             "original": original,
             "changed": f"/pictures/{image.key}/changed",
         })  # fmt: skip
-    return found
+    return rows
 
 
 def _figure(interval: Interval, kind: str) -> str:

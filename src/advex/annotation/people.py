@@ -88,8 +88,8 @@ def leave(database: Database, token: str) -> None:
 def _owner_of(session: Session, token: str, kind: str) -> Person | None:
     # Found by its hash: how long that takes tells nothing of the token.
     usable = (Secret.revoked.is_(None), (Secret.expires.is_(None)) | (Secret.expires > now()))
-    found = select(Person).join(Secret).where(Secret.hash == _hash(token), Secret.kind == kind, *usable)
-    return session.scalars(found).first()
+    owners = select(Person).join(Secret).where(Secret.hash == _hash(token), Secret.kind == kind, *usable)
+    return session.scalars(owners).first()
 
 
 def _issue(session: Session, person: int, kind: str, expires: int | None) -> str:

@@ -267,10 +267,10 @@ class _Sent:
 def _headers(scope: Scope) -> dict[str, str]:
     """By lower-case name. Of a repeated one the last; a repeated Host counts as none."""
     pairs = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]]
-    found = dict(pairs)
+    headers = dict(pairs)
     if sum(name == "host" for name, _ in pairs) > 1:
-        found["host"] = ""
-    return found
+        headers["host"] = ""
+    return headers
 
 
 def _name(host: str) -> str:

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session, aliased
 
 from advex.annotation import ANSWERS, FILE, PICTURES, UNDONE
 from advex.annotation.database import Database
+from advex.annotation.forms import AssignedImage, LastAnswer, Progress
 from advex.annotation.models import Answer, Assignment, Image, Person, Project
 from advex.errors import ArtifactError
 
@@ -45,23 +46,6 @@ class NewImage:
     target: str = ""
     rmse: float | None = None
     confidences: dict[str, float] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shown:
-    """All that an annotator is told of an image."""
-
-    key: str
-    label: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """answered: by this person; left: what may still be asked of them. last: (client id, image) to take back."""
-
-    answered: int
-    left: int
-    last: tuple[str, Shown] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +83,7 @@ class Store:
 
     # -- the project ------------------------------------------------------------------------------------------
 
-    def found(self, name: str, *, votes: int, seed: int, alone: bool, about: dict[str, Any]) -> Project:
+    def create_project(self, name: str, *, votes: int, seed: int, alone: bool, about: dict[str, Any]) -> Project:
         """Begin a project, or return the one that is there: what was asked of people stays as it is."""
         with self.database.write() as session:
             if session.get(Project, 1) is None:
@@ -125,13 +109,13 @@ class Store:
     def images(self) -> list[Image]:
         """All images, in the order in which they came."""
         with self.database.read() as session:
-            found = list(session.scalars(select(Image).order_by(Image.id)))
+            images = list(session.scalars(select(Image).order_by(Image.id)))
             session.expunge_all()
-            return found
+            return images
 
     # -- asking -----------------------------------------------------------------------------------------------
 
-    def next(self, person: int, count: int) -> list[Shown]:
+    def next(self, person: int, count: int) -> list[AssignedImage]:
         """The next images of a person, in their own order: those handed out before, then new ones.
 
         An image has as many places as the project wants votes. A place is taken by an answer, or for some
@@ -150,8 +134,8 @@ class Store:
             for image in self._free(session, project.votes, person, order, count - len(chosen)):
                 session.add(Assignment(image=image, person=person, time=now()))
                 chosen.append(image)
-            found = {each.id: each for each in session.scalars(select(Image).where(Image.id.in_(chosen)))}
-            return [Shown(key=found[image].key, label=found[image].label) for image in chosen]
+            images = {each.id: each for each in session.scalars(select(Image).where(Image.id.in_(chosen)))}
+            return [AssignedImage(key=images[image].key, label=images[image].label) for image in chosen]
 
     def _order(self, session: Session, seed: int, person: int) -> dict[int, int]:
         """Everything's place in the order of this person: a function of the seed, the person and the image alone."""
@@ -186,22 +170,24 @@ class Store:
             mine = select(Assignment.image).where(Assignment.person == person)
             others = _full(votes, now() - self._lapse).where(Assignment.image.not_in(mine)).subquery()
             full = session.scalar(select(func.count()).select_from(others)) or 0
-            last = session.execute(
+            row = session.execute(
                 _standing(Answer.client, Image.key, Image.label)
                 .join(Image, Image.id == Answer.image)
                 .where(Answer.person == person)
                 .order_by(Answer.id.desc())
                 .limit(1)
             ).first()
-            taken = None if last is None else (last.client, Shown(key=last.key, label=last.label))
-            return Progress(answered=answered or 0, left=total - (answered or 0) - full, last=taken)
+            last = None
+            if row is not None:
+                last = LastAnswer(client=row.client, image=AssignedImage(key=row.key, label=row.label))
+            return Progress(answered=answered or 0, left=total - (answered or 0) - full, last=last)
 
     def picture(self, person: int, key: str, which: Literal["original", "changed"]) -> Path:
         """The file of a picture that was handed to a person. Raises Refused."""
         with self.database.read() as session:
             owner = exists().where(Person.id == person, Person.role == "owner")
-            asked = exists().where(Assignment.image == Image.id, Assignment.person == person)
-            image = session.scalars(select(Image).where(Image.key == key, owner | asked)).first()
+            assigned = exists().where(Assignment.image == Image.id, Assignment.person == person)
+            image = session.scalars(select(Image).where(Image.key == key, owner | assigned)).first()
             name = None if image is None else getattr(image, which)
         if name is None:
             raise Refused("unknown", "There is no such picture.")
@@ -279,9 +265,9 @@ class Store:
 def add_images(session: Session, images: Sequence[NewImage]) -> int:
     """Add images that are not there yet, as part of a transaction. Returns how many that were."""
     columns = (Image.model, Image.source, Image.source_id, Image.changed)
-    there = {tuple(row) for row in session.execute(select(*columns))}
+    known = {tuple(row) for row in session.execute(select(*columns))}
     new = {(each.model, each.source, each.source_id, each.changed): each for each in images}
-    added = [each for identity, each in new.items() if identity not in there]
+    added = [each for identity, each in new.items() if identity not in known]
     session.add_all(Image(key=secrets.token_hex(16), **vars(each)) for each in added)
     session.flush()
     return len(added)

@@ -85,7 +85,7 @@ def prepare(
     making = annotating.Making(margin=margin, search=search, seed=seed, batch_size=batch_size)
     about = annotating.about(opened, examples, making)
     with projects.opened(out, database, new=True) as store:
-        store.found(name or out.resolve().name, votes=votes, seed=seed, alone=alone, about=about)
+        store.create_project(name or out.resolve().name, votes=votes, seed=seed, alone=alone, about=about)
         told = annotating.prepare(opened, examples, store, making, say)
         total = len(store.images())
     if json_:
@@ -138,15 +138,15 @@ def serve(
     advex annotate serve hitl --model runs/robust --data digits
     """
     from advex.annotation import project as projects
-    from advex.explore import subject_files
+    from advex.explore import sources
 
     explore = None
     if model:
         wrapping = {"weights": tuple(weights or ()), "box": box, "mean": mean, "std": std, "classes": classes}
-        named = subject_files.Named(
+        named = sources.Sources(
             models=model, data=data, split=split, wrapping=wrapping, device=device, max_samples=max_samples, seed=seed
         )
-        explore = subject_files.desk(named)
+        explore = sources.desk(named)
     elif data:
         raise SpecError("--data is for exploring a model: name one with --model RUN.")
     given = {"annotators": annotator or [], "renewed": new_link or [], "revoked": revoke or []}
@@ -240,7 +240,7 @@ def import_(
     with projects.opened(project, database, new=True) as store:
         from advex.annotation import exchange
 
-        store.found(project.resolve().name, votes=votes, seed=0, alone=False, about={"source": source.name})
+        store.create_project(project.resolve().name, votes=votes, seed=0, alone=False, about={"source": source.name})
         rows = folders.read_folder(store, source) if source.is_dir() else exchange.read(source)
         images, given = exchange.take_in(store, rows)
     terminal.emit(f"{project}  {images:,} images and {given:,} answers added")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from advex.annotation import people
-from advex.annotation.app import Room, make_app
+from advex.annotation.app import OwnerPages, make_app
 from advex.annotation.connections import Connection
 from advex.annotation.security import LOOPBACK, Limits, check_address
 from advex.annotation.store import Store
@@ -80,7 +80,7 @@ def _told_to_end() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _explored(desk: Desk | None) -> Iterator[tuple[Room | None, dict[str, int]]]:
+def _explored(desk: Desk | None) -> Iterator[tuple[OwnerPages | None, dict[str, int]]]:
     """What adds the explore page, and how much may be uploaded where; its process ends with the block."""
     if desk is None:
         yield None, {}
@@ -90,7 +90,7 @@ def _explored(desk: Desk | None) -> Iterator[tuple[Room | None, dict[str, int]]]
 
     with contextlib.closing(desk):
         print("opening the models and pictures to explore", file=sys.stderr, flush=True)
-        yield routes.room(desk, desk.open()), {routes.UPLOAD: UPLOAD_BYTES}
+        yield routes.owner_pages(desk, desk.open()), {routes.UPLOAD: UPLOAD_BYTES}
 
 
 def _limits(host: str, public: str | None) -> Limits:

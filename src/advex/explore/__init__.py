@@ -1,9 +1,10 @@
 """The explore page: the owner of a project asks a model about one picture after another.
 
 Nothing is computed in the server: a process of lower priority holds the models and the pictures, and answers the newest
-question of each page. Annotators never wait for it.
+request of each page. Annotators never wait for it.
 
-    questions   what goes between the server and that process
+    sources     models and data as they are named on the command line
+    requests    what goes between the server and that process
     desk        the server's side: starts the process, asks it, gives it up and starts it again
     process     the other side: one thread for the model, one for what is quick
     study       the models and the pictures, and what is computed of them
@@ -11,7 +12,7 @@ question of each page. Annotators never wait for it.
     saved       explanations that are kept, and their page
     routes      pages and interface, behind the owner's door
 
-`questions`, `desk` and `routes` import no model code.
+`requests`, `desk` and `routes` import no model code.
 """
 
 FOLDER = "explored"  # in the project's

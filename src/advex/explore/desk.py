@@ -1,229 +1,209 @@
 """The server's side of the process that computes: no call here waits for it.
 
-Of each page only the newest question counts. One that is replaced is answered `superseded` at once; if it is being
+Of each page only the newest request counts. One that is replaced is answered `superseded` at once; if it is being
 computed, the process is told, and stops before the next pass of the network.
 """
 
 from __future__ import annotations
 
-import contextlib
 import itertools
+import math
 import multiprocessing
-import queue
 import threading
-from concurrent.futures import Future
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 from advex.errors import SpecError
-from advex.explore.process import main
+from advex.explore import process
 from advex.explore.requests import Catalogue, ExploreRequest, ExploreResponse, Load, Refusal, superseded
 
-_MOST_PAGES, _MOST_QUICK = 8, 100  # that wait
+_MOST_PAGES, _MOST_QUICK = 9, 100  # whose requests wait or are computed
 _GONE = "The process that computes ended unexpectedly; it is being started again. Try again in a moment."
 _BUSY = "Too much is waiting to be computed. Try again in a moment."
-_PATIENCE = 2.0  # seconds for a process to end by itself
 
 
-def _begun() -> Future[Any]:
+def _uncancellable() -> Future[Any]:
     """A future that nobody can cancel: those who no longer want it say so to the desk."""
     future: Future[Any] = Future()
     future.set_running_or_notify_cancel()
     return future
 
 
-@dataclass
+@dataclass(eq=False)
 class _Job:
+    """A request of a page. stopped: when it was given up while it was being computed."""
+
     number: int
     page: str
-    question: ExploreRequest
-    future: Future[ExploreResponse] = field(default_factory=_begun)
-    answered: bool = False
+    request: ExploreRequest
+    future: Future[ExploreResponse] = field(default_factory=_uncancellable)
+    stopped: float = math.inf
 
-    def supersede(self) -> None:
-        if not self.answered:
-            self.answered = True
-            self.future.set_exception(superseded())
+
+@dataclass(eq=False)
+class _Opened:
+    """A process, and a connection to each of its threads. catalogue: once it has opened everything."""
+
+    process: BaseProcess
+    connections: dict[str, Connection]
+    catalogue: Catalogue | None = None
 
 
 class Desk:
-    """Asks one process, and starts it again where it ended. Safe to use from several threads.
+    """Asks one process, and replaces it where it ended. Safe to use from several threads.
 
-    load: a function that can be sent to another process; it returns what is asked there (see `Answering`).
+    load: a function that can be sent to another process; it returns what is asked there (see `requests.Explorer`).
+    patience: seconds after which a computation that should have stopped ends with its process.
     """
 
-    def __init__(self, load: Load) -> None:
-        self._load = load
-        self._lock = threading.RLock()
+    def __init__(self, load: Load, *, patience: float = 60.0) -> None:
+        # A process of its own, not a fork: the server has threads, and a GPU cannot be taken along.
+        self._context = multiprocessing.get_context("spawn")
+        self._load, self._patience = load, patience
+        self._stopped = self._context.RawValue("q", 0)  # without a lock, which a process that is killed might hold
+        self._threads = {name: ThreadPoolExecutor(1, f"explore {name}") for name in process.THREADS}
+        self._opening = threading.Lock()
+        self._quick = threading.BoundedSemaphore(_MOST_QUICK)
+        self._lock = threading.RLock()  # of all that follows
         self._numbers = itertools.count(1)
-        self._waiting: dict[str, _Job] = {}
+        self._waiting: dict[str, _Job] = {}  # by page
         self._running: _Job | None = None
-        self._quick: dict[int, Future[Any]] = {}
-        self._process: BaseProcess | None = None
-        self._listener: threading.Thread | None = None  # until the process has ended, and is waited for
-        self._out: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._ready: Future[Catalogue] = _begun()
+        self._opened: _Opened | None = None
         self._closed = False
 
     def open(self) -> Catalogue:
         """Start the process and wait until it has opened everything. Raises SpecError with its sentence."""
-        with self._lock:
-            self._start()
-            ready = self._ready
         try:
-            return ready.result()
+            catalogue = self._threads["quick"].submit(self._open).result().catalogue
         except Refusal as refusal:
             raise SpecError(refusal.sentence) from None
+        assert catalogue is not None
+        return catalogue
 
-    @property
-    def process(self) -> BaseProcess | None:
-        """The one that runs."""
-        return self._process
-
-    def ask(self, page: str, question: ExploreRequest) -> Future[ExploreResponse]:
+    def ask(self, page: str, request: ExploreRequest) -> Future[ExploreResponse]:
         """Ask for an explanation; what the same page asked before is given up. The future may raise Refusal."""
         with self._lock:
-            job = _Job(next(self._numbers), page, question)
-            self._give_up(page)
-            if len(self._waiting) >= _MOST_PAGES or self._closed:
+            job = _Job(next(self._numbers), page, request)
+            self._supersede(page)
+            if self._closed or len(self._waiting) + (self._running is not None) >= _MOST_PAGES:
                 job.future.set_exception(Refusal("busy", _BUSY))
-                return job.future
-            self._waiting[page] = job
-            self._next()
+            else:
+                self._waiting[page] = job
+                self._threads["explain"].submit(self._explain_next)
             return job.future
 
     def drop(self, page: str, future: Future[ExploreResponse]) -> None:
         """Nobody waits for this answer any more: the page was closed, or asks something else."""
         with self._lock:
-            if (waiting := self._waiting.get(page)) and waiting.future is future:
-                self._waiting.pop(page).supersede()
-            elif self._running is not None and self._running.future is future:
-                self._stop(self._running)
+            if not future.done():
+                self._supersede(page)
 
     def quick(self, name: str, *values: Any) -> Future[Any]:
         """Ask for something that needs no model: see `study.Study.quick`. The future may raise Refusal."""
-        future = _begun()
         with self._lock:
-            if len(self._quick) >= _MOST_QUICK or self._closed:
-                future.set_exception(Refusal("busy", _BUSY))
-                return future
-            self._start()
-            number = next(self._numbers)
-            self._quick[number] = future
-            self._out.put(("quick", number, name, values))
+            if self._closed or not self._quick.acquire(blocking=False):
+                refused = _uncancellable()
+                refused.set_exception(Refusal("busy", _BUSY))
+                return refused
+            future = self._threads["quick"].submit(self._call, "quick", name, *values)
+        future.add_done_callback(lambda _: self._quick.release())
         return future
 
     def close(self) -> None:
         """End the process. Whoever still waits is told."""
         with self._lock:
             self._closed = True
-            process, listener, opened = self._process, self._listener, self._ready.done()
-            self._out.put(("end", 0))
-        if process is not None and listener is not None:
-            listener.join(_PATIENCE if opened else 0)  # what still opens files listens to nobody
-            if listener.is_alive():
-                process.kill()
-                listener.join(_PATIENCE)
+            if self._opened is not None:
+                self._opened.process.kill()
+        for thread in self._threads.values():
+            thread.shutdown()
 
-    # -- with the lock held ------------------------------------------------------------------------------------
+    def _supersede(self, page: str) -> None:
+        """With the lock held: give up what a page asked before."""
+        job = self._waiting.pop(page, self._running)
+        if job is not None and job.page == page and not job.future.done():
+            job.future.set_exception(superseded())
+            if job is self._running:
+                job.stopped = time.monotonic()
+                self._stopped.value = job.number
 
-    def _give_up(self, page: str) -> None:
-        if waiting := self._waiting.pop(page, None):
-            waiting.supersede()
-        if self._running is not None and self._running.page == page:
-            self._stop(self._running)
+    # -- in the threads that wait for the process ------------------------------------------------------------------
 
-    def _stop(self, running: _Job) -> None:
-        if not running.answered:
-            running.supersede()
-            self._out.put(("stop", running.number))
-
-    def _next(self) -> None:
-        if self._running is None and self._waiting and not self._closed:
-            self._start()
-            self._running = self._waiting.pop(next(iter(self._waiting)))
-            self._out.put(("ask", self._running.number, self._running.question))
-
-    def _start(self) -> None:
-        if self._closed or self._process is not None:
-            return
-        # A process of its own, not a fork: the server has threads, and a GPU cannot be taken along.
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(target=main, args=(theirs, self._load), name="advex explore", daemon=True)
-        self._process, self._out, self._ready = process, queue.SimpleQueue(), _begun()
-        process.start()
-        theirs.close()
-        threading.Thread(target=_send, args=(ours, self._out), daemon=True).start()
-        self._listener = threading.Thread(target=self._listen, args=(process, ours, self._ready), daemon=True)
-        self._listener.start()
-
-    # -- the listening thread ----------------------------------------------------------------------------------
-
-    def _listen(self, process: BaseProcess, connection: Connection, ready: Future[Catalogue]) -> None:
-        told = _GONE
-        with contextlib.suppress(EOFError, OSError):
-            while True:
-                what, number, value = connection.recv()
-                if what == "ready":
-                    ready.set_result(value)
-                elif what == "failed":
-                    told = value
-                else:
-                    self._take(what, number, value)
-        process.join()
+    def _explain_next(self) -> None:
         with self._lock:
-            self._process = None
-            self._out.put(None)
-            self._ended(told, ready)
-        connection.close()
-
-    def _take(self, what: str, number: int, value: Any) -> None:
+            if not self._waiting:
+                return  # a newer request took the place of the one that this turn was for
+            job = self._running = self._waiting.pop(next(iter(self._waiting)))
+        try:
+            answer = self._call("explain", job.number, job.request, job=job)
+        except Refusal as refusal:
+            answer = refusal
         with self._lock:
-            job = self._running
-            if job is None or job.number != number:
-                _settle(self._quick.pop(number), what, value)
-                return
             self._running = None
-            if not job.answered:
-                job.answered = True
-                _settle(job.future, what, value)
-            self._next()
+            if job.future.done():
+                return
+            if isinstance(answer, Refusal):
+                job.future.set_exception(answer)
+            else:
+                job.future.set_result(answer)
 
-    def _ended(self, told: str, ready: Future[Catalogue]) -> None:
-        """Tell those who asked it, and start another, unless this one never got to work."""
-        lost = [*self._quick.values()]
-        self._quick.clear()
-        job, self._running = self._running, None
-        if job is not None and not job.answered:
-            job.answered = True
-            lost.append(job.future)
-        worked = ready.done()
-        if not worked or self._closed:
-            lost += [each.future for each in self._waiting.values()]
-            self._waiting.clear()
-        for future in lost:
-            future.set_exception(Refusal("broken", told))
-        if not worked:
-            ready.set_exception(Refusal("broken", told))
-        elif not self._closed:
-            self._start()
-            self._next()
+    def _call(self, thread: str, *values: Any, job: _Job | None = None) -> Any:
+        """Ask a thread of the process and wait: as long as it takes for a job that nobody stopped. Raises Refusal."""
+        opened = self._open()
+        connection, began = opened.connections[thread], time.monotonic()
+        try:
+            connection.send(values)
+            while not connection.poll(min(1.0, self._patience)):
+                if time.monotonic() - max(began, job.stopped if job else began) > self._patience:
+                    raise EOFError
+            return _unless_refused(connection.recv())
+        except (EOFError, OSError):
+            self._end(opened)
+            raise Refusal("broken", _GONE) from None
+
+    def _open(self) -> _Opened:
+        """The process, started where there is none, once it has opened everything. Raises Refusal."""
+        with self._opening:
+            with self._lock:
+                if self._closed:
+                    raise Refusal("broken", _GONE)
+                if self._opened is None or not self._opened.process.is_alive():
+                    self._opened = self._start()
+                opened = self._opened
+            try:
+                if opened.catalogue is None:
+                    opened.catalogue = _unless_refused(opened.connections["quick"].recv())
+            except Refusal:
+                self._end(opened)
+                raise
+            except (EOFError, OSError):
+                self._end(opened)
+                raise Refusal("broken", _GONE) from None
+            return opened
+
+    def _start(self) -> _Opened:
+        pipes = {name: self._context.Pipe() for name in process.THREADS}
+        theirs = {name: pipe[1] for name, pipe in pipes.items()}
+        arguments = (theirs, self._load, self._stopped)
+        started = self._context.Process(target=process.main, args=arguments, name="advex explore", daemon=True)
+        started.start()
+        for connection in theirs.values():
+            connection.close()
+        return _Opened(started, {name: pipe[0] for name, pipe in pipes.items()})
+
+    def _end(self, opened: _Opened) -> None:
+        opened.process.kill()
+        opened.process.join()
+        with self._lock:
+            if self._opened is opened:
+                self._opened = None
 
 
-def _settle(future: Future[Any], what: str, value: Any) -> None:
-    if what == "done":
-        future.set_result(value)
-    elif what == "stopped":
-        future.set_exception(superseded())
-    else:
-        future.set_exception(Refusal("wrong" if what == "wrong" else "broken", value))
-
-
-def _send(connection: Connection, messages: queue.SimpleQueue[Any]) -> None:
-    """Send what is put into the queue, until None. In a thread: a connection may be full, and sending then waits."""
-    with contextlib.suppress(OSError):
-        while (message := messages.get()) is not None:
-            connection.send(message)
+def _unless_refused(answer: Any) -> Any:
+    if isinstance(answer, Refusal):
+        raise answer
+    return answer

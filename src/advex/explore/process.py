@@ -1,46 +1,49 @@
-"""The process that computes. One thread asks the model; the other reads what comes, and answers what is quick.
-
-A message from the server is (what, number, ...): `ask` a question, `stop` that one, `quick` anything else; the answer
-is (what, number, value). It ends when told to, and where the server is gone.
-"""
+"""The process that computes. One thread asks the model; the other answers what is quick. It ends with its server."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import os
-import queue
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
 from advex.errors import AdvexError
-from advex.explore.requests import Answering, ExploreRequest, Load, Stopped
+from advex.explore.requests import Load, Refusal, Stopped, superseded
 
+THREADS = ("explain", "quick")
 NICER = 10  # than the server
 log = logging.getLogger("advex.explore")
 
 
-def main(connection: Connection, load: Load) -> None:
-    """Serve one connection until its end. load: opens the models and pictures; its AdvexErrors are told, in words."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which then hangs up
-    try:
-        if hasattr(os, "nice"):
-            os.nice(NICER)
-        study = load()
-        _leave_a_core()
-        catalogue = study.catalogue
-        told = ("ready", 0, catalogue)
-    except Exception as error:
-        study, told = None, ("failed", 0, _sentence(error))
+def main(connections: Mapping[str, Connection], load: Load, stopped: Any) -> None:
+    """Send the catalogue, then answer what comes over the connections, of which each of `THREADS` has one.
+
+    load: opens the models and pictures; why that failed is sent instead. stopped: a number in shared memory; requests
+    up to it are computed no longer.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which then ends this process
+    if hasattr(os, "nice"):
+        os.nice(NICER)
     with contextlib.suppress(OSError):  # the server may be gone
-        connection.send(told)
-        if study is not None:
-            _Served(connection, study).run()
-    os._exit(0)  # also where a search is under way
+        try:
+            explorer = load()
+            catalogue = explorer.catalogue
+        except Exception as error:
+            connections["quick"].send(Refusal("broken", _sentence(error)))
+            return
+        _leave_a_core()
+        connections["quick"].send(catalogue)
+
+        def explain(number: int, request: Any) -> Any:
+            return explorer.explain(request, lambda: number <= stopped.value)
+
+        threading.Thread(target=_serve, args=(connections["explain"], explain), daemon=True).start()
+        _serve(connections["quick"], lambda name, *values: explorer.quick[name](*values))
 
 
 def _leave_a_core() -> None:
@@ -49,48 +52,24 @@ def _leave_a_core() -> None:
         torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 2) - 1)))
 
 
-class _Served:
-    def __init__(self, connection: Connection, study: Answering) -> None:
-        self._connection, self._study = connection, study
-        self._sending = threading.Lock()
-        self._asked: queue.SimpleQueue[tuple[int, ExploreRequest]] = queue.SimpleQueue()
-        self._stopped: set[int] = set()
-
-    def run(self) -> None:
-        threading.Thread(target=self._compute, daemon=True).start()
-        with contextlib.suppress(EOFError, OSError):
-            while True:
-                what, number, *rest = self._connection.recv()
-                if what == "ask":
-                    self._asked.put((number, rest[0]))
-                elif what == "stop":
-                    self._stopped.add(number)
-                elif what == "end":
-                    return
-                else:
-                    name, values = rest
-                    self._answer(number, lambda name=name, values=values: self._study.quick[name](*values))
-
-    def _compute(self) -> None:
+def _serve(connection: Connection, call: Callable[..., Any]) -> None:
+    with contextlib.suppress(EOFError, OSError):
         while True:
-            self._explain(*self._asked.get())
+            connection.send(_outcome(call, *connection.recv()))
+    os._exit(0)  # the server is gone, whatever the other thread computes
 
-    def _explain(self, number: int, question: ExploreRequest) -> None:
-        self._answer(number, lambda: self._study.explain(question, lambda: number in self._stopped))
-        self._stopped.discard(number)
 
-    def _answer(self, number: int, make: Callable[[], Any]) -> None:
-        try:
-            message = ("done", number, make())
-        except Stopped:
-            message = ("stopped", number, None)
-        except AdvexError as error:
-            message = ("wrong", number, str(error))
-        except Exception as error:  # one question that goes wrong must not end the others
-            log.exception("a question failed")
-            message = ("broken", number, _sentence(error))
-        with self._sending, contextlib.suppress(OSError):
-            self._connection.send(message)
+def _outcome(call: Callable[..., Any], *values: Any) -> Any:
+    """What a call returns, or the Refusal that says why there is nothing."""
+    try:
+        return call(*values)
+    except Stopped:
+        return superseded()
+    except AdvexError as error:
+        return Refusal("wrong", str(error))
+    except Exception as error:  # one request that goes wrong must not end the others
+        log.exception("a request failed")
+        return Refusal("broken", _sentence(error))
 
 
 def _sentence(error: Exception) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -17,7 +17,7 @@ Which = Literal["input", "changed", "difference", "map_input", "map_changed"]
 
 @dataclass(frozen=True, kw_only=True)
 class ExploreRequest:
-    """What is asked of one picture.
+    """What the owner wants to know about one picture.
 
     model: its place in the catalogue. picture: number of an example, or a PNG of the network's size. name, note: of a
     picture that is no example. target: class. rho: RMSE of the change; None: as little as is needed. explainer: of the
@@ -35,16 +35,16 @@ class ExploreRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class ExploreResponse:
-    """What was found. entry: what `record.explored.Explored` holds, as plain values. told: the same in words, for the
-    page. pictures: PNGs by name."""
+    """An explanation. entry: what `record.explored.Explored` holds, as plain values. summary: the same in words, for
+    the page. pictures: PNGs by name."""
 
     entry: dict[str, Any]
-    told: dict[str, Any]
+    summary: dict[str, Any]
     pictures: dict[Which, bytes]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fitted:
+class FittedPicture:
     """A picture of the owner's own, as the networks take it. note: what was done to it; may be empty."""
 
     png: bytes
@@ -53,25 +53,42 @@ class Fitted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Catalogue:
-    """What there is to choose from.
+class Example:
+    """An example of the data: its number, what it is called, and its class."""
 
-    models: name and class names of each. labels: names of the examples' classes, with the number of examples of each.
-    """
+    number: int
+    id: str
+    label: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelChoice:
+    """A model, and the classes towards which a picture may be changed."""
+
+    name: str
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassCount:
+    """A class of the data, and how many examples it has."""
+
+    name: str
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Catalogue:
+    """What there is to choose from: models and classes by their place, maps by their spec."""
 
     data: str
-    models: tuple[tuple[str, tuple[str, ...]], ...]
-    labels: tuple[tuple[str, int], ...]
+    models: tuple[ModelChoice, ...]
+    labels: tuple[ClassCount, ...]
     explainers: tuple[str, ...]
-
-    @property
-    def examples(self) -> int:
-        """How many there are."""
-        return sum(count for _, count in self.labels)
 
 
 class Refusal(Exception):
-    """Why there is no answer, in a sentence. kind: `superseded`, `wrong` (the question's fault), `busy` or `broken`."""
+    """Why there is no answer, in a sentence. kind: `superseded`, `wrong` (the request's fault), `busy` or `broken`."""
 
     def __init__(self, kind: Literal["superseded", "wrong", "busy", "broken"], sentence: str) -> None:
         super().__init__(kind, sentence)
@@ -82,7 +99,7 @@ class Stopped(Exception):
     """Raised between two passes of a network: nobody waits for the answer any more."""
 
 
-class Answering(Protocol):
+class Explorer(Protocol):
     """What the process holds: see `study.Study`."""
 
     @property
@@ -91,18 +108,18 @@ class Answering(Protocol):
         ...
 
     @property
-    def quick(self) -> dict[str, Callable[..., Any]]:
+    def quick(self) -> Mapping[str, Callable[..., Any]]:
         """What needs no model, by name: it is answered while one computes."""
         ...
 
-    def explain(self, question: ExploreRequest, stop: Callable[[], bool]) -> ExploreResponse:
+    def explain(self, request: ExploreRequest, stop: Callable[[], bool]) -> ExploreResponse:
         """Raises Stopped soon after `stop` says so, InputError or SpecError for what cannot be asked."""
         ...
 
 
-Load = Callable[[], Answering]
+Load = Callable[[], Explorer]
 
 
 def superseded() -> Refusal:
-    """Of a question that a newer one of its page has replaced."""
+    """Of a request that a newer one of its page has replaced."""
     return Refusal("superseded", "A newer request of this page took the place of this one.")

@@ -13,20 +13,20 @@ from advex.files import write_bytes, write_text
 from advex.record.explored import NAME, Explored, picture_name, read_explored
 
 
-def save(project: Path, key: str, answer: ExploreResponse) -> tuple[str, int]:
-    """Keep an answer, and write the page anew. Returns the folder's name, and how many there are.
+def save(project: Path, key: str, response: ExploreResponse) -> tuple[str, int]:
+    """Keep an explanation, and write the page anew. Returns the folder's name, and how many there are.
 
-    key: of the answer; the same one is kept once, however often it is saved. A folder appears under its name with all
+    key: of the explanation, which is kept once, however often it is saved. A folder appears under its name with all
     that belongs to it on the disk. Raises OSError, ArtifactError.
     """
-    entry = Explored.model_validate(answer.entry)
+    entry = Explored.model_validate(response.entry)
     folder = project / FOLDER
     name = f"{entry.created:%Y%m%d-%H%M%S}-{key[:8]}"
     if not (folder / name).exists():
         temporary = folder / f".{name}.new"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        for which, png in answer.pictures.items():
+        for which, png in response.pictures.items():
             write_bytes(temporary / picture_name(which), png)
         write_text(temporary / NAME, entry.model_dump_json(indent=1) + "\n")
         os.replace(temporary, folder / name)

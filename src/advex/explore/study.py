@@ -28,7 +28,17 @@ from advex.evaluation.pictures import has_pictures
 from advex.evaluation.shards import weights_hash
 from advex.explainers import Toward
 from advex.explore import saved, uploads
-from advex.explore.requests import Catalogue, ExploreRequest, ExploreResponse, Fitted, Stopped, Which
+from advex.explore.requests import (
+    Catalogue,
+    ClassCount,
+    Example,
+    ExploreRequest,
+    ExploreResponse,
+    FittedPicture,
+    ModelChoice,
+    Stopped,
+    Which,
+)
 from advex.geometry import RMSE
 from advex.goals import Become
 from advex.record.explored import Explored
@@ -58,7 +68,7 @@ class Model:
 
 @dataclass
 class Study:
-    """What is asked in the process that computes: see `questions.Answering`.
+    """What is asked in the process that computes: see `requests.Explorer`.
 
     Raises InputError for data that are no pictures, or that a model does not take.
     """
@@ -91,8 +101,13 @@ class Study:
         """What there is to choose from."""
         return Catalogue(
             data=self.data.name,
-            models=tuple((model.name, names) for model, names in zip(self.models, self._classes, strict=True)),
-            labels=tuple((self.data.class_names[label], len(rows)) for label, rows in self._rows.items()),
+            models=tuple(
+                ModelChoice(name=model.name, classes=names)
+                for model, names in zip(self.models, self._classes, strict=True)
+            ),
+            labels=tuple(
+                ClassCount(name=self.data.class_names[label], count=len(rows)) for label, rows in self._rows.items()
+            ),
             explainers=MAPS,
         )
 
@@ -101,10 +116,13 @@ class Study:
         """What needs no model: it is answered while one computes."""
         return {"browse": self.browse, "thumbnail": self.thumbnail, "fit": self.fit, "save": saved.save}
 
-    def browse(self, start: int, count: int, label: int | None) -> list[tuple[int, str, int]]:
-        """Some examples, of one class or of all: (number, id, class)."""
+    def browse(self, start: int, count: int, label: int | None) -> list[Example]:
+        """Some examples, of one class or of all."""
         rows = range(len(self.data)) if label is None else self._rows.get(label, [])
-        return [(row, self.data.ids[row], int(self.data.y[row])) for row in rows[start : start + count]]
+        return [
+            Example(number=row, id=self.data.ids[row], label=int(self.data.y[row]))
+            for row in rows[start : start + count]
+        ]
 
     def thumbnail(self, number: int) -> bytes:
         """A small PNG of an example. Raises SpecError where there is none."""
@@ -115,7 +133,7 @@ class Study:
             image.thumbnail((THUMBNAIL, THUMBNAIL))
             return _png(np.asarray(image))
 
-    def fit(self, data: bytes) -> Fitted:
+    def fit(self, data: bytes) -> FittedPicture:
         """A picture of the owner's own, as the networks take it. Raises DataError: see `uploads.fitted`."""
         return uploads.fitted(data, self.data.shape)
 
@@ -126,30 +144,30 @@ class Study:
 
     # -- with a model ------------------------------------------------------------------------------------------
 
-    def explain(self, question: ExploreRequest, stop: Callable[[], bool]) -> ExploreResponse:
+    def explain(self, request: ExploreRequest, stop: Callable[[], bool]) -> ExploreResponse:
         """The change towards a class, and what counts for it before and after.
 
         Raises Stopped before the next pass of the network once `stop` says so, SpecError and InputError for what
         cannot be asked. Nothing of the model is changed, either way.
         """
         began = time.perf_counter()
-        if not 0 <= question.model < len(self.models):
-            raise SpecError(f"There is no model {question.model}.")
-        model, names = self.models[question.model], self._classes[question.model]
-        if not 0 <= question.target < len(names):
-            raise SpecError(f"There is no class {question.target}: {model.name} has {len(names)}, from 0 on.")
-        if question.explainer not in MAPS:
-            raise SpecError(f"There is no map {question.explainer} here; choose one of {', '.join(MAPS)}.")
-        picture, subject = self._subject(question)
+        if not 0 <= request.model < len(self.models):
+            raise SpecError(f"There is no model {request.model}.")
+        model, names = self.models[request.model], self._classes[request.model]
+        if not 0 <= request.target < len(names):
+            raise SpecError(f"There is no class {request.target}: {model.name} has {len(names)}, from 0 on.")
+        if request.explainer not in MAPS:
+            raise SpecError(f"There is no map {request.explainer} here; choose one of {', '.join(MAPS)}.")
+        picture, subject = self._subject(request)
         classifier = model.classifier
         x = picture.to(classifier.device, classifier.dtype)[None]
         with stopping(classifier, stop):
-            found = _changed(classifier, x, question)
-            encoded = encode_png(found.picture[0].float().cpu())
+            change = _changed(classifier, x, request)
+            encoded = encode_png(change.picture[0].float().cpu())
             shown = (decode_png(encoded).float() / 255).to(x)
-            before, after, png_after = classifier.predict(torch.cat([x, found.picture, shown[None]])).double().tolist()
-            maps = _maps(classifier, torch.cat([x, found.picture]), question)
-        delta = found.picture[0] - x[0]
+            before, after, png_after = classifier.predict(torch.cat([x, change.picture, shown[None]])).double().tolist()
+            maps = _maps(classifier, torch.cat([x, change.picture]), request)
+        delta = change.picture[0] - x[0]
         gain = 0.5 / max(float(delta.abs().max()), 1e-6)
         pictures: dict[Which, bytes] = {
             "input": encode_png(picture),
@@ -162,17 +180,17 @@ class Study:
             created=datetime.now(UTC),
             model=model.name,
             source=without_places(model.source),
-            weights=self._weights[question.model],
+            weights=self._weights[request.model],
             class_names=list(names),
-            target=question.target,
-            rho=question.rho,
-            search=found.search,
+            target=request.target,
+            rho=request.rho,
+            search=change.search,
             seed=SEED,
-            command=_command(model, names[question.target], found),
+            command=_command(model, names[request.target], change),
             before=before,
             after=after,
             rmse=float(RMSE.size(delta[None])),
-            reached=max(range(len(after)), key=after.__getitem__) == question.target,
+            reached=max(range(len(after)), key=after.__getitem__) == request.target,
             png_rmse=float(RMSE.size((shown - x[0])[None])),
             png_after=png_after,
             gain=gain,
@@ -182,19 +200,19 @@ class Study:
             seconds=time.perf_counter() - began,
             **subject,
         )
-        return ExploreResponse(entry=entry.model_dump(mode="json"), told=_told(entry), pictures=pictures)
+        return ExploreResponse(entry=entry.model_dump(mode="json"), summary=_summary(entry), pictures=pictures)
 
-    def _subject(self, question: ExploreRequest) -> tuple[Tensor, dict[str, Any]]:
+    def _subject(self, request: ExploreRequest) -> tuple[Tensor, dict[str, Any]]:
         """The picture [channels, height, width] in [0, 1], and what is known of it."""
-        if isinstance(question.picture, int):
-            picture, number = self._example(question.picture), question.picture
+        if isinstance(request.picture, int):
+            picture, number = self._example(request.picture), request.picture
             label = self.data.class_names[int(self.data.y[number])]
             about = {"data": self.data.name, "example": number, "name": self.data.ids[number], "label": label}
             return picture, {**about, "note": ""}
-        picture = decode_png(question.picture).float() / 255
+        picture = decode_png(request.picture).float() / 255
         if tuple(picture.shape) != self.data.shape:
             raise InputError("The picture is not of the networks' size: choose the file again.")
-        return picture, {"data": None, "example": None, "name": question.name, "label": None, "note": question.note}
+        return picture, {"data": None, "example": None, "name": request.name, "label": None, "note": request.note}
 
 
 @contextlib.contextmanager
@@ -214,7 +232,7 @@ def stopping(classifier: Classifier, stop: Callable[[], bool]) -> Iterator[None]
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Change:
     """A changed picture [1, *shape]. search: the spec that finds it again; rho: its size, where that was asked for."""
 
     picture: Tensor
@@ -222,18 +240,18 @@ class _Found:
     rho: float | None
 
 
-def _changed(classifier: Classifier, x: Tensor, question: ExploreRequest) -> _Found:
-    target = torch.tensor([question.target], device=x.device)
-    if question.rho is None:
+def _changed(classifier: Classifier, x: Tensor, request: ExploreRequest) -> _Change:
+    target = torch.tensor([request.target], device=x.device)
+    if request.rho is None:
         search = attacks.build("minimal")
-        found = search(classifier, x, Become(target), seed=SEED)
-        return _Found(torch.where(found.reached[0], found.adversarial, x), describe(search), None)
-    if question.rho == 0:  # where the slider starts
-        return _Found(x, "none", 0.0)
-    toward = Toward(rho=question.rho)
+        perturbation = search(classifier, x, Become(target), seed=SEED)
+        return _Change(torch.where(perturbation.reached[0], perturbation.adversarial, x), describe(search), None)
+    if request.rho == 0:  # where the slider starts
+        return _Change(x, "none", 0.0)
+    toward = Toward(rho=request.rho)
     explained = toward(classifier, x, target, seed=SEED)
     assert explained.picture is not None
-    return _Found(explained.picture, describe(toward), question.rho)
+    return _Change(explained.picture, describe(toward), request.rho)
 
 
 @dataclass(frozen=True)
@@ -246,19 +264,19 @@ class _Maps:
     reason: str = ""
 
 
-def _maps(classifier: Classifier, x: Tensor, question: ExploreRequest) -> _Maps:
-    explainer = explainers.build(question.explainer)
+def _maps(classifier: Classifier, x: Tensor, request: ExploreRequest) -> _Maps:
+    explainer = explainers.build(request.explainer)
     try:
-        found = explainer(classifier, x, torch.full((2,), question.target, device=x.device), seed=SEED)
+        explanation = explainer(classifier, x, torch.full((2,), request.target, device=x.device), seed=SEED)
     except (InputError, SpecError) as error:  # some maps are of some networks
         return _Maps({}, describe(explainer), 0.0, str(error))
-    values = [summed(each) for each in found.map.detach().float().cpu().numpy()]
+    values = [summed(each) for each in explanation.map.detach().float().cpu().numpy()]
     reach = reach_of(values)
     before, after = (_png(coloured(each, reach)) for each in values)
-    return _Maps({"map_input": before, "map_changed": after}, found.method, reach)
+    return _Maps({"map_input": before, "map_changed": after}, explanation.method, reach)
 
 
-def _told(entry: Explored) -> dict[str, Any]:
+def _summary(entry: Explored) -> dict[str, Any]:
     """For the page: the same words as in the report."""
     return {
         "sentences": told(entry),
@@ -269,12 +287,12 @@ def _told(entry: Explored) -> dict[str, Any]:
     }
 
 
-def _command(model: Model, target: str, found: _Found) -> str:
+def _command(model: Model, target: str, change: _Change) -> str:
     """What gives the same explanation of the saved picture; empty where no command does."""
-    if not found.rho:
+    if not change.rho:
         return ""
     source, name = shlex.quote(without_places(model.source)), shlex.quote(target)
-    return f"advex explain input.png --model {source} --target {name} --rho {found.rho:g} --seed {SEED}"
+    return f"advex explain input.png --model {source} --target {name} --rho {change.rho:g} --seed {SEED}"
 
 
 def _png(pixels: np.ndarray) -> bytes:

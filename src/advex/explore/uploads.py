@@ -13,10 +13,10 @@ from advex.data.images import decode
 from advex.data.images.png import encode_png
 from advex.data.source import Unreadable
 from advex.errors import DataError
-from advex.explore.requests import UPLOAD_BYTES, UPLOAD_PIXELS, Fitted
+from advex.explore.requests import UPLOAD_BYTES, UPLOAD_PIXELS, FittedPicture
 
 
-def fitted(data: bytes, shape: Sequence[int]) -> Fitted:
+def fitted(data: bytes, shape: Sequence[int]) -> FittedPicture:
     """A picture file as a PNG of a network's size: nothing of the file is kept but its pixels.
 
     shape: (channels, height, width). Upright by EXIF, of several frames the first, of 16 bits the high byte; scaled to
@@ -34,7 +34,7 @@ def fitted(data: bytes, shape: Sequence[int]) -> Fitted:
     if size != (width, height):
         remarks.append(f"{size[0]}x{size[1]} pixels scaled to cover {width}x{height}, the centre cut out")
     name = f"own picture {hashlib.sha256(data).hexdigest()[:8]}"
-    return Fitted(png=encode_png(torch.from_numpy(pixels.copy())), name=name, note="; ".join(remarks))
+    return FittedPicture(png=encode_png(torch.from_numpy(pixels.copy())), name=name, note="; ".join(remarks))
 
 
 def _measured(data: bytes) -> tuple[tuple[int, int], list[str]]:

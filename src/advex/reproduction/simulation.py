@@ -103,7 +103,7 @@ class Simulation:
             "answers": f"simulated by {judge.source}: no person answered",
         }
         with _project(self.place) as store:
-            store.found(
+            store.create_project(
                 f"{start}, simulated answers", votes=len(simulated.judged), seed=self.seed, alone=False, about=about
             )
             outcomes = annotating.prepare(asked, drawn, store, making, self.say)[start]

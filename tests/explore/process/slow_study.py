@@ -1,6 +1,6 @@
 """A study that computes for as long as a test wants. Imported by the test and by the process that it starts.
 
-A question's name is the path of a file: `.began` is written beside it when its turn comes, and it is answered once
+A request's name is the path of a file: `.began` is written beside it when its turn comes, and it is answered once
 `.go` is there.
 """
 
@@ -13,35 +13,46 @@ from pathlib import Path
 from typing import Any
 
 from advex.errors import ArtifactError, InputError
-from advex.explore.requests import Catalogue, ExploreRequest, ExploreResponse, Stopped
+from advex.explore.requests import Catalogue, ClassCount, ExploreRequest, ExploreResponse, ModelChoice, Stopped
 
 
 class SlowStudy:
-    """See `advex.explore.requests.Answering`."""
+    """See `advex.explore.requests.Explorer`."""
 
-    catalogue = Catalogue(data="d", models=(("m", ("a", "b")),), labels=(("a", 2),), explainers=("gradient",))
+    catalogue = Catalogue(
+        data="d",
+        models=(ModelChoice(name="m", classes=("a", "b")),),
+        labels=(ClassCount(name="a", count=2),),
+        explainers=("gradient",),
+    )
 
     @property
     def quick(self) -> dict[str, Callable[..., Any]]:
         """Things that take no time; `die` ends the process."""
-        return {"double": lambda value: 2 * value, "die": lambda: os._exit(3), "fail": self.fail, "pid": os.getpid}
+        return {
+            "double": lambda value: 2 * value,
+            "die": lambda: os._exit(3),
+            "fail": self.fail,
+            "pid": os.getpid,
+            "sleep": time.sleep,
+        }
 
     def fail(self) -> None:
         """As user code may."""
         raise ValueError("as foreseen")
 
-    def explain(self, question: ExploreRequest, stop: Callable[[], bool]) -> ExploreResponse:
+    def explain(self, request: ExploreRequest, stop: Callable[[], bool]) -> ExploreResponse:
         """Wait for the test."""
-        if question.explainer == "refused":
+        if request.explainer == "refused":
             raise InputError("This cannot be asked.")
-        at = Path(question.name)
+        at = Path(request.name)
         at.with_suffix(".began").touch()
         while not at.with_suffix(".go").exists():
-            if stop():
+            if stop() and request.explainer != "deaf":
                 at.with_suffix(".stopped").touch()
                 raise Stopped
             time.sleep(0.01)
-        return ExploreResponse(entry={}, told={"name": at.name}, pictures={})
+        return ExploreResponse(entry={}, summary={"name": at.name}, pictures={})
 
 
 def load() -> SlowStudy:

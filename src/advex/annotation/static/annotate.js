@@ -155,7 +155,7 @@ function show(image, heard) {
   } else {
     if (alone) state.original = false;
     at("label").textContent = image.label;
-    at("asked").classList.toggle("long", image.label.length > LONG);
+    at("question-title").classList.toggle("long", image.label.length > LONG);
     at("changed").src = image.changed.src;
     if (image.original) at("original").src = image.original.src;
     else at("original").removeAttribute("src");
@@ -185,16 +185,16 @@ const MESSAGES = {
 };
 
 function message() {
-  let told = MESSAGES[supply.problem] ?? ["Loading", "The next pictures are on their way."];
-  if (supply.problem === "out") told = ["Please open your personal link again", `Your session is over.${waiting()}`];
+  let notice = MESSAGES[supply.problem] ?? ["Loading", "The next pictures are on their way."];
+  if (supply.problem === "out") notice = ["Please open your personal link again", `Your session is over.${waiting()}`];
   else if (!supply.problem && supply.finished && state.answered > 0)
-    told = ["All done", "Thank you. There is nothing left to judge; you may close this page."];
+    notice = ["All done", "Thank you. There is nothing left to judge; you may close this page."];
   else if (!supply.problem && supply.finished)
-    told = ["Nothing to judge", "There are no pictures for you now. Look again later."];
-  const changed = at("told").textContent !== told[0];
-  at("told").textContent = told[0];
-  at("more").textContent = told[1];
-  if (changed) at("heard").textContent = told.join(". ");
+    notice = ["Nothing to judge", "There are no pictures for you now. Look again later."];
+  const changed = at("notice").textContent !== notice[0];
+  at("notice").textContent = notice[0];
+  at("more").textContent = notice[1];
+  if (changed) at("heard").textContent = notice.join(". ");
 }
 
 function waiting() {
@@ -218,7 +218,7 @@ function over() {
 function lay() {
   const { current } = state;
   const shown = { original: state.original && current.original !== null, changed: true, difference: state.difference };
-  for (const [name, there] of Object.entries(shown)) at(`${name}-tile`).hidden = !there;
+  for (const [name, visible] of Object.entries(shown)) at(`${name}-tile`).hidden = !visible;
   at("show-original").setAttribute("aria-pressed", String(state.original));
   at("show-difference").setAttribute("aria-pressed", String(state.difference));
   at("show-difference").disabled = current.original === null;
@@ -229,10 +229,10 @@ function lay() {
 function showProgress() {
   const { answered, left } = state;
   const total = answered + left;
-  const told = `${answered.toLocaleString("en")} of ${total.toLocaleString("en")}${pace.told(left)}`;
+  const text = `${answered.toLocaleString("en")} of ${total.toLocaleString("en")}${pace.text(left)}`;
   at("bar").max = Math.max(1, total);
   at("bar").value = answered;
-  at("count").textContent = total > 0 ? told : "\u00a0";
+  at("count").textContent = total > 0 ? text : "\u00a0";
   // Not `disabled`: that would take the focus away from whoever takes back as much as there is.
   at("undo").setAttribute("aria-disabled", String(state.history.length === 0));
   if (total > 0) remember({ answered, left });
@@ -251,11 +251,11 @@ const SAVED = { offline: "offline", trouble: "server busy", out: "signed out" };
 
 function showSaved(number, why) {
   // While all is well one answer is always on its way: nothing flickers for that.
-  const told = SAVED[why] ?? (number > 1 ? "sending" : "all kept");
+  const text = SAVED[why] ?? (number > 1 ? "sending" : "all kept");
   // Only a change of what is said is read aloud, not every number.
-  if (at("saved").textContent !== told) at("saved").textContent = told;
-  at("queue").textContent = told === "all kept" ? "" : told === "sending" ? ` ${number}` : ` · ${number} waiting`;
-  at("pill").className = `pill ${SAVED[why] ? "waiting" : told === "sending" ? "busy" : "good"}`;
+  if (at("saved").textContent !== text) at("saved").textContent = text;
+  at("queue").textContent = text === "all kept" ? "" : text === "sending" ? ` ${number}` : ` · ${number} waiting`;
+  at("pill").className = `pill ${SAVED[why] ? "waiting" : text === "sending" ? "busy" : "good"}`;
   if (why === "out" && supply.problem !== "out") over();
   if (number > 0 || why) return;
   if (supply.stale) supply.count();

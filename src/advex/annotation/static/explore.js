@@ -41,7 +41,7 @@ function working(now) {
     at("saved").textContent = text;
     at("saved").className = text ? "pill waiting" : "pill";
   };
-  at("found").setAttribute("aria-busy", String(now));
+  at("explanation").setAttribute("aria-busy", String(now));
   if (now) busy = setTimeout(() => say("computing"), PATIENCE);
   else say("");
 }
@@ -68,10 +68,10 @@ async function explain() {
     explainer: at("explainer").value,
   };
   try {
-    const found = await send("/api/explore/explanations", wanted, mine.signal);
-    const images = await Promise.all(found.pictures.map((which) => load(`/explore/explanations/${found.key}/${which}`)));
+    const { key, pictures, told: summary } = await send("/api/explore/explanations", wanted, mine.signal);
+    const images = await Promise.all(pictures.map((which) => load(`/explore/explanations/${key}/${which}`)));
     if (mine !== asking) return;
-    show(found, images, subject);
+    show({ key, pictures, summary }, images, subject);
     trouble("");
     working(false);
   } catch (error) {
@@ -92,28 +92,28 @@ async function load(path) {
   return image;
 }
 
-function show({ key, pictures, told }, images, subject) {
+function show({ key, pictures, summary }, images, subject) {
   state.key = key;
   at("empty").hidden = true;
   at("result").hidden = false;
   at("name").textContent = subject.name;
   at("note").textContent = subject.note;
-  at("sentences").textContent = told.sentences.join(" ");
+  at("sentences").textContent = summary.sentences.join(" ");
   for (const view of document.querySelectorAll(".view[data-which]")) {
     const { which } = view.dataset;
     const image = images[pictures.indexOf(which)];
     view.hidden = image === undefined;
     if (image === undefined) continue;
-    image.alt = `${view.querySelector("figcaption").textContent}: ${told.lines[which].join(", ")}`;
+    image.alt = `${view.querySelector("figcaption").textContent}: ${summary.lines[which].join(", ")}`;
     image.classList.toggle("crisp", image.naturalWidth < 200);
     view.querySelector("img").replaceWith(image);
-    view.querySelector(".lines").textContent = told.lines[which].join(" · ");
+    view.querySelector(".lines").textContent = summary.lines[which].join(" · ");
   }
-  at("legend").textContent = told.no_maps
-    ? `No maps: ${told.no_maps}`
+  at("legend").textContent = summary.no_maps
+    ? `No maps: ${summary.no_maps}`
     : "In the maps orange counts for the class, blue against it; both have one scale.";
-  at("shares").replaceChildren(...told.shares.map(row));
-  if (state.least) showSize(told.rmse);
+  at("shares").replaceChildren(...summary.shares.map(row));
+  if (state.least) showSize(summary.rmse);
   at("save").disabled = false;
   at("save").textContent = "Save into the report";
   at("kept").textContent = "";
@@ -187,9 +187,9 @@ async function browse() {
   const start = Math.max(0, Math.floor(Number(at("number").value) || 0));
   const query = new URLSearchParams({ start, count: COUNT, ...(label && { label }) });
   try {
-    const found = await call(`/api/explore/pictures?${query}`, { signal: mine.signal });
+    const examples = await call(`/api/explore/pictures?${query}`, { signal: mine.signal });
     const names = state.about.labels.map(({ name }) => name);
-    const pictures = found.map(({ number, id, label: of }) => ({
+    const pictures = examples.map(({ number, id, label: of }) => ({
       key: String(number), name: `${names[of]}, no. ${number}`, note: id === String(number) ? "" : id, label: names[of],
     }));
     at("thumbnails").replaceChildren(...pictures.map(thumbnail));

@@ -25,12 +25,12 @@ export class Outbox {
   }
 
   keys() {
-    const found = [];
+    const keys = [];
     for (let i = 0; i < localStorage.length; i++) {
       const key = localStorage.key(i);
-      if (key.startsWith(this.prefix)) found.push(key);
+      if (key.startsWith(this.prefix)) keys.push(key);
     }
-    return found.sort();
+    return keys.sort();
   }
 
   get events() {
@@ -118,7 +118,7 @@ export class Outbox {
     } catch {
       this.why = "offline";
       // Now something of worth is here alone: some browsers ask, others decide by themselves.
-      this.asked ??= navigator.storage?.persist?.().catch(() => undefined) ?? true;
+      this.persisted ??= navigator.storage?.persist?.().catch(() => undefined) ?? true;
       return "later";
     }
     if (answer.ok || [404, 409, 422].includes(answer.status)) return "kept";

@@ -6,9 +6,9 @@ async function look() {
   try {
     const answer = await fetch("/owner/live");
     if (!answer.ok) throw new Error();
-    const found = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("live");
+    const live = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("live");
     const shown = document.getElementById("live");
-    if (found.dataset.state !== shown.dataset.state) shown.replaceWith(document.adoptNode(found));
+    if (live.dataset.state !== shown.dataset.state) shown.replaceWith(document.adoptNode(live));
     saved.textContent = "live";
     saved.className = "pill good";
   } catch {

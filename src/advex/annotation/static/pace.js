@@ -15,7 +15,7 @@ export class Pace {
   }
 
   // In words; "" until there is something to go by.
-  told(left) {
+  text(left) {
     if (this.times.length < ENOUGH) return "";
     const each = this.times.reduce((sum, time) => sum + time, 0) / this.times.length / 1000;
     const shown = each < 9.5 ? each.toFixed(1) : Math.round(each);

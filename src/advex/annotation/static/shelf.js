@@ -40,7 +40,7 @@ export class Shelf {
 
   // In the order in which they were kept.
   async all() {
-    const found = await this.work(async (cache) => {
+    const images = await this.work(async (cache) => {
       const kept = [];
       for (const request of await cache.keys()) {
         const { label, ...files } = Object.fromEntries(await (await cache.match(request)).formData());
@@ -48,7 +48,7 @@ export class Shelf {
       }
       return kept;
     });
-    return found ?? [];
+    return images ?? [];
   }
 
   // The session is over: nobody who comes next finds this person's pictures or page. Answers stay.

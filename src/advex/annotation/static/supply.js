@@ -46,9 +46,9 @@ export class Supply {
 
   // Answered in another window. Returns whether it was to come here.
   drop(key) {
-    const there = this.images.length;
+    const before = this.images.length;
     this.images = this.images.filter((image) => image.key !== key);
-    return this.images.length < there;
+    return this.images.length < before;
   }
 
   end() {
@@ -109,10 +109,10 @@ export class Supply {
   async ask(path) {
     const { moves } = this;
     const calm = this.outbox.length === 0;
-    const found = await (await this.get(path)).json();
+    const content = await (await this.get(path)).json();
     this.stale = !calm || moves !== this.moves;
-    if (!this.stale) this.counts(found.progress ?? found);
-    return found;
+    if (!this.stale) this.counts(content.progress ?? content);
+    return content;
   }
 
   // How far we are, once everything has arrived that was on its way.

@@ -1,4 +1,7 @@
-"""What `advex annotate serve --model` opens, in a process of its own. Light to import: the server does, too."""
+"""Models and data as they are named on the command line, and how the process that computes opens them.
+
+Light to import: the server does, too.
+"""
 
 from __future__ import annotations
 
@@ -14,28 +17,28 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Named:
-    """Models and data as typed. Sent to the process that computes, which opens them."""
+class Sources:
+    """Models and data as typed. wrapping: the fields of `lookup.models.Wrapping`."""
 
     models: list[str]
     data: str
     split: str | None
-    wrapping: dict[str, Any]  # see `cli.models.Wrapping`
+    wrapping: dict[str, Any]
     device: str
     max_samples: int | None
     seed: int
 
 
-def desk(named: Named) -> Desk:
-    """A desk that will open them. Raises SpecError for what cannot be meant."""
+def desk(sources: Sources) -> Desk:
+    """A desk whose process will open them. Raises SpecError for what cannot be meant."""
     from advex.explore.desk import Desk
 
-    if not named.data:
+    if not sources.data:
         raise SpecError("Explore shows pictures of a data set: add --data DATA.")
-    return Desk(functools.partial(study, named))
+    return Desk(functools.partial(open_study, sources))
 
 
-def study(named: Named) -> Study:
+def open_study(sources: Sources) -> Study:
     """Open them, with a progress bar. Raises SpecError, DataError, ArtifactError, InputError."""
     from advex.explore.study import Model, Study
     from advex.lookup import datasets
@@ -43,10 +46,10 @@ def study(named: Named) -> Study:
     from advex.lookup.models import Wrapping, open_models
     from advex.progress import Terminal
 
-    opened = open_models(named.models, device_named(named.device), Wrapping(**named.wrapping))
-    split = datasets.preferred(named.data, named.split, "test")
+    opened = open_models(sources.models, device_named(sources.device), Wrapping(**sources.wrapping))
+    split = datasets.preferred(sources.data, sources.split, "test")
     examples = datasets.open_split(
-        named.data, split, Terminal(), max_samples=named.max_samples, seed=named.seed, shape=opened[0].input_shape
+        sources.data, split, Terminal(), max_samples=sources.max_samples, seed=sources.seed, shape=opened[0].input_shape
     )
     models = [Model(name=each.name, source=each.source, classifier=each.classifier) for each in opened]
     return Study(models, examples)
