@@ -11,6 +11,7 @@ const page = at("page").dataset;
 const csrf = document.querySelector('meta[name="csrf"]').content;
 const alone = page.alone === "yes";
 const WORDS = { unchanged: "Unchanged", unsure: "Unsure", changed: "No longer the class" };
+const PICTURES = { original: "Original picture", changed: "Changed picture" };
 const REMEMBERED = 30;
 const LONGEST = 2 ** 31 - 1; // milliseconds that the server takes
 const LONG = 40; // characters of a class's name
@@ -156,9 +157,10 @@ function show(image, heard) {
     if (alone) state.original = false;
     at("label").textContent = image.label;
     at("question-title").classList.toggle("long", image.label.length > LONG);
-    at("changed").src = image.changed.src;
-    if (image.original) at("original").src = image.original.src;
-    else at("original").removeAttribute("src");
+    // The decoded elements themselves: another one with the same source would load it once more.
+    for (const [name, alt] of Object.entries(PICTURES)) {
+      at(name).replaceWith(Object.assign(image[name] ?? new Image(), { id: name, alt }));
+    }
     lay();
     state.began = performance.now();
     // With its number, also since what is the same as before would not be read again.
