@@ -324,14 +324,14 @@ def test_the_layer_is_found_and_named(clf: Classifier, x: Tensor) -> None:
 @pytest.mark.parametrize(
     ("spec", "match"),
     [
-        ("gradient:of=odds", "of='odds'"),
-        ("integrated_gradients:steps=0", "steps >= 1"),
+        ("gradient:of=odds", "of .*odds"),
+        ("integrated_gradients:steps=0", "steps"),
         ("integrated_gradients:rule=trapezoid,steps=1", "steps >= 2"),
-        ("integrated_gradients:rule=simpson", "rule 'simpson'"),
+        ("integrated_gradients:rule=simpson", "rule .*simpson"),
         ("integrated_gradients:baseline=black", "finite number"),
         ("expected_gradients:baseline=.nan", "finite number"),
-        ("expected_gradients:samples=0", "samples >= 1"),
-        ("smooth_grad:sigma=-1", "sigma >= 0"),
+        ("expected_gradients:samples=0", "samples"),
+        ("smooth_grad:sigma=-1", "sigma"),
         ("smooth_grad:take=cube", "'cube'"),
     ],
 )

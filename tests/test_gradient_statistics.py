@@ -44,6 +44,7 @@ def changed(clean: Tensor, delta: Tensor, reached: Tensor | None = None) -> Pert
         size=torch.zeros(n),
         rmse=torch.zeros(n),
         gradients=torch.zeros(n, dtype=torch.int64),
+        queries=torch.zeros(n, dtype=torch.int64),
         flat=torch.zeros(n, dtype=torch.bool),
     )
 

@@ -16,13 +16,13 @@ SOURCE = Path(advex.__file__).parent
 LAYERS = [
     # `record` is the form of the files that evaluations write and reports read: it knows no model.
     (
-        "_version", "types", "errors", "geometry", "distances", "features", "randomness", "registry", "files",
-        "progress", "documents", "record", "processes", "precision", "environment", "drawing",
+        "_version", "types", "errors", "geometry", "distances", "features", "randomness", "registry", "options",
+        "files", "progress", "documents", "record", "processes", "precision", "environment", "drawing",
     ),
     # These read folders alone: see `READERS`.
     ("report",),
     ("annotation",),
-    ("classifier", "networks", "bundled", "artifacts", "data", "batch_norm"),
+    ("classifier", "layers", "networks", "bundled", "artifacts", "data", "batch_norm"),
     ("lookup",),
     ("goals",),
     ("attacks",),
@@ -224,7 +224,7 @@ def test_who_seeds_the_global_generator_puts_it_back() -> None:
 
 
 # Methods whose meaning is told once, where the interface is declared.
-TOLD_ELSEWHERE = {"forward", "extra_repr", "start", "step", "better", "finished", "alter"}
+TOLD_ELSEWHERE = {"forward", "extra_repr", "start", "step", "better", "finished", "alter", "find", "attribute"}
 
 
 def public_things(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:

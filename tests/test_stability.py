@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -42,6 +43,7 @@ class Slope:
     """The plainest map: the gradient of the target's logit, times the input if asked."""
 
     times_input: bool = False
+    differentiable: ClassVar[bool] = True
 
     def __call__(
         self,

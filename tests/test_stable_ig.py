@@ -156,7 +156,7 @@ def test_training_with_it_makes_attributions_stable() -> None:
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"strength": -1.0}, "0 or more"), ({"points": 0}, "at least 1 point"), ({"attack": "pdg"}, "did you mean 'pgd'")],
+    [({"strength": -1.0}, "at least 0"), ({"points": 0}, "points"), ({"attack": "pdg"}, "did you mean 'pgd'")],
     ids=str,
 )
 def test_impossible_options_are_refused(options: dict[str, object], said: str) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from advex.errors import AdvexWarning, InputError
 from advex.features import FeatureSpec
 from advex.geometry import Box
+from advex.layers import derivatives
 from advex.networks.residual_drop import active_dropout
 from advex.precision import full_float32, may_round_float32
 
@@ -35,9 +36,7 @@ def input_gradient(
     with torch.enable_grad():
         result = score(x)
         values: Tensor = result if isinstance(result, Tensor) else result.loss  # pyright: ignore[reportAttributeAccessIssue]
-        if not values.requires_grad:  # cut off from x: a constant, or a step function
-            return torch.zeros_like(x), result
-        (gradient,) = torch.autograd.grad(values.sum(), x, create_graph=create_graph, materialize_grads=True)
+        (gradient,) = derivatives(values, [x], create_graph=create_graph)
     return gradient, result
 
 
@@ -272,7 +271,7 @@ class Classifier(nn.Module):
     def accelerated(self, *, compiled: bool = False, bfloat16: bool = False, tf32: bool = True) -> Iterator[Classifier]:
         """Inside, `logits` (what searches climb) runs compiled and / or in bfloat16.
 
-        `forward` (what `settle` judges by) never does. tf32: False keeps GPUs from rounding float32 to ten
+        `forward`, and what `attacks.verify` judges by, never do. tf32: False keeps GPUs from rounding float32 to ten
         bits inside convolutions and matrix products, as torch lets them do in the former.
         """
         before = self._compiled, self._autocast

@@ -35,12 +35,13 @@ ROOMS = {
 
 @dataclass(frozen=True)
 class Entry:
-    """One registered thing. cites: the paper it follows."""
+    """One registered thing. cites: the paper it follows. examples: options of other forms of it, worth trying."""
 
     kind: str
     name: str
     make: Callable[..., Any]
     cites: str
+    examples: tuple[str, ...] = ()
 
     @property
     def summary(self) -> str:
@@ -55,9 +56,10 @@ class Entry:
 _entries: dict[tuple[str, str], Entry] = {}
 
 
-def register(kind: str, name: str, *, cites: str = "") -> Callable[[T], T]:
+def register(kind: str, name: str, *, cites: str = "", examples: Sequence[str] = ()) -> Callable[[T], T]:
     """Decorator: make a class or factory known as `name` among its kind.
 
+    cites: the paper it follows. examples: options of other forms, such as "norm=l2,radius=0.5": tests try them all.
     Raises SpecError when another thing already has that name.
     """
 
@@ -65,7 +67,7 @@ def register(kind: str, name: str, *, cites: str = "") -> Callable[[T], T]:
         known = _entries.get((kind, name))
         if known is not None and known.make.__qualname__ != make.__qualname__:
             raise SpecError(f"Two {kind}s are called '{name}': {known.make} and {make}.")
-        _entries[kind, name] = Entry(kind, name, make, cites)
+        _entries[kind, name] = Entry(kind, name, make, cites, tuple(examples))
         return make
 
     return add
@@ -168,7 +170,9 @@ def make(kind: str, name: str, **options: Any) -> Any:
     missing = [key for key, at in allowed.items() if at.default is inspect.Parameter.empty and key not in options]
     if missing:
         raise SpecError(f"The {kind} '{name}' needs {', '.join(missing)}, e.g. '{name}:{missing[0]}=...'.")
-    hints = typing.get_type_hints(known[name].make.__init__ if isinstance(known[name].make, type) else known[name].make)
+    make_it = known[name].make
+    written_out = isinstance(make_it, type) and not dataclasses.is_dataclass(make_it)
+    hints = typing.get_type_hints(make_it.__init__ if written_out else make_it)
     # A word may look like a number: the first layer of a network in a row is called 0.
     words = {key for key in options if hints.get(key) is str}
     options = {

@@ -36,11 +36,14 @@ class Perturbation:
     """What a search found, one row per example.
 
     clean, delta: [n, *shape] in data space; `clean + delta` is the changed input.
-    reached: [n] bool, the goal holds at the changed input, judged again by `settle`.
+    reached: [n] bool, the goal holds at the changed input, judged again by `attacks.verify`.
     size: [n] in the search's norm, `inf` where the goal was not reached.
     rmse: [n] root mean square of delta, `inf` where the goal was not reached.
-    gradients: [n] int64, gradient evaluations spent on the example.
-    flat: [n] bool, the goal's gradient vanished somewhere on the way: the search was blind there.
+    gradients: [n] int64, how often the search took the goal's loss with its gradient at the example.
+    queries: [n] int64, how often it took the goal's loss or verdict there without a gradient: steps without gradients,
+    bisections, the last look. What other rows of the batch cost is not counted, nor the last verdict of `verify`.
+    flat: [n] bool, the goal's gradient vanished somewhere on the way: the search was blind there. False where it
+    needs no gradients.
     """
 
     clean: Tensor
@@ -49,6 +52,7 @@ class Perturbation:
     size: Tensor
     rmse: Tensor
     gradients: Tensor
+    queries: Tensor
     flat: Tensor
 
     @property
@@ -87,7 +91,7 @@ class Explanation:
 
 
 class Explainer(Protocol):
-    """(classifier, x, target) -> Explanation; target: [n] int64, the class asked about."""
+    """(classifier, x, target) -> Explanation; target: [n] int64, the class that is explained."""
 
     def __call__(
         self,

@@ -1,4 +1,4 @@
-"""Every registered search, as it is and in the variants below, is handed to each test that asks for a `spec`."""
+"""Every registered search, as it is and in the examples it gives, is handed to each test that asks for a `spec`."""
 
 from __future__ import annotations
 
@@ -16,35 +16,30 @@ from advex.classifier import Classifier
 
 SHAPE = (3, 2, 2)
 
-# Other forms of a search that follow other code paths. A new search needs no line here.
-VARIANTS = [
-    "algorithm1:published=true",
-    "l2min:on_failure=clean",
-    "minimal:gradients=40",
-    "pgd:norm=l1,radius=0.5,restarts=2",
-    "pgd:norm=l2,radius=0.2,random_start=false",
-    "pgd:norm=rmse,radius=0.05,step=0.01",
-]
 
-# Searches for linear networks alone: `clf` is one for them, and tests that bring a network of their own leave them out.
-LINEAR = ("closed_form",)
+def forms_of(kind: str, name: str) -> list[str]:
+    """Spec strings of a registered thing: as it is, and in its examples."""
+    return [name, *(f"{name}:{example}" for example in registry.entries(kind)[name].examples)]
 
-# Those that promise the smallest change; test_searches_truth says how far above the optimum each may stay.
-SMALLEST = ("algorithm1", "algorithm1:published=true", "minimal", "minimal:gradients=40")
+
+def fact(spec: str, name: str) -> Any:
+    """What a search says of itself: see `attacks.attack.attack`."""
+    return getattr(registry.entries("attack")[spec.partition(":")[0]].make, name)
 
 
 def searches() -> list[str]:
     """Spec strings of all searches under contract."""
-    return [*registry.entries("attack"), *VARIANTS]
+    return [spec for name in registry.entries("attack") for spec in forms_of("attack", name)]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "spec" in metafunc.fixturenames:
         brings_its_own = "clf" not in metafunc.fixturenames
-        specs = [spec for spec in searches() if not (brings_its_own and spec in LINEAR)]
-        metafunc.parametrize("spec", specs)
+        metafunc.parametrize(
+            "spec", [spec for spec in searches() if not (brings_its_own and fact(spec, "exact_for") == "linear")]
+        )
     if "smallest_spec" in metafunc.fixturenames:
-        metafunc.parametrize("smallest_spec", SMALLEST)
+        metafunc.parametrize("smallest_spec", [spec for spec in searches() if fact(spec, "promises") == "smallest"])
 
 
 def shortened(search: Any, steps: int = 12) -> Any:
@@ -52,22 +47,22 @@ def shortened(search: Any, steps: int = 12) -> Any:
     budget = {
         field.name: min(getattr(search, field.name), steps)
         for field in dataclasses.fields(search)
-        if field.name in ("steps", "gradients")
+        if field.name in ("steps", "gradients", "queries")
     }
     return dataclasses.replace(search, **budget)
 
 
 @pytest.fixture
 def search(spec: str) -> Callable[..., Any]:
-    """The search of `spec`, with at most 12 gradients."""
+    """The search of `spec`, with at most 12 steps."""
     return shortened(registry.build("attack", spec))
 
 
 @pytest.fixture
 def forms() -> Callable[[str], list[Any]]:
-    """All forms of the search of a name that are under contract, with at most 12 gradients; last, as it is built."""
+    """All forms of the search of a name that are under contract, with at most 12 steps; last, as it is built."""
     return lambda name: [
-        *(shortened(registry.build("attack", spec)) for spec in searches() if spec.partition(":")[0] == name),
+        *(shortened(registry.build("attack", spec)) for spec in forms_of("attack", name)),
         registry.make("attack", name),
     ]
 
@@ -80,10 +75,10 @@ def smallest_search(smallest_spec: str) -> Callable[..., Any]:
 
 @pytest.fixture
 def network_for(toys: SimpleNamespace) -> Callable[[str], Classifier]:
-    """By the name of a search: a small curved network in float64, or a linear one where it takes no other."""
+    """By the spec of a search: a small curved network in float64, or a linear one where it takes no other."""
 
-    def make(name: str) -> Classifier:
-        if name not in LINEAR:
+    def make(spec: str = "") -> Classifier:
+        if not spec or fact(spec, "exact_for") != "linear":
             return toys.mlp(SHAPE)
         weight = 8 * torch.linspace(-1, 1, 36, dtype=torch.float64).mul(7).cos().reshape(3, 12)
         return toys.affine(weight, -weight.sum(dim=1) / 2)
@@ -93,9 +88,8 @@ def network_for(toys: SimpleNamespace) -> Callable[[str], Classifier]:
 
 @pytest.fixture
 def clf(network_for: Callable[[str], Classifier], request: pytest.FixtureRequest) -> Classifier:
-    """The network that the search of `spec` is asked about."""
-    spec = request.getfixturevalue("spec") if "spec" in request.fixturenames else ""
-    return network_for(spec)
+    """The network that the search of `spec` is for."""
+    return network_for(request.getfixturevalue("spec") if "spec" in request.fixturenames else "")
 
 
 @pytest.fixture

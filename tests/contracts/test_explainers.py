@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from collections import OrderedDict
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,18 +21,20 @@ from advex.types import Explanation, concatenate, take
 EXPLAINERS = registry.entries("explainer")
 SHAPE = (3, 2, 2)
 
-# Enough for inputs of twelve elements.
-OPTIONS: dict[str, dict[str, Any]] = {"lime": {"samples": 150}, "kernel_shap": {"samples": 150}}
 
-# These look at places in a layer, so that they show regions rather than elements, and need such a layer.
-REGIONS = {"grad_cam", "guided_grad_cam"}
+def made(name: str, example: str = "") -> Any:
+    """The explainer, with as many samples as are enough for inputs of twelve elements."""
+    explain = registry.build("explainer", f"{name}:{example}")
+    samples = getattr(explain, "samples", 0)
+    return dataclasses.replace(explain, samples=150) if samples > 150 else explain
 
 
-def every(*, but: set[str] = frozenset()) -> pytest.MarkDecorator:  # pyright: ignore[reportArgumentType]
-    names = [name for name in EXPLAINERS if name not in but]
-    return pytest.mark.parametrize(
-        "explain", [EXPLAINERS[name].make(**OPTIONS.get(name, {})) for name in names], ids=names
-    )
+def every(wanted: Callable[[Any], bool] = lambda explain: True) -> pytest.MarkDecorator:
+    """All explainers of which `wanted` holds, in all forms of their examples."""
+    specs = [(name, example) for name, entry in EXPLAINERS.items() for example in ("", *entry.examples)]
+    forms = {f"{name}-{example}".rstrip("-"): made(name, example) for name, example in specs}
+    forms = {name: explain for name, explain in forms.items() if wanted(explain)}
+    return pytest.mark.parametrize("explain", list(forms.values()), ids=list(forms))
 
 
 EVERY = every()
@@ -41,17 +45,17 @@ def with_places(network: nn.Module) -> Classifier:
     first = nn.Conv2d(3, 3, 1, bias=False).double()
     with torch.no_grad():
         first.weight.copy_(torch.eye(3)[:, :, None, None])
-    return Classifier(nn.Sequential(first, network)).eval()
+    return Classifier(nn.Sequential(OrderedDict(conv=first, rest=network))).eval()
 
 
 @pytest.fixture
 def clf() -> Classifier:
     """A small random network with curved decisions and a layer that has places."""
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(3, 8, 2, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(72, 3)).double()
+    layers = {"conv": nn.Conv2d(3, 8, 2, padding=1), "relu": nn.ReLU(), "flat": nn.Flatten(), "head": nn.Linear(72, 3)}
     with torch.no_grad():
-        network[3].weight.mul_(8)  # pyright: ignore[reportArgumentType]
-    return Classifier(network, mean=0.5, std=0.3).eval()
+        layers["head"].weight.mul_(8)  # pyright: ignore[reportArgumentType]
+    return Classifier(nn.Sequential(OrderedDict(layers)).double(), mean=0.5, std=0.3).eval()
 
 
 @pytest.fixture
@@ -108,7 +112,7 @@ def test_none_and_one(explain: Any, clf: Classifier, x: Tensor, n: int) -> None:
     assert told.map.shape == (n, *SHAPE)
 
 
-@every(but={"grad_cam"})
+@every(lambda explain: explain.shows != "regions")
 def test_what_the_classifier_ignores_is_not_in_the_map(explain: Any, toys: SimpleNamespace, x: Tensor) -> None:
     weight = torch.randn(3, 12, dtype=torch.float64)
     weight[:, [1, 7]] = 0
@@ -117,7 +121,7 @@ def test_what_the_classifier_ignores_is_not_in_the_map(explain: Any, toys: Simpl
     assert told.map.flatten(1)[:, [0, 2]].any()
 
 
-@every(but=REGIONS)
+@every(lambda explain: explain.shows != "regions" and explain.looks_at == "input")
 def test_a_linear_classifier_is_explained_by_its_weights(explain: Any, toys: SimpleNamespace) -> None:
     """Two classes, far from the walls: the map is the weight vector, or weight times input, up to sign."""
     w = torch.randn(12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -127,9 +131,9 @@ def test_a_linear_classifier_is_explained_by_its_weights(explain: Any, toys: Sim
     assert torch.stack(likeness).amax(dim=0).min() > 0.99
 
 
-@pytest.mark.parametrize("name", sorted(REGIONS & EXPLAINERS.keys()))
-def test_maps_of_regions_refuse_what_has_none(name: str, toys: SimpleNamespace, x: Tensor) -> None:
-    explain, flat = EXPLAINERS[name].make(), toys.affine(torch.randn(3, 12), torch.zeros(3))
+@every(lambda explain: explain.looks_at == "layer" and explain.layer == "auto")
+def test_maps_of_layers_refuse_what_has_none(explain: Any, toys: SimpleNamespace, x: Tensor) -> None:
+    flat = toys.affine(torch.randn(3, 12), torch.zeros(3))
     with pytest.raises(InputError, match="no layer whose output has places"):
         explain(flat, x, TARGET)
     with pytest.raises(InputError, match="table"):
@@ -169,14 +173,15 @@ class Failing(nn.Module):
     def __init__(self, k: float) -> None:
         super().__init__()
         self.k, self.calls = k, 0
-        self.body = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5), nn.Flatten())
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.body = nn.Sequential(nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5), nn.Flatten())
         self.head = nn.Linear(16, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         self.calls += 1
         if self.calls >= self.k:
             raise KeyError("out of luck")
-        return self.head(self.body(x))
+        return self.head(self.body(self.conv(x)))
 
 
 def traces(network: nn.Module) -> list[Any]:
@@ -192,7 +197,7 @@ def traces(network: nn.Module) -> list[Any]:
 @pytest.mark.parametrize("k", [1, 2, 4, float("inf")])
 def test_nothing_of_the_model_is_changed_also_when_it_fails(explain: Any, x: Tensor, k: float) -> None:
     network = Failing(float("inf")).double().train()
-    network.body[0].bias.requires_grad_(False)  # pyright: ignore[reportAttributeAccessIssue]
+    network.conv.bias.requires_grad_(False)  # pyright: ignore[reportOptionalMemberAccess]
     before = traces(network)
     network.k = k
     try:
@@ -203,14 +208,13 @@ def test_nothing_of_the_model_is_changed_also_when_it_fails(explain: Any, x: Ten
     assert traces(network) == before
 
 
-DIFFERENTIABLE = [
-    name for name, entry in EXPLAINERS.items() if "create_graph" in inspect.signature(entry.make.__call__).parameters
-]
+@EVERY
+def test_what_can_be_differentiated_says_so_in_its_signature(explain: Any) -> None:
+    assert ("create_graph" in inspect.signature(explain).parameters) == explain.differentiable
 
 
-@pytest.mark.parametrize("name", DIFFERENTIABLE)
-def test_a_map_may_keep_its_graph(name: str, clf: Classifier, x: Tensor) -> None:
-    explain = EXPLAINERS[name].make()
+@every(lambda explain: explain.differentiable)
+def test_a_map_may_keep_its_graph(explain: Any, clf: Classifier, x: Tensor) -> None:
     plain = explain(clf, x, TARGET)
     assert not plain.map.requires_grad
     kept = explain(clf, x.clone().requires_grad_(), TARGET, create_graph=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import typing
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -17,31 +18,6 @@ from advex.classifier import Classifier
 from advex.errors import SpecError
 from advex.goals import BelowChance, Confident, Misclassify
 from advex.types import Batch
-
-# Another value for options that are neither numbers nor switches. A new option of that kind needs a line here.
-OTHER = {
-    ("attack", "pgd", "norm"): "l2",
-    ("attack", "pgd", "step"): 0.001,
-    ("attack", "l2min", "on_failure"): "clean",
-    ("attack", "closed_form", "radius"): 0.1,
-    ("attack", "counterfactual", "beam"): 1,
-    ("objective", "adversarial", "attack"): "pgd:norm=l2,radius=0.5,steps=2",
-    ("objective", "stable_ig", "attack"): "pgd:norm=l2,radius=0.5,steps=2",
-    ("objective", "lipschitz", "q"): 1.0,
-    ("objective", "lipschitz", "tandem"): "sum",
-    ("objective", "lipschitz", "target"): 0.7,
-    ("objective", "lipschitz", "derivative"): "finite_difference",
-    ("objective", "noise", "distribution"): "uniform",
-    ("explainer", "integrated_gradients", "rule"): "trapezoid",
-    ("explainer", "smooth_grad", "take"): "magnitude",
-    ("explainer", "grad_cam", "layer"): "places",
-    ("explainer", "guided_grad_cam", "layer"): "places",
-    ("network", "mlp", "activation"): "relu",
-    ("network", "small_cnn", "activation"): "relu",
-    ("network", "preact_resnet", "activation"): "relu",
-    ("network", "preact_resnet", "stem"): "4x4s3",
-    ("network", "preact_resnet", "drop"): "none",
-}
 
 
 def every_option(*kinds: str) -> list[Any]:
@@ -55,12 +31,24 @@ def every_option(*kinds: str) -> list[Any]:
     ]
 
 
+def examples(kind: str, name: str) -> list[dict[str, Any]]:
+    """The options of each example that a registered thing gives."""
+    return [registry.parse(f"{name}:{example}")[1] for example in registry.entries(kind)[name].examples]
+
+
+def hints(kind: str, name: str) -> dict[str, Any]:
+    """The types of its options, with their constraints."""
+    make: Any = registry.entries(kind)[name].make
+    return typing.get_type_hints(make if dataclasses.is_dataclass(make) else make.__init__, include_extras=True)
+
+
 def another(kind: str, name: str, option: str, value: Any) -> Any:
-    """A value that differs from `value` and is as valid."""
-    if (kind, name, option) in OTHER:
-        return OTHER[kind, name, option]
-    if (kind, option) == ("explainer", "of"):
-        return "probability"
+    """A value that differs from `value` and is as valid: of an example, or by its type."""
+    for example in examples(kind, name):
+        if option in example and example[option] != value:
+            return example[option]
+    if typing.get_origin(hint := hints(kind, name)[option]) is Literal:
+        return next(each for each in typing.get_args(hint) if each != value)
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):
@@ -69,7 +57,9 @@ def another(kind: str, name: str, option: str, value: Any) -> Any:
         return value / 2 if value else 0.3
     if isinstance(value, tuple):
         return tuple(each * 2 for each in value)
-    pytest.fail(f"Name another value of the option '{option}' of {kind} '{name}' in the table OTHER of this file.")
+    default = registry.entries(kind)[name].options()[option].default
+    assert default != value, f"the {kind} '{name}' should give an example that sets '{option}'"
+    return default
 
 
 def problem(classifier: Any) -> tuple[Any, Tensor, Tensor]:
@@ -104,16 +94,12 @@ def test_every_option_of_an_explainer_changes_its_map(kind: str, name: str, opti
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         convolution = torch.nn.Conv2d(3, 8, 2, padding=1)  # maps of regions need places
-        layers = [("places", convolution), ("relu", torch.nn.ReLU()), ("flat", torch.nn.Flatten())]
+        layers = [("conv", convolution), ("relu", torch.nn.ReLU()), ("flat", torch.nn.Flatten())]
         network = torch.nn.Sequential(OrderedDict([*layers, ("head", torch.nn.Linear(72, 3))]))
     classifier, x, y = problem(Classifier(network.double(), mean=0.5, std=0.3))
     usual = registry.make(kind, name)
     other = dataclasses.replace(usual, **{option: another(kind, name, option, getattr(usual, option))})
     assert not torch.equal(usual(classifier, x, y).map, other(classifier, x, y).map)
-
-
-# Forms of a term in which options matter that do not in its usual one.
-AT_WORK = {"lipschitz": {"zeta": 0.5, "tandem": "difference", "target": 1.0, "derivative": "finite_difference"}}
 
 
 def trained(term: Any, dtype: torch.dtype) -> tuple[list[float], list[Tensor]]:
@@ -136,39 +122,43 @@ def trained(term: Any, dtype: torch.dtype) -> tuple[list[float], list[Tensor]]:
 
 @pytest.mark.parametrize(("kind", "name", "option"), every_option("objective"))
 def test_every_option_of_a_term_changes_the_loss_or_its_gradient(kind: str, name: str, option: str) -> None:
-    usual = registry.make(kind, name, **AT_WORK.get(name, {}))
-    value = registry.entries(kind)[name].options()[option].default
-    value = another(kind, name, option, value) if getattr(usual, option) == value else value
     dtype = torch.float32 if option == "bfloat16" else torch.float64  # autocast leaves float64 alone
-    losses, gradients = trained(usual, dtype)
-    others, other_gradients = trained(dataclasses.replace(usual, **{option: value}), dtype)
-    same = all(torch.equal(one, other) for one, other in zip(gradients, other_gradients, strict=True))
-    assert losses != others or not same
+    for options in ({}, *examples(kind, name)):
+        usual = registry.make(kind, name, **options)
+        other = dataclasses.replace(usual, **{option: another(kind, name, option, getattr(usual, option))})
+        (losses, gradients), (others, other_gradients) = trained(usual, dtype), trained(other, dtype)
+        if losses != others or not all(map(torch.equal, gradients, other_gradients)):
+            return
+    pytest.fail(f"'{option}' makes no difference to any form of '{name}'")
 
 
 @pytest.mark.parametrize(("kind", "name", "option"), every_option("network"))
 def test_every_option_of_a_network_changes_its_shape_or_its_output(kind: str, name: str, option: str) -> None:
-    resnet = {"depth": 14, "widths": (4, 6, 8), "d": 2.0, "drop": "shakedrop", "survival": 0.5}
-    usual = {"preact_resnet": resnet}.get(name, {})
-    value = usual.get(option, registry.entries(kind)[name].options()[option].default)
-    options = {**usual, option: 20 if option == "depth" else another(kind, name, option, value)}
+    for usual in (*examples(kind, name), {}):
+        value = usual.get(option, registry.entries(kind)[name].options()[option].default)
+        other = {**usual, option: another(kind, name, option, value)}
+        made = []
+        for options in (usual, other):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                made.append(registry.make(kind, name, **options))
+        shapes = [{key: value.shape for key, value in each.state_dict().items()} for each in made]
+        if shapes[0] != shapes[1] or not torch.equal(*(output_of(each, kind, name) for each in made)):
+            return
+    pytest.fail(f"'{option}' makes no difference to any form of '{name}'")
+
+
+def output_of(network: torch.nn.Module, kind: str, name: str) -> Tensor:
+    """Of fixed inputs, in training mode, where every option is at work."""
+    entry = registry.entries(kind)[name].options()
+    size = entry["size"].default if "size" in entry else 12
+    shape = (3, entry["channels"].default, size, size) if "channels" in entry else (3, entry["features"].default)
+    for parameter in network.parameters():
+        if not parameter.any():  # a weight that starts at zero hides what acts on its branch
+            torch.nn.init.ones_(parameter)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        first = registry.make(kind, name, **usual)
-        torch.manual_seed(0)
-        second = registry.make(kind, name, **options)
-    shapes = [{key: value.shape for key, value in each.state_dict().items()} for each in (first, second)]
-    if shapes[0] == shapes[1]:
-        entry = registry.entries(kind)[name].options()
-        shape = (3, entry["channels"].default, 12, 12) if "channels" in entry else (3, entry["features"].default)
-        x, outputs = torch.rand(shape), []
-        for network in (first, second):
-            for parameter in network.parameters():
-                if not parameter.any():  # a weight that starts at zero hides what acts on its branch
-                    torch.nn.init.ones_(parameter)
-            torch.manual_seed(0)
-            outputs.append(network.train()(x))  # in training mode, where every option is at work
-        assert not torch.equal(*outputs)
+        return network.train()(torch.rand(shape))
 
 
 @pytest.mark.parametrize(("kind", "name", "option"), every_option("attack", "explainer", "objective", "network"))
@@ -181,7 +171,8 @@ def test_impossible_values_are_refused_with_the_options_name(kind: str, name: st
     elif isinstance(default, float):
         wrong = ["many", None, True, float("nan")]
     elif isinstance(default, str):
-        wrong = ["", "no such thing", [1]] if option != "layer" else []  # what layers there are, the network says
+        anything = kind != "network" and hints(kind, name)[option] is str  # a name that the network must know, say
+        wrong = [[1]] if anything else ["", "no such thing", [1]]
     elif isinstance(default, tuple):
         wrong = [(), (1, 2), "wide", None, (0, 0, 0), (2.5, 2.5, 2.5)]
         if name == "mlp":

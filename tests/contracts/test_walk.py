@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from advex.attacks.search import SearchResult, SearchState, in_slices, iterate, run_search, smallest, verify
+from advex.attacks.attack import in_slices, run_search, verify
+from advex.attacks.search import SearchResult, SearchState, iterate, smallest
 from advex.classifier import Classifier
 from advex.errors import AdvexWarning, InputError
 from advex.geometry import RMSE, per_row
@@ -103,7 +104,11 @@ def settled(toys: SimpleNamespace, delta: list[list[float]], size: list[float], 
     x = torch.tensor([[0.25, 0.5]], dtype=torch.float64).expand(n, 2)
     counts = torch.full((n,), 3)
     found = SearchResult(
-        delta=torch.tensor(delta, dtype=torch.float64), size=torch.tensor(size), gradients=counts, flat=counts > 5
+        delta=torch.tensor(delta, dtype=torch.float64),
+        size=torch.tensor(size),
+        gradients=counts,
+        queries=counts,
+        flat=counts > 5,
     )
     return verify(classifier, x, found, Misclassify(torch.zeros(n, dtype=torch.int64)), RMSE, lengthen=lengthen)
 

@@ -8,18 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from advex.attacks.search import SearchResult, SearchState, iterate, run_search, smallest
+from advex.attacks.attack import Search, attack
+from advex.attacks.search import SearchResult, SearchState, iterate, smallest
 from advex.classifier import Classifier
-from advex.errors import SpecError
 from advex.geometry import RMSE, per_row
 from advex.goals import Aim, Become, BelowChance, Goal, advantage, with_temperature
-from advex.registry import register
-from advex.types import Perturbation
+from advex.options import Count, Number
 
 
-@register("attack", "algorithm1", cites="woods2019 Algorithm 1")
-@dataclass(frozen=True, kw_only=True)
-class Algorithm1:
+@attack("algorithm1", cites="woods2019 Algorithm 1", promises="smallest", examples=("published=true",))
+class Algorithm1(Search):
     """The papers' minimal attack, in `steps` gradients.
 
     As printed: delta <- o(delta, d) with o = SGD(rate, momentum), d = 2 delta where the goal is
@@ -35,39 +33,29 @@ class Algorithm1:
     form's steps.
     """
 
-    steps: int = 450
-    rate: float = 0.01
-    momentum: float = 0.9
-    eta: float = 0.55
+    steps: Count = 450
+    rate: Number = 0.01
+    momentum: Number = 0.9
+    eta: Number = 0.55
     published: bool = False
-    distance: float = 20.0
+    distance: Number = 20.0
 
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise SpecError(f"Algorithm1 needs at least 1 step, not {self.steps}.")
+    @property
+    def clip(self) -> bool:
+        """Whether changes are cut to the box."""
+        return not self.published
 
-    def __call__(
-        self,
-        classifier: Classifier,
-        x: Tensor,
-        goal: Goal,
-        *,
-        seed: int = 0,
-        mask: Tensor | None = None,
-        max_batch: int | str | None = None,
-    ) -> Perturbation:
+    @property
+    def stride(self) -> float:
+        """RMSE of a step at the end of the search: how far beyond the boundary its result may lie."""
+        return 2 * self.distance / (self.steps * (self.steps + 1)) if self.published else self.rate * self.eta
+
+    def find(self, classifier: Classifier, x: Tensor, goal: Goal, mask: Tensor | None, seed: int) -> SearchResult:
         rule = _Published(self) if self.published else _Printed(self)
-
-        def find(x: Tensor, goal: Goal, mask: Tensor | None) -> SearchResult:
-            if self.published and isinstance(goal, BelowChance):
-                goal = _Odds(goal.y)
-            goal = with_temperature(goal, 1.0)
-            return iterate(rule, classifier, x, goal, norm=RMSE, steps=self.steps, mask=mask, clip=not self.published)
-
-        clip = not self.published
-        return run_search(
-            find, classifier, x, goal, norm=RMSE, mask=mask, max_batch=max_batch, clip=clip, lengthen=8 if clip else 0
-        )
+        if self.published and isinstance(goal, BelowChance):
+            goal = _Odds(goal.y)
+        goal = with_temperature(goal, 1.0)
+        return iterate(rule, classifier, x, goal, norm=RMSE, steps=self.steps, mask=mask, clip=self.clip)
 
 
 @dataclass(frozen=True)

@@ -6,50 +6,29 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from advex.attacks.search import SearchResult, SearchState, iterate, run_search
+from advex.attacks.attack import Search, attack
+from advex.attacks.search import SearchResult, SearchState, iterate
 from advex.classifier import Classifier
-from advex.errors import SpecError
 from advex.geometry import RMSE, as_radius
 from advex.goals import Goal
-from advex.registry import register
-from advex.types import Perturbation
+from advex.options import AtLeast0, Count, RadiusOption, ShareBelow1
 
 
-@register("attack", "at_distance", cites="woods2019 Eq. 4")
-@dataclass(frozen=True, kw_only=True)
-class AtDistance:
+@attack("at_distance", cites="woods2019 Eq. 4")
+class AtDistance(Search):
     """Follow the goal out to RMSE rho, then go on at that distance: exactly on the sphere, inside the box.
 
     rho: in RMSE. steps: gradients. outward: share of the steps spent on the way out; each then turns
     the change on the sphere by a step that falls linearly from `turn` rho to 0.
     """
 
-    rho: float | str = 0.1
-    steps: int = 35
-    outward: float = 0.3
-    turn: float = 0.5
+    rho: RadiusOption = 0.1
+    steps: Count = 35
+    outward: ShareBelow1 = 0.3
+    turn: AtLeast0 = 0.5
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "rho", as_radius(self.rho))
-        if self.steps < 1:
-            raise SpecError(f"AtDistance needs at least 1 step, not {self.steps}.")
-        if not 0 <= self.outward < 1 or self.turn < 0:
-            raise SpecError("AtDistance needs outward in [0, 1) and turn of at least 0.")
-
-    def __call__(
-        self,
-        classifier: Classifier,
-        x: Tensor,
-        goal: Goal,
-        *,
-        seed: int = 0,
-        mask: Tensor | None = None,
-        max_batch: int | str | None = None,
-    ) -> Perturbation:
-        def find(x: Tensor, goal: Goal, mask: Tensor | None) -> SearchResult:
-            return iterate(_Orbit(self, seed), classifier, x, goal, norm=RMSE, steps=self.steps, mask=mask)
-
-        return run_search(find, classifier, x, goal, norm=RMSE, mask=mask, max_batch=max_batch)
+    def find(self, classifier: Classifier, x: Tensor, goal: Goal, mask: Tensor | None, seed: int) -> SearchResult:
+        return iterate(_Orbit(self, seed), classifier, x, goal, norm=RMSE, steps=self.steps, mask=mask)
 
 
 @dataclass(frozen=True)

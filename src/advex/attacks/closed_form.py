@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from advex.attacks.search import SearchResult, run_search
+from advex.attacks.attack import Search, attack
+from advex.attacks.search import SearchResult
 from advex.classifier import Classifier
 from advex.errors import InputError
 from advex.geometry import LINF, Norm, as_radius, per_row
 from advex.goals import Goal
-from advex.registry import register
-from advex.types import Perturbation
+from advex.options import RadiusOption
 
 
-@register("attack", "closed_form", cites="chalasani2020 Eq. 7")
-@dataclass(frozen=True, kw_only=True)
-class ClosedForm:
+@attack("closed_form", cites="chalasani2020 Eq. 7", exact_for="linear")
+class ClosedForm(Search):
     """The lowest loss within an LINF distance, exactly: delta* = -y sgn(w) epsilon. For one linear layer alone.
 
     With a row w_j of weights per class, the margin y_t - y_j is lowest at delta_j = epsilon sgn(w_j - w_t); with two
@@ -35,35 +33,13 @@ class ClosedForm:
     Raises InputError for any other network, and for goals that name no class.
     """
 
-    radius: float | str = "8/255"
+    radius: RadiusOption = "8/255"
     clip: bool = True
     norm: ClassVar[Norm] = LINF
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "radius", as_radius(self.radius))
-
-    def __call__(
-        self,
-        classifier: Classifier,
-        x: Tensor,
-        goal: Goal,
-        *,
-        seed: int = 0,
-        mask: Tensor | None = None,
-        max_batch: int | str | None = None,
-    ) -> Perturbation:
-        weight = linear_layer(classifier).weight.detach()
-
-        def find(x: Tensor, goal: Goal, mask: Tensor | None) -> SearchResult:
-            return self._worst(classifier, weight, x, goal, mask)
-
-        return run_search(find, classifier, x, goal, norm=LINF, mask=mask, max_batch=max_batch, clip=self.clip)
-
     @torch.no_grad()
-    def _worst(
-        self, classifier: Classifier, weight: Tensor, x: Tensor, goal: Goal, mask: Tensor | None
-    ) -> SearchResult:
-        """weight: [classes, elements of one input]."""
+    def find(self, classifier: Classifier, x: Tensor, goal: Goal, mask: Tensor | None, seed: int) -> SearchResult:
+        weight = linear_layer(classifier).weight  # [classes, elements of one input]
         named, away = _named(goal, len(weight))
         delta, best = torch.zeros_like(x), x.new_full((len(x),), torch.inf)
         reached = torch.zeros(len(x), dtype=torch.bool, device=x.device)
@@ -78,7 +54,8 @@ class ClosedForm:
         return SearchResult(
             delta=delta,
             size=torch.where(reached, LINF.size(delta), torch.inf),
-            gradients=torch.zeros(len(x), dtype=torch.int64, device=x.device),
+            gradients=torch.zeros_like(named),
+            queries=torch.full_like(named, len(weight)),
             flat=~delta.flatten(1).any(dim=1),
         )
 

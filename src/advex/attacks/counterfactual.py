@@ -9,21 +9,20 @@ smallest step that still does. It takes no gradients: categories have none, and 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from advex.attacks.search import SearchResult, run_search
+from advex.attacks.attack import Search, attack
+from advex.attacks.search import SearchResult
 from advex.classifier import Classifier
-from advex.errors import SpecError
 from advex.features import Feature, FeatureSpec
 from advex.geometry import L1, Norm
 from advex.goals import Goal
-from advex.registry import register
-from advex.types import Perturbation, take
+from advex.options import Count
+from advex.types import take
 
 _CONTINUOUS = 2**20  # steps from an element to the wall, where nothing says how fine a change may be
 _FINEST = 100  # a number without a step of its own moves in powers of ten of at most this part of its scale
@@ -32,9 +31,8 @@ _EXTENSIONS = 1024  # single changes, the best, that combinations are built of
 _ELEMENTS = 2**24  # of inputs that are asked at once
 
 
-@register("attack", "counterfactual", cites="wachter2018; mothilal2020")
-@dataclass(frozen=True, kw_only=True)
-class FewFeatures:
+@attack("counterfactual", cites="wachter2018; mothilal2020", promises="fewest", examples=("beam=1",))
+class FewFeatures(Search):
     """The fewest columns that reach the goal when they are changed, and of such changes the smallest.
 
     "Smallest" is the L1 norm of the encoded row: numbers count in units of their scale, another category
@@ -47,59 +45,41 @@ class FewFeatures:
     The result's `gradients` are 0; `flat` says that nothing that was tried altered the goal's loss.
     """
 
-    features: int = 3
-    beam: int = 32
-    rungs: int = 8
+    features: Count = 3
+    beam: Count = 32
+    rungs: Count = 8
     norm: ClassVar[Norm] = L1
 
-    def __post_init__(self) -> None:
-        if min(self.features, self.beam, self.rungs) < 1:
-            raise SpecError(
-                f"A counterfactual needs features, beam and rungs of at least 1, not {self.features}, {self.beam} and "
-                f"{self.rungs}."
-            )
-
-    def __call__(
-        self,
-        classifier: Classifier,
-        x: Tensor,
-        goal: Goal,
-        *,
-        seed: int = 0,
-        mask: Tensor | None = None,
-        max_batch: int | str | None = None,
-    ) -> Perturbation:
-        def find(x: Tensor, goal: Goal, mask: Tensor | None) -> SearchResult:
-            delta, flat = torch.zeros_like(x), torch.zeros(len(x), dtype=torch.bool, device=x.device)
-            size = x.new_full((len(x),), math.inf)
-            with torch.no_grad(), classifier.accelerated():
-                for i in range(len(x)):  # a row's candidates are the batch
-                    row = _Row(
-                        classifier, x[i], take(goal, slice(i, i + 1)), None if mask is None else mask[i], self.rungs
-                    )
-                    changed, flat[i] = _fewest(row, self)
-                    if changed is not None:
-                        delta[i] = changed - x[i]
-                        size[i] = L1.size(delta[i : i + 1])[0]
-            return SearchResult(delta=delta, size=size, gradients=torch.zeros_like(flat, dtype=torch.int64), flat=flat)
-
-        return run_search(find, classifier, x, goal, norm=L1, mask=mask, max_batch=max_batch, lengthen=8)
+    def find(self, classifier: Classifier, x: Tensor, goal: Goal, mask: Tensor | None, seed: int) -> SearchResult:
+        delta, size = torch.zeros_like(x), x.new_full((len(x),), math.inf)
+        queries, flat = (torch.zeros(len(x), dtype=kind, device=x.device) for kind in (torch.int64, torch.bool))
+        with torch.no_grad(), classifier.accelerated():
+            for i in range(len(x)):  # a row's candidates are the batch
+                part = None if mask is None else mask[i]
+                row = _Row(classifier, x[i], take(goal, slice(i, i + 1)), part, self.rungs)
+                changed, flat[i] = _fewest(row, self)
+                queries[i] = row.queries
+                if changed is not None:
+                    delta[i] = changed - x[i]
+                    size[i] = L1.size(delta[i : i + 1])[0]
+        return SearchResult(delta=delta, size=size, gradients=torch.zeros_like(queries), queries=queries, flat=flat)
 
 
 def _fewest(row: _Row, search: FewFeatures) -> tuple[Tensor | None, bool]:
-    """The best change of one row, as a changed input, and whether the goal was deaf to all that was tried."""
+    """The best change of one row, as a changed input, and whether nothing that was tried altered the goal's loss."""
     nothing = row.ways.new_empty(1, 0)
-    start, there = row.ask(nothing, nothing)
-    if there[0]:
+    start, reached = row.ask(nothing, nothing)
+    if reached[0]:
         return row.inputs(nothing, nothing)[0], False
     single = ways, steps = row.ways[:, None], row.rungs[:, None]
     blind = True
     for count in range(1, search.features + 1):
-        loss, there = row.ask(ways, steps)
+        loss, reached = row.ask(ways, steps)
         blind = blind and not bool((loss != start).logical_and(torch.isfinite(loss)).any())
-        if there.any():
-            cheapest = _first_of_each(ways[there], row.price(ways[there], steps[there]), search.beam)
-            ways, steps = ways[there][cheapest], steps[there][cheapest]
+        if reached.any():
+            ways, steps = ways[reached], steps[reached]
+            cheapest = _first_of_each(ways, row.price(ways, steps), search.beam)
+            ways, steps = ways[cheapest], steps[cheapest]
             steps = _drawn_back(row, ways, steps)
             best = row.price(ways, steps).argmin()
             return row.inputs(ways[best : best + 1], steps[best : best + 1])[0], False
@@ -142,9 +122,8 @@ def _drawn_back(row: _Row, ways: Tensor, steps: Tensor) -> Tensor:
         while (high - low > 1).any():
             middle = torch.where(high - low > 1, (low + high) // 2, high)
             each[:, diagonal, diagonal] = middle
-            _, there = row.ask(ways.repeat_interleave(f, 0), each.reshape(m * f, f))
-            there = there.reshape(m, f)
-            low, high = torch.where(there, low, middle), torch.where(there, middle, high)
+            reached = row.ask(ways.repeat_interleave(f, 0), each.reshape(m * f, f))[1].reshape(m, f)
+            low, high = torch.where(reached, low, middle), torch.where(reached, middle, high)
         saved = row.prices(ways, steps) - row.prices(ways, high)
         chosen = torch.where(settled, -1.0, saved).argmax(dim=1, keepdim=True)
         steps = steps.scatter(1, chosen, high.gather(1, chosen))
@@ -158,22 +137,23 @@ class _Row:
     Of the W ways, in tensors [W]: feature; at, the element that is written; former, the element that is set to
     0 before (of a number the same one); last, how many steps there are. After k steps the element holds
     (base + k * step, not beyond limit, - center) / scale.
-    ways, rungs: [r] the single changes to begin with, as way and number of steps.
+    ways, rungs: [r] the single changes to begin with, as way and number of steps. queries: how many changed inputs the
+    goal has been asked about.
     """
 
     def __init__(self, classifier: Classifier, x: Tensor, goal: Any, mask: Tensor | None, rungs: int) -> None:
-        self.classifier, self.goal, self.shape = classifier, goal, x.shape
+        self.classifier, self.goal, self.shape, self.queries = classifier, goal, x.shape, 0
         spec = classifier.features
         self.x = x.flatten() if spec is None else spec.nearest(x[None])[0]
         self.float32 = spec is not None  # a table's valid rows are single precision
-        found = _element_ways(classifier, x) if spec is None else _column_ways(spec, self.x)
+        ways = _element_ways(classifier, x) if spec is None else _column_ways(spec, self.x)
         if mask is not None:
-            moved = mask.flatten().tolist()
-            found = [way for way in found if moved[way[1]] and moved[way[2]]]
+            free = mask.flatten().tolist()
+            ways = [way for way in ways if free[way[1]] and free[way[2]]]
         self.feature, self.at, self.former, self.last = (
-            torch.tensor([way[i] for way in found], dtype=torch.int64, device=x.device) for i in range(4)
+            torch.tensor([way[i] for way in ways], dtype=torch.int64, device=x.device) for i in range(4)
         )
-        table = torch.tensor([way[4:] for way in found], dtype=torch.float64, device=x.device).reshape(-1, 5)
+        table = torch.tensor([way[4:] for way in ways], dtype=torch.float64, device=x.device).reshape(-1, 5)
         self.base, self.step, self.limit, self.center, self.scale = table.T
         ladder = (torch.arange(1, rungs + 1, device=x.device) / rungs) ** 2
         steps = (self.last[:, None] * ladder).ceil().long().clamp_min(1)
@@ -205,6 +185,7 @@ class _Row:
 
     def ask(self, ways: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
         """The goal's loss [m] (infinite where it is not a number), and whether it is reached [m]."""
+        self.queries += len(ways)
         size = max(1, min(4096, _ELEMENTS // max(self.x.numel(), 1)))
         losses, reached = [self.x.new_empty(0)], [torch.empty(0, dtype=torch.bool, device=self.x.device)]
         for some, few in zip(ways.split(size), steps.split(size), strict=True):
@@ -258,8 +239,8 @@ def _number_ways(feature: Feature, number: int, at: int, value: float) -> list[_
         step = 10.0 ** math.floor(math.log10(feature.scale / _FINEST))
         below, above = math.floor(raw / step + _SLACK) * step, math.ceil(raw / step - _SLACK) * step
     ways: list[_Way] = []
-    for one_way, base, limit, signed in (("down", above, low, -step), ("up", below, high, step)):
+    for direction, base, limit, signed in (("down", above, low, -step), ("up", below, high, step)):
         last = math.ceil((limit - base) / signed - _SLACK)
-        if feature.change in ("free", one_way) and last > 0:
+        if feature.change in ("free", direction) and last > 0:
             ways.append((number, at, at, last, base, signed, limit, feature.center, feature.scale))
     return ways

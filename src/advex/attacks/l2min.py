@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from advex.attacks.search import SearchResult, SearchState, iterate, run_search, smallest
+from advex.attacks.attack import Search, attack
+from advex.attacks.search import SearchResult, SearchState, iterate, smallest
 from advex.classifier import Classifier
-from advex.errors import SpecError
 from advex.geometry import RMSE, as_radius, per_row
 from advex.goals import Goal, with_temperature
-from advex.registry import register
-from advex.types import Perturbation
+from advex.options import Count, RadiusOption
 
 
-@register("attack", "l2min", cites="woods2019 Sec. III-G")
-@dataclass(frozen=True, kw_only=True)
-class L2Min:
+@attack("l2min", cites="woods2019 Sec. III-G", promises="smallest tried", examples=("on_failure=clean",))
+class L2Min(Search):
     """L2,min: k steps of lengths psi_{k,n} epsilon, psi_{k,n} = 2 (k - n) / (k (k + 1)).
 
     Outwards along the gradient of cross-entropy while the goal is not reached, straight back towards
@@ -29,32 +28,13 @@ class L2Min:
     clean image there).
     """
 
-    epsilon: float | str = 0.1
-    steps: int = 7
-    on_failure: str = "last"
+    epsilon: RadiusOption = 0.1
+    steps: Count = 7
+    on_failure: Literal["last", "clean"] = "last"
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "epsilon", as_radius(self.epsilon))
-        if self.steps < 1:
-            raise SpecError(f"L2Min needs at least 1 step, not {self.steps}.")
-        if self.on_failure not in ("last", "clean"):
-            raise SpecError(f"L2Min's on_failure is 'last' or 'clean', not '{self.on_failure}'.")
-
-    def __call__(
-        self,
-        classifier: Classifier,
-        x: Tensor,
-        goal: Goal,
-        *,
-        seed: int = 0,
-        mask: Tensor | None = None,
-        max_batch: int | str | None = None,
-    ) -> Perturbation:
-        def find(x: Tensor, goal: Goal, mask: Tensor | None) -> SearchResult:
-            goal = with_temperature(goal, 1.0)
-            return iterate(_OutAndBack(self), classifier, x, goal, norm=RMSE, steps=self.steps, mask=mask)
-
-        return run_search(find, classifier, x, goal, norm=RMSE, mask=mask, max_batch=max_batch)
+    def find(self, classifier: Classifier, x: Tensor, goal: Goal, mask: Tensor | None, seed: int) -> SearchResult:
+        goal = with_temperature(goal, 1.0)
+        return iterate(_OutAndBack(self), classifier, x, goal, norm=RMSE, steps=self.steps, mask=mask)
 
 
 @dataclass(frozen=True)

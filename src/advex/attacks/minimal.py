@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from advex.attacks.search import SearchResult, SearchState, iterate, run_search, smallest
+from advex.attacks.attack import Search, attack
+from advex.attacks.search import SearchResult, SearchState, iterate, smallest
 from advex.classifier import Classifier
-from advex.errors import SpecError
 from advex.geometry import RMSE, per_row
 from advex.goals import Goal, with_temperature, without_class
-from advex.registry import register
-from advex.types import Perturbation
+from advex.options import Above0, AtLeast0, Count, ShareBelow1
 
 # A leg: the ball shrinks (grows) by this share after a success (failure), from first to last step.
 _GAMMA = (0.05, 0.001)
@@ -25,9 +24,13 @@ _HURRY = 0.85
 _SHORTEST_LEG = 25
 
 
-@register("attack", "minimal", cites="pintor2021 (fast minimum norm); rony2019 (decoupled direction and norm)")
-@dataclass(frozen=True, kw_only=True)
-class Minimal:
+@attack(
+    "minimal",
+    cites="pintor2021 (fast minimum norm); rony2019 (decoupled direction and norm)",
+    promises="smallest",
+    examples=("gradients=40",),
+)
+class Minimal(Search):
     """The smallest change, in RMSE, that reaches the goal.
 
     Two legs, each a fast-minimum-norm search: a step along the averaged, normalised gradient, relative to
@@ -50,58 +53,35 @@ class Minimal:
     change `tolerance` smaller.
     """
 
-    gradients: int = 100
-    second: float = 0.4
-    momentum: float = 0.4
-    step: float = 4.0
-    temperature: float = 0.4
-    patience: int = 10
-    tolerance: float = 1e-3
+    gradients: Count = 100
+    second: ShareBelow1 = 0.4
+    momentum: ShareBelow1 = 0.4
+    step: Above0 = 4.0
+    temperature: AtLeast0 = 0.4
+    patience: Count = 10
+    tolerance: AtLeast0 = 1e-3
 
-    def __post_init__(self) -> None:
-        if self.gradients < 1 or self.patience < 1:
-            raise SpecError(
-                f"Minimal needs gradients and patience of at least 1, not {self.gradients} and {self.patience}."
-            )
-        if not (0 <= self.second < 1 and 0 <= self.momentum < 1):
-            raise SpecError(f"Minimal needs second and momentum in [0, 1), not {self.second} and {self.momentum}.")
-        if not (self.step > 0 and self.temperature >= 0 and self.tolerance >= 0):
-            raise SpecError("Minimal needs a step above 0, and temperature and tolerance of at least 0.")
+    def find(self, classifier: Classifier, x: Tensor, goal: Goal, mask: Tensor | None, seed: int) -> SearchResult:
+        with torch.no_grad():
+            logits = classifier.logits(x)
+        spread = (logits - logits.mean(dim=1, keepdim=True)).square().mean(dim=1).sqrt()
+        start = logits.argmax(dim=1)
+        second = round(self.second * self.gradients)
+        if second < _SHORTEST_LEG or logits.shape[1] < 3 or without_class(goal, start) is None:
+            second = 0
 
-    def __call__(
-        self,
-        classifier: Classifier,
-        x: Tensor,
-        goal: Goal,
-        *,
-        seed: int = 0,
-        mask: Tensor | None = None,
-        max_batch: int | str | None = None,
-    ) -> Perturbation:
-        def find(x: Tensor, goal: Goal, mask: Tensor | None) -> SearchResult:
+        def leg(goal: Goal, steps: int) -> SearchResult:
+            return iterate(_Leg(self, steps, spread), classifier, x, goal, norm=RMSE, steps=steps, mask=mask)
+
+        result = leg(goal, self.gradients - second)
+        if second:
             with torch.no_grad():
-                logits = classifier.logits(x)
-            spread = (logits - logits.mean(dim=1, keepdim=True)).square().mean(dim=1).sqrt()
-            start = logits.argmax(dim=1)
-            second = round(self.second * self.gradients)
-            if second < _SHORTEST_LEG or logits.shape[1] < 3 or without_class(goal, start) is None:
-                second = 0
-
-            def leg(goal: Goal, steps: int) -> SearchResult:
-                return iterate(_Leg(self, steps, spread), classifier, x, goal, norm=RMSE, steps=steps, mask=mask)
-
-            first = leg(goal, self.gradients - second)
-            if second == 0:
-                return _to_the_boundary(classifier, x, goal, first)
-            with torch.no_grad():
-                there = classifier.logits(x + first.delta)
+                changed = classifier.logits(x + result.delta)
             # The class arrived at; for rows that arrived nowhere, the least likely one: no loss.
-            arrived = there.scatter(1, start[:, None], -math.inf).argmax(dim=1)
-            avoided = torch.where(torch.isfinite(first.size), arrived, logits.argmin(dim=1))
-            found = _shorter(first, leg(without_class(goal, avoided) or goal, second))
-            return _to_the_boundary(classifier, x, goal, found)
-
-        return run_search(find, classifier, x, goal, norm=RMSE, mask=mask, max_batch=max_batch, lengthen=8)
+            arrived = changed.scatter(1, start[:, None], -math.inf).argmax(dim=1)
+            avoided = torch.where(torch.isfinite(result.size), arrived, logits.argmin(dim=1))
+            result = _shorter(result, leg(without_class(goal, avoided) or goal, second))
+        return _to_the_boundary(classifier, x, goal, result)
 
 
 def _cosine(first: float, last: float, progress: float) -> float:
@@ -114,25 +94,27 @@ def _shorter(first: SearchResult, second: SearchResult) -> SearchResult:
         delta=torch.where(per_row(nearer, first.delta), second.delta, first.delta),
         size=torch.where(nearer, second.size, first.size),
         gradients=first.gradients + second.gradients,
+        queries=first.queries + second.queries,
         flat=first.flat | second.flat,
     )
 
 
-def _to_the_boundary(classifier: Classifier, x: Tensor, goal: Goal, found: SearchResult) -> SearchResult:
+def _to_the_boundary(classifier: Classifier, x: Tensor, goal: Goal, result: SearchResult) -> SearchResult:
     """Draw each change in (or, after a search in low precision, out) along its ray to where the goal just holds."""
 
     def along(scale: Tensor) -> Tensor:
-        return classifier.box.confine(x, found.delta * per_row(scale, x))
+        return classifier.box.confine(x, result.delta * per_row(scale, x))
 
-    far = torch.ones_like(found.size)
-    near = far * _NEAREST
+    far = torch.ones_like(result.size)
+    near, lost, queries = far * _NEAREST, far > 0, result.queries + _HALVINGS
     with torch.no_grad(), classifier.accelerated():
 
         def holds(scale: Tensor) -> Tensor:
             return goal(classifier, x + along(scale)).reached
 
         for factor in _LONGER:
-            lost = torch.isfinite(found.size) & ~holds(far)
+            queries = queries + lost  # a row that holds is asked again only because its neighbours are
+            lost = torch.isfinite(result.size) & ~holds(far)
             if not lost.any():
                 break
             near, far = torch.where(lost, far, near), torch.where(lost, factor, far)
@@ -141,7 +123,8 @@ def _to_the_boundary(classifier: Classifier, x: Tensor, goal: Goal, found: Searc
             inside = holds(middle)
             near, far = torch.where(inside, near, middle), torch.where(inside, middle, far)
     delta = along(far)
-    return replace(found, delta=delta, size=torch.where(torch.isfinite(found.size), RMSE.size(delta), math.inf))
+    size = torch.where(torch.isfinite(result.size), RMSE.size(delta), math.inf)
+    return replace(result, delta=delta, size=size, queries=queries)
 
 
 @dataclass(frozen=True)
@@ -182,8 +165,8 @@ class _Leg:
         velocity = self.search.momentum * memory["velocity"] + norm.steepest(state.free_gradient)
         state.memory = {**memory, "radius": radius, "velocity": velocity}
         self._anneal(state, k + 1)
-        settled = _cosine(self.search.step, _LAST_STEP * self.search.step, progress)
-        length = radius * torch.where(state.best_reached, settled, self.search.step)
+        annealed = _cosine(self.search.step, _LAST_STEP * self.search.step, progress)
+        length = radius * torch.where(state.best_reached, annealed, self.search.step)
         return norm.project(state.delta - per_row(length, state.x) * norm.steepest(velocity), radius)
 
     def better(self, state: SearchState) -> Tensor:

@@ -8,18 +8,25 @@ import torch
 from torch import Tensor
 
 from advex import randomness
-from advex.attacks.search import SearchResult, SearchState, deepest, iterate, run_search
+from advex.attacks.attack import Search, attack
+from advex.attacks.search import SearchResult, SearchState, deepest, iterate
 from advex.classifier import Classifier
-from advex.errors import SpecError
-from advex.geometry import Norm, as_norm, as_radius
+from advex.geometry import as_norm, as_radius
 from advex.goals import Goal
-from advex.registry import register
-from advex.types import Perturbation, take
+from advex.options import Count, NormOption, RadiusOption
+from advex.types import take
 
 
-@register("attack", "pgd", cites="madry2018")
-@dataclass(frozen=True, kw_only=True)
-class PGD:
+@attack(
+    "pgd",
+    cites="madry2018",
+    examples=(
+        "norm=l1,radius=0.5,restarts=2",
+        "norm=l2,radius=0.2,random_start=false",
+        "norm=rmse,radius=0.05,step=0.01",
+    ),
+)
+class PGD(Search):
     """The lowest loss within a fixed distance.
 
     norm: l1, l2, linf or rmse. radius: in that norm, in data space (`"8/255"` is accepted).
@@ -29,31 +36,14 @@ class PGD:
     `Misclassify(y, temperature=1)` the direction of cross-entropy.
     """
 
-    norm: Norm | str = "linf"
-    radius: float | str = "8/255"
-    steps: int = 40
-    step: float | str | None = None
+    norm: NormOption = "linf"
+    radius: RadiusOption = "8/255"
+    steps: Count = 40
+    step: RadiusOption | None = None
     random_start: bool = True
-    restarts: int = 1
+    restarts: Count = 1
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "norm", as_norm(self.norm))
-        object.__setattr__(self, "radius", as_radius(self.radius))
-        if self.step is not None:
-            object.__setattr__(self, "step", as_radius(self.step))
-        if self.steps < 1 or self.restarts < 1:
-            raise SpecError(f"PGD needs steps and restarts of at least 1, not {self.steps} and {self.restarts}.")
-
-    def __call__(
-        self,
-        classifier: Classifier,
-        x: Tensor,
-        goal: Goal,
-        *,
-        seed: int = 0,
-        mask: Tensor | None = None,
-        max_batch: int | str | None = None,
-    ) -> Perturbation:
+    def find(self, classifier: Classifier, x: Tensor, goal: Goal, mask: Tensor | None, seed: int) -> SearchResult:
         norm, radius = as_norm(self.norm), as_radius(self.radius)
 
         def descend(x: Tensor, goal: Goal, mask: Tensor | None, restart: int) -> SearchResult:
@@ -63,23 +53,21 @@ class PGD:
                 start = classifier.box.confine(x, start if mask is None else start * mask)
             return iterate(_Descend(self), classifier, x, goal, norm=norm, steps=self.steps, mask=mask, start=start)
 
-        def find(x: Tensor, goal: Goal, mask: Tensor | None) -> SearchResult:
-            best = descend(x, goal, mask, 0)
-            for restart in range(1, self.restarts):
-                standing = torch.isinf(best.size).nonzero()[:, 0]
-                if not len(standing):
-                    break
-                kept = None if mask is None else mask[standing]
-                _add_successes(best, descend(x[standing], take(goal, standing), kept, restart), standing)
-            return best
-
-        return run_search(find, classifier, x, goal, norm=norm, mask=mask, max_batch=max_batch)
+        best = descend(x, goal, mask, 0)
+        for restart in range(1, self.restarts):
+            standing = torch.isinf(best.size).nonzero()[:, 0]
+            if not len(standing):
+                break
+            kept = None if mask is None else mask[standing]
+            _add_successes(best, descend(x[standing], take(goal, standing), kept, restart), standing)
+        return best
 
 
 def _add_successes(best: SearchResult, again: SearchResult, rows: Tensor) -> None:
     fallen = torch.isfinite(again.size)
     best.delta[rows[fallen]], best.size[rows[fallen]] = again.delta[fallen], again.size[fallen]
     best.gradients[rows] += again.gradients
+    best.queries[rows] += again.queries
     best.flat[rows] |= again.flat
 
 

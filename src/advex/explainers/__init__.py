@@ -1,4 +1,4 @@
-"""Answers to "why this class?". Each explainer is one file."""
+"""Explainers: why this class? Each is one file; `maps.explainer` says what its class has to have."""
 
 from __future__ import annotations
 
@@ -73,5 +73,5 @@ def sweep(
     *,
     seed: int = 0,
 ) -> list[Explanation]:
-    """The same question at several distances, one explanation per rho (Woods et al. 2019, Fig. S2)."""
+    """The same class explained at several distances, one explanation per rho (Woods et al. 2019, Fig. S2)."""
     return [replace(explainer, rho=rho)(classifier, x, target, seed=seed) for rho in rhos]

@@ -6,95 +6,50 @@ features that the network holds for (or against) that class.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated
 
-from torch import Tensor
+from pydantic import AfterValidator
 
 from advex.attacks.at_distance import AtDistance
-from advex.classifier import Classifier
-from advex.errors import InputError
-from advex.geometry import RMSE
+from advex.explainers.maps import Attribution, AttributionMethod, AttributionRequest, explainer
+from advex.geometry import as_radius
 from advex.goals import Become, Goal, Misclassify
-from advex.registry import describe, register
-from advex.types import Explanation
+from advex.options import Count
+
+# Kept as it is written, in the record too.
+Radius = Annotated[float | str, AfterValidator(lambda rho: rho if as_radius(rho) >= 0 else rho)]
 
 
-@register("explainer", "toward", cites="woods2019 Eq. 4 (g_explain+)")
-@dataclass(frozen=True, kw_only=True)
-class Toward:
+@explainer("toward", cites="woods2019 Eq. 4 (g_explain+)", shows="change")
+class Toward(AttributionMethod):
     """The change of RMSE rho that raises the target class most.
 
     Exactly at rho, inside the box; never fails because a softmax saturated (it follows log-odds).
     rho: RMSE, 0 = no change, 1 = black to white. steps: gradients.
     """
 
-    rho: float | str = 0.1
-    steps: int = 35
+    rho: Radius = 0.1
+    steps: Count = 35
 
-    def __post_init__(self) -> None:
-        AtDistance(rho=self.rho, steps=self.steps)  # refuses what cannot be
-
-    def __call__(
-        self,
-        classifier: Classifier,
-        x: Tensor,
-        target: Tensor,
-        *,
-        seed: int = 0,
-        mask: Tensor | None = None,
-        max_batch: int | str | None = None,
-    ) -> Explanation:
-        return _explain(self, Become(target, temperature=1.0), classifier, x, target, seed, mask, max_batch)
+    def attribute(self, request: AttributionRequest) -> Attribution:
+        return _changed(self, request, Become(request.target, temperature=1.0))
 
 
-@register("explainer", "away", cites="woods2019 Sec. III-A2 (g_explain-)")
-@dataclass(frozen=True, kw_only=True)
-class Away:
+@explainer("away", cites="woods2019 Sec. III-A2 (g_explain-)", shows="change")
+class Away(AttributionMethod):
     """The change of RMSE rho that lowers the target class most.
 
     rho: RMSE, 0 = no change, 1 = black to white. steps: gradients.
     """
 
-    rho: float | str = 0.1
-    steps: int = 35
+    rho: Radius = 0.1
+    steps: Count = 35
 
-    def __post_init__(self) -> None:
-        AtDistance(rho=self.rho, steps=self.steps)
-
-    def __call__(
-        self,
-        classifier: Classifier,
-        x: Tensor,
-        target: Tensor,
-        *,
-        seed: int = 0,
-        mask: Tensor | None = None,
-        max_batch: int | str | None = None,
-    ) -> Explanation:
-        return _explain(self, Misclassify(target, temperature=1.0), classifier, x, target, seed, mask, max_batch)
+    def attribute(self, request: AttributionRequest) -> Attribution:
+        return _changed(self, request, Misclassify(request.target, temperature=1.0))
 
 
-def _explain(
-    explainer: Toward | Away,
-    goal: Goal,
-    classifier: Classifier,
-    x: Tensor,
-    target: Tensor,
-    seed: int,
-    mask: Tensor | None,
-    max_batch: int | str | None,
-) -> Explanation:
-    if target.shape != (len(x),):
-        raise InputError(f"The target needs one class per example, [{len(x)}], not {tuple(target.shape)}.")
-    search = AtDistance(rho=explainer.rho, steps=explainer.steps)
-    found = search(classifier, x, goal, seed=seed, mask=mask, max_batch=max_batch)
-    slice_size = max_batch if isinstance(max_batch, int) else 512
-    return Explanation(
-        map=found.delta,
-        target=target,
-        method=describe(explainer),
-        picture=found.adversarial,
-        before=classifier.predict(x, max_batch=slice_size),
-        after=classifier.predict(found.adversarial, max_batch=slice_size),
-        rmse=RMSE.size(found.delta),
-    )
+def _changed(explainer: Toward | Away, request: AttributionRequest, goal: Goal) -> Attribution:
+    search, where = AtDistance(rho=explainer.rho, steps=explainer.steps), (request.classifier, request.x, goal)
+    change = search(*where, seed=request.seed, mask=request.mask, max_batch=request.max_batch)
+    return Attribution(map=change.delta, picture=change.adversarial)

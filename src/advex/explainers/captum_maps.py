@@ -9,27 +9,24 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from advex import registry
-from advex.classifier import Classifier
 from advex.errors import AdvexWarning, InputError
 from advex.explainers.captum_rules import Chosen, Reach, has_rescale_rule, hooked, is_relu, reach
 from advex.explainers.expected_gradients import background_rows
 from advex.explainers.grad_cam import GradCAM
-from advex.explainers.integrated_gradients import check_baseline, spread
+from advex.explainers.integrated_gradients import Baseline, spread
 from advex.explainers.layers import AUTO
-from advex.explainers.maps import ROWS, Attribution, AttributionRequest, Of, check_of, chosen_output, explained
-from advex.types import Explanation
+from advex.explainers.maps import ROWS, Attribution, AttributionMethod, AttributionRequest, explainer
+from advex.explainers.outputs import Of, chosen_output
 
 
-@registry.register("explainer", "deep_lift", cites="shrikumar2017 (rescale rule)")
-@dataclass(frozen=True, kw_only=True)
-class DeepLift:
+@explainer("deep_lift", cites="shrikumar2017 (rescale rule)")
+class DeepLift(AttributionMethod):
     """Each element's share of the change of output from a baseline, by each activation's slope between the two.
 
     baseline: a number, or a tensor that broadcasts to x: like one input, or one per example. of: logit,
@@ -38,66 +35,32 @@ class DeepLift:
     and raises InputError where one activation module is called several times.
     """
 
-    baseline: float | Tensor = 0.0
+    baseline: Baseline = 0.0
     of: Of = "logit"
 
-    def __post_init__(self) -> None:
-        check_of(self.of)
-        check_baseline(self.baseline)
-
-    def __call__(
-        self,
-        classifier: Classifier,
-        x: Tensor,
-        target: Tensor,
-        *,
-        seed: int = 0,
-        mask: Tensor | None = None,
-        max_batch: int | str | None = None,
-    ) -> Explanation:
-        def attribute(ask: AttributionRequest) -> Attribution:
-            baseline = spread(self.baseline, ask.x)
-            return _rescaled(ask, lambda i, k: baseline[i])
-
-        return explained(self, attribute, classifier, x, target, mask=mask, max_batch=max_batch)
+    def attribute(self, request: AttributionRequest) -> Attribution:
+        baseline = spread(self.baseline, request.x)
+        return _rescaled(request, lambda i, k: baseline[i])
 
 
-@registry.register("explainer", "deep_lift_shap", cites="lundberg2017 (DeepSHAP); shrikumar2017")
-@dataclass(frozen=True, kw_only=True)
-class DeepLiftShap:
+@explainer("deep_lift_shap", cites="lundberg2017 (DeepSHAP); shrikumar2017")
+class DeepLiftShap(AttributionMethod):
     """The mean of DeepLift's maps over background rows: shares of the change from their mean output.
 
     baseline: a number (one row: the map of `deep_lift`), or a tensor of background rows [rows, *shape], all of
     which are used. of, completeness, warnings and errors: as for `deep_lift`.
     """
 
-    baseline: float | Tensor = 0.0
+    baseline: Baseline = 0.0
     of: Of = "logit"
 
-    def __post_init__(self) -> None:
-        check_of(self.of)
-        check_baseline(self.baseline)
-
-    def __call__(
-        self,
-        classifier: Classifier,
-        x: Tensor,
-        target: Tensor,
-        *,
-        seed: int = 0,
-        mask: Tensor | None = None,
-        max_batch: int | str | None = None,
-    ) -> Explanation:
-        def attribute(ask: AttributionRequest) -> Attribution:
-            background = background_rows(self.baseline, ask.x)
-            return _rescaled(ask, lambda i, k: background[k], len(background))
-
-        return explained(self, attribute, classifier, x, target, mask=mask, max_batch=max_batch)
+    def attribute(self, request: AttributionRequest) -> Attribution:
+        background = background_rows(self.baseline, request.x)
+        return _rescaled(request, lambda i, k: background[k], len(background))
 
 
-@registry.register("explainer", "guided_backprop", cites="springenberg2015")
-@dataclass(frozen=True, kw_only=True)
-class GuidedBackprop:
+@explainer("guided_backprop", cites="springenberg2015")
+class GuidedBackprop(AttributionMethod):
     """The gradient, with negative values cut off wherever it passes a ReLU, besides the ReLU's own derivative.
 
     of: logit, probability or loss. A network without any activation has its plain gradient. Raises InputError
@@ -107,28 +70,12 @@ class GuidedBackprop:
 
     of: Of = "logit"
 
-    def __post_init__(self) -> None:
-        check_of(self.of)
-
-    def __call__(
-        self,
-        classifier: Classifier,
-        x: Tensor,
-        target: Tensor,
-        *,
-        seed: int = 0,
-        mask: Tensor | None = None,
-        max_batch: int | str | None = None,
-    ) -> Explanation:
-        def attribute(ask: AttributionRequest) -> Attribution:
-            return Attribution(map=_guided(ask, "GuidedBackprop"))
-
-        return explained(self, attribute, classifier, x, target, mask=mask, max_batch=max_batch)
+    def attribute(self, request: AttributionRequest) -> Attribution:
+        return Attribution(map=_guided(request, "GuidedBackprop"))
 
 
-@registry.register("explainer", "deconvolution", cites="zeiler2014")
-@dataclass(frozen=True, kw_only=True)
-class Deconvolution:
+@explainer("deconvolution", cites="zeiler2014")
+class Deconvolution(AttributionMethod):
     """The gradient, with a ReLU of its own in place of each ReLU's derivative.
 
     of: logit, probability or loss. Activations that are no `nn.ReLU`: as for `guided_backprop`.
@@ -136,28 +83,12 @@ class Deconvolution:
 
     of: Of = "logit"
 
-    def __post_init__(self) -> None:
-        check_of(self.of)
-
-    def __call__(
-        self,
-        classifier: Classifier,
-        x: Tensor,
-        target: Tensor,
-        *,
-        seed: int = 0,
-        mask: Tensor | None = None,
-        max_batch: int | str | None = None,
-    ) -> Explanation:
-        def attribute(ask: AttributionRequest) -> Attribution:
-            return Attribution(map=_guided(ask, "Deconvolution"))
-
-        return explained(self, attribute, classifier, x, target, mask=mask, max_batch=max_batch)
+    def attribute(self, request: AttributionRequest) -> Attribution:
+        return Attribution(map=_guided(request, "Deconvolution"))
 
 
-@registry.register("explainer", "guided_grad_cam", cites="selvaraju2017 Sec. 3.2")
-@dataclass(frozen=True, kw_only=True)
-class GuidedGradCAM:
+@explainer("guided_grad_cam", cites="selvaraju2017 Sec. 3.2", looks_at="layer", examples=("layer=conv",))
+class GuidedGradCAM(AttributionMethod):
     """Guided backpropagation times the class activation map of `grad_cam`: details, where the class is.
 
     layer: a layer's name, or auto: as for `grad_cam`; the record names it. of: logit, probability or loss.
@@ -167,53 +98,37 @@ class GuidedGradCAM:
     layer: str = AUTO
     of: Of = "logit"
 
-    def __post_init__(self) -> None:
-        GradCAM(layer=self.layer, of=self.of)  # refuses what cannot be
-
-    def __call__(
-        self,
-        classifier: Classifier,
-        x: Tensor,
-        target: Tensor,
-        *,
-        seed: int = 0,
-        mask: Tensor | None = None,
-        max_batch: int | str | None = None,
-    ) -> Explanation:
-        def attribute(ask: AttributionRequest) -> Attribution:
-            cam = GradCAM(layer=self.layer, of=self.of)(ask.classifier, ask.x, ask.target, max_batch=max_batch)
-            layer = registry.build("explainer", cam.method).layer
-            return Attribution(map=cam.map * _guided(ask, "GuidedBackprop"), chosen={"layer": layer})
-
-        return explained(self, attribute, classifier, x, target, mask=mask, max_batch=max_batch)
+    def attribute(self, request: AttributionRequest) -> Attribution:
+        cam = GradCAM(layer=self.layer, of=self.of).attribute(request)
+        return Attribution(map=cam.map * _guided(request, "GuidedBackprop"), chosen=cam.chosen)
 
 
-def _rescaled(ask: AttributionRequest, baseline: Callable[[Tensor, Tensor], Tensor], count: int = 1) -> Attribution:
+def _rescaled(request: AttributionRequest, baseline: Callable[[Tensor, Tensor], Tensor], count: int = 1) -> Attribution:
     """DeepLift's map, the mean over `count` baselines (i, k) -> [rows, *shape] of example i."""
-    found = reach(ask, has_rescale_rule)
+    found = reach(request, has_rescale_rule)
     repeated = [f"{name} {calls} times" for name, calls in found.calls.items() if calls > 1]
     if repeated:
         raise InputError(
             f"DeepLift compares each activation module at two inputs, but this network calls {_list(repeated)}: give "
             "each call a module of its own, or use integrated_gradients."
         )
-    n, size = len(ask.x), ask.max_batch
-    total, change, scale = torch.zeros_like(ask.x), ask.x.new_zeros(n), ask.x.new_zeros(n)
+    n, size = len(request.x), request.max_batch
+    total, change, scale = torch.zeros_like(request.x), request.x.new_zeros(n), request.x.new_zeros(n)
 
     def run(rows: slice) -> None:
-        row = torch.arange(rows.start, min(rows.stop, n * count), device=ask.x.device)
+        row = torch.arange(rows.start, min(rows.stop, n * count), device=request.x.device)
         i, k = row // count, row % count
-        x, u, target = ask.x[i].requires_grad_(), baseline(i, k), ask.target[i]
-        with hooked(ask, has_rescale_rule) as chosen:
+        x, u, target = request.x[i].requires_grad_(), baseline(i, k), request.target[i]
+        with hooked(request, has_rescale_rule) as chosen:
             shares = _rescale(chosen).attribute(x, u, additional_forward_args=(target,))
-        ends = [chosen_output(ask.logits(at.detach()), target, ask.of) for at in (x, u)]
+        ends = [chosen_output(request.logits(at.detach()), target, request.of) for at in (x, u)]
         total.index_add_(0, i, shares.detach() / count)
         change.index_add_(0, i, (ends[0] - ends[1]) / count)
         scale.index_add_(0, i, (ends[0].abs() + ends[1].abs()) / count)
 
     if found.connected:  # each example passes the network beside its baseline: two rows
         size = ROWS if size is None else size
-        replace(ask, max_batch=size // 2 if isinstance(size, int) and size > 1 else size).passes(run, n * count)
+        replace(request, max_batch=size // 2 if isinstance(size, int) and size > 1 else size).passes(run, n * count)
     error = total.flatten(1).sum(dim=1) - change
     expected = 0.01 * total.flatten(1).abs().sum(dim=1) + 1e-4 * scale  # of float32, where activations hardly move
     if found.missed or (error.abs() > expected).any():
@@ -261,9 +176,9 @@ def _rescale(chosen: Chosen) -> Any:
     return _rescale_class()(chosen)
 
 
-def _guided(ask: AttributionRequest, name: str) -> Tensor:
+def _guided(request: AttributionRequest, name: str) -> Tensor:
     """The map of one of captum's two rules for ReLUs: like x."""
-    found = reach(replace(ask, of="logit"), is_relu)
+    found = reach(replace(request, of="logit"), is_relu)
     escaped = _list(found.activations)
     if found.activations and not found.calls:
         raise InputError(
@@ -277,18 +192,18 @@ def _guided(ask: AttributionRequest, name: str) -> Tensor:
             AdvexWarning,
             stacklevel=6,
         )
-    total = torch.zeros_like(ask.x)
+    total = torch.zeros_like(request.x)
 
     def run(rows: slice) -> None:
         from captum import attr
 
-        x = ask.x[rows].clone().requires_grad_()
-        with hooked(ask, is_relu) as chosen:
+        x = request.x[rows].clone().requires_grad_()
+        with hooked(request, is_relu) as chosen:
             method = getattr(attr, name)(chosen)
-            total[rows] = method.attribute(x, additional_forward_args=(ask.target[rows],)).detach()
+            total[rows] = method.attribute(x, additional_forward_args=(request.target[rows],)).detach()
 
     if found.connected:
-        ask.passes(run, len(ask.x))
+        request.passes(run, len(request.x))
     return total
 
 

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-from advex.explainers.maps import AttributionRequest, Of, output
+from advex.explainers.maps import AttributionRequest
+from advex.explainers.outputs import Of, output
 from advex.networks.activations import HalfHuberReLU
 
 # Functions of one number. The rescale rule of DeepLift (Shrikumar et al. 2017, Eq. 13) is the same for all of them;
@@ -72,12 +73,12 @@ class Reach:
     activations: tuple[str, ...]
 
 
-def reach(ask: AttributionRequest, has_rule: Callable[[nn.Module], bool]) -> Reach:
+def reach(request: AttributionRequest, has_rule: Callable[[nn.Module], bool]) -> Reach:
     """Which steps of the network the rules reach, seen in one forward pass of the first example.
 
     Nothing is changed: the pass is watched by torch's hooks for all modules.
     """
-    names = {module: f"{type(module).__name__} '{name}'" for name, module in ask.classifier.network.named_modules()}
+    names = {module: f"{type(module).__name__} '{name}'" for name, module in request.classifier.network.named_modules()}
     begins: dict[nn.Module, set[Node]] = {}
     inside: dict[Node, nn.Module] = {}  # the nodes of modules without modules of their own
     calls: Counter[str] = Counter()
@@ -91,10 +92,10 @@ def reach(ask: AttributionRequest, has_rule: Callable[[nn.Module], bool]) -> Rea
         calls.update([names[module]] if has_rule(module) else [])
         inside.update(dict.fromkeys(_nodes(result, begins[module]), module))
 
-    x = ask.x[:1].detach().requires_grad_()
+    x = request.x[:1].detach().requires_grad_()
     watching = register_module_forward_pre_hook(before), register_module_forward_hook(after)
-    with watching[0], watching[1], ask.classifier.accelerated(), torch.enable_grad():
-        result = output(ask.classifier, x, ask.target[:1], ask.of)
+    with watching[0], watching[1], request.classifier.accelerated(), torch.enable_grad():
+        result = output(request.classifier, x, request.target[:1], request.of)
     missed: dict[str, bool] = {}  # the name, and whether it is an activation
     for node in _nodes(result, set()):
         module = inside.get(node)
@@ -150,30 +151,30 @@ def _overlaps(pool: Any) -> bool:
 class Chosen(nn.Module):
     """What is explained, as the module that captum hooks into: (x [n, *shape], target [n]) -> [n]."""
 
-    def __init__(self, ask: AttributionRequest) -> None:
+    def __init__(self, request: AttributionRequest) -> None:
         super().__init__()
-        self.classifier = ask.classifier
-        self.of: Of = ask.of
+        self.classifier = request.classifier
+        self.of: Of = request.of
 
     def forward(self, x: Tensor, target: Tensor) -> Tensor:
         return output(self.classifier, x, target, self.of)
 
 
 @contextlib.contextmanager
-def hooked(ask: AttributionRequest, has_rule: Callable[[nn.Module], bool]) -> Iterator[Chosen]:
+def hooked(request: AttributionRequest, has_rule: Callable[[nn.Module], bool]) -> Iterator[Chosen]:
     """Inside, captum may hook into the network; each module with a rule works on a copy of its input.
 
     captum puts its rule on the input tensor. Where another layer reads the same tensor (a shortcut around the
     activation), or another rule has just written it (a ReLU straight before a max pool), the rules overwrite each
     other and the map is silently wrong. Afterwards no module holds anything that it did not before.
     """
-    modules = [module for module in ask.classifier.modules() if has_rule(module)]
+    modules = [module for module in request.classifier.modules() if has_rule(module)]
     held = [set(vars(module)) for module in modules]
     hooks = [module.register_forward_pre_hook(_copied) for module in modules]
     try:
-        with ask.classifier.accelerated(), warnings.catch_warnings():  # not compiled, and not announced
+        with request.classifier.accelerated(), warnings.catch_warnings():  # not compiled, and not announced
             warnings.filterwarnings("ignore", message=r"\s*Setting (forward, )?backward hooks", category=UserWarning)
-            yield Chosen(ask)
+            yield Chosen(request)
     finally:
         for hook in hooks:
             hook.remove()

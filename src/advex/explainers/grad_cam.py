@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from advex.classifier import Classifier
 from advex.errors import InputError
 from advex.explainers.layers import AUTO, layer_gradient
-from advex.explainers.maps import Attribution, AttributionRequest, Of, check_of, explained
-from advex.registry import register
-from advex.types import Explanation
+from advex.explainers.maps import Attribution, AttributionRequest, DifferentiableMethod, explainer
+from advex.explainers.outputs import Of
 
 # How maps of one, two and three spatial axes are enlarged, by the number of axes of x.
 _MODES = {3: "linear", 4: "bilinear", 5: "trilinear"}
 
 
-@register("explainer", "grad_cam", cites="selvaraju2017")
-@dataclass(frozen=True, kw_only=True)
-class GradCAM:
+@explainer("grad_cam", cites="selvaraju2017", shows="regions", looks_at="layer", examples=("layer=conv",))
+class GradCAM(DifferentiableMethod):
     """The channels of a late layer, weighted by their mean gradient: one value per pixel, the same in all channels.
 
     layer: a layer's name, or auto: the last one, before the head, whose output has places (see the record for
@@ -33,39 +28,19 @@ class GradCAM:
     relu: bool = True
     of: Of = "logit"
 
-    def __post_init__(self) -> None:
-        check_of(self.of)
+    def attribute(self, request: AttributionRequest) -> Attribution:
+        if request.x.ndim not in _MODES:
+            shape = tuple(request.x.shape[1:])
+            raise InputError(f"Grad-CAM shows places in a picture; inputs of shape {shape}, as of tables, have none.")
+        layer, maps = self.layer, []
 
-    def __call__(
-        self,
-        classifier: Classifier,
-        x: Tensor,
-        target: Tensor,
-        *,
-        seed: int = 0,
-        mask: Tensor | None = None,
-        max_batch: int | str | None = None,
-        create_graph: bool = False,
-    ) -> Explanation:
-        def attribute(ask: AttributionRequest) -> Attribution:
-            if ask.x.ndim not in _MODES:
-                shape = tuple(ask.x.shape[1:])
-                raise InputError(
-                    f"Grad-CAM shows places in a picture; inputs of shape {shape}, as of tables, have none."
-                )
-            layer, maps = self.layer, []
+        def run(rows: slice) -> None:
+            nonlocal layer
+            layer, activations, gradient = layer_gradient(request, rows, layer)
+            maps.append(self._show(activations, gradient, request.x[rows]))
 
-            def run(rows: slice) -> None:
-                nonlocal layer
-                layer, activations, gradient = layer_gradient(ask, rows, layer)
-                maps.append(self._show(activations, gradient, ask.x[rows]))
-
-            ask.passes(run, len(ask.x))
-            return Attribution(map=torch.cat(maps), chosen={"layer": layer})
-
-        return explained(
-            self, attribute, classifier, x, target, mask=mask, max_batch=max_batch, create_graph=create_graph
-        )
+        request.passes(run, len(request.x))
+        return Attribution(map=torch.cat(maps), chosen={"layer": layer})
 
     def _show(self, activations: Tensor, gradient: Tensor, x: Tensor) -> Tensor:
         """relu(sum_k alpha_k A^k), alpha_k the mean over places of d output / d A^k (Eq. 1-2), enlarged to x."""

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
-from advex.classifier import Classifier
-from advex.explainers.maps import Attribution, AttributionRequest, Of, check_of, explained
-from advex.registry import register
-from advex.types import Explanation
+from advex.explainers.maps import Attribution, AttributionRequest, DifferentiableMethod, explainer
+from advex.explainers.outputs import Of
 
 
-@register("explainer", "gradient", cites="simonyan2014")
-@dataclass(frozen=True, kw_only=True)
-class Gradient:
+@explainer("gradient", cites="simonyan2014")
+class Gradient(DifferentiableMethod):
     """How fast the class's output changes with each input element, signed.
 
     of: logit, probability or loss (the cross-entropy against the class).
@@ -22,31 +17,12 @@ class Gradient:
 
     of: Of = "logit"
 
-    def __post_init__(self) -> None:
-        check_of(self.of)
-
-    def __call__(
-        self,
-        classifier: Classifier,
-        x: Tensor,
-        target: Tensor,
-        *,
-        seed: int = 0,
-        mask: Tensor | None = None,
-        max_batch: int | str | None = None,
-        create_graph: bool = False,
-    ) -> Explanation:
-        def attribute(ask: AttributionRequest) -> Attribution:
-            return Attribution(map=_slope(ask))
-
-        return explained(
-            self, attribute, classifier, x, target, mask=mask, max_batch=max_batch, create_graph=create_graph
-        )
+    def attribute(self, request: AttributionRequest) -> Attribution:
+        return Attribution(map=_slope(request))
 
 
-@register("explainer", "input_x_gradient", cites="shrikumar2016")
-@dataclass(frozen=True, kw_only=True)
-class InputXGradient:
+@explainer("input_x_gradient", cites="shrikumar2016")
+class InputXGradient(DifferentiableMethod):
     """The gradient times the input: each element's share, were the network linear and without a bias.
 
     of: logit, probability or loss (the cross-entropy against the class).
@@ -54,27 +30,9 @@ class InputXGradient:
 
     of: Of = "logit"
 
-    def __post_init__(self) -> None:
-        check_of(self.of)
-
-    def __call__(
-        self,
-        classifier: Classifier,
-        x: Tensor,
-        target: Tensor,
-        *,
-        seed: int = 0,
-        mask: Tensor | None = None,
-        max_batch: int | str | None = None,
-        create_graph: bool = False,
-    ) -> Explanation:
-        def attribute(ask: AttributionRequest) -> Attribution:
-            return Attribution(map=ask.x * _slope(ask))
-
-        return explained(
-            self, attribute, classifier, x, target, mask=mask, max_batch=max_batch, create_graph=create_graph
-        )
+    def attribute(self, request: AttributionRequest) -> Attribution:
+        return Attribution(map=request.x * _slope(request))
 
 
-def _slope(ask: AttributionRequest) -> Tensor:
-    return ask.gradients(lambda i, k: (ask.x[i], 1.0))[0]
+def _slope(request: AttributionRequest) -> Tensor:
+    return request.gradients(lambda i, k: (request.x[i], 1.0))[0]

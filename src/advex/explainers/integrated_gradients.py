@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from pydantic import PlainValidator
 from torch import Tensor
 
-from advex.classifier import Classifier
-from advex.errors import InputError, SpecError, did_you_mean
-from advex.explainers.maps import Attribution, AttributionRequest, Of, check_of, chosen_output, explained
+from advex.errors import InputError, SpecError
+from advex.explainers.maps import Attribution, AttributionRequest, DifferentiableMethod, explainer
+from advex.explainers.outputs import Of, chosen_output
 from advex.geometry import per_row
-from advex.registry import register
-from advex.types import Explanation
+from advex.options import Count
 
 Rule = Literal["midpoint", "trapezoid", "gauss_legendre", "left", "right", "published"]
 
 
-@register("explainer", "integrated_gradients", cites="sundararajan2017; chalasani2020 Eq. 13")
-@dataclass(frozen=True, kw_only=True)
-class IntegratedGradients:
+def _baseline(value: Any) -> float | Tensor:
+    if isinstance(value, Tensor):
+        if not value.is_floating_point() or not torch.isfinite(value).all():
+            raise SpecError("A baseline given as a tensor must be floating point and finite.")
+    elif isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise SpecError(f"A baseline is a finite number, or a tensor (from Python), not {value!r}.")
+    return value
+
+
+# What inputs are compared with: a number for all elements, or a tensor.
+Baseline = Annotated[float | Tensor, PlainValidator(_baseline)]
+
+
+@explainer("integrated_gradients", cites="sundararajan2017; chalasani2020 Eq. 13")
+class IntegratedGradients(DifferentiableMethod):
     """(x - u) times the mean gradient on the way from the baseline u to x; adds up to F(x) - F(u).
 
     steps: gradients per example. rule: where on the path they are taken: midpoint, trapezoid (both ends
@@ -32,47 +43,28 @@ class IntegratedGradients:
     The explanation's `completeness` is the error of the sum.
     """
 
-    steps: int = 100
+    steps: Count = 100
     rule: Rule = "midpoint"
-    baseline: float | Tensor = 0.0
+    baseline: Baseline = 0.0
     of: Of = "logit"
 
     def __post_init__(self) -> None:
-        check_of(self.of)
-        check_baseline(self.baseline)
-        if self.rule not in get_args(Rule):
-            raise SpecError(f"There is no rule '{self.rule}' of integration: {did_you_mean(self.rule, get_args(Rule))}")
         least = 2 if self.rule in ("trapezoid", "published") else 1
         if self.steps < least:
             raise SpecError(f"Integrated Gradients by the rule {self.rule} needs steps >= {least}, not {self.steps}.")
 
-    def __call__(
-        self,
-        classifier: Classifier,
-        x: Tensor,
-        target: Tensor,
-        *,
-        seed: int = 0,
-        mask: Tensor | None = None,
-        max_batch: int | str | None = None,
-        create_graph: bool = False,
-    ) -> Explanation:
-        def attribute(ask: AttributionRequest) -> Attribution:
-            u = spread(self.baseline, ask.x)
-            difference = ask.x - u
-            alpha, weight = (torch.as_tensor(each).to(ask.x) for each in quadrature(self.rule, self.steps))
+    def attribute(self, request: AttributionRequest) -> Attribution:
+        u = spread(self.baseline, request.x)
+        difference = request.x - u
+        alpha, weight = (torch.as_tensor(each).to(request.x) for each in quadrature(self.rule, self.steps))
 
-            def points(i: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-                return torch.addcmul(u[i], per_row(alpha[k], u), difference[i]), per_row(weight[k], u)
+        def points(i: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+            return torch.addcmul(u[i], per_row(alpha[k], u), difference[i]), per_row(weight[k], u)
 
-            total, outputs = ask.gradients(points, len(alpha))
-            values = difference * total
-            change = _change(ask, u, outputs, alpha)
-            return Attribution(map=values, completeness=values.detach().flatten(1).sum(dim=1) - change)
-
-        return explained(
-            self, attribute, classifier, x, target, mask=mask, max_batch=max_batch, create_graph=create_graph
-        )
+        total, outputs = request.gradients(points, len(alpha))
+        values = difference * total
+        change = _change(request, u, outputs, alpha)
+        return Attribution(map=values, completeness=values.detach().flatten(1).sum(dim=1) - change)
 
 
 def quadrature(rule: Rule, steps: int) -> tuple[np.ndarray, np.ndarray]:
@@ -94,24 +86,15 @@ def quadrature(rule: Rule, steps: int) -> tuple[np.ndarray, np.ndarray]:
     return (np.arange(steps) + offset) / steps, np.full(steps, 1 / steps)
 
 
-def _change(ask: AttributionRequest, u: Tensor, outputs: Tensor, alpha: Tensor) -> Tensor:
+def _change(request: AttributionRequest, u: Tensor, outputs: Tensor, alpha: Tensor) -> Tensor:
     """F(x) - F(u): [n]. The ends that the path does not visit cost one more pass, without derivatives."""
-    ends = {1.0: ask.x, 0.0: u}
+    ends = {1.0: request.x, 0.0: u}
     known = {float(alpha[k]): outputs[:, k] for k in (0, -1)}
     missing = {at: x for at, x in ends.items() if at not in known}
     if missing:
-        logits = ask.logits(torch.cat([x.detach() for x in missing.values()])).split(len(u))
-        known |= {at: chosen_output(each, ask.target, ask.of) for at, each in zip(missing, logits, strict=True)}
+        logits = request.logits(torch.cat([x.detach() for x in missing.values()])).split(len(u))
+        known |= {at: chosen_output(each, request.target, request.of) for at, each in zip(missing, logits, strict=True)}
     return known[1.0] - known[0.0]
-
-
-def check_baseline(baseline: float | Tensor) -> None:
-    """Raise SpecError unless a baseline is a finite number or tensor: for explainers' `__post_init__`."""
-    if isinstance(baseline, Tensor):
-        if not baseline.is_floating_point() or not torch.isfinite(baseline).all():
-            raise SpecError("A baseline given as a tensor must be floating point and finite.")
-    elif isinstance(baseline, bool) or not isinstance(baseline, int | float) or not math.isfinite(baseline):
-        raise SpecError(f"A baseline is a finite number, or a tensor (from Python), not {baseline!r}.")
 
 
 def spread(baseline: float | Tensor, x: Tensor) -> Tensor:

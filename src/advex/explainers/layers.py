@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Iterator
-from functools import partial
 from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
-from advex.errors import InputError, did_you_mean
-from advex.explainers.maps import AttributionRequest, output
+from advex.errors import InputError
+from advex.explainers.maps import AttributionRequest
+from advex.explainers.outputs import output
+from advex.layers import Hear, derivatives, listening
 
 AUTO = "auto"
 
 
-def layer_gradient(ask: AttributionRequest, rows: slice, layer: str = AUTO) -> tuple[str, Tensor, Tensor]:
+def layer_gradient(request: AttributionRequest, rows: slice, layer: str = AUTO) -> tuple[str, Tensor, Tensor]:
     """d output / d A for the output A of a layer: (the layer's name, A, the derivative), [rows, channels, *places].
 
     layer: a name among `classifier.named_modules()` (the leading `network.` may be left out), or "auto": the layer
@@ -26,19 +26,16 @@ def layer_gradient(ask: AttributionRequest, rows: slice, layer: str = AUTO) -> t
     the last attention do not, where the head reads the class token alone).
     One forward pass. Raises InputError where there is no such layer.
     """
-    x = ask.x[rows]
-    with torch.enable_grad(), _listening(ask.classifier, x, layer, cut=not ask.create_graph) as heard:
-        value = output(ask.classifier, x, ask.target[rows], ask.of).sum()
+    x, heard = request.x[rows], []
+    hear = _hear(heard, x, layer, cut=not request.create_graph)
+    with torch.enable_grad(), listening(request.classifier, hear, None if layer == AUTO else [layer]):
+        value = output(request.classifier, x, request.target[rows], request.of)
     if not heard:
         raise InputError(_nothing_heard(layer))
 
     def looked_at() -> Iterator[tuple[str, Tensor, Tensor]]:
         for name, answer in reversed(heard):
-            slope = torch.zeros_like(answer)
-            if value.requires_grad and answer.requires_grad:
-                (slope,) = torch.autograd.grad(
-                    value, answer, create_graph=ask.create_graph, retain_graph=True, materialize_grads=True
-                )
+            (slope,) = derivatives(value, [answer], create_graph=request.create_graph, keep=True)
             yield name, as_places(answer, x), as_places(slope, x)
 
     looks = looked_at()
@@ -64,22 +61,14 @@ def as_places(answer: Tensor, x: Tensor) -> Tensor:
     return answer[:, answer.shape[1] - side**2 :].transpose(1, 2).unflatten(2, (side, side))
 
 
-@contextlib.contextmanager
-def _listening(classifier: nn.Module, x: Tensor, layer: str, *, cut: bool) -> Iterator[list[tuple[str, Tensor]]]:
-    """Inside, what the layers that may be looked at answer to x, in order: (name, answer).
+def _hear(heard: list[tuple[str, Tensor]], x: Tensor, layer: str, *, cut: bool) -> Hear:
+    """Keep in `heard` what the layers that may be looked at answer to x, in order: (name, answer).
 
     cut: derivatives go no further back than to an answer with places, so that no graph of the layers before is kept.
     """
-    named = {name: module for name, module in classifier.named_modules() if name}
-    if layer != AUTO:
-        name = layer if layer in named else f"network.{layer}"
-        if name not in named:
-            raise InputError(f"The network has no layer '{layer}': {did_you_mean(name, named)}")
-        named = {name: named[name]}
-    heard: list[tuple[str, Tensor]] = []
 
-    def hear(name: str, module: nn.Module, inputs: object, answer: object) -> Tensor | None:
-        if not isinstance(answer, Tensor) or len(answer) != len(x) or not has_places(answer, x):
+    def hear(name: str, module: nn.Module, answer: Tensor) -> Tensor | None:
+        if len(answer) != len(x) or not has_places(answer, x):
             return None
         if answer.ndim == x.ndim or layer != AUTO:
             if cut and not (heard and heard[-1][1] is answer):  # else a container passes its last layer's answer on
@@ -90,12 +79,7 @@ def _listening(classifier: nn.Module, x: Tensor, layer: str, *, cut: bool) -> It
             heard.append((name, answer))
         return answer
 
-    hooks = [module.register_forward_hook(partial(hear, name)) for name, module in named.items()]
-    try:
-        yield heard
-    finally:
-        for hook in hooks:
-            hook.remove()
+    return hear
 
 
 def _nothing_heard(layer: str) -> str:

@@ -1,25 +1,35 @@
-"""What all maps share: the output they explain, gradients in passes of bounded size, the finished `Explanation`."""
+"""What an explainer is: a formula for a map, and around it what all share.
+
+`explainer` registers a class that has the formula and gives it its `__call__`. The formula gets an
+`AttributionRequest`: the output to explain, and gradients and logits in passes of bounded size.
+"""
 
 from __future__ import annotations
 
 import copy
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, dataclass_transform
 
 import torch
 from torch import Tensor
 
-from advex.attacks.search import in_slices
+from advex.attacks.attack import in_slices
 from advex.classifier import Classifier, input_gradient, out_of_memory
-from advex.errors import InputError, SpecError, did_you_mean
-from advex.registry import describe
+from advex.errors import InputError
+from advex.explainers.outputs import Of, output
+from advex.geometry import RMSE
+from advex.options import with_options
+from advex.registry import describe, register
 from advex.types import Explanation
 
-# Which output of the class is explained: its logit, its softmax confidence, or the cross-entropy against it.
-Of = Literal["logit", "probability", "loss"]
+Made = TypeVar("Made", bound=type)
+
+# What a map shows: how much each element counts; which region counts, coarser than elements; or how the input was
+# changed (the explanation then has the changed picture).
+Shows = Literal["elements", "regions", "change"]
 
 # Rows of a pass of the network where the user names none, for colour pictures of 32 x 32; of other inputs as many
 # as have that many elements, and on a GPU more. Larger passes are slower on a CPU: their activations leave the cache.
@@ -28,44 +38,16 @@ FEWEST_ROWS = 8
 ON_GPU = 16
 
 
-def output(classifier: Classifier, x: Tensor, target: Tensor, of: Of) -> Tensor:
-    """The explained number of each row, [n], for x [n, *shape] and classes target [n]. Checks no box: see `logits`."""
-    return chosen_output(classifier.logits(x), target, of)
-
-
-def every_output(logits: Tensor, of: Of) -> Tensor:
-    """The number that `of` names for every class: [n, classes] from logits [n, classes]."""
-    if of == "logit":
-        return logits
-    return logits.softmax(dim=1) if of == "probability" else -logits.log_softmax(dim=1)
-
-
-def chosen_output(logits: Tensor, target: Tensor, of: Of) -> Tensor:
-    """The number that `of` names for each row's own class: [n]. Raises InputError where there is no such class."""
-    if logits.ndim != 2 or len(logits) != len(target):
-        raise InputError(f"The network must return logits [{len(target)}, classes], not {tuple(logits.shape)}.")
-    try:
-        return every_output(logits, of).gather(1, target[:, None])[:, 0]
-    except RuntimeError as error:
-        if out_of_memory(error):
-            raise
-        raise InputError(f"A target is a class in [0, {logits.shape[1]}): {error}") from None
-
-
-def check_of(of: str) -> None:
-    """Raise SpecError unless `of` names an output: for explainers' `__post_init__`."""
-    if of not in get_args(Of):
-        raise SpecError(f"There is no output of='{of}' to explain: {did_you_mean(str(of), get_args(Of))}")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Attribution:
     """What an explainer's formula yields, before the mask.
 
-    map: like x. completeness: [n], see `Explanation`. chosen: options whose value was found on the way, by name.
+    map: like x. picture: like x, the changed input, where the map is a change. completeness: [n], see `Explanation`.
+    chosen: options whose value was found on the way, by name.
     """
 
     map: Tensor
+    picture: Tensor | None = None
     completeness: Tensor | None = None
     chosen: dict[str, Any] = field(default_factory=dict)
 
@@ -74,7 +56,8 @@ class Attribution:
 class AttributionRequest:
     """Which output of a classifier is explained, where, and in passes of what size.
 
-    x: [n, *shape], n >= 1, checked. target: [n] int64. create_graph: gradients stay differentiable, in the
+    x: [n, *shape], n >= 1, checked. target: [n] int64. seed: of everything random. mask: like x, bool, where elements
+    may count (the finished map is 0 elsewhere), or None. create_graph: gradients stay differentiable, in the
     parameters and in x. max_batch: rows of a pass; "auto" starts with all and halves when memory runs out;
     None: as many as suit the machine (`ROWS`).
     """
@@ -83,6 +66,8 @@ class AttributionRequest:
     x: Tensor
     target: Tensor
     of: Of = "logit"
+    seed: int = 0
+    mask: Tensor | None = None
     create_graph: bool = False
     max_batch: int | str | None = None
 
@@ -132,59 +117,154 @@ def rows_of_a_pass(x: Tensor) -> int:
     return max(FEWEST_ROWS, scale * ROWS * 3 * 32 * 32 // max(1, math.prod(x.shape[1:])))
 
 
-def explained(
+class AttributionMethod(Protocol):
+    """An explainer as a class that `explainer` registers, which is given this `__call__`."""
+
+    differentiable: ClassVar[bool] = False
+
+    def __call__(
+        self,
+        classifier: Classifier,
+        x: Tensor,
+        target: Tensor,
+        *,
+        seed: int = 0,
+        mask: Tensor | None = None,
+        max_batch: int | str | None = None,
+    ) -> Explanation:
+        """Explain the class `target` [n] int64 for each row of x [n, *shape].
+
+        Works in evaluation mode and changes nothing of the model. seed: of everything random. mask: bool,
+        broadcastable to x, True where elements may count; the map is 0 elsewhere (its completeness error is that of
+        the whole map). max_batch: rows of a pass; "auto" starts with all and halves when memory runs out.
+        Raises InputError for inputs that the classifier refuses, and for targets and masks that do not fit.
+        """
+        return _explained(self, classifier, x, target, seed=seed, mask=mask, max_batch=max_batch)
+
+
+class DifferentiableMethod(Protocol):
+    """The same of an explainer whose maps can be differentiated."""
+
+    differentiable: ClassVar[bool] = True
+
+    def __call__(
+        self,
+        classifier: Classifier,
+        x: Tensor,
+        target: Tensor,
+        *,
+        seed: int = 0,
+        mask: Tensor | None = None,
+        max_batch: int | str | None = None,
+        create_graph: bool = False,
+    ) -> Explanation:
+        """Explain the class `target` [n] int64 for each row of x [n, *shape].
+
+        Works in evaluation mode and changes nothing of the model. seed: of everything random. mask: bool,
+        broadcastable to x, True where elements may count; the map is 0 elsewhere (its completeness error is that of
+        the whole map). max_batch: rows of a pass; "auto" starts with all and halves when memory runs out.
+        create_graph: the map can be differentiated, in x and in the parameters; without it no graph is kept.
+        Raises InputError for inputs that the classifier refuses, and for targets and masks that do not fit.
+        """
+        options = {"seed": seed, "mask": mask, "max_batch": max_batch, "create_graph": create_graph}
+        return _explained(self, classifier, x, target, **options)
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def explainer(
+    name: str,
+    *,
+    cites: str = "",
+    shows: Shows = "elements",
+    looks_at: Literal["input", "layer"] = "input",
+    examples: Sequence[str] = (),
+) -> Callable[[Made], Made]:
+    """Class decorator: register an explainer by name. The class has its options as fields (see `options`), and
+
+        def attribute(self, request: AttributionRequest) -> Attribution
+
+    Its option `of`, where it has one, says which output is explained. Where its class attribute `differentiable` is
+    true, as in every `DifferentiableMethod`, its call takes `create_graph`.
+
+    shows: what its map shows. looks_at: "layer" for maps that need a layer whose output has places. examples: see
+    `registry.register`.
+    """
+
+    def add(made: Made) -> Made:
+        made = with_options(made)
+        made.shows, made.looks_at = shows, looks_at
+        made.differentiable = getattr(made, "differentiable", False)
+        made.__call__ = (DifferentiableMethod if made.differentiable else AttributionMethod).__call__
+        return register("explainer", name, cites=cites, examples=examples)(made)
+
+    return add
+
+
+def _explained(
     explainer: Any,
-    attribute: Callable[[AttributionRequest], Attribution],
     classifier: Classifier,
     x: Tensor,
     target: Tensor,
     *,
-    mask: Tensor | None = None,
-    max_batch: int | str | None = None,
+    seed: int,
+    mask: Tensor | None,
+    max_batch: int | str | None,
     create_graph: bool = False,
 ) -> Explanation:
-    """Ask for a map in evaluation mode, with nothing of the user's model changed afterwards, and record how.
-
-    explainer: the registered dataclass; `explainer.of`, where it has one, is the output explained. mask: bool,
-    broadcastable to x, True where elements may count; the map is 0 elsewhere (its completeness error is that
-    of the whole map). Without create_graph no graph is kept, and no parameter takes part in derivatives.
-    Raises InputError for inputs that the classifier refuses, and for targets and masks that do not fit.
-    """
     if not isinstance(target, Tensor) or target.shape != (len(x),) or target.is_floating_point():
-        found = f"{target.dtype} {tuple(target.shape)}" if isinstance(target, Tensor) else type(target).__name__
-        raise InputError(f"The target needs one class number per example, int64 [{len(x)}], not {found}.")
+        given = f"{target.dtype} {tuple(target.shape)}" if isinstance(target, Tensor) else type(target).__name__
+        raise InputError(f"The target needs one class number per example, int64 [{len(x)}], not {given}.")
     trained = [parameter for parameter in classifier.parameters() if parameter.requires_grad]
     with classifier.frozen(), torch.set_grad_enabled(create_graph):
         classifier.check(x)
-        kept = None if mask is None else _like(mask, x)
         for parameter in trained:  # `frozen` puts the flags back
             parameter.requires_grad_(create_graph)
-        question = AttributionRequest(
+        request = AttributionRequest(
             classifier=classifier,
             x=x if create_graph else x.detach(),
             target=target.to(device=x.device, dtype=torch.int64),
             of=getattr(explainer, "of", "logit"),
+            seed=seed,
+            mask=None if mask is None else _like(mask, x),
             create_graph=create_graph,
             max_batch=max_batch,
         )
-        found = _asked(attribute, question) if len(x) else Attribution(map=torch.zeros_like(x))
-        values = found.map if kept is None else torch.where(kept, found.map, 0.0)
-    return Explanation(
-        map=values, target=question.target, method=record(explainer, **found.chosen), completeness=found.completeness
-    )
+        return _finished(explainer, request, _attribution(explainer, request))
 
 
-def _asked(attribute: Callable[[AttributionRequest], Attribution], question: AttributionRequest) -> Attribution:
+def _attribution(explainer: Any, request: AttributionRequest) -> Attribution:
     """What the formula yields; what the network cannot take is told in the classifier's own sentence."""
+    if not len(request.x):
+        return Attribution(map=torch.zeros_like(request.x), picture=request.x if explainer.shows == "change" else None)
     try:
-        if question.target.amin() < 0:
-            raise InputError(f"A target is a class in [0, classes); found {int(question.target.amin())}.")
-        return attribute(question)
+        if request.target.amin() < 0:
+            raise InputError(f"A target is a class in [0, classes), not {int(request.target.amin())}.")
+        return explainer.attribute(request)
     except (IndexError, RuntimeError) as error:
         if not (isinstance(error, RuntimeError) and out_of_memory(error)):
             with torch.no_grad():
-                question.classifier(question.x[:1])
+                request.classifier(request.x[:1])
         raise
+
+
+def _finished(explainer: Any, request: AttributionRequest, result: Attribution) -> Explanation:
+    """The explanation, with how it was made; of a changed picture also what the classifier says of it."""
+    values = result.map if request.mask is None else torch.where(request.mask, result.map, 0.0)
+    method = record(explainer, **result.chosen)
+    if result.picture is None:
+        return Explanation(map=values, target=request.target, method=method, completeness=result.completeness)
+    rows = request.max_batch if isinstance(request.max_batch, int) else 512
+    before, after = (request.classifier.predict(x, max_batch=rows) for x in (request.x, result.picture))
+    return Explanation(
+        map=values,
+        target=request.target,
+        method=method,
+        picture=result.picture,
+        before=before,
+        after=after,
+        rmse=RMSE.size(result.map),
+        completeness=result.completeness,
+    )
 
 
 def _like(mask: Tensor, x: Tensor) -> Tensor:
@@ -196,11 +276,11 @@ def _like(mask: Tensor, x: Tensor) -> Tensor:
 
 
 def record(explainer: Any, **chosen: Any) -> str:
-    """The explainer's spec string with automatic choices filled in; a tensor is told by its shape and a digest."""
-    told = copy.copy(explainer)
+    """The explainer's spec string with automatic choices filled in; a tensor is named by its shape and a digest."""
+    completed = copy.copy(explainer)
     for name, value in {**vars(explainer), **chosen}.items():
         if isinstance(value, Tensor):
             digest = hashlib.blake2b(value.detach().cpu().contiguous().numpy().tobytes(), digest_size=4).hexdigest()
             value = f"tensor-{'x'.join(map(str, value.shape))}-{digest}"
-        object.__setattr__(told, name, value)
-    return describe(told)
+        object.__setattr__(completed, name, value)
+    return describe(completed)

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from advex.classifier import Classifier
-from advex.errors import SpecError, did_you_mean
-from advex.explainers.maps import Attribution, AttributionRequest, Of, check_of, explained
+from advex.explainers.maps import Attribution, AttributionRequest, DifferentiableMethod, explainer
+from advex.explainers.outputs import Of
+from advex.options import AtLeast0, Count
 from advex.randomness import normal
-from advex.registry import register
-from advex.types import Explanation
 
 Take = Literal["signed", "magnitude", "square"]
 
 
-@register("explainer", "smooth_grad", cites="smilkov2017")
-@dataclass(frozen=True, kw_only=True)
-class SmoothGrad:
+@explainer("smooth_grad", cites="smilkov2017")
+class SmoothGrad(DifferentiableMethod):
     """The mean gradient at inputs with Gaussian noise added.
 
     sigma: standard deviation of the noise as a share of the box (0.15 of black to white). Noisy inputs may
@@ -30,40 +25,18 @@ class SmoothGrad:
     The noise follows from the seed and the example; derivatives of the map (create_graph) take it as given.
     """
 
-    sigma: float = 0.15
-    samples: int = 50
+    sigma: AtLeast0 = 0.15
+    samples: Count = 50
     take: Take = "signed"
     of: Of = "logit"
 
-    def __post_init__(self) -> None:
-        check_of(self.of)
-        if not (math.isfinite(self.sigma) and self.sigma >= 0) or self.samples < 1:
-            raise SpecError(f"SmoothGrad needs sigma >= 0 and samples >= 1, not {self.sigma} and {self.samples}.")
-        if self.take not in get_args(Take):
-            raise SpecError(f"SmoothGrad cannot take '{self.take}': {did_you_mean(self.take, get_args(Take))}")
-
-    def __call__(
-        self,
-        classifier: Classifier,
-        x: Tensor,
-        target: Tensor,
-        *,
-        seed: int = 0,
-        mask: Tensor | None = None,
-        max_batch: int | str | None = None,
-        create_graph: bool = False,
-    ) -> Explanation:
+    def attribute(self, request: AttributionRequest) -> Attribution:
         fold = {"signed": torch.positive, "magnitude": torch.abs, "square": torch.square}[self.take]
-        width = self.sigma * (classifier.upper - classifier.lower)
+        width = self.sigma * (request.classifier.upper - request.classifier.lower)
 
-        def attribute(ask: AttributionRequest) -> Attribution:
-            def points(i: Tensor, k: Tensor) -> tuple[Tensor, float]:
-                pairs = zip(i.tolist(), k.tolist(), strict=True)
-                noise = [normal(ask.x[row : row + 1], seed, f"smooth_grad:{sample}") for row, sample in pairs]
-                return ask.x[i] + width * torch.cat(noise), 1 / self.samples
+        def points(i: Tensor, k: Tensor) -> tuple[Tensor, float]:
+            pairs = zip(i.tolist(), k.tolist(), strict=True)
+            noise = [normal(request.x[row : row + 1], request.seed, f"smooth_grad:{sample}") for row, sample in pairs]
+            return request.x[i] + width * torch.cat(noise), 1 / self.samples
 
-            return Attribution(map=ask.gradients(points, self.samples, fold)[0])
-
-        return explained(
-            self, attribute, classifier, x, target, mask=mask, max_batch=max_batch, create_graph=create_graph
-        )
+        return Attribution(map=request.gradients(points, self.samples, fold)[0])

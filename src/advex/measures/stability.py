@@ -7,7 +7,6 @@ logit is, piece by piece. Such rows are marked.
 
 from __future__ import annotations
 
-import inspect
 import math
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -204,10 +203,10 @@ def worst_case_stability(
     search.
     Raises SpecError for an explainer whose maps cannot be differentiated, InputError for inputs that are refused.
     """
-    if "create_graph" not in inspect.signature(explainer).parameters:
+    if not getattr(explainer, "differentiable", False):
         raise SpecError(
             f"{type(explainer).__name__} gives maps without derivatives, which a search cannot follow: measure its "
-            "random stability, or take an explainer with create_graph."
+            "random stability, or take an explainer whose `differentiable` is true."
         )
     far = distance or RelativeL2()
     classifier.check(x)

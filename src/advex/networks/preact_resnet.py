@@ -51,7 +51,15 @@ class _Block(nn.Module):
         return path + (x if self.shortcut is None else self.shortcut(active))
 
 
-@register("network", "preact_resnet", cites="woods2019 Sec. III-I; he2016; huang2016; yamada2018")
+@register(
+    "network",
+    "preact_resnet",
+    cites="woods2019 Sec. III-I; he2016; huang2016; yamada2018",
+    examples=(
+        "depth=14,widths=4-6-8,d=2.0,drop=shakedrop,survival=0.5",
+        "depth=20,widths=4-6-8,activation=relu,stem=4x4s3,drop=none",
+    ),
+)
 class PreactResNet(nn.Module):
     """Pre-activation residual network of s stages of n blocks each, and so of depth 2 s n + 2.
 

@@ -27,7 +27,7 @@ class Linear(nn.Sequential):
         super().__init__(nn.Flatten(), layer)
 
 
-@register("network", "mlp")
+@register("network", "mlp", examples=("activation=relu",))
 class MLP(nn.Sequential):
     """Fully connected layers on the flattened input.
 
@@ -51,7 +51,7 @@ class MLP(nn.Sequential):
         he_init(self)
 
 
-@register("network", "small_cnn")
+@register("network", "small_cnn", examples=("activation=relu",))
 class SmallCNN(nn.Module):
     """Three convolutions with batch norm, the last two at stride 2, then the mean over the picture.
 

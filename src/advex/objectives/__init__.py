@@ -29,7 +29,7 @@ from advex.types import Batch
 
 @dataclass(frozen=True)
 class Objective:
-    """The sum of its terms, by name. Alterations act in the order given, before the loss is taken.
+    """The sum of its terms, by name. Input transforms act in the order given, before the loss is taken.
 
     start() -> state; (classifier, batch, state, *, rng) -> (loss [], its named parts, state).
     """
@@ -61,17 +61,17 @@ class Objective:
             for term in self.terms.values():
                 if isinstance(term, InputTransform):
                     step.x = term.alter(step)
-            for name, term in self._penalties():
+            for name, term in self._regularisers():
                 own = {key: state[f"{name}.{key}"] for key in term.start()}
-                loss, told, own = term(step, own)
+                loss, own_parts, own = term(step, own)
                 losses.append(loss)
-                parts |= told
+                parts |= own_parts
                 after |= {f"{name}.{key}": value for key, value in own.items()}
         return torch.stack(losses).sum(), parts, after
 
-    def _penalties(self) -> list[tuple[str, Regulariser]]:
-        found = [(name, term) for name, term in self.terms.items() if isinstance(term, Regulariser)]
-        return sorted(found, key=lambda named: not hasattr(named[1], "derivative"))
+    def _regularisers(self) -> list[tuple[str, Regulariser]]:
+        named = [(name, term) for name, term in self.terms.items() if isinstance(term, Regulariser)]
+        return sorted(named, key=lambda pair: not hasattr(pair[1], "derivative"))
 
 
 def build(terms: str | Mapping[str, Mapping[str, Any] | None]) -> Objective:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -12,12 +11,15 @@ from torch import Tensor
 from advex import attacks, processes
 from advex.errors import SpecError
 from advex.goals import Misclassify
-from advex.objectives.step import Step
-from advex.registry import register
+from advex.objectives.step import AttackSpec, Step, objective
+from advex.options import Share
 
 
-@register("objective", "adversarial", cites="madry2018; woods2019 Sec. III-G")
-@dataclass(frozen=True, kw_only=True)
+@objective(
+    "adversarial",
+    cites="madry2018; woods2019 Sec. III-G",
+    examples=("attack=(pgd:norm=linf,radius=8/255,steps=2),share=1", "bfloat16=true"),
+)
 class Adversarial:
     """The first `share` of each (shuffled) batch is attacked.
 
@@ -27,14 +29,9 @@ class Adversarial:
     bfloat16: the search alone computes in it, where the other terms need all digits (a finite difference).
     """
 
-    attack: str = "l2min:epsilon=0.1"
-    share: float = 0.5
+    attack: AttackSpec = "l2min:epsilon=0.1"
+    share: Share = 0.5
     bfloat16: bool = False
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.share <= 1:
-            raise SpecError(f"share must lie in [0, 1], not {self.share}.")
-        attacks.build(self.attack)
 
     def alter(self, step: Step) -> Tensor:
         # Rows are dealt out to processes one by one: the first of the whole batch are each process's first.
@@ -52,5 +49,5 @@ class Adversarial:
             )
         faster = partial(step.classifier.accelerated, compiled=step.classifier.compiled, bfloat16=True)
         with faster() if self.bfloat16 else contextlib.nullcontext():
-            found = attacks.build(self.attack)(step.classifier, x, Misclassify(y, temperature=1.0), seed=step.seed)
-        return torch.cat([found.adversarial, step.x[count:]])
+            attacked = attacks.build(self.attack)(step.classifier, x, Misclassify(y, temperature=1.0), seed=step.seed)
+        return torch.cat([attacked.adversarial, step.x[count:]])

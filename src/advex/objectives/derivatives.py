@@ -11,6 +11,7 @@ from torch import Tensor
 from advex import batch_norm, processes
 from advex.classifier import Classifier, input_gradient
 from advex.errors import SpecError
+from advex.layers import derivatives
 from advex.objectives.step import Step
 
 Derivative = Literal["exact", "finite_difference"]
@@ -111,7 +112,7 @@ def _by_difference(step: Step, score: Score, penalty: PenaltyOf, probe: float) -
     gradient.requires_grad_(True)
     value = penalty(gradient)
     weight = processes.weight(len(x))  # of this process's mean in the mean over all rows
-    (v,) = torch.autograd.grad(weight * value, gradient)
+    (v,) = derivatives(weight * value, [gradient])
     lengths = torch.linalg.vector_norm(v.flatten(1), dim=1, dtype=torch.float64)  # squares underflow in float32
     longest = processes.largest(lengths.amax().item())
     if longest == 0:  # nothing to penalise: inside a dead zone, or no gradient at all
@@ -131,6 +132,6 @@ def _by_difference(step: Step, score: Score, penalty: PenaltyOf, probe: float) -
 def _differentiated(value: Tensor, x: Tensor, classifier: Classifier) -> tuple[Tensor, Tensor]:
     """Zero, but with the parameter gradients of `value`, already taken so that its graph can go; and dvalue/dx."""
     wanted = [parameter for parameter in classifier.parameters() if parameter.requires_grad]
-    *gradients, gradient = torch.autograd.grad(value, [*wanted, x], materialize_grads=True)
+    *gradients, gradient = derivatives(value, [*wanted, x])
     terms = [((p - p.detach()) * slope).sum() for p, slope in zip(wanted, gradients, strict=True)]
     return torch.stack(terms).sum(), gradient

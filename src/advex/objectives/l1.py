@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-
 from torch import Tensor
 
-from advex.errors import SpecError
-from advex.objectives.step import Parts, State, Step
-from advex.registry import register
+from advex.objectives.step import Parts, State, Step, objective
+from advex.options import AtLeast0
 
 
-@register("objective", "l1", cites="chalasani2020 Sec. 6")
-@dataclass(frozen=True, kw_only=True)
+@objective("l1", cites="chalasani2020 Sec. 6")
 class L1:
     """strength times the sum of |w| over all weights: not over biases, nor over batch norm's parameters.
 
@@ -21,12 +16,8 @@ class L1:
     where ours is a mean: their lambda is a strength of lambda / 50.
     """
 
-    strength: float = 1e-5
+    strength: AtLeast0 = 1e-5
     all_parameters: bool = False
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.strength < math.inf:
-            raise SpecError(f"The strength of the L1 penalty must be 0 or more, not {self.strength}.")
 
     def start(self) -> State:
         return {}

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,15 +11,22 @@ from torch import Tensor
 from advex import processes
 from advex.errors import InputError, SpecError
 from advex.objectives.derivatives import Derivative, Score, of_gradient
-from advex.objectives.step import Parts, State, Step
+from advex.objectives.step import Parts, State, Step, objective
+from advex.options import Above0, AtLeast0, Count, Share
 from advex.randomness import uniform_for
-from advex.registry import register
 
 Tandem = Literal["none", "difference", "sum"]
 
 
-@register("objective", "lipschitz", cites="woods2019 Eq. 4, 9, 15")
-@dataclass(frozen=True, kw_only=True)
+@objective(
+    "lipschitz",
+    cites="woods2019 Eq. 4, 9, 15",
+    examples=(
+        "derivative=finite_difference",
+        "outputs=2,zeta=0.5,tandem=difference,target=1.0,z=1,q=1",
+        "outputs=2,zeta=0.5,tandem=sum,derivative=finite_difference",
+    ),
+)
 class Lipschitz:
     """L_adv = psi / (K N) sum_k sum_j |dy_vk/dx_j|^z: mean over the batch; N inputs, K outputs v_k of each image.
 
@@ -37,39 +43,24 @@ class Lipschitz:
     derivative, probe: see `derivatives.of_gradient`.
     """
 
-    psi: float = 220.0
-    outputs: int = 1
-    z: float = 2.0
-    q: float = 0.0
-    dead_zone: float = 0.0
-    zeta: float = 0.0
+    psi: AtLeast0 = 220.0
+    outputs: Count = 1
+    z: AtLeast0 = 2.0
+    q: AtLeast0 = 0.0
+    dead_zone: AtLeast0 = 0.0
+    zeta: Share = 0.0
     tandem: Tandem = "none"
-    target: float | None = None
-    rate: float = 0.02 / 128
-    worse: float = 0.01
-    better: float = 1.0
+    target: Above0 | None = None
+    rate: AtLeast0 = 0.02 / 128
+    worse: AtLeast0 = 0.01
+    better: AtLeast0 = 1.0
     derivative: Derivative = "exact"
-    probe: float = 0.002
+    probe: Above0 = 0.002
 
     def __post_init__(self) -> None:
-        if self.outputs < 1 or not 0 <= self.zeta <= 1:
-            raise SpecError(
-                "The Lipschitz penalty needs outputs >= 1 and zeta in [0, 1], not "
-                f"outputs={self.outputs}, zeta={self.zeta}."
-            )
         # Powers between 0 and 1 have an infinite slope where the gradient is zero.
-        if not all(power == 0 or 1 <= power < math.inf for power in (self.z, self.q)) or self.z + self.q == 0:
+        if any(0 < power < 1 for power in (self.z, self.q)) or self.z + self.q == 0:
             raise SpecError(f"z and q are 0 or at least 1, and not both 0; got z={self.z}, q={self.q}.")
-        for name in ("psi", "dead_zone", "rate", "worse", "better"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise SpecError(f"The Lipschitz penalty's {name} must be 0 or more, not {getattr(self, name)}.")
-        for name in ("probe", "target"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise SpecError(f"The Lipschitz penalty's {name} must be above 0, not {value}.")
-        for name, kind in (("tandem", Tandem), ("derivative", Derivative)):
-            if getattr(self, name) not in get_args(kind):
-                raise SpecError(f"{name} is one of {', '.join(get_args(kind))}, not '{getattr(self, name)}'.")
 
     def start(self) -> State:
         return {"integral": 0.0}

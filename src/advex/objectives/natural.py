@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
-from advex.errors import SpecError
-from advex.objectives.step import Parts, State, Step
-from advex.registry import register
+from advex.objectives.step import Parts, State, Step, objective
+from advex.options import ShareBelow1
 
 
-@register("objective", "natural")
-@dataclass(frozen=True, kw_only=True)
+@objective("natural", examples=("label_smoothing=0.3",))
 class Natural:
     """Mean cross-entropy, at the examples as the other terms have left them. label_smoothing: in [0, 1).
 
     Where the batch has weights (a recipe's `balanced`), each example's is multiplied by its own before the mean.
     """
 
-    label_smoothing: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.label_smoothing < 1:
-            raise SpecError(f"label_smoothing must lie in [0, 1), not {self.label_smoothing}.")
+    label_smoothing: ShareBelow1 = 0.0
 
     def start(self) -> State:
         return {}

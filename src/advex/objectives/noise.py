@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from torch import Tensor
 
-from advex.errors import SpecError
-from advex.objectives.step import Step
+from advex.objectives.step import Step, objective
+from advex.options import AtLeast0
 from advex.randomness import normal, uniform
-from advex.registry import register
 
 Distribution = Literal["normal", "uniform"]
 
 
-@register("objective", "noise", cites="woods2019 Sec. IV-A15; cohen2019; dejorge2022")
-@dataclass(frozen=True, kw_only=True)
+@objective(
+    "noise",
+    cites="woods2019 Sec. IV-A15; cohen2019; dejorge2022",
+    examples=("std=0.1,distribution=uniform,clip=false",),
+)
 class Noise:
     """Noise of standard deviation `std`, in data space, on every example.
 
@@ -25,15 +26,9 @@ class Noise:
     box, which an attack after this term needs. Randomised smoothing asks about noise that is not cut.
     """
 
-    std: float = 0.05
+    std: AtLeast0 = 0.05
     distribution: Distribution = "normal"
     clip: bool = True
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.std < math.inf:
-            raise SpecError(f"The noise's std must be 0 or more, not {self.std}.")
-        if self.distribution not in get_args(Distribution):
-            raise SpecError(f"The noise's distribution is normal or uniform, not '{self.distribution}'.")
 
     def alter(self, step: Step) -> Tensor:
         # Drawn by the example as it came: what an attack has left may differ in a last digit from process to process.

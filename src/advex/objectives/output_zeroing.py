@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from torch import Tensor
 
 from advex.errors import SpecError
-from advex.objectives.step import Parts, State, Step
-from advex.registry import register
+from advex.objectives.step import Parts, State, Step, objective
+from advex.options import AtLeast0
 
 
 def guideline(classes: int, confidence: float = 0.8) -> float:
@@ -26,16 +25,11 @@ def guideline(classes: int, confidence: float = 0.8) -> float:
     return (1 - s) / (2 * y * (1 + (classes - 1) * (1 - s)))
 
 
-@register("objective", "output_zeroing", cites="woods2019 Eq. 12")
-@dataclass(frozen=True, kw_only=True)
+@objective("output_zeroing", cites="woods2019 Eq. 12")
 class OutputZeroing:
     """L_out = k_out sum_i y_i^2, mean over the batch. strength: k_out; `guideline` gives a value."""
 
-    strength: float = 0.01
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.strength < math.inf:
-            raise SpecError(f"The strength of output zeroing must be 0 or more, not {self.strength}.")
+    strength: AtLeast0 = 0.01
 
     def start(self) -> State:
         return {}

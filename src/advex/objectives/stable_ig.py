@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -12,15 +11,13 @@ from torch.nn.functional import cross_entropy
 from advex import attacks
 from advex.attacks.closed_form import ClosedForm
 from advex.classifier import Classifier
-from advex.errors import SpecError
 from advex.explainers.integrated_gradients import IntegratedGradients
 from advex.goals import Aim, Misclassify
-from advex.objectives.step import Parts, State, Step
-from advex.registry import register
+from advex.objectives.step import AttackSpec, Parts, State, Step, objective
+from advex.options import AtLeast0, Count
 
 
-@register("objective", "stable_ig", cites="chalasani2020 Eq. 17")
-@dataclass(frozen=True, kw_only=True)
+@objective("stable_ig", cites="chalasani2020 Eq. 17", examples=("attack=(pgd:norm=l2,radius=0.5,steps=2)",))
 class StableIG:
     """strength times max over x' of ||IG^{L_y}(x, x')||_1: how much the attribution of the loss can change nearby.
 
@@ -35,16 +32,9 @@ class StableIG:
     do not see it, and in full precision. Where the batch has weights, each example's norm has its own.
     """
 
-    attack: str = "pgd:norm=linf,radius=8/255,steps=5,random_start=false"
-    strength: float = 1.0
-    points: int = 5
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.strength < math.inf:
-            raise SpecError(f"The strength of the stable-IG penalty must be 0 or more, not {self.strength}.")
-        if self.points < 1:
-            raise SpecError(f"The stable-IG penalty needs at least 1 point of the path, not {self.points}.")
-        attacks.build(self.attack)
+    attack: AttackSpec = "pgd:norm=linf,radius=8/255,steps=5,random_start=false"
+    strength: AtLeast0 = 1.0
+    points: Count = 5
 
     def start(self) -> State:
         return {}
@@ -86,6 +76,6 @@ class Unstable:
     def size(self, classifier: Classifier, x: Tensor) -> Tensor:
         """The norm ||IG^{L_y}(x', self.x)||_1 [n] for x' = x; differentiable where gradients are on."""
         explain = IntegratedGradients(of="loss", baseline=self.x, steps=self.points, rule="gauss_legendre")
-        told = explain(classifier, x, self.y, create_graph=torch.is_grad_enabled()).map.flatten(1)
+        z = explain(classifier, x, self.y, create_graph=torch.is_grad_enabled()).map.flatten(1)
         # |z| with the slope 1 at z = 0: at x itself, where the whole map is 0, the way that raises the loss leads on.
-        return torch.where(told < 0, -told, told).sum(dim=1)
+        return torch.where(z < 0, -z, z).sum(dim=1)

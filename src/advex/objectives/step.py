@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, runtime_checkable
+from typing import Annotated, Protocol, TypeVar, dataclass_transform, runtime_checkable
 
 import torch
+from pydantic import AfterValidator
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from advex import batch_norm
+from advex import attacks, batch_norm
 from advex.classifier import Classifier
+from advex.options import with_options
+from advex.registry import register
 from advex.types import Batch
 
+Made = TypeVar("Made", bound=type)
 State = dict[str, float]
 Parts = dict[str, float]
+# The spec string of a search; refused where it builds none.
+AttackSpec = Annotated[str, AfterValidator(lambda spec: spec if attacks.build(spec) else spec)]
 
 
 @dataclass(eq=False, kw_only=True)
 class Step:
-    """The examples of a step and what the network says about them, asked once for all terms.
+    """The examples of a step and the network's logits for them, taken once for all terms.
 
     x: [n, *shape], what the loss is taken at: the batch's examples until a term alters them. point: where
     the pass of the loss is made; x, or so little beside it that the loss is the same. seed: of everything
@@ -106,9 +113,10 @@ class InputTransform(Protocol):
 
 @runtime_checkable
 class Regulariser(Protocol):
-    """A term that adds to the loss. A part is a number that is shown and written down, by its name.
+    """A term that adds to the loss. A part is a number that is shown and written down, by its name. What the term adds
+    is the part with the name of the term (of `natural`: `cross_entropy`).
 
-    A penalty that has an attribute `derivative` (see `derivatives.of_gradient`) comes before all others:
+    A regulariser that has an attribute `derivative` (see `derivatives.of_gradient`) comes before all others:
     it takes the pass that they share with respect to x too, or passes of its own whose graphs are gone
     before that one is made.
     """
@@ -120,3 +128,12 @@ class Regulariser(Protocol):
     def __call__(self, step: Step, state: State) -> tuple[Tensor, Parts, State]:
         """The loss to add [], its parts, and the state after this step."""
         ...
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def objective(name: str, *, cites: str = "", examples: Sequence[str] = ()) -> Callable[[Made], Made]:
+    """Class decorator: register a term by name. The class has its options as fields (see `options`), and the methods of
+    an `InputTransform` or of a `Regulariser`. examples: see `registry.register`.
+    """
+
+    return lambda made: register("objective", name, cites=cites, examples=examples)(with_options(made))

@@ -1,0 +1,80 @@
+"""Options of what can be built by name: their types with the values they may have, checked when the thing is made."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import re
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar, dataclass_transform
+
+from pydantic import ConfigDict, Field, PlainValidator, ValidationError, WrapValidator
+from pydantic.dataclasses import dataclass as checked
+from pydantic_core import ErrorDetails
+
+from advex.errors import AdvexError, SpecError, did_you_mean
+from advex.geometry import Norm, as_norm, as_radius
+
+Made = TypeVar("Made", bound=type)
+
+# A number is checked as a float and kept as it was given, so that a spec string reads as it was written.
+_kept = WrapValidator(lambda value, check: value if check(value) is not None else value)
+
+Count = Annotated[int, Field(ge=1)]
+Number = Annotated[float, _kept]
+AtLeast0 = Annotated[float, Field(ge=0), _kept]
+Above0 = Annotated[float, Field(gt=0), _kept]
+Share = Annotated[float, Field(ge=0, le=1), _kept]  # in [0, 1]
+ShareBelow1 = Annotated[float, Field(ge=0, lt=1), _kept]  # in [0, 1)
+# Converted: a norm may be named, and a radius written as a fraction.
+NormOption = Annotated[Norm | str, PlainValidator(as_norm)]
+RadiusOption = Annotated[float | str, PlainValidator(as_radius)]
+
+_CONFIG = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True, validate_default=True)
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(dataclasses.field,))
+def with_options(made: Made) -> Made:
+    """Class decorator: a frozen keyword-only dataclass that raises SpecError for values its fields' types refuse.
+
+    What depends on several fields is for `__post_init__`, which may raise SpecError itself.
+    """
+    made = checked(frozen=True, kw_only=True, config=_CONFIG)(made)  # pyright: ignore
+    unchecked: Callable[..., None] = made.__init__
+
+    @functools.wraps(unchecked)
+    def __init__(self: Any, *args: Any, **options: Any) -> None:
+        try:
+            unchecked(self, *args, **options)
+        except ValidationError as error:
+            raise SpecError(_sentence(made, error.errors()[0])) from None
+
+    made.__init__ = __init__
+    return made
+
+
+_WORDS = {
+    "greater than or equal to": "at least",
+    "less than or equal to": "at most",
+    "greater than": "above",
+    "less than": "below",
+    "Input should be": "must be",
+}
+
+
+def _sentence(made: type, error: ErrorDetails) -> str:
+    """What was wrong with which option, and what would be right."""
+    own = error.get("ctx", {}).get("error")
+    names = [field.name for field in dataclasses.fields(made)]  # pyright: ignore[reportArgumentType]
+    option, value = str(error["loc"][0]) if error["loc"] else "", error["input"]
+    if isinstance(own, AdvexError):
+        return f"{made.__name__}'s {option}: {own}" if option else str(own)
+    if error["type"] == "unexpected_keyword_argument":
+        return f"{made.__name__} has no option '{option}': {did_you_mean(option, names)}"
+    if option not in names:
+        return f"{made.__name__}: {error['msg']}. Its options are given by name: {', '.join(names)}."
+    right = functools.reduce(lambda text, words: text.replace(*words), _WORDS.items(), error["msg"])
+    known = re.findall(r"'([^']*)'", right) if error["type"] == "literal_error" else ()
+    near = difflib.get_close_matches(value, known, n=1, cutoff=0.5) if isinstance(value, str) else ()
+    return f"{made.__name__}'s {option} {right}, not {value!r}." + (f" Did you mean '{near[0]}'?" if near else "")
