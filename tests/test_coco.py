@@ -153,7 +153,7 @@ def test_the_papers_cut_against_scaling_first_and_cutting_then(tmp_path: Path) -
 @pytest.mark.parametrize(("height", "width"), [(40, 200), (200, 40), (150, 170)])
 def test_a_slope_keeps_its_values_where_it_is_cut(height: int, width: int) -> None:
     slope = np.broadcast_to(np.arange(width, dtype=np.uint8), (1, height, width))
-    found = cut(slope, edge=108, side=96)[0].astype(float)
+    found = cut(slope, edge=108, side=96).pixels[0].astype(float)
     step = min(height, width) / 108  # pixels of the source for one of the result
     expected = width / 2 + (np.arange(96) - 47.5) * step - 0.5
     inner = slice(4, -4)  # the filter reaches over the edge of the picture elsewhere
@@ -225,7 +225,7 @@ def test_crowds_and_small_boxes_are_left_out_and_counted(tmp_path: Path) -> None
     ]
     root = made(tmp_path, {7: noise(0, 40, 40)}, boxes)
     plain = open_dataset(root)
-    assert (plain.ids, plain.notes) == (("7/1", "7/3"), ("1 box around crowds left out",))
+    assert (plain.ids, plain.notes[:1]) == (("7/1", "7/3"), ("1 box around crowds left out",))
     assert open_dataset(f"coco:root={root},crowd=true").ids == ("7/1", "7/2", "7/3")
     large = open_dataset(f"coco:root={root},min_side=5")
     assert (large.ids, large.notes[1]) == (("7/1",), "1 box of less than 5 pixels left out")
@@ -311,7 +311,7 @@ def with_change(key: str, number: int, **change: Any) -> dict[str, Any]:
         (json.dumps({**GOOD, "categories": []}), "lists no categories"),
         (json.dumps({**GOOD, "images": [3]}), r"images\[0\] is no object"),
         (json.dumps(with_change("annotations", 0, id="1")), r"annotations\[0\] needs a whole number 'id'.*'1'"),
-        (json.dumps(with_change("annotations", 0, image_id=7.0)), "whole number 'image_id'"),
+        (json.dumps(with_change("annotations", 0, image_id=7.5)), "whole number 'image_id'"),
         (json.dumps(with_change("annotations", 0, category_id=True)), "whole number 'category_id'"),
         (json.dumps(with_change("annotations", 0, id=2**70)), "whole number 'id'"),
         (json.dumps(with_change("annotations", 0, iscrowd=2)), "'iscrowd' of 0 or 1"),

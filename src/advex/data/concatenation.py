@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 import torch
 from torch import Tensor
 
+from advex.data import evidence
 from advex.data.dataset import Dataset, Origin, Part, Skipped, content, counted
 from advex.data.source import shortened
 from advex.errors import DataError, did_you_mean, quoted
@@ -58,6 +59,7 @@ def concatenate(first: Dataset, *others: Dataset) -> Dataset:
         parts=parts,
         origins=origins,
         weights=_weights([first, *others]),
+        evidence=_evidence([first, *others]),
     )
 
 
@@ -65,6 +67,13 @@ def _weights(sets: list[Dataset]) -> Tensor | None:
     if all(each.weights is None for each in sets):
         return None
     return torch.cat([torch.ones(len(each)) if each.weights is None else each.weights for each in sets])
+
+
+def _evidence(sets: list[Dataset]) -> evidence.Evidence | None:
+    if all(each.evidence is None for each in sets):
+        return None
+    parts = [each.evidence or evidence.none_of(len(each)) for each in sets]
+    return evidence.concatenate(parts, sets[0].shape[1:])
 
 
 def untraced(added: Dataset, trained: Collection[str], held_out: Mapping[str, Collection[str]]) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from advex.data.evidence import Evidence
 from advex.errors import DataError
 from advex.features import FeatureSpec
 from advex.types import Batch
@@ -66,7 +67,8 @@ class Dataset:
     reading it, as sentences. parts: what the whole set was put together from; none if it is of one
     piece. origins: one per example; none if the set is of one piece and nothing in it was made from
     another example. features: of a table, what its columns are; x holds its rows, encoded. weights: [n] float, what the
-    cross-entropy of each is multiplied by in training; None: all count the same.
+    cross-entropy of each is multiplied by in training; None: all count the same. evidence: where in each picture the
+    thing lies that its label names; None where the data do not say.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Dataset:
     origins: tuple[Origin, ...] = ()
     features: FeatureSpec | None = None
     weights: Tensor | None = None
+    evidence: Evidence | None = None
 
     def __post_init__(self) -> None:
         if not len(self.x) == len(self.y) == len(self.ids):
@@ -89,6 +92,11 @@ class Dataset:
             raise DataError(f"{self.name}: {len(self.ids)} examples and {len(self.origins)} origins.")
         if self.weights is not None and self.weights.shape != self.y.shape:
             raise DataError(f"{self.name}: {len(self.ids)} examples and weights of shape {tuple(self.weights.shape)}.")
+        outlines = None if self.evidence is None else self.evidence.outlines
+        if self.evidence is not None and len(self.evidence) != len(self.ids):
+            raise DataError(f"{self.name}: {len(self.ids)} examples and evidence of {len(self.evidence)}.")
+        if outlines is not None and outlines.shape != (len(self.x), *self.shape[1:]):
+            raise DataError(f"{self.name}: inputs of shape {self.shape} and outlines of {tuple(outlines.shape[1:])}.")
         if len(self.y) and not (int(self.y.min()) >= 0 and int(self.y.max()) < len(self.class_names)):
             raise DataError(
                 f"{self.name}: labels run from {int(self.y.min())} to {int(self.y.max())}, for "
@@ -132,7 +140,14 @@ class Dataset:
         origins = tuple(self.origins[i] for i in chosen) if self.origins else ()
         weights = None if self.weights is None else self.weights[index]
         return dataclasses.replace(
-            self, x=self.x[index], y=self.y[index], ids=ids, origins=origins, counts=self.class_counts, weights=weights
+            self,
+            x=self.x[index],
+            y=self.y[index],
+            ids=ids,
+            origins=origins,
+            counts=self.class_counts,
+            weights=weights,
+            evidence=None if self.evidence is None else self.evidence.take(chosen),
         )
 
     def sample(self, count: int | None, seed: int) -> Dataset:
@@ -155,6 +170,12 @@ def content(data: Dataset) -> str:
     for tensor in (data.x, data.y, *(() if data.weights is None else (data.weights,))):
         digest.update(tensor.cpu().contiguous().flatten().numpy().data)
     return digest.hexdigest()
+
+
+def identity(data: Dataset) -> str:
+    """A digest of all that an evaluation's figures depend on: `content`, and ids, class counts and evidence."""
+    said = [content(data), data.ids, data.class_counts, data.evidence and data.evidence.digest]
+    return hashlib.blake2b(json.dumps(said).encode(), digest_size=16).hexdigest()
 
 
 def drawn(total: int, count: int | None, seed: int) -> Tensor:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from advex.data.evidence import Region
+from advex.data.window import Cut
 from advex.errors import DataError, did_you_mean
 
 
@@ -15,8 +17,8 @@ class Unreadable(Exception):
     """One image cannot be read; the message is the reason, in a few words."""
 
 
-# A file, the bytes of one, pixels [c, h, w] that need no decoding, or why there are none.
-Encoded = Path | bytes | np.ndarray | Unreadable
+# A file, the bytes of one, pixels [c, h, w] that need no decoding, or are cut out of a picture, or why there are none.
+Encoded = Path | bytes | np.ndarray | Cut | Unreadable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,13 +27,15 @@ class Split:
 
     ids: one per example, unique. labels: [n] int64 into the source's class names; one outside them
     marks an example without a class. read: rows in ascending order -> one encoded image each, in
-    that order. notes: what else was met, as sentences.
+    that order. notes: what else was met, as sentences. evidence: row -> where in its (upright) picture the thing lies
+    that its label names; None where the source does not say.
     """
 
     ids: Sequence[str]
     labels: np.ndarray
     read: Callable[[Sequence[int]], Iterator[Encoded]]
     notes: tuple[str, ...] = ()
+    evidence: Callable[[int], Sequence[Region]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

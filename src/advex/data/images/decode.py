@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from advex.data.source import Encoded, Unreadable
+from advex.data.window import Cut, Window
 
 # A closed list: Pillow knows formats that start other programs (PostScript).
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
@@ -39,29 +40,55 @@ def pixels(
     channels: int | None = None,
     formats: tuple[str, ...] = FORMATS,
 ) -> np.ndarray:
-    """[channels, height, width] uint8 of one image; float pixels are given back as they are.
+    """[channels, height, width] uint8 of one image: see `decoded`."""
+    return decoded(encoded, size=size, channels=channels, formats=formats).pixels
 
-    Of several frames the first; turned upright by its EXIF orientation; transparent parts on white;
-    of 16-bit pixels the high byte; colour profiles are not applied. channels: 1 or 3, None keeps
-    grey grey and colour colour. size: (height, width) to scale to cover and to cut the centre out of.
+
+def decoded(
+    encoded: Encoded,
+    *,
+    size: tuple[int, int] | None = None,
+    channels: int | None = None,
+    formats: tuple[str, ...] = FORMATS,
+) -> Cut:
+    """The pixels [channels, height, width] uint8 of one image, and which part of it they are, at which size.
+
+    Float pixels are given back as they are. Of several frames the first; turned upright by its EXIF orientation;
+    transparent parts on white; of 16-bit pixels the high byte; colour profiles are not applied. channels: 1 or 3, None
+    keeps grey grey and colour colour. size: (height, width) to scale to cover and to cut the centre out of.
     Raises Unreadable. Large images are refused only inside `quiet()`.
     """
     if isinstance(encoded, Unreadable):
         raise encoded
-    if isinstance(encoded, np.ndarray) and (encoded.dtype != np.uint8 or _fits(encoded.shape, size, channels)):
-        return encoded
+    before = encoded.window if isinstance(encoded, Cut) else None
+    given = encoded.pixels if isinstance(encoded, Cut) else encoded
+    if isinstance(given, np.ndarray) and (given.dtype != np.uint8 or _fits(given.shape, size, channels)):
+        return Cut(given, before or Window.whole(given.shape[1:]))
     try:
-        image = _from_pixels(encoded) if isinstance(encoded, np.ndarray) else _upright(encoded, formats)
+        image = _from_pixels(given) if isinstance(given, np.ndarray) else _upright(given, formats)
         if channels is not None:
             image = image.convert({1: "L", 3: "RGB"}[channels])
-        if size is not None and image.size != size[::-1]:
-            image = ImageOps.fit(image, (size[1], size[0]), Image.Resampling.BILINEAR)
-        array = np.asarray(image)
+        window = Window.whole((image.height, image.width))
+        if size is not None and window.size != size:
+            window = Window.centred(window.of, size)
+            image = _scaled(image, window)
+        array = _to_pixels(image)
     except Unreadable:
         raise
     except Exception as error:  # Pillow's parsers raise whatever a damaged file makes them trip over
         raise Unreadable(_reason(error)) from None
-    return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
+    return Cut(array, before.then(window) if before else window)
+
+
+def scaled(pixels: np.ndarray, window: Window) -> Cut:
+    """What a window shows of pixels [1 or 3, height, width] uint8; bilinear, averaging where they shrink."""
+    return Cut(_to_pixels(_scaled(_from_pixels(pixels), window)), window)
+
+
+def _scaled(image: Image.Image, window: Window) -> Image.Image:
+    # Only what is shown is ever computed: a picture of 1 x 5,000 pixels costs no more than another.
+    box = (window.left, window.top, window.right, window.bottom)
+    return image.resize((window.size[1], window.size[0]), Image.Resampling.BILINEAR, box=box)
 
 
 def _fits(shape: tuple[int, ...], size: tuple[int, int] | None, channels: int | None) -> bool:
@@ -70,6 +97,11 @@ def _fits(shape: tuple[int, ...], size: tuple[int, int] | None, channels: int | 
 
 def _from_pixels(array: np.ndarray) -> Image.Image:
     return Image.fromarray(array[0] if len(array) == 1 else np.ascontiguousarray(array.transpose(1, 2, 0)))
+
+
+def _to_pixels(image: Image.Image) -> np.ndarray:
+    array = np.asarray(image)
+    return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
 
 
 def _upright(encoded: Path | bytes, formats: tuple[str, ...]) -> Image.Image:

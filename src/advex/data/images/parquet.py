@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from advex.data.evidence import Region
 from advex.data.images.npz import numbered
 from advex.data.source import Encoded, Source, Split, Unreadable, shortened
 from advex.errors import DataError
@@ -21,18 +23,21 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 IMAGES, LABELS = ("image", "img"), ("label", "labels", "fine_label")
+BOXES = "bbox"
 _ROWS = 256  # rows decoded at a time: images may be large
 _SHARD = re.compile(r"(?P<split>.+?)-\d+-of-\d+(-[0-9a-f]+)?")
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Columns:
-    """Where images, their paths and labels are. paths: None where there are none. text: labels are text."""
+    """Where images, their paths, labels and boxes are; None where there are none. text: labels are text."""
 
     images: str
     paths: str | None
     label: str
     text: bool
+    boxes: str | None
+    note: str
     class_names: tuple[str, ...] | None
 
 
@@ -56,9 +61,11 @@ def source(name: str, splits: Mapping[str, Sequence[Path]]) -> Source:
 
     def opened(split: str) -> Split:
         return Split(
+            evidence=_evidence(splits[split], columns.boxes) if columns.boxes else None,
             ids=_ids(split or name, splits[split], columns, sum(map(len, labels[split]))),
             labels=np.array([number(value) for values in labels[split] for value in values], dtype=np.int64),
             read=partial(_images, splits[split], columns.images),
+            notes=(columns.note,) if columns.note else (),
         )
 
     return Source(name=name, class_names=class_names, splits={split: partial(opened, split) for split in splits})
@@ -133,6 +140,8 @@ def _columns(path: Path) -> _Columns:
         paths=f"{images}.path" if struct and kind.get_field_index("path") >= 0 else None,
         label=label,
         text=not pa.types.is_integer(_values(schema.field(label).type)),
+        boxes=BOXES if BOXES in schema.names and pa.types.is_nested(schema.field(BOXES).type) else None,
+        note="boxes in 'objects' are not read: their order is not known" if "objects" in schema.names else "",
         class_names=_names(features.get(label)),
     )
 
@@ -222,6 +231,30 @@ def _leaf(values: Any, column: str) -> Any:
     field = column.rpartition(".")[2]
     # Not values.field(): that forgets which structs are null.
     return pc.struct_field(values, [field]) if pa.types.is_struct(values.type) else values  # pyright: ignore
+
+
+def _evidence(shards: Sequence[Path], column: str) -> Callable[[int], Sequence[Region]]:
+    """Row -> its boxes. A box is x0, y0, x1, y1, both ends included; a row has one, a list of some, or none."""
+    rows: list[list[Region]] = []
+    for path in shards:
+        for number, value in enumerate(_column(path, column)):
+            boxes = [value] if value and not isinstance(value[0], list | tuple) else value or []
+            rows.append([_region(f"{path}: row {number}", column, box) for box in boxes])
+    return rows.__getitem__
+
+
+def _region(place: str, column: str, box: Sequence[Any]) -> Region:
+    numbers = [each for each in box if isinstance(each, int | float) and math.isfinite(each)]
+    if len(numbers) != 4 or len(box) != 4:
+        raise DataError(f"{place} of column '{column}' is no box: four finite numbers are expected, not {box!r:.80}.")
+    x0, y0, x1, y1 = numbers
+    if x1 < x0 or y1 < y0:
+        raise DataError(
+            f"{place} of column '{column}' runs from x = {x0:g} to {x1:g} and from y = {y0:g} to {y1:g}. A box is x0, "
+            "y0, x1, y1, with both ends inside. If these are x, y, width and height, save x, y, x + width - 1 and "
+            "y + height - 1; a column of another name is not read."
+        )
+    return Region(box=(x0, y0, x1 + 1, y1 + 1))
 
 
 def _images(shards: Sequence[Path], column: str, rows: Sequence[int]) -> Iterator[Encoded]:

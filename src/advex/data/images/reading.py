@@ -13,8 +13,10 @@ import numpy as np
 import torch
 
 from advex.data.dataset import Dataset, Skipped, drawn
+from advex.data.evidence import placed
 from advex.data.images import decode
 from advex.data.source import Encoded, Source, Split, Unreadable, shortened
+from advex.data.window import Cut, Window
 from advex.errors import DataError
 
 Progress = Callable[[int, int], None]
@@ -46,18 +48,22 @@ def read(
         usable = examples.labels[_known(examples.labels, source)]
         counts = tuple(np.bincount(usable, minlength=len(source.class_names)).tolist())
     skipped: dict[int, str] = {}
+    windows: dict[int, Window] = {}
     known = _known(examples.labels[order], source)
     for row in order[~known]:
         skipped[row] = f"label {examples.labels[row]} is not among the {len(source.class_names)} classes"
     order = order[known]
     canvas = _Canvas(name, len(order), size=size, channels=channels, memory_limit=memory_limit)
-    _fill(canvas, examples, order, skipped, progress)
+    _fill(canvas, examples, order, skipped, windows, progress)
     lost = tuple(Skipped(examples.ids[row], skipped[row]) for row in sorted(skipped))
     if len(lost) == len(order) + int((~known).sum()):
         shown = shortened([f"{each.name}: {each.reason}" for each in lost])
         raise DataError(f"{name}: none of the {len(lost)} images could be read ({shown}).")
     kept = [slot for slot, row in enumerate(order) if row not in skipped]
     rows: list[int] = order[kept].tolist()
+    evidence, notes = None, ()
+    if examples.evidence is not None:
+        evidence, notes = placed(map(examples.evidence, rows), [windows[row] for row in rows])
     return Dataset(
         name=name,
         x=canvas.tensor(kept),
@@ -66,7 +72,8 @@ def read(
         ids=tuple(examples.ids[row] for row in rows),
         skipped=lost,
         counts=counts,
-        notes=examples.notes,
+        notes=(*examples.notes, *notes),
+        evidence=evidence,
     )
 
 
@@ -75,8 +82,18 @@ def _known(labels: np.ndarray, source: Source) -> np.ndarray:
     return (labels >= 0) & (labels < len(source.class_names))
 
 
-def _fill(canvas: _Canvas, examples: Split, order: np.ndarray, skipped: dict[int, str], progress: Progress) -> None:
-    """Decode the rows `order` into the slots of the canvas, in the order in which they lie on the disk."""
+def _fill(
+    canvas: _Canvas,
+    examples: Split,
+    order: np.ndarray,
+    skipped: dict[int, str],
+    windows: dict[int, Window],
+    progress: Progress,
+) -> None:
+    """Decode the rows `order` into the slots of the canvas, in the order in which they lie on the disk.
+
+    skipped, windows: by row, why it could not be read, and which part of its picture was taken.
+    """
     slots = np.argsort(order)
     rows = order[slots]
     encoded = examples.read(rows.tolist())
@@ -87,8 +104,10 @@ def _fill(canvas: _Canvas, examples: Split, order: np.ndarray, skipped: dict[int
             for result in _decoded(pool, chunk, canvas):
                 if isinstance(result, str):
                     skipped[rows[done]] = result
-                elif isinstance(result, np.ndarray):
-                    canvas.put(slots[done], result)
+                elif isinstance(result, Cut):
+                    canvas.put(slots[done], result.pixels)
+                    if examples.evidence is not None:
+                        windows[rows[done]] = result.window
                 else:
                     canvas.other_sizes[result] += 1
                 done += 1
@@ -109,7 +128,7 @@ def _decoded(pool: ThreadPoolExecutor, chunk: list[Encoded], canvas: _Canvas) ->
         yield from results
 
 
-_Result = np.ndarray | str | tuple[int, ...]
+_Result = Cut | str | tuple[int, ...]
 
 
 def _attempt(
@@ -117,10 +136,11 @@ def _attempt(
 ) -> _Result:
     """The pixels, or why there are none, or their size where it is not the expected one."""
     try:
-        array = decode.pixels(encoded, size=size, channels=channels)
+        cut = decode.decoded(encoded, size=size, channels=channels)
     except Unreadable as error:
         return str(error)
-    return array if expected in (None, array.shape[1:]) else array.shape[1:]
+    shape = cut.pixels.shape[1:]
+    return cut if expected in (None, shape) else shape
 
 
 class _Canvas:

@@ -16,12 +16,16 @@ from pathlib import Path
 import numpy as np
 
 from advex.data.dataset import counted, drawn
+from advex.data.evidence import Region
 from advex.data.images import decode
 from advex.data.published import coco_json, cutting
 from advex.data.published.coco_json import Boxes
 from advex.data.source import Encoded, Source, Split, Unreadable, shortened
+from advex.data.window import Cut, Window
 from advex.errors import DataError, SpecError
 from advex.registry import register
+
+BESIDE = "_annotations.coco.json"  # as some tools write it, in the folder of the pictures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,18 +53,23 @@ def coco(
     crowd: bool = False,
     min_side: int = 1,
     per_class: int = 0,
+    outlines: bool = True,
     seed: int = 0,
 ) -> Source:
     """COCO's annotated boxes, one example each, in the splits of its files `instances_SPLIT.json`.
 
     root: the folder that holds `annotations/instances_val2017.json` and the pictures, `val2017/` or
-    `images/val2017/`; left away, `coco` in the folder ADVEX_DATA. edge, side: the shorter side of what is cut out
-    is scaled to `edge` pixels, and the central `side` x `side` is the example, in colour.
+    `images/val2017/`, or `val/_annotations.coco.json` beside them; left away, `coco` in the folder ADVEX_DATA.
+    edge, side: the shorter side of what is cut out is scaled to `edge` pixels, and the central `side` x `side` is the
+    example, in colour.
 
     margin: so much of the box's width and height is added at each side. square: the shorter side of the box is
     extended to the longer. Both end at the edge of the picture. crowd: keep the boxes around crowds.
     min_side: leave out boxes whose shorter side has fewer pixels. per_class: at most so many boxes of each
-    class, drawn by `seed`, as if that were the whole set; 0: all.
+    class, drawn by `seed`, as if that were the whole set; 0: all. outlines: read those too, a byte per pixel.
+
+    An example's evidence is all that the picture holds of its class, but for crowds: the boxes, of which at least half
+    lies in what is cut out, and their outlines.
 
     Classes are the categories by ascending id; an example's id is `image_id/annotation_id`. Boxes
     without an area, with numbers that are none, or that reach more than a pixel beyond their picture
@@ -89,14 +98,14 @@ def coco(
         raise DataError(f"{place} holds no COCO annotations: annotations/instances_SPLIT.json is expected there.")
     # All splits have the same classes: learn them from the file that is read most quickly.
     first = min(files, key=lambda split: files[split].stat().st_size)
-    known = {first: coco_json.read(files[first])}
+    known = {first: coco_json.read(files[first], outlines=outlines)}
     class_names = known[first].class_names
 
     def opened(split: str) -> Split:
-        boxes = known[split] if split in known else coco_json.read(files[split])
+        boxes = known[split] if split in known else coco_json.read(files[split], outlines=outlines)
         if boxes.class_names != class_names or boxes.category_ids != known[first].category_ids:
             raise DataError(f"{files[split]} does not go with {files[first]}: their categories differ.")
-        return _split(boxes, _pictures(place, split), choice)
+        return _split(boxes, _pictures(place, split, boxes.files), choice)
 
     return Source(
         name=place.resolve().name, class_names=class_names, splits={split: partial(opened, split) for split in files}
@@ -104,21 +113,30 @@ def coco(
 
 
 def tables(root: Path) -> dict[str, Path]:
-    """Split -> annotation file: `instances_SPLIT.json` in `root/annotations` or in root itself. Empty where none is."""
-    found: dict[str, Path] = {}
-    for folder in (root / "annotations", root):
-        for path in sorted(folder.glob("instances_*.json")):
-            if path.is_file():
-                found.setdefault(path.stem.removeprefix("instances_"), path)
-    return found
+    """Split -> annotation file; empty where none is.
+
+    `instances_SPLIT.json` in `root/annotations` or in root itself, or `SPLIT/_annotations.coco.json`; in root itself
+    such a file has no split.
+    """
+    files = {path.stem.removeprefix("instances_"): path for path in sorted(root.glob("instances_*.json"))}
+    files |= {path.stem.removeprefix("instances_"): path for path in sorted(root.glob("annotations/instances_*.json"))}
+    if not files:
+        files = {path.parent.name: path for path in sorted(root.glob(f"*/{BESIDE}"))}
+    if not files and (root / BESIDE).is_file():
+        files = {"": root / BESIDE}
+    return {split: path for split, path in files.items() if path.is_file()}
 
 
-def _pictures(root: Path, split: str) -> Path:
-    places = (root / split, root / "images" / split, root / "images")
+def _pictures(root: Path, split: str, files: Sequence[str]) -> Path:
+    """The folder that the files of an annotation file are named from: the first that has one of them."""
+    usual = (root / split, root / "images" / split, root / "images")
+    places = [place for place in (*usual, root, root.parent) if place.is_dir()]
     for place in places:
-        if place.is_dir():
+        if any((place / name).is_file() for name in files[:100]):
             return place
-    raise DataError(f"{root} holds no pictures for '{split}': they are expected in {places[0]} or {places[1]}.")
+    if places[0] == root and split:
+        raise DataError(f"{root} holds no pictures for '{split}': they are expected in {usual[0]} or {usual[1]}.")
+    return places[0]
 
 
 # -- which boxes ---------------------------------------------------------------------------------------------
@@ -135,7 +153,23 @@ def _split(boxes: Boxes, folder: Path, choice: _Choice) -> Split:
         groups = (list(group) for _, group in itertools.groupby(rows, key=picture.__getitem__))
         return cutting.ahead(lambda group: _examples(boxes, folder, chosen[group], choice), groups)
 
-    return Split(ids=[boxes.ids[box] for box in chosen], labels=boxes.labels[chosen], read=read, notes=notes)
+    def evidence(row: int) -> list[Region]:
+        number, label = picture[row], boxes.labels[chosen[row]]
+        return [
+            Region(
+                box=(x, y, x + across, y + down), outline=coco_json.outlined(boxes.outlines[each], boxes.sizes[number])
+            )
+            for each in of_picture[ends[number] : ends[number + 1]]
+            if boxes.labels[each] == label and not boxes.crowd[each]
+            for x, y, across, down in [boxes.bbox[each]]
+            if across > 0 and down > 0
+        ]
+
+    of_picture = np.argsort(boxes.picture, kind="stable")
+    ends = np.searchsorted(boxes.picture[of_picture], np.arange(len(boxes.files) + 1))
+    return Split(
+        ids=[boxes.ids[box] for box in chosen], labels=boxes.labels[chosen], read=read, notes=notes, evidence=evidence
+    )
 
 
 def _chosen(boxes: Boxes, choice: _Choice) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -215,8 +249,10 @@ def _window(bbox: np.ndarray, size: tuple[int, int], choice: _Choice) -> tuple[i
 
 def _cut(
     pixels: np.ndarray | Unreadable, window: tuple[int, int, int, int] | Unreadable, choice: _Choice
-) -> np.ndarray | Unreadable:
+) -> Cut | Unreadable:
     if isinstance(window, Unreadable) or isinstance(pixels, Unreadable):
         return window if isinstance(window, Unreadable) else pixels  # pyright: ignore[reportReturnType]
     left, top, right, bottom = window
-    return cutting.cut(pixels[:, top:bottom, left:right], edge=choice.edge, side=choice.side)
+    part = Window.cut(pixels.shape[1:], *window)
+    example = cutting.cut(pixels[:, top:bottom, left:right], edge=choice.edge, side=choice.side)
+    return Cut(example.pixels, part.then(example.window))

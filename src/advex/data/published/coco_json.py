@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PureWindowsPath
 from typing import Any, NoReturn
 
 import numpy as np
 
+from advex.data.evidence import polygons
 from advex.data.source import shortened
+from advex.data.window import Window
 from advex.errors import DataError, quoted
 
 LARGEST = 2**31  # bytes of a file: the largest published one has 450 MB
-# All else, above all the outlines, is dropped while the file is parsed.
+# All else is dropped while the file is parsed, and outlines are packed.
 _KEPT = frozenset(
     ("images", "annotations", "categories", "id", "image_id", "category_id", "bbox", "iscrowd", "file_name")
     + ("width", "height", "name")
 )
+_OUTLINES = frozenset(("segmentation", "counts", "size"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +32,9 @@ class Boxes:
     class_names, category_ids: by ascending category id. files: [m] relative to the folder of the pictures.
     sizes: [m] (height, width). ids: [n] "image_id/annotation_id". labels: [n] int64, -1 for a category
     that is not listed. picture: [n] int64 into files, m for one that is not listed. bbox: [n, 4] float64,
-    (x, y, width, height), NaN where it is not four finite numbers. crowd: [n] bool. note: what else was met.
+    (x, y, width, height), NaN where it is not four finite numbers. crowd: [n] bool. outlines: [n] polygons, each [m, 2]
+    float32 (x, y), or the runs of a mask, still encoded; None where there is none, or nobody asked. note: what else was
+    met.
     """
 
     class_names: tuple[str, ...]
@@ -40,16 +46,20 @@ class Boxes:
     picture: np.ndarray
     bbox: np.ndarray
     crowd: np.ndarray
+    outlines: list[Outline]
     note: str = ""
 
 
-def read(path: Path, *, largest: int = LARGEST) -> Boxes:
-    """The boxes of an `instances_*.json`. largest: bytes that the file may have.
+Outline = tuple[np.ndarray, ...] | dict[str, Any] | None
+
+
+def read(path: Path, *, outlines: bool = False, largest: int = LARGEST) -> Boxes:
+    """The boxes of an `instances_*.json`. outlines: those too. largest: bytes that the file may have.
 
     A file whose lists, ids or names are wrong is refused, with the entry: nothing in it can be trusted.
     What is wrong with one box alone is left to the reader of that box. Raises DataError.
     """
-    document = _document(path, largest)
+    document = _document(path, outlines, largest)
     names: dict[int, str] = {}
     listed: set[str] = set()
     for place, entry in _entries(path, document, "categories"):
@@ -86,15 +96,16 @@ def read(path: Path, *, largest: int = LARGEST) -> Boxes:
         picture=np.array([images.get(each[2], len(files)) for each in annotations], dtype=np.int64),
         bbox=np.array([each[3] for each in annotations], dtype=np.float64).reshape(-1, 4),
         crowd=np.array([each[4] for each in annotations], dtype=bool),
+        outlines=[each[5] for each in annotations],
         note=f"boxes of unlisted categories are skipped (category_id {shortened(unknown)})" if unknown else "",
     )
 
 
-def _document(path: Path, largest: int) -> dict[str, Any]:
+def _document(path: Path, outlines: bool, largest: int) -> dict[str, Any]:
     try:
         if path.stat().st_size > largest:
             raise DataError(f"{path} is longer than {largest:,} bytes; a file of annotations is never that large.")
-        document = json.loads(path.read_bytes(), object_pairs_hook=_pruned, parse_constant=_refused)
+        document = json.loads(path.read_bytes(), object_pairs_hook=partial(_pruned, outlines), parse_constant=_refused)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from None
     except RecursionError:
@@ -108,8 +119,34 @@ def _document(path: Path, largest: int) -> dict[str, Any]:
     return document
 
 
-def _pruned(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    return {key: value for key, value in pairs if key in _KEPT}
+def _pruned(outlines: bool, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    kept = {key: value for key, value in pairs if key in _KEPT or (outlines and key in _OUTLINES)}
+    if "segmentation" in kept:
+        kept["segmentation"] = _packed(kept["segmentation"])
+    elif isinstance(kept.get("counts"), list):
+        kept["counts"] = _array(kept["counts"], np.int64)
+    return kept
+
+
+def _packed(outline: Any) -> Outline:
+    """An outline in little memory: polygons as arrays, runs as they are; None for what is neither."""
+    if isinstance(outline, dict):
+        return outline
+    if not isinstance(outline, list):
+        return None
+    polygons = [_array(polygon, np.float32) for polygon in outline]
+    if any(each is None or len(each) < 6 or len(each) % 2 or not np.isfinite(each).all() for each in polygons):
+        return None
+    return tuple(each.reshape(-1, 2) for each in polygons if each is not None) or None
+
+
+def _array(values: Any, kind: type[np.generic]) -> np.ndarray | None:
+    if not isinstance(values, list) or not all(type(each) in (int, float) for each in values):
+        return None
+    try:
+        return np.array(values, dtype=kind)
+    except (OverflowError, ValueError):
+        return None
 
 
 def _refused(constant: str) -> NoReturn:
@@ -130,6 +167,8 @@ def _entries(path: Path, document: dict[str, Any], key: str) -> Iterator[tuple[s
 
 def _whole(place: str, entry: dict[str, Any], key: str, least: int = -(2**63)) -> int:
     value = entry.get(key)
+    if type(value) is float and value.is_integer():  # pandas makes 7.0 of a 7
+        value = int(value)
     if type(value) is not int or not least <= value < 2**63:
         found = quoted(repr(value)) if key in entry else "none"
         at_least = f" of at least {least}" if least > 0 else ""
@@ -149,11 +188,11 @@ def _file_name(place: str, entry: dict[str, Any]) -> str:
     return name
 
 
-_Annotation = tuple[str, int, int, tuple[float, ...], bool]
+_Annotation = tuple[str, int, int, tuple[float, ...], bool, Outline]
 
 
 def _annotations(path: Path, document: dict[str, Any]) -> Iterator[_Annotation]:
-    """(id, category, image, bbox, is a crowd) of each box."""
+    """(id, category, image, bbox, is a crowd, outline) of each box."""
     seen: set[int] = set()
     for place, entry in _entries(path, document, "annotations"):
         number = _whole(place, entry, "id")
@@ -161,10 +200,11 @@ def _annotations(path: Path, document: dict[str, Any]) -> Iterator[_Annotation]:
             raise DataError(f"{place}: the annotation id {number} is listed twice.")
         seen.add(number)
         crowd = entry.get("iscrowd", 0)
-        if type(crowd) not in (int, bool) or crowd not in (0, 1):
+        if type(crowd) not in (int, bool, float) or crowd not in (0, 1):
             raise DataError(f"{place} needs an 'iscrowd' of 0 or 1; it has {quoted(repr(crowd))}.")
         image = _whole(place, entry, "image_id")
-        yield f"{image}/{number}", _whole(place, entry, "category_id"), image, _bbox(entry.get("bbox")), bool(crowd)
+        category, bbox = _whole(place, entry, "category_id"), _bbox(entry.get("bbox"))
+        yield f"{image}/{number}", category, image, bbox, bool(crowd), entry.get("segmentation")
 
 
 def _bbox(value: Any) -> tuple[float, ...]:
@@ -175,3 +215,49 @@ def _bbox(value: Any) -> tuple[float, ...]:
         except OverflowError:
             pass
     return (float("nan"),) * 4
+
+
+# -- outlines ------------------------------------------------------------------------------------------------
+
+
+def outlined(outline: Outline, size: tuple[int, int]) -> Callable[[Window], np.ndarray] | None:
+    """The outline in a picture of that size (height, width), as `Region` has it; None where there is none."""
+    if outline is None:
+        return None
+    if isinstance(outline, tuple):
+        return polygons(outline)
+    return lambda window: window.sampled(mask(outline, size))
+
+
+def mask(outline: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
+    """[height, width] bool of runs {counts: a list, or compressed text, size}, down one column after the other.
+
+    size: what it must be, and the runs must fill it. Raises DataError.
+    """
+    counts = outline.get("counts")
+    runs = _decompressed(counts) if isinstance(counts, str) else counts
+    total = size[0] * size[1]
+    if not isinstance(runs, np.ndarray) or outline.get("size") != list(size) or runs.min(initial=0) < 0:
+        raise DataError(f"an outline is no list of runs that fill {size[0]}x{size[1]}.")
+    if len(runs) > total + 1 or runs.max(initial=0) > total or runs.sum() != total:
+        raise DataError(f"the runs of an outline do not fill {size[0]}x{size[1]}.")
+    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(size, order="F")
+
+
+def _decompressed(text: str) -> np.ndarray | None:
+    """The runs in COCO's text: groups of five bits, the lowest first; from the fourth on, less the last but one."""
+    runs: list[int] = []
+    value = place = 0
+    for byte in text.encode("latin-1", "replace"):
+        bits = byte - 48
+        if not 0 <= bits < 64 or place > 30:
+            return None
+        value |= (bits & 31) << place
+        place += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            value -= 1 << place
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        value = place = 0
+    return None if place else np.array(runs, dtype=np.int64)

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image
 
+from advex.data.images import decode
+from advex.data.window import Cut, Window
 from advex.errors import DataError, SpecError
 
 Item = TypeVar("Item")
@@ -42,20 +43,13 @@ def check_cut(name: str, side: int, edge: int) -> None:
         )
 
 
-def cut(pixels: np.ndarray, *, edge: int, side: int) -> np.ndarray:
+def cut(pixels: np.ndarray, *, edge: int, side: int) -> Cut:
     """The central square of a picture that is scaled until its shorter side is `edge` pixels long.
 
-    pixels: [channels, height, width] uint8, 1 or 3 channels. Returns [channels, side, side] uint8. Bilinear, averaging
-    where the picture shrinks. Only what is cut out is ever computed, so a picture of 1 x 5,000 pixels costs no more
-    than another; to the pixel, the square lies exactly in the middle (scaling first and cutting then moves
-    it by up to half a pixel of the result).
+    pixels: [channels, height, width] uint8, 1 or 3 channels; those of the result are [channels, side, side]. The square
+    lies exactly in the middle (scaling first and cutting then moves it by up to half a pixel of the result).
     """
-    channels, height, width = pixels.shape
-    half = min(height, width) * side / edge / 2
-    image = Image.fromarray(pixels[0] if channels == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-    box = (width / 2 - half, height / 2 - half, width / 2 + half, height / 2 + half)
-    square = np.asarray(image.resize((side, side), Image.Resampling.BILINEAR, box=box))
-    return square[None] if channels == 1 else np.ascontiguousarray(square.transpose(2, 0, 1))
+    return decode.scaled(pixels, Window.centred(pixels.shape[1:], (side, side), side / edge))
 
 
 def ahead(work: Callable[[Item], Iterable[Result]], items: Iterable[Item]) -> Iterator[Result]:
