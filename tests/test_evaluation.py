@@ -518,7 +518,7 @@ def test_a_folder_of_another_evaluation_is_refused_and_kept(models: list, data: 
         (one, some, quick(seed=1, rho=0.2), r"settings\.rho is 0\.1 there and 0\.2 here; settings\.seed is 0 there"),
         (one, some, quick(attack="pgd"), r"searches\.attack is algorithm1:.* there and pgd:"),
         (one, some, quick(published=True), r"searches\.attack_published is missing there"),
-        (one, other, quick(), r"data\.sha256 is"),
+        (one, other, quick(), r"data\.digest is"),
         (one, some.take(slice(0, 4)), quick(), r"data\.examples is 8 there and 4 here"),
         ([("net", "runs/net", changed)], some, quick(), r"models\.net is"),
         ([("new", "runs/net", one[0][2])], some, quick(), r"models\.net is .* there and missing here; models\.new"),

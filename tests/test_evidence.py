@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from advex.data import Dataset, concatenate, open_dataset
-from advex.data.dataset import content, identity
+from advex.data.dataset import content, fingerprint
 from advex.data.evidence import Evidence, Region, none_of, placed, polygons
 from advex.data.images import decode
 from advex.data.published import coco_json
@@ -344,9 +344,9 @@ def test_what_is_learned_from_does_not_change_with_evidence_and_what_is_measured
     pq.write_table(table, second)
     one, other = open_dataset(first), open_dataset(second)
     assert content(one) == content(other)
-    assert identity(one) != identity(other)
-    assert identity(one) == identity(open_dataset(first))
-    assert identity(one) != identity(one.take(torch.tensor([1, 0])))
+    assert fingerprint(one) != fingerprint(other)
+    assert fingerprint(one) == fingerprint(open_dataset(first))
+    assert fingerprint(one) != fingerprint(one.take(torch.tensor([1, 0])))
 
 
 def test_evidence_that_does_not_fit_is_refused() -> None:

@@ -172,7 +172,7 @@ def content(data: Dataset) -> str:
     return digest.hexdigest()
 
 
-def identity(data: Dataset) -> str:
+def fingerprint(data: Dataset) -> str:
     """A digest of all that an evaluation's figures depend on: `content`, and ids, class counts and evidence."""
     said = [content(data), data.ids, data.class_counts, data.evidence and data.evidence.digest]
     return hashlib.blake2b(json.dumps(said).encode(), digest_size=16).hexdigest()

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from advex._version import __version__
 from advex.classifier import Classifier
-from advex.data.dataset import Dataset
+from advex.data.dataset import Dataset, fingerprint
 from advex.documents import read_json
 from advex.errors import AdvexWarning, ArtifactError
 from advex.files import atomic, write_text
@@ -188,15 +188,6 @@ def weights_hash(classifier: Classifier) -> str:
     return digest.hexdigest()
 
 
-def data_hash(data: Dataset) -> str:
-    """SHA-256 of a data set's inputs, labels, ids and classes."""
-    digest = hashlib.sha256(json.dumps([data.ids, data.class_names, data.class_counts]).encode())
-    for rows in (*data.x.split(1024), data.y):
-        digest.update(f"{rows.dtype} {tuple(rows.shape)}".encode())
-        digest.update(_bytes(rows))
-    return digest.hexdigest()
-
-
 def _bytes(value: Tensor) -> memoryview:
     return value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
@@ -209,7 +200,7 @@ def identity_of(
         "advex": __version__,
         "settings": settings,
         "searches": searches,
-        "data": {"examples": len(data), "sha256": data_hash(data)},
+        "data": {"examples": len(data), "digest": fingerprint(data)},
         "models": {name: weights_hash(classifier) for name, classifier in models.items()},
     }
 

@@ -17,6 +17,7 @@ from advex._version import __version__
 from advex.annotation import PICTURES
 from advex.classifier import Classifier
 from advex.data import Dataset
+from advex.data.dataset import fingerprint
 from advex.data.images.png import decode_png, encode_png
 from advex.environment import without_places
 from advex.errors import InputError
@@ -26,7 +27,6 @@ from advex.evaluation.shards import (
     Piece,
     Shards,
     complete,
-    data_hash,
     file_name,
     open_shards,
     weights_hash,
@@ -120,7 +120,7 @@ def _identity(model: Opened, data: Dataset, making: Making) -> dict[str, Any]:
         "advex": __version__,
         "images": {"margin": making.margin, "search": describe(attacks.build(making.search)), "seed": making.seed},
         "batch_size": making.batch_size,
-        "data": {"examples": len(data), "sha256": data_hash(data)},
+        "data": {"examples": len(data), "digest": fingerprint(data)},
         "model": weights_hash(model.classifier),
     }
 
