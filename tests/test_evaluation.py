@@ -30,8 +30,8 @@ from advex.data import Dataset, Skipped, open_dataset
 from advex.environment import without_places
 from advex.errors import AdvexWarning, ArtifactError, DataError, InputError, SpecError
 from advex.evaluation import Interrupted, Settings, evaluate, settings_from
-from advex.evaluation.pictures import choose
-from advex.evaluation.scores import _median
+from advex.evaluation.examples import spread
+from advex.evaluation.scores import median
 from advex.measures import compare_areas
 
 # Small searches: what is tested is the bookkeeping, not the attack.
@@ -198,9 +198,9 @@ def test_progress_counts_every_example_of_every_phase(done: SimpleNamespace) -> 
 
 
 def test_median_interval_is_that_of_the_order_statistics() -> None:
-    figure = _median(torch.arange(1.0, 101.0))  # textbook: ranks 40 and 61 of 100
+    figure = median(torch.arange(1.0, 101.0))  # textbook: ranks 40 and 61 of 100
     assert (figure.low, figure.value, figure.high) == (40, 50, 61)
-    figure = _median(torch.tensor([0.1, 0.2, math.inf]))
+    figure = median(torch.tensor([0.1, 0.2, math.inf]))
     assert (figure.value, figure.low, figure.high, figure.failures) == (pytest.approx(0.2), 0, math.inf, 1)
 
 
@@ -230,12 +230,12 @@ def test_how_a_model_was_trained_goes_into_the_record(models: list, data: Datase
 
 def test_examples_to_explain_are_spread_over_the_classes() -> None:
     y = torch.tensor([0] * 50 + [1] * 5 + [2] * 2)
-    chosen = choose(y, 7, seed=3)
+    chosen = spread(y, 7, seed=3)
     assert Counter(y[chosen].tolist()) == {0: 3, 1: 2, 2: 2}
     assert len(set(chosen)) == 7
-    assert choose(y, 4, seed=3) == chosen[:4]
-    assert choose(y, 7, seed=4) != chosen
-    assert sorted(choose(y, 100, seed=3)) == list(range(57))
+    assert spread(y, 4, seed=3) == chosen[:4]
+    assert spread(y, 7, seed=4) != chosen
+    assert sorted(spread(y, 100, seed=3)) == list(range(57))
 
 
 def test_grid_asks_about_every_class_and_sweep_about_two(done: SimpleNamespace) -> None:
@@ -260,7 +260,7 @@ def test_of_many_classes_the_likeliest_and_the_label_are_asked_about(toys: Simpl
     names = tuple(f"class {i}" for i in range(12))
     many = Dataset(name="many", x=x, y=torch.tensor([0, 3, 5, 7, 9, 11]), class_names=names, ids=tuple("abcdef"))
     for which, expected in (("all", 4), ("runner_up", 1)):
-        evaluate([("m", "m", classifier)], many, tmp_path / which, quick(targets=which, away=False, sweep=0))
+        evaluate([("m", "m", classifier)], many, tmp_path / which, quick(targets=which, pictures=("toward",), sweep=0))
         found = {row["example"]: row for row in schema.read_rows(tmp_path / which, "examples")}
         rows = schema.read_rows(tmp_path / which, "explanations")
         for example in {row["example"] for row in rows}:
@@ -316,7 +316,7 @@ def test_tables_have_no_pictures_and_keep_their_precision(toys: SimpleNamespace,
     logits = classifier(x).detach()
     y = logits.argmax(dim=1)
     table = Dataset(name="table", x=x, y=y, class_names=("no", "yes"), ids=tuple(map(str, range(20))))
-    settings = quick(attack="algorithm1:steps=200", rho=0.4, sweep=0, away=False)
+    settings = quick(attack="algorithm1:steps=200", rho=0.4, sweep=0, pictures=("toward",))
     found = evaluate([("line", "line", classifier)], table, tmp_path / "out", settings)
     assert not (tmp_path / "out" / "pictures").exists()
     rows = schema.read_rows(tmp_path / "out", "explanations")

@@ -28,9 +28,9 @@ from advex.drawing.heat import coloured, over, reach_of, summed
 from advex.drawing.pictures import colour_map
 from advex.errors import ArtifactError, SpecError
 from advex.evaluation import Interrupted, Settings, evaluate, settings_from
-from advex.evaluation.maps import differences
 from advex.evaluation.merge import merge
-from advex.evaluation.settings import named_explainers, specs_from
+from advex.evaluation.plan import named_explainers
+from advex.evaluation.settings import specs_from
 from advex.report import write_report
 from advex.report.reading import read
 from advex.report.sections.maps import maps_section
@@ -41,7 +41,7 @@ QUICK: dict[str, Any] = {
     "explanations": 3,
     "targets": "runner_up",
     "sweep": 0,
-    "away": False,
+    "pictures": ("toward",),
     "steps": 2,
     "recheck": 0,
     "batch_size": 8,
@@ -159,12 +159,6 @@ def test_models_are_compared_on_the_same_examples(done: SimpleNamespace) -> None
         assert (one.first, one.second) == ("first", "second")
         assert one.figure.value == pytest.approx((ginis[0] - ginis[1]).mean())
         assert one.figure.low <= one.figure.value <= one.figure.high
-
-
-def test_every_pair_is_compared_by_every_explainer() -> None:
-    values = {"a": {"m": torch.tensor([0.5, 0.7]), "n": torch.tensor([0.25, 0.2]), "o": torch.tensor([0.0, 0.0])}}
-    found = {(one.first, one.second): one.figure.value for one in differences(values, ["m", "n", "o"], seed=0)}
-    assert found == pytest.approx({("m", "n"): 0.375, ("m", "o"): 0.6, ("n", "o"): 0.225})
 
 
 def test_maps_of_the_right_class(models: list, data: Dataset, tmp_path: Path) -> None:

@@ -1386,8 +1386,8 @@ def test_a_real_evaluation_can_be_reported(tmp_path: Path) -> None:
 
 def test_every_flag_is_explained_in_the_documentation() -> None:
     root = Path(__file__).parents[1]
-    source = (root / "src/advex/evaluation/flags.py").read_text(encoding="utf-8")
-    of_figures = set(re.findall(r'(?:\.flag\(\s*|code=)"(\w+)"', source))
+    source = "".join(path.read_text(encoding="utf-8") for path in (root / "src/advex/evaluation").glob("*.py"))
+    of_figures = set(re.findall(r'\bflag\(\s*[\w.]+,\s*"(\w+)"', source))
     source = (root / "src/advex/report/sections/training.py").read_text(encoding="utf-8")
     of_training = set(re.findall(r'_flag\(\s*run, "(\w+)"', source))
     assert len(of_figures) >= 12

@@ -155,7 +155,10 @@ def _show_answers(record: Record) -> None:
 
 def show_differences(record: Record) -> None:
     """Every pair of models: the first minus the second."""
-    rows = [[f"{one.first} - {one.second}", _words(one.measure), _figure(one.figure)] for one in record.differences]
+    rows = [
+        [f"{one.model + ': ' if one.model else ''}{one.first} - {one.second}", _words(one.measure), _figure(one.figure)]
+        for one in record.differences
+    ]
     terminal.table(["difference", "measure", "value [95 % interval]"], rows)
 
 

@@ -104,7 +104,8 @@ def _asking(
     names: tuple[str, ...], explainer: list[str] | None, rho: str, away: bool, steps: int, seed: int, max_batch: str
 ) -> Callable[[Opened, list[Subject], Path, progress.Terminal], dict[str, Any]]:
     """What is asked of every model and input: maps by the explainers named, else the adversarial explanation."""
-    from advex.evaluation.settings import named_explainers, specs_from
+    from advex.evaluation.plan import named_explainers
+    from advex.evaluation.settings import specs_from
     from advex.explanation import maps
     from advex.explanation import pictures as explaining
 

@@ -1,4 +1,4 @@
-"""What is certain of each example by randomised smoothing: a table per shard, and the figures that follow.
+"""What is certain of each example by randomised smoothing.
 
 Only some examples are certified, since each costs thousands of passes of the network. They are a simple random
 sample of all: an interval over them is then about the same images as that of every other figure.
@@ -6,32 +6,32 @@ sample of all: an interval over them is then about the same images as that of ev
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
-from torch import Tensor
 
 from advex import measures
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset
-from advex.evaluation.scores import figure_of
-from advex.evaluation.searches import batch_for, table
-from advex.evaluation.shards import Shards
+from advex.evaluation.columns import table, tensor
+from advex.evaluation.examples import batch_for
+from advex.evaluation.flags import FEW_EXAMPLES, flag
+from advex.evaluation.plan import ATTACK
+from advex.evaluation.results import Results
+from advex.evaluation.run import Blocks, Evaluation, Pieces
+from advex.evaluation.scores import area_between, figure_of, mean
+from advex.evaluation.shards import Piece
 from advex.measures.certified import Certificate, Certify, bracket, certified_accuracy, certified_area
 from advex.randomness import uniform_for
-from advex.record import CertificateFigures, Figure
+from advex.record import CertificateFigures, Difference, Flag, ModelEntry
+from advex.record.tables import CERTIFICATE
 
 KIND = "certify"
-CERTIFIED = {
-    "prediction": pa.int64(),
-    "correct": pa.bool_(),
-    "radius_l2": pa.float64(),
-    "rmse": pa.float64(),
-    "candidate": pa.int64(),
-    "hits": pa.int64(),
-    "lower": pa.float64(),
-}
 PASSES = 40_000  # of the network per shard, or one example: what an interruption loses at most
 
 
@@ -50,49 +50,115 @@ def spans(certify: Certify, chosen: Sequence[int]) -> list[Sequence[int]]:
     return [chosen[start : start + size] for start in range(0, len(chosen), size)]
 
 
-def certified(certify: Certify, classifier: Classifier, data: Dataset, rows: Sequence[int], seed: int) -> pa.Table:
-    """The certificates of some rows. They do not depend on which rows are asked about together."""
+def pieces(work: Evaluation, model: str) -> Pieces:
+    """The certificates. They do not depend on which examples are certified together."""
+    certify, settings = work.plan.certify, work.plan.settings
+    if certify is not None:
+        make = partial(_certified, certify, work.classifiers[model], work.data, settings.seed)
+        yield [
+            Piece(model=model, kind=KIND, index=index, examples=len(rows), make=partial(make, rows))
+            for index, rows in enumerate(_spans(work, certify))
+        ]
+
+
+def _spans(work: Evaluation, certify: Certify) -> list[Sequence[int]]:
+    settings = work.plan.settings
+    return spans(certify, sampled(len(work.data), settings.certify_examples, settings.seed))
+
+
+def _certified(certify: Certify, classifier: Classifier, data: Dataset, seed: int, rows: Sequence[int]) -> pa.Table:
     batch = batch_for(classifier, data, torch.tensor(rows))
-    found = certify(classifier, batch.x, batch.y, seed=seed)
-    columns = {name: getattr(found, name) for name in CERTIFIED}
-    return table({"example": pa.int64(), **CERTIFIED}, example=rows, **columns)
+    certificate = certify(classifier, batch.x, batch.y, seed=seed)
+    columns = {name: getattr(certificate, name) for name in CERTIFICATE}
+    return table({"example": pa.int64(), **CERTIFICATE}, example=rows, **columns)
 
 
-def certificate(certify: Certify, shards: Shards, model: str, count: int) -> Certificate:
-    """The certificate of a model, put together from its first `count` shards."""
-    columns = {name: shards.column(model, KIND, name, count) for name in CERTIFIED}
-    return Certificate(**columns, sigma=float(certify.sigma), samples=certify.samples, alpha=certify.alpha)
+def tables(work: Evaluation, model: str) -> Blocks:
+    """Columns of the examples, null for those that were not certified."""
+    certify = work.plan.certify
+    if certify is None:
+        return {}
+
+    def blocks() -> Iterator[pa.Table]:
+        made = work.made(model, KIND, len(_spans(work, certify)))
+        rows: dict[int, dict[str, Any]] = {row["example"]: row for part in made for row in part.to_pylist()}
+        for span in work.spans:
+            columns = {name: [rows.get(row, {}).get(name) for row in span] for name in CERTIFICATE}
+            certificates = table(CERTIFICATE, **columns)
+            yield certificates.rename_columns([f"{KIND}_{name}" for name in CERTIFICATE])
+
+    return {"examples": blocks()}
 
 
-def figures(found: Certificate, chance: float, seed: int) -> dict[str, Figure]:
-    """certified_accuracy and certified_ara, with their intervals over the certified examples."""
-    return {
-        "certified_accuracy": figure_of(certified_accuracy(found)),
-        "certified_ara": figure_of(certified_area(found, chance, seed=seed)),
+def figures(work: Evaluation, entry: ModelEntry) -> ModelEntry:
+    """certified_accuracy and certified_ara, and how they came about: beside the network itself on the same examples."""
+    certify, chance, seed = work.plan.certify, work.data.chance, work.plan.settings.seed
+    if certify is None:
+        return entry
+    rows = work.written.rows("examples", entry.name).filter(pc.field(f"{KIND}_rmse").is_valid())
+    columns = {name: tensor(rows, f"{KIND}_{name}") for name in CERTIFICATE}
+    certificate = Certificate(**columns, sigma=float(certify.sigma), samples=certify.samples, alpha=certify.alpha)
+    between = bracket(certificate, tensor(rows, f"{ATTACK}_rmse"), chance, seed=seed)
+    overclaimed = certificate.overclaimed()
+    scores = {
+        "certified_accuracy": figure_of(certified_accuracy(certificate)),
+        "certified_ara": figure_of(certified_area(certificate, chance, seed=seed)),
     }
-
-
-def entry(
-    certify: Certify, found: Certificate, right: Tensor, attacked: Tensor, elements: int, chance: float, seed: int
-) -> CertificateFigures:
-    """How a certificate came about, and the network itself on the same examples.
-
-    right: [n] bool, the network's answers; attacked: [n] RMSE that the attack found; elements: of an input.
-    """
-    between = bracket(found, attacked, chance, seed=seed)
-    overclaimed = found.overclaimed()
-    return CertificateFigures(
+    certified = CertificateFigures(
         sigma=float(certify.sigma),
         selection=certify.selection,
         samples=certify.samples,
         alpha=certify.alpha,
-        largest=certify.largest / max(elements, 1) ** 0.5,
-        examples=len(found),
-        accuracy=figure_of(measures.accuracy(right.long(), torch.ones(len(right), dtype=torch.int64))),
+        largest=certify.largest / max(math.prod(work.data.shape), 1) ** 0.5,
+        examples=len(certificate),
+        accuracy=figure_of(measures.accuracy(tensor(rows, "prediction"), tensor(rows, "label"))),
         attack_ara=figure_of(between.attacked),
         gap=figure_of(between.gap),
-        abstained=int(found.abstained.sum()),
+        abstained=int(certificate.abstained.sum()),
         crossed=int(between.crossed.sum()),
         overclaimed=overclaimed,
-        least_ara=certified_area(found, chance, overclaimed=overclaimed, seed=seed).value,
+        least_ara=certified_area(certificate, chance, overclaimed=overclaimed, seed=seed).value,
     )
+    return entry.model_copy(update={"scores": entry.scores | scores, "certified": certified})
+
+
+def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
+    """Noise that the network does not bear, and few examples."""
+    certified = entry.certified
+    if certified is None:
+        return
+    smoothed, examples = entry.scores["certified_accuracy"], len(work.data)
+    if smoothed.high < certified.accuracy.low:
+        yield flag(
+            entry.name,
+            "noise",
+            "note",
+            f"The network does not bear the noise that certifies it (sigma {certified.sigma:g}): of "
+            f"{certified.examples} examples {smoothed.value:.1%} are surely right with it, "
+            f"{certified.accuracy.value:.1%} are right without it.",
+            f"Train with such noise (objective.noise.std={certified.sigma:g} objective.noise.clip=false), or certify "
+            "with a smaller sigma.",
+        )
+    if certified.examples < min(FEW_EXAMPLES, examples):
+        yield flag(
+            entry.name,
+            "few_certified",
+            "note",
+            f"Only {certified.examples} of {examples} examples were certified: what is certain has wide intervals.",
+            f"Certify more (--certify-examples), at least {FEW_EXAMPLES} where there are so many.",
+        )
+
+
+def differences(results: Results) -> Iterator[Difference]:
+    """Every two models' certified accuracy and area, on the examples that were certified."""
+    for first, second in results.pairs:
+        if first.certified is None or second.certified is None:
+            continue
+        radii = [results.column(model.name, f"{KIND}_rmse") for model in (first, second)]  # NaN where there is none
+        radii = [values[~values.isnan()] for values in radii]
+        change = (radii[0] > 0).double() - (radii[1] > 0).double()
+        for measure, figure in (
+            ("accuracy", mean(change, "high", results.seed)),
+            ("ara", area_between(radii[0], radii[1], results.chance, results.seed)),
+        ):
+            yield Difference(first=first.name, second=second.name, measure=f"certified_{measure}", figure=figure)

@@ -16,19 +16,9 @@ from advex.evaluation.shards import IDENTITY
 from advex.lookup.folders import prepare_folder
 from advex.lookup.models import Opened
 from advex.record import Record, read_record
+from advex.record.tables import OWN_FILES
 
-OURS = (
-    IDENTITY,
-    "record.json",
-    "examples.parquet",
-    "explanations.parquet",
-    "maps.parquet",
-    "answers.parquet",
-    "columns.parquet",
-    "shards",
-    "pictures",
-    "report.html",
-)
+OURS = (IDENTITY, *OWN_FILES, "report.html")
 
 
 def evaluate(

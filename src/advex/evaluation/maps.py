@@ -1,4 +1,4 @@
-"""Maps of how much each input element counts: how concise they are, a table per shard, and the figures that follow.
+"""Maps of how much each input element counts, by every explainer, and what every measure says of them.
 
 Every example is mapped; of the examples that a report shows, the values of the map are kept as well.
 """
@@ -6,127 +6,186 @@ Every example is mapped; of the examples that a report shows, the values of the 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+import json
+from collections import Counter
+from collections.abc import Collection, Iterator
+from functools import partial
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from advex import measures
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset
-from advex.evaluation.scores import figure_of, mean
-from advex.evaluation.searches import batch_for, table
-from advex.evaluation.settings import MapTask, Settings
-from advex.evaluation.shards import tensor
-from advex.record import Difference, MapFigures, MeasureEntry
+from advex.errors import SpecError
+from advex.evaluation.columns import beside, table, tensor
+from advex.evaluation.examples import batch_for
+from advex.evaluation.flags import flag, severity
+from advex.evaluation.plan import MapTask, MeasureTask, Plan
+from advex.evaluation.results import Results
+from advex.evaluation.run import Blocks, Evaluation, Pieces
+from advex.evaluation.scores import mean
+from advex.measures.case import Case, apply
+from advex.record import Better, Difference, Figure, Flag, MapFigures, ModelEntry
 from advex.record.tables import maps_of
 from advex.types import Explanation
 
-WHOSE = {"model": pa.string(), "explainer": pa.string()}
-MEASURES = {
-    "gini": MeasureEntry(title="Gini index", better="high", of="shape", spec="gini"),
-    "entropy": MeasureEntry(title="Entropy", better="low", unit="nats", of="shape", spec="entropy"),
-    "effective": MeasureEntry(title="Elements that count", better="low", of="shape", spec="effective"),
-}
-COLUMNS = maps_of(MEASURES)
-MAPPED = {name: kind for name, kind in COLUMNS.items() if name not in WHOSE}
+SUMS: dict[str, Better] = {"change": "neither", "completeness": "low"}  # figures of methods that promise a sum
+OWNER = ("model", "explainer")
 
 
-def kind(question: MapTask) -> str:
+def kind(task: MapTask) -> str:
     """The kind of shard that holds an explainer's maps."""
-    return f"map_{question.name}"
+    return f"map_{task.name}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Conciseness:
-    """How the weight of maps is spread over their elements, channels and all: [n] each, see `measures.sparsity`."""
-
-    gini: Tensor
-    entropy: Tensor
-    effective: Tensor
-
-
-def conciseness(values: Tensor) -> Conciseness:
-    """The measures of maps [n, *shape], in float64."""
-    flat = values.detach().double()
-    entropy = measures.entropy(flat)
-    return Conciseness(gini=measures.gini(flat), entropy=entropy, effective=entropy.exp())
+def check(plan: Plan, classifier: Classifier, data: Dataset) -> None:
+    """Raise before hours of searching: SpecError for a measure that the data have nothing for, AdvexError for a map."""
+    for task in plan.measures if plan.maps else ():
+        if "evidence" in task.measure.needs and getattr(data, "evidence", None) is None:
+            raise SpecError(
+                f"The measure '{task.name}' needs data that say where the labelled thing lies (boxes or outlines), and "
+                f"{data.name} does not: leave it out, or evaluate on other data."
+            )
+    for task in plan.maps:
+        _mapped(task, classifier, data, plan, range(1))
 
 
-def explained(question: MapTask, classifier: Classifier, data: Dataset, rows: range, how: Settings) -> Explanation:
-    """The maps of some rows, of the class that the settings ask for. Row i depends on example i alone."""
+def pieces(work: Evaluation, model: str) -> Pieces:
+    """Every explainer's maps of all examples, measured."""
+    for task in work.plan.maps:
+        make = partial(_measured, task, work.classifiers[model], work.data, work.plan, frozenset(work.explained))
+        yield work.pieces(model, kind(task), make)
+
+
+def _mapped(task: MapTask, classifier: Classifier, data: Dataset, plan: Plan, rows: range) -> Case:
+    """The maps of some rows, of the class that the plan says. Row i depends on example i alone."""
+    settings = plan.settings
     batch = batch_for(classifier, data, slice(rows.start, rows.stop))
     target = batch.y
-    if question.target == "predicted":
-        target = classifier.predict(batch.x, max_batch=how.batch_size).argmax(dim=1)
-    elif question.target != "true":
-        target = torch.full_like(batch.y, int(question.target))
-    return question.explainer(classifier, batch.x, target, seed=how.seed, max_batch=how.batch_size)
+    if task.target == "predicted":
+        target = classifier.predict(batch.x, max_batch=settings.batch_size).argmax(dim=1)
+    elif task.target != "true":
+        target = torch.full_like(batch.y, int(task.target))
+    explanation = task.explainer(classifier, batch.x, target, seed=settings.seed, max_batch=settings.batch_size)
+    return Case(
+        classifier=classifier,
+        x=batch.x,
+        y=batch.y,
+        explainer=task.explainer,
+        explanation=explanation,
+        evidence=getattr(data.take(slice(rows.start, rows.stop)), "evidence", None),
+        seed=settings.seed,
+        max_batch=settings.batch_size,
+    )
 
 
-def mapped(
-    question: MapTask, classifier: Classifier, data: Dataset, how: Settings, shown: Collection[int], rows: range
+def _measured(
+    task: MapTask, classifier: Classifier, data: Dataset, plan: Plan, shown: Collection[int], rows: range
 ) -> pa.Table:
-    """What is measured of the maps of some rows. shown: the examples whose values are kept."""
-    found = explained(question, classifier, data, rows, how)
-    flat, none = found.map.detach().flatten(1), [None] * len(rows)
-    how_concise = conciseness(found.map)
-    change = None if found.completeness is None else flat.double().sum(dim=1) - found.completeness
+    """What every measure says of the maps of some rows. shown: the examples whose values are kept."""
+    case = _mapped(task, classifier, data, plan, rows)
+    values: dict[str, Tensor] = {}
+    reasons: list[dict[str, str]] = [{} for _ in rows]
+    for measure in plan.measures:
+        values |= _values(measure, case, reasons)
+    explanation: Explanation = case.explanation
+    flat, none = explanation.map.detach().flatten(1), [None] * len(rows)
+    sums = explanation.completeness
     return table(
-        MAPPED,
+        {name: kind for name, kind in maps_of(values).items() if name not in OWNER},
         example=list(rows),
-        target=found.target,
-        method=[found.method] * len(rows),
-        gini=how_concise.gini,
-        entropy=how_concise.entropy,
-        effective=how_concise.effective,
-        undefined=none,
-        change=none if change is None else change,
-        completeness=none if found.completeness is None else found.completeness.detach(),
+        target=explanation.target,
+        method=[explanation.method] * len(rows),
+        **values,
+        undefined=[json.dumps(reason) if reason else None for reason in reasons],
+        change=none if sums is None else flat.double().sum(dim=1) - sums,
+        completeness=none if sums is None else sums.detach(),
         map=[values.float().tolist() if row in shown else None for row, values in zip(rows, flat, strict=True)],
     )
 
 
-def owned(found: pa.Table, model: str, explainer: str) -> pa.Table:
-    """A shard's rows with whose they are."""
-    whose = {"model": [model] * len(found), "explainer": [explainer] * len(found)}
-    columns = {name: pa.array(values, type=WHOSE[name]) for name, values in whose.items()}
-    return pa.table(columns | {name: found.column(name) for name in MAPPED})
-
-
-def entry(found: pa.Table, target: str, seed: int) -> MapFigures:
-    """The figures of one explainer's maps by one model. found: its rows of all examples."""
-    sums = found.column("completeness").null_count < len(found)
-    figures = {key: mean(tensor(found, key), one.better, seed) for key, one in MEASURES.items()}
-    for name, better in (("change", "neither"), ("completeness", "low")) if sums else ():
-        figures[name] = mean(tensor(found, name).abs(), better, seed)
-    return MapFigures(method=found.column("method")[0].as_py(), target=target, figures=figures)
-
-
-def ginis(found: pa.Table) -> dict[str, dict[str, Tensor]]:
-    """The Gini index [n] of every example by explainer and model, of the rows of maps.parquet."""
-    values: dict[str, dict[str, Tensor]] = {}
-    for explainer, model in itertools.product(*(found.column(name).unique().to_pylist() for name in reversed(WHOSE))):
-        rows = found.filter((pc.field("model") == model) & (pc.field("explainer") == explainer))
-        values.setdefault(explainer, {})[model] = tensor(rows, "gini")
+def _values(task: MeasureTask, case: Case, reasons: list[dict[str, str]]) -> dict[str, Tensor]:
+    """A measure's values [n] by the record's keys; why a row has none is noted in its `reasons`."""
+    measured = apply(task.measure, case)
+    values = {key: measured.values[name] for name, key in task.keys.items()}
+    for reason, rows in measured.undefined.items():
+        for row in rows.nonzero()[:, 0].tolist():
+            reasons[row] |= {key: reason for key, value in values.items() if value[row].isnan()}
     return values
 
 
-def differences(values: Mapping[str, Mapping[str, Tensor]], models: Sequence[str], seed: int) -> list[Difference]:
-    """The gain dG between every two models, paired: the Gini index of the first minus that of the second (Eq. 19-22).
+def tables(work: Evaluation, model: str) -> Blocks:
+    """Every map's measures."""
+    if not work.plan.maps:
+        return {}
+    blocks = (
+        beside(block, model=model, explainer=task.name)
+        for task in work.plan.maps
+        for block in work.made(model, kind(task))
+    )
+    return {"maps": blocks}
 
-    values: see `ginis`; row i of every model is of the same example.
-    """
-    return [
-        Difference(
-            first=first,
-            second=second,
-            measure=f"{explainer}_gini",
-            figure=figure_of(measures.compare_ginis(of[first], of[second], seed=seed)),
-        )
-        for first, second in itertools.combinations(models, 2)
-        for explainer, of in values.items()
-    ]
+
+# -- what comes of them ------------------------------------------------------------------------------------
+
+
+def figures(work: Evaluation, entry: ModelEntry) -> ModelEntry:
+    """The mean of each measure by explainer, and how many maps have no value for which reason."""
+    maps = {task.name: _figures(work, entry.name, task) for task in work.plan.maps}
+    return entry.model_copy(update={"maps": maps})
+
+
+def _figures(work: Evaluation, model: str, task: MapTask) -> MapFigures:
+    rows, seed = work.written.rows("maps", model, task.name), work.plan.settings.seed
+    values: dict[str, Figure] = {
+        key: mean(tensor(rows, key), measure.better, seed) for key, measure in work.written.measures.items()
+    }
+    if rows.column("completeness").null_count < len(rows):
+        values |= {name: mean(tensor(rows, name).abs(), better, seed) for name, better in SUMS.items()}
+    counts: dict[str, Counter[str]] = {}
+    for text in rows.column("undefined").drop_null().to_pylist():
+        for key, reason in json.loads(text).items():
+            counts.setdefault(key, Counter())[reason] += 1
+    undefined = {key: dict(counts[key]) for key in work.written.measures if key in counts}
+    return MapFigures(method=rows.column("method")[0].as_py(), target=task.target, figures=values, undefined=undefined)
+
+
+def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
+    """Measures that many maps have no value of."""
+    for name, maps in entry.maps.items():
+        for key, reasons in maps.undefined.items():
+            doubtful = severity(share := sum(reasons.values()) / len(work.data))
+            if doubtful == "warning":
+                listed = ", ".join(f"{reason} ({count})" for reason, count in reasons.items())
+                yield flag(
+                    entry.name,
+                    "undefined_measure",
+                    doubtful,
+                    f"'{key}' of the maps by '{name}' is undefined for {share:.1%} of the examples: {listed}. Its mean "
+                    "is of the others.",
+                    "Compare it only with means over the same examples, or choose a measure that these maps have.",
+                )
+
+
+def differences(results: Results) -> Iterator[Difference]:
+    """Every measure: of two models' maps by one explainer, and of two explainers' maps of one model's same class."""
+
+    def change(first: tuple[str, str], second: tuple[str, str], key: str) -> Figure:
+        values = [tensor(results.rows("maps", *owner), key) for owner in (first, second)]
+        return mean(values[0] - values[1], results.measures[key].better, results.seed)
+
+    for first, second in results.pairs:
+        for name in (name for name in first.maps if name in second.maps):
+            for key in results.measures:
+                figure = change((first.name, name), (second.name, name), key)
+                yield Difference(first=first.name, second=second.name, measure=f"{name}_{key}", figure=figure)
+    for entry in results.entries:
+        for pair in itertools.combinations(entry.maps, 2):
+            if len({entry.maps[name].target for name in pair}) > 1:
+                continue
+            for key in results.measures:
+                figure = change((entry.name, pair[0]), (entry.name, pair[1]), key)
+                yield Difference(
+                    axis="explainer", model=entry.name, first=pair[0], second=pair[1], measure=key, figure=figure
+                )

@@ -1,13 +1,13 @@
-"""The examples that a report shows: explanations towards and away from classes, with their pictures.
+"""The examples that a report shows: explanations by explainers of pictures.
 
 A picture is shown as 8-bit PNG, so what is claimed of it is asked again of the decoded PNG.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,45 +18,22 @@ from torch import Tensor
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset
 from advex.data.images.png import decode_png, encode_png
-from advex.evaluation.searches import batch_for, table
-from advex.evaluation.settings import Settings
-from advex.evaluation.shards import file_name
-from advex.explainers import Away, Toward
-from advex.files import atomic
+from advex.errors import SpecError
+from advex.evaluation.columns import beside, table, tensor
+from advex.evaluation.examples import batch_for
+from advex.evaluation.flags import flag, severity
+from advex.evaluation.plan import PictureTask, Plan
+from advex.evaluation.results import Results
+from advex.evaluation.run import Blocks, Evaluation, Pieces
+from advex.evaluation.scores import share
+from advex.evaluation.shards import Piece, file_name
+from advex.files import write_bytes
 from advex.geometry import RMSE
+from advex.record import Difference, Flag, ModelEntry
+from advex.record.tables import EXPLANATION
 
-EXPLAINED = {
-    "model": pa.string(),
-    "example": pa.int64(),
-    "purpose": pa.string(),
-    "explainer": pa.string(),
-    "target": pa.int64(),
-    "rho": pa.float64(),
-    "rmse": pa.float64(),
-    "picture": pa.string(),
-    "before": pa.list_(pa.float64()),
-    "after": pa.list_(pa.float64()),
-    "prediction": pa.int64(),
-    "png_rmse": pa.float64(),
-    "png_after": pa.list_(pa.float64()),
-    "png_prediction": pa.int64(),
-}
-EVERY_CLASS = 10  # up to so many classes, all are asked about
 Purpose = Literal["grid", "sweep"]
-
-
-def choose(y: Tensor, count: int, seed: int) -> list[int]:
-    """`count` rows drawn at random, one of each class before a second of any. A larger count keeps the smaller's.
-
-    y: [n] labels.
-    """
-    seen: Counter[int] = Counter()
-    ranked: list[tuple[int, int, int]] = []
-    for position, row in enumerate(torch.randperm(len(y), generator=torch.Generator().manual_seed(seed)).tolist()):
-        label = int(y[row])
-        ranked.append((seen[label], position, row))
-        seen[label] += 1
-    return [row for _, _, row in sorted(ranked)[:count]]
+EVERY_CLASS = 10  # of data with more classes only some are explained
 
 
 def has_pictures(classifier: Classifier, shape: Sequence[int]) -> bool:
@@ -65,75 +42,84 @@ def has_pictures(classifier: Classifier, shape: Sequence[int]) -> bool:
     return unit_box and len(shape) == 3 and shape[0] in (1, 3)
 
 
-def input_picture(example: int) -> str:
-    """Name of an explained example's own picture within the record folder."""
-    return f"pictures/{example}.png"
+def check(plan: Plan, classifier: Classifier, data: Dataset) -> None:
+    """Raise SpecError unless every explainer of pictures makes one, AdvexError where it cannot explain this model."""
+    batch = batch_for(classifier, data, slice(0, 1))
+    for task in plan.pictures if plan.settings.explanations else ():
+        if (
+            not hasattr(task.explainer, "shows")
+            and task.explainer(classifier, batch.x, batch.y, seed=plan.settings.seed).picture is None
+        ):
+            raise SpecError(f"The explainer '{task.name}' makes no pictures: measure its maps (maps: {task.name}).")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """What to explain, to whom. folder: the record's; chosen: the examples."""
-
-    model: str
-    classifier: Classifier
-    data: Dataset
-    chosen: Sequence[int]
-    purpose: Purpose
-    settings: Settings
-    folder: Path
-
-    @property
-    def pictures(self) -> bool:
-        """Whether the inputs are pictures."""
-        return has_pictures(self.classifier, self.data.shape)
-
-    def confidences(self, x: Tensor) -> Tensor:
-        """What the classifier says."""
-        return self.classifier.predict(x, max_batch=self.settings.batch_size)
+# -- pieces ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Request:
-    """One call of an explainer. rows: into the chosen examples; target: a class for each."""
+    """One call of an explainer. rows: into the chosen examples; target: a class for each; rho: see `PictureTask`."""
 
-    explainer: Literal["toward", "away"]
-    rho: float
+    task: PictureTask
+    rho: float | None
     rows: list[int]
     target: list[int]
 
 
-def explanations(task: Task) -> pa.Table:
-    """All explanations of a task; their pictures are written into its folder."""
-    batch = batch_for(task.classifier, task.data, torch.tensor(task.chosen))
-    if task.pictures:
-        for example, picture in zip(task.chosen, batch.x, strict=True):
-            _write_png(task.folder / input_picture(example), picture)
-    before = task.confidences(batch.x)
-    requests = (_grid if task.purpose == "grid" else _sweep)(before, batch.y, task.settings)
-    return pa.concat_tables([_answer(task, batch.x, before, request) for request in requests])
+def pieces(work: Evaluation, model: str) -> Pieces:
+    """A piece of all explanations for each purpose."""
+    for purpose, rows in _chosen(work).items():
+        make = partial(_explained, work, model, purpose, rows)
+        yield [Piece(model=model, kind=purpose, index=0, examples=len(rows), make=make)]
 
 
-def _grid(before: Tensor, y: Tensor, settings: Settings) -> list[_Request]:
+def _chosen(work: Evaluation) -> dict[Purpose, tuple[int, ...]]:
+    """The examples explained for each purpose that has some."""
+    settings = work.plan.settings
+    chosen: dict[Purpose, tuple[int, ...]] = {"grid": work.explained}
+    if settings.sweep_rhos and work.plan.sweep is not None:
+        chosen["sweep"] = work.chosen(min(settings.explanations, settings.sweep))
+    return {purpose: rows for purpose, rows in chosen.items() if rows and work.plan.pictures}
+
+
+def _explained(work: Evaluation, model: str, purpose: Purpose, chosen: Sequence[int]) -> pa.Table:
+    """All explanations for a purpose; their pictures are written into the record folder."""
+    classifier, folder = work.classifiers[model], work.shards.folder
+    batch = batch_for(classifier, work.data, torch.tensor(chosen))
+    if has_pictures(classifier, work.data.shape):
+        for example, picture in zip(chosen, batch.x, strict=True):
+            _write_png(folder / _input_picture(example), picture)
+    before = classifier.predict(batch.x, max_batch=work.plan.settings.batch_size)
+    requests = (_grid if purpose == "grid" else _sweep)(before, batch.y, work.plan)
+    return pa.concat_tables([_answer(work, model, purpose, chosen, batch.x, before, request) for request in requests])
+
+
+def _grid(before: Tensor, y: Tensor, plan: Plan) -> Iterator[_Request]:
     ranked = before.argsort(dim=1, descending=True).tolist()
-    toward = [(row, c) for row, order in enumerate(ranked) for c in _targets(order, int(y[row]), settings.targets)]
-    away = [(row, c) for row, order in enumerate(ranked) for c in dict.fromkeys([order[0], int(y[row])])]
-    plans: list[tuple[Literal["toward", "away"], list[tuple[int, int]]]] = [("toward", toward), ("away", away)]
-    return [
-        _Request(explainer=name, rho=settings.rho, rows=[row for row, _ in pairs], target=[c for _, c in pairs])
-        for name, pairs in plans
-        if name == "toward" or settings.away
-    ]
+    for task in plan.pictures:
+        pairs = [
+            (row, target)
+            for row, order in enumerate(ranked)
+            for target in (
+                dict.fromkeys([order[0], int(y[row])])
+                if task.lowers
+                else _targets(order, int(y[row]), plan.settings.targets)
+            )
+        ]
+        yield _Request(task=task, rho=task.rho, rows=[row for row, _ in pairs], target=[c for _, c in pairs])
 
 
-def _sweep(before: Tensor, y: Tensor, settings: Settings) -> list[_Request]:
+def _sweep(before: Tensor, y: Tensor, plan: Plan) -> Iterator[_Request]:
+    assert plan.sweep is not None
     ranked = before.argsort(dim=1, descending=True).tolist()
     rows = [row for row in range(len(ranked)) for _ in range(2)]
     target = [c for order in ranked for c in order[:2]]
-    return [_Request(explainer="toward", rho=rho, rows=rows, target=target) for rho in settings.sweep_rhos]
+    for rho in plan.settings.sweep_rhos:
+        yield _Request(task=plan.sweep, rho=rho, rows=rows, target=target)
 
 
 def _targets(ranked: list[int], label: int, which: str) -> list[int]:
-    """The classes to ask about. ranked: from the likeliest down."""
+    """The classes to explain. ranked: from the likeliest down."""
     if which == "runner_up":
         return [ranked[1]]
     if len(ranked) <= EVERY_CLASS:
@@ -141,23 +127,48 @@ def _targets(ranked: list[int], label: int, which: str) -> list[int]:
     return list(dict.fromkeys([ranked[0], label, *ranked[1:4]]))[:4]
 
 
-def _answer(task: Task, inputs: Tensor, before: Tensor, request: _Request) -> pa.Table:
-    """One request, answered. inputs, before: the chosen examples, and what the classifier says to them."""
+def _answer(
+    work: Evaluation, model: str, purpose: Purpose, chosen: Sequence[int], inputs: Tensor, before: Tensor,
+    request: _Request,
+) -> pa.Table:  # fmt: skip
+    """The explanations of one request. inputs, before: the chosen examples, and the confidences at them."""
+    classifier, settings = work.classifiers[model], work.plan.settings
+    examples = [chosen[row] for row in request.rows]
     x, target = inputs[request.rows], torch.tensor(request.target, device=inputs.device)
-    changed, after = _explain(task, x, target, request)
+
+    def confidences(points: Tensor) -> Tensor:
+        return classifier.predict(points, max_batch=settings.batch_size)
+
+    if request.rho == 0:  # the start of a sweep
+        changed, after = x, confidences(x)
+    else:
+        explainer = request.task.explainer
+        if request.rho is not None:
+            explainer = replace(explainer, rho=request.rho)  # pyright: ignore[reportArgumentType]
+        answer = explainer(classifier, x, target, seed=settings.seed, max_batch=settings.batch_size)
+        assert answer.picture is not None
+        changed = answer.picture
+        after = confidences(changed) if answer.after is None else answer.after
     none: list[Any] = [None] * len(x)
-    pictures, shown = _save_pictures(task, changed, request) if task.pictures else (none, None)
-    said = None if shown is None else task.confidences(shown)
+    names, shown = none, None
+    if has_pictures(classifier, work.data.shape):
+        size = "" if request.rho is None else f".{request.rho:g}"
+        names = [
+            f"pictures/{example}.{file_name(model)}.{purpose}.{request.task.name}.{c}{size}.png"
+            for example, c in zip(examples, request.target, strict=True)
+        ]
+        folder = work.shards.folder
+        shown = torch.stack([_write_png(folder / name, picture) for name, picture in zip(names, changed, strict=True)])
+    said = None if shown is None else confidences(shown)
     return table(
-        EXPLAINED,
-        model=[task.model] * len(x),
-        example=[task.chosen[row] for row in request.rows],
-        purpose=[task.purpose] * len(x),
-        explainer=[request.explainer] * len(x),
+        EXPLANATION,
+        example=examples,
+        purpose=[purpose] * len(x),
+        explainer=[request.task.name] * len(x),
         target=target,
         rho=[request.rho] * len(x),
         rmse=RMSE.size(changed - x),
-        picture=pictures,
+        picture=names,
         before=before[request.rows].tolist(),
         after=after.tolist(),
         prediction=after.argmax(dim=1),
@@ -167,31 +178,67 @@ def _answer(task: Task, inputs: Tensor, before: Tensor, request: _Request) -> pa
     )
 
 
-def _explain(task: Task, x: Tensor, target: Tensor, request: _Request) -> tuple[Tensor, Tensor]:
-    """The changed inputs, and the confidences there."""
-    if request.rho == 0:  # the start of a sweep
-        return x, task.confidences(x)
-    make = {"toward": Toward, "away": Away}[request.explainer]
-    explainer = make(rho=request.rho, steps=task.settings.steps)
-    found = explainer(task.classifier, x, target, seed=task.settings.seed, max_batch=task.settings.batch_size)
-    assert found.picture is not None
-    assert found.after is not None
-    return found.picture, found.after
-
-
-def _save_pictures(task: Task, changed: Tensor, request: _Request) -> tuple[list[str], Tensor]:
-    """Names within the record folder, and what the files hold."""
-    names = [
-        f"pictures/{task.chosen[row]}.{file_name(task.model)}.{task.purpose}.{request.explainer}.{c}.{request.rho:g}.png"
-        for row, c in zip(request.rows, request.target, strict=True)
-    ]
-    shown = [_write_png(task.folder / name, picture) for name, picture in zip(names, changed, strict=True)]
-    return names, torch.stack(shown)
+def _input_picture(example: int) -> str:
+    """Name of an explained example's own picture within the record folder."""
+    return f"pictures/{example}.png"
 
 
 def _write_png(path: Path, picture: Tensor) -> Tensor:
     """Write a picture [channels, height, width] in [0, 1], and return what the file holds, in [0, 1] as well."""
     encoded = encode_png(picture)
-    with atomic(path) as temporary:
-        temporary.write_bytes(encoded)
+    write_bytes(path, encoded)
     return decode_png(encoded).to(picture) / 255
+
+
+# -- what comes of them ------------------------------------------------------------------------------------
+
+
+def tables(work: Evaluation, model: str) -> Blocks:
+    """The explanations, and the pictures of the examples themselves."""
+    pictured = has_pictures(work.classifiers[model], work.data.shape) and "grid" in _chosen(work)
+    shown = frozenset(work.explained if pictured else ())
+    pictures = (
+        table({"picture": pa.string()}, picture=[_input_picture(row) if row in shown else None for row in rows])
+        for rows in work.spans
+    )
+    explanations = (beside(block, model=model) for purpose in _chosen(work) for block in work.made(model, purpose, 1))
+    return {"examples": pictures, "explanations": explanations}
+
+
+def figures(work: Evaluation, entry: ModelEntry) -> ModelEntry:
+    """Share of explanations that got where they wanted, by PURPOSE_EXPLAINER, as judged on the saved PNG.
+
+    The decision is the target, or for explainers that lower a class is not. Judged on the float input where there
+    are no pictures. Explanations with rho = 0 do not count.
+    """
+    lowers = {task.name: task.lowers for task in work.plan.pictures}
+    hits: dict[str, list[bool]] = {}
+    for row in work.written.rows("explanations", entry.name).to_pylist():
+        if row["rho"] != 0:
+            decision = row["prediction"] if row["png_prediction"] is None else row["png_prediction"]
+            hit = (decision == row["target"]) != lowers[row["explainer"]]
+            hits.setdefault(f"{row['purpose']}_{row['explainer']}", []).append(hit)
+    reached = {key: share(torch.tensor(values)) for key, values in hits.items()}
+    return entry.model_copy(update={"rho_reached": reached})
+
+
+def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
+    """Pictures that say something else once they are saved."""
+    rows = work.written.rows("explanations", entry.name)
+    if not len(rows) or rows.column("png_prediction").null_count:
+        return
+    lost = (tensor(rows, "prediction") != tensor(rows, "png_prediction")).double().mean().item()
+    if lost:
+        yield flag(
+            entry.name,
+            "png",
+            severity(lost),
+            f"{lost:.1%} of the explanation pictures are decided differently once saved as 8-bit PNG: "
+            "what is seen is not what the network was asked.",
+            "Trust the figures of the PNG, which are given beside the others; a larger rho makes them agree.",
+        )
+
+
+def differences(results: Results) -> Iterator[Difference]:
+    """None: what is shown is chosen, not a sample."""
+    return iter(())

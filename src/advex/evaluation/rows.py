@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -16,10 +17,15 @@ import torch
 from advex.attacks.counterfactual import FewFeatures
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset
+from advex.evaluation.columns import beside, table
+from advex.evaluation.examples import batch_for
+from advex.evaluation.results import Results
+from advex.evaluation.run import Blocks, Evaluation, Pieces
 from advex.evaluation.scores import share
-from advex.evaluation.searches import batch_for, table
+from advex.evaluation.shards import Piece
 from advex.features import Feature, FeatureSpec
-from advex.record import Answered
+from advex.record import Answered, Difference, Flag, ModelEntry
+from advex.record.tables import ANSWER, COLUMN
 from advex.registry import describe
 from advex.tabular.answers import answer
 from advex.tabular.sentences import Counterfactuals
@@ -30,89 +36,97 @@ BINS = 24  # of a number's histogram, at most
 _SEARCH = FewFeatures()
 _ENDS = (1, 99)  # percentiles of a number's values that its bins lie between: a few huge ones would hide the others
 
-# The columns of answers.parquet after `model`; see `advex.record`.
-ANSWERS = {
-    "example": pa.int64(),
-    "alternative": pa.int64(),
-    "target": pa.int64(),
-    "reached": pa.bool_(),
-    "sentence": pa.string(),
-    "changes": pa.string(),
-    "row": pa.string(),
-    "before": pa.list_(pa.float64()),
-    "after": pa.list_(pa.float64()),
-}
-COLUMNS = {
-    "name": pa.string(),
-    "kind": pa.string(),
-    "unit": pa.string(),
-    "change": pa.string(),
-    "step": pa.float64(),
-    "values": pa.list_(pa.string()),
-    "edges": pa.list_(pa.float64()),
-    "counts": pa.list_(pa.int64()),
-    "least": pa.float64(),
-    "most": pa.float64(),
-}
+
+def pieces(work: Evaluation, model: str) -> Pieces:
+    """A piece for each explained row, of a model of a table."""
+    classifier = work.classifiers[model]
+    if classifier.features is not None:
+        yield [
+            Piece(
+                model=model,
+                kind=KIND,
+                index=index,
+                examples=1,
+                make=partial(_answered, classifier, classifier.features, work.data, example),
+            )
+            for index, example in enumerate(work.explained)
+        ]
 
 
-def answered(classifier: Classifier, data: Dataset, example: int) -> pa.Table:
+def _answered(classifier: Classifier, spec: FeatureSpec, data: Dataset, example: int) -> pa.Table:
     """The alternatives of one row, in sentences; one table row that says why where there is none.
 
-    Asked about is the runner-up, or the label where the classifier answers something else.
+    The class is the runner-up, or the label where the classifier answers something else.
     """
-    spec = classifier.features
-    assert spec is not None
     batch = batch_for(classifier, data, slice(example, example + 1))
     label = int(batch.y[0])
-    says = int(classifier.predict(batch.x)[0].argmax())
-    found = answer(classifier, batch.x[0], None if says == label else label, k=ALTERNATIVES, search=_SEARCH)
-    count = max(len(found.alternatives), 1)
+    decision = int(classifier.predict(batch.x)[0].argmax())
+    answers = answer(classifier, batch.x[0], None if decision == label else label, k=ALTERNATIVES, search=_SEARCH)
+    count = max(len(answers.alternatives), 1)
     return table(
-        ANSWERS,
+        ANSWER,
         example=[example] * count,
         alternative=list(range(count)),
-        target=[found.target] * count,
-        reached=[bool(found.alternatives)] * count,
-        sentence=list(found.sentences[:count]),  # a sentence on what else was not found may come after them
-        changes=_changes(found, spec),
+        target=[answers.target] * count,
+        reached=[bool(answers.alternatives)] * count,
+        sentence=list(answers.sentences[:count]),  # a sentence on what else was not found may come after them
+        changes=_changes(answers, spec),
         row=[json.dumps(spec.decode(batch.x)[0])] * count,
-        before=[list(found.probabilities)] * count,
-        after=[list(one.after) for one in found.alternatives] or [None],
+        before=[list(answers.probabilities)] * count,
+        after=[list(alternative.after) for alternative in answers.alternatives] or [None],
     )
 
 
-def _changes(found: Counterfactuals, spec: FeatureSpec) -> list[str]:
+def _changes(answers: Counterfactuals, spec: FeatureSpec) -> list[str]:
     """Each alternative's changes as JSON. moved: of a number, in units of its column's scale; of a category null."""
     scales = {feature.name: feature.scale for feature in spec.features if feature.kind == "number"}
-    told = [
+    lists = [
         [
             {
-                "feature": one.feature,
-                "before": one.before,
-                "after": one.after,
-                "moved": (float(one.after) - float(one.before)) / scales[one.feature]
-                if one.feature in scales
+                "feature": change.feature,
+                "before": change.before,
+                "after": change.after,
+                "moved": (float(change.after) - float(change.before)) / scales[change.feature]
+                if change.feature in scales
                 else None,
             }
-            for one in each.changes
+            for change in alternative.changes
         ]
-        for each in found.alternatives
+        for alternative in answers.alternatives
     ]
-    return [json.dumps(changes) for changes in told or [[]]]
+    return [json.dumps(changes) for changes in lists or [[]]]
 
 
-def owned(found: pa.Table, model: str) -> pa.Table:
-    """A shard's rows with whose they are."""
-    return found.add_column(0, "model", pa.array([model] * len(found), type=pa.string()))
+def tables(work: Evaluation, model: str) -> Blocks:
+    """The answers, and the columns of the data once."""
+    spec = work.classifiers[model].features
+    if spec is None:
+        return {}
+    blocks = (beside(block, model=model) for block in work.made(model, KIND, len(work.explained)))
+    first = next(name for name, classifier in work.classifiers.items() if classifier.features is not None)
+    return {"answers": blocks, **({"columns": iter([columns(spec, work.data)])} if model == first else {})}
 
 
-def entry(tables: Sequence[pa.Table]) -> Answered:
-    """For how many rows a change was found. tables: one per row."""
-    reached = [bool(found.column("reached")[0].as_py()) for found in tables]
-    return Answered(
+def figures(work: Evaluation, entry: ModelEntry) -> ModelEntry:
+    """For how many of the explained rows a change was found."""
+    if work.classifiers[entry.name].features is None or not work.explained:
+        return entry
+    rows = work.written.rows("answers", entry.name).to_pylist()
+    reached = [row["reached"] for row in rows if row["alternative"] == 0]
+    answered = Answered(
         method=describe(_SEARCH), alternatives=ALTERNATIVES, found=share(torch.tensor(reached), better="neither")
     )
+    return entry.model_copy(update={"answered": answered})
+
+
+def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
+    """None: a sentence says itself where nothing was found."""
+    return iter(())
+
+
+def differences(results: Results) -> Iterator[Difference]:
+    """None: what is shown is chosen, not a sample."""
+    return iter(())
 
 
 # -- how values are spread ---------------------------------------------------------------------------------
@@ -125,7 +139,7 @@ def columns(spec: FeatureSpec, data: Dataset) -> pa.Table:
             _spread(feature, data.x[:, where].double().numpy())
             for feature, where in zip(spec.features, spec.slices, strict=True)
         ],
-        schema=pa.schema(list(COLUMNS.items())),
+        schema=pa.schema(list(COLUMN.items())),
     )
 
 

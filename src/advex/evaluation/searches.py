@@ -1,106 +1,232 @@
-"""What a model says to each example, and how far it is from saying something else: one table per shard."""
+"""How far each example is from reaching a goal, by each search."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import math
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 import pyarrow as pa
 import torch
 from torch import Tensor
 
+from advex import goals, measures
 from advex.attacks import Search
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset
-from advex.evaluation.settings import SearchTask, Settings
-from advex.goals import Goal
-from advex.types import Batch, Perturbation
+from advex.evaluation.columns import table, tensor
+from advex.evaluation.examples import batch_for, spread
+from advex.evaluation.flags import flag, severity
+from advex.evaluation.plan import ATTACK, SearchTask
+from advex.evaluation.results import Results
+from advex.evaluation.run import Blocks, Evaluation, Pieces
+from advex.evaluation.scores import area_between, figure_of, mean, median, share
+from advex.evaluation.shards import Piece
+from advex.record import Difference, Figure, Flag, ModelEntry
+from advex.record.tables import SEARCH
+from advex.types import Perturbation
 
-PREDICTIONS = {
-    "example": pa.int64(),
-    "id": pa.string(),
-    "label": pa.int64(),
-    "prediction": pa.int64(),
-    "confidence": pa.float64(),
-    "label_confidence": pa.float64(),
-}
-SEARCHED = {
-    "rmse": pa.float64(),
-    "reached": pa.bool_(),
-    "gradients": pa.int64(),
-    "flat": pa.bool_(),
-    "valid": pa.bool_(),
-}
-RECHECKED = {"example": pa.int64(), "rmse": pa.float64()}
+RECHECK = "recheck"
+HELPS = 0.02  # a mean RMSE that falls by more with twice the gradients was not near its end
 
 
-def batch_for(classifier: Classifier, data: Dataset, index: Tensor | slice) -> Batch:
-    """The chosen examples where the classifier is, in its precision."""
-    batch = data.batch(index, classifier.device)
-    return Batch(x=batch.x.to(classifier.dtype), y=batch.y)
+def pieces(work: Evaluation, model: str) -> Pieces:
+    """Every search on every example, and the attack again with more gradients on some."""
+    classifier, settings = work.classifiers[model], work.plan.settings
+    with classifier.accelerated(compiled=settings.compiled, bfloat16=settings.bfloat16):
+        for task in work.plan.searches:
+            search = partial(_searched, task, classifier, work.data, seed=settings.seed)
+            yield work.pieces(model, task.name, search)
+        yield _recheck(work, model)
 
 
-def predictions(classifier: Classifier, data: Dataset, rows: range) -> pa.Table:
-    """The decision and its confidence for each of some rows."""
+def _searched(task: SearchTask, classifier: Classifier, data: Dataset, rows: range, seed: int) -> pa.Table:
     batch = batch_for(classifier, data, slice(rows.start, rows.stop))
-    confidences = classifier.predict(batch.x)
-    confidence, prediction = confidences.max(dim=1)
+    goal = _goal(task.goal, batch.y)
+    result = task.search(classifier, batch.x, goal, seed=seed, max_batch="auto")
     return table(
-        PREDICTIONS,
-        example=list(rows),
-        id=data.ids[rows.start : rows.stop],
-        label=batch.y,
-        prediction=prediction,
-        confidence=confidence,
-        label_confidence=confidences.gather(1, batch.y[:, None])[:, 0],
+        SEARCH,
+        rmse=result.rmse,
+        reached=result.reached,
+        gradients=result.gradients,
+        flat=result.flat,
+        valid=result.reached & _holds_inside(classifier, result, goal),
     )
 
 
-def searched(question: SearchTask, classifier: Classifier, data: Dataset, rows: range, seed: int) -> pa.Table:
-    """One search over some rows. valid: the goal holds when the change is cut to the box."""
-    batch = batch_for(classifier, data, slice(rows.start, rows.stop))
-    goal = question.goal(batch.y)
-    found = question.search(classifier, batch.x, goal, seed=seed, max_batch="auto")
-    return table(
-        SEARCHED,
-        rmse=found.rmse,
-        reached=found.reached,
-        gradients=found.gradients,
-        flat=found.flat,
-        valid=found.reached & _holds_inside(classifier, found, goal),
-    )
-
-
-def _holds_inside(classifier: Classifier, found: Perturbation, goal: Goal) -> Tensor:
+def _holds_inside(classifier: Classifier, result: Perturbation, goal: goals.Goal) -> Tensor:
     """Whether the goal is reached by a valid input. Searches that keep to the box have seen to that already."""
-    confined = classifier.box.confine(found.clean, found.delta)
+    confined = classifier.box.confine(result.clean, result.delta)
     with torch.no_grad(), classifier.frozen(), classifier.accelerated():
-        return goal(classifier, found.clean + confined).reached
+        return goal(classifier, result.clean + confined).reached
 
 
-def rechecked(
-    question: SearchTask, longer: Search, classifier: Classifier, data: Dataset, chosen: list[int], settings: Settings
-) -> pa.Table:
-    """A longer search on the chosen examples."""
-    batch = batch_for(classifier, data, torch.tensor(chosen))
-    found = longer(classifier, batch.x, question.goal(batch.y), seed=settings.seed, max_batch=settings.batch_size)
-    return table(RECHECKED, example=chosen, rmse=found.rmse)
+def _goal(spec: str, y: Tensor) -> goals.Goal:
+    return {"misclassify": goals.Misclassify, "below_chance": goals.BelowChance}[spec](y)
 
 
-def doubled(search: Search) -> Search | None:
-    """The same search with twice the gradients, if it has such a number."""
+def _recheck(work: Evaluation, model: str) -> Sequence[Piece]:
+    """The attack with twice its gradients, if it has such a number, on some examples."""
+    task, settings = work.plan.attack, work.plan.settings
+    rows = spread(work.data.y, settings.recheck, settings.seed)
+    longer = None if task is None else _doubled(task.search)
+    if task is None or longer is None or not rows:
+        return ()
+
+    def make() -> pa.Table:
+        classifier = work.classifiers[model]
+        batch = batch_for(classifier, work.data, torch.tensor(rows))
+        goal = _goal(task.goal, batch.y)
+        result = longer(classifier, batch.x, goal, seed=settings.seed, max_batch=settings.batch_size)
+        return table({"example": pa.int64(), "rmse": pa.float64()}, example=rows, rmse=result.rmse)
+
+    return (Piece(model=model, kind=RECHECK, index=0, examples=len(rows), make=make),)
+
+
+def _doubled(search: Search) -> Search | None:
     assert dataclasses.is_dataclass(search)
     assert not isinstance(search, type)
     budget = next((name for name in ("gradients", "steps") if hasattr(search, name)), None)
     return dataclasses.replace(search, **{budget: 2 * getattr(search, budget)}) if budget else None
 
 
-def table(schema: dict[str, pa.DataType], **columns: Any) -> pa.Table:
-    """Columns as a table of that schema. Columns are tensors [n] or lists."""
-    return pa.table({name: pa.array(_plain(columns[name]), type=kind) for name, kind in schema.items()})
+def tables(work: Evaluation, model: str) -> Blocks:
+    """Columns of the examples, NAME_... for each search."""
+
+    def blocks() -> Iterator[pa.Table]:
+        for parts in zip(*(work.made(model, task.name) for task in work.plan.searches), strict=True):
+            named = zip(work.plan.searches, parts, strict=True)
+            yield pa.table({f"{task.name}_{name}": part.column(name) for task, part in named for name in SEARCH})
+
+    return {"examples": blocks()} if work.plan.searches else {}
 
 
-def _plain(values: Any) -> Any:
-    if not isinstance(values, Tensor):
-        return values
-    return (values.double() if values.is_floating_point() else values).detach().cpu().numpy()
+# -- figures -----------------------------------------------------------------------------------------------
+
+
+def figures(work: Evaluation, entry: ModelEntry) -> ModelEntry:
+    """Scores of each search NAME.
+
+    NAME_ara (of published searches by the papers' estimator), or NAME_reached, the share of the examples, where what is
+    left at a radius is not the accuracy; NAME_rmse_median, of the examples that the goal did not hold for from the
+    start; NAME_gradients per example; of published searches NAME_valid: the share of the changes whose goal still holds
+    once they are cut to the box.
+    """
+    rows, scores = work.written.rows("examples", entry.name), dict(entry.scores)
+    for task in work.plan.searches:
+        scores |= {f"{task.name}_{key}": figure for key, figure in _scores(work, task, rows).items()}
+    return entry.model_copy(update={"scores": scores})
+
+
+def _scores(work: Evaluation, task: SearchTask, rows: pa.Table) -> dict[str, Figure]:
+    chance, seed = work.data.chance, work.plan.settings.seed
+    rmse, published = tensor(rows, f"{task.name}_rmse"), is_published(task.name)
+    scores: dict[str, Figure] = {}
+    if task.area:
+        scores["ara"] = figure_of(measures.accuracy_robustness_area(rmse, chance, published=published, seed=seed))
+    else:
+        scores["reached"] = share(tensor(rows, f"{task.name}_reached"), better="neither")
+    scores["rmse_median"] = median(rmse[rmse > 0])
+    scores["gradients"] = mean(tensor(rows, f"{task.name}_gradients").double(), "neither", seed)
+    if published:
+        scores["valid"] = share(tensor(rows, f"{task.name}_valid")[torch.isfinite(rmse) & (rmse > 0)])
+    return scores
+
+
+def is_published(search: str) -> bool:
+    """Whether a search follows the papers' protocol, by its name."""
+    return search.endswith("_published")
+
+
+def differences(results: Results) -> Iterator[Difference]:
+    """Every two models' areas by the unpublished searches, or how often they were overcome where there is no area."""
+    for first, second in results.pairs:
+        for name in results.searches:
+            if is_published(name):
+                continue
+            key = f"{name}_ara" if f"{name}_ara" in first.scores else f"{name}_reached"
+            column = f"{name}_rmse" if key.endswith("_ara") else key
+            values = [results.column(model.name, column).double() for model in (first, second)]
+            if key.endswith("_ara"):
+                figure = area_between(values[0], values[1], results.chance, results.seed)
+            else:
+                figure = mean(values[0] - values[1], "neither", results.seed)
+            yield Difference(first=first.name, second=second.name, measure=key, figure=figure)
+
+
+# -- flags -------------------------------------------------------------------------------------------------
+
+
+def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
+    """Searches that failed, were blind or stopped too early, and what the published protocol does."""
+    rows = work.written.rows("examples", entry.name)
+    names = [task.name for task in work.plan.searches]
+    for name in names:
+        failed = int(torch.isinf(tensor(rows, f"{name}_rmse")).sum())
+        if failed:
+            yield flag(
+                entry.name,
+                "failures",
+                "warning",
+                f"The search '{name}' found no change that reaches its goal on {failed} of {len(rows)} examples.",
+                "Give it more gradients, or another search. If it still fails, gradients may be masked.",
+            )
+    for key, figure in entry.scores.items():
+        if key.endswith("_ara") and math.isinf(figure.value):
+            yield flag(
+                entry.name,
+                "infinite_area",
+                "warning",
+                f"{key} is infinite: the search failed on a larger share of examples than a naive answer gets right.",
+                "The area says nothing until the search succeeds: give it more gradients, or another search.",
+            )
+    for name in names:
+        blind = tensor(rows, f"{name}_flat").double().mean().item()
+        if blind > 0:
+            yield flag(
+                entry.name,
+                "flat_gradients",
+                severity(blind),
+                f"On {blind:.1%} of the examples the gradient vanished somewhere during the search '{name}': "
+                "it was blind there, and the radii may be too large.",
+                "Return logits instead of probabilities, avoid saturating or quantising layers, or use a "
+                "smooth activation.",
+            )
+    yield from _more_steps(work, entry, rows)
+    for name in names:
+        valid = entry.scores.get(f"{name}_valid")
+        if valid is not None and valid.value < 1:
+            yield flag(
+                entry.name,
+                "published_invalid",
+                "note",
+                f"{1 - valid.value:.1%} of the changes found by '{name}' lose their effect once cut to valid inputs: "
+                "the published protocol does not keep to the box.",
+                "Use these figures only to compare with printed ones.",
+            )
+
+
+def _more_steps(work: Evaluation, entry: ModelEntry, rows: pa.Table) -> Iterator[Flag]:
+    again = work.shards.find(entry.name, RECHECK, 0)
+    if again is None:  # not asked for, or a search without a number of gradients
+        return
+    once, longer = tensor(rows, f"{ATTACK}_rmse")[tensor(again, "example")], tensor(again, "rmse")
+    gained = int((torch.isinf(once) & torch.isfinite(longer)).sum())
+    both = torch.isfinite(once) & torch.isfinite(longer) & (once > 0)
+    before, after = once[both].sum().item(), longer[both].sum().item()
+    fall = 1 - after / before if before else 0.0
+    n, helped = int(both.sum()), []
+    if gained:
+        helped.append(f"{gained} more of {len(once)} examples are overcome")
+    if fall > HELPS:
+        helped.append(f"the mean RMSE of {n} falls by {fall:.1%} (from {before / n:.4g} to {after / n:.4g})")
+    if helped:
+        yield flag(
+            entry.name,
+            "more_steps",
+            "warning",
+            f"More steps still help: with twice the gradients of the attack, {' and '.join(helped)}. "
+            "Smaller changes exist, so the areas are too large.",
+            "Give the attack more gradients, until this flag goes.",
+        )

@@ -11,7 +11,7 @@ import json
 import re
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,10 @@ from advex.documents import read_json
 from advex.errors import AdvexWarning, ArtifactError
 from advex.files import atomic, write_text
 from advex.progress import Interrupted
+from advex.record import SCHEMA
+from advex.record.tables import OWN_FILES
 
 IDENTITY = "evaluation.json"
-_TABLES = ("examples", "explanations", "maps", "answers", "columns")
-_OWN_NAMES = ("record.json", *(f"{name}.parquet" for name in _TABLES), "shards", "pictures")
 _DIGEST, _SECONDS = b"advex.evaluation", b"advex.seconds"
 
 
@@ -86,10 +86,6 @@ class Shards:
             raise ArtifactError(f"{path} was removed or changed during the evaluation. Run it again.")
         return table
 
-    def column(self, model: str, kind: str, name: str, count: int) -> Tensor:
-        """One column over the first `count` shards of a kind: [n]."""
-        return torch.cat([tensor(self.read(model, kind, index), name) for index in range(count)])
-
     def write(self, model: str, kind: str, index: int, table: pa.Table, seconds: float) -> None:
         """Keep a finished shard and the time it took."""
         path = self.path(model, kind, index)
@@ -139,7 +135,7 @@ def open_shards(out: Path, identity: dict[str, Any], resume: bool) -> Shards:
         if not resume:
             raise ArtifactError(f"{out} already holds this evaluation. Resume it, or choose another folder.")
         return Shards(out, digest)
-    if foreign := [name for name in _OWN_NAMES if (out / name).exists()]:
+    if foreign := [name for name in OWN_FILES if (out / name).exists()]:
         raise ArtifactError(f"{out} holds {', '.join(foreign)} but no {IDENTITY}: choose a new or empty folder.")
     try:
         write_text(path, json.dumps(identity, indent=1) + "\n")
@@ -150,8 +146,8 @@ def open_shards(out: Path, identity: dict[str, Any], resume: bool) -> Shards:
 
 def _compare(path: Path, identity: dict[str, Any]) -> None:
     try:
-        there = read_json(path, "the description of an evaluation", ArtifactError)
-        differing = _differences(there, json.loads(json.dumps(identity)))
+        owner = read_json(path, "the description of an evaluation", ArtifactError)
+        differing = _differences(owner, json.loads(json.dumps(identity)))
     except (OSError, ValueError, AttributeError) as error:
         raise ArtifactError(f"{path} cannot be read as an evaluation's: {error}. Choose another folder.") from None
     if differing:
@@ -159,11 +155,11 @@ def _compare(path: Path, identity: dict[str, Any]) -> None:
         raise ArtifactError(f"{path.parent} belongs to another evaluation: {reasons}. Choose another folder.")
 
 
-def _differences(there: Any, here: Any, name: str = "") -> list[str]:
-    if isinstance(there, dict) and isinstance(here, dict):
-        inside = ((f"{name}.{key}" if name else key, key) for key in sorted(there.keys() | here.keys()))
-        return [line for inner, key in inside for line in _differences(there.get(key), here.get(key), inner)]
-    return [] if there == here else [f"{name} is {_short(there)} there and {_short(here)} here"]
+def _differences(former: Any, present: Any, name: str = "") -> list[str]:
+    if isinstance(former, dict) and isinstance(present, dict):
+        inside = ((f"{name}.{key}" if name else key, key) for key in sorted(former.keys() | present.keys()))
+        return [line for inner, key in inside for line in _differences(former.get(key), present.get(key), inner)]
+    return [] if former == present else [f"{name} is {_short(former)} there and {_short(present)} here"]
 
 
 def _short(value: Any) -> str:
@@ -192,27 +188,17 @@ def _bytes(value: Tensor) -> memoryview:
     return value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
-def identity_of(
-    settings: dict[str, Any], searches: dict[str, str], data: Dataset, models: dict[str, Classifier]
-) -> dict[str, Any]:
-    """What must agree for shards to be taken over."""
+def identity_of(values: dict[str, Any], data: Dataset, models: Mapping[str, Classifier]) -> dict[str, Any]:
+    """What must agree for shards to be taken over. values: those of the request itself, e.g. its settings."""
     return {
         "advex": __version__,
-        "settings": settings,
-        "searches": searches,
+        "schema": SCHEMA,
+        **values,
         "data": {"examples": len(data), "digest": fingerprint(data)},
         "models": {name: weights_hash(classifier) for name, classifier in models.items()},
     }
 
 
-# -- small things on tables and names ---------------------------------------------------------------------
-
-
 def file_name(name: str) -> str:
     """A model's name as part of a file's."""
     return quote(name, safe="")
-
-
-def tensor(table: pa.Table, name: str) -> Tensor:
-    """A column of numbers or truths as a tensor [n]."""
-    return torch.tensor(table.column(name).to_numpy())

@@ -6,7 +6,7 @@ features that the network holds for (or against) that class.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator
 
@@ -39,11 +39,12 @@ class Toward(AttributionMethod):
 class Away(AttributionMethod):
     """The change of RMSE rho that lowers the target class most.
 
-    rho: RMSE, 0 = no change, 1 = black to white. steps: gradients.
+    rho: RMSE, 0 = no change, 1 = black to white. steps: gradients. lowers: the change is meant to take the class away.
     """
 
     rho: Radius = 0.1
     steps: Count = 35
+    lowers: ClassVar[bool] = True
 
     def attribute(self, request: AttributionRequest) -> Attribution:
         return _changed(self, request, Misclassify(request.target, temperature=1.0))

@@ -18,13 +18,13 @@ from advex._version import __version__
 from advex.classifier import Classifier
 from advex.drawing.heat import PERCENTILE, coloured, over, reach_of, summed
 from advex.environment import without_places
-from advex.evaluation.maps import conciseness
 from advex.evaluation.pictures import has_pictures
-from advex.evaluation.settings import MapTask
+from advex.evaluation.plan import MapTask
 from advex.explanation import contact_sheet
 from advex.explanation.pictures import FIGURES, Subject, Target, class_name, file_names, save_picture, targets_of
 from advex.files import atomic, write_text
 from advex.lookup.models import Opened
+from advex.measures import effective_features, entropy, gini
 from advex.record import plain
 from advex.registry import describe
 from advex.types import Explanation
@@ -119,16 +119,16 @@ def _explain_one(
 
 def _measured(classifier: Classifier, name: str, found: Explanation, row: int, target: Target) -> dict[str, Any]:
     """What is known of one map. completeness: by how much it adds up to more than it is meant to."""
-    concise = conciseness(found.map[row : row + 1])
+    values = found.map[row : row + 1].detach().double()
     return {
         "explainer": name,
         "method": found.method,
         "target": target.number,
         "target_name": class_name(classifier, target.number),
         "meant": list(target.meant),
-        "gini": plain(float(concise.gini)),
-        "entropy": plain(float(concise.entropy)),
-        "effective": plain(float(concise.effective)),
+        "gini": plain(float(gini(values))),
+        "entropy": plain(float(entropy(values))),
+        "effective": plain(float(effective_features(values))),
         "elements": found.map[row].numel(),
         "sum": float(found.map[row].detach().double().sum()),
         "completeness": None if found.completeness is None else plain(float(found.completeness[row])),

@@ -21,8 +21,9 @@ from advex.data.dataset import fingerprint
 from advex.data.images.png import decode_png, encode_png
 from advex.environment import without_places
 from advex.errors import InputError
+from advex.evaluation.columns import table
+from advex.evaluation.examples import batch_for
 from advex.evaluation.pictures import has_pictures
-from advex.evaluation.searches import batch_for, table
 from advex.evaluation.shards import (
     Piece,
     Shards,

@@ -216,7 +216,14 @@ def read_record(folder: Path) -> Record:
 
 
 def _described_measures(values: Values) -> None:
-    """Schema 1 to 2: the three measures of maps that there were get an entry, and become figures like any other."""
+    """Schema 1 to 2: the three measures of maps that there were become figures like any other, described beside them.
+
+    The setting `away` became one of the explainers of pictures; searches and measures of other kinds there were none.
+    """
+    settings = values["settings"]
+    if settings:
+        explainers = ["toward", "away"] if settings.pop("away", True) else ["toward"]
+        settings |= {"searches": [], "pictures": explainers, "measures": ["gini", "entropy", "effective"]}
     entries = {
         "gini": {"title": "Gini index", "better": "high", "of": "shape", "spec": "gini"},
         "entropy": {"title": "Entropy", "better": "low", "unit": "nats", "of": "shape", "spec": "entropy"},

@@ -118,12 +118,15 @@ TABLES: dict[Table, Columns] = {
 OWN_FILES = ("record.json", *(f"{name}.parquet" for name in TABLES), "shards", "pictures")
 
 
-def examples_of(searches: Iterable[str], certified: bool) -> Columns:
-    """All columns of examples.parquet, in order."""
-    columns = dict(TABLES["examples"])
-    for search in searches:
-        columns |= {f"{search}_{name}": kind for name, kind in SEARCH.items()}
-    return columns | ({f"certify_{name}": kind for name, kind in CERTIFICATE.items()} if certified else {})
+def columns_of(
+    table: Table, *, searches: Iterable[str] = (), measures: Iterable[str] = (), certified: bool = False
+) -> Columns:
+    """All columns of a table, in order. searches, measures: the keys of `Record.searches` and `Record.measures`."""
+    columns = dict(TABLES[table])
+    if table == "examples":
+        columns |= {f"{search}_{name}": kind for search in searches for name, kind in SEARCH.items()}
+        columns |= {f"certify_{name}": kind for name, kind in CERTIFICATE.items() if certified}
+    return maps_of(measures) if table == "maps" else columns
 
 
 def maps_of(measures: Iterable[str]) -> Columns:
@@ -131,6 +134,5 @@ def maps_of(measures: Iterable[str]) -> Columns:
 
     undefined: JSON, key of a measure -> why this map has no such value; null where it has all of them.
     """
-    values: Columns = dict.fromkeys(measures, _NUMBER)
     head = {name: kind for name, kind in TABLES["maps"].items() if name not in ("change", "completeness", "map")}
-    return {**head, **values, "undefined": _TEXT, **TABLES["maps"]}
+    return {**head, **dict.fromkeys(measures, _NUMBER), "undefined": _TEXT, **TABLES["maps"]}

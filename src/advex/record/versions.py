@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pydantic_core
 from pydantic import BaseModel, ValidationError
 
+from advex.documents import read_json
 from advex.errors import ArtifactError
 
 Values = dict[str, Any]
@@ -41,12 +41,10 @@ def read_versioned(
 ) -> Model:
     """A JSON file of any schema up to `schema`. what: it should be, e.g. "a record". Raises ArtifactError."""
     try:
-        values = pydantic_core.from_json(path.read_bytes())
+        values = read_json(path, what, ArtifactError)
         if not isinstance(values, dict):
             raise TypeError("it holds no object")
         return model.model_validate(upgraded(values, path, schema, steps))
-    except OSError as error:
-        raise ArtifactError(f"{path} cannot be read: {error.strerror}.") from None
     except ValidationError as error:
         first = error.errors()[0]
         at = ".".join(map(str, first["loc"]))

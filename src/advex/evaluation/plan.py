@@ -1,0 +1,258 @@
+"""The specs of an evaluation, read once: what is searched, pictured, mapped and measured, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from advex import attacks, explainers, registry
+from advex.errors import SpecError
+from advex.evaluation.settings import CERTIFICATION, MAPPING, Settings, checked
+from advex.geometry import as_radius
+from advex.measures.case import Measure, values_of
+from advex.measures.certified import Certify
+from advex.record import MeasureEntry
+from advex.record.tables import TABLES, maps_of
+from advex.registry import describe, numbered, parse
+
+ATTACK = "attack"  # the search that certificates and the recheck are set beside
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchTask:
+    """A search and the spec of its goal. name: as in `Record.searches`; spec: as kept there."""
+
+    name: str
+    search: attacks.Search
+    goal: str
+    spec: str
+
+    @property
+    def area(self) -> bool:
+        """Whether what is left at a radius is the accuracy, so that there is an accuracy-robustness area."""
+        return parse(self.goal)[0] in ("misclassify", "below_chance")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureTask:
+    """An explainer of pictures. rho: the RMSE of its changes, None where it has no such size."""
+
+    name: str
+    explainer: explainers.Explainer
+    rho: float | None
+
+    @property
+    def lowers(self) -> bool:
+        """Whether it shows what speaks against the class rather than for it."""
+        return bool(getattr(self.explainer, "lowers", False))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapTask:
+    """An explainer whose maps are measured. target: the class that they are of: `predicted`, `true`, or a number."""
+
+    name: str
+    explainer: explainers.Explainer
+    target: str = "predicted"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureTask:
+    """What is measured of maps. keys: of the record for each of its values, by the measure's own name of the value."""
+
+    name: str
+    measure: Measure
+    keys: Mapping[str, str]
+
+    @property
+    def entries(self) -> dict[str, MeasureEntry]:
+        """What the record says of its values."""
+        values, spec = values_of(self.measure), describe(self.measure)
+        return {
+            key: MeasureEntry(title=value.title, better=value.better, unit=value.unit, of=self.measure.of, spec=spec)
+            for key, value in ((self.keys[name], value) for name, value in values.items())
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """An evaluation's settings and what their specs name. sweep: shown at several sizes. certify: None: not at all."""
+
+    settings: Settings
+    searches: tuple[SearchTask, ...]
+    pictures: tuple[PictureTask, ...]
+    maps: tuple[MapTask, ...]
+    measures: tuple[MeasureTask, ...]
+    certify: Certify | None
+
+    @property
+    def sweep(self) -> PictureTask | None:
+        """The explainer that is shown at several sizes: the first that has one."""
+        return next((task for task in self.pictures if task.rho is not None), None)
+
+    @property
+    def attack(self) -> SearchTask | None:
+        """The search for a change of the decision."""
+        return next((task for task in self.searches if task.name == ATTACK), None)
+
+    @property
+    def entries(self) -> dict[str, MeasureEntry]:
+        """`Record.measures`."""
+        return {key: entry for task in self.measures for key, entry in task.entries.items()} if self.maps else {}
+
+    def identity(self) -> dict[str, Any]:
+        """What must agree for results to be taken over; two ways to write one spec are one spec."""
+        settings = self.settings
+        idle = (() if self.certify else CERTIFICATION) + (() if self.maps else MAPPING)
+        values = settings.model_dump(mode="json", exclude={"attack", "btr", "searches", "published", *idle})
+        values["pictures"] = {task.name: describe(task.explainer) for task in self.pictures}
+        if self.maps:
+            values["maps"] = {
+                task.name: describe(task.explainer) + (f"@{task.target}" if task.target != settings.map_target else "")
+                for task in self.maps
+            }
+            values["measures"] = {task.name: describe(task.measure) for task in self.measures}
+        return {"settings": values, "searches": {task.name: task.spec for task in self.searches}}
+
+
+def settings_from(values: dict[str, Any]) -> Settings:
+    """Checked settings. Raises SpecError, naming the setting, for unknown names and impossible values and specs."""
+    settings = checked(values)
+    plan_of(settings)
+    return settings
+
+
+def plan_of(settings: Settings) -> Plan:
+    """Read the specs of an evaluation. Raises SpecError for one that names nothing, or is given twice."""
+    certify = None
+    if settings.certify is not None:
+        certify = Certify(
+            sigma=settings.certify, samples=settings.certify_samples, batch_size=settings.batch_size
+        )  # with the published number of draws that choose a class, and risk
+        if settings.attack is None:
+            raise SpecError("Certificates are set beside the attack on the same examples: certify needs an attack.")
+    return Plan(
+        settings=settings,
+        searches=_searches(settings),
+        pictures=_pictures(settings),
+        maps=_maps(settings),
+        measures=_measures(settings.measures),
+        certify=certify,
+    )
+
+
+# -- searches ----------------------------------------------------------------------------------------------
+
+
+def _searches(settings: Settings) -> tuple[SearchTask, ...]:
+    pairs = {ATTACK: (settings.attack, "misclassify"), "btr": (settings.btr, "below_chance")}
+    tasks = []
+    for name, (spec, goal) in pairs.items():
+        if spec is not None:
+            search = attacks.build(spec)
+            tasks.append(SearchTask(name=name, search=search, goal=goal, spec=describe(search)))
+    if settings.published:
+        search = attacks.Algorithm1(published=True)
+        for name, (_, goal) in pairs.items():
+            tasks.append(SearchTask(name=f"{name}_published", search=search, goal=goal, spec=describe(search)))
+    return (*tasks, *_named_searches(settings.searches))
+
+
+def _named_searches(specs: Sequence[str]) -> list[SearchTask]:
+    """Searches of `SPEC@GOAL`, named by the registry's names of both."""
+    pairs = [_parted(spec) for spec in specs]
+    for spec, goal in pairs:
+        if not goal:
+            raise SpecError(f"The search '{spec}' has no goal: write SPEC@GOAL, e.g. '{spec}@misclassify'.")
+    searches = [attacks.build(spec) for spec, _ in pairs]
+    goals = [describe(registry.build("goal", goal)) for _, goal in pairs]
+    written = [f"{describe(search)}@{goal}" for search, goal in zip(searches, goals, strict=True)]
+    _refuse_repeated("search", written)
+    names = numbered([f"{parse(spec)[0]}@{parse(goal)[0]}" for spec, goal in pairs])
+    return [
+        SearchTask(name=name, search=search, goal=goal, spec=spec)
+        for name, search, (_, goal), spec in zip(names, searches, pairs, written, strict=True)
+    ]
+
+
+def _parted(text: str) -> tuple[str, str]:
+    """`SPEC@REST`, parted at the first @ that is not in brackets; REST is empty without one."""
+    depth = 0
+    for place, character in enumerate(text):
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        if character == "@" and depth == 0:
+            return text[:place], text[place + 1 :]
+    return text, ""
+
+
+# -- explainers and measures -------------------------------------------------------------------------------
+
+
+def named_explainers(specs: Sequence[str]) -> tuple[MapTask, ...]:
+    """Explainers by spec strings, each with a name of its own. Raises SpecError for unknown and repeated ones."""
+    return tuple(MapTask(name=name, explainer=explainer) for name, explainer in _named("explainer", specs))
+
+
+def _named(
+    kind: str, specs: Sequence[str], *, taken: Sequence[str] = (), defaults: Mapping[str, Any] | None = None
+) -> list[tuple[str, Any]]:
+    """What spec strings name, each with the registry's name; of several of one name the next is NAME-2.
+
+    taken: names that none can have. defaults: options where a thing with an option `rho` has them and its spec does not
+    say them. Raises SpecError for what is unknown, or given twice.
+    """
+    parsed = [parse(spec) for spec in specs]
+    things = []
+    for name, options in parsed:
+        entry = registry.entries(kind).get(name)
+        allowed = {} if entry is None else entry.options()
+        sizes = {key: value for key, value in (defaults or {}).items() if key in allowed and "rho" in allowed}
+        things.append(registry.make(kind, name, **{**sizes, **options}))
+    _refuse_repeated(kind, [describe(thing) for thing in things])
+    names = numbered([*taken, *(name for name, _ in parsed)])[len(taken) :]
+    return list(zip(names, things, strict=True))
+
+
+def _refuse_repeated(kind: str, specs: Sequence[str]) -> None:
+    for spec in specs:
+        if specs.count(spec) > 1:
+            raise SpecError(f"The {kind} '{spec}' is asked for twice.")
+
+
+def _maps(settings: Settings) -> tuple[MapTask, ...]:
+    pairs = [_parted(spec) for spec in settings.maps]
+    for spec, target in pairs:
+        if target not in ("", "predicted", "true") and not target.isdecimal():
+            raise SpecError(f"In '{spec}@{target}', the class is 'predicted', 'true' or its number.")
+    tasks = named_explainers([spec for spec, _ in pairs])
+    return tuple(
+        replace(task, target=target or settings.map_target) for task, (_, target) in zip(tasks, pairs, strict=True)
+    )
+
+
+def _measures(specs: Sequence[str]) -> tuple[MeasureTask, ...]:
+    """Measures, the keys of whose values are columns of maps.parquet: NAME, or NAME_VALUE of one of several values."""
+    tasks = [
+        MeasureTask(
+            name=name,
+            measure=measure,
+            keys={value: f"{name}_{value}" if value else name for value in values_of(measure)},
+        )
+        for name, measure in _named("measure", specs, taken=list(maps_of(())))
+    ]
+    keys = [key for task in tasks for key in task.keys.values()]
+    _refuse_repeated("value", [*keys, *TABLES["maps"]])
+    return tuple(tasks)
+
+
+def _pictures(settings: Settings) -> tuple[PictureTask, ...]:
+    """Explainers of pictures; those that make changes of a given size have the settings' unless their spec says it."""
+    sizes = {"rho": settings.rho, "steps": settings.steps}
+    tasks = []
+    for name, explainer in _named("explainer", settings.pictures, defaults=sizes):
+        if getattr(explainer, "shows", "change") != "change":
+            raise SpecError(f"The explainer '{name}' makes no pictures: measure its maps (maps: {name}).")
+        rho = getattr(explainer, "rho", None)
+        tasks.append(PictureTask(name=name, explainer=explainer, rho=None if rho is None else as_radius(rho)))
+    return tuple(tasks)

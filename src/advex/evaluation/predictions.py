@@ -1,0 +1,115 @@
+"""What a model says to each example: its decisions and how sure it is of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import pyarrow as pa
+import torch
+
+from advex import measures
+from advex.classifier import Classifier, returns_probabilities
+from advex.data.dataset import Dataset
+from advex.evaluation.columns import beside, table, tensor
+from advex.evaluation.examples import batch_for, spread
+from advex.evaluation.flags import flag
+from advex.evaluation.results import Results
+from advex.evaluation.run import Blocks, Evaluation, Pieces
+from advex.evaluation.scores import figure_of, mean
+from advex.record import Difference, Flag, ModelEntry
+from advex.record.tables import PREDICTION
+
+KIND = "predictions"
+PROBE = 32  # inputs that are asked twice
+
+
+def pieces(work: Evaluation, model: str) -> Pieces:
+    """The decisions, a piece for each shard."""
+    yield work.pieces(model, KIND, partial(_predicted, work.classifiers[model], work.data))
+
+
+def _predicted(classifier: Classifier, data: Dataset, rows: range) -> pa.Table:
+    batch = batch_for(classifier, data, slice(rows.start, rows.stop))
+    confidences = classifier.predict(batch.x)
+    confidence, prediction = confidences.max(dim=1)
+    return table(
+        PREDICTION,
+        example=list(rows),
+        id=data.ids[rows.start : rows.stop],
+        label=batch.y,
+        prediction=prediction,
+        confidence=confidence,
+        label_confidence=confidences.gather(1, batch.y[:, None])[:, 0],
+    )
+
+
+def tables(work: Evaluation, model: str) -> Blocks:
+    """Columns of the examples."""
+    return {"examples": (beside(block, model=model) for block in work.made(model, KIND))}
+
+
+def figures(work: Evaluation, entry: ModelEntry) -> ModelEntry:
+    """The accuracy."""
+    rows = work.written.rows("examples", entry.name)
+    accuracy = figure_of(measures.accuracy(tensor(rows, "prediction"), tensor(rows, "label")))
+    return entry.model_copy(update={"scores": {**entry.scores, "accuracy": accuracy}})
+
+
+def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
+    """What is wrong with the answers themselves."""
+    classifier, data = work.classifiers[entry.name], work.data
+    rows = spread(data.y, min(PROBE, work.plan.settings.batch_size), work.plan.settings.seed)
+    probe = batch_for(classifier, data, torch.tensor(rows)).x
+    with torch.no_grad(), classifier.frozen(), classifier.accelerated():
+        once, again = classifier.logits(probe), classifier.logits(probe)
+    if returns_probabilities(once):
+        yield flag(
+            entry.name,
+            "probabilities",
+            "warning",
+            "The network returns probabilities instead of logits: its gradients vanish where it is sure, searches "
+            "stall, and it looks more robust than it is. Its confidences are wrong, too.",
+            "Remove the final softmax or sigmoid and return logits.",
+        )
+    # Equal but for the rounding of a parallel sum.
+    if (once - again).abs().max() > 1e-5 * (1 + once.abs().max()):
+        yield flag(
+            entry.name,
+            "stochastic",
+            "warning",
+            "Two answers to the same input differ: noise misleads searches, and no figure can be repeated.",
+            "Switch the noise off in evaluation mode, or attack the mean of many answers.",
+        )
+    names = classifier.class_names
+    if names is not None and names != data.class_names:
+        differing = [pair for pair in zip(names, data.class_names, strict=True) if pair[0] != pair[1]]
+        yield flag(
+            entry.name,
+            "class_names",
+            "warning",
+            f"{len(differing)} of the model's class names are not the data's, e.g. '{differing[0][0]}' is called "
+            f"'{differing[0][1]}' there: it may have learnt another order of classes.",
+            "Compare the two lists; name or order the data's classes as in training.",
+        )
+    accuracy = entry.scores["accuracy"]
+    if accuracy.low <= data.chance:
+        yield flag(
+            entry.name,
+            "low_accuracy",
+            "warning",
+            f"The accuracy, {accuracy.value:.1%}, is not clearly above that of always answering the largest class, "
+            f"{data.chance:.1%}: robustness areas and explanations say little.",
+            "Check the normalisation and the order of classes, train longer, or evaluate more examples.",
+        )
+
+
+def differences(results: Results) -> Iterator[Difference]:
+    """Every two models' accuracy."""
+
+    def right(model: str) -> torch.Tensor:
+        return (results.column(model, "prediction") == results.column(model, "label")).double()
+
+    for first, second in results.pairs:
+        change = mean(right(first.name) - right(second.name), "high", results.seed)
+        yield Difference(first=first.name, second=second.name, measure="accuracy", figure=change)

@@ -1,0 +1,61 @@
+"""The tables of a record as figures and differences are taken from them: of one evaluation, or of several merged."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from torch import Tensor
+
+from advex.errors import ArtifactError
+from advex.evaluation.columns import tensor
+from advex.record import MeasureEntry, ModelEntry, Table
+from advex.record.tables import TABLES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """The tables of a record. entries: its models, once their figures are known; searches, measures: as in `Record`.
+
+    chance: accuracy of always answering the largest class. seed: of every bootstrap.
+    """
+
+    tables: Mapping[Table, pa.Table]
+    chance: float
+    seed: int
+    searches: Mapping[str, str]
+    measures: Mapping[str, MeasureEntry]
+    entries: Sequence[ModelEntry] = ()
+
+    def rows(self, table: Table, model: str, explainer: str | None = None) -> pa.Table:
+        """The rows of one model (and one explainer), in file order."""
+        wanted = pc.field("model") == model
+        return self.tables[table].filter(wanted if explainer is None else wanted & (pc.field("explainer") == explainer))
+
+    def column(self, model: str, name: str) -> Tensor:
+        """A column of a model's examples: [n], NaN where a number is null."""
+        return tensor(self.rows("examples", model), name)
+
+    @property
+    def pairs(self) -> Iterator[tuple[ModelEntry, ModelEntry]]:
+        """Every two models."""
+        return itertools.combinations(self.entries, 2)
+
+
+def read_tables(folder: Path, *, without: Sequence[str] = ()) -> dict[Table, pa.Table]:
+    """The tables that a record folder has, less some columns. Raises ArtifactError for one that cannot be read."""
+    tables: dict[Table, pa.Table] = {}
+    for name in TABLES:
+        path = folder / f"{name}.parquet"
+        try:
+            if path.exists():
+                columns = [column for column in pq.read_schema(path).names if column not in without]
+                tables[name] = pq.read_table(path, columns=columns)
+        except (OSError, pa.ArrowException) as error:
+            raise ArtifactError(f"{path} cannot be read: {str(error).partition(chr(10))[0]}.") from None
+    return tables
