@@ -25,8 +25,7 @@ from torch.nn.functional import cross_entropy, softplus
 
 from advex.attacks import PGD
 from advex.classifier import Classifier
-from advex.goals import Misclassify
-from advex.objectives.stable_ig import Unstable
+from advex.goals import Misclassify, Unstable
 from advex.types import Batch
 
 INK = ["#8a8a8a", "#2a7f9e", "#b8860b", "#b03a2e"]

@@ -9,8 +9,6 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-import scipy.spatial.distance
-import scipy.stats
 import torch
 from torch import Tensor, nn
 
@@ -19,11 +17,11 @@ from advex.classifier import Classifier, input_gradient
 from advex.errors import InputError, SpecError
 from advex.features import Feature, FeatureSpec
 from advex.geometry import L2, RMSE
+from advex.goals import Scramble
 from advex.measures import (
     Cosine,
     Neighbours,
     RelativeL2,
-    Scramble,
     Spearman,
     TopK,
     neighbours,
@@ -102,96 +100,6 @@ def draws(n: int, *shape: int, seed: int = 0) -> Tensor:
 
 def classes(n: int) -> Tensor:
     return torch.zeros(n, dtype=torch.int64)
-
-
-# -- distances ----------------------------------------------------------------------------------------------
-
-
-@EVERY
-def test_a_map_is_at_no_distance_from_itself(distance) -> None:
-    maps = torch.randn(5, 2, 3)
-    assert torch.equal(distance(maps, maps), torch.zeros(5))
-
-
-def test_distances_by_hand() -> None:
-    first, second = rows([3, 4, 0, 0]), rows([0, 4, 4, 0])
-    assert RelativeL2()(first, second).item() == pytest.approx(1)  # |(-3, 0, 4, 0)| / |(3, 4, 0, 0)|
-    assert Cosine()(first, second).item() == pytest.approx(1 - 16 / (5 * math.sqrt(32)))
-    assert Cosine()(first, -first).item() == pytest.approx(2)
-    assert TopK(2)(first, second).item() == 0.5
-    assert TopK(1)(first, rows([0, -9, 4, 0])).item() == 0  # signs do not count
-    assert TopK(4)(first, rows([1, 0, 0, 0])).item() == 0.5  # of the two elements that first has at all
-    assert Spearman()(rows([1, -2, 3, 4]), rows([-40, 30, 20, 1])).item() == pytest.approx(2)
-    assert Spearman()(rows([1, -2, 3, 4]), rows([0.1, 0.2, -0.7, 0.9])).item() == pytest.approx(0)
-
-
-def test_distances_are_scipys() -> None:
-    first, second = torch.randn(6, 4, 5, dtype=torch.float64), torch.randn(6, 4, 5, dtype=torch.float64).round()
-    for i in range(6):
-        a, b = first[i].flatten().numpy(), second[i].flatten().numpy()
-        rho = scipy.stats.spearmanr(np.abs(a), np.abs(b))[0]  # rounding has made ties
-        assert Spearman()(first, second)[i].item() == pytest.approx(1 - rho, abs=1e-12)
-        assert Cosine()(first, second)[i].item() == pytest.approx(scipy.spatial.distance.cosine(a, b), abs=1e-12)
-        top = [set(np.argsort(-np.abs(values))[:3]) for values in (a, first[i].flatten().numpy() * 1.0)]
-        assert TopK(3)(first, first * 2.0)[i].item() == 1 - len(top[0] & top[1]) / 3
-
-
-@EVERY
-def test_maps_of_zeros(distance) -> None:
-    zeros, some = torch.zeros(1, 4), torch.tensor([[1.0, -2.0, 0.5, 0.0]])
-    assert distance(zeros, some).isnan().all()
-    assert distance(zeros, zeros).isnan().all()
-    assert distance(some, zeros).item() == pytest.approx(1)
-    assert distance.smooth(zeros, some).isnan().all()
-    assert distance.smooth(some, zeros).item() == pytest.approx(1)
-
-
-@EVERY
-@pytest.mark.parametrize("element", [math.nan, math.inf])
-def test_maps_that_are_not_finite_are_at_no_known_distance(distance, element: float) -> None:
-    maps = torch.arange(1.0, 13).reshape(3, 4)
-    broken = maps.clone()
-    broken[1, 0] = element
-    for pair in ((maps, broken), (broken, maps)):
-        assert torch.isfinite(distance(*pair)).tolist() == [True, False, True]
-
-
-@EVERY
-def test_the_layout_in_memory_does_not_matter(distance) -> None:
-    first, second = torch.randn(6, 4).t(), torch.randn(6, 4).t()
-    plain = distance(first.contiguous(), second.contiguous())
-    assert torch.allclose(distance(first, second), plain, rtol=1e-5)  # sums in another order, in float32
-
-
-@EVERY
-@pytest.mark.parametrize("scale", [1e-37, 1e37])
-def test_distances_bear_every_scale(distance, scale: float) -> None:
-    first, second = torch.randn(4, 6), torch.randn(4, 6)
-    for measured in (distance, distance.smooth):
-        assert torch.allclose(measured(first * scale, second * scale), measured(first, second), rtol=1e-5)
-
-
-@EVERY
-def test_what_is_climbed_has_derivatives(distance) -> None:
-    first, second = torch.randn(3, 6, dtype=torch.float64), torch.randn(3, 6, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda maps: distance.smooth(first, maps), second)
-
-
-def test_what_is_climbed_in_place_of_a_step_function_rises_with_it() -> None:
-    first = rows([5, 4, 3, 0.1, 0.1, 0.1])
-    near, far = rows([4, 5, 3, 0.2, 0.1, 0.1]), rows([0.1, 0.3, 0.2, 4, 5, 3])
-    for distance in (TopK(3), Spearman()):
-        assert distance(first, near).item() < distance(first, far).item()
-        assert distance.smooth(first, near).item() < distance.smooth(first, far).item()
-
-
-def test_distances_refuse_what_cannot_be_compared() -> None:
-    with pytest.raises(InputError, match=r"\(2, 3\) and \(2, 4\)"):
-        Cosine()(torch.ones(2, 3), torch.ones(2, 4))
-    with pytest.raises(InputError, match="no 5 largest"):
-        TopK(5)(torch.ones(1, 4), torch.ones(1, 4))
-    with pytest.raises(SpecError, match="at least 1"):
-        TopK(0)
 
 
 # -- random changes -----------------------------------------------------------------------------------------

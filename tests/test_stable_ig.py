@@ -16,8 +16,9 @@ from torch.nn.functional import cross_entropy
 from advex import attacks, objectives
 from advex.classifier import Classifier
 from advex.errors import SpecError
+from advex.goals import Unstable
 from advex.objectives import Step
-from advex.objectives.stable_ig import StableIG, Unstable
+from advex.objectives.stable_ig import StableIG
 from advex.types import Batch
 
 ATTACK = "pgd:norm=linf,radius=0.1,steps=8,random_start=false"

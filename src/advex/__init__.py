@@ -13,6 +13,7 @@ from advex._version import __version__ as __version__
 if TYPE_CHECKING:
     from advex import attacks as attacks
     from advex import data as data
+    from advex import distances as distances
     from advex import explainers as explainers
     from advex import goals as goals
     from advex import measures as measures
@@ -30,7 +31,8 @@ _PUBLIC = {
     "load": "advex.artifacts",
     "open_dataset": "advex.data",
     "save": "advex.artifacts",
-    **dict.fromkeys(("attacks", "data", "explainers", "goals", "measures", "networks", "objectives", "tabular"), ""),
+    **dict.fromkeys(("attacks", "data", "distances", "explainers", "goals"), ""),
+    **dict.fromkeys(("measures", "networks", "objectives", "tabular"), ""),
 }
 
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from advex import randomness
-from advex.errors import SpecError, did_you_mean
+from advex import randomness, registry
+from advex.errors import SpecError
+from advex.registry import register
 
 
 def per_row(values: Tensor, like: Tensor) -> Tensor:
@@ -152,7 +153,34 @@ RMSE = Norm(
     lambda gradient: _l2_steepest(gradient) * _root(gradient),
     lambda x, radius, seed: _rmse_project(_l2_sample(x, radius, seed) * _root(x), radius),
 )
-NORMS = {norm.name: norm for norm in (L1, L2, LINF, RMSE)}
+
+
+@register("norm", "l1")
+def _l1() -> Norm:
+    """The sum of absolute changes."""
+    return L1
+
+
+@register("norm", "l2")
+def _l2() -> Norm:
+    """The root of the sum of squared changes: Euclidean length."""
+    return L2
+
+
+@register("norm", "linf")
+def _linf() -> Norm:
+    """The largest absolute change of an element."""
+    return LINF
+
+
+@register("norm", "rmse")
+def _rmse() -> Norm:
+    """The root of the mean squared change: L2 / sqrt(elements); 1 is black to white."""
+    return RMSE
+
+
+_OURS = {norm.name: norm for norm in (L1, L2, LINF, RMSE)}  # without a look at plugins, which may be loading
+_OTHER_NAMES = {"inf": "linf", "l_inf": "linf", "2": "l2", "1": "l1", "rms": "rmse"}
 
 
 def as_norm(value: str | Norm) -> Norm:
@@ -163,10 +191,8 @@ def as_norm(value: str | Norm) -> Norm:
     if isinstance(value, Norm):
         return value
     name = str(value).lower()
-    name = {"inf": "linf", "l_inf": "linf", "2": "l2", "1": "l1", "rms": "rmse"}.get(name, name)
-    if name not in NORMS:
-        raise SpecError(f"There is no norm '{value}': {did_you_mean(name, NORMS)}")
-    return NORMS[name]
+    name = _OTHER_NAMES.get(name, name)
+    return _OURS.get(name) or registry.build("norm", name)
 
 
 def as_radius(value: float | str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,10 +13,11 @@ from hypothesis import strategies as st
 from scipy import optimize, stats
 from torch import Tensor
 
+from advex import registry
 from advex.errors import SpecError
-from advex.geometry import NORMS, Norm, as_norm, as_radius
+from advex.geometry import L1, L2, LINF, RMSE, Norm, as_norm, as_radius
 
-EVERY = pytest.mark.parametrize("norm", NORMS.values(), ids=str)
+EVERY = pytest.mark.parametrize("norm", [registry.build("norm", name) for name in registry.entries("norm")], ids=str)
 PRECISIONS = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 
 
@@ -75,7 +77,7 @@ def test_nothing_inside_the_ball_is_nearer_than_the_projection(norm: Norm) -> No
 def test_the_l1_projection_is_what_a_root_finder_finds() -> None:
     # Lagrange: every element is pulled towards 0 by one threshold t, at which the size is the radius.
     d = torch.randn(20, 6, dtype=torch.float64) * 2
-    for row, ours in zip(d.numpy(), NORMS["l1"].project(d, 1.5).numpy(), strict=True):
+    for row, ours in zip(d.numpy(), L1.project(d, 1.5).numpy(), strict=True):
 
         def excess(t: float, row: np.ndarray = row) -> float:
             return np.maximum(np.abs(row) - t, 0).sum() - 1.5
@@ -97,16 +99,30 @@ def test_no_unit_step_climbs_faster_than_the_steepest(norm: Norm, seed: int) -> 
     assert ((gradient * step).sum(dim=1)[:, None] >= gradient @ rivals.T - 1e-12).all()
 
 
-@EVERY
-def test_the_climb_is_the_dual_norm(norm: Norm) -> None:
+@pytest.mark.parametrize(
+    ("norm", "dual"),
+    [
+        (L1, lambda gradient: gradient.abs().amax(dim=1)),
+        (L2, lambda gradient: gradient.norm(dim=1)),
+        (LINF, lambda gradient: gradient.abs().sum(dim=1)),
+        (RMSE, lambda gradient: gradient.norm(dim=1) * math.sqrt(12)),
+    ],
+)
+def test_the_climb_is_the_dual_norm(norm: Norm, dual: Callable[[Tensor], Tensor]) -> None:
     gradient = torch.randn(5, 12, dtype=torch.float64)
-    dual = {
-        "l1": gradient.abs().amax(dim=1),
-        "l2": gradient.norm(dim=1),
-        "linf": gradient.abs().sum(dim=1),
-        "rmse": gradient.norm(dim=1) * math.sqrt(12),
-    }[norm.name]
-    assert (gradient * norm.steepest(gradient)).sum(dim=1).numpy() == pytest.approx(dual.numpy(), rel=1e-12)
+    climb = (gradient * norm.steepest(gradient)).sum(dim=1)
+    assert climb.numpy() == pytest.approx(dual(gradient).numpy(), rel=1e-12)
+
+
+@EVERY
+def test_a_norm_is_one(norm: Norm) -> None:
+    """Zero for no change alone, twice as large for twice the change, and no detour is shorter."""
+    a, b = torch.randn(2, 200, 7, dtype=torch.float64)
+    assert norm.size(0 * a).tolist() == [0] * 200
+    assert (norm.size(a) > 0).all()
+    assert torch.allclose(norm.size(-2 * a), 2 * norm.size(a), rtol=1e-12)
+    assert (norm.size(a + b) <= (norm.size(a) + norm.size(b)) * (1 + 1e-12)).all()
+    assert as_norm(norm.name) is norm
 
 
 @EVERY
@@ -178,12 +194,12 @@ def test_no_rows_and_scalars_per_row(norm: Norm) -> None:
 
 def test_rmse_is_the_root_of_the_mean_square() -> None:
     delta = torch.randn(3, 4, 5, dtype=torch.float64)
-    assert torch.allclose(NORMS["rmse"].size(delta), delta.square().mean(dim=(1, 2)).sqrt())
+    assert torch.allclose(RMSE.size(delta), delta.square().mean(dim=(1, 2)).sqrt())
 
 
 @pytest.mark.parametrize(("text", "name"), [("LINF", "linf"), ("inf", "linf"), (2, "l2"), ("1", "l1"), ("rms", "rmse")])
 def test_norms_go_by_several_names(text: str, name: str) -> None:
-    assert as_norm(text) is NORMS[name]
+    assert as_norm(text) is registry.build("norm", name)
 
 
 def test_an_unknown_norm_is_answered_with_the_known_ones() -> None:

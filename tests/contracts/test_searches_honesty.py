@@ -11,9 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from advex import attacks
+from advex import attacks, registry
 from advex.classifier import Classifier
-from advex.geometry import NORMS
 from advex.goals import Misclassify
 from advex.types import Perturbation, take
 
@@ -95,7 +94,7 @@ def test_a_coarse_search_is_judged_in_full_precision(search: Search, clf: Classi
     assert torch.equal(found.reached, logits.argmax(dim=1) != y)
 
 
-@pytest.mark.parametrize("norm", list(NORMS))
+@pytest.mark.parametrize("norm", list(registry.entries("norm")))
 def test_restarts_never_lose_a_success(clf: Classifier, x: Tensor, y: Tensor, norm: str) -> None:
     # A wide ball and a short step: whether a start succeeds is luck.
     radius = {"l1": 3.0, "l2": 1.0, "linf": 0.5, "rmse": 0.3}[norm]

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from advex import attacks
+from advex import attacks, registry
 from advex.classifier import Classifier
-from advex.geometry import NORMS
+from advex.geometry import as_norm
 from advex.goals import Misclassify
 
 Search = Callable[..., Any]
@@ -60,7 +60,8 @@ def strides(search: Search) -> float:
 def test_nothing_is_nearer_than_the_boundary(linear: tuple[Classifier, Tensor, Tensor], search: Search) -> None:
     classifier, x, y = linear
     found = search(classifier, x, Misclassify(y))
-    for name, norm in NORMS.items():
+    for name in registry.entries("norm"):
+        norm = as_norm(name)
         least = nearest(classifier, x, y, name)
         # 1e-9 for rounding: the boundary itself is not yet a success.
         assert (norm.size(found.delta)[found.reached] >= least[found.reached] * (1 - 1e-9)).all(), name
@@ -135,7 +136,7 @@ def test_the_smallest_change_between_two_spheres(toys: SimpleNamespace, smallest
     assert (found.rmse - exact).max() <= (strides(smallest_search) or 3e-4)
 
 
-@pytest.mark.parametrize("norm", list(NORMS))
+@pytest.mark.parametrize("norm", list(registry.entries("norm")))
 @pytest.mark.parametrize("random_start", [False, True], ids=["from x", "random start"])
 def test_pgd_succeeds_exactly_beyond_the_boundary(toys: SimpleNamespace, norm: str, random_start: bool) -> None:
     """All rows stand at the same known distance: a radius 2 % beyond it suffices, 2 % short of it does not."""
@@ -153,4 +154,4 @@ def test_pgd_succeeds_exactly_beyond_the_boundary(toys: SimpleNamespace, norm: s
         search = attacks.PGD(norm=norm, radius=radius, random_start=random_start, steps=60, step=0.2 * radius)
         found = search(classifier, x, goal)
         assert (found.reached == expected).all(), radius
-        assert (NORMS[norm].size(found.delta) <= radius).all()
+        assert (as_norm(norm).size(found.delta) <= radius).all()

@@ -7,10 +7,13 @@ NAME/figures.json                           what was measured of it, by which se
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from advex import registry
 from advex.errors import ArtifactError, SpecError, did_you_mean
 from advex.record import Figure
 
@@ -57,3 +60,14 @@ def figures(name: str) -> Figures:
         return Figures.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValidationError) as error:
         raise ArtifactError(f"{path} does not hold a network's figures: {str(error).splitlines()[0]}.") from None
+
+
+def _load(folder: Path) -> Any:
+    from advex import artifacts
+
+    return artifacts.load(folder)
+
+
+for _name, _folder in names().items():
+    _listing = registry.Listing(_folder, lambda name=_name: figures(name).summary)
+    registry.register("builtin", _name, module=__name__, listing=_listing)(partial(_load, _folder))

@@ -10,6 +10,7 @@ import typer
 from advex import progress
 from advex._version import __version__
 from advex.cli import annotate, demo, doctor, evaluate, explain, reproduce, train
+from advex.cli.list import list_
 
 app = typer.Typer(
     name="advex",
@@ -47,7 +48,7 @@ app.command()(evaluate.report)
 app.command()(reproduce.reproduce)
 app.add_typer(annotate.app, name="annotate")
 app.command()(doctor.doctor)
-app.command(name="list")(doctor.list_)
+app.command(name="list")(list_)
 
 
 def main() -> None:

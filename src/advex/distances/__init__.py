@@ -1,7 +1,15 @@
 """How different two maps of one input are. Each distance is one file."""
 
-from advex.distances.maps import Cosine as Cosine
-from advex.distances.maps import Distance as Distance
-from advex.distances.maps import RelativeL2 as RelativeL2
-from advex.distances.maps import Spearman as Spearman
-from advex.distances.maps import TopK as TopK
+from __future__ import annotations
+
+from advex import registry
+from advex.distances.cosine import Cosine as Cosine
+from advex.distances.distance import Distance as Distance
+from advex.distances.relative_l2 import RelativeL2 as RelativeL2
+from advex.distances.spearman import Spearman as Spearman
+from advex.distances.top_k import TopK as TopK
+
+
+def as_distance(value: str | Distance) -> Distance:
+    """A distance, or the one that a spec string names, e.g. `"top_k:k=10"`. Raises SpecError."""
+    return registry.build("distance", value) if isinstance(value, str) else value

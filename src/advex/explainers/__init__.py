@@ -10,7 +10,6 @@ from torch import Tensor
 
 from advex import registry
 from advex.classifier import Classifier
-from advex.errors import InputError
 from advex.explainers.adversarial import Away as Away
 from advex.explainers.adversarial import Toward as Toward
 from advex.explainers.captum_maps import Deconvolution as Deconvolution
@@ -28,6 +27,7 @@ from advex.explainers.gradients import Gradient as Gradient
 from advex.explainers.gradients import InputXGradient as InputXGradient
 from advex.explainers.integrated_gradients import IntegratedGradients as IntegratedGradients
 from advex.explainers.smooth_grad import SmoothGrad as SmoothGrad
+from advex.goals import targets as targets
 from advex.types import Explainer as Explainer
 from advex.types import Explanation
 
@@ -35,28 +35,6 @@ from advex.types import Explanation
 def build(spec: str) -> Explainer:
     """The explainer a spec string names, e.g. `"toward:rho=0.05"`. Raises SpecError."""
     return registry.build("explainer", spec)
-
-
-def targets(classifier: Classifier, x: Tensor, which: str | int | Tensor, labels: Tensor | None = None) -> Tensor:
-    """The class to explain, one per example: [n] int64.
-
-    which: "predicted", "runner_up" (the second most confident), "true" (`labels`, [n]), a class number, or [n]
-    numbers. Raises InputError for anything else, and for "true" without labels.
-    """
-    if isinstance(which, Tensor):
-        return which.to(x.device)
-    if which == "true":
-        if labels is None:
-            raise InputError("The true classes are the target, but no labels were given: choose 'predicted', say.")
-        return labels.to(x.device)
-    if which in ("predicted", "runner_up"):
-        ranked = classifier.predict(x).argsort(dim=1, descending=True)
-        return ranked[:, 0 if which == "predicted" else 1]
-    if isinstance(which, int):
-        return torch.full((len(x),), which, device=x.device)
-    raise InputError(
-        f"A target is 'predicted', 'runner_up', a class number, one number per example, or 'true', not {which!r}."
-    )
 
 
 def every_class(x: Tensor, classes: int) -> tuple[Tensor, Tensor]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from advex.distances.maps import Cosine as Cosine
-from advex.distances.maps import Distance as Distance
-from advex.distances.maps import RelativeL2 as RelativeL2
-from advex.distances.maps import Spearman as Spearman
-from advex.distances.maps import TopK as TopK
+from advex.distances import Cosine as Cosine
+from advex.distances import Distance as Distance
+from advex.distances import RelativeL2 as RelativeL2
+from advex.distances import Spearman as Spearman
+from advex.distances import TopK as TopK
 from advex.measures.certified import Bracket as Bracket
 from advex.measures.certified import Certificate as Certificate
 from advex.measures.certified import Certify as Certify
@@ -32,7 +32,6 @@ from advex.measures.sparsity import gini as gini
 from advex.measures.sparsity import gini_gain as gini_gain
 from advex.measures.stability import Neighbours as Neighbours
 from advex.measures.stability import RandomStability as RandomStability
-from advex.measures.stability import Scramble as Scramble
 from advex.measures.stability import WorstCaseStability as WorstCaseStability
 from advex.measures.stability import neighbours as neighbours
 from advex.measures.stability import random_stability as random_stability

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,11 +17,11 @@ from torch import Tensor
 from advex import randomness
 from advex.attacks import PGD, Search
 from advex.classifier import Classifier
-from advex.distances.maps import Distance, RelativeL2
+from advex.distances import Distance, RelativeL2
 from advex.errors import SpecError
 from advex.explainers import Explainer
 from advex.geometry import Norm, as_norm, as_radius
-from advex.goals import Aim, advantage
+from advex.goals import Scramble
 from advex.measures.intervals import bootstrap_mean
 from advex.types import Score
 
@@ -135,35 +135,6 @@ def largest_kept(values: Tensor, kept: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scramble:
-    """The goal of another map for the same decision, as far from the reference as possible.
-
-    Reached wherever the decision stays, so that a search keeps the lowest loss, which is the largest distance,
-    among such points. Where the decision is lost, the loss leads back to it.
-
-    explainer: one that takes `create_graph`. reference: [n, *shape], the maps to leave. target: [n] int64, the
-    classes explained. decision: [n] int64, those to keep. seed: the explainer's.
-    """
-
-    explainer: Any
-    reference: Tensor
-    target: Tensor
-    decision: Tensor
-    distance: Distance
-    seed: int = 0
-
-    def __call__(self, classifier: Classifier, x: Tensor) -> Aim:
-        logits = classifier.logits(x)
-        # Where nobody asks for a gradient, the map need not have one.
-        graph = torch.is_grad_enabled() and x.requires_grad
-        found = self.explainer(classifier, x, self.target, seed=self.seed, create_graph=graph).map
-        away = -self.distance.smooth(self.reference, found)
-        kept = (logits.argmax(dim=1) == self.decision).detach()
-        loss = torch.where(kept, away, -advantage(logits, self.decision))
-        return Aim(loss=loss, reached=kept & ~away.detach().isnan())
-
-
-@dataclass(frozen=True, kw_only=True)
 class WorstCaseStability:
     """How far the map lies from that of the input at the worst point that a search found: a lower bound.
 
@@ -203,11 +174,6 @@ def worst_case_stability(
     search.
     Raises SpecError for an explainer whose maps cannot be differentiated, InputError for inputs that are refused.
     """
-    if not getattr(explainer, "differentiable", False):
-        raise SpecError(
-            f"{type(explainer).__name__} gives maps without derivatives, which a search cannot follow: measure its "
-            "random stability, or take an explainer whose `differentiable` is true."
-        )
     far = distance or RelativeL2()
     classifier.check(x)
     goal = Scramble(

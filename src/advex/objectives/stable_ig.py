@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from advex import attacks
 from advex.attacks.closed_form import ClosedForm
-from advex.classifier import Classifier
-from advex.explainers.integrated_gradients import IntegratedGradients
-from advex.goals import Aim, Misclassify
+from advex.goals import Misclassify, Unstable
 from advex.objectives.step import AttackSpec, Parts, State, Step, objective
 from advex.options import AtLeast0, Count
 
@@ -57,25 +52,3 @@ class StableIG:
             return after - before  # all elements of the map have one sign
         goal = Unstable(x=x, y=y, points=self.points)
         return goal.size(classifier, search(classifier, x, goal, seed=step.seed).adversarial)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Unstable:
-    """A goal on the map: the attribution of the loss, from x, as large as can be. It is never reached.
-
-    x: [n, *shape], the inputs that the search starts from. y: [n] int64, their labels. points: of each path.
-    """
-
-    x: Tensor
-    y: Tensor
-    points: int
-
-    def __call__(self, classifier: Classifier, x: Tensor) -> Aim:
-        return Aim(loss=-self.size(classifier, x), reached=torch.zeros(len(x), dtype=torch.bool, device=x.device))
-
-    def size(self, classifier: Classifier, x: Tensor) -> Tensor:
-        """The norm ||IG^{L_y}(x', self.x)||_1 [n] for x' = x; differentiable where gradients are on."""
-        explain = IntegratedGradients(of="loss", baseline=self.x, steps=self.points, rule="gauss_legendre")
-        z = explain(classifier, x, self.y, create_graph=torch.is_grad_enabled()).map.flatten(1)
-        # |z| with the slope 1 at z = 0: at x itself, where the whole map is 0, the way that raises the loss leads on.
-        return torch.where(z < 0, -z, z).sum(dim=1)

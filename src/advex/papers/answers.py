@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from advex.errors import did_you_mean
 
 if TYPE_CHECKING:
-    from advex.papers import Paper
+    from advex.papers.paper import Paper
 
 RECIPE = "recipe:"
 

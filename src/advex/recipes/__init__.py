@@ -85,9 +85,18 @@ class Recipe(BaseModel):
         return {name: options or {} for name, options in value.items()} if isinstance(value, dict) else value
 
 
-def bundled() -> dict[str, Path]:
-    """The recipes that come with advex: name -> file."""
-    return {path.stem: path for path in sorted(Path(__file__).parent.glob("*.yaml"))}
+def paths() -> dict[str, Path]:
+    """The recipes of advex and of plugins: name -> file."""
+    return {name: entry.path for name, entry in registry.entries("recipe").items()}
+
+
+def register_files(package: str) -> None:
+    """Register the YAML files beside a package's modules as recipes, by their names: `register_files(__name__)`."""
+    registry.register_files("recipe", package, _from_file, summary, read)
+
+
+def _from_file(path: Path, **settings: Any) -> Recipe:
+    return recipe_from({**read(path), **settings}, where=path.stem)
 
 
 def summary(path: Path) -> str:
@@ -100,15 +109,15 @@ def summary(path: Path) -> str:
     return " ".join(comments)
 
 
-def read(name_or_path: str) -> dict[str, Any]:
-    """The settings of a bundled recipe or of a YAML file, not yet checked (see `recipe_from`).
+def read(name_or_path: str | Path) -> dict[str, Any]:
+    """The settings of a registered recipe or of a YAML file, not yet checked (see `recipe_from`).
 
     Raises SpecError when there is no such recipe, or the file is not a YAML mapping.
     """
-    known = bundled()
-    path = known.get(name_or_path, Path(name_or_path))
+    known, name = paths(), str(name_or_path)
+    path = known.get(name, Path(name))
     if not path.is_file():
-        raise SpecError(f"There is no recipe '{name_or_path}' and no such file: {did_you_mean(name_or_path, known)}")
+        raise SpecError(f"There is no recipe '{name}' and no such file: {did_you_mean(name, known)}")
     values = read_yaml(path, "a recipe", SpecError)
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise SpecError(f"{path} is not a recipe: it must hold lines of the form 'setting: value'.")
@@ -240,3 +249,6 @@ def learning_rate(recipe: Recipe, progress: float) -> float:
     if recipe.schedule == "step":
         return peak * 0.1 ** sum(progress >= milestone for milestone in recipe.milestones)
     return peak * (1 + math.cos(math.pi * (progress - recipe.warm_up) / (1 - recipe.warm_up))) / 2
+
+
+register_files(__name__)

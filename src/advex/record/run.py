@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from advex.documents import parse_json, parse_yaml
 from advex.errors import DataError
+from advex.registry import write
 
 METRICS, RECIPE, ENVIRONMENT, CONFIG, BEST = "metrics.jsonl", "recipe.yaml", "env.json", "config.json", "best"
 
@@ -222,19 +223,10 @@ def _objective(settings: dict[str, Any]) -> str:
 
 def _term(name: Any, options: Any) -> str:
     """A term of the objective as a spec string."""
-    told = [
-        f"{key}={_value(value)}"
-        for key, value in (options if isinstance(options, dict) else {}).items()
-        # Nothing nested: a few aliases in a file can stand for more text than there is memory.
-        if isinstance(key, str) and isinstance(value, str | int | float)
-    ]
-    return f"{name if isinstance(name, str) else '?'}{':' if told else ''}{','.join(told)}"
-
-
-def _value(value: str | int | float) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return f"({value})" if isinstance(value, str) and "," in value else str(value)
+    # Nothing nested: a few aliases in a file can stand for more text than there is memory.
+    pairs = options.items() if isinstance(options, dict) else ()
+    plain = {key: value for key, value in pairs if isinstance(key, str) and isinstance(value, str | int | float)}
+    return write(name if isinstance(name, str) else "?", plain)
 
 
 def _attack(settings: dict[str, Any]) -> str:

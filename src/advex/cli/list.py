@@ -1,0 +1,75 @@
+"""`advex list`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from advex import registry
+from advex.cli import options, terminal
+
+KINDS = tuple(registry.ROOMS)
+
+
+@terminal.verb
+def list_(
+    kind: Annotated[
+        str | None,
+        typer.Argument(metavar="KIND", help=f"One of {', '.join(KINDS)}.", autocompletion=lambda: list(KINDS)),
+    ] = None,
+    json_: options.Json = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Everything that a name on the command line can mean, with its options and their defaults."""
+    entries = [entry for each in ([kind] if kind else KINDS) for entry in registry.entries(each).values()]
+    if json_:
+        terminal.emit_json([_plain(entry) for entry in entries])
+        return
+    if not entries:
+        terminal.emit(f"no {kind} yet")
+        return
+    for entry in entries:
+        words = (f"{name}={_text(value, entry)}" for name, value in _options(entry).items())
+        after = f", after {entry.cites}" if entry.cites else ""
+        origin = f", from {entry.distribution}" if entry.distribution else ""
+        terminal.emit(f"{entry.kind} {entry.name}: {entry.summary}")
+        terminal.emit(f"    {' '.join(words) or 'no options'}")
+        terminal.emit(f"    {_file(entry)}{after}{origin}")
+
+
+def _options(entry: registry.Entry) -> dict[str, Any]:
+    """Option -> default, `...` where one must be given; of what a file describes, its facts."""
+    if entry.listing:
+        return dict(entry.listing.facts())
+    return {name: "..." if at.default is at.empty else at.default for name, at in entry.options().items()}
+
+
+def _text(value: Any, entry: registry.Entry) -> str:
+    """As a spec string has it; of what a file describes, words as they stand."""
+    return value if entry.listing and isinstance(value, str) else registry.write_value(value)
+
+
+def _file(entry: registry.Entry) -> str:
+    """Of ours from the package's own folder on, of plugins in full."""
+    root = Path(__file__).resolve().parents[2]
+    return str(entry.path.relative_to(root) if entry.path.is_relative_to(root) else entry.path)
+
+
+def _plain(entry: registry.Entry) -> dict[str, Any]:
+    """The entry in a form that JSON has."""
+    plain = str | int | float | bool | list | dict | None
+    options = {
+        name: value if isinstance(value, plain) else registry.write_value(value)
+        for name, value in _options(entry).items()
+    }
+    return {
+        "kind": entry.kind,
+        "name": entry.name,
+        "summary": entry.summary,
+        "options": options,
+        "cites": entry.cites,
+        "file": _file(entry),
+        "distribution": entry.distribution,
+    }

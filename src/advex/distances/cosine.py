@@ -1,0 +1,41 @@
+"""The angle between two maps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from advex.distances.distance import largest, rows
+from advex.registry import register
+
+
+@register("distance", "cosine")
+@dataclass(frozen=True)
+class Cosine:
+    """1 - cos of the angle between the maps: 0 same direction, 1 nothing in common, 2 opposite."""
+
+    highest: ClassVar[float] = 2.0
+
+    def __call__(self, first: Tensor, second: Tensor) -> Tensor:
+        return one_minus_cosine(*rows(first, second))
+
+    def smooth(self, first: Tensor, second: Tensor) -> Tensor:
+        """The distance itself."""
+        return self(first, second)
+
+
+def one_minus_cosine(a: Tensor, b: Tensor) -> Tensor:
+    """Of rows [n, d]: [n]. NaN where a is zero, 1 where only b is."""
+    # As half the squared distance of the directions: exact for nearly equal ones, where 1 - cos would be rounding.
+    half = (_direction(a) - _direction(b)).square().sum(dim=1) / 2
+    half = torch.where((b == 0).all(dim=1), 1.0, half)
+    return torch.where((a == 0).all(dim=1), math.nan, half)
+
+
+def _direction(rows: Tensor) -> Tensor:
+    scaled = rows / largest(rows)  # no square can overflow or vanish
+    return scaled / torch.linalg.vector_norm(scaled, dim=1, keepdim=True).clamp_min(0.5)  # at least 1 unless zero

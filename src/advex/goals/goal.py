@@ -1,0 +1,128 @@
+"""What all goals share. A goal's loss falls towards it; `reached` is the plain truth.
+
+Goals on classes follow one family of differences between a class and the others (`advantage`),
+
+    y_c - tau * log sum_{j != c} exp(y_j / tau),
+
+which is the margin to the runner-up as tau -> 0 and the log-odds of class c (the direction of
+cross-entropy, without its saturation) at tau = 1. No single tau is best on every network, so
+searches may ask for another one: `with_temperature`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from advex.classifier import Classifier
+from advex.errors import InputError
+from advex.registry import register
+
+
+@dataclass(frozen=True, kw_only=True)
+class Aim:
+    """loss: [n], falls towards the goal. reached: [n] bool."""
+
+    loss: Tensor
+    reached: Tensor
+
+
+class Goal(Protocol):
+    """A frozen dataclass whose tensors have a row per example, so that searches can take some of its rows.
+
+    Row i of the aim depends on row i of x, and of the goal's tensors, alone. A goal is reached where its loss is below
+    0, unless it has the attribute `open_ended = True`: such a goal knows only more or less.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def __call__(self, classifier: Classifier, x: Tensor) -> Aim: ...
+
+
+G = TypeVar("G")
+
+
+def register_goal(name: str, *, cites: str = "", examples: Sequence[str] = ()) -> Callable[[G], G]:
+    """Decorator: make a goal known by a name.
+
+    Its class method `at(classifier, x, y, *, OPTIONS)` binds it to inputs x [n, *shape] with labels y [n]. What a spec
+    string builds is the goal before that: a frozen dataclass of the options, with a method `at(classifier, x, y)`. The
+    options are checked by the goal's own `__post_init__`, if it has one, which therefore may look at options alone.
+    cites, examples: see `register`.
+    """
+
+    def add(goal: Any) -> Any:
+        options = [each for each in inspect.signature(goal.at).parameters.values() if each.kind is each.KEYWORD_ONLY]
+        members = {
+            "__module__": goal.__module__,
+            "__doc__": goal.__doc__,
+            "__annotations__": {option.name: option.annotation for option in options},
+            "at": lambda self, classifier, x, y: goal.at(classifier, x, y, **vars(self)),
+            **{option.name: option.default for option in options},
+        }
+        if "__post_init__" in vars(goal):
+            members["__post_init__"] = goal.__post_init__
+        unbound = dataclass(frozen=True, kw_only=True)(type(f"Unbound{goal.__name__}", (), members))
+        register("goal", name, cites=cites, examples=examples)(unbound)
+        return goal
+
+    return add
+
+
+def with_temperature(goal: G, temperature: float | Tensor) -> G:
+    """The same goal with another tau, if it has one; else the goal itself."""
+    if hasattr(goal, "temperature"):
+        return dataclasses.replace(goal, temperature=temperature)  # pyright: ignore[reportArgumentType]
+    return goal
+
+
+def without_class(goal: G, avoided: Tensor) -> G | None:
+    """The same goal, pursued by way of other classes than `avoided` [n]; None if it knows no such detour.
+
+    Searches use it to leave a local minimum. What counts as reached does not change.
+    """
+    if hasattr(goal, "avoided"):
+        return dataclasses.replace(goal, avoided=avoided)  # pyright: ignore[reportArgumentType]
+    return None
+
+
+def advantage(
+    logits: Tensor, classes: Tensor, temperature: float | Tensor = 0.0, avoided: Tensor | None = None
+) -> Tensor:
+    """How far `classes` [n] lie ahead of the others: [n], see the module's formula.
+
+    temperature: tau, one or [n]. avoided: [n], one class per row that the others do not include.
+    """
+    own, others = own_and_others(logits, classes)
+    if avoided is not None:
+        others = others.scatter(1, avoided[:, None], -math.inf)
+    if isinstance(temperature, Tensor):
+        # A tau of nothing is the margin, up to rounding.
+        tau = temperature.clamp_min(1e-6).reshape(-1, 1)
+        return own - (tau * torch.logsumexp(others / tau, dim=1, keepdim=True))[:, 0]
+    if temperature <= 0:
+        return own - others.amax(dim=1)
+    return own - temperature * torch.logsumexp(others / temperature, dim=1)
+
+
+def own_and_others(values: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+    """Of values [n, V]: those of the given `classes` [n], [n], and all with -inf in their place, [n, V].
+
+    Raises InputError for classes that do not fit.
+    """
+    try:
+        if classes.shape != values.shape[:1]:
+            raise IndexError(f"got the shape {tuple(classes.shape)}")
+        own = values.gather(1, classes[:, None])[:, 0]
+        return own, values.scatter(1, classes[:, None], -math.inf)
+    except (IndexError, RuntimeError) as error:
+        raise InputError(
+            f"A goal needs one class per input, int64 in [0, {values.shape[1]}), for {len(values)} inputs: {error}"
+        ) from None

@@ -1,0 +1,50 @@
+"""An attribution of the loss, from where the search began, that is as large as can be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from advex import registry
+from advex.classifier import Classifier
+from advex.errors import SpecError
+from advex.goals.goal import Aim, register_goal
+
+
+@register_goal("unstable", cites="chalasani2020 Eq. 17")
+@dataclass(frozen=True, kw_only=True)
+class Unstable:
+    """The attribution of the loss, from x, as large as can be: ||IG^{L_y}(x', x)||_1. It is never reached.
+
+    x: [n, *shape], the inputs that the search starts from. y: [n] int64, their labels. points: of each path
+    (Gauss-Legendre).
+    """
+
+    open_ended: ClassVar[bool] = True
+
+    x: Tensor
+    y: Tensor
+    points: int
+
+    def __post_init__(self) -> None:
+        if self.points < 1:
+            raise SpecError(f"The path of an attribution needs at least 1 point, not {self.points}.")
+
+    @classmethod
+    def at(cls, classifier: Classifier, x: Tensor, y: Tensor, *, points: int = 5) -> Unstable:
+        return cls(x=x.detach(), y=y, points=points)
+
+    def __call__(self, classifier: Classifier, x: Tensor) -> Aim:
+        return Aim(loss=-self.size(classifier, x), reached=torch.zeros(len(x), dtype=torch.bool, device=x.device))
+
+    def size(self, classifier: Classifier, x: Tensor) -> Tensor:
+        """The norm ||IG^{L_y}(x', self.x)||_1 [n] for x' = x; differentiable where gradients are on."""
+        explain = registry.make(
+            "explainer", "integrated_gradients", of="loss", baseline=self.x, steps=self.points, rule="gauss_legendre"
+        )
+        values = explain(classifier, x, self.y, create_graph=torch.is_grad_enabled()).map.flatten(1)
+        # |z| with the slope 1 at z = 0: at x itself, where the whole map is 0, the way that raises the loss leads on.
+        return torch.where(values < 0, -values, values).sum(dim=1)

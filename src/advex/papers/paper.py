@@ -1,0 +1,236 @@
+"""A paper's tables as data, checked: columns, rows with the published values, and how much of it is run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from advex.errors import did_you_mean
+from advex.papers import answers
+from advex.papers.answers import Learned, Simulated
+
+ALL = "all"  # every row, where a scale has a subset of its own
+Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*$", max_length=60)]
+Values = dict[str, float]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Column(_Model):
+    """One column of a table.
+
+    measure: the score of an evaluation's record that is compared with it, None where evaluations have none;
+    by_protocol: the one by the published protocol. paired: the score less that of the row which a row is set against,
+    example by example. factor: a score times this is in the column's unit. digits: after the point, as published.
+    """
+
+    title: str
+    unit: str = ""
+    digits: int = Field(ge=0, le=8)
+    better: Literal["high", "low", "neither"] = "high"
+    measure: str | None = None
+    by_protocol: str | None = None
+    paired: bool = False
+    factor: float = 1.0
+
+    @model_validator(mode="after")
+    def _by_examples(self) -> Column:
+        if self.paired and (self.measure is None or self.by_protocol):
+            raise ValueError(f"column {self.title}: paired columns have a measure, and no protocol")
+        return self
+
+
+class Row(_Model):
+    """One row. published: values by column. mark: what the paper's figures call the network.
+
+    recipe, overrides: how it is trained here. same_as: the row of which this is a repetition. against: the row that
+    paired columns compare it with. needs: why this command does not run it, as the end of "not run: needs ...".
+    answers: images that it learns from besides. data: instead of the table's. note: what must be said.
+    """
+
+    id: Id
+    label: str
+    mark: str = ""
+    published: Values
+    recipe: str | None = None
+    overrides: tuple[Annotated[str, Field(pattern=r"^[\w.]+=.+$")], ...] = ()
+    same_as: Id | None = None
+    against: Id | None = None
+    needs: str = ""
+    answers: Learned | None = None
+    data: str | None = None
+    note: str = ""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Row:
+        if self.same_as and (self.recipe or self.overrides or self.needs):
+            raise ValueError(
+                f"row {self.id}: a repetition (same_as) takes recipe, overrides and needs from its original"
+            )
+        if not (self.same_as or self.recipe or self.needs):
+            raise ValueError(f"row {self.id}: say recipe, same_as, or what it needs")
+        if self.overrides and not self.recipe:
+            raise ValueError(f"row {self.id}: overrides without a recipe")
+        return self
+
+
+class TableGroup(_Model):
+    """Rows under a heading."""
+
+    title: str = ""
+    rows: tuple[Row, ...]
+
+
+class Table(_Model):
+    """One table. data: the data set it is on. images: how many the paper trained on, and tested on for the areas."""
+
+    title: str
+    data: str
+    train_images: int | None = None
+    test_images: int | None = None
+    columns: dict[str, Column]
+    sections: tuple[TableGroup, ...]
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """The rows of all sections."""
+        return tuple(row for section in self.sections for row in section.rows)
+
+
+class Other(_Model):
+    """A published figure that is in no table. data: the set that it is on; source: where it stands."""
+
+    id: Id
+    label: str
+    data: str
+    published: Values
+    source: str
+
+
+class Plot(_Model):
+    """Two columns against each other, of some rows of the tables, or of all. zero: y begins at 0."""
+
+    title: str
+    tables: tuple[str, ...]
+    rows: tuple[Id, ...] = ()
+    x: str
+    y: str
+    zero: bool = True
+    caption: str = ""
+
+
+class Grid(_Model):
+    """The same images explained by the networks of some rows."""
+
+    title: str
+    rows: tuple[Id, ...]
+    caption: str = ""
+
+
+class Maps(_Model):
+    """Maps by the networks of some rows, how concise they are and how much more than those of the first row."""
+
+    title: str
+    rows: tuple[Id, ...]
+    caption: str = ""
+
+
+class Budget(_Model):
+    """How much is run. change: setting of the recipe -> value, or asked value -> value.
+
+    `network.OPTION` and `objective.TERM.OPTION` reach inside; what a recipe does not have is left alone. data: by
+    table, the set that is used where none is named. subset: the rows that are run where none are named.
+    samples: images drawn; None: all. simulated: instead of the paper's. evaluation: settings of it. threads: of the
+    processor.
+    """
+
+    summary: str
+    subset: str | None = None
+    data: dict[str, str] = {}
+    threads: int | None = Field(None, ge=1)
+    train_samples: int | None = Field(None, ge=2)
+    test_samples: int | None = Field(None, ge=1)
+    simulated: Simulated | None = None
+    change: dict[str, Any] = {}
+    evaluation: dict[str, Any] = {}
+
+
+class Paper(_Model):
+    """All of a paper's file."""
+
+    title: str
+    authors: str
+    year: int
+    venue: str
+    tables: dict[Id, Table]
+    others: tuple[Other, ...] = ()
+    plots: dict[Id, Plot] = {}
+    maps: dict[Id, Maps] = {}
+    grids: dict[Id, Grid] = {}
+    subsets: dict[Id, tuple[Id, ...]] = {}
+    simulated: Simulated | None = None
+    scales: dict[Id, Budget]
+
+    @property
+    def rows(self) -> dict[str, Row]:
+        """All rows, by id."""
+        return {row.id: row for table in self.tables.values() for row in table.rows}
+
+    def table_of(self, row: str) -> str:
+        """The id of the table that a row is in."""
+        return next(name for name, table in self.tables.items() if any(one.id == row for one in table.rows))
+
+    def original(self, row: Row) -> Row:
+        """The row of which this one is a repetition, or itself."""
+        return self.rows[row.same_as] if row.same_as else row
+
+    @model_validator(mode="after")
+    def _fits(self) -> Paper:
+        for problem in _problems(self):
+            raise ValueError(problem)
+        return self
+
+
+def _problems(paper: Paper) -> Iterator[str]:
+    """What single entries cannot show."""
+    yield from answers.problems(paper)
+    ids = [row.id for table in paper.tables.values() for row in table.rows]
+    yield from (f"two rows are called '{name}'" for name in sorted({one for one in ids if ids.count(one) > 1}))
+    rows = paper.rows
+    for name, table in paper.tables.items():
+        for row in table.rows:
+            if unknown := row.published.keys() - table.columns.keys():
+                yield f"row {row.id} has a value for '{min(unknown)}', which is no column of table {name}"
+            if row.against is not None and row.against not in rows:
+                yield f"row {row.id} is set against '{row.against}': {did_you_mean(row.against, rows)}"
+            if row.same_as is None:
+                continue
+            if row.same_as not in rows:
+                yield f"row {row.id} repeats '{row.same_as}': {did_you_mean(row.same_as, rows)}"
+            elif rows[row.same_as].same_as is not None:
+                yield f"row {row.id} repeats {row.same_as}, which is a repetition itself"
+            elif rows[row.same_as].published != row.published:
+                yield f"row {row.id} repeats {row.same_as}, and the published values differ"
+    named = [("subset", name, chosen) for name, chosen in paper.subsets.items()]
+    named += [("grid", name, grid.rows) for name, grid in paper.grids.items()]
+    named += [("plot", name, plot.rows) for name, plot in paper.plots.items()]
+    named += [("maps", name, maps.rows) for name, maps in paper.maps.items()]
+    for kind, name, chosen in named:
+        for one in chosen:
+            if one not in rows:
+                yield f"{kind} {name} names the row '{one}': {did_you_mean(one, rows)}"
+    yield from (f"'{name}' names a subset, and something else too" for name in paper.subsets if name in (*rows, ALL))
+    for name, plot in paper.plots.items():
+        for table in plot.tables:
+            columns = paper.tables[table].columns if table in paper.tables else {}
+            if not {plot.x, plot.y} <= columns.keys():
+                yield f"plot {name}: table {table} is not there, or has no columns {plot.x} and {plot.y}"
+    for name, scale in paper.scales.items():
+        if scale.subset is not None and scale.subset not in paper.subsets:
+            yield f"scale {name}: there is no subset '{scale.subset}': {did_you_mean(scale.subset, paper.subsets)}"
+        for table in scale.data.keys() - paper.tables.keys():
+            yield f"scale {name}: there is no table '{table}': {did_you_mean(table, paper.tables)}"

@@ -1,0 +1,320 @@
+"""Names for things: a class or factory registers itself, spec strings build it, `advex list` shows it.
+
+The entries of a kind are what the modules of its rooms and of installed plugins (`plugins`) register, whatever else was
+imported. A file that is put into a room's folder is discovered; nothing else needs to know it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import sys
+import types
+import typing
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from advex.errors import AdvexError, AdvexWarning, SpecError, did_you_mean
+from advex.registry.plugins import plugins, walk
+from advex.registry.specs import parse as parse
+from advex.registry.specs import parse_value as parse_value
+from advex.registry.specs import write as write
+from advex.registry.specs import write_value as write_value
+
+T = TypeVar("T", bound=Callable[..., Any])
+
+# The rooms whose modules register something, by kind.
+ROOMS: dict[str, tuple[str, ...]] = {
+    "network": ("advex.networks",),
+    "attack": ("advex.attacks",),
+    "goal": ("advex.goals",),
+    "objective": ("advex.objectives",),
+    "explainer": ("advex.explainers",),
+    "distance": ("advex.distances",),
+    "measure": ("advex.measures",),
+    "norm": ("advex.geometry",),
+    "dataset": ("advex.data",),
+    "section": ("advex.report.sections",),
+    "recipe": ("advex.recipes",),
+    "builtin": ("advex.bundled",),
+    "paper": ("advex.papers",),
+}
+# The entry points of plugins. A report imports no model code, so its sections stand in a group of their own.
+PLUGINS, SECTIONS = "advex.plugins", "advex.report_sections"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """How a thing is listed that is described by a file or folder, not by code.
+
+    path: that file or folder. summary: what it is, in one line. facts: shown in the place of options. Both are read
+    when somebody asks.
+    """
+
+    path: Path
+    summary: Callable[[], str]
+    facts: Callable[[], Mapping[str, Any]] = dict
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered thing.
+
+    make: the class or factory. cites: the paper it follows. module: where it is registered. examples: options of other
+    forms of it, worth trying. distribution: name and version of the plugin that brought it, empty where it is ours.
+    """
+
+    kind: str
+    name: str
+    make: Callable[..., Any]
+    cites: str
+    module: str
+    examples: tuple[str, ...] = ()
+    listing: Listing | None = None
+    distribution: str = ""
+
+    @property
+    def summary(self) -> str:
+        """What it is: the first line of its docstring."""
+        return self.listing.summary() if self.listing else (inspect.getdoc(self.make) or "").split("\n")[0]
+
+    @property
+    def path(self) -> Path:
+        """The file that it is in."""
+        return self.listing.path if self.listing else Path(inspect.getsourcefile(inspect.unwrap(self.make)) or "")
+
+    def options(self) -> dict[str, inspect.Parameter]:
+        """Keyword parameters of the constructor or factory."""
+        parameters = inspect.signature(self.make).parameters
+        return {name: option for name, option in parameters.items() if option.kind is not option.VAR_KEYWORD}
+
+
+# By kind, name and top-level package of whoever registered it.
+_entries: dict[tuple[str, str, str], Entry] = {}
+
+
+def register(
+    kind: str,
+    name: str,
+    *,
+    cites: str = "",
+    examples: Sequence[str] = (),
+    module: str = "",
+    listing: Listing | None = None,
+) -> Callable[[T], T]:
+    """Decorator: make a class or factory known as `name` among its kind.
+
+    cites: the paper it follows. examples: options of other forms, such as "norm=l2,radius=0.5": tests try them all.
+    module: where it is registered, if not where it is defined. Raises SpecError for an unknown kind, when another thing
+    of the same package already has that name, and for one of ours that is not in a room of its kind.
+    """
+    rooms = _rooms(kind)
+
+    def add(make: T) -> T:
+        entry = Entry(kind, name, make, cites, module or make.__module__, tuple(examples), listing)
+        package = entry.module.partition(".")[0]
+        if package == "advex" and not _within(entry.module, rooms):
+            raise SpecError(f"{entry.module} registers the {kind} '{name}', which belongs in {' or '.join(rooms)}.")
+        known = _entries.setdefault((kind, name, package), entry)
+        if _place(known) != _place(entry):
+            raise SpecError(_two(known, entry))
+        _entries[kind, name, package] = entry
+        return make
+
+    return add
+
+
+def register_files(
+    kind: str,
+    package: str,
+    make: Callable[..., Any],
+    summary: Callable[[Path], str],
+    facts: Callable[[Path], Mapping[str, Any]],
+) -> None:
+    """Register the YAML files beside a package's modules, each by its name.
+
+    make, summary and facts (see `Listing`) are called with the path of a file.
+    """
+    for path in sorted(Path(sys.modules[package].__file__ or "").parent.glob("*.yaml")):
+        listing = Listing(path, partial(summary, path), partial(facts, path))
+        register(kind, path.stem, module=package, listing=listing)(partial(make, path))
+
+
+def _rooms(kind: str) -> tuple[str, ...]:
+    if kind not in ROOMS:
+        raise SpecError(f"There is no kind '{kind}': {did_you_mean(kind, ROOMS)}")
+    return ROOMS[kind]
+
+
+def _within(module: str, packages: Iterable[str]) -> bool:
+    return any(f"{module}.".startswith(f"{package}.") for package in packages)
+
+
+def _place(entry: Entry) -> str:
+    return f"{entry.module}.{getattr(entry.make, '__qualname__', entry.name)}"
+
+
+def _two(first: Entry, second: Entry) -> str:
+    return f"Two {first.kind}s are called '{first.name}': {_place(first)} and {_place(second)}."
+
+
+@cache
+def discover(package: str) -> None:
+    """Import every module of a package and of those in it, so that what it registers is known."""
+    for _ in walk(package):
+        pass
+
+
+def _owners(kind: str) -> dict[str, str]:
+    """The rooms of a kind and the modules of plugins, all imported: {module: distribution}, ours first."""
+    rooms = _rooms(kind)
+    for room in rooms:
+        discover(room)
+    return {**dict.fromkeys(rooms, ""), **plugins(SECTIONS if kind == "section" else PLUGINS)}
+
+
+def entries(kind: str) -> dict[str, Entry]:
+    """All registered things of a kind, by name, sorted: those of its rooms and of plugins.
+
+    A plugin's thing that takes a name which another has is left out with a warning. Raises SpecError for an unknown
+    kind.
+    """
+    listed: dict[str, Entry] = {}
+    for package, distribution in _owners(kind).items():
+        for entry in list(_entries.values()):
+            if entry.kind == kind and _within(entry.module, [package]):
+                first = listed.setdefault(entry.name, dataclasses.replace(entry, distribution=distribution))
+                if first.make is not entry.make:
+                    refusal = f"{_two(first, entry)} The one of {distribution} is left out."
+                    warnings.warn(refusal, AdvexWarning, stacklevel=2)
+    return dict(sorted(listed.items()))
+
+
+def _known(kind: str) -> dict[str, Entry]:
+    """The entries of a kind, and what the running program registers itself: a script, a notebook, a test.
+
+    Raises SpecError where it takes a name that an entry has.
+    """
+    known, owners = entries(kind), _owners(kind)
+    for entry in list(_entries.values()):
+        if entry.kind == kind and not _within(entry.module, owners):
+            first = known.setdefault(entry.name, entry)
+            if first is not entry:
+                raise SpecError(_two(first, entry))
+    return known
+
+
+def build(kind: str, spec: str) -> Any:
+    """Make the thing that a spec string names. Raises SpecError: see `make`."""
+    name, options = parse(spec)
+    return make(kind, name, **options)
+
+
+def make(kind: str, name: str, **options: Any) -> Any:
+    """Make a registered thing by name and options.
+
+    Raises SpecError for unknown names and options, with the nearest known one, and for values
+    that the thing refuses.
+    """
+    known = _known(kind)
+    if name not in known:
+        raise SpecError(f"There is no {kind} '{name}': {did_you_mean(name, known)}")
+    entry = known[name]
+    allowed = entry.options()
+    takes_any = len(allowed) < len(inspect.signature(entry.make).parameters)  # and checks them itself
+    for key in options:
+        if key not in allowed and not takes_any:
+            nearest = did_you_mean(key, allowed) if allowed else "it has none."
+            raise SpecError(f"The {kind} '{name}' has no option '{key}': {nearest}")
+    missing = [key for key, at in allowed.items() if at.default is inspect.Parameter.empty and key not in options]
+    if missing:
+        raise SpecError(f"The {kind} '{name}' needs {', '.join(missing)}, e.g. '{name}:{missing[0]}=...'.")
+    hints = _hints(entry.make)
+    for key, value in options.items():
+        if key in hints and not _fits(value, hints[key]):
+            # A word may look like a number or a switch: the first layer of a network in a row is called 0.
+            options[key] = write_value(value) if isinstance(value, int | float) else value
+            if not _fits(options[key], hints[key]):
+                raise SpecError(f"The {kind} '{name}' takes {key} as {_type_name(hints[key])}, not {value!r}.")
+    try:
+        return entry.make(**options)
+    except AdvexError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise SpecError(f"The {kind} '{name}' cannot be made with {options}: {error}") from error
+
+
+def _hints(make: Callable[..., Any]) -> dict[str, Any]:
+    """The types of a factory's parameters, or of a dataclass's fields."""
+    if isinstance(make, partial):
+        return {}
+    written_out = isinstance(make, type) and not dataclasses.is_dataclass(make)
+    return typing.get_type_hints(make.__init__ if written_out else make)
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value may be meant for a parameter. One annotated with other than plain types decides for itself."""
+    for allowed in _alternatives(hint):
+        origin = typing.get_origin(allowed) or allowed
+        if origin is typing.Literal:
+            fits = isinstance(value, str | int) and value in typing.get_args(allowed)
+        elif origin in _PLAIN:
+            fits = isinstance(value, _PLAIN[origin]) and isinstance(value, bool) <= (origin is bool) and value == value
+        else:
+            fits = True
+        if fits:
+            return True
+    return False
+
+
+def _type_name(hint: Any) -> str:
+    if len(alternatives := _alternatives(hint)) > 1:
+        return " or ".join(map(_type_name, alternatives))
+    if typing.get_origin(hint) is typing.Literal:
+        return " or ".join(map(repr, typing.get_args(hint)))
+    return hint.__name__ if isinstance(hint, type) else str(hint)
+
+
+# What may be given for a parameter of each plain type. One width may stand for a list of them.
+_PLAIN: dict[Any, tuple[type, ...]] = {
+    int: (int,),
+    float: (int, float),
+    bool: (bool,),
+    str: (str,),
+    tuple: (tuple, list, int),
+    type(None): (type(None),),
+}
+
+
+def describe(thing: Any) -> str:
+    """The spec string that builds a registered dataclass again, with every option spelt out."""
+    name = next((entry.name for entry in _entries.values() if entry.make is type(thing)), None)
+    if name is None:
+        return repr(thing)
+    values = {field.name: getattr(thing, field.name) for field in dataclasses.fields(thing) if field.init}
+    return write(name, {key: describe(at) if dataclasses.is_dataclass(at) else at for key, at in values.items()})
+
+
+def numbered(names: Sequence[str]) -> list[str]:
+    """The names, of which repeated ones get -2, -3, ...; upper and lower case are the same, as to some file systems.
+
+    >>> numbered(["a", "A", "b", "a-2"])
+    ['a', 'A-3', 'b', 'a-2']
+    """
+    wanted = {name.casefold() for name in names}
+    given: dict[str, str] = {}
+    for name in names:
+        candidate, count = name, 1
+        while candidate.casefold() in given or (count > 1 and candidate.casefold() in wanted):
+            count += 1
+            candidate = f"{name}-{count}"
+        given[candidate.casefold()] = candidate
+    return list(given.values())
