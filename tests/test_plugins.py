@@ -32,9 +32,9 @@ GOAL = '''
 from dataclasses import dataclass
 import torch
 from torch import Tensor
-from advex.goals import Aim, register_goal
+from advex.goals.goal import Aim, goal
 
-@register_goal("doubt")
+@goal("doubt")
 @dataclass(frozen=True)
 class Doubt:
     """The confidence of class y below `below`.

@@ -14,7 +14,6 @@ from advex.goals.confident import Confident as Confident
 from advex.goals.goal import Aim as Aim
 from advex.goals.goal import Goal as Goal
 from advex.goals.goal import advantage as advantage
-from advex.goals.goal import register_goal as register_goal
 from advex.goals.goal import with_temperature as with_temperature
 from advex.goals.goal import without_class as without_class
 from advex.goals.misclassify import Misclassify as Misclassify

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from advex.classifier import Classifier
-from advex.goals.goal import Aim, advantage, register_goal
+from advex.goals.goal import Aim, advantage, goal
 from advex.goals.targets import Target, targets
 
 
-@register_goal("become", cites="woods2019 Sec. III-A2", examples=("target=2,temperature=0.5",))
+@goal("become", cites="woods2019 Sec. III-A2", examples=("target=2,temperature=0.5",))
 @dataclass(frozen=True)
 class Become:
     """The decision is class c.

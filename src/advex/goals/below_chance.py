@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from advex.classifier import Classifier
-from advex.goals.goal import Aim, advantage, register_goal
+from advex.goals.goal import Aim, advantage, goal
 
 
-@register_goal("below_chance", cites="woods2019 Eq. 3")
+@goal("below_chance", cites="woods2019 Eq. 3")
 @dataclass(frozen=True)
 class BelowChance:
     """The class's confidence below that of a random guess ("better than random", BTR): s_y < 1/V.

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from advex.classifier import Classifier
 from advex.errors import SpecError
-from advex.goals.goal import Aim, own_and_others, register_goal
+from advex.goals.goal import Aim, goal, own_and_others
 
 
-@register_goal("confident", cites="woods2019 Sec. III-H", examples=("margin=0",))
+@goal("confident", cites="woods2019 Sec. III-H", examples=("margin=0",))
 @dataclass(frozen=True)
 class Confident:
     """A class other than y that is `margin` ahead of the next: max_{j != y} s_j - max_{q != j} s_q > margin.

@@ -49,7 +49,7 @@ class Goal(Protocol):
 G = TypeVar("G")
 
 
-def register_goal(name: str, *, cites: str = "", examples: Sequence[str] = ()) -> Callable[[G], G]:
+def goal(name: str, *, cites: str = "", examples: Sequence[str] = ()) -> Callable[[G], G]:
     """Decorator: make a goal known by a name.
 
     Its class method `at(classifier, x, y, *, OPTIONS)` binds it to inputs x [n, *shape] with labels y [n]. What a spec
@@ -58,20 +58,20 @@ def register_goal(name: str, *, cites: str = "", examples: Sequence[str] = ()) -
     cites, examples: see `register`.
     """
 
-    def add(goal: Any) -> Any:
-        options = [each for each in inspect.signature(goal.at).parameters.values() if each.kind is each.KEYWORD_ONLY]
+    def add(made: Any) -> Any:
+        options = [each for each in inspect.signature(made.at).parameters.values() if each.kind is each.KEYWORD_ONLY]
         members = {
-            "__module__": goal.__module__,
-            "__doc__": goal.__doc__,
+            "__module__": made.__module__,
+            "__doc__": made.__doc__,
             "__annotations__": {option.name: option.annotation for option in options},
-            "at": lambda self, classifier, x, y: goal.at(classifier, x, y, **vars(self)),
+            "at": lambda self, classifier, x, y: made.at(classifier, x, y, **vars(self)),
             **{option.name: option.default for option in options},
         }
-        if "__post_init__" in vars(goal):
-            members["__post_init__"] = goal.__post_init__
-        unbound = dataclass(frozen=True, kw_only=True)(type(f"Unbound{goal.__name__}", (), members))
+        if "__post_init__" in vars(made):
+            members["__post_init__"] = made.__post_init__
+        unbound = dataclass(frozen=True, kw_only=True)(type(f"Unbound{made.__name__}", (), members))
         register("goal", name, cites=cites, examples=examples)(unbound)
-        return goal
+        return made
 
     return add
 

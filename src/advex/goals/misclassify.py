@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from advex.classifier import Classifier
-from advex.goals.goal import Aim, advantage, register_goal
+from advex.goals.goal import Aim, advantage, goal
 
 
-@register_goal("misclassify", cites="woods2019 Eq. 2", examples=("temperature=1",))
+@goal("misclassify", cites="woods2019 Eq. 2", examples=("temperature=1",))
 @dataclass(frozen=True)
 class Misclassify:
     """Any class but y: s_y - max_{j != y} s_j < 0.

@@ -12,14 +12,14 @@ from advex import registry
 from advex.classifier import Classifier
 from advex.distances import Distance, as_distance
 from advex.errors import SpecError
-from advex.goals.goal import Aim, advantage, register_goal
+from advex.goals.goal import Aim, advantage, goal
 from advex.goals.targets import Target, targets
 
 
-@register_goal(
+@goal(
     "scramble",
     cites="ghorbani2019",
-    examples=("explainer=integrated_gradients,distance=cosine", "explainer=(gradient:of=probability),target=1"),
+    examples=("explainer=(integrated_gradients:steps=5),distance=cosine", "target=1,seed=3"),
 )
 @dataclass(frozen=True, kw_only=True)
 class Scramble:

@@ -11,10 +11,10 @@ from torch import Tensor
 from advex import registry
 from advex.classifier import Classifier
 from advex.errors import SpecError
-from advex.goals.goal import Aim, register_goal
+from advex.goals.goal import Aim, goal
 
 
-@register_goal("unstable", cites="chalasani2020 Eq. 17")
+@goal("unstable", cites="chalasani2020 Eq. 17")
 @dataclass(frozen=True, kw_only=True)
 class Unstable:
     """The attribution of the loss, from x, as large as can be: ||IG^{L_y}(x', x)||_1. It is never reached.
