@@ -46,7 +46,7 @@ def test_what_is_not_known_widens_both_ends() -> None:
 
 
 def test_equal_models_are_rarely_said_to_differ() -> None:
-    """Eight equal models, 28 pairs, by means of 100 examples: uncorrected, about half of such tables claim something."""
+    """Eight equal models, 28 pairs, means of 100 examples: uncorrected, about half of such tables claim something."""
     n, pairs = 100, list(itertools.combinations(range(8), 2))
     first, second = torch.tensor(pairs).T
 

@@ -93,7 +93,7 @@ def test_an_objective_is_a_mapping_or_one_term_as_a_spec(written: Any, meant: An
         ({"objective": "adversarail"}, {}, "did you mean 'adversarial'"),
         ({"objective": {"adversarial": {"shares": 1}}}, {}, "did you mean 'share'"),
         ({"objective": {"adversarial": {"attack": "l2min:step=3"}}}, {}, "did you mean 'steps'"),
-        ({"objective": "adversarial"}, {"objective.adversarial.share": "2"}, r"share must lie in \[0, 1\]"),
+        ({"objective": "adversarial"}, {"objective.adversarial.share": "2"}, r"share must be at most 1, not 2"),
         ({"network": "smal_cnn"}, {}, "did you mean 'small_cnn'"),
         ({"network": "small_cnn:width=4-4-4"}, {}, "did you mean 'widths'"),
         ({"robust_attack": "pdg"}, {}, "did you mean 'pgd'"),
