@@ -81,16 +81,21 @@ def fill(store: Store, images: int, *, labels: tuple[str, ...] = ("cat", "dog"),
     ])  # fmt: skip
 
 
+def link(store: Store, name: str, *, owner: bool = False) -> str:
+    """The token of a new link; earlier ones end."""
+    return people.invite_owner(store.database, renew=True) if owner else people.invite(store.database, name)
+
+
 def person(store: Store, name: str, *, owner: bool = False) -> people.Guest:
     """Somebody with a link."""
-    people.invite(store.database, name, owner=owner)
+    link(store, name, owner=owner)
     return next(guest for guest in people.people(store.database) if guest.name == name)
 
 
 @pytest.fixture(scope="session")
 def make() -> SimpleNamespace:
     """What tests make projects with."""
-    return SimpleNamespace(png=png, keep=keep, fill=fill, person=person, free_port=free_port)
+    return SimpleNamespace(png=png, keep=keep, fill=fill, link=link, person=person, free_port=free_port)
 
 
 # -- databases -----------------------------------------------------------------------------------------------

@@ -60,14 +60,14 @@ class Visitor:
 
 
 @pytest.fixture
-def visit(project: Store) -> Callable[..., Visitor]:
+def visit(project: Store, make: SimpleNamespace) -> Callable[..., Visitor]:
     """Somebody with a session, or without (name=None). Several share one server."""
     app = make_app(project)
 
     def come(name: str | None = "anna", *, owner: bool = False, of: Guard | None = None) -> Visitor:
         visitor = Visitor(of or app, project)
         if name is not None:
-            assert visitor.enter(people.invite(project.database, name, owner=owner)).status_code == 204
+            assert visitor.enter(make.link(project, name, owner=owner)).status_code == 204
         return visitor
 
     return come
@@ -492,7 +492,7 @@ def test_names_of_any_kind_are_text_on_every_page(lite: Store, make: SimpleNames
     app = make_app(lite)
     for name, owner in (("anna" + evil, False), ("ben" + evil, False), ("owner", True)):
         visitor = Visitor(app, lite)
-        visitor.enter(people.invite(lite.database, name, owner=owner))
+        visitor.enter(make.link(lite, name, owner=owner))
         if not owner:
             given = "changed" if name.startswith("a") else "unsure"
             for number, key in enumerate(visitor.images()):

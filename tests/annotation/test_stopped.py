@@ -116,3 +116,22 @@ def test_two_servers_on_one_project_keep_what_both_get(
         for number, guest in enumerate(guests):
             assert guest.answer(f"client-{number}-{turn}", given[number][turn], "unsure") == 200
     assert sorted(vote.person for vote in store.votes()) == ["a ann"] * 3 + ["b ann"] * 3
+
+
+def test_a_second_server_leaves_the_owners_link_of_the_first(
+    lite: Store, make: SimpleNamespace, serve: Callable[..., Any], enter: Callable[..., Any]
+) -> None:
+    make.fill(lite, 2)
+    first = serve(lite.folder)
+    owner = enter(first, "owner")
+    second = serve(lite.folder)
+    assert "--new-link owner" in second.said()
+    assert "--new-link owner" not in first.said()
+    for server in (first, second):  # the session goes on, and both links still let in
+        assert b'id="live"' in enter(server, "owner").get("/")
+    assert b'id="live"' in owner.get("/")
+    third = serve(lite.folder, "--new-link", "owner")
+    assert "--new-link owner" not in third.said()
+    owner.get("/")
+    assert owner.response.status == 401
+    assert [enter(server, "owner").cookie for server in (first, second)] == ["", ""]

@@ -47,7 +47,7 @@ def guard(lite: Store, make: SimpleNamespace, desk: Desk, catalogue: Catalogue) 
 def test_the_interface_keeps_to_its_description(guard: Any, lite: Store, label: str, mode: str) -> None:
     """No failure, no undocumented status, no body of another form."""
     http = TestClient(guard, base_url=BASE, raise_server_exceptions=False)
-    token = people.invite(lite.database, "owner", owner=True)
+    token = people.invite_owner(lite.database, renew=True)
     assert http.post("/api/session", json={"token": token}, headers={"X-Advex": "enter"}).status_code == 204
     csrf = csrf_token(next(iter(http.cookies.jar)).value or "")
     schema = schemathesis.openapi.from_dict(guard.app.openapi())  # pyright: ignore[reportAttributeAccessIssue]

@@ -43,7 +43,7 @@ class Visitor:
         self.http = TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False)
         self.store = store
         if name is not None:
-            token = people.invite(store.database, name, owner=owner)
+            token = people.invite_owner(store.database, renew=True) if owner else people.invite(store.database, name)
             answer = self.http.post("/api/session", json={"token": token}, headers={"X-Advex": "enter"})
             assert answer.status_code == 204
 
@@ -113,7 +113,7 @@ def test_another_session_sees_nothing_of_this_one(visit: Callable[..., Visitor])
     found = first.explain()
     own = first.send(routes.UPLOAD, picture()).json()
     second = Visitor(first.http.app, first.store, None)
-    token = people.invite(first.store.database, "owner", owner=True)
+    token = people.invite_owner(first.store.database, renew=True)
     second.http.post("/api/session", json={"token": token}, headers={"X-Advex": "enter"})
     assert second.http.get(f"/explore/explanations/{found['key']}/input").status_code == 404
     assert second.http.get(f"/explore/pictures/{own['key']}").status_code == 404

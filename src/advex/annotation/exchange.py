@@ -10,29 +10,41 @@ import csv
 import io
 import json
 import re
-import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
-from advex.annotation import PICTURES
-from advex.annotation.models import Answer, Assignment, Image, Person
-from advex.annotation.store import NewImage, Store, add_images, now
+from advex.annotation.models import Answer, Image, Person
+from advex.annotation.store import Store
 from advex.documents import parse_json, read_json
-from advex.errors import DataError, SpecError
+from advex.errors import AdvexError, DataError, SpecError
 from advex.files import atomic, write_text
 
 FORMS = (".parquet", ".csv", ".json")
 _MOST = 2**28  # bytes of a table
+_QUOTED = 200  # characters of a file in a message
 # A spreadsheet takes a cell that begins so for a formula: it is kept text by an apostrophe before it.
 _FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 
+
+def _check_time(time: str) -> str:
+    as_number(time)
+    return time
+
+
+def _parsed(value: Any) -> Any:
+    """CSV and Parquet hold confidences as JSON."""
+    return parse_json(value, "the text") if isinstance(value, str) else value
+
+
+_MOMENT = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z$"
+Time = Annotated[str, Field(pattern=_MOMENT), AfterValidator(_check_time)]
 Text = Annotated[str, Field(max_length=1000)]
+Confidences = Annotated[dict[str, float] | None, BeforeValidator(_parsed)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -50,11 +62,11 @@ class Row(BaseModel):
     search: Text
     target: Text
     rmse: Annotated[float, Field(ge=0, le=1)] | None
-    confidences: dict[str, float] | None
+    confidences: Confidences
     annotator: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     answer: Literal["unchanged", "unsure", "changed", "undone"] | None = None
-    round: Annotated[int, Field(ge=1)] | None = None
-    time: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")] | None = None
+    round: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    time: Time | None = None
     milliseconds: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     client: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{8,64}$")] | None = None
 
@@ -66,7 +78,6 @@ class Row(BaseModel):
 
 COLUMNS = tuple(Row.model_fields)
 _OF_ANSWERS = ("annotator", "answer", "round", "time", "client")  # all of them are given, or none
-_NUMBERS = {"rmse": float, "round": int, "milliseconds": int}
 
 
 def rows_of(store: Store) -> list[Row]:
@@ -98,7 +109,7 @@ def as_text(time: int) -> str:
     >>> as_text(1), as_number(as_text(1795201478123))
     ('1970-01-01T00:00:00.001Z', 1795201478123)
     """
-    return datetime.fromtimestamp(time // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{time % 1000:03d}Z"
+    return f"{datetime.fromtimestamp(time // 1000, UTC).replace(tzinfo=None).isoformat()}.{time % 1000:03d}Z"
 
 
 def as_number(time: str) -> int:
@@ -127,31 +138,38 @@ def write(path: Path, rows: Sequence[Row]) -> None:
 
 def read(path: Path) -> list[Row]:
     """The lines of a table that `write` made. Raises DataError, naming the line."""
+    readers = {".json": _read_json, ".csv": _read_csv, ".parquet": _read_parquet}
+    if path.suffix not in readers:
+        raise SpecError(f"{path}: a table ends with {', '.join(FORMS)}.")
     try:
+        if path.exists() and not path.is_file():
+            raise DataError(f"{path} is not a file.")
         if path.stat().st_size > _MOST:
             raise DataError(f"{path} is longer than {_MOST:,} bytes; a table of answers is never that large.")
-        values = {".json": _read_json, ".csv": _read_csv, ".parquet": _read_parquet}[path.suffix](path)
-    except KeyError:
-        raise SpecError(f"{path}: a table ends with {', '.join(FORMS)}.") from None
+        values = readers[path.suffix](path)
+    except AdvexError:
+        raise
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
-    except (ValueError, csv.Error, RecursionError) as error:  # of pyarrow too, and of text that is no UTF-8
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path} is not a table of answers: {str(error).splitlines()[0]}.") from None
-    rows = []
-    for number, each in enumerate(values, 1):
-        try:
-            row = Row.model_validate(each)
-        except ValidationError as error:
-            first = error.errors()[0]
-            name = ".".join(str(part) for part in first["loc"])
-            raise DataError(f"{path}, answer {number}: {name or 'it'} is not possible: {first['msg']}.") from None
-        given = [getattr(row, column) is not None for column in _OF_ANSWERS]
-        if any(given) != all(given):
-            raise DataError(f"{path}, answer {number}: {', '.join(_OF_ANSWERS)} are given together, or none of them.")
-        rows.append(row)
-    return rows
+    except Exception as error:  # parsers raise whatever a damaged file makes them trip over
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{path} is not a table of answers: {reason[:_QUOTED]}.") from None
+    return [checked(each, f"{path}, answer {number}") for number, each in enumerate(values, 1)]
+
+
+def checked(values: Any, where: str) -> Row:
+    """A line from its values. Raises DataError, which begins with `where`."""
+    try:
+        row = Row.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])[:_QUOTED]
+        reason = first["msg"].removeprefix("Value error, ")
+        raise DataError(f"{where}: {name or 'it'} is not possible: {reason}.") from None
+    given = [getattr(row, column) is not None for column in _OF_ANSWERS]
+    if any(given) != all(given):
+        raise DataError(f"{where}: {', '.join(_OF_ANSWERS)} are given together, or none of them.")
+    return row
 
 
 def _as_csv(values: list[dict[str, Any]]) -> str:
@@ -171,20 +189,21 @@ def _kept(cell: Any) -> Any:
 
 def _read_csv(path: Path) -> list[Any]:
     with path.open(encoding="utf-8-sig", newline="") as file:
-        return [_from_cells(each) for each in csv.DictReader(file, strict=True)]
+        lines = csv.reader(file, strict=True)
+        columns = next(lines, [])
+        if len(set(columns)) < len(columns):
+            raise DataError(f"{path} has two columns of one name.")
+        return [_from_cells(columns, cells, f"{path}, line {lines.line_num}") for cells in lines if cells]
 
 
-def _from_cells(cells: dict[str, str]) -> dict[str, Any]:
+def _from_cells(columns: Sequence[str], cells: Sequence[str], where: str) -> dict[str, Any]:
+    if len(cells) != len(columns):
+        raise DataError(f"{where} has {len(cells)} cells, and the first line {len(columns)}.")
     texts = {"label", "source", "source_id", "model", "search", "target"}
     values: dict[str, Any] = {}
-    for name, cell in cells.items():
-        cell = cell[1:] if cell and cell.startswith("'") and _FORMULA.match(cell) else cell
-        if not cell:
-            values[name] = "" if name in texts else None
-        elif name == "confidences":
-            values[name] = parse_json(cell, "a confidence")
-        else:
-            values[name] = _NUMBERS[name](cell) if name in _NUMBERS else cell
+    for name, cell in zip(columns, cells, strict=True):
+        kept = cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+        values[name] = kept if kept or name in texts else None
     return values
 
 
@@ -206,81 +225,8 @@ def _write_parquet(path: Path, values: list[dict[str, Any]]) -> None:
 def _read_parquet(path: Path) -> list[Any]:
     import pyarrow.parquet as pq
 
-    values = pq.read_table(path).to_pylist()
-    return [{**each, "confidences": parse_json(each["confidences"] or "null", "a confidence")} for each in values]
-
-
-# -- taking rows in ------------------------------------------------------------------------------------------
-
-
-def take_in(store: Store, rows: Sequence[Row]) -> tuple[int, int]:
-    """Add images and answers that the project does not have yet, all of them or none. Returns how many of each.
-
-    Raises DataError for pictures whose files the project lacks, and for answers in conflict with those that it has.
-    """
-    _check_pictures(store.folder / PICTURES, rows)
-    images = {row.image: _new_image(row) for row in rows}
-    with store.database.write() as session:
-        added = add_images(session, list(images.values()))
-        numbers = {
-            (each.model, each.source, each.source_id, each.changed): each.id for each in session.scalars(select(Image))
-        }
-        people = _people(session, {row.annotator for row in rows if row.annotator is not None})
-        assigned = {(each.image, each.person) for each in session.scalars(select(Assignment))}
-        answers = {each.client: each for each in session.scalars(select(Answer))}
-        rounds = {(each.image, each.person, each.round) for each in answers.values()}
-        new = []
-        for row in sorted((row for row in rows if row.answer), key=lambda row: (row.time or "", row.round or 0)):
-            answer = _answer(row, numbers[row.image], people[row.annotator or ""])
-            at = (answer.image, answer.person)
-            if (known := answers.get(answer.client)) is not None:
-                if any(
-                    getattr(known, name) != getattr(answer, name) for name in ("image", "person", "round", "answer")
-                ):
-                    raise DataError(f"The answer {answer.client} is kept already, and is another one.")
-                continue
-            if (*at, answer.round) in rounds:
-                raise DataError(
-                    f"'{row.annotator}' gave another answer to {row.picture[:12]}... already, in this round."
-                )
-            if (answer.round % 2 == 0) != (answer.answer == "undone"):
-                raise DataError(f"The answer {answer.client} is out of turn: answers have odd rounds, undos even ones.")
-            if at not in assigned:
-                session.add(Assignment(image=at[0], person=at[1], time=answer.time))
-                assigned.add(at)
-            rounds.add((*at, answer.round))
-            answers[answer.client] = answer
-            new.append(answer)
-        session.flush()
-        session.add_all(new)
-    return added, len(new)
-
-
-def _check_pictures(folder: Path, rows: Iterable[Row]) -> None:
-    wanted = {name for row in rows for name in (row.picture, row.original) if name}
-    missing = sorted(name for name in wanted if not (folder / f"{name}.png").is_file())
-    if missing:
-        raise DataError(
-            f"{folder} lacks {len(missing):,} of the pictures, e.g. {missing[0]}.png: copy them there first."
-        )
-
-
-def _new_image(row: Row) -> NewImage:
-    about = {name: getattr(row, name) for name in COLUMNS[1:10]}
-    return NewImage(changed=row.picture, **about)
-
-
-def _people(session: Session, names: Iterable[str]) -> dict[str, int]:
-    """The numbers of people by name; those who are not there yet come without a link."""
-    known = {person.name: person for person in session.scalars(select(Person))}
-    for name in sorted(set(names) - known.keys()):
-        known[name] = Person(key=secrets.token_hex(8), name=name, role="annotator", created=now())
-        session.add(known[name])
-    session.flush()
-    return {name: person.id for name, person in known.items()}
-
-
-def _answer(row: Row, image: int, person: int) -> Answer:
-    assert row.time is not None
-    said = {name: getattr(row, name) for name in ("client", "answer", "round", "milliseconds")}
-    return Answer(image=image, person=person, time=as_number(row.time), **said)
+    with pq.ParquetFile(path) as file:
+        groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+        if sum(group.total_byte_size for group in groups) > _MOST:
+            raise DataError(f"{path} unpacks to more than {_MOST:,} bytes; a table of answers is never that large.")
+        return file.read().to_pylist()

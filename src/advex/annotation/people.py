@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 from dataclasses import dataclass
+from unicodedata import normalize
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
@@ -12,10 +14,14 @@ from sqlalchemy.orm import Session
 from advex.annotation.database import Database
 from advex.annotation.models import Person, Secret
 from advex.annotation.store import now
-from advex.errors import SpecError
+from advex.errors import SpecError, quoted
+from advex.registry import numbered
 
+OWNER = "owner"  # a role, and the name of whoever has it
 SESSION_DAYS = 30
 _DAY = 86_400_000
+# Characters that are invisible alone: zero-width joiners, and the tags that make a flag of a black one.
+_JOINED = re.compile("(?<=[^\x00-\x7f\u200c\u200d])[\u200c\u200d]|(?<=\U0001f3f4)[\U000e0020-\U000e007e]+\U000e007f")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,33 +34,71 @@ class Guest:
     owner: bool
 
 
-def invite(database: Database, name: str, *, owner: bool = False) -> str:
-    """A new personal link's token, shown once. Earlier links of the person, and sessions by them, end.
+def person_name(text: str) -> str:
+    """A name as it is kept: composed characters, single spaces. Raises SpecError for what cannot be one.
 
-    Raises SpecError for a name that cannot be one, or belongs to another role.
+    Joiners are letters where scripts and emoji have them: after a character that is not of ASCII, where they show.
     """
-    name, role = " ".join(name.split()), "owner" if owner else "annotator"
-    if not 1 <= len(name) <= 200 or not name.isprintable():
+    name = normalize("NFC", " ".join(text.split()))
+    if not 1 <= len(name) <= 200 or not _JOINED.sub("", name).isprintable():
         raise SpecError("A name has 1 to 200 printable characters.")
+    return name
+
+
+def annotator(session: Session, name: str) -> Person:
+    """The annotator of this name, added where the project has none: the one door for links and imported answers.
+
+    Raises SpecError for a name that cannot be one, or is the owner's.
+    """
+    name = person_name(name)
+    person = _named(session, name)
+    if person is None and name != OWNER:
+        person = Person(key=secrets.token_hex(8), name=name, role="annotator", created=now())
+        session.add(person)
+        session.flush()
+    elif person is None or person.role != "annotator":
+        raise SpecError(f"{quoted(name)} is the name of a project's owner; choose another.")
+    return person
+
+
+def invite(database: Database, name: str) -> str:
+    """A new personal link's token for an annotator, shown once. Earlier links, and sessions by them, end.
+
+    Raises SpecError as `annotator`.
+    """
     with database.write() as session:
-        person = session.scalars(select(Person).where(Person.name == name)).first()
-        if person is None:
-            person = Person(key=secrets.token_hex(8), name=name, role=role, created=now())
-            session.add(person)
-            session.flush()
-        elif person.role != role:
-            raise SpecError(f"'{name}' is the {person.role} of this project; choose another name.")
+        person = annotator(session, name)
         _end(session, person.id)
         return _issue(session, person.id, "link", None)
+
+
+def invite_owner(database: Database, *, renew: bool = False) -> str:
+    """A new personal link's token for the owner, shown once. renew: earlier links, and sessions by them, end."""
+    with database.write() as session:
+        everybody = list(session.scalars(select(Person)))
+        owners = [person for person in everybody if person.role == OWNER]
+        if not owners:
+            name = numbered([*(person.name for person in everybody), OWNER])[-1]  # an old import may have taken it
+            owners = [Person(key=secrets.token_hex(8), name=name, role=OWNER, created=now())]
+            session.add(owners[0])
+            session.flush()
+        if renew:
+            _end(session, owners[0].id)
+        return _issue(session, owners[0].id, "link", None)
 
 
 def revoke(database: Database, name: str) -> None:
     """End a person's link and sessions; what they answered stays. Raises SpecError for an unknown name."""
     with database.write() as session:
-        person = session.scalars(select(Person).where(Person.name == name)).first()
+        person = _named(session, person_name(name))
         if person is None:
-            raise SpecError(f"There is nobody called '{name}' in this project.")
+            raise SpecError(f"There is nobody called {quoted(name)} in this project.")
         _end(session, person.id)
+
+
+def _named(session: Session, name: str) -> Person | None:
+    """name: as `person_name` gives it. Names that an older version kept may be decomposed."""
+    return next((each for each in session.scalars(select(Person)) if normalize("NFC", each.name) == name), None)
 
 
 def people(database: Database) -> list[Guest]:
@@ -107,4 +151,4 @@ def _hash(token: str) -> str:
 
 
 def _guest(person: Person) -> Guest:
-    return Guest(id=person.id, key=person.key, name=person.name, owner=person.role == "owner")
+    return Guest(id=person.id, key=person.key, name=person.name, owner=person.role == OWNER)

@@ -238,11 +238,11 @@ def import_(
     from advex.feedback import folders
 
     with projects.opened(project, database, new=True) as store:
-        from advex.annotation import exchange
+        from advex.annotation import exchange, intake
 
         store.create_project(project.resolve().name, votes=votes, seed=0, alone=False, about={"source": source.name})
         rows = folders.read_folder(store, source) if source.is_dir() else exchange.read(source)
-        images, given = exchange.take_in(store, rows)
+        images, given = intake.take_in(store, rows)
     terminal.emit(f"{project}  {images:,} images and {given:,} answers added")
 
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
+from unicodedata import normalize
 from urllib.parse import urlsplit
 
 from advex.annotation import people
@@ -18,12 +19,11 @@ from advex.annotation.connections import Connection
 from advex.annotation.security import LOOPBACK, Limits, check_address
 from advex.annotation.store import Store
 from advex.cli import terminal
-from advex.errors import SpecError
+from advex.errors import SpecError, quoted
 
 if TYPE_CHECKING:
     from advex.explore.desk import Desk
 
-OWNER = "owner"
 _KEEP_ALIVE, _GRACE = 30, 5  # seconds
 
 
@@ -127,17 +127,20 @@ def _hand_out(store: Store, address: str, annotators: list[str], renewed: list[s
     database = store.database
     for name in revoked:
         people.revoke(database, name)
-    there = {guest.name for guest in people.people(database)}
-    if unknown := [name for name in renewed if name not in there]:
-        raise SpecError(f"There is nobody called '{unknown[0]}' in this project.")
-    wanted = annotators or ([] if there - {OWNER} else ["annotator"])
-    links = {
-        name: people.invite(database, name)
-        for name in dict.fromkeys([*wanted, *renewed])
-        if name in renewed or name not in there
-    }
-    links[OWNER] = people.invite(database, OWNER, owner=True)
-    for name, token in links.items():
-        terminal.emit(f"{name}\t{address}/enter#{token}")
-    if known := sorted(there - {OWNER} - links.keys() - set(revoked)):
-        print(f"have their link already (--new-link NAME gives another): {', '.join(known)}", file=sys.stderr)
+    guests = people.people(database)
+    owners = [guest.name for guest in guests if guest.owner]
+    known = {normalize("NFC", guest.name) for guest in guests if not guest.owner}
+    again = [people.person_name(name) for name in renewed]
+    if unknown := [name for name in again if name not in known.union(owners)]:
+        raise SpecError(f"There is nobody called {quoted(unknown[0])} in this project.")
+    wanted = [people.person_name(name) for name in annotators] or ([] if known else ["annotator"])
+    new = [name for name in wanted if name not in known] + [name for name in again if name not in owners]
+    links = {name: people.invite(database, name) for name in dict.fromkeys(new)}
+    ends = bool({*owners} & {*again, *revoked})
+    token = people.invite_owner(database, renew=ends)
+    for name, each in [*links.items(), (owners[0] if owners else people.OWNER, token)]:
+        terminal.emit(f"{name}\t{address}/enter#{each}")
+    if owners and not ends:
+        print(f"earlier links of the owner go on; --new-link {owners[0]} ends them", file=sys.stderr)
+    if has := sorted(known - links.keys() - set(revoked)):
+        print(f"have their link already (--new-link NAME gives another): {', '.join(has)}", file=sys.stderr)

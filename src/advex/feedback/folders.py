@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unicodedata import normalize
 
 from advex import data
-from advex.annotation import PICTURES
+from advex.annotation import PICTURES, UNDONE
 from advex.data import Annotation
 from advex.data.annotated.answers import judge, read
 from advex.data.images.png import decode_png
@@ -56,7 +57,7 @@ def _bytes(store: Store, name: str) -> bytes:
 
 def read_folder(store: Store, folder: Path) -> list[Row]:
     """The rows of an annotated folder; its pictures are copied into the project. Raises DataError."""
-    from advex.annotation.exchange import Row, as_number, as_text
+    from advex.annotation.exchange import as_number, as_text, checked
 
     table = folder / data.TABLE
     lines = read(table).lines
@@ -65,32 +66,28 @@ def read_folder(store: Store, folder: Path) -> list[Row]:
     rounds: dict[tuple[str, str], int] = {}
     rows = []
     for number, answer in lines:
-        about = judged[answer.picture]
-        row = Row(
-            picture=digests[answer.picture], original=None, label=about.label, source=about.source,
-            source_id=about.source_id or answer.picture, model=about.model, search=about.search, target=about.target,
-            rmse=about.rmse, confidences=None,
-        )  # fmt: skip
+        where, about = f"{table}, line {number}", judged[answer.picture]
+        image = {
+            "picture": digests[answer.picture], "original": None, "label": about.label, "source": about.source,
+            "source_id": about.source_id or answer.picture, "model": about.model, "search": about.search,
+            "target": about.target, "rmse": about.rmse, "confidences": None,
+        }  # fmt: skip
+        row = checked(image, where)
         if not answer.answer:
             rows.append(row)
             continue
         who = answer.annotator or f"unnamed {number}"
         try:
-            time = as_text(as_number(answer.time)) if answer.time else as_text(0)
-        except ValueError:
-            raise DataError(
-                f"{table}, line {number}: the time '{answer.time}' is not of the form 2026-11-20."
-            ) from None
-        done = rounds[answer.picture, who] = rounds.get((answer.picture, who), -1) + 2
+            time = as_text(as_number(answer.time or as_text(0)))
+        except (ValueError, OverflowError):
+            raise DataError(f"{where}: the time '{answer.time}' is not of the form 2026-11-20.") from None
+        person = (answer.picture, normalize("NFC", who))
+        last = rounds[person] = rounds.get(person, -1) + 2
         digest = hashlib.sha256(f"{row.image}|{who}".encode()).hexdigest()[:32]
-        said = {"annotator": who, "time": time}
-        if done > 1:  # who answers again takes back what was there
-            rows.append(
-                row.model_copy(update={**said, "answer": "undone", "round": done - 1, "client": f"{digest}-{done - 1}"})
-            )
-        rows.append(
-            row.model_copy(update={**said, "answer": answer.answer, "round": done, "client": f"{digest}-{done}"})
-        )
+        # Who answers again takes back what was said before.
+        for turn, word in [(last - 1, UNDONE), (last, answer.answer)][last == 1 :]:
+            said = {"annotator": who, "answer": word, "round": turn, "time": time, "client": f"{digest}-{turn}"}
+            rows.append(checked({**image, **said}, where))
     return rows
 
 

@@ -153,13 +153,13 @@ class Simulation:
 
     def _answer(self, store: Store, images: Sequence[Image], seen: _Seen, number: int, span: range) -> AnnotatorEntry:
         """One annotator's folders, committed all at once, and the folder of all that was said by then."""
-        from advex.annotation import exchange
+        from advex.annotation import intake
 
         simulated = self.feedback.simulated
         annotator = Annotator(number=number, sure=simulated.sure, error=simulated.error, seed=self.seed)
         ahead = seen.ahead.tolist()
         said = {image: annotator(ahead[image], images[image].changed) for image in span}
-        exchange.take_in(store, [_row(images[image], annotator.name, answer) for image, answer in said.items()])
+        intake.take_in(store, [_row(images[image], annotator.name, answer) for image, answer in said.items()])
         export = self._export(number)
         if not (export / sets.TABLE).is_file():
             folders.write_folder(store, export)
