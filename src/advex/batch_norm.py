@@ -139,8 +139,8 @@ def noted(module: nn.Module) -> list[list[Moments]]:
 def record_noted(module: nn.Module, moments: list[list[Moments]]) -> None:
     """Move the running statistics by what `noted` gave."""
     for layer, passes in zip(layers(module), moments, strict=True):
-        for one in passes:
-            record(layer, one)
+        for each in passes:
+            record(layer, each)
 
 
 def _note(layer: _BatchNorm, x: Tensor) -> Tensor:

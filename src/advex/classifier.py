@@ -232,8 +232,8 @@ class Classifier(nn.Module):
 
     def _check_logits(self, x: Tensor, logits: Tensor) -> None:
         if logits.ndim != 2 or len(logits) != len(x) or logits.shape[1] < 2:
-            found = tuple(logits.shape)
-            raise InputError(f"The network must return logits [n, classes >= 2] for n = {len(x)}, got {found}.")
+            wanted = f"logits [n, classes >= 2] for n = {len(x)}"
+            raise InputError(f"The network must return {wanted}, got {tuple(logits.shape)}.")
         if self.class_names is not None and logits.shape[1] != len(self.class_names):
             raise InputError(f"The network has {logits.shape[1]} outputs for {len(self.class_names)} class names.")
         if returns_probabilities(logits):

@@ -31,7 +31,9 @@ ShareBelow1 = Annotated[float, Field(ge=0, lt=1), _kept]  # in [0, 1)
 NormOption = Annotated[Norm | str, PlainValidator(as_norm)]
 RadiusOption = Annotated[float | str, PlainValidator(as_radius)]
 
-_CONFIG = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True, validate_default=True)
+_CONFIG = ConfigDict(
+    strict=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True, validate_default=True
+)
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(dataclasses.field,))

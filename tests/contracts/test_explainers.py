@@ -77,17 +77,17 @@ def same(first: Explanation, second: Explanation) -> None:
 
 @EVERY
 def test_a_map_is_like_its_input(explain: Any, clf: Classifier, x: Tensor) -> None:
-    told = explain(clf, x, TARGET)
-    assert told.map.shape == x.shape
-    assert torch.isfinite(told.map).all()
-    assert torch.equal(told.target, TARGET)
-    same(registry.build("explainer", told.method)(clf, x, TARGET), told)
-    assert told.completeness is None or told.completeness.shape == (5,)
-    if told.picture is not None:
-        assert ((told.picture >= 0) & (told.picture <= 1)).all()
-        assert torch.allclose(told.before, clf.predict(x))
-        assert torch.allclose(told.after, clf.predict(told.picture))
-        assert torch.allclose(told.rmse, (told.picture - x).square().mean(dim=(1, 2, 3)).sqrt())
+    explanation = explain(clf, x, TARGET)
+    assert explanation.map.shape == x.shape
+    assert torch.isfinite(explanation.map).all()
+    assert torch.equal(explanation.target, TARGET)
+    same(registry.build("explainer", explanation.method)(clf, x, TARGET), explanation)
+    assert explanation.completeness is None or explanation.completeness.shape == (5,)
+    if explanation.picture is not None:
+        assert ((explanation.picture >= 0) & (explanation.picture <= 1)).all()
+        assert torch.allclose(explanation.before, clf.predict(x))
+        assert torch.allclose(explanation.after, clf.predict(explanation.picture))
+        assert torch.allclose(explanation.rmse, (explanation.picture - x).square().mean(dim=(1, 2, 3)).sqrt())
 
 
 @EVERY
@@ -107,18 +107,18 @@ def test_a_row_alone_is_the_row_in_the_batch(explain: Any, clf: Classifier, x: T
 @EVERY
 @pytest.mark.parametrize("n", [0, 1])
 def test_none_and_one(explain: Any, clf: Classifier, x: Tensor, n: int) -> None:
-    told = explain(clf, x[:n], TARGET[:n])
-    assert len(told) == n
-    assert told.map.shape == (n, *SHAPE)
+    explanation = explain(clf, x[:n], TARGET[:n])
+    assert len(explanation) == n
+    assert explanation.map.shape == (n, *SHAPE)
 
 
 @every(lambda explain: explain.shows != "regions")
 def test_what_the_classifier_ignores_is_not_in_the_map(explain: Any, toys: SimpleNamespace, x: Tensor) -> None:
     weight = torch.randn(3, 12, dtype=torch.float64)
     weight[:, [1, 7]] = 0
-    told = explain(with_places(toys.affine(weight, torch.zeros(3)).network), x, TARGET)
-    assert told.map.flatten(1)[:, [1, 7]].abs().max() < 1e-6  # 0, or the rounding of captum's float32 regression
-    assert told.map.flatten(1)[:, [0, 2]].any()
+    explanation = explain(with_places(toys.affine(weight, torch.zeros(3)).network), x, TARGET)
+    assert explanation.map.flatten(1)[:, [1, 7]].abs().max() < 1e-6  # 0, or the rounding of captum's float32 regression
+    assert explanation.map.flatten(1)[:, [0, 2]].any()
 
 
 @every(lambda explain: explain.shows != "regions" and explain.looks_at == "input")
@@ -126,8 +126,10 @@ def test_a_linear_classifier_is_explained_by_its_weights(explain: Any, toys: Sim
     """Two classes, far from the walls: the map is the weight vector, or weight times input, up to sign."""
     w = torch.randn(12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     x = 0.45 + 0.1 * torch.rand(5, *SHAPE, dtype=torch.float64)
-    told = explain(toys.affine(torch.stack([w, -w]), torch.zeros(2)), x, TARGET.clamp_max(1)).map.flatten(1)
-    likeness = [torch.cosine_similarity(told, truth, dim=1).abs() for truth in (w.expand(5, -1), w * x.flatten(1))]
+    explanation = explain(toys.affine(torch.stack([w, -w]), torch.zeros(2)), x, TARGET.clamp_max(1)).map.flatten(1)
+    likeness = [
+        torch.cosine_similarity(explanation, truth, dim=1).abs() for truth in (w.expand(5, -1), w * x.flatten(1))
+    ]
     assert torch.stack(likeness).amax(dim=0).min() > 0.99
 
 
@@ -143,9 +145,9 @@ def test_maps_of_layers_refuse_what_has_none(explain: Any, toys: SimpleNamespace
 @EVERY
 def test_only_the_mask_is_explained(explain: Any, clf: Classifier, x: Tensor) -> None:
     mask = torch.rand(SHAPE) < 0.6
-    told = explain(clf, x, TARGET, mask=mask)
-    assert not told.map[:, ~mask].any()
-    assert told.map.any()
+    explanation = explain(clf, x, TARGET, mask=mask)
+    assert not explanation.map[:, ~mask].any()
+    assert explanation.map.any()
 
 
 @EVERY
@@ -163,8 +165,8 @@ def test_a_saturated_or_dead_classifier_is_no_error(explain: Any, toys: SimpleNa
         toys.deaf([3.0, -1.0], attached=False),
         toys.deaf([3.0, -1.0], attached=True),
     ):
-        told = explain(with_places(classifier.network), x, TARGET.clamp_max(1))
-        assert torch.isfinite(told.map).all()
+        explanation = explain(with_places(classifier.network), x, TARGET.clamp_max(1))
+        assert torch.isfinite(explanation.map).all()
 
 
 class Failing(nn.Module):
@@ -233,16 +235,16 @@ def test_adversarial_explanations_lie_on_the_sphere_and_move_the_class(
 ) -> None:
     clf, x = clf.to(dtype), x.to(dtype)
     for make, sign in ((explainers.Toward, 1), (explainers.Away, -1)):
-        told = make(rho=rho)(clf, x, TARGET)
-        assert told.rmse.tolist() == pytest.approx([rho] * 5, abs=1e-5)
-        assert ((told.picture >= 0) & (told.picture <= 1)).all()
-        moved = (told.after - told.before).gather(1, TARGET[:, None])
+        explanation = make(rho=rho)(clf, x, TARGET)
+        assert explanation.rmse.tolist() == pytest.approx([rho] * 5, abs=1e-5)
+        assert ((explanation.picture >= 0) & (explanation.picture <= 1)).all()
+        moved = (explanation.after - explanation.before).gather(1, TARGET[:, None])
         assert (moved * sign > 0).all()
 
 
 def test_a_farther_explanation_moves_the_class_farther(clf: Classifier, x: Tensor) -> None:
-    told = [explainers.Toward(rho=rho)(clf, x, TARGET) for rho in (0.02, 0.1, 0.25)]
-    confidences = [each.after.gather(1, TARGET[:, None]) for each in told]
+    explanation = [explainers.Toward(rho=rho)(clf, x, TARGET) for rho in (0.02, 0.1, 0.25)]
+    confidences = [each.after.gather(1, TARGET[:, None]) for each in explanation]
     assert (confidences[0] < confidences[1]).all()
     assert (confidences[1] < confidences[2]).all()
 
@@ -270,9 +272,9 @@ def test_which_class_is_asked_about(clf: Classifier, x: Tensor) -> None:
 def test_a_sweep_is_every_distance_by_itself(clf: Classifier, x: Tensor) -> None:
     rhos = (0.02, "8/255", 0.1)
     swept = explainers.sweep(explainers.Toward(steps=5), rhos, clf, x, TARGET, seed=1)
-    for told, rho in zip(swept, rhos, strict=True):
-        same(told, explainers.Toward(rho=rho, steps=5)(clf, x, TARGET, seed=1))
-    assert [told.rmse.mean().item() for told in swept] == pytest.approx([0.02, 8 / 255, 0.1], abs=1e-4)
+    for explanation, rho in zip(swept, rhos, strict=True):
+        same(explanation, explainers.Toward(rho=rho, steps=5)(clf, x, TARGET, seed=1))
+    assert [explanation.rmse.mean().item() for explanation in swept] == pytest.approx([0.02, 8 / 255, 0.1], abs=1e-4)
 
 
 def test_targets_may_be_named(clf: Classifier, x: Tensor) -> None:

@@ -93,14 +93,14 @@ def inputs() -> tuple[Tensor, Tensor]:
 def test_a_search_changes_nothing(search: Callable[..., Any], classifier: Classifier) -> None:
     x, y = inputs()
     kept_x, kept_y, before = x.clone(), y.clone(), snapshot(classifier)
-    found = search(classifier, x, Misclassify(y))
+    result = search(classifier, x, Misclassify(y))
     assert differences(before, snapshot(classifier)) == []
     assert torch.equal(x, kept_x)
     assert torch.equal(y, kept_y)
     assert not x.requires_grad
     assert x.grad is None
-    assert not found.delta.requires_grad
-    assert found.delta.data_ptr() != x.data_ptr()
+    assert not result.delta.requires_grad
+    assert result.delta.data_ptr() != x.data_ptr()
 
 
 @pytest.mark.parametrize("calls", [0, 1, 2, 7])
@@ -119,10 +119,10 @@ def test_a_search_does_not_follow_gradients_of_its_input(search: Callable[..., A
     """An input that is part of somebody's graph stays there, without receiving a gradient."""
     x, y = inputs()
     x.requires_grad_(True)
-    found = search(classifier, x, Misclassify(y))
+    result = search(classifier, x, Misclassify(y))
     assert x.requires_grad
     assert x.grad is None
-    assert not found.adversarial.requires_grad
+    assert not result.adversarial.requires_grad
 
 
 def test_a_search_works_where_gradients_are_off(search: Callable[..., Any], classifier: Classifier) -> None:

@@ -116,8 +116,8 @@ def test_running_statistics_are_those_of_a_plain_pass(term: str, clf: Classifier
     loss_of(objectives.build(term), clf, batch)
     plain.network(batch.x)
     close = 1e-2 if "finite_difference" in term else 1e-12
-    for one, other in zip(clf.buffers(), plain.buffers(), strict=True):
-        assert torch.allclose(one, other, rtol=close)
+    for buffer, other in zip(clf.buffers(), plain.buffers(), strict=True):
+        assert torch.allclose(buffer, other, rtol=close)
 
 
 def snapshot(clf: Classifier) -> dict[str, Any]:

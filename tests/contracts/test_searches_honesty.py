@@ -25,11 +25,11 @@ N, SHAPE = 6, (3, 2, 2)
 def test_a_dead_gradient_is_a_failure_and_no_error(
     search: Search, toys: SimpleNamespace, x: Tensor, attached: bool
 ) -> None:
-    found = search(toys.deaf([3.0, -1.0, 2.0], attached=attached), x, Misclassify(torch.zeros(N, dtype=torch.int64)))
-    assert not found.reached.any()
-    assert torch.isinf(found.size).all()
-    assert (found.flat | (found.gradients == 0)).all()  # without gradients there is none that could vanish
-    assert torch.isfinite(found.delta).all()
+    result = search(toys.deaf([3.0, -1.0, 2.0], attached=attached), x, Misclassify(torch.zeros(N, dtype=torch.int64)))
+    assert not result.reached.any()
+    assert torch.isinf(result.size).all()
+    assert (result.flat | (result.gradients == 0)).all()  # without gradients there is none that could vanish
+    assert torch.isfinite(result.delta).all()
 
 
 class Cracked(nn.Module):
@@ -58,12 +58,12 @@ def test_a_broken_row_does_not_spread(search: Search, x: Tensor, poison: bool) -
     classifier = Classifier(Cracked(poison))
     mask = torch.ones(SHAPE, dtype=torch.bool)
     mask[0, 0, 1] = False  # so that no search can walk away from the 0.25
-    found = search(classifier, broken, Misclassify(y), mask=mask)
+    result = search(classifier, broken, Misclassify(y), mask=mask)
     whole = search(classifier, x, Misclassify(y), mask=mask)
-    assert torch.allclose(take(found, others).delta, take(whole, others).delta, atol=1e-9)
-    assert torch.equal(take(found, others).reached, take(whole, others).reached)
-    assert found.flat[4] or not found.gradients.any()  # without gradients nothing infinite is met
-    assert torch.isfinite(found.delta).all()
+    assert torch.allclose(take(result, others).delta, take(whole, others).delta, atol=1e-9)
+    assert torch.equal(take(result, others).reached, take(whole, others).reached)
+    assert result.flat[4] or not result.gradients.any()  # without gradients nothing infinite is met
+    assert torch.isfinite(result.delta).all()
 
 
 def test_a_fast_path_that_lies_cannot_claim_success(
@@ -80,18 +80,18 @@ def test_a_fast_path_that_lies_cannot_claim_success(
     y = torch.zeros(N, dtype=torch.int64)
     with out_of_reach.accelerated(compiled=True):
         assert (out_of_reach.logits(x).argmax(dim=1) == 1).all()
-        found = search(out_of_reach, x, Misclassify(y))
-    assert not found.reached.any()
-    assert torch.isinf(found.size).all()
+        result = search(out_of_reach, x, Misclassify(y))
+    assert not result.reached.any()
+    assert torch.isinf(result.size).all()
 
 
 def test_a_coarse_search_is_judged_in_full_precision(search: Search, clf: Classifier, x: Tensor, y: Tensor) -> None:
     clf, x = clf.float(), x.float()
     with clf.accelerated(bfloat16=True):
-        found = search(clf, x, Misclassify(y))
+        result = search(clf, x, Misclassify(y))
     with torch.no_grad():
-        logits = clf.logits(found.adversarial)
-    assert torch.equal(found.reached, logits.argmax(dim=1) != y)
+        logits = clf.logits(result.adversarial)
+    assert torch.equal(result.reached, logits.argmax(dim=1) != y)
 
 
 @pytest.mark.parametrize("norm", list(registry.entries("norm")))
@@ -100,15 +100,15 @@ def test_restarts_never_lose_a_success(clf: Classifier, x: Tensor, y: Tensor, no
     radius = {"l1": 3.0, "l2": 1.0, "linf": 0.5, "rmse": 0.3}[norm]
     gained = 0
     for seed in range(4):
-        one, many = (
+        single, several = (
             attacks.PGD(norm=norm, radius=radius, steps=1, step=radius / 100, restarts=restarts)(
                 clf, x, Misclassify(y), seed=seed
             )
             for restarts in (1, 6)
         )
-        assert (many.reached >= one.reached).all()
-        assert torch.equal(many.delta[one.reached], one.delta[one.reached])
-        gained += int((many.reached & ~one.reached).sum())
-        spent_once = one.gradients[one.reached]
-        assert torch.equal(many.gradients[one.reached], spent_once)  # a row that fell costs nothing more
+        assert (several.reached >= single.reached).all()
+        assert torch.equal(several.delta[single.reached], single.delta[single.reached])
+        gained += int((several.reached & ~single.reached).sum())
+        spent_once = single.gradients[single.reached]
+        assert torch.equal(several.gradients[single.reached], spent_once)  # a row that fell costs nothing more
     assert gained > 0

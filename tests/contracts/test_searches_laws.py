@@ -70,11 +70,11 @@ def test_slices_of_no_rows_are_refused(
 
 @pytest.mark.parametrize("n", [0, 1])
 def test_none_and_one(search: Search, clf: Classifier, x: Tensor, y: Tensor, n: int) -> None:
-    found = search(clf, x[:n], Misclassify(y[:n]))
-    assert len(found) == n
-    assert found.delta.shape == (n, *SHAPE)
+    result = search(clf, x[:n], Misclassify(y[:n]))
+    assert len(result) == n
+    assert result.delta.shape == (n, *SHAPE)
     for field in ("reached", "size", "rmse", "gradients", "queries", "flat"):
-        assert getattr(found, field).shape == (n,)
+        assert getattr(result, field).shape == (n,)
 
 
 def test_the_same_seed_gives_the_same_result(spec: str, search: Search, clf: Classifier, x: Tensor, y: Tensor) -> None:
@@ -92,19 +92,19 @@ def test_the_same_seed_gives_the_same_result(spec: str, search: Search, clf: Cla
 
 @pytest.mark.parametrize("goal", [Misclassify, BelowChance, Become])
 def test_what_is_claimed_is_so(search: Search, clf: Classifier, x: Tensor, y: Tensor, goal: Any) -> None:
-    found = search(clf, x, goal(y))
+    result = search(clf, x, goal(y))
     with torch.no_grad():
-        s = clf.logits(found.clean + found.delta).softmax(dim=1)
+        s = clf.logits(result.clean + result.delta).softmax(dim=1)
     own = s.gather(1, y[:, None])[:, 0]
     others = s.scatter(1, y[:, None], -1).amax(dim=1)
     ahead = {Misclassify: others - own, BelowChance: 1 / 3 - own, Become: own - others}[goal]
-    assert (ahead[found.reached] > -1e-12).all()  # the softmax itself rounds
-    assert (ahead[~found.reached] < 1e-12).all()
-    assert found.reached.any()
+    assert (ahead[result.reached] > -1e-12).all()  # the softmax itself rounds
+    assert (ahead[~result.reached] < 1e-12).all()
+    assert result.reached.any()
     norm = as_norm(getattr(search, "norm", RMSE))
-    assert torch.equal(found.size, torch.where(found.reached, norm.size(found.delta), math.inf))
-    assert torch.equal(found.rmse, torch.where(found.reached, RMSE.size(found.delta), math.inf))
-    assert torch.equal(found.clean, x)
+    assert torch.equal(result.size, torch.where(result.reached, norm.size(result.delta), math.inf))
+    assert torch.equal(result.rmse, torch.where(result.reached, RMSE.size(result.delta), math.inf))
+    assert torch.equal(result.clean, x)
 
 
 def test_the_result_lies_in_the_box(search: Search, toys: SimpleNamespace, clf: Classifier, x: Tensor) -> None:
@@ -114,9 +114,9 @@ def test_the_result_lies_in_the_box(search: Search, toys: SimpleNamespace, clf: 
     other = toys.affine(weight, -weight @ x.mean(dim=0).flatten(), box=(-0.1, 1.3))
     changed = 0
     for classifier in (clf, other):
-        found = search(classifier, x, Misclassify(classifier(x).argmax(dim=1)))
-        assert ((found.adversarial >= classifier.lower) & (found.adversarial <= classifier.upper)).all()
-        changed += int(found.delta.count_nonzero())
+        result = search(classifier, x, Misclassify(classifier(x).argmax(dim=1)))
+        assert ((result.adversarial >= classifier.lower) & (result.adversarial <= classifier.upper)).all()
+        changed += int(result.delta.count_nonzero())
     assert changed
 
 
@@ -128,8 +128,8 @@ def test_the_radius_is_never_exceeded(
 ) -> None:
     for radius in (1e-3, 0.07, 2.0):
         search = attacks.PGD(norm=norm, radius=radius, steps=5, **options)
-        found = search(clf.to(dtype), x.to(dtype), Misclassify(y))
-        assert (as_norm(norm).size(found.delta) <= radius).all()  # exactly
+        result = search(clf.to(dtype), x.to(dtype), Misclassify(y))
+        assert (as_norm(norm).size(result.delta) <= radius).all()  # exactly
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -139,19 +139,19 @@ def test_at_distance_is_at_that_distance(clf: Classifier, x: Tensor, y: Tensor, 
     for options in (*narrow, {"rho": 0.6}, {"rho": 0.6, "steps": 1}, {"rho": 0.9}):
         search = attacks.AtDistance(**{"rho": 0.2, **options})
         for kept in (None, mask):
-            found = search(clf.to(dtype), x.to(dtype), Misclassify(y), mask=kept)
+            result = search(clf.to(dtype), x.to(dtype), Misclassify(y), mask=kept)
             farthest = RMSE.size(torch.maximum(x, 1 - x) * (1 if kept is None else kept))
             expected = farthest.clamp_max(search.rho)  # as far as the box goes
-            assert RMSE.size(found.delta).numpy() == pytest.approx(expected.numpy(), abs=1e-5)
+            assert RMSE.size(result.delta).numpy() == pytest.approx(expected.numpy(), abs=1e-5)
 
 
 def test_at_distance_leaves_even_without_a_gradient(toys: SimpleNamespace, x: Tensor) -> None:
     mask = torch.rand(N, *SHAPE) < 0.7
     for steps in (1, 35):
         search = attacks.AtDistance(rho=0.2, steps=steps)
-        found = search(toys.deaf([1.0, -1.0], attached=True), x, Misclassify(torch.zeros(N).long()), mask=mask)
-        assert RMSE.size(found.delta).numpy() == pytest.approx(0.2, abs=1e-5)
-        assert found.flat.all()
+        result = search(toys.deaf([1.0, -1.0], attached=True), x, Misclassify(torch.zeros(N).long()), mask=mask)
+        assert RMSE.size(result.delta).numpy() == pytest.approx(0.2, abs=1e-5)
+        assert result.flat.all()
 
 
 def test_only_the_mask_changes(search: Search, toys: SimpleNamespace, clf: Classifier, x: Tensor, y: Tensor) -> None:
@@ -182,12 +182,12 @@ def test_labels_that_do_not_fit_are_refused(search: Search, clf: Classifier, x: 
 
 
 def test_what_is_misclassified_already_needs_no_change(search: Search, clf: Classifier, x: Tensor, y: Tensor) -> None:
-    found = search(clf, x, Misclassify(y))
-    assert found.reached[[2, 5]].all()
+    result = search(clf, x, Misclassify(y))
+    assert result.reached[[2, 5]].all()
     if search.promises != "lowest":  # pyright: ignore[reportFunctionMemberAccess]
-        assert found.size[[2, 5]].tolist() == [0, 0]
-        assert not found.delta[[2, 5]].any()
-        assert (found.size > 0).sum() == N - 2
+        assert result.size[[2, 5]].tolist() == [0, 0]
+        assert not result.delta[[2, 5]].any()
+        assert (result.size > 0).sum() == N - 2
 
 
 def test_what_cannot_be_reached_is_not_claimed(search: Search, toys: SimpleNamespace, x: Tensor) -> None:
@@ -196,8 +196,8 @@ def test_what_cannot_be_reached_is_not_claimed(search: Search, toys: SimpleNames
     far = toys.affine(torch.stack([-w, w]), torch.tensor([20.0, -20.0]))
     if getattr(search, "published", False):
         return  # knows no box
-    found = search(far, x, Misclassify(torch.zeros(N, dtype=torch.int64)))
-    assert not found.reached.any()
-    assert torch.isinf(found.size).all()
-    assert torch.isinf(found.rmse).all()
-    assert torch.isfinite(found.delta).all()
+    result = search(far, x, Misclassify(torch.zeros(N, dtype=torch.int64)))
+    assert not result.reached.any()
+    assert torch.isinf(result.size).all()
+    assert torch.isinf(result.rmse).all()
+    assert torch.isfinite(result.delta).all()

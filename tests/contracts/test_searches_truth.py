@@ -59,12 +59,12 @@ def strides(search: Search) -> float:
 
 def test_nothing_is_nearer_than_the_boundary(linear: tuple[Classifier, Tensor, Tensor], search: Search) -> None:
     classifier, x, y = linear
-    found = search(classifier, x, Misclassify(y))
+    result = search(classifier, x, Misclassify(y))
     for name in registry.entries("norm"):
         norm = as_norm(name)
         least = nearest(classifier, x, y, name)
         # 1e-9 for rounding: the boundary itself is not yet a success.
-        assert (norm.size(found.delta)[found.reached] >= least[found.reached] * (1 - 1e-9)).all(), name
+        assert (norm.size(result.delta)[result.reached] >= least[result.reached] * (1 - 1e-9)).all(), name
 
 
 @pytest.mark.parametrize("classes", [2, 4])
@@ -72,14 +72,14 @@ def test_the_smallest_change_of_a_linear_classifier(
     toys: SimpleNamespace, classes: int, smallest_search: Search
 ) -> None:
     classifier, x, y = affine_problem(toys, classes)
-    found = smallest_search(classifier, x, Misclassify(y))
+    result = smallest_search(classifier, x, Misclassify(y))
     exact = nearest(classifier, x, y, "rmse")
-    assert found.reached.all()
+    assert result.reached.all()
     if coarse := strides(smallest_search):
         # With more classes, the direction of cross-entropy mixes them and is not the shortest way.
-        assert classes > 2 or (found.rmse - exact).max() <= coarse
+        assert classes > 2 or (result.rmse - exact).max() <= coarse
         return
-    ratio = found.rmse / exact
+    ratio = result.rmse / exact
     # Its last bisection is good to 0.2 / 2^8 = 0.08 %. Of several classes it may choose one that is not the nearest.
     assert ratio.mean() <= (1.003 if classes == 2 else 1.01)
     assert ratio.max() <= (1.003 if classes == 2 else 1.05)
@@ -114,13 +114,13 @@ def test_the_smallest_change_where_the_box_is_in_the_way(toys: SimpleNamespace, 
     exact = nearest_in_the_box(w, margin, x)
     exact = torch.where(side == 0, exact, nearest_in_the_box(-w, -margin, x))
     assert (sign * margin > 0).all()
-    found = smallest_search(classifier, x, Misclassify(side))
-    ratio = found.rmse / exact
-    assert found.reached.all()
+    result = smallest_search(classifier, x, Misclassify(side))
+    ratio = result.rmse / exact
+    assert result.reached.all()
     assert (ratio >= 1 - 1e-9).all()
     coarse = strides(smallest_search)
     assert ratio.mean() <= (1.05 if coarse else 1.003)
-    assert (found.rmse - exact).max() <= (coarse or 1e-3)
+    assert (result.rmse - exact).max() <= (coarse or 1e-3)
 
 
 @pytest.mark.parametrize("outside", [False, True], ids=["outwards", "inwards"])
@@ -128,12 +128,12 @@ def test_the_smallest_change_between_two_spheres(toys: SimpleNamespace, smallest
     x = torch.randn(24, 10, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     length = torch.linspace(1.1, 1.9, 24, dtype=torch.float64) if outside else torch.linspace(0.2, 0.9, 24).double()
     x = x / x.norm(dim=1, keepdim=True) * length[:, None]
-    found = smallest_search(toys.spheres(1.0), x, Misclassify(torch.full((24,), int(outside))))
+    result = smallest_search(toys.spheres(1.0), x, Misclassify(torch.full((24,), int(outside))))
     exact = (length - 1).abs() / math.sqrt(10)
-    assert found.reached.all()
-    assert (found.rmse >= exact * (1 - 1e-9)).all()
+    assert result.reached.all()
+    assert (result.rmse >= exact * (1 - 1e-9)).all()
     # The gradient points straight at the sphere.
-    assert (found.rmse - exact).max() <= (strides(smallest_search) or 3e-4)
+    assert (result.rmse - exact).max() <= (strides(smallest_search) or 3e-4)
 
 
 @pytest.mark.parametrize("norm", list(registry.entries("norm")))
@@ -152,6 +152,6 @@ def test_pgd_succeeds_exactly_beyond_the_boundary(toys: SimpleNamespace, norm: s
     for radius, expected in ((1.02 * distance, True), (0.98 * distance, False)):
         # The steps add up to twelve radii: long enough to forget where it started.
         search = attacks.PGD(norm=norm, radius=radius, random_start=random_start, steps=60, step=0.2 * radius)
-        found = search(classifier, x, goal)
-        assert (found.reached == expected).all(), radius
-        assert (as_norm(norm).size(found.delta) <= radius).all()
+        result = search(classifier, x, goal)
+        assert (result.reached == expected).all(), radius
+        assert (as_norm(norm).size(result.delta) <= radius).all()

@@ -79,10 +79,10 @@ def linear_layer(classifier: Classifier) -> nn.Linear:
     """
     layers = [layer for layer in _in_a_row(classifier.network) if not isinstance(layer, nn.Flatten | nn.Identity)]
     if len(layers) != 1 or not isinstance(layers[0], nn.Linear):
-        found = " and ".join(sorted({type(layer).__name__ for layer in layers})) or "none"
+        kinds = " and ".join(sorted({type(layer).__name__ for layer in layers})) or "none"
         raise InputError(
             "closed_form is for networks of one linear layer, such as 'linear:features=57,classes=2' or "
-            f"nn.Sequential(nn.Flatten(), nn.Linear(57, 2)); this one has {found}. Use pgd for it."
+            f"nn.Sequential(nn.Flatten(), nn.Linear(57, 2)); this one has {kinds}. Use pgd for it."
         )
     return layers[0]
 

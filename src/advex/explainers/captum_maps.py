@@ -105,8 +105,8 @@ class GuidedGradCAM(AttributionMethod):
 
 def _rescaled(request: AttributionRequest, baseline: Callable[[Tensor, Tensor], Tensor], count: int = 1) -> Attribution:
     """DeepLift's map, the mean over `count` baselines (i, k) -> [rows, *shape] of example i."""
-    found = reach(request, has_rescale_rule)
-    repeated = [f"{name} {calls} times" for name, calls in found.calls.items() if calls > 1]
+    reached = reach(request, has_rescale_rule)
+    repeated = [f"{name} {calls} times" for name, calls in reached.calls.items() if calls > 1]
     if repeated:
         raise InputError(
             f"DeepLift compares each activation module at two inputs, but this network calls {_list(repeated)}: give "
@@ -126,18 +126,18 @@ def _rescaled(request: AttributionRequest, baseline: Callable[[Tensor, Tensor], 
         change.index_add_(0, i, (ends[0] - ends[1]) / count)
         scale.index_add_(0, i, (ends[0].abs() + ends[1].abs()) / count)
 
-    if found.connected:  # each example passes the network beside its baseline: two rows
+    if reached.connected:  # each example passes the network beside its baseline: two rows
         size = ROWS if size is None else size
         replace(request, max_batch=size // 2 if isinstance(size, int) and size > 1 else size).passes(run, n * count)
     error = total.flatten(1).sum(dim=1) - change
     expected = 0.01 * total.flatten(1).abs().sum(dim=1) + 1e-4 * scale  # of float32, where activations hardly move
-    if found.missed or (error.abs() > expected).any():
-        _warn_of_error(found, error)
+    if reached.missed or (error.abs() > expected).any():
+        _warn_of_error(reached, error)
     return Attribution(map=total, completeness=error)
 
 
-def _warn_of_error(found: Reach, error: Tensor) -> None:
-    escaped = f"DeepLift has no rule for {_list(found.missed)}: " if found.missed else ""
+def _warn_of_error(reached: Reach, error: Tensor) -> None:
+    escaped = f"DeepLift has no rule for {_list(reached.missed)}: " if reached.missed else ""
     warnings.warn(
         f"{escaped}DeepLift's map misses the change of the output, which it should add up to, by up to "
         f"{error.abs().amax():.2g} (see `completeness`). Rules see modules alone (nn.ReLU(), not relu(x)); "
@@ -178,14 +178,14 @@ def _rescale(chosen: Chosen) -> Any:
 
 def _guided(request: AttributionRequest, name: str) -> Tensor:
     """The map of one of captum's two rules for ReLUs: like x."""
-    found = reach(replace(request, of="logit"), is_relu)
-    escaped = _list(found.activations)
-    if found.activations and not found.calls:
+    reached = reach(replace(request, of="logit"), is_relu)
+    escaped = _list(reached.activations)
+    if reached.activations and not reached.calls:
         raise InputError(
             f"Guided backpropagation and deconvolution change how derivatives pass nn.ReLU modules, and this network "
             f"calls none, but {escaped}: the map would be the plain gradient. Use gradient or smooth_grad."
         )
-    if found.activations:
+    if reached.activations:
         warnings.warn(
             f"Guided backpropagation and deconvolution have no rule for {escaped}: their plain derivatives are used. "
             "ReLUs must be nn.ReLU modules to be seen.",
@@ -202,7 +202,7 @@ def _guided(request: AttributionRequest, name: str) -> Tensor:
             method = getattr(attr, name)(chosen)
             total[rows] = method.attribute(x, additional_forward_args=(request.target[rows],)).detach()
 
-    if found.connected:
+    if reached.connected:
         request.passes(run, len(request.x))
     return total
 

@@ -116,14 +116,14 @@ def reach(request: AttributionRequest, has_rule: Callable[[nn.Module], bool]) ->
 
 def _nodes(result: Tensor, ends: set[Node]) -> list[Node]:
     """The autograd nodes between a tensor and `ends` (these left out), from the result backwards."""
-    found: dict[Node, None] = {}
+    seen: dict[Node, None] = {}
     waiting = [] if result.grad_fn is None else [result.grad_fn]
     while waiting:
         node = waiting.pop()
-        if node not in found and node not in ends:
-            found[node] = None
+        if node not in seen and node not in ends:
+            seen[node] = None
             waiting += [following for following, _ in node.next_functions if following is not None]
-    return list(found)
+    return list(seen)
 
 
 def _kind(node: Node) -> str:

@@ -44,7 +44,7 @@ def of_gradient(step: Step, score: Score, penalty: PenaltyOf, *, derivative: Der
 
 
 def _gradient(step: Step, score: Score) -> Tensor:
-    if step.asked and not step.x.requires_grad:  # before anyone wanted this derivative: ask again
+    if step.has_logits and not step.x.requires_grad:  # before anyone wanted this derivative: ask again
         x = step.x.detach().requires_grad_(True)
         logits = step.glance(x)
         return input_gradient(lambda x: score(logits, logits.detach()), x, create_graph=True)[0]
@@ -67,7 +67,7 @@ def _compiled_gradient(step: Step, score: Score) -> Tensor:
             f"The network cannot be compiled together with its input gradient: {reason}. Train with compiled=false, or "
             "with derivative=finite_difference."
         ) from error
-    if not step.asked:  # this pass is the recorded one
+    if not step.has_logits:  # this pass is the recorded one
         step.logits = logits
         batch_norm.record_noted(step.classifier, moments)
     return gradient
@@ -119,7 +119,7 @@ def _by_difference(step: Step, score: Score, penalty: PenaltyOf, probe: float) -
         return value.detach()
     h = probe / longest
     moved = x.detach() + h * v
-    if step.asked:  # the second of several penalties: the loss's pass is taken
+    if step.has_logits:  # the second of several penalties: the loss's pass is taken
         moved.requires_grad_(True)
         ahead, _ = _differentiated(score(step.glance(moved), at_x).sum(), moved, step.classifier)
     else:

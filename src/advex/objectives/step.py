@@ -68,7 +68,7 @@ class Step:
         return self.ask(self.x if self.point is None else self.point)
 
     @property
-    def asked(self) -> bool:
+    def has_logits(self) -> bool:
         """Whether that pass has been made."""
         return "logits" in self.__dict__
 
