@@ -13,7 +13,7 @@ from advex.attacks import PGD, Minimal
 from advex.classifier import Classifier
 from advex.errors import InputError
 from advex.goals import Misclassify
-from advex.measures import bootstrap_mean
+from advex.measures import Case, GradientSize, LinearEstimate, apply, bootstrap_mean
 from advex.measures.gradient_statistics import (
     InputGradients,
     drawn_classes,
@@ -22,7 +22,7 @@ from advex.measures.gradient_statistics import (
     linear_change,
     output_change,
 )
-from advex.types import Perturbation
+from advex.types import Explanation, Perturbation
 
 WEIGHT = torch.tensor([[1.0, -2.0, 0.0, 0.5], [0.0, 0.1, -0.1, 0.0], [3.0, 3.0, 3.0, 3.0]], dtype=torch.float64)
 
@@ -261,3 +261,37 @@ def test_a_search_on_a_linear_network_moves_no_more_than_the_bound(toys: SimpleN
 def test_labels_must_match(toys: SimpleNamespace) -> None:
     with pytest.raises(InputError, match="one label"):
         output_change(linear(toys), changed(rows(3), rows(3)), torch.tensor([0]))
+
+
+# -- as measures of a case ----------------------------------------------------------------------------------
+
+
+def case_of(classifier: Classifier, x: Tensor, y: Tensor, target: Tensor) -> Case:
+    explanation = Explanation(map=torch.ones_like(x), target=target, method="none")
+    return Case(classifier=classifier, x=x, y=y, explainer=None, explanation=explanation)  # pyright: ignore
+
+
+def test_the_explained_class_has_its_weights_for_gradients(toys: SimpleNamespace) -> None:
+    target = torch.tensor([2, 0, 1])
+    sizes = apply(GradientSize(), case_of(linear(toys), rows(3), target, target)).values
+    assert sizes["mean"].tolist() == pytest.approx([3, 3.5 / 4, 0.05])
+    assert sizes["largest"].tolist() == pytest.approx([3, 2, 0.1])
+
+
+def test_a_search_is_measured_against_eq8_and_what_cannot_be_says_why(toys: SimpleNamespace) -> None:
+    classifier, x = linear(toys), torch.tensor([[0.5, 0.4, 0.6, 0.5], [0.9, 0.9, 0.9, 0.9]], dtype=torch.float64)
+    decision = classifier.predict(x).argmax(dim=1)
+    y = torch.stack([decision[0], (decision[1] + 1) % 3])  # the second is wrong already
+    search = Minimal(gradients=60)
+    measured = apply(LinearEstimate(search=search), case_of(classifier, x, y, y))
+    change = output_change(classifier, search(classifier, x, Misclassify(y)), y)
+    for name in ("measured", "eq8"):
+        assert measured.values[name][0] == getattr(change, name)[0]
+        assert measured.values[name][1].isnan()
+    assert measured.values["ratio"][0] == change.measured[0] / change.eq8[0]
+    assert {reason: found.tolist() for reason, found in measured.undefined.items()} == {
+        "no change was needed": [False, True]
+    }
+    deaf = toys.deaf([2.0, 0.0], attached=True)
+    stuck = apply(LinearEstimate(search=search), case_of(deaf, x, torch.zeros(2).long(), torch.zeros(2).long()))
+    assert list(stuck.undefined) == ["the search did not reach its goal"]

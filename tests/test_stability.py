@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -19,15 +21,22 @@ from advex.features import Feature, FeatureSpec
 from advex.geometry import L2, RMSE
 from advex.goals import Scramble
 from advex.measures import (
+    Case,
     Cosine,
     Neighbours,
+    RandomStability,
     RelativeL2,
     Spearman,
     TopK,
+    WorstCase,
+    apply,
+    build,
     neighbours,
     random_stability,
     relative_input_stability,
     relative_output_stability,
+    relative_representation_stability,
+    representation,
     worst_case_stability,
 )
 from advex.types import Explanation, concatenate
@@ -120,7 +129,7 @@ def test_neighbours_are_in_the_ball_and_in_the_box(toys: SimpleNamespace) -> Non
 def test_it_is_the_mean_and_the_maximum_over_points_that_keep_the_decision() -> None:
     classifier, x = bowl(offset=-0.6), draws(8, 4)
     around = neighbours(Slope(), classifier, x, classes(8), radius=0.4, samples=12)
-    found = random_stability(around)
+    change = random_stability(around)
     s = np.array(STEEPNESS)
     for i in range(8):
         decision = classifier(x[i : i + 1]).argmax().item()
@@ -129,22 +138,22 @@ def test_it_is_the_mean_and_the_maximum_over_points_that_keep_the_decision() -> 
             value = -0.6 + (s * point**2).sum() / 2
             if (0 if value >= 0 else 1) == decision:
                 apart.append(np.linalg.norm(s * (point - x[i].numpy())) / np.linalg.norm(s * x[i].numpy()))
-        assert found.points[i] == len(apart)
+        assert change.points[i] == len(apart)
         if apart:
-            assert found.mean[i].item() == pytest.approx(np.mean(apart))
-            assert found.largest[i].item() == pytest.approx(max(apart))
-    assert 0 < found.points.sum() < 8 * 12
+            assert change.mean[i].item() == pytest.approx(np.mean(apart))
+            assert change.largest[i].item() == pytest.approx(max(apart))
+    assert 0 < change.points.sum() < 8 * 12
 
 
 def test_no_point_that_keeps_the_decision_is_no_stability() -> None:
     around = by_hand(near=[[3.0, 4.0]], maps=[[9.0, 9.0]], near_logits=[[0.0, 5.0]])
-    found = random_stability(around)
-    assert found.points.tolist() == [0]
-    assert found.mean.isnan().all()
-    assert found.largest.isnan().all()
+    change = random_stability(around)
+    assert change.points.tolist() == [0]
+    assert change.mean.isnan().all()
+    assert change.largest.isnan().all()
     assert relative_input_stability(around).isnan().all()
     assert relative_output_stability(around).isnan().all()
-    assert found.score().failures == 1
+    assert change.score().failures == 1
 
 
 def test_random_stability_follows_from_the_row_and_the_seed_alone(toys: SimpleNamespace) -> None:
@@ -189,21 +198,21 @@ def test_the_worst_case_of_a_bowl_in_l2() -> None:
     """The map moves by s * delta: at most by radius * max s, along the steepest axis."""
     x = draws(6, 4) + 0.5
     search = PGD(norm="l2", radius=0.3, steps=60, step=3)
-    found = worst_case_stability(Slope(), bowl(), x, classes(6), search=search)
+    change = worst_case_stability(Slope(), bowl(), x, classes(6), search=search)
     expected = 0.3 * 3.0 / (torch.tensor(STEEPNESS) * x).norm(dim=1)
     # Steps much longer than the radius are a power iteration; each takes what lies across from 1 to (2/3)^2.
-    assert torch.allclose(found.distance, expected, rtol=1e-6)
-    assert (found.distance <= expected * (1 + 1e-9)).all()
-    assert not found.flat.any()
-    assert (found.gradients == 60).all()
+    assert torch.allclose(change.distance, expected, rtol=1e-6)
+    assert (change.distance <= expected * (1 + 1e-9)).all()
+    assert not change.flat.any()
+    assert (change.gradients == 60).all()
 
 
 def test_the_worst_case_of_a_bowl_in_linf_is_a_corner() -> None:
     x = draws(6, 4) + 0.5
-    found = worst_case_stability(Slope(), bowl(), x, classes(6), search=PGD(norm="linf", radius=0.3, steps=20))
+    change = worst_case_stability(Slope(), bowl(), x, classes(6), search=PGD(norm="linf", radius=0.3, steps=20))
     s = torch.tensor(STEEPNESS, dtype=torch.float64)
-    assert torch.allclose(found.distance, 0.3 * s.norm() / (s * x).norm(dim=1), rtol=1e-9)
-    assert torch.allclose(found.delta.abs(), torch.full((6, 4), 0.3, dtype=torch.float64))
+    assert torch.allclose(change.distance, 0.3 * s.norm() / (s * x).norm(dim=1), rtol=1e-9)
+    assert torch.allclose(change.delta.abs(), torch.full((6, 4), 0.3, dtype=torch.float64))
 
 
 @EVERY
@@ -222,12 +231,12 @@ def test_the_worst_found_is_worse_than_random(distance, toys: SimpleNamespace) -
 def test_the_worst_case_keeps_the_decision(toys: SimpleNamespace) -> None:
     classifier, x = toys.mlp(), draws(40, 3, 2, 2, seed=4)
     decision = classifier(x).argmax(dim=1)
-    found = worst_case_stability(Slope(), classifier, x, decision, search=PGD(radius=0.3))
-    settled = ~found.distance.isnan()
+    change = worst_case_stability(Slope(), classifier, x, decision, search=PGD(radius=0.3))
+    settled = ~change.distance.isnan()
     assert settled.sum() >= 38
-    assert torch.equal(classifier(x + found.delta).argmax(dim=1)[settled], decision[settled])
+    assert torch.equal(classifier(x + change.delta).argmax(dim=1)[settled], decision[settled])
     # Without that condition many would have lost it: the test is about something.
-    corners = (x + 0.3 * found.delta.sign()).clamp(0, 1)
+    corners = (x + 0.3 * change.delta.sign()).clamp(0, 1)
     assert (classifier(corners).argmax(dim=1) != decision).any()
 
 
@@ -255,11 +264,12 @@ def test_rows_do_not_mix_in_the_worst_case(toys: SimpleNamespace) -> None:
     assert torch.allclose(sliced.distance, together.distance, rtol=1e-9)
 
 
-def test_a_map_that_cannot_move_is_told(toys: SimpleNamespace) -> None:
+def test_where_a_map_cannot_move_nothing_is_claimed(toys: SimpleNamespace) -> None:
     weight = torch.tensor([[1.0, -2.0, 0.5], [0.3, 0.1, 0.2]])
-    found = worst_case_stability(Slope(), toys.affine(weight, torch.zeros(2)), draws(3, 3), classes(3))
-    assert found.flat.all()
-    assert found.distance.tolist() == [0, 0, 0]
+    change = worst_case_stability(Slope(), toys.affine(weight, torch.zeros(2)), draws(3, 3), classes(3))
+    assert change.flat.all()
+    assert change.distance.isnan().all()  # undefined, not 0: the search could not know
+    assert change.score().failures == 3
 
 
 def test_relu_networks_blind_the_search_and_it_says_so() -> None:
@@ -267,14 +277,16 @@ def test_relu_networks_blind_the_search_and_it_says_so() -> None:
     classifier = Classifier(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).double()).eval()
     x = draws(8, 4)
     decision = classifier(x).argmax(dim=1)
-    found = worst_case_stability(Slope(), classifier, x, decision, search=PGD(radius=0.3, steps=10))
-    assert found.flat.all()  # the gradient of a logit is constant, piece by piece
+    change = worst_case_stability(Slope(), classifier, x, decision, search=PGD(radius=0.3, steps=10))
+    assert change.flat.all()  # the gradient of a logit is constant, piece by piece
+    assert change.reached.all()
+    assert change.distance.isnan().all()
 
 
 def test_a_search_that_starts_at_the_input_is_blind_there() -> None:
-    found = worst_case_stability(Slope(), bowl(), draws(2, 4) + 0.5, classes(2), search=PGD(random_start=False))
-    assert found.flat.all()
-    assert found.distance.tolist() == [0, 0]
+    change = worst_case_stability(Slope(), bowl(), draws(2, 4) + 0.5, classes(2), search=PGD(random_start=False))
+    assert change.flat.all()
+    assert change.distance.isnan().all()
 
 
 def test_maps_without_derivatives_have_no_worst_case() -> None:
@@ -283,18 +295,18 @@ def test_maps_without_derivatives_have_no_worst_case() -> None:
 
 
 def test_nothing_to_compare_with_is_nan() -> None:
-    found = worst_case_stability(Slope(), bowl(), torch.zeros(2, 4, dtype=torch.float64), classes(2))
-    assert found.distance.isnan().all()  # the bottom of the bowl has a gradient of zeros
-    score = found.score()
+    change = worst_case_stability(Slope(), bowl(), torch.zeros(2, 4, dtype=torch.float64), classes(2))
+    assert change.distance.isnan().all()  # the bottom of the bowl has a gradient of zeros
+    score = change.score()
     assert (score.n, score.failures) == (0, 2)
 
 
 def test_any_search_may_climb_that_leaves_the_input_without_a_slope(toys: SimpleNamespace) -> None:
     x = draws(2, 3, 2, 2)
-    found = worst_case_stability(Slope(), toys.mlp(), x, classes(2), search=AtDistance(rho=0.05))
-    assert torch.allclose(RMSE.size(found.delta), torch.full((2,), 0.05, dtype=torch.float64))
+    change = worst_case_stability(Slope(), toys.mlp(), x, classes(2), search=AtDistance(rho=0.05))
+    assert torch.allclose(RMSE.size(change.delta), torch.full((2,), 0.05, dtype=torch.float64))
     random = random_stability(neighbours(Slope(), toys.mlp(), x, classes(2), norm="rmse", radius=0.05))
-    assert (found.distance > random.largest).all()
+    assert (change.distance > random.largest).all()
 
 
 def test_scores_have_intervals(toys: SimpleNamespace) -> None:
@@ -393,16 +405,113 @@ def test_relative_stability_ignores_the_scale_of_maps(toys: SimpleNamespace) -> 
         assert torch.allclose(measure(larger), measure(around), rtol=1e-9)
 
 
+def test_relative_representation_stability_by_hand() -> None:
+    # The layer's changes are the input's, times ten: relative to its own values they are as large.
+    around = by_hand()
+    ratio = relative_representation_stability(around, 10 * around.x, 10 * around.near)
+    assert ratio.item() == pytest.approx(math.sqrt(1 / 2) / 0.5)
+    still = relative_representation_stability(around, around.x, around.x[:, None].expand(1, 2, 2), epsilon_min=0.01)
+    assert still.item() == pytest.approx(math.sqrt(1 / 2) / 0.01)
+
+
+def test_the_representation_is_what_the_last_linear_layer_is_given(toys: SimpleNamespace) -> None:
+    first, last = nn.Linear(3, 4).double(), nn.Linear(4, 2).double()
+    classifier = Classifier(nn.Sequential(first, nn.SiLU(), last, nn.Identity()), mean=0.5, std=0.2).eval()
+    x = draws(5, 3)
+    hidden = first((x - 0.5) / 0.2)
+    assert torch.allclose(representation(classifier, x), nn.functional.silu(hidden))
+    assert torch.allclose(representation(classifier, x, max_batch=2), nn.functional.silu(hidden))
+    assert torch.allclose(representation(classifier, x, "0"), hidden)
+    with pytest.raises(InputError, match="no layer 'head'"):
+        representation(classifier, x, "head")
+    flat = toys.affine(torch.ones(2, 12), torch.zeros(2))
+    assert torch.equal(representation(flat, draws(2, 3, 2, 2)), draws(2, 3, 2, 2).flatten(1))
+
+
+# -- as measures of a case ----------------------------------------------------------------------------------
+
+
+def case_of(explainer, classifier: Classifier, x: Tensor, **options) -> Case:
+    target = classifier.predict(x).argmax(dim=1)
+    explanation = explainer(classifier, x, target)
+    return Case(classifier=classifier, x=x, y=target, explainer=explainer, explanation=explanation, **options)
+
+
+def test_the_measures_say_what_the_functions_say(toys: SimpleNamespace) -> None:
+    classifier, x = toys.mlp(), draws(6, 3, 2, 2)
+    case = case_of(Slope(), classifier, x, seed=3)
+    around = neighbours(Slope(), classifier, x, case.y, norm="l2", radius=0.3, samples=4, seed=3)
+    ball = "norm=l2,radius=0.3,samples=4"
+    random = random_stability(around, TopK(3))
+    measured = apply(build(f"random_stability:{ball},distance=(top_k:k=3)"), case).values
+    assert torch.equal(measured["mean"], random.mean)
+    assert torch.equal(measured["largest"], random.largest)
+    ratios = apply(build(f"relative_stability:{ball},p=1"), case).values
+    assert torch.equal(ratios["input"], relative_input_stability(around, p=1))
+    assert torch.equal(ratios["output"], relative_output_stability(around, p=1))
+    layers = [representation(classifier, points) for points in (x, *around.near.unbind(dim=1))]
+    expected = relative_representation_stability(around, layers[0], torch.stack(layers[1:], dim=1), p=1)
+    assert torch.equal(ratios["representation"], expected)
+    worst = worst_case_stability(Slope(), classifier, x, case.y, search=PGD(steps=5), distance=Cosine(), seed=3)
+    searched = apply(build("worst_case:search=(pgd:steps=5),distance=cosine"), case).values[""]
+    assert torch.allclose(searched, worst.distance, rtol=0, atol=0, equal_nan=True)
+
+
+def test_measures_of_one_ball_share_their_points(toys: SimpleNamespace) -> None:
+    calls = []
+
+    @dataclass(frozen=True)
+    class Counted(Slope):
+        def __call__(self, classifier, x, target, **options) -> Explanation:
+            calls.append(len(x))
+            return super().__call__(classifier, x, target, **options)
+
+    case = case_of(Counted(), toys.mlp(), draws(2, 3, 2, 2))
+    for spec in (
+        "random_stability:samples=3",
+        "random_stability:samples=3,distance=cosine",
+        "relative_stability:samples=3",
+    ):
+        apply(build(spec), case)
+    assert len(calls) == 1 + 3  # the case's maps, and those of each point
+    apply(build("random_stability:samples=4"), case)
+    assert len(calls) == 4 + 4
+
+
+def test_a_worst_case_that_was_not_seen_is_undefined_and_the_reason_is_given(toys: SimpleNamespace) -> None:
+    torch.manual_seed(1)
+    relu = Classifier(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).double()).eval()
+    blind = apply(WorstCase(search=PGD(radius=0.3, steps=10)), case_of(Slope(), relu, draws(8, 4)))
+    assert blind.values[""].isnan().all()
+    assert {reason: int(rows.sum()) for reason, rows in blind.undefined.items()} == {
+        "the search was blind: the derivative of the map vanished": 8
+    }
+    opaque = apply(WorstCase(), case_of(Opaque(), bowl(), draws(2, 4)))
+    assert {reason: int(rows.sum()) for reason, rows in opaque.undefined.items()} == {
+        "the explainer gives maps without derivatives": 2
+    }
+    bottom = apply(WorstCase(), case_of(Slope(), bowl(), torch.zeros(2, 4, dtype=torch.float64)))
+    assert {reason: int(rows.sum()) for reason, rows in bottom.undefined.items()} == {"the map is zero": 2}
+
+
+def test_an_input_without_a_neighbour_of_its_decision_is_undefined_and_says_so() -> None:
+    # At the bottom of the bowl alone the decision is the other one; the point is measured, not the neighbourhood.
+    classifier = bowl(offset=-1e-12)
+    measured = apply(RandomStability(radius=0.1), case_of(Slope(), classifier, torch.zeros(1, 4, dtype=torch.float64)))
+    assert list(measured.undefined) == ["no random point near the input kept the decision"]
+    assert all(value.isnan().all() for value in measured.values.values())
+
+
 # -- what is refused ----------------------------------------------------------------------------------------
 
 
 def test_no_rows_are_no_error(toys: SimpleNamespace) -> None:
     classifier, x = toys.mlp(), draws(0, 3, 2, 2)
     around = neighbours(Slope(), classifier, x, classes(0), samples=2)
-    found = worst_case_stability(Slope(), classifier, x, classes(0), search=PGD(steps=2))
-    for values in (random_stability(around).mean, relative_input_stability(around), found.distance):
+    change = worst_case_stability(Slope(), classifier, x, classes(0), search=PGD(steps=2))
+    for values in (random_stability(around).mean, relative_input_stability(around), change.distance):
         assert values.shape == (0,)
-    assert found.score().n == 0
+    assert change.score().n == 0
 
 
 def test_what_cannot_be_measured_is_refused(toys: SimpleNamespace) -> None:
@@ -419,3 +528,14 @@ def test_what_cannot_be_measured_is_refused(toys: SimpleNamespace) -> None:
         for measure in (relative_input_stability, relative_output_stability):
             with pytest.raises(SpecError, match="epsilon_min above 0 and p of at least 1"):
                 measure(by_hand(), **options)
+
+
+# -- the page about them ------------------------------------------------------------------------------------
+
+
+def test_the_python_of_the_page_runs(capsys: pytest.CaptureFixture) -> None:
+    page = (Path(__file__).parent.parent / "docs/sparsity-and-stability.md").read_text(encoding="utf-8")
+    names: dict[str, object] = {}
+    for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL):
+        exec(compile(block, "sparsity-and-stability.md", "exec"), names)  # noqa: S102
+    assert names["worst"].values[""].isfinite().all()  # pyright: ignore: a smooth network does not blind the search

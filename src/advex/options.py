@@ -24,6 +24,7 @@ _kept = WrapValidator(lambda value, check: value if check(value) is not None els
 Count = Annotated[int, Field(ge=1)]
 Number = Annotated[float, _kept]
 AtLeast0 = Annotated[float, Field(ge=0), _kept]
+AtLeast1 = Annotated[float, Field(ge=1), _kept]
 Above0 = Annotated[float, Field(gt=0), _kept]
 Share = Annotated[float, Field(ge=0, le=1), _kept]  # in [0, 1]
 ShareBelow1 = Annotated[float, Field(ge=0, lt=1), _kept]  # in [0, 1)

@@ -17,3 +17,8 @@ from advex.attacks.pgd import PGD as PGD
 def build(spec: str) -> Search:
     """The search a spec string names, e.g. `"minimal:gradients=40"`. Raises SpecError."""
     return registry.build("attack", spec)
+
+
+def as_search(value: str | Search) -> Search:
+    """A search, or the one that a spec string names. Raises SpecError."""
+    return build(value) if isinstance(value, str) else value

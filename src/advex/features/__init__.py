@@ -98,8 +98,9 @@ class FeatureSpec:
     def nearest(self, x: Tensor, clean: Tensor | None = None) -> Tensor:
         """[n, d] the encoded valid rows nearest to x: numbers in range and on their steps, groups one-hot.
 
-        clean: [n, d] valid rows that x was changed from: what may not change then is as it is there, and what may
-        change one way alone has not gone the other. Valid rows stay as they are, bit for bit. Raises InputError.
+        clean: [n, d], the valid rows that x was changed from. Columns that may not change then keep their values, and
+        those that may change in one direction alone do not go in the other. Valid rows stay as they are, bit for bit.
+        Raises InputError.
         """
         self._check(x)
         if clean is not None:
@@ -113,7 +114,7 @@ class FeatureSpec:
         return result
 
     def _numbers(self, x: Tensor) -> Tensor:
-        """x, its numeric columns in range and on their steps, as exact as float64 can say and rounded to float32."""
+        """x with its numeric columns in range and on their steps, computed in float64 and rounded to float32."""
         result = x.detach().clone()
         if self._numeric is None:
             return result
@@ -160,7 +161,7 @@ class FeatureSpec:
         return self._numbers(torch.where(self._any(longer, owner) & stride.isnan(), clean, back))
 
     def whole(self, mask: Tensor) -> Tensor:
-        """mask [..., d] bool, without what is only a part of a column's categories: such a part cannot change alone."""
+        """mask [..., d] bool without the columns of which it has only some elements: a category changes as a whole."""
         return ~self._any(~mask, self._elements.to(mask.device))
 
     def _any(self, flags: Tensor, owner: Tensor) -> Tensor:
@@ -192,7 +193,7 @@ class FeatureSpec:
         lower, upper = torch.tensor(ends, dtype=torch.float32).T.contiguous()
         if all(f.change == "free" for f in self.features):
             return Box(lower, upper)
-        # Of categories in order, one rises as another falls.
+        # The element of one category rises as that of another falls.
         rises = [f.change in ("free", "up") or (f.kind == "category" and f.change == "down") for f in self.features]
         falls = [f.change in ("free", "down") or (f.kind == "category" and f.change == "up") for f in self.features]
         return Box(lower, upper, torch.tensor(rises)[self._elements], torch.tensor(falls)[self._elements])
@@ -238,7 +239,7 @@ def _from_plain(plain: object) -> Feature:
 
 
 def _one_hot(x: Tensor, feature: Feature, clean: Tensor | None) -> Tensor:
-    """[n, categories] the largest element of each row alone; where several are, that of `clean` before others."""
+    """[n, categories] one-hot: the largest element of each row; of equal ones that of `clean`, else the first."""
     if clean is None:
         best = x.argmax(dim=1)
     else:

@@ -15,7 +15,7 @@ from advex.features.typed import as_number, as_text, is_missing
 Kind = Literal["number", "category"]
 Change = Literal["free", "never", "up", "down"]
 
-_MOST_STEPS = 2**22  # from the centre: float32 tells steps apart up to there, and rounds half of one beyond
+_MOST_STEPS = 2**22  # from the centre: beyond that float32 cannot tell neighbouring steps apart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class Feature:
     let it go one way (of categories: to later or earlier ones). center, scale: a number is encoded as
     (raw - center) / scale. unit: of a number, for people.
 
-    Raises DataError for what cannot be meant.
+    Raises DataError for values that contradict each other.
     """
 
     name: str

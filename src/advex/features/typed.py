@@ -40,5 +40,5 @@ def as_text(value: object) -> str:
 
 
 def is_missing(value: object) -> bool:
-    """Whether a value is none: None, NaN, or a text such as "", "?" or "NA"."""
+    """Whether a value is missing: None, NaN, or a text such as "", "?" or "NA"."""
     return value is None or as_text(value).lower() in MISSING

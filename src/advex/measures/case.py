@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Literal, Protocol, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeVar, dataclass_transform
 
 import torch
+from pydantic import PlainValidator
 from torch import Tensor
 
 from advex import registry
+from advex.attacks import Search, as_search
 from advex.classifier import Classifier
 from advex.data.evidence import Evidence
+from advex.distances import Distance, as_distance
 from advex.errors import InputError
+from advex.options import with_options
 from advex.types import Better as Better
 from advex.types import Explainer, Explanation
 
 Of = Literal["placed", "faithful", "stable", "shape", "randomised"]
 Need = Literal["evidence", "model", "explainer"]
 T = TypeVar("T")
+Made = TypeVar("Made", bound=type)
+
+# Options that are given as a spec string, which is checked, or as the thing itself.
+SearchOption = Annotated[Search | str, PlainValidator(lambda value: as_search(value) and value)]
+DistanceOption = Annotated[Distance | str, PlainValidator(lambda value: as_distance(value) and value)]
 
 NO_EVIDENCE = "the data do not say where the thing lies"
 UNDEFINED = "not defined for this map"
@@ -92,11 +101,17 @@ class Case:
     @cached_property
     def located(self) -> Tensor:
         """[n] bool: the data say where in the picture the labelled thing lies."""
-        if self.evidence is None:
-            return torch.zeros(len(self), dtype=torch.bool, device=self.x.device)
-        boxed = torch.tensor([len(boxes) > 0 for boxes in self.evidence.boxes], dtype=torch.bool, device=self.x.device)
-        outlines = self.evidence.outlines
-        return boxed if outlines is None else boxed | outlines.to(self.x.device).flatten(1).any(dim=1)
+        known = torch.zeros(len(self), dtype=torch.bool) if self.evidence is None else self.evidence.located
+        return known.to(self.x.device)
+
+    @cached_property
+    def evidence_mask(self) -> Tensor:
+        """[n, height, width] bool: the pixels of the labelled thing by its outline, else its boxes; none if unknown."""
+        size = self.x.shape[-2], self.x.shape[-1]
+        masks = [] if self.evidence is None else [self.evidence.mask(i, size) for i in range(len(self))]
+        return (
+            torch.stack(masks).to(self.x.device) if masks else torch.zeros(len(self), *size, device=self.x.device) > 0
+        )
 
     def explain(self, x: Tensor, classifier: Classifier | None = None) -> Tensor:
         """The same explainer's maps elsewhere, or of another classifier (a randomised one, say): like x."""
@@ -109,7 +124,7 @@ class Case:
 
 
 class Measure(Protocol):
-    """A registered frozen dataclass whose call gives [n] values, NaN where undefined; row i depends on example i alone.
+    """A frozen dataclass whose call gives [n] values, NaN where undefined; row i depends on example i alone.
 
     Facts beside the formula, as class attributes. title, better, unit: of its one figure; a measure of several figures
     has `values` (name -> Value) instead, and returns its values by those names. of: what it judges. needs: what it uses
@@ -122,6 +137,15 @@ class Measure(Protocol):
     needs: ClassVar[frozenset[Need]]
 
     def __call__(self, case: Case) -> Tensor | Mapping[str, Tensor] | Measured: ...
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def measure(name: str, *, cites: str = "", examples: Sequence[str] = ()) -> Callable[[Made], Made]:
+    """Class decorator: register a `Measure` by name. The class has its options as fields (see `options`).
+
+    examples: see `registry.register`.
+    """
+    return lambda made: registry.register("measure", name, cites=cites, examples=examples)(with_options(made))
 
 
 def apply(measure: Measure, case: Case) -> Measured:

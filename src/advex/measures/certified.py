@@ -1,8 +1,8 @@
 """What no attack can undercut: certified radii by randomised smoothing, and how they stand to what attacks found.
 
 A certificate is about the smoothed classifier (see `smoothing`), an attack on a network about the network.
-Each radius carries a risk of its own, `alpha`, that the noise drawn flattered it. That is another matter than
-which images were drawn: `Certificate.overclaimed` is about the former, intervals of scores are about the latter.
+Each radius is too large with probability `alpha` at most, over the noise that was drawn; `Certificate.overclaimed`
+counts such radii. The intervals of scores are over the images that were drawn.
 """
 
 from __future__ import annotations
@@ -10,17 +10,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
+from pydantic import BeforeValidator, Field
 from scipy import special
 from torch import Tensor
 
 from advex.classifier import Classifier
-from advex.errors import InputError, SpecError
+from advex.errors import InputError
 from advex.geometry import as_radius
 from advex.measures.intervals import wilson
 from advex.measures.robustness import accuracy_robustness_area, compare_areas
 from advex.measures.smoothing import clopper_pearson, l2_radius, votes
+from advex.options import Count, with_options
 from advex.types import Score
 
 ABSTAINED = -1
@@ -76,7 +79,7 @@ class Certificate:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@with_options
 class Certify:
     """Certified L2 radii by randomised smoothing.
 
@@ -87,26 +90,16 @@ class Certify:
     With k = samples no radius above sigma * Phi^-1(alpha^(1/k)) can be certified: 3.2 sigma by default.
     """
 
-    sigma: float | str = 0.25
-    selection: int = 100
-    samples: int = 10_000
-    alpha: float = 0.001
-    batch_size: int = 256
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "sigma", as_radius(self.sigma))
-        if self.sigma == 0:
-            raise SpecError("Smoothing needs noise: sigma must be above 0.")
-        for name in ("selection", "samples", "batch_size"):
-            if getattr(self, name) < 1:
-                raise SpecError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        if not 0 < self.alpha < 0.5:
-            raise SpecError(f"alpha is the risk that a statement is wrong, in (0, 0.5), not {self.alpha}.")
+    sigma: Annotated[float, BeforeValidator(as_radius), Field(gt=0)] = 0.25
+    selection: Count = 100
+    samples: Count = 10_000
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.001
+    batch_size: Count = 256
 
     @property
     def largest(self) -> float:
         """The L2 radius when every draw agrees: no certificate is larger."""
-        return l2_radius(clopper_pearson(self.samples, self.samples, self.alpha), float(self.sigma))
+        return l2_radius(clopper_pearson(self.samples, self.samples, self.alpha), self.sigma)
 
     def __call__(
         self,
@@ -139,11 +132,11 @@ class Certify:
 
     def _count(self, classifier: Classifier, row: Tensor, seed: int) -> tuple[int, int]:
         """The class chosen, and how often fresh draws answered it."""
-        first = votes(classifier, row, float(self.sigma), self.selection, seed, "smoothing: selection", self.batch_size)
+        first = votes(classifier, row, self.sigma, self.selection, seed, "smoothing: selection", self.batch_size)
         if not first.any():  # every answer was NaN
             return ABSTAINED, 0
         candidate = int(first.argmax())
-        then = votes(classifier, row, float(self.sigma), self.samples, seed, "smoothing: estimation", self.batch_size)
+        then = votes(classifier, row, self.sigma, self.samples, seed, "smoothing: estimation", self.batch_size)
         return candidate, int(then[candidate])
 
     def _certificate(self, rows: list[tuple[int, int]], y: Tensor, elements: int) -> Certificate:
@@ -152,7 +145,7 @@ class Certify:
         lower = torch.tensor(bounds, dtype=torch.float64)
         prediction = torch.where(lower > 0.5, candidate, ABSTAINED)
         correct = prediction == y
-        radii = torch.tensor([l2_radius(bound, float(self.sigma)) for bound in bounds], dtype=torch.float64)
+        radii = torch.tensor([l2_radius(bound, self.sigma) for bound in bounds], dtype=torch.float64)
         radius = torch.where(correct, radii, 0.0)
         return Certificate(
             prediction=prediction,
@@ -162,7 +155,7 @@ class Certify:
             candidate=candidate,
             hits=hits,
             lower=lower,
-            sigma=float(self.sigma),
+            sigma=self.sigma,
             samples=self.samples,
             alpha=self.alpha,
         )

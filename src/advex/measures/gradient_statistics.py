@@ -1,28 +1,31 @@
-"""How fast outputs may change with the input, and how well that foretells how far a search moved them.
+"""How fast outputs may change with the input, and how well that predicts how far a search moved them.
 
 Woods et al. 2019, Sec. III-B, take the locally linear estimate (their Eq. 8)
 
     E|dy_i| <~ N E|dx_j| E|dy_i/dx_j|,    N input elements,
 
-as a guide to which derivatives to aim for. With the means of one and the same row it is what a change that is as
-large everywhere does to a linear output at worst (Hoelder's inequality, L-inf against L1). For a change of a given
-RMSE the worst is larger: there the root mean square of the derivatives stands in the place of their mean (Cauchy-
-Schwarz), and a change that follows the gradient comes near it, beyond Eq. 8. Neither bounds a network that is not
-linear.
+as a guide to which derivatives to aim for. If both means are of the same row, the right side is the most that a
+change of equal size in all elements does to a linear output (Hoelder's inequality, L-inf against L1). A change of a
+given RMSE can do more: then the root mean square of the derivatives takes the place of their mean (Cauchy-Schwarz),
+and a change along the gradient comes near that bound, beyond Eq. 8. Neither bounds a network that is not linear.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from advex import attacks
 from advex.classifier import Classifier, input_gradient
 from advex.errors import InputError
-from advex.measures.intervals import bootstrap_mean
+from advex.goals import Misclassify
+from advex.measures.case import Case, Measured, Need, Of, SearchOption, Value, measure
+from advex.measures.intervals import mean_score
 from advex.randomness import generators
 from advex.types import Perturbation, Score
 
@@ -48,11 +51,7 @@ class InputGradients:
 
         For "largest" that is the paper's mean over images of the maximum over inputs.
         """
-        values = getattr(self, of).mean(dim=1)
-        value, low, high = bootstrap_mean(values)
-        n = int((~values.isnan()).sum())
-        name = f"{of} |dy/dx|"
-        return Score(name=name, values=values, value=value, low=low, high=high, n=n, better="neither")
+        return mean_score(f"{of} |dy/dx|", getattr(self, of).mean(dim=1), better="neither", failures=0)
 
 
 def input_gradients(
@@ -73,12 +72,12 @@ def input_gradients(
         if classes.ndim != 2 or len(classes) != len(x) or classes.shape[1] < 1 or classes.is_floating_point():
             raise InputError(f"Classes to ask about are whole numbers [{len(x)}, k], not {tuple(classes.shape)}.")
         if classes.numel() and not 0 <= int(classes.min()) <= int(classes.max()) < known:
-            raise InputError(f"Classes must lie in [0, {known}); found {int(classes.min())} to {int(classes.max())}.")
-        asked = classes.to(x.device).flatten()
+            raise InputError(f"Classes must lie in [0, {known}), not {int(classes.min())} to {int(classes.max())}.")
+        outputs = classes.to(x.device).flatten()
         image = torch.arange(len(x), device=x.device).repeat_interleave(classes.shape[1])
         parts = [
             _sizes(classifier, x[rows], own)
-            for rows, own in zip(image.split(max_batch), asked.split(max_batch), strict=True)
+            for rows, own in zip(image.split(max_batch), outputs.split(max_batch), strict=True)
         ]
     sizes = torch.cat(parts).cpu().reshape(*classes.shape, 3)
     mean, rms, largest = (sizes[:, :, i] for i in range(3))
@@ -124,7 +123,7 @@ def linear_change(gradients: InputGradients, size: Tensor | float, norm: Literal
 
 @dataclass(frozen=True, kw_only=True)
 class OutputChange:
-    """How far a search moved the logits of the label and of the new decision, and what Eq. 8 foretold, per example.
+    """How far a search moved the logits of the label and of the new decision, and Eq. 8's estimate, per example.
 
     measured: [n], |dy_label| + |dy_new|. eq8: [n], Eq. 8 for the same two outputs. bound: [n], the most that a
     change of the same RMSE does to two linear outputs. mean_change: [n], mean |dx_j|. mean_gradient: [n], mean
@@ -140,15 +139,10 @@ class OutputChange:
     failures: int
 
     def ratio(self) -> Score:
-        """Measured change by Eq. 8's estimate. Above 1 Eq. 8 promised too much: see the module for how that can be."""
+        """Measured change by Eq. 8's estimate. Above 1 the outputs moved more than Eq. 8 says: see the module."""
         values = self.measured / self.eq8
-        values = torch.where(torch.isfinite(values), values, math.nan)  # a gradient of 0 foretells nothing
-        value, low, high = bootstrap_mean(values)
-        n = int((~values.isnan()).sum())
-        name = "measured change / Eq. 8"
-        return Score(
-            name=name, values=values, value=value, low=low, high=high, n=n, better="neither", failures=self.failures
-        )
+        values = torch.where(torch.isfinite(values), values, math.nan)  # a gradient of 0 says nothing
+        return mean_score("measured change / Eq. 8", values, better="neither", failures=self.failures)
 
     def published(self) -> tuple[float, float]:
         """(Eq. 8, measured) as the paper has it: 2 N times the harmonic mean of the changes times the mean gradient.
@@ -170,21 +164,21 @@ def eq8(elements: int, change: float, gradient: float, *, outputs: int = 1) -> f
     return elements * change * gradient * outputs
 
 
-def output_change(classifier: Classifier, found: Perturbation, y: Tensor, *, max_batch: int = 256) -> OutputChange:
-    """Eq. 8's estimate against the change that a search made. found: changes of the decision away from y [n].
+def output_change(classifier: Classifier, changed: Perturbation, y: Tensor, *, max_batch: int = 256) -> OutputChange:
+    """Eq. 8's estimate against the change that a search made. changed: the decision, away from y [n].
 
     The gradients are those at the clean input. Rows whose search failed, and those that needed no change, do not
     count. Raises InputError unless rows match.
     """
-    if y.shape != (len(found),):
-        raise InputError(f"There is one label per example, [{len(found)}], not {tuple(y.shape)}.")
-    before, after = (_logits(classifier, x, max_batch) for x in (found.clean, found.adversarial))
-    label = y.to(found.clean.device)
+    if y.shape != (len(changed),):
+        raise InputError(f"There is one label per example, [{len(changed)}], not {tuple(y.shape)}.")
+    before, after = (_logits(classifier, x, max_batch) for x in (changed.clean, changed.adversarial))
+    label = y.to(changed.clean.device)
     new = after.scatter(1, label[:, None], -math.inf).argmax(dim=1)
     pair = torch.stack([label, new], dim=1)
-    gradients = input_gradients(classifier, found.clean, pair, max_batch=max_batch)
-    delta = found.delta.detach().flatten(1).double().cpu()
-    moved = found.reached.cpu() & (delta != 0).any(dim=1)
+    gradients = input_gradients(classifier, changed.clean, pair, max_batch=max_batch)
+    delta = changed.delta.detach().flatten(1).double().cpu()
+    moved = changed.reached.cpu() & (delta != 0).any(dim=1)
     mean_change = delta.abs().mean(dim=1)
 
     def counted(values: Tensor) -> Tensor:
@@ -197,8 +191,58 @@ def output_change(classifier: Classifier, found: Perturbation, y: Tensor, *, max
         mean_change=counted(mean_change),
         mean_gradient=counted(gradients.mean.mean(dim=1)),
         elements=gradients.elements,
-        failures=int((~found.reached).sum()),
+        failures=int((~changed.reached).sum()),
     )
+
+
+@measure("input_gradients", cites="woods2019 Sec. III-B")
+class GradientSize:
+    """How fast the explained class's logit may change with the input: |dy_c/dx_j| over the input elements j."""
+
+    of: ClassVar[Of] = "stable"
+    needs: ClassVar[frozenset[Need]] = frozenset({"model"})
+    values: ClassVar[Mapping[str, Value]] = {
+        "mean": Value(title="Input gradient, mean", better="neither"),
+        "rms": Value(title="Input gradient, root mean square", better="neither"),
+        "largest": Value(title="Input gradient, largest", better="neither"),
+    }
+
+    def __call__(self, case: Case) -> Measured:
+        sizes = input_gradients(case.classifier, case.x, case.explanation.target[:, None])
+        values = {name: getattr(sizes, name)[:, 0] for name in self.values}
+        return Measured(value=values, undefined={"the gradient is not finite": values["mean"].isnan()})
+
+
+@measure("output_change", cites="woods2019 Eq. 8", examples=("search=(pgd:radius=0.3,steps=10)",))
+class LinearEstimate:
+    """How far a search moved the logits of the label and of the new decision, against Eq. 8's estimate of it.
+
+    search: spec of an attack, which changes the decision away from the label.
+    """
+
+    search: SearchOption = "minimal"
+
+    of: ClassVar[Of] = "stable"
+    needs: ClassVar[frozenset[Need]] = frozenset({"model"})
+    values: ClassVar[Mapping[str, Value]] = {
+        "measured": Value(title="Output change, measured", better="neither", unit="logits"),
+        "eq8": Value(title="Output change, by Eq. 8", better="neither", unit="logits"),
+        "ratio": Value(title="Output change, measured / Eq. 8", better="neither"),
+    }
+
+    def __call__(self, case: Case) -> Measured:
+        search = attacks.as_search(self.search)
+        changed = search(case.classifier, case.x, Misclassify(case.y), seed=case.seed, max_batch=case.max_batch)
+        change = output_change(case.classifier, changed, case.y)
+        values = {"measured": change.measured, "eq8": change.eq8, "ratio": change.ratio().values}
+        return Measured(
+            value=values,
+            undefined={
+                "the search did not reach its goal": ~changed.reached,
+                "no change was needed": changed.reached & (changed.delta == 0).flatten(1).all(dim=1),
+                "the gradient is zero or not finite": values["ratio"].isnan(),
+            },
+        )
 
 
 @torch.no_grad()

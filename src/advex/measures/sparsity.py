@@ -7,16 +7,14 @@ take the 3,072 numbers of a CIFAR-10 map), and none of them changes when the map
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from advex.errors import InputError
-from advex.measures.case import Better, Case, Need, Of
+from advex.measures.case import Better, Case, Need, Of, measure
 from advex.measures.intervals import mean_score
-from advex.registry import register
 from advex.types import Score
 
 
@@ -39,8 +37,7 @@ def gini(maps: Tensor) -> Tensor:
     return (shares.sort(dim=1).values * weights).sum(dim=1)
 
 
-@register("measure", "gini", cites="hurley2009; chalasani2020 Sec. 6")
-@dataclass(frozen=True)
+@measure("gini", cites="hurley2009; chalasani2020 Sec. 6")
 class Gini:
     """Gini index of the map: 0 where all elements count the same, 1 - 1/d where one of d counts alone."""
 
@@ -70,8 +67,7 @@ def entropy(maps: Tensor) -> Tensor:
     return torch.where((p == 0).all(dim=1), math.nan, nats)
 
 
-@register("measure", "entropy", cites="shannon1948")
-@dataclass(frozen=True)
+@measure("entropy", cites="shannon1948")
 class Entropy:
     """Entropy of the map's absolute values: 0 where one element counts alone, log d where all count the same."""
 
@@ -98,8 +94,7 @@ def effective_features(maps: Tensor) -> Tensor:
     return entropy(maps).exp()
 
 
-@register("measure", "effective", cites="hill1973 (order 1); jost2006")
-@dataclass(frozen=True)
+@measure("effective", cites="hill1973 (order 1); jost2006")
 class Effective:
     """The number of equally strong elements that would be as concise as the map."""
 

@@ -1,4 +1,4 @@
-"""Activations. Input-gradient penalties want a first derivative without jumps."""
+"""Activations. Penalties on input gradients need a first derivative without jumps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from advex.errors import SpecError, did_you_mean
 
 
 class _HalfHuber(torch.autograd.Function):
-    """Saves x alone and takes its slope from one clamp: a third of the time of the composed formula."""
+    """Saves only x and computes the slope with one clamp: a third of the time of the composed formula."""
 
     @staticmethod
     def forward(x: Tensor, d: float) -> Tensor:
@@ -98,7 +98,7 @@ def he_init(module: nn.Module) -> None:
     """Kaiming-normal convolutions and linear layers with zero biases; batch norm at 1 and 0."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
-            if not layer.weight.is_meta:  # nothing to fill there, and asking torch to makes it import its compiler
+            if not layer.weight.is_meta:  # else there is nothing to fill, and the call would import torch's compiler
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)

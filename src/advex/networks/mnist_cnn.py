@@ -25,6 +25,6 @@ class MnistCNN(nn.Sequential):
             nn.Linear(1024, check_range("classes", classes, 2, 100_000)),
         )  # fmt: skip
         for layer in self:
-            if isinstance(layer, nn.Conv2d | nn.Linear) and not layer.weight.is_meta:  # nothing to fill there
+            if isinstance(layer, nn.Conv2d | nn.Linear) and not layer.weight.is_meta:  # else nothing to fill
                 nn.init.trunc_normal_(layer.weight, std=0.1, a=-0.2, b=0.2)
                 nn.init.constant_(layer.bias, 0.1)  # pyright: ignore

@@ -45,7 +45,7 @@ def scaled(path: Tensor, factors: Factors) -> Tensor:
     # The value forwards * path on the slope backwards * path. To autograd the rest is a constant, so an input
     # gradient of the network has the slope beta in it and the derivative of that gradient has beta again:
     # alpha decides where derivatives are taken, never what they are. Made of torch operations rather than as
-    # an autograd function, whose second derivative torch.compile loses without a word.
+    # an autograd function, whose second derivative torch.compile loses silently.
     value, slope = path * factors[0].to(path.dtype), path * factors[1].to(path.dtype)
     return value.detach() + (slope - slope.detach())
 
@@ -54,7 +54,7 @@ class ResidualDrop(nn.Module):
     """The factors of all residual branches for one pass of a batch: see the head of this file.
 
     kind: "stochastic_depth" or "shakedrop". blocks: L. survival: p_L in (0, 1]. alpha: a in [0, 1], of
-    ShakeDrop alone; 0 loses a branch wholly, as stochastic depth does, but sends gradients through it.
+    ShakeDrop alone; 0 drops the whole branch, as stochastic depth does, but sends gradients through it.
     Has no weights and no buffers.
 
     A branch that is lost is computed all the same and multiplied by 0, where Huang et al. skip it. This

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from advex.networks.activations import activation, check_range, he_init, widths_of
+from advex.networks.activations import activation as make_activation
+from advex.networks.activations import check_range, he_init, widths_of
 from advex.registry import register
 
 
@@ -12,9 +13,8 @@ from advex.registry import register
 class Linear(nn.Sequential):
     """One linear layer on the flattened input.
 
-    features: elements of one input. classes: outputs. bias: false leaves the weights alone to decide. zero: training
-    starts with weights of zero, which does it no harm in one layer, and leaves no trace of a random start in
-    features that it never needs (both as in Chalasani et al. 2020).
+    features: elements of one input. classes: outputs. bias: whether there is one. zero: training starts with weights
+    of zero, so that elements which never matter keep a weight of zero (both as in Chalasani et al. 2020).
     """
 
     def __init__(self, features: int = 64, classes: int = 10, bias: bool = True, zero: bool = False) -> None:
@@ -46,7 +46,7 @@ class MLP(nn.Sequential):
         sizes = (check_range("features", features, 1, 10_000_000), *widths_of("widths", widths))
         layers: list[nn.Module] = [nn.Flatten()]
         for before, after in zip(sizes, sizes[1:], strict=False):
-            layers += [nn.Linear(before, after), _activation(activation, d)]
+            layers += [nn.Linear(before, after), make_activation(activation, d)]
         super().__init__(*layers, nn.Linear(sizes[-1], check_range("classes", classes, 2, 100_000)))
         he_init(self)
 
@@ -72,7 +72,7 @@ class SmallCNN(nn.Module):
         layers: list[nn.Module] = []
         for width, stride in zip(widths_of("widths", widths, 3), (1, 2, 2), strict=True):
             layers += [nn.Conv2d(before, width, 3, stride, padding=1, bias=False), nn.BatchNorm2d(width)]
-            layers += [_activation(activation, d)]
+            layers += [make_activation(activation, d)]
             before = width
         self.body = nn.Sequential(*layers)
         self.head = nn.Linear(before, check_range("classes", classes, 2, 100_000))
@@ -80,6 +80,3 @@ class SmallCNN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.body(x).mean(dim=(2, 3)))
-
-
-_activation = activation
