@@ -37,9 +37,10 @@ from advex.data import (
     write_annotated,
 )
 from advex.data.annotated import answers
-from advex.data.annotated import folder as annotated
+from advex.data.annotated.folder import AnnotatedFolder
 from advex.data.dataset import content
 from advex.data.images.png import encode_png, quantise
+from advex.data.source import Place
 from advex.errors import ArtifactError, DataError, InputError, SpecError
 
 TABLE = "annotations.csv"
@@ -772,4 +773,4 @@ def test_options_are_those_of_every_data_set(tmp_path: Path) -> None:
         open_dataset(root, split="train")
     with pytest.raises(SpecError, match="max_samples"):
         open_dataset(root, max_samples=0)
-    assert annotated.find(tmp_path, []) is None
+    assert AnnotatedFolder().find(Place(tmp_path)) is None

@@ -20,8 +20,8 @@ from advex.data import Dataset, open_dataset, splits
 from advex.data.images import decode
 from advex.data.published.coco import coco
 from advex.data.published.coco_json import read
-from advex.data.published.cutting import ahead, cut
 from advex.data.published.imagenet import imagenet
+from advex.data.published.pictures import ahead, cut
 from advex.errors import AdvexError, DataError, SpecError
 
 CATEGORIES = [(44, "bottle"), (1, "person"), (18, "dog")]  # not in order, and with gaps, as in COCO

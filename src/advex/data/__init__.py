@@ -1,4 +1,4 @@
-"""Data sets: a built-in name, a folder, Parquet, NPZ or CSV -> `Dataset`, with an account of what was lost."""
+"""Data sets: a built-in name or a path -> `Dataset`, with an account of what was lost."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from advex import registry
-from advex.data.annotated import folder as annotated
-from advex.data.annotated.answers import TABLE
+from advex.data.annotated.answers import TABLE as TABLE
 from advex.data.annotated.answers import Annotation as Annotation
 from advex.data.annotated.folder import Annotated
 from advex.data.annotated.folder import write_annotated as write_annotated
@@ -21,20 +20,13 @@ from advex.data.dataset import Origin as Origin
 from advex.data.dataset import Part as Part
 from advex.data.dataset import Skipped as Skipped
 from advex.data.dataset import describe as describe
-from advex.data.images import folders, npz, parquet, reading
-from advex.data.published import coco, jsrt
-from advex.data.source import Source, shortened
-from advex.data.tables import table
+from advex.data.evidence import Evidence as Evidence
+from advex.data.source import Format, Opened, Place, Reading
 from advex.data.tables.description import spec_to_yaml as spec_to_yaml
 from advex.data.tables.inference import listed as listed
 from advex.data.tables.table import Table
-from advex.errors import DataError, SpecError, did_you_mean
+from advex.errors import DataError, did_you_mean
 from advex.features import FeatureSpec
-
-FORMS = (
-    "a folder of class folders, a Parquet file or a folder of them, an .npz file, a folder of annotated pictures, "
-    "a table (CSV file, or a folder of them), or a built-in name"
-)
 
 
 def open_dataset(
@@ -58,8 +50,7 @@ def open_dataset(
     of such; an NPZ file with `x` and `y`; a folder of annotated pictures (`annotations.csv`, see
     `annotated`), of which those called unchanged are read; a table, i.e. a CSV file with a header, a folder of
     such, or a YAML that describes one (docs/tables.md); or a folder of the folder named by the environment
-    variable ADVEX_DATA. Where Parquet files are in a folder, other files there are not
-    looked at.
+    variable ADVEX_DATA. `advex list format` names all formats, those of plugins too.
 
     split: needed where there are several. size: (height, width), or the side of a square: images are
     scaled to cover it and their centre is cut out; needed where they differ. channels: 1 or 3; left
@@ -76,33 +67,23 @@ def open_dataset(
     Images and rows that cannot be read, or have no label, are listed in `skipped`. Raises DataError for what
     cannot be read as a data set, SpecError for impossible options.
     """
-    size = (size, size) if isinstance(size, int) else size
-    if size is not None and (len(size) != 2 or min(size) < 1):
-        raise SpecError(f"size={size} is not a size: give a side, or (height, width), of at least 1.")
-    if channels not in (None, 1, 3):
-        raise SpecError(f"channels={channels}: images have 1 channel (grey) or 3 (colour).")
-    if max_samples is not None and max_samples < 1:
-        raise SpecError(f"max_samples={max_samples} leaves nothing; give at least 1.")
-    options = {
-        "split": split,
-        "size": size,
-        "channels": channels,
-        "max_samples": max_samples,
-        "seed": seed,
-        "memory_limit": memory_limit,
-        "progress": progress,
-    }
-    found = _find(str(source), rule)
-    if isinstance(found, Table):
-        del options["size"], options["channels"]
-        return table.read(found, **options, features=features, class_names=class_names)
-    return annotated.read(found, **options) if isinstance(found, Annotated) else reading.read(found, **options)
+    how = Reading(
+        split=split,
+        size=(size, size) if isinstance(size, int) else size,
+        channels=channels,
+        max_samples=max_samples,
+        seed=seed,
+        memory_limit=memory_limit,
+        progress=progress,
+        features=features,
+        class_names=class_names,
+    )
+    return _find(str(source), rule).read(how)
 
 
 def splits(source: str | Path) -> tuple[str, ...]:
     """Names of a source's splits, sorted; none where it has no named ones. Raises DataError."""
-    found = _find(str(source))
-    return found.splits if isinstance(found, Table) else tuple(sorted(filter(None, _pictures(found).splits)))
+    return _find(str(source)).split_names
 
 
 def ids(source: str | Path, chosen: Iterable[str | None]) -> dict[str | None, tuple[str, ...]]:
@@ -110,11 +91,8 @@ def ids(source: str | Path, chosen: Iterable[str | None]) -> dict[str | None, tu
 
     Raises DataError.
     """
-    found = _find(str(source))
-    if isinstance(found, Table):
-        raise DataError(f"{found.name} is a table: annotated pictures cannot be added to its rows.")
-    found = _pictures(found)
-    return {split: tuple(found.splits[found.choose(split)]().ids) for split in chosen}
+    opened = _find(str(source))
+    return {split: opened.ids(split) for split in chosen}
 
 
 def is_annotated(source: str | Path) -> bool:
@@ -127,57 +105,34 @@ def is_table(source: str | Path) -> bool:
     return isinstance(_find(str(source)), Table)
 
 
-def _pictures(found: Source | Annotated) -> Source:
-    return found.source if isinstance(found, Annotated) else found
-
-
-def _find(source: str, rule: AnnotationPolicy = MAJORITY) -> Source | Annotated | Table:
+def _find(source: str, policy: AnnotationPolicy = MAJORITY) -> Opened:
     """What a name or path means. Raises DataError."""
     builtin = registry.entries("dataset")
     name, _, _ = source.partition(":")
     if name in builtin:
         return registry.build("dataset", source)
     shared = Path(os.environ["ADVEX_DATA"]) if os.environ.get("ADVEX_DATA") else None
-    places = [Path(source).expanduser(), *([shared / source] if shared else [])]
-    for place in places if source else []:
-        if place.is_dir():
-            return _folder(place, rule)
-        if place.exists():
-            return _file(place)
+    for path in (Path(source).expanduser(), *([shared / source] if shared else [])) if source else ():
+        if path.exists():
+            return _open(Place(path, policy))
     known = {*builtin, *(path.name for path in shared.glob("*/"))} if shared else builtin
     below = f", or the name of a folder in ADVEX_DATA ({shared})" if shared else ""
-    raise DataError(f"There is no data set '{source}': {did_you_mean(name, known)} Data is {FORMS}{below}.")
+    raise DataError(f"There is no data set '{source}': {did_you_mean(name, known)} Data is {_forms()}{below}.")
 
 
-def _folder(root: Path, rule: AnnotationPolicy) -> Source | Annotated | Table:
-    files = folders.files_below(root)
-    if found := annotated.find(root, files, rule):
-        return found
-    parquets = [root / path for path in files if path.suffix.lower() == ".parquet"]
-    if parquets:
-        return parquet.source(root.resolve().name, parquet.split_files(root, parquets))
-    if coco.tables(root):
-        return coco.coco(root=str(root))
-    if jsrt.is_one(files):
-        return jsrt.jsrt(root=str(root))
-    if found := table.from_folder(root, files):
-        return found
-    archives = [str(path) for path in files if path.suffix.lower() == ".npz"]
-    if archives and len(files) == len(archives):
-        raise DataError(f"{root} is a folder of NPZ files ({shortened(archives)}): name one of them.")
-    return folders.source(root, files)
+def _formats() -> list[Format]:
+    """All formats, in the order in which they are asked."""
+    formats: list[Format] = [registry.build("format", name) for name in registry.entries("format")]
+    return sorted(formats, key=lambda each: each.order)
 
 
-def _file(path: Path) -> Source | Table:
-    suffix = path.suffix.lower()
-    if suffix == ".npz":
-        return npz.source(path)
-    if suffix == ".parquet":
-        return parquet.source(path.resolve().parent.name, {parquet.split_name(path.parent, path): [path]})
-    if path.name == TABLE:
-        raise DataError(f"{path} is a table of answers: name its folder, {path.parent}.")
-    if suffix == ".csv":
-        return table.from_file(path)
-    if suffix in (".yaml", ".yml"):
-        return table.from_sheet(path)
-    raise DataError(f"{path}: files of type '{suffix}' are not read as data. Data is {FORMS}.")
+def _forms() -> str:
+    """What can be read, in words."""
+    return ", ".join([*(each.reads for each in _formats()), "or a built-in name"])
+
+
+def _open(place: Place) -> Opened:
+    for each in _formats():
+        if (opened := each.find(place)) is not None:
+            return opened
+    raise DataError(f"{place.path}: files of type '{place.suffix}' are not read as data. Data is {_forms()}.")

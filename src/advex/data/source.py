@@ -1,16 +1,22 @@
-"""What every kind of data set turns into before an image is decoded."""
+"""What every kind of data set turns into before an image is decoded, and what each format says of itself."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import ClassVar, Protocol
 
 import numpy as np
 
+from advex.data.annotated.policy import MAJORITY, AnnotationPolicy
+from advex.data.dataset import Dataset
 from advex.data.evidence import Region
 from advex.data.window import Cut
-from advex.errors import DataError, did_you_mean
+from advex.errors import DataError, SpecError, did_you_mean
+from advex.features import FeatureSpec
 
 
 class Unreadable(Exception):
@@ -39,8 +45,111 @@ class Split:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How a data set is read: the options of `open_dataset`. Raises SpecError for impossible ones."""
+
+    split: str | None = None
+    size: tuple[int, int] | None = None
+    channels: int | None = None
+    max_samples: int | None = None
+    seed: int = 0
+    memory_limit: int = 8 * 2**30
+    progress: Callable[[int, int], None] = lambda done, total: None
+    features: FeatureSpec | None = None
+    class_names: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
+            raise SpecError(f"size={self.size} is not a size: give a side, or (height, width), of at least 1.")
+        if self.channels not in (None, 1, 3):
+            raise SpecError(f"channels={self.channels}: images have 1 channel (grey) or 3 (colour).")
+        if self.max_samples is not None and self.max_samples < 1:
+            raise SpecError(f"max_samples={self.max_samples} leaves nothing; give at least 1.")
+
+
+class Opened(Protocol):
+    """A data set that was found; nothing of it is decoded."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages and in records."""
+        ...
+
+    @property
+    def split_names(self) -> tuple[str, ...]:
+        """Sorted; none where there is but one split without a name."""
+        ...
+
+    def ids(self, split: str | None) -> tuple[str, ...]:
+        """Of all examples of a split, None for the only one. Raises DataError."""
+        ...
+
+    def read(self, how: Reading) -> Dataset:
+        """A split as a data set. Raises DataError."""
+        ...
+
+
+@dataclass(frozen=True)
+class Place:
+    """A file or folder that may hold data. policy: which annotated pictures count, and how much."""
+
+    path: Path
+    policy: AnnotationPolicy = MAJORITY
+
+    @cached_property
+    def files(self) -> Sequence[PurePosixPath]:
+        """All files below a folder, relative to it and sorted; none of a file. Raises DataError."""
+        return files_below(self.path) if self.path.is_dir() else ()
+
+    @property
+    def suffix(self) -> str:
+        """Of a file, with the dot, in lower case; of a folder empty."""
+        return "" if self.path.is_dir() else self.path.suffix.lower()
+
+
+class Format(Protocol):
+    """A registered dataclass (kind "format", no options): one way in which data lie on a disk.
+
+    reads: what, in words for a person. order: formats are asked in its order; those that know their files by special
+    names come before those that take any file of a kind.
+    """
+
+    reads: ClassVar[str]
+    order: ClassVar[int]
+
+    def find(self, place: Place) -> Opened | None:
+        """The data set there, or None where it is of another format. Raises DataError for a damaged one."""
+        ...
+
+
+def files_below(root: Path) -> list[PurePosixPath]:
+    """All files below a folder, relative to it and sorted; hidden ones left out, links followed.
+
+    Raises DataError for a folder that cannot be listed.
+    """
+    return sorted(_walk(root, PurePosixPath(), ()))
+
+
+def _walk(folder: Path, within: PurePosixPath, above: tuple[str, ...]) -> Iterator[PurePosixPath]:
+    real = os.path.realpath(folder)
+    if real in above:  # a link that leads round in a circle
+        return
+    try:
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        raise DataError(f"{folder} cannot be listed: {error.strerror}.") from None
+    for entry in entries:
+        if entry.name.startswith(".") or entry.name == "__MACOSX":
+            continue
+        if entry.is_dir():
+            yield from _walk(folder / entry.name, within / entry.name, (*above, real))
+        else:
+            yield within / entry.name
+
+
+@dataclass(frozen=True, kw_only=True)
 class Source:
-    """A data set that was found: its classes, the same for every split, and how to open each split.
+    """A data set of pictures: its classes, the same for every split, and how to open each split.
 
     A source without splits has one, named "".
     """
@@ -49,9 +158,24 @@ class Source:
     class_names: tuple[str, ...]
     splits: Mapping[str, Callable[[], Split]]
 
+    @property
+    def split_names(self) -> tuple[str, ...]:
+        """Sorted; none where there is but one split without a name."""
+        return tuple(sorted(filter(None, self.splits)))
+
+    def ids(self, split: str | None) -> tuple[str, ...]:
+        """Of all examples of a split, without decoding one. Raises DataError."""
+        return tuple(self.splits[self.choose(split)]().ids)
+
+    def read(self, how: Reading) -> Dataset:
+        """A split as a data set. Raises DataError."""
+        from advex.data.images.loader import load  # which needs this module
+
+        return load(self, how)
+
     def choose(self, split: str | None) -> str:
-        """The split asked for, or the only one. Raises DataError, naming those there are."""
-        named = sorted(filter(None, self.splits))
+        """The split that is wanted, or the only one. Raises DataError, naming those there are."""
+        named = self.split_names
         if split is None:
             if len(self.splits) > 1:
                 raise DataError(

@@ -38,6 +38,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "measure": ("advex.measures",),
     "norm": ("advex.geometry",),
     "dataset": ("advex.data",),
+    "format": ("advex.data",),
     "section": ("advex.report.sections",),
     "recipe": ("advex.recipes",),
     "builtin": ("advex.bundled",),

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -24,13 +24,14 @@ from torch import Tensor
 
 from advex.data.annotated import answers
 from advex.data.annotated.answers import CHANGED, TIE, UNANSWERED, UNCHANGED, UNSURE, Annotation, Judged
-from advex.data.annotated.policy import MAJORITY, AnnotationPolicy
+from advex.data.annotated.policy import AnnotationPolicy
 from advex.data.dataset import Dataset, Origin, Part, Skipped, content, counted
-from advex.data.images import reading
+from advex.data.images.loader import load
 from advex.data.images.png import decode_png, encode_png
-from advex.data.source import Source, Split, Unreadable, shortened
+from advex.data.source import Place, Reading, Source, Split, Unreadable, shortened
 from advex.errors import DataError, did_you_mean, quoted
 from advex.files import write_bytes, write_text
+from advex.registry import register
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _MOST_MAKERS = 8  # that a part names; the table names all of them
@@ -45,8 +46,45 @@ class Annotated:
     pictures: Mapping[str, Judged]
     rule: AnnotationPolicy
 
+    @property
+    def name(self) -> str:
+        """The folder's."""
+        return self.source.name
 
-def find(root: Path, files: Sequence[PurePosixPath], rule: AnnotationPolicy = MAJORITY) -> Annotated | None:
+    @property
+    def split_names(self) -> tuple[str, ...]:
+        """None: it has no splits."""
+        return self.source.split_names
+
+    def ids(self, split: str | None) -> tuple[str, ...]:
+        """Of all pictures that count. Raises DataError."""
+        return self.source.ids(split)
+
+    def read(self, how: Reading) -> Dataset:
+        """The pictures that count by the rule, with their original labels and weights.
+
+        They are never scaled: neither the change nor what people said of it would survive it. Raises DataError.
+        """
+        _check_sizes(self, how.size)
+        return _with_answers(self, _each_once(load(self.source, how)))
+
+
+@register("format", "annotated")
+@dataclass(frozen=True)
+class AnnotatedFolder:
+    """A folder of changed pictures whose `annotations.csv` says what people answered about them."""
+
+    reads: ClassVar[str] = "a folder of annotated pictures"
+    order: ClassVar[int] = 10
+
+    def find(self, place: Place) -> Annotated | None:
+        """The folder that holds the table."""
+        if place.path.name == answers.TABLE and place.path.is_file():
+            raise DataError(f"{place.path} is a table of answers: name its folder, {place.path.parent}.")
+        return find(place.path, place.files, place.policy)
+
+
+def find(root: Path, files: Sequence[PurePosixPath], rule: AnnotationPolicy) -> Annotated | None:
     """The annotated folder `root`, if its `annotations.csv` says that it is one. Raises DataError.
 
     files: all below root, relative to it.
@@ -75,13 +113,8 @@ def find(root: Path, files: Sequence[PurePosixPath], rule: AnnotationPolicy = MA
     )
 
 
-def read(found: Annotated, **options: Any) -> Dataset:
-    """The pictures that count by the rule, with their original labels and weights: see `open_dataset` for the options.
-
-    They are never scaled: neither the change nor what people said of it would survive it. Raises DataError.
-    """
-    _check_sizes(found, options["size"])
-    data = _each_once(reading.read(found.source, **options))
+def _with_answers(found: Annotated, data: Dataset) -> Dataset:
+    """The pictures with where they come from and how much each counts."""
     about = [found.pictures[name].about for name in data.ids]
     votes = sum((Counter(each.votes) for each in found.pictures.values()), Counter())
     made_by = Counter(f"{each.model}, {each.search}".strip(", ") for each in about).most_common()

@@ -5,42 +5,33 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import ClassVar
 
 import numpy as np
 
 from advex.data.images.decode import SUFFIXES
-from advex.data.source import Source, Split, shortened
+from advex.data.source import Place, Source, Split, shortened
 from advex.errors import DataError
+from advex.registry import register
 
 # Folders of these names, and only these, on the first level are splits and not classes.
 SPLITS = frozenset(("train", "training", "test", "testing", "val", "valid", "validation", "dev"))
 
 
-def files_below(root: Path) -> list[PurePosixPath]:
-    """All files below a folder, relative to it and sorted; hidden ones left out, links followed.
+@register("format", "folder")
+@dataclass(frozen=True)
+class Folder:
+    """Class folders of images: what no other format knows."""
 
-    Raises DataError for a folder that cannot be listed.
-    """
-    return sorted(_walk(root, PurePosixPath(), ()))
+    reads: ClassVar[str] = "a folder of class folders"
+    order: ClassVar[int] = 90
 
-
-def _walk(folder: Path, within: PurePosixPath, above: tuple[str, ...]) -> Iterator[PurePosixPath]:
-    real = os.path.realpath(folder)
-    if real in above:  # a link that leads round in a circle
-        return
-    try:
-        entries = list(os.scandir(folder))
-    except OSError as error:
-        raise DataError(f"{folder} cannot be listed: {error.strerror}.") from None
-    for entry in entries:
-        if entry.name.startswith(".") or entry.name == "__MACOSX":
-            continue
-        if entry.is_dir():
-            yield from _walk(folder / entry.name, within / entry.name, (*above, real))
-        else:
-            yield within / entry.name
+    def find(self, place: Place) -> Source | None:
+        """The images below a folder."""
+        return source(place.path, place.files) if place.path.is_dir() else None
 
 
 def source(root: Path, files: Sequence[PurePosixPath]) -> Source:

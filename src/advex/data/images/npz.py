@@ -7,17 +7,37 @@ import math
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, ClassVar
 
 import numpy as np
 
-from advex.data.source import Encoded, Source, Split, Unreadable
+from advex.data.source import Encoded, Place, Source, Split, Unreadable, shortened
 from advex.errors import DataError
+from advex.registry import register
 
 _WHOLE = {"x": "y", "images": "labels"}
 _LARGEST_LABELS = 2**30  # bytes
+
+
+@register("format", "npz")
+@dataclass(frozen=True)
+class NPZ:
+    """An .npz file of images and labels."""
+
+    reads: ClassVar[str] = "an .npz file"
+    order: ClassVar[int] = 60
+
+    def find(self, place: Place) -> Source | None:
+        """The arrays of a file; of a folder that holds nothing else, one must be named."""
+        if place.suffix == ".npz":
+            return source(place.path)
+        if place.files and all(path.suffix.lower() == ".npz" for path in place.files):
+            held = shortened([str(place.path / path) for path in place.files])
+            raise DataError(f"{place.path} is a folder of NPZ files ({held}): name one of them.")
+        return None
 
 
 def source(path: Path) -> Source:

@@ -9,14 +9,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from advex.data.evidence import Region
 from advex.data.images.npz import numbered
-from advex.data.source import Encoded, Source, Split, Unreadable, shortened
+from advex.data.source import Encoded, Place, Source, Split, Unreadable, shortened
 from advex.errors import DataError
+from advex.registry import register
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,6 +27,23 @@ IMAGES, LABELS = ("image", "img"), ("label", "labels", "fine_label")
 BOXES = "bbox"
 _ROWS = 256  # rows decoded at a time: images may be large
 _SHARD = re.compile(r"(?P<split>.+?)-\d+-of-\d+(-[0-9a-f]+)?")
+
+
+@register("format", "parquet")
+@dataclass(frozen=True)
+class Parquet:
+    """Hugging Face-style Parquet files; other files in their folder are not looked at."""
+
+    reads: ClassVar[str] = "a Parquet file or a folder of them"
+    order: ClassVar[int] = 20
+
+    def find(self, place: Place) -> Source | None:
+        """A file alone is a split; those of a folder are shards of its splits."""
+        path = place.path
+        if place.suffix == ".parquet":
+            return source(path.resolve().parent.name, {split_name(path.parent, path): [path]})
+        files = [path / each for each in place.files if each.suffix.lower() == ".parquet"]
+        return source(path.resolve().name, split_files(path, files)) if files else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from advex.data.images import folders
-from advex.data.source import Source
+from advex.data.source import Source, files_below
 from advex.registry import register
 
 
@@ -17,5 +17,5 @@ def cifar10_sample() -> Source:
     Nobody chose them: they are the first in the order of the test split. The PNG files hold the pixels
     of its JPEG version, on which the bundled networks were trained. An id is class/place in the split.
     """
-    root = Path(__file__).parents[1] / "cifar10_sample"
-    return replace(folders.source(root, folders.files_below(root)), name="cifar10-sample")
+    root = Path(__file__).with_name("cifar10_sample")
+    return replace(folders.source(root, files_below(root)), name="cifar10-sample")

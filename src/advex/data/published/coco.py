@@ -12,15 +12,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
 from advex.data.dataset import counted, drawn
 from advex.data.evidence import Region
 from advex.data.images import decode
-from advex.data.published import coco_json, cutting
+from advex.data.published import coco_json, pictures
 from advex.data.published.coco_json import Boxes
-from advex.data.source import Encoded, Source, Split, Unreadable, shortened
+from advex.data.source import Encoded, Place, Source, Split, Unreadable, shortened
 from advex.data.window import Cut, Window
 from advex.errors import DataError, SpecError
 from advex.registry import register
@@ -76,7 +77,7 @@ def coco(
     are skipped and named, as are those whose picture is missing, damaged or of another size than the
     file says. Raises DataError for a file that is not of this form, SpecError for impossible options.
     """
-    cutting.check_cut("coco", side, edge)
+    pictures.check_cut("coco", side, edge)
     if not 0 <= margin <= 10 or min_side < 1 or per_class < 0:
         raise SpecError(
             f"coco: margin={margin}, min_side={min_side}, per_class={per_class}: margin is a share from 0 to 10, "
@@ -92,7 +93,7 @@ def coco(
         per_class=per_class,
         seed=seed,
     )
-    place = cutting.folder_of("coco", root)
+    place = pictures.folder_of("coco", root)
     files = tables(place)
     if not files:
         raise DataError(f"{place} holds no COCO annotations: annotations/instances_SPLIT.json is expected there.")
@@ -110,6 +111,19 @@ def coco(
     return Source(
         name=place.resolve().name, class_names=class_names, splits={split: partial(opened, split) for split in files}
     )
+
+
+@register("format", "coco")
+@dataclass(frozen=True)
+class COCO:
+    """A folder that holds COCO's annotation files, or one of those."""
+
+    reads: ClassVar[str] = "a folder with COCO's annotations"
+    order: ClassVar[int] = 30
+
+    def find(self, place: Place) -> Source | None:
+        """The boxes with the usual options."""
+        return coco(root=str(place.path)) if place.path.is_dir() and tables(place.path) else None
 
 
 def tables(root: Path) -> dict[str, Path]:
@@ -151,7 +165,7 @@ def _split(boxes: Boxes, folder: Path, choice: _Choice) -> Split:
 
     def read(rows: Sequence[int]) -> Iterator[Encoded]:
         groups = (list(group) for _, group in itertools.groupby(rows, key=picture.__getitem__))
-        return cutting.ahead(lambda group: _examples(boxes, folder, chosen[group], choice), groups)
+        return pictures.ahead(lambda group: _examples(boxes, folder, chosen[group], choice), groups)
 
     def evidence(row: int) -> list[Region]:
         number, label = picture[row], boxes.labels[chosen[row]]
@@ -254,5 +268,5 @@ def _cut(
         return window if isinstance(window, Unreadable) else pixels  # pyright: ignore[reportReturnType]
     left, top, right, bottom = window
     part = Window.cut(pixels.shape[1:], *window)
-    example = cutting.cut(pixels[:, top:bottom, left:right], edge=choice.edge, side=choice.side)
+    example = pictures.cut(pixels[:, top:bottom, left:right], edge=choice.edge, side=choice.side)
     return Cut(example.pixels, part.then(example.window))

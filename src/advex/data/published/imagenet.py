@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from advex.data.dataset import counted
-from advex.data.images import decode, folders
-from advex.data.published import cutting
-from advex.data.source import Encoded, Source, Split, Unreadable, shortened
+from advex.data.images import decode
+from advex.data.published import pictures
+from advex.data.source import Encoded, Source, Split, Unreadable, files_below, shortened
 from advex.documents import parse_json
 from advex.errors import DataError
 from advex.files import read_bytes
@@ -44,8 +44,8 @@ def imagenet(*, root: str = "", side: int = 224, edge: int = 256) -> Source:
     have one name, the synset follows it. A `val` without class folders takes its classes from
     `LOC_val_solution.csv` in root. Raises DataError for what is not of this form, SpecError for impossible sizes.
     """
-    cutting.check_cut("imagenet", side, edge)
-    place = cutting.folder_of("imagenet", root)
+    pictures.check_cut("imagenet", side, edge)
+    place = pictures.folder_of("imagenet", root)
     base = place / "ILSVRC" / "Data" / "CLS-LOC"
     base = base if base.is_dir() else place
     there = [split for split in _SPLITS if (base / split).is_dir()]
@@ -71,7 +71,7 @@ def _synsets(splits: Sequence[Path]) -> dict[str, str]:
 
 
 def _split(place: Path, base: Path, split: str, *, index: Mapping[str, int], side: int, edge: int) -> Split:
-    files = folders.files_below(base / split)
+    files = files_below(base / split)
     images = [path for path in files if path.suffix.lower() in decode.SUFFIXES]
     solution = _solution(place / _SOLUTION) if split == "val" and any(len(path.parts) == 1 for path in images) else {}
     synsets = [path.parts[0] if len(path.parts) > 1 else solution.get(path.stem, "") for path in images]
@@ -86,10 +86,10 @@ def _split(place: Path, base: Path, split: str, *, index: Mapping[str, int], sid
             pixels = decode.pixels(base / split / images[kept[row]], channels=3)
         except Unreadable as error:
             return [error]
-        return [cutting.cut(pixels, edge=edge, side=side)]
+        return [pictures.cut(pixels, edge=edge, side=side)]
 
     def read(rows: Sequence[int]) -> Iterator[Encoded]:
-        return cutting.ahead(example, rows)
+        return pictures.ahead(example, rows)
 
     return Split(
         ids=[f"{split}/{images[number]}" for number in kept],

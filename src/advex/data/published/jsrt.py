@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -20,10 +20,9 @@ from torch import Tensor
 
 from advex.data.augmentation.plain import standardised
 from advex.data.dataset import drawn
-from advex.data.images import folders
-from advex.data.published import cutting, jsrt_tables
+from advex.data.published import jsrt_tables, pictures
 from advex.data.published.jsrt_tables import SIDE, Radiograph
-from advex.data.source import Encoded, Source, Split, Unreadable
+from advex.data.source import Encoded, Place, Source, Split, Unreadable, files_below
 from advex.errors import DataError, InputError, SpecError, did_you_mean
 from advex.randomness import uniform_for
 from advex.registry import register
@@ -75,7 +74,7 @@ def jsrt(
     if scale not in get_args(Scale):
         raise SpecError(f"jsrt: there is no scale '{scale}': {did_you_mean(str(scale), get_args(Scale))}")
     choice = _Choice(regions=regions, side=side, scale=scale, invert=invert, seed=seed)
-    place = cutting.folder_of("jsrt", root)
+    place = pictures.folder_of("jsrt", root)
     known, note = _known(place)
     held_out: set[str] = set()
     for kind in (True, False):
@@ -92,9 +91,18 @@ def jsrt(
     )
 
 
-def is_one(files: Sequence[PurePosixPath]) -> bool:
-    """Whether the table of JSRT's nodules is among the files below a folder."""
-    return any(path.name.lower() == jsrt_tables.NODULES.lower() for path in files)
+@register("format", "jsrt")
+@dataclass(frozen=True)
+class JSRT:
+    """A folder that holds the table of JSRT's nodules."""
+
+    reads: ClassVar[str] = "a folder of JSRT's radiographs"
+    order: ClassVar[int] = 40
+
+    def find(self, place: Place) -> Source | None:
+        """The radiographs with the usual options."""
+        known = any(path.name.lower() == jsrt_tables.NODULES.lower() for path in place.files)
+        return jsrt(root=str(place.path)) if known else None
 
 
 def radiographs(root: str | Path) -> tuple[Radiograph, ...]:
@@ -104,7 +112,7 @@ def radiographs(root: str | Path) -> tuple[Radiograph, ...]:
 
 def _known(root: Path) -> tuple[tuple[Radiograph, ...], str]:
     files: dict[str, list[PurePosixPath]] = {}
-    for path in folders.files_below(root):
+    for path in files_below(root):
         files.setdefault(path.name.lower(), []).append(path)
     known = jsrt_tables.radiographs(root, files)
     return known, jsrt_tables.unlisted(known, files)
@@ -184,7 +192,7 @@ def regions_at(
 def _split(part: Sequence[Radiograph], choice: _Choice, note: str) -> Split:
     def read(rows: Sequence[int]) -> Iterator[Encoded]:
         groups = (list(group) for _, group in itertools.groupby(rows, key=lambda row: row // choice.regions))
-        return cutting.ahead(lambda group: _examples(part[group[0] // choice.regions], group, choice), groups)
+        return pictures.ahead(lambda group: _examples(part[group[0] // choice.regions], group, choice), groups)
 
     return Split(
         ids=[f"{each.name}/{number}" for each in part for number in range(choice.regions)],

@@ -6,12 +6,13 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import ClassVar
 
 import numpy as np
 import torch
 
 from advex.data.dataset import Dataset, Skipped, counted, drawn
-from advex.data.source import shortened
+from advex.data.source import Place, Reading, shortened
 from advex.data.tables.csv_file import Column, Frame, read_csv
 from advex.data.tables.description import TableDescription, read_sheet
 from advex.data.tables.encoding import Rows, encoded, labelled
@@ -19,6 +20,7 @@ from advex.data.tables.inference import understand
 from advex.errors import DataError, did_you_mean
 from advex.features import FeatureSpec
 from advex.features.typed import as_number, as_text
+from advex.registry import register
 
 FOLDER_SHEET = "features.yaml"
 _TRAIN = ("train", "training")
@@ -40,29 +42,37 @@ class Table:
     described: bool
 
     @property
-    def splits(self) -> tuple[str, ...]:
-        """Names of the splits, none if there is but one without a name."""
+    def split_names(self) -> tuple[str, ...]:
+        """Sorted; none if there is but one without a name."""
         return tuple(sorted(self.sheet.splits or filter(None, self.files)))
 
     def choose(self, split: str | None) -> str:
         """The split asked for, or the only one. Raises DataError, naming those there are."""
-        if split is None and len(self.splits) > 1:
-            raise DataError(f"{self.name} has several splits: {', '.join(self.splits)}. Name one.")
+        if split is None and len(self.split_names) > 1:
+            raise DataError(f"{self.name} has several splits: {', '.join(self.split_names)}. Name one.")
         if split is None:
-            return self.splits[0] if self.splits else ""
-        if not self.splits:
+            return self.split_names[0] if self.split_names else ""
+        if not self.split_names:
             raise DataError(
                 f"{self.name} has no splits, and '{split}' was asked for. Leave split away, or deal its rows out: "
                 "`splits: {train: 0.8, test: 0.2}` in the YAML beside it."
             )
-        if split not in self.splits:
-            raise DataError(f"{self.name} has no split '{split}': {did_you_mean(split, self.splits)}")
+        if split not in self.split_names:
+            raise DataError(f"{self.name} has no split '{split}': {did_you_mean(split, self.split_names)}")
         return split
+
+    def ids(self, split: str | None) -> tuple[str, ...]:
+        """Rows have no pictures to be found again by an id. Raises DataError."""
+        raise DataError(f"{self.name} is a table: annotated pictures cannot be added to its rows.")
+
+    def read(self, how: Reading) -> Dataset:
+        """A split, encoded. Raises DataError."""
+        return _read(self, how)
 
     @property
     def train(self) -> str:
         """The split that categories, centres and scales are taken from: the one so called, else the first."""
-        return next((name for name in _TRAIN if name in self.splits), next(iter(self.splits), ""))
+        return next((name for name in _TRAIN if name in self.split_names), next(iter(self.split_names), ""))
 
 
 def from_file(path: Path) -> Table:
@@ -84,8 +94,24 @@ def from_sheet(path: Path) -> Table:
     raise DataError(f"{path} describes the table {named}, which is neither beside it nor in ADVEX_DATA (`file: ...`).")
 
 
-def from_folder(root: Path, files: Sequence[PurePosixPath]) -> Table | None:
-    """The table in a folder of CSV files, if it is one. files: all below root. Raises DataError."""
+@register("format", "table")
+@dataclass(frozen=True)
+class Tables:
+    """A CSV file, a folder of them, or the YAML that describes one."""
+
+    reads: ClassVar[str] = "a table (CSV file, or a folder of them)"
+    order: ClassVar[int] = 50
+
+    def find(self, place: Place) -> Table | None:
+        """A folder is a table if it holds CSV files and texts about them alone."""
+        if place.path.is_dir():
+            return _from_folder(place.path, place.files)
+        if place.suffix == ".csv":
+            return from_file(place.path)
+        return from_sheet(place.path) if place.suffix in (".yaml", ".yml") else None
+
+
+def _from_folder(root: Path, files: Sequence[PurePosixPath]) -> Table | None:
     tables = in_folder(root)
     if not tables or any(path.suffix.lower() not in (".csv", ".yaml", ".yml", ".md", ".txt") for path in files):
         return None
@@ -106,22 +132,11 @@ def _table(name: str, files: dict[str, Path], sheet: Path | None) -> Table:
     return Table(name=name, files=files, sheet=said, described=sheet is not None)
 
 
-def read(
-    table: Table,
-    *,
-    split: str | None,
-    max_samples: int | None,
-    seed: int,
-    memory_limit: int,
-    progress: Progress,
-    features: FeatureSpec | None = None,
-    class_names: Sequence[str] | None = None,
-) -> Dataset:
-    """A split of a table, encoded: see `open_dataset`. Raises DataError."""
-    chosen = table.choose(split)
+def _read(table: Table, how: Reading) -> Dataset:
+    chosen, features = table.choose(how.split), how.features
     name = f"{table.name}/{chosen}" if chosen else table.name
     alone = features is not None and table.sheet.missing != "impute"
-    frames = _frames(table, chosen if alone else None, features, progress)
+    frames = _frames(table, chosen if alone else None, features, how.progress)
     notes: tuple[str, ...] = ()
     if features is None:
         others = [frame for key, (frame, _) in frames.items() if key != table.train]
@@ -129,15 +144,15 @@ def read(
         features, names, values = understood.features, understood.class_names, understood.class_values
         notes = understood.notes
     else:
-        names, values = _classes(table, frames[chosen][0], features, class_names, name)
+        names, values = _classes(table, frames[chosen][0], features, how.class_names, name)
     frame, places = frames[chosen]
-    _check_size(name, frame.rows, features, memory_limit)
+    _check_size(name, frame.rows, features, how.memory_limit)
     train = frames[table.train][0] if table.sheet.missing == "impute" else None
     rows = encoded(frame, features, table.sheet.missing, train, name)
     y = labelled(frame.columns[features.target], values, rows)
     return _dataset(
         rows, y, name=name, places=places, of=chosen if len(table.files) > 1 else table.name, features=features,
-        class_names=names, max_samples=max_samples, seed=seed, notes=(*frame.notes, *notes, *rows.notes),
+        class_names=names, max_samples=how.max_samples, seed=how.seed, notes=(*frame.notes, *notes, *rows.notes),
     )  # fmt: skip
 
 

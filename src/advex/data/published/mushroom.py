@@ -1,4 +1,4 @@
-"""Tables that papers measure on, which come without a description of their own: it is here, the rows are the user's."""
+"""A table that papers measure on, which comes without a description of its own: it is here, the rows are the user's."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from pathlib import Path
 from advex.data.tables import table
 from advex.registry import register
 
-_FOLDER = Path(__file__).parents[1] / "described"
-
 
 @register("dataset", "mushroom", cites="Schlimmer 1987; chalasani2020 Sec. 6")
 def mushroom() -> table.Table:
@@ -16,4 +14,4 @@ def mushroom() -> table.Table:
 
     The rows are those of mushroom/all.csv in the folder named by ADVEX_DATA. Raises DataError where they are not.
     """
-    return table.from_sheet(_FOLDER / "mushroom.yaml")
+    return table.from_sheet(Path(__file__).with_name("mushroom.yaml"))

@@ -15,7 +15,7 @@ import torch
 from advex.data.dataset import Dataset, Skipped, drawn
 from advex.data.evidence import placed
 from advex.data.images import decode
-from advex.data.source import Encoded, Source, Split, Unreadable, shortened
+from advex.data.source import Encoded, Reading, Source, Split, Unreadable, shortened
 from advex.data.window import Cut, Window
 from advex.errors import DataError
 
@@ -25,24 +25,14 @@ _CHUNK, _CHUNK_BYTES = 512, 2**26  # images under way at a time, and what they m
 _WORKERS = min(8, os.cpu_count() or 1)
 
 
-def read(
-    source: Source,
-    *,
-    split: str | None,
-    size: tuple[int, int] | None,
-    channels: int | None,
-    max_samples: int | None,
-    seed: int,
-    memory_limit: int,
-    progress: Progress,
-) -> Dataset:
-    """The split of a source as a data set: see `open_dataset`. Raises DataError."""
-    chosen = source.choose(split)
+def load(source: Source, how: Reading) -> Dataset:
+    """The split of a source as a data set. Raises DataError."""
+    chosen = source.choose(how.split)
     name = f"{source.name}/{chosen}" if chosen else source.name
     examples = source.splits[chosen]()
     if not len(examples.labels):
         raise DataError(f"{name} holds no labelled images. {' '.join(examples.notes)}".rstrip())
-    order = drawn(len(examples.labels), max_samples, seed).numpy()
+    order = drawn(len(examples.labels), how.max_samples, how.seed).numpy()
     counts = None
     if len(order) < len(examples.labels):
         usable = examples.labels[_known(examples.labels, source)]
@@ -53,8 +43,8 @@ def read(
     for row in order[~known]:
         skipped[row] = f"label {examples.labels[row]} is not among the {len(source.class_names)} classes"
     order = order[known]
-    canvas = _Canvas(name, len(order), size=size, channels=channels, memory_limit=memory_limit)
-    _fill(canvas, examples, order, skipped, windows, progress)
+    canvas = _Canvas(name, len(order), how)
+    _fill(canvas, examples, order, skipped, windows, how.progress)
     lost = tuple(Skipped(examples.ids[row], skipped[row]) for row in sorted(skipped))
     if len(lost) == len(order) + int((~known).sum()):
         shown = shortened([f"{each.name}: {each.reason}" for each in lost])
@@ -146,10 +136,9 @@ def _attempt(
 class _Canvas:
     """Room for n images of one size, made when the first is known."""
 
-    def __init__(
-        self, name: str, count: int, *, size: tuple[int, int] | None, channels: int | None, memory_limit: int
-    ) -> None:
-        self.name, self.count, self.size, self.channels, self.limit = name, count, size, channels, memory_limit
+    def __init__(self, name: str, count: int, how: Reading) -> None:
+        self.name, self.count, self.size, self.channels = name, count, how.size, how.channels
+        self.limit = how.memory_limit
         self.shape: tuple[int, ...] | None = None
         self.other_sizes: Counter[tuple[int, ...]] = Counter()
         self.filled = 0
