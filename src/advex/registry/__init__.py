@@ -297,8 +297,7 @@ _PLAIN: dict[Any, tuple[type, ...]] = {
 
 def describe(thing: Any) -> str:
     """The spec string that builds a registered dataclass again, with every option spelt out."""
-    name = next((entry.name for entry in _entries.values() if entry.make is type(thing)), None)
-    if name is None:
+    if (name := next((entry.name for entry in _entries.values() if entry.make is type(thing)), None)) is None:
         return repr(thing)
     values = {field.name: getattr(thing, field.name) for field in dataclasses.fields(thing) if field.init}
     return write(name, {key: describe(at) if dataclasses.is_dataclass(at) else at for key, at in values.items()})
