@@ -129,7 +129,7 @@ def noting(module: nn.Module) -> Iterator[None]:
 
 
 def noted(module: nn.Module) -> list[list[Moments]]:
-    """Of each layer, in the order of `layers`, the moments of its passes in training mode; they are forgotten."""
+    """Of each layer, in the order of `layers`, the moments of its passes in training mode, which are then cleared."""
     taken = [list(layer.notes) for layer in layers(module)]  # pyright: ignore
     for layer in layers(module):
         layer.notes.clear()  # pyright: ignore

@@ -346,7 +346,7 @@ def test_only_the_attacked_share_costs_passes(share: float, clf: Classifier, bat
     clf.network.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))  # pyright: ignore
     loss_of(objectives.make("adversarial", attack="l2min:epsilon=0.05,steps=7", share=share), clf, batch)
     attacked = round(8 * share)
-    # Two rows are looked at before; seven gradients and one look at the end; settled by one more; then the loss.
+    # Two rows are looked at before; seven gradients and one look at the end; one more to verify; then the loss.
     assert sum(rows) == (min(2, attacked) + (7 + 1 + 1) * attacked if attacked else 0) + 8
 
 
@@ -476,5 +476,5 @@ def test_a_search_alone_may_compute_in_bfloat16(clf: Classifier, batch: Batch) -
     hook.remove()
     assert {kind for training, kind in said if training} == {torch.float32}
     searching = [kind for training, kind in said if not training]
-    assert searching.count(torch.bfloat16) >= 3  # settle, too, looks in full precision
+    assert searching.count(torch.bfloat16) >= 3  # `verify`, too, looks in full precision
     assert loss.dtype == torch.float32

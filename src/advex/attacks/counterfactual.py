@@ -28,7 +28,7 @@ _CONTINUOUS = 2**20  # steps from an element to the wall, where nothing says how
 _FINEST = 100  # a number without a step of its own moves in powers of ten of at most this part of its scale
 _SLACK = 1e-3  # of a step: what single precision may have taken from a number that lay on one
 _EXTENSIONS = 1024  # single changes, the best, that combinations are built of
-_ELEMENTS = 2**24  # of inputs that are asked at once
+_ELEMENTS = 2**24  # of the inputs of one pass
 
 
 @attack("counterfactual", cites="wachter2018; mothilal2020", promises="fewest", examples=("beam=1",))
@@ -114,7 +114,7 @@ def _drawn_back(row: _Row, ways: Tensor, steps: Tensor) -> Tensor:
     Way by way: each is bisected with the others as they are, and the one that so saves most is drawn back.
     """
     m, f = steps.shape
-    settled = torch.zeros(m, f, dtype=torch.bool, device=steps.device)
+    drawn = torch.zeros(m, f, dtype=torch.bool, device=steps.device)
     for _ in range(f):
         each = steps[:, None].repeat(1, f, 1)  # [m, f, f]: in copy j, way j is bisected
         diagonal = torch.arange(f, device=steps.device)
@@ -125,9 +125,9 @@ def _drawn_back(row: _Row, ways: Tensor, steps: Tensor) -> Tensor:
             reached = row.ask(ways.repeat_interleave(f, 0), each.reshape(m * f, f))[1].reshape(m, f)
             low, high = torch.where(reached, low, middle), torch.where(reached, middle, high)
         saved = row.prices(ways, steps) - row.prices(ways, high)
-        chosen = torch.where(settled, -1.0, saved).argmax(dim=1, keepdim=True)
+        chosen = torch.where(drawn, -1.0, saved).argmax(dim=1, keepdim=True)
         steps = steps.scatter(1, chosen, high.gather(1, chosen))
-        settled = settled.scatter(1, chosen, True)
+        drawn = drawn.scatter(1, chosen, True)
     return steps
 
 

@@ -46,7 +46,7 @@ class Minimal(Search):
 
     gradients: at most that many gradient evaluations per example; rows that have converged stop
     earlier. second: share of them for the second leg; there is none where that makes fewer than 25
-    (a good first leg is worth more then). momentum: of the gradient's average. step: first step, relative
+    (then all gradients serve the first leg better). momentum: of the gradient's average. step: first step, relative
     to the radius; it falls to a hundredth as a cosine. At 4 nearly all of the next change is the averaged
     gradient and little the present change: that turns fast and leaves poor minima. temperature: first
     temperature, relative to the spread. patience: a row stops once that many steps have not made its
@@ -113,7 +113,7 @@ def _to_the_boundary(classifier: Classifier, x: Tensor, goal: Goal, result: Sear
             return goal(classifier, x + along(scale)).reached
 
         for factor in _LONGER:
-            queries = queries + lost  # a row that holds is asked again only because its neighbours are
+            queries = queries + lost  # rows that hold are evaluated again only beside others, which does not count
             lost = torch.isfinite(result.size) & ~holds(far)
             if not lost.any():
                 break

@@ -64,7 +64,7 @@ class SearchState:
 class Rule(Protocol):
     """How a search steps. `state.memory` holds what it must remember from step to step.
 
-    A rule with `needs_gradient = False` is asked to step by the goal's loss alone.
+    A rule with `needs_gradient = False` steps by the goal's loss alone: `iterate` then makes forward passes only.
     """
 
     def start(self, state: SearchState) -> None: ...
@@ -99,7 +99,7 @@ class SearchResult:
     """What a search has come to, before it is verified. Rows as the input's.
 
     delta: [n, *shape]. size: [n], inf where the search did not reach the goal. gradients, queries: [n] int64, how often
-    the example's loss was asked for with its gradient, and without. flat: [n] bool, a gradient vanished on the way.
+    the goal was evaluated at the example with its gradient, and without. flat: [n] bool, a gradient vanished.
     """
 
     delta: Tensor
@@ -177,7 +177,7 @@ def _look(at: SearchState, *, gradient: bool) -> None:
 
     if gradient:
         raw, aim = input_gradient(ask, at.x + at.delta)
-        # What is not finite cannot be followed: stand still there rather than spread NaN, and say so.
+        # A gradient that is not finite leads nowhere: those elements stand still, and the row counts as flat.
         finite = torch.isfinite(raw)
         at.gradient = torch.where(finite if at.mask is None else finite & at.mask, raw, 0.0)
         at.gradients = at.gradients + ~at.done

@@ -1,7 +1,7 @@
 """Maps that change how derivatives pass activations, through captum: DeepLift and guided backpropagation.
 
-captum is imported when a map is asked for: that takes seconds, and brings matplotlib. Where its hooks do not
-reach, these maps are wrong without a word; `captum_rules` looks, so that here it can be said.
+captum is imported when a map is made: that takes seconds, and imports matplotlib. Where its hooks do not reach, its
+maps are wrong without a warning; `captum_rules` finds such steps of a network, so that these explainers can warn.
 """
 
 from __future__ import annotations

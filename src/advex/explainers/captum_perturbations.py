@@ -2,7 +2,7 @@
 
 The parts are features: of a table its columns (a category's one-hot group is one), of other inputs single
 elements, as long as there are few, and squares of pixels, in all channels at once, where there are many.
-captum is imported when a map is asked for.
+captum is imported when a map is made.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Occlusion(AttributionMethod):
 class Lime(AttributionMethod):
     """The weights of a sparse linear model of the output, fitted to inputs with random features hidden.
 
-    samples: inputs asked about, per example. alpha: weight of the L1 penalty, in units of the output
+    samples: changed inputs per example. alpha: weight of the L1 penalty, in units of the output
     (0: least squares; probabilities want less than logits). width: of the kernel exp(-d^2 / (2 width^2)) that weighs
     a sample by its cosine distance d from the input.
     patch, baseline, of: as for `feature_ablation`, and so is the sharing of values. The draws follow from the
@@ -120,7 +120,7 @@ class Lime(AttributionMethod):
 class KernelShap(AttributionMethod):
     """Shapley values of the features, from a weighted linear fit to inputs with random features hidden.
 
-    samples: inputs asked about, per example; too few leave the fit without a unique answer. patch, baseline, of:
+    samples: changed inputs per example; too few leave the fit without a unique answer. patch, baseline, of:
     as for `feature_ablation`, and so is the sharing of values. The draws follow from the seed and the example.
     The values add up to the change of output from the baseline; `completeness` is the error of that sum.
     """

@@ -233,7 +233,7 @@ def _explained(
 
 
 def _attribution(explainer: Any, request: AttributionRequest) -> Attribution:
-    """What the formula yields; what the network cannot take is told in the classifier's own sentence."""
+    """What the formula yields; for inputs that the network cannot take, the classifier's own error is raised."""
     if not len(request.x):
         return Attribution(map=torch.zeros_like(request.x), picture=request.x if explainer.shows == "change" else None)
     try:

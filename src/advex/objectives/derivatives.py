@@ -44,7 +44,7 @@ def of_gradient(step: Step, score: Score, penalty: PenaltyOf, *, derivative: Der
 
 
 def _gradient(step: Step, score: Score) -> Tensor:
-    if step.has_logits and not step.x.requires_grad:  # before anyone wanted this derivative: ask again
+    if step.has_logits and not step.x.requires_grad:  # that pass was made without this derivative: make another
         x = step.x.detach().requires_grad_(True)
         logits = step.glance(x)
         return input_gradient(lambda x: score(logits, logits.detach()), x, create_graph=True)[0]
