@@ -33,7 +33,7 @@ from advex.evaluation.plan import named_explainers
 from advex.evaluation.settings import specs_from
 from advex.report import write_report
 from advex.report.reading import read
-from advex.report.sections.maps import maps_section
+from advex.report.sections.maps import Maps
 
 QUICK: dict[str, Any] = {
     "attack": "algorithm1:steps=3",
@@ -202,7 +202,7 @@ def test_a_record_without_maps_is_as_it_was(models: list, data: Dataset, tmp_pat
     for name in ("examples", "explanations"):
         (tmp_path / "old" / f"{name}.parquet").write_bytes((tmp_path / "out" / f"{name}.parquet").read_bytes())
     assert plain(schema.read_record(tmp_path / "old")) == plain(made)
-    assert maps_section(read(tmp_path / "old")) is None
+    assert Maps()(read(tmp_path / "old")) is None
     assert 'id="maps"' not in write_report(tmp_path / "old").read_text(encoding="utf-8")
     assert len(merge([tmp_path / "old", tmp_path / "out"], tmp_path / "both").models) == 2
 
@@ -301,12 +301,12 @@ def test_the_scale_ends_at_the_99th_percentile_of_all_maps() -> None:
 
 def test_a_map_that_is_not_finite_is_not_drawn(done: SimpleNamespace) -> None:
     contents = read(done.folder)
-    broken = next(row for row in contents.maps if row["map"] is not None)
+    broken = next(row for row in contents.rows("maps") if row["map"] is not None)
     values = np.where(np.arange(64) == 5, np.nan, broken["map"])
-    maps = tuple(row | {"map": values} if row is broken else row for row in contents.maps)
-    section = maps_section(dataclasses.replace(contents, maps=maps))
+    maps = tuple(row | {"map": values} if row is broken else row for row in contents.rows("maps"))
+    section = Maps()(dataclasses.replace(contents, tables={**contents.tables, "maps": maps}))
     assert section is not None
-    heats = [heat for sheet in section.sheets for line in sheet.lines for heat in line.heats]
+    heats = [heat for example in section["pictures"] for line in example.lines for heat in line.heats]
     assert heats.index(None) == 0
     assert heats.count(None) == 1
 
@@ -462,38 +462,43 @@ def test_evaluate_compare_and_the_report(saved: Path, tmp_path: Path, capfd: pyt
 def _check_page(folder: Path, record: schema.Record) -> None:
     """The report says what the record does."""
     contents, page = read(folder), (folder / "report.html").read_text(encoding="utf-8")
-    section = maps_section(contents)
+    section = Maps()(contents)
     assert section is not None
-    assert (section.first, section.explainers) == ("a", ("integrated_gradients", "gradient", "grad_cam"))
-    for group in section.groups:
-        for line, model in zip(group.lines, record.models, strict=True):
-            shown = {cell.key: cell for cell in line.cells}
-            figure = model.maps[group.explainer].figures["gini"]
-            assert float(shown[f"{group.explainer}_gini"].text) == pytest.approx(figure.value, abs=6e-4)
-            if model.name == "b":
-                (one,) = (d for d in record.differences if d.measure == f"{group.explainer}_gini")
-                gain = shown[f"{group.explainer}_dg"]
-                told = [float(text.replace("\u2212", "-")) for text in (gain.text, gain.low, gain.high)]
-                ends = [-one.figure.value, -one.figure.high, -one.figure.low]  # the record has a minus b
-                assert told == pytest.approx(ends, abs=6e-4)
-    for panel in section.panels:
+    assert section["explainers"] == ("integrated_gradients", "gradient", "grad_cam")
+    (judgement,) = section["judgements"]
+    (models,) = [each for each in judgement.compared if each.axis == "model"]
+    for group, gains_of in zip(judgement.groups, models.groups, strict=True):
+        assert gains_of.name == group.name
+        for line, model in zip(group.rows, record.models, strict=True):
+            for cell, key in zip(line.cells, record.measures, strict=False):
+                assert cell.key == f"{group.name}_{key}"
+                figure = model.maps[group.name].figures[key]
+                assert _number(cell.text) == pytest.approx(figure.value, rel=6e-3)
+        (line,) = gains_of.rows
+        assert (line.name, line.minus) == ("b", "a")
+        for cell in line.cells:
+            (one,) = (d for d in record.differences if (d.axis, d.measure) == ("model", cell.key))
+            ends = [-one.figure.value, -one.figure.high, -one.figure.low]  # the record has a minus b
+            assert [_number(text) for text in (cell.text, cell.low, cell.high)] == pytest.approx(ends, abs=6e-3)
+    assert [each.title for each in section["distributions"]][0] == record.measures["gini"].title
+    for name, plot in section["distributions"][0].panels:
         ginis = [
-            np.array([row["gini"] for row in contents.maps if (row["model"], row["explainer"]) == (m, panel.explainer)])
+            np.array([row["gini"] for row in contents.rows("maps") if (row["model"], row["explainer"]) == (m, name)])
             for m in "ab"
         ]
-        (box,) = panel.boxes
-        scale = (panel.ticks[-1].at - panel.ticks[0].at) / (_value(panel.ticks[-1]) - _value(panel.ticks[0]))
-        quantiles = panel.zero + scale * np.percentile(ginis[1] - ginis[0], (5, 25, 50, 75, 95))
+        (box,) = plot.boxes
+        scale = (plot.ticks[-1].at - plot.ticks[0].at) / (_number(plot.ticks[-1].text) - _number(plot.ticks[0].text))
+        quantiles = plot.zero + scale * np.percentile(ginis[1] - ginis[0], (5, 25, 50, 75, 95))
         assert box.places == pytest.approx(tuple(quantiles), abs=0.2)  # of a drawing 460 wide, rounded to 0.1
-        assert box.mean == pytest.approx(panel.zero + scale * (ginis[1] - ginis[0]).mean(), abs=0.2)
-    assert len(section.sheets) == section.total == 2
-    assert all(heat is not None for sheet in section.sheets for line in sheet.lines for heat in line.heats)
+        assert box.mean == pytest.approx(plot.zero + scale * (ginis[1] - ginis[0]).mean(), abs=0.2)
+    assert len(section["pictures"]) == section["total"] == 2
+    assert all(heat is not None for example in section["pictures"] for line in example.lines for heat in line.heats)
     assert len(re.findall(r'data-map="', page)) == 2 * 2 * 3
     saved = re.search(r'download="maps\.csv" href="data:text/csv;charset=utf-8;base64,([^"]+)"', page)
     assert saved is not None
     table = list(csv.DictReader(io.StringIO(base64.b64decode(saved[1]).decode("utf-8"))))
-    assert [float(row["gini"]) for row in table] == [row["gini"] for row in contents.maps]
+    assert [float(row["gini"]) for row in table] == [row["gini"] for row in contents.rows("maps")]
 
 
-def _value(tick: Any) -> float:
-    return float(tick.text.replace("\u2212", "-"))
+def _number(text: str) -> float:
+    return float(text.replace("\u2212", "-").replace(",", ""))

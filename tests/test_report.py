@@ -29,8 +29,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from advex import measures
+from advex.drawing.accuracy_curve import area, axis_top, line, steps
 from advex.drawing.axes import fitting, linear, logarithmic, shares
 from advex.drawing.pictures import colour_map, common_scale, read_picture, show_change
+from advex.drawing.plot import Frame
 from advex.errors import ArtifactError
 from advex.record import (
     CertificateFigures,
@@ -47,14 +49,15 @@ from advex.record import (
 )
 from advex.record.run import EPOCHS
 from advex.report import write_report
+from advex.report.grids import grids
 from advex.report.pages.page import render, render_runs
-from advex.report.reading import RunCurves, read, read_runs
-from advex.report.sections.certified import certified_section
-from advex.report.sections.curves import Frame, area, axis_top, line, panels, steps
+from advex.report.reading import TrainingHistory, read, read_runs
+from advex.report.sections.certified import Certified
+from advex.report.sections.curves import panels
 from advex.report.sections.findings import findings
-from advex.report.sections.pictures import sections
 from advex.report.sections.training import flags, overfitting, sentence
-from advex.report.sections.training_curves import FRAME, curve_panels, scales
+from advex.report.templates import style
+from advex.report.training_curves import FRAME, curve_panels, shared_axes
 
 RHOS = (0.0, 0.025, 0.05, 0.1, 0.2)
 HOSTILE = '</style><script>alert(1)</script>"><img src=x onerror=alert(1)>'
@@ -338,7 +341,7 @@ class Tree(HTMLParser):
 
 def page(folder: Path, **options: int) -> Node:
     """The report of a record as a tree."""
-    return Tree(render(read(folder), **options)).root
+    return Tree(render(read(folder, **options))).root
 
 
 def numbers_in(text: str) -> list[float]:
@@ -616,7 +619,7 @@ def test_differences_share_one_symmetric_scale() -> None:
 
 
 def test_the_scale_of_a_section_holds_for_all_its_models_and_is_printed(record: Path) -> None:
-    section = sections(read(record))[0]
+    section = grids(read(record), "grid")[0]
     rows = pq.read_table(record / "explanations.parquet").to_pylist()
     sizes = []
     for row in rows:
@@ -635,7 +638,7 @@ def test_the_scale_of_a_section_holds_for_all_its_models_and_is_printed(record: 
 def test_colour_pictures_are_amplified_around_mid_grey_and_the_factor_is_printed(tmp_path: Path) -> None:
     folder = make_record(tmp_path, Plan(shape=(32, 32, 3), explained=1, swept=0))
     root = page(folder)
-    scale = sections(read(folder))[0].scale
+    scale = grids(read(folder), "grid")[0].scale
     assert scale is not None
     assert f"drawn {scale.amplification:.1f} times as large" in root.one("section", id="explanations").text
     cell = root.one("section", id="explanations").one("td", data_model="robust", data_column="4")
@@ -705,18 +708,18 @@ def known(folder: Path) -> Training:
     return training
 
 
-def run_of(**curves: list[float | None]) -> RunCurves:
+def run_of(**curves: list[float | None]) -> TrainingHistory:
     """A run with given curves, one value per epoch."""
     length = len(next(iter(curves.values())))
-    return RunCurves(0, "net", Training(epoch=list(range(1, length + 1)), curves=curves, finished=True))  # pyright: ignore
+    return TrainingHistory(0, "net", Training(epoch=list(range(1, length + 1)), curves=curves, finished=True))  # pyright: ignore
 
 
-def told(run: RunCurves) -> str:
+def told(run: TrainingHistory) -> str:
     """The sentence on a run."""
     return "".join(part.text for part in sentence(run))
 
 
-def codes(run: RunCurves) -> list[str]:
+def codes(run: TrainingHistory) -> list[str]:
     """The codes of a run's flags."""
     return [flag.code for flag in flags(run)]
 
@@ -873,7 +876,7 @@ def test_axes_by_hand() -> None:
 def test_training_curves_by_hand() -> None:
     """Epochs 0 to 4 from left to right, 0 to 1 from the foot to the top."""
     run = run_of(loss=[1.0, None, 0.5, math.nan, 0.25], step=[1, 2, 3, 4, 5])
-    (panel,) = curve_panels(run, scales([run]))
+    (panel,) = curve_panels(run, shared_axes([run]))
     (trace,) = panel.traces
     places = [(FRAME.x(epoch, 5), FRAME.y(value)) for epoch, value in ((1, 1.0), (3, 0.5), (5, 0.25))]
     (x1, y1), (x3, y3), _ = places
@@ -882,15 +885,15 @@ def test_training_curves_by_hand() -> None:
     assert (trace.name, trace.last) == ("loss", "0.25")
     assert panel.description == "Loss of net over 5 epochs: loss 1 at epoch 1, 0.25 at epoch 5."
     many = run_of(loss=[1.0] * 20 + [math.nan, 1.0, math.nan] + [1.0] * 20)
-    (panel,) = curve_panels(many, scales([many]))
+    (panel,) = curve_panels(many, shared_axes([many]))
     assert panel.traces[0].dots == ((round(FRAME.x(22, 43), 2), round(FRAME.y(1.0), 2)),)  # it is in no line
     assert panel.traces[0].line.count("M") == 2
 
 
 def test_the_part_that_is_all_of_the_loss_stands_for_it(tmp_path: Path) -> None:
     lines = [noted(epoch, parts={"clean": 0.1, "cross_entropy": noted(epoch)["loss"]}) for epoch in (1, 2)]
-    run = RunCurves(0, "net", known(make_run(tmp_path, lines)))
-    traces = curve_panels(run, scales([run]))[0].traces
+    run = TrainingHistory(0, "net", known(make_run(tmp_path, lines)))
+    traces = curve_panels(run, shared_axes([run]))[0].traces
     assert [(trace.name, trace.style) for trace in traces] == [("cross entropy", "main"), ("clean", "t0")]
 
 
@@ -919,12 +922,12 @@ def test_models_share_the_scales_of_what_is_the_same(tmp_path: Path) -> None:
 
 def test_learning_rates_of_two_optimisers_are_both_seen() -> None:
     steep, gentle = run_of(learning_rate=[0.1, 0.05, 0.0]), run_of(learning_rate=[1e-3, 5e-4, 1e-9])
-    shared = scales([steep, gentle])
+    shared = shared_axes([steep, gentle])
     axis = shared.axes["learning_rate"]
     assert (axis.logarithmic, axis.low, axis.high) == (True, 1e-5, 0.1)
     (panel,) = curve_panels(gentle, shared)
     assert panel.note == "Logarithmic axis; what is smaller than its foot, such as 0, is drawn there."
-    assert not scales([steep]).axes["learning_rate"].logarithmic
+    assert not shared_axes([steep]).axes["learning_rate"].logarithmic
 
 
 def test_the_training_in_a_sentence(tmp_path: Path) -> None:
@@ -939,14 +942,14 @@ def test_the_training_in_a_sentence(tmp_path: Path) -> None:
     run = read_runs([make_run(tmp_path / "part", lines)])[0]
     assert told(run) == "3 of 10 epochs; validation accuracy 78.1\u202f% at epoch 2, best 78.6\u202f% at epoch 1."
     assert told(run_of(loss=[1.0])) == "1 epoch; the accuracy on validation data was not measured."
-    assert told(RunCurves(0, "net", Training())) == "No epoch is noted yet: there is no curve to draw."
+    assert told(TrainingHistory(0, "net", Training())) == "No epoch is noted yet: there is no curve to draw."
 
 
 def test_a_fall_of_the_accuracy_is_flagged_and_noise_is_not() -> None:
     rng = np.random.default_rng(0)
     x = np.arange(60) / 60
 
-    def run(course: np.ndarray, noise: float, learnt: np.ndarray = x) -> RunCurves:
+    def run(course: np.ndarray, noise: float, learnt: np.ndarray = x) -> TrainingHistory:
         values = course + rng.normal(0, noise, len(course))
         return run_of(accuracy=values.tolist(), train_accuracy=learnt.tolist())
 
@@ -1142,13 +1145,13 @@ def corners_of(data: str) -> list[tuple[float, float]]:
 def test_certified_and_attacked_curves_share_one_scale(tmp_path: Path) -> None:
     folder = make_record(tmp_path, Plan(models=("a", "b"), certified=30, failing=0.1))
     contents = read(folder)
-    made = certified_section(contents)
+    made = Certified()(contents)
     assert made is not None
-    bands = {band.model: band for band in made.bands}
+    bands = {band.model: band for band in made["bands"]}
     assert list(bands) == ["a", "b"]
     assert bands["a"].x_ticks == bands["b"].x_ticks
     frame = bands["a"].frame
-    rows = [row for row in contents.examples if row["certify_rmse"] is not None]
+    rows = [row for row in contents.rows("examples") if row["certify_rmse"] is not None]
     assert len(rows) == 60
     known = [row[name] for row in rows for name in ("certify_rmse", "attack_rmse")]
     top = float(np.percentile([value for value in known if 0 < value < math.inf], 98))
@@ -1173,7 +1176,7 @@ def test_certified_and_attacked_curves_share_one_scale(tmp_path: Path) -> None:
 
 
 def test_a_page_without_certificates_says_nothing_of_them(record: Path) -> None:
-    assert certified_section(read(record)) is None
+    assert Certified()(read(record)) is None
     root = page(record)
     assert not root.all(id="certified")
     assert not root.all("a", href="#certified")
@@ -1257,7 +1260,7 @@ def test_skipped_files_and_flags_are_listed(tmp_path: Path) -> None:
 
 
 def test_fewer_examples_where_the_page_would_grow_too_large(record: Path) -> None:
-    full, small = render(read(record)), render(read(record), picture_bytes=40_000)
+    full, small = render(read(record)), render(read(record, picture_bytes=40_000))
     assert len(small) < len(full)
     told = Tree(small).root.one("section", id="explanations").text
     assert "1 of 2 explained examples are shown" in told
@@ -1414,8 +1417,7 @@ def contrast(one: str, other: str) -> float:
 
 @pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
 def test_contrast_reaches_wcag_aa_in_both_themes(theme: int) -> None:
-    style = (Path(sys.modules["advex.report"].__file__ or "").parent / "style.css").read_text(encoding="utf-8")
-    pairs = re.findall(r"--([\w-]+): light-dark\((#\w{6}), (#\w{6})\)", style)
+    pairs = re.findall(r"--([\w-]+): light-dark\((#\w{6}), (#\w{6})\)", style())
     colours = {name: (light, dark)[theme] for name, light, dark in pairs}
     grounds = {name: colours[name] for name in ("ground", "raised")}
     for name in ("ink", "muted", "link", "warning", "note", *(f"m{i}" for i in range(6))):
@@ -1428,8 +1430,7 @@ def test_contrast_reaches_wcag_aa_in_both_themes(theme: int) -> None:
 
 
 def test_no_two_curves_of_a_panel_are_drawn_alike() -> None:
-    style = (Path(sys.modules["advex.report"].__file__ or "").parent / "style.css").read_text(encoding="utf-8")
-    dashes = re.findall(r"\.(t\d|robust)\.trace path, [^{]*\{ stroke-dasharray: ([\d. ]+);", style)
+    dashes = re.findall(r"\.(t\d|robust)\.trace path, [^{]*\{ stroke-dasharray: ([\d. ]+);", style())
     assert [name for name, _ in dashes] == ["t1", "t2", "t3", "t4", "t5", "robust"]  # t0 is solid
     assert len({dash for _, dash in dashes}) == len(dashes)
 

@@ -21,6 +21,7 @@ import yaml
 from advex import objectives, recipes
 from advex.cli import reproduce
 from advex.data import Dataset
+from advex.drawing.scatter import Mark, front, placed
 from advex.errors import ArtifactError, DataError, SpecError
 from advex.files import write_text
 from advex.papers import chosen, read
@@ -29,7 +30,6 @@ from advex.record import DataEntry, Difference, Figure, Flag, ModelEntry, Record
 from advex.record.reproduction import as_plain, read_reproduction
 from advex.report import write_report
 from advex.report.pages import reproduction
-from advex.report.pages.pairs import Mark, drawn, front, placed
 from advex.reproduction import Job, carry_out, planned
 from advex.reproduction.folder import Folder
 from advex.reproduction.scaling import changes, scaled
@@ -482,14 +482,14 @@ def test_a_file_has_its_old_text_until_the_disk_has_the_new_one(
 def test_every_published_network_is_in_the_plot_once_and_measured_ones_beside_it(tmp_path: Path) -> None:
     plan = planned(written(tmp_path, changed("grids", {})), rows=["plain-again"], scale="tiny")
     found = carry_out(plan, tmp_path / "out", Worker())
-    marks = drawn(found, found.plots[0])
+    ((_, scatter),) = reproduction.content(tmp_path / "out", found)["scatters"]
+    marks = [dot.mark for dot in scatter.dots]
     assert [(mark.name, mark.measured, mark.x, mark.y) for mark in marks] == [
         ("P1 plain", False, 90.0, 0.01), ("long", False, 91.0, 0.02), ("P1 plain", True, 50.0, 0.0123)
     ]  # fmt: skip
     assert marks[2].x_range == (35.0, 65.0)
     # The measured area's interval is open above. It ends with the plot, and the plot with what is finite.
     assert marks[2].y_range == (0.01, 0.02)
-    (scatter,) = reproduction.content(tmp_path / "out", found)["scatters"]
     assert [tick.text for tick in scatter.y_ticks] == ["0", "0.005", "0.01", "0.015", "0.02"]
 
 
@@ -548,7 +548,7 @@ def test_a_reproduction_is_stopped_resumed_and_repeated(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "records" / "plain" / "record.json").read_bytes() == first
     told = json.loads(done.stdout)
     assert [row["state"] for row in told["tables"][0]["rows"]] == ["measured", "measured", "measured", "not run"]
-    assert told["files"] == ["out/figures/figure.png", "out/figures/pictures.png", "out/report.html"]
+    assert told["files"] == ["out/figures/figure.svg", "out/figures/pictures.png", "out/report.html"]
     assert all((tmp_path / file).stat().st_size > 5000 for file in told["files"])
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert page.count('data-model="P1 plain"') >= 10  # the grid: towards every class

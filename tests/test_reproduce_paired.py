@@ -16,7 +16,7 @@ import yaml
 from advex import papers, recipes
 from advex.data import Dataset
 from advex.errors import SpecError
-from advex.record import DataEntry, Figure, MapFigures, ModelEntry, Record, write_record
+from advex.record import DataEntry, Figure, MapFigures, MeasureEntry, ModelEntry, Record, write_record
 from advex.report import write_report
 from advex.reproduction import Job, carry_out, planned
 from advex.reproduction.figures import write_figures
@@ -77,6 +77,7 @@ def record_of(name: str, folder: Path) -> Record:
     made = Record(
         advex="0", created="2026-11-20T10:00:00+00:00", command="", seed=0, seconds=1.0, environment={}, settings={},
         searches={"attack": "minimal"},
+        measures={"gini": MeasureEntry(title="Gini index", better="high", of="shape", spec="gini")},
         models=[ModelEntry(name=name, source="", scores={"accuracy": score}, maps={"gradient": concise})],
         data=DataEntry(name="d", source="d", examples=4, shape=(1, 2, 2), class_names=("no", "yes"), chance=0.5),
     )  # fmt: skip
@@ -197,7 +198,7 @@ def test_the_page_and_the_figures_show_them(tmp_path: Path) -> None:
     found = carry_out(planned(written(tmp_path)), out, Worker())
     assert [plot.id for plot in found.plots] == ["front", "elsewhere"]
     names = {path.name for path in write_figures(out, found)}
-    assert {"gains.png", "maps-both.png"} <= names
+    assert {"gains.svg", "maps-both.png"} <= names
     page = write_report(out).read_text()
     for words in ("Side by side", 'data-boxes="gradient"', "Gini index minus that of natural", "0.100"):
         assert words in page

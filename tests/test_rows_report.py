@@ -27,8 +27,9 @@ from advex.evaluation.rows import BINS, bin_edges
 from advex.features import Feature, FeatureSpec
 from advex.report import write_report
 from advex.report.reading import read
-from advex.report.sections.maps import maps_section
-from advex.report.sections.rows import HEIGHT, SHEETS, SHOWN, TOP, WIDTH, histogram, rows_section, value_text
+from advex.report.row_values import SHOWN_ROWS, value_text
+from advex.report.sections.answers import HEIGHT, SHOWN, TOP, WIDTH, Answers, histogram
+from advex.report.sections.maps import Maps
 from advex.tabular import answer
 from advex.tabular.answers import as_typed
 
@@ -213,7 +214,7 @@ def test_merged_records_are_as_if_made_at_once(
     assert [model.answered for model in made.models] == [model.answered for model in done.record.models]
     assert schema.read_rows(tmp_path / "both", "answers") == done.answers
     assert schema.read_rows(tmp_path / "both", "columns") == done.columns
-    sections = [rows_section(read(folder)) for folder in (tmp_path / "both", done.folder)]
+    sections = [Answers()(read(folder)) for folder in (tmp_path / "both", done.folder)]
     assert sections[0] == sections[1]
 
 
@@ -282,14 +283,14 @@ def test_every_sentence_stands_on_the_page(done: SimpleNamespace, tmp_path: Path
 
 
 def test_bars_are_as_long_as_the_changes(done: SimpleNamespace) -> None:
-    section = rows_section(read(done.folder))
+    section = Answers()(read(done.folder))
     assert section is not None
-    assert (len(section.sheets), section.total, section.several) == (6, 6, True)
+    assert (len(section["rows"]), section["total"], section["several"]) == (6, 6, True)
     by_id = {f"loans/{row['example']:03d}": row["example"] for row in done.answers}
-    for sheet in section.sheets:
+    for sheet in section["rows"]:
         mine = [row for row in done.answers if row["example"] == by_id[sheet.id]]
         changes = [one for row in mine for one in json.loads(row["changes"])]
-        bars = [bar for line in sheet.lines for told in line.told for bar in told.bars]
+        bars = [bar for line in sheet.lines for each in line.counterfactuals for bar in each.bars]
         lengths = [1.0 if one["moved"] is None else abs(one["moved"]) for one in changes]
         for bar, one, length in zip(bars, changes, lengths, strict=True):
             assert bar.feature == one["feature"]
@@ -300,14 +301,16 @@ def test_bars_are_as_long_as_the_changes(done: SimpleNamespace) -> None:
 
 
 def test_values_are_marked_where_they_are(done: SimpleNamespace, rows: list) -> None:
-    section = rows_section(read(done.folder))
+    section = Answers()(read(done.folder))
     assert section is not None
     columns = {column["name"]: column for column in done.columns}
-    for sheet in section.sheets:
+    for sheet in section["rows"]:
         row = rows[int(sheet.id.removeprefix("loans/"))]
         assert [spread.name for spread in sheet.shown] == list(row)
         assert sheet.folded == ()
-        changed = {(line.index, bar.feature) for line in sheet.lines for told in line.told for bar in told.bars}
+        changed = {
+            (line.index, bar.feature) for line in sheet.lines for each in line.counterfactuals for bar in each.bars
+        }
         for spread in sheet.shown:
             assert {(mark.index, spread.name) for mark in spread.marks} == {
                 pair for pair in changed if pair[1] == spread.name
@@ -345,11 +348,11 @@ def test_of_many_columns_those_that_change_are_shown(tmp_path: Path) -> None:
     weight[70], weight[90] = 1.0, -0.5
     data = table_of(spec, raw_rows(spec, 30))
     evaluate([("wide", "", logistic(spec, weight))], data, tmp_path, Settings(**QUICK))
-    section = rows_section(read(tmp_path))
+    section = Answers()(read(tmp_path))
     assert section is not None
-    for sheet in section.sheets:
+    for sheet in section["rows"]:
         names = [spread.name for spread in sheet.shown]
-        changed = {bar.feature for line in sheet.lines for told in line.told for bar in told.bars}
+        changed = {bar.feature for line in sheet.lines for each in line.counterfactuals for bar in each.bars}
         assert changed <= {"number 70", "number 90"}
         assert set(names[: len(changed)]) == changed
         assert (len(names), len(sheet.folded), sheet.hidden) == (SHOWN, 60, 100 - SHOWN - 60)
@@ -365,10 +368,10 @@ def test_of_many_columns_those_that_change_are_shown(tmp_path: Path) -> None:
 def test_maps_of_rows_are_bars_of_columns(models: list, data: Dataset, rows: list, tmp_path: Path) -> None:
     record = evaluate(models, data, tmp_path, Settings(**QUICK, maps=("input_x_gradient",)))
     contents = read(tmp_path)
-    section = maps_section(contents)
+    section = Maps()(contents)
     assert section is not None
-    assert (len(section.rows), section.total, section.sheets) == (6, 6, ())
-    for sheet in section.rows:
+    assert (len(section["rows"]), section["total"], section["pictures"]) == (6, 6, ())
+    for sheet in section["rows"]:
         row = rows[int(sheet.id.removeprefix("loans/"))]
         x = data.x[int(sheet.id.removeprefix("loans/"))].double().numpy()
         assert [line.model for line in sheet.lines] == [model.name for model in record.models]
@@ -392,10 +395,10 @@ def test_maps_of_rows_are_bars_of_columns(models: list, data: Dataset, rows: lis
 def test_no_more_rows_than_a_page_bears(models: list, tmp_path: Path) -> None:
     many = table_of(LOANS, raw_rows(LOANS, 50))
     evaluate(models[:1], many, tmp_path, Settings(**{**QUICK, "explanations": 50}))
-    section = rows_section(read(tmp_path))
+    section = Answers()(read(tmp_path))
     assert section is not None
-    assert (len(section.sheets), section.total) == (SHEETS, 50)
-    assert f"{SHEETS} of 50 explained rows are shown" in write_report(tmp_path).read_text(encoding="utf-8")
+    assert (len(section["rows"]), section["total"]) == (SHOWN_ROWS, 50)
+    assert f"{SHOWN_ROWS} of 50 explained rows are shown" in write_report(tmp_path).read_text(encoding="utf-8")
 
 
 def hostile(folder: Path) -> Path:

@@ -41,7 +41,7 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class ChangeScale:
+class SymmetricScale:
     """The symmetric scale that a set of differences shares. reach: the change (0 to 1) drawn at its ends."""
 
     reach: float
@@ -111,19 +111,19 @@ def change(picture: Picture, clean: Picture) -> np.ndarray | None:
     return picture.pixels.astype(np.int16) - clean.pixels.astype(np.int16)
 
 
-def common_scale(changes: Iterable[np.ndarray]) -> ChangeScale:
+def common_scale(changes: Iterable[np.ndarray]) -> SymmetricScale:
     """The scale for differences that shall be compared by eye: the 99.5th percentile of their sizes, at least 1/255."""
     counts = np.zeros(256, dtype=np.int64)
     for values in changes:
         counts += np.bincount(np.abs(values).ravel(), minlength=256)
     total = int(counts.sum())
     if not total:
-        return ChangeScale(1.0)
+        return SymmetricScale(1.0)
     reach = int(np.searchsorted(np.cumsum(counts), PERCENTILE / 100 * total))
-    return ChangeScale(max(reach, 1) / 255)
+    return SymmetricScale(max(reach, 1) / 255)
 
 
-def show_change(values: np.ndarray, scale: ChangeScale, alt: str) -> Shown:
+def show_change(values: np.ndarray, scale: SymmetricScale, alt: str) -> Shown:
     """A difference as a picture.
 
     One channel: blue where it became darker, orange where lighter, near white where nothing changed.
@@ -134,15 +134,16 @@ def show_change(values: np.ndarray, scale: ChangeScale, alt: str) -> Shown:
         image = _coloured(np.round((relative[:, :, 0] + 1) * 127).astype(np.uint8))
     else:
         image = Image.fromarray(np.round(127 + 127 * relative).astype(np.uint8))
-    return Shown(_uri(image), *zoom(image.width, image.height), alt)
+    return Shown(data_uri(_png(image)), *zoom(image.width, image.height), alt)
 
 
-def show_scale(scale: ChangeScale, colours: bool) -> Shown:
+def show_scale(scale: SymmetricScale, colours: bool) -> Shown:
     """The scale itself as a bar, from darker to lighter. colours: of three-channel pictures."""
     shades = np.arange(255, dtype=np.uint8)[None]
     end = f"{scale.reach:.2f}"
     alt = f"Scale of the differences, from {end} darker to {end} lighter."
-    return Shown(_uri(Image.fromarray(shades) if colours else _coloured(shades)), 204, 12, False, alt)
+    image = Image.fromarray(shades) if colours else _coloured(shades)
+    return Shown(data_uri(_png(image)), 204, 12, False, alt)
 
 
 def colour_map() -> np.ndarray:
@@ -160,7 +161,12 @@ def _coloured(shades: np.ndarray) -> Image.Image:
     return image
 
 
-def _uri(image: Image.Image) -> str:
+def encoded(pixels: np.ndarray) -> bytes:
+    """A PNG of uint8 [height, width] or [height, width, 3]."""
+    return _png(Image.fromarray(pixels))
+
+
+def _png(image: Image.Image) -> bytes:
     file = io.BytesIO()
     image.save(file, format="PNG", compress_level=9)
-    return data_uri(file.getvalue())
+    return file.getvalue()

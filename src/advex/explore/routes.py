@@ -37,7 +37,7 @@ from advex.explore.requests import (
     Refusal,
     Which,
 )
-from advex.report.pages.page import policy
+from advex.report.templates import policy
 
 UPLOAD = "/api/explore/pictures"
 _PICTURE = r"^(\d{1,9}|[0-9a-f]{32})$"

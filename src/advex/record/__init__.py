@@ -237,7 +237,7 @@ def _described_measures(values: Values) -> None:
         values["measures"] = entries
 
 
-def read_rows(folder: Path, table: Table) -> list[dict[str, Any]]:
+def read_rows(folder: Path, table: str) -> list[dict[str, Any]]:
     """The rows of a record's table (maps as arrays). Raises ArtifactError."""
     import pyarrow
     import pyarrow.parquet

@@ -2,29 +2,20 @@
 
 Reads what an evaluation or a training wrote (`record`) and imports no model code.
 
-    numbers     figures in digits
-    reading     the record folder and run folders, checked
-    names       what the keys of scores and searches mean
-    figures     the tables: one row per model, differences, what the searches did
-    findings    the figures in sentences
-    certified   what is certain of the smoothed networks, beside the attack
-    maps        how concise the models' maps are
-    heat        maps as pictures
-    rows        rows of tables: what would have had to be different, and how columns are spread
-    row_maps    their maps: a bar for each column
-    plots       accuracy-RMSE curves
-    axes        linear and logarithmic axes for values of any size
-    curves      training curves, by epoch
-    training    what they come to in a sentence, and what one should see in them
-    pictures    PNG as data URIs, differences, zoom
-    sheets      one explained example: pictures, differences, confidences
-    grids       all of them: grid, sweep and away, within 20 MB
-    pairs       two columns of a paper's tables against each other
-    reproduction   a paper's tables, published and measured
-    answered    what was answered about images that its rows learn from
-    explored    explanations that were kept while exploring a model
-    several     the networks of several rows as one: grids and maps of a paper's page
-    page        everything put into `page.html.j2`, `run.html.j2`, `reproduction.html.j2` or `explored.html.j2`
+    reading          the record folder and run folders, checked
+    section          what a section is, and those that a record has something for
+    sections/        one file for each section of a record's page, with its template beside it
+    templates        templates and style of all pages
+    pages/           whole pages: of a record, of runs, of a reproduction, of what was kept while exploring
+    names            what the keys of scores and searches mean
+    cells            figures as they stand in tables
+    sentences        sentences whose names and figures can be told apart
+    grids            explanations that share a scale, within the room that a page has
+    explained        the explanations of one example
+    mapped           maps of explained pictures
+    mapped_rows      maps of a table's rows: a bar for each column
+    row_values       values of a table's rows in digits
+    training_curves  training curves, by epoch
 """
 
 from __future__ import annotations
@@ -39,6 +30,7 @@ from advex.record.reproduction import NAME, read_reproduction
 from advex.report.pages import explored, reproduction
 from advex.report.pages.page import render, render_explored, render_reproduction, render_runs
 from advex.report.reading import read, read_runs
+from advex.report.section import tables_of_sections
 
 
 def write_report(folder: Path | Sequence[Path], out: Path | None = None) -> Path:
@@ -49,7 +41,7 @@ def write_report(folder: Path | Sequence[Path], out: Path | None = None) -> Path
     gives the same bytes. Raises ArtifactError for a folder that is neither a readable record nor a run, or a path that
     cannot be written.
     """
-    folders = [Path(folder)] if isinstance(folder, str | Path) else [Path(one) for one in folder]
+    folders = [Path(folder)] if isinstance(folder, str | Path) else [Path(each) for each in folder]
     path = Path(out) if out is not None else folders[0] / "report.html"
     if path.is_dir():
         raise ArtifactError(f"{path} is a folder; name the file that the report shall be, e.g. {path / 'report.html'}.")
@@ -74,4 +66,4 @@ def _html(folders: Sequence[Path]) -> str:
             f"{records[0]} is a record: a report is of one record, or of run folders. 'advex compare' puts several "
             "records into one."
         )
-    return render(read(records[0]))
+    return render(read(records[0], tables_of_sections()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,29 +10,26 @@ from typing import Any
 import numpy as np
 
 from advex.errors import ArtifactError
-from advex.record import (
-    TABLES,
-    Record,
-    Training,
-    read_record,
-    read_rows,
-    read_run,
-)
+from advex.record import TABLES, Record, Training, read_record, read_rows, read_run
+
+_COLUMNS: Mapping[str, Collection[str]] = {name: columns for name, columns in TABLES.items()}
+PICTURE_BYTES = 18_000_000  # of the page's 20 MB
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Contents:
-    """A record and its rows: those of the tables of these names, in file order; of a table also answers and columns."""
+    """A record and its tables, rows in file order. picture_bytes: room for pictures on the page, of all sections."""
 
     folder: Path
     record: Record
-    examples: tuple[Row, ...]
-    explanations: tuple[Row, ...]
-    maps: tuple[Row, ...] = ()
-    answers: tuple[Row, ...] = ()
-    columns: tuple[Row, ...] = ()
+    tables: Mapping[str, tuple[Row, ...]]
+    picture_bytes: int = PICTURE_BYTES
+
+    def rows(self, table: str) -> tuple[Row, ...]:
+        """The rows of a table; none where the record has no such table."""
+        return self.tables.get(table, ())
 
     def class_name(self, index: int | None) -> str:
         """Name of a class; a number that has no name keeps its number."""
@@ -43,14 +40,11 @@ class Contents:
 
     def rows_of(self, model: str) -> list[Row]:
         """The examples of one model."""
-        return [row for row in self.examples if row["model"] == model]
+        return [row for row in self.rows("examples") if row["model"] == model]
 
     def radii(self, model: str, search: str) -> np.ndarray | None:
         """RMSE that a search found for each example of a model, inf where it failed; None if it was not run."""
-        found = [row.get(f"{search}_rmse") for row in self.rows_of(model)]
-        if not found or any(value is None for value in found):
-            return None
-        return np.asarray(found, dtype=np.float64)
+        return self.column(model, f"{search}_rmse")
 
     def certified(self, model: str) -> tuple[np.ndarray, np.ndarray] | None:
         """(certified RMSE, RMSE that the attack found) [k] of a model's certified examples; None without any."""
@@ -63,8 +57,8 @@ class Contents:
 
     def column(self, model: str, name: str) -> np.ndarray | None:
         """A column of the examples of one model as numbers; None if any is missing."""
-        found = [row.get(name) for row in self.rows_of(model)]
-        return None if not found or any(value is None for value in found) else np.asarray(found, dtype=np.float64)
+        values = [row.get(name) for row in self.rows_of(model)]
+        return None if not values or any(value is None for value in values) else np.asarray(values, dtype=np.float64)
 
     @property
     def black_to_white(self) -> bool:
@@ -75,16 +69,16 @@ class Contents:
     @property
     def noun(self) -> str:
         """What the examples are called, in the plural."""
-        return "rows" if self.columns else "images"
+        return "rows" if self.rows("columns") else "images"
 
     @property
     def pictured(self) -> bool:
         """Whether the inputs are pictures (otherwise: tables, sound, ...)."""
-        return any(row["picture"] for row in self.examples)
+        return any(row["picture"] for row in self.rows("examples"))
 
 
 @dataclass(frozen=True)
-class RunCurves:
+class TrainingHistory:
     """How a model was trained. index: place of the model on the page, which is its colour."""
 
     index: int
@@ -109,13 +103,13 @@ class RunCurves:
         return [(epoch, value) for epoch, value in pairs if value is not None and np.isfinite(value)]
 
 
-def runs_of(record: Record) -> tuple[RunCurves, ...]:
+def histories_of(record: Record) -> tuple[TrainingHistory, ...]:
     """How the models of a record were trained, those that are known."""
-    found = enumerate(record.models)
-    return tuple(RunCurves(index, model.name, model.training) for index, model in found if model.training is not None)
+    models = enumerate(record.models)
+    return tuple(TrainingHistory(place, one.name, one.training) for place, one in models if one.training is not None)
 
 
-def read_runs(folders: Sequence[Path]) -> tuple[RunCurves, ...]:
+def read_runs(folders: Sequence[Path]) -> tuple[TrainingHistory, ...]:
     """Run folders, finished or not. Raises ArtifactError for a folder that is none."""
     places = [Path(folder).resolve() for folder in folders]
     names = [place.name for place in places]
@@ -128,41 +122,37 @@ def read_runs(folders: Sequence[Path]) -> tuple[RunCurves, ...]:
                 "recipe.yaml either: it is not a run folder. Name one of the two."
             )
         unclear = names.count(place.name) > 1 or training.taken is not None
-        runs.append(RunCurves(index, f"{place.parent.name}/{place.name}" if unclear else place.name, training))
+        runs.append(TrainingHistory(index, f"{place.parent.name}/{place.name}" if unclear else place.name, training))
     return tuple(runs)
 
 
-def read(folder: Path) -> Contents:
-    """A record folder. Raises ArtifactError when it is none, is damaged, or contradicts itself."""
+def read(folder: Path, tables: Collection[str] = tuple(TABLES), picture_bytes: int = PICTURE_BYTES) -> Contents:
+    """A record folder with these tables, those that it has.
+
+    Raises ArtifactError when it is no record, is damaged, or contradicts itself.
+    """
     record = read_record(folder)
     names = [model.name for model in record.models]
     if len(set(names)) != len(names):
         raise ArtifactError(f"{folder / 'record.json'} names a model twice: {', '.join(names)}.")
-    examples = _checked(folder, "examples", read_rows(folder, "examples"), TABLES["examples"], names)
-    explanations: list[Row] = []
-    if (folder / "explanations.parquet").exists():  # an evaluation need not explain anything
-        rows = read_rows(folder, "explanations")
-        explanations = _checked(folder, "explanations", rows, TABLES["explanations"], names)
-    maps: list[Row] = []
-    if any(model.maps for model in record.models):
-        maps = _checked(folder, "maps", read_rows(folder, "maps"), TABLES["maps"], names)
-    answers: list[Row] = []
-    columns: list[Row] = []
-    if any(model.answered for model in record.models):
-        answers = _checked(folder, "answers", read_rows(folder, "answers"), TABLES["answers"], names)
-        columns = _checked(folder, "columns", read_rows(folder, "columns"), TABLES["columns"])
-    return Contents(folder, record, *map(tuple, (examples, explanations, maps, answers, columns)))
+    promised = {
+        "examples": True,
+        "maps": any(model.maps for model in record.models),
+        "answers": any(model.answered for model in record.models),
+    }
+    promised["columns"] = promised["answers"]
+    # Of explanations, and of tables that are a plugin's, record.json says nothing.
+    known = [name for name in tables if promised.get(name, (folder / f"{name}.parquet").exists())]
+    return Contents(folder, record, {name: _rows(folder, name, names) for name in known}, picture_bytes)
 
 
-def _checked(
-    folder: Path, table: str, rows: list[Row], columns: Iterable[str], models: Iterable[str] | None = None
-) -> list[Row]:
-    path = folder / f"{table}.parquet"
-    if rows:
-        missing = [name for name in columns if name not in rows[0]]
-        if missing:
-            raise ArtifactError(f"{path} has no column {', '.join(missing)}: it is not of this version.")
-    strangers = sorted({str(row["model"]) for row in rows} - set(models)) if models is not None else []
+def _rows(folder: Path, table: str, models: Collection[str]) -> tuple[Row, ...]:
+    """The rows of a table. Raises ArtifactError for lacking columns, and for models that the record does not list."""
+    path, rows = folder / f"{table}.parquet", read_rows(folder, table)
+    missing = [name for name in _COLUMNS.get(table, ()) if rows and name not in rows[0]]
+    if missing:
+        raise ArtifactError(f"{path} has no column {', '.join(missing)}: it is not of this version.")
+    strangers = sorted({str(row["model"]) for row in rows if "model" in row} - set(models))
     if strangers:
         raise ArtifactError(f"{path} speaks of '{strangers[0]}', a model that record.json does not list.")
-    return rows
+    return tuple(rows)

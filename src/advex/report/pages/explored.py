@@ -10,7 +10,7 @@ from typing import Any
 from advex.drawing.numbers import confidence, number, short
 from advex.drawing.pictures import Picture, Shown, read_picture, show
 from advex.record.explored import Explored, picture_name, read_explored
-from advex.report.sections.pictures import PICTURE_BYTES
+from advex.report.reading import PICTURE_BYTES
 
 TITLES = {
     "input": "Original",

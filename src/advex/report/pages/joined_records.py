@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from advex.record.reproduction import GridEntry, MapsEntry, Reproduction, RowEntry
+from advex.report import section
+from advex.report.grids import Grid, grids
 from advex.report.reading import Contents, Row, read
-from advex.report.sections import maps
-from advex.report.sections.pictures import GridSection, sections
+from advex.report.sections.maps import Maps
 
 GRID_ROWS = 4  # networks of a grid, where those that the paper shows were not measured
 
@@ -21,7 +24,7 @@ class GridPart:
 
     grid: GridEntry
     contents: Contents
-    sections: tuple[GridSection, ...]
+    grids: tuple[Grid, ...]
     replaced: bool
 
 
@@ -30,7 +33,7 @@ class MapsPart:
     """Maps by the networks of some rows."""
 
     entry: MapsEntry
-    section: maps.MapsSection
+    html: Markup
 
 
 def shown_rows(found: Reproduction, grid: GridEntry) -> list[RowEntry]:
@@ -61,31 +64,31 @@ def joined(folder: Path, found: Reproduction, rows: Sequence[RowEntry]) -> Conte
         for one in found.differences
         if {one.first, one.second} <= known.keys()
     ]
-    return Contents(
-        folder,
-        parts[0][2].record.model_copy(update={"models": models, "differences": gains}),
-        tuple(_moved(row, name, record) for name, record, contents in parts for row in contents.examples),
-        tuple(_moved(row, name, record) for name, record, contents in parts for row in contents.explanations),
-        tuple({**row, "model": name} for name, _, contents in parts for row in contents.maps),
-    )
+    tables = {
+        table: tuple(_moved(row, name, record) for name, record, contents in parts for row in contents.rows(table))
+        for table in ("examples", "explanations", "maps")
+    }
+    record = parts[0][2].record.model_copy(update={"models": models, "differences": gains})
+    return Contents(folder, record, tables)
 
 
 def _examples(contents: Contents) -> list[tuple[Any, Any, Any]]:
-    return [(row["example"], row["id"], row["label"]) for row in contents.examples if row["picture"]]
+    return [(row["example"], row["id"], row["label"]) for row in contents.rows("examples") if row["picture"]]
 
 
 def _moved(row: Row, model: str, record: str) -> Row:
     """A row of a record as one of a folder in which that record is."""
-    return {**row, "model": model, "picture": f"{record}/{row['picture']}" if row["picture"] else row["picture"]}
+    moved = {"picture": f"{record}/{row['picture']}"} if row.get("picture") else {}
+    return {**row, "model": model, **moved}
 
 
 def grid_part(folder: Path, found: Reproduction, grid: GridEntry) -> GridPart | None:
     """A grid with its explanations; None where nothing was measured for it."""
     rows = shown_rows(found, grid)
     contents = joined(folder, found, rows)
-    if contents is None or not contents.explanations:
+    if contents is None or not contents.rows("explanations"):
         return None
-    made = sections(contents)
+    made = tuple(each for kind in ("grid", "sweep", "away") for each in grids(contents, kind))
     return GridPart(grid, contents, made, {row.network for row in rows} != set(grid.rows)) if made else None
 
 
@@ -99,5 +102,8 @@ def maps_part(folder: Path, found: Reproduction, entry: MapsEntry) -> MapsPart |
     """An entry of maps with what is known of them; None where nothing was measured for it."""
     rows = mapped_rows(found, entry)
     contents = joined(folder, found, rows) if rows else None
-    section = None if contents is None else maps.maps_section(contents)
-    return None if section is None else MapsPart(entry, section)
+    maps = Maps()
+    values = None if contents is None else maps(contents)
+    if contents is None or values is None:
+        return None
+    return MapsPart(entry, section.rendered(maps, values, record=contents.record, contents=contents))

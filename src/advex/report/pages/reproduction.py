@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from advex.drawing.axes import Axis, linear
-from advex.drawing.numbers import number, significant
+from advex.drawing.numbers import number
+from advex.drawing.scatter import Mark, Scatter, front, scatter
 from advex.record import Figure
 from advex.record.reproduction import (
     ColumnEntry,
@@ -18,31 +18,19 @@ from advex.record.reproduction import (
     RowEntry,
     TableEntry,
 )
+from advex.report.cells import Cell
 from advex.report.pages.answers import answered
 from advex.report.pages.joined_records import grid_part, maps_part
-from advex.report.pages.pairs import Mark, drawn, front, placed
-from advex.report.sections.curves import Frame, Tick, path
 
-FRAME = Frame(width=720, height=460, left=56, right=16, top=26, bottom=46)
-_LETTER, _LINE = 5.7, 12.0  # of labels, in drawing units
+LABELLED = 14  # measured rows up to which each one is named in a plot
 
 
 @dataclass(frozen=True)
-class Shown:
-    """One value as shown. low, high: empty where there is no interval. note: what must be said with it."""
-
-    text: str
-    low: str = ""
-    high: str = ""
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class PublishedLine:
+class PublishedRow:
     """A row of a table: for each column published, measured, and measured by the published protocol."""
 
     row: RowEntry
-    cells: tuple[tuple[Shown, Shown, Shown | None], ...]
+    cells: tuple[tuple[Cell, Cell, Cell | None], ...]
 
 
 @dataclass(frozen=True)
@@ -51,39 +39,12 @@ class TablePart:
 
     table: TableEntry
     protocol: tuple[bool, ...]
-    parts: tuple[tuple[str, tuple[PublishedLine, ...]], ...]
+    parts: tuple[tuple[str, tuple[PublishedRow, ...]], ...]
 
     @property
     def width(self) -> int:
         """Columns beside the row's name."""
         return sum(3 if has else 2 for has in self.protocol)
-
-
-@dataclass(frozen=True)
-class Dot:
-    """A mark of a plot, in drawing units. bars: SVG path data of its intervals. at: where its label stands."""
-
-    mark: Mark
-    x: float
-    y: float
-    bars: str
-    at: tuple[float, float] | None
-    told: str
-
-
-@dataclass(frozen=True)
-class Scatter:
-    """A plot of the page. fronts: (measured, SVG path data)."""
-
-    plot: PlotEntry
-    frame: Frame
-    x_title: str
-    y_title: str
-    x_ticks: tuple[Tick, ...]
-    y_ticks: tuple[Tick, ...]
-    fronts: tuple[tuple[bool, str], ...]
-    dots: tuple[Dot, ...]
-    description: str
 
 
 def content(folder: Path, found: Reproduction) -> dict[str, Any]:
@@ -93,7 +54,7 @@ def content(folder: Path, found: Reproduction) -> dict[str, Any]:
         "found": found,
         "title": f"{found.paper}, scale {found.scale}",
         "tables": [_table(table) for table in found.tables],
-        "scatters": [_scatter(found, plot) for plot in found.plots if drawn(found, plot)],
+        "scatters": scatters(found),
         "grids": [part for grid in found.grids if (part := grid_part(folder, found, grid)) is not None],
         "mapped": [part for entry in found.maps if (part := maps_part(folder, found, entry)) is not None],
         "answered": [answered(folder, entry) for entry in found.answered],
@@ -120,7 +81,7 @@ def _grouped(pairs: Any) -> list[tuple[str, list[str]]]:
 
 def _table(table: TableEntry) -> TablePart:
     protocol = tuple(any(column.key in row.by_protocol for row in table.rows) for column in table.columns)
-    parts: list[tuple[str, list[PublishedLine]]] = []
+    parts: list[tuple[str, list[PublishedRow]]] = []
     for row in table.rows:
         if not parts or parts[-1][0] != row.section:
             parts.append((row.section, []))
@@ -128,23 +89,23 @@ def _table(table: TableEntry) -> TablePart:
     return TablePart(table, protocol, tuple((title, tuple(lines)) for title, lines in parts))
 
 
-def _line(row: RowEntry, columns: Sequence[ColumnEntry], protocol: Sequence[bool]) -> PublishedLine:
+def _line(row: RowEntry, columns: Sequence[ColumnEntry], protocol: Sequence[bool]) -> PublishedRow:
     cells = []
     for column, has in zip(columns, protocol, strict=True):
         published = row.published.get(column.key, math.nan)
         measured = _figure(row.measured.get(column.key), column, row)
         by_protocol = _figure(row.by_protocol.get(column.key), column, row) if has else None
-        cells.append((Shown(number(published, column.digits)), measured, by_protocol))
-    return PublishedLine(row, tuple(cells))
+        cells.append((Cell(column.key, number(published, column.digits)), measured, by_protocol))
+    return PublishedRow(row, tuple(cells))
 
 
-def _figure(figure: Figure | None, column: ColumnEntry, row: RowEntry) -> Shown:
+def _figure(figure: Figure | None, column: ColumnEntry, row: RowEntry) -> Cell:
     if figure is None:
-        return Shown("–" if row.state == "measured" else row.state)
+        return Cell(column.key, "–" if row.state == "measured" else row.state)
     if math.isnan(figure.value):
-        return Shown("–", note="undefined")
+        return Cell(column.key, "–", note="undefined")
     value, low, high = (number(each, column.digits) for each in (figure.value, figure.low, figure.high))
-    return Shown(value, low, high, f"{figure.failures:,} failed" if figure.failures else "")
+    return Cell(column.key, value, low, high, f"{figure.failures:,} failed" if figure.failures else "")
 
 
 def _other(found: Reproduction, other: Any) -> tuple[str, list[str], str, str]:
@@ -156,76 +117,56 @@ def _other(found: Reproduction, other: Any) -> tuple[str, list[str], str, str]:
 # -- plots -------------------------------------------------------------------------------------------------
 
 
-def _scatter(found: Reproduction, plot: PlotEntry) -> Scatter:
-    marks = drawn(found, plot)
-    columns = {one.key: one for table in found.tables if table.id in plot.tables for one in table.columns}
-    x, upright = _spanning([e for m in marks for e in m.x_range]), [e for m in marks for e in m.y_range]
-    y = linear([0.0, *upright]) if plot.zero else _spanning(upright)
-    points = [(_across(x, mark.x), _up(y, mark.y)) for mark in marks]
-    f = FRAME
-    places = placed(
-        [(px - f.left, py - f.top, mark.label) for (px, py), mark in zip(points, marks, strict=True)],
-        (f.end - f.left, f.base - f.top), letter=_LETTER, line=_LINE,
-    )  # fmt: skip
-    dots = tuple(
-        Dot(
-            mark, round(px, 2), round(py, 2), _bars(mark, x, y) if mark.measured else "",
-            None if at is None else (round(at[0] + f.left, 2), round(at[1] + f.top, 2)),
-            f"{mark.name}, {'measured' if mark.measured else 'published'}: {_said(columns, plot, mark)}",
+def scatters(reproduction: Reproduction) -> list[tuple[PlotEntry, Scatter]]:
+    """The plots that there is something for."""
+    plots = []
+    for plot in reproduction.plots:
+        columns = {one.key: one for table in reproduction.tables if table.id in plot.tables for one in table.columns}
+        if marks := marks_of(reproduction, plot, columns):
+            titles = (_titled(columns[plot.x]), _titled(columns[plot.y]))
+            plots.append((plot, scatter(marks, plot.title, *titles, zero=plot.zero)))
+    return plots
+
+
+def marks_of(reproduction: Reproduction, plot: PlotEntry, columns: Mapping[str, ColumnEntry]) -> list[Mark]:
+    """The marks of a plot: every network once, as published and, where it was measured, as measured.
+
+    Named are what the paper marks, the fronts, and what was measured where it is little.
+    """
+    marks = [Mark(_named(at.id, at.mark), at.x, at.y, (at.x, at.x), (at.y, at.y), False) for at in plot.published]
+    rows = [row for table in reproduction.tables if table.id in plot.tables for row in table.rows]
+    networks = {row.network: row for row in rows if not plot.rows or row.network in plot.rows}
+    originals = {point.id: point.mark for point in plot.published}
+    for name, row in networks.items():
+        x, y = row.measured.get(plot.x), row.measured.get(plot.y)
+        if x and y and math.isfinite(x.value) and math.isfinite(y.value):
+            x_range, y_range = (x.low, x.high), (y.low, y.high)
+            marks.append(Mark(_named(name, originals.get(name, "")), x.value, y.value, x_range, y_range, True))
+    best = {
+        (mark.name, mark.measured)
+        for kind in (False, True)
+        for mark in front([mark for mark in marks if mark.measured == kind])
+    }
+    best |= {(_named(point.id, point.mark), kind) for point in plot.published if point.mark for kind in (False, True)}
+    few = sum(mark.measured for mark in marks) <= LABELLED
+    return [
+        replace(
+            mark,
+            label=mark.name if (mark.name, mark.measured) in best or (mark.measured and few) else "",
+            text=f"{mark.name}, {'measured' if mark.measured else 'published'}: {_in_words(columns, plot, mark)}",
         )
-        for mark, (px, py), at in zip(marks, points, places, strict=True)
-    )  # fmt: skip
-    fronts = [(kind, front([mark for mark in marks if mark.measured == kind])) for kind in (False, True)]
-    count = sum(mark.measured for mark in marks)
-    return Scatter(
-        plot, f, _titled(columns[plot.x]), _titled(columns[plot.y]),
-        tuple(Tick(_across(x, mark), text) for mark, text in x.marks),
-        tuple(Tick(_up(y, mark), text) for mark, text in y.marks),
-        tuple((kind, _stairs(line, x, y)) for kind, line in fronts if line), dots,
-        f"{plot.title}: {len(marks) - count} published and {count} measured networks. {_fronts_told(fronts)}",
-    )  # fmt: skip
+        for mark in marks
+    ]
 
 
-def _fronts_told(fronts: Sequence[tuple[bool, list[Mark]]]) -> str:
-    names = ((kind, ", ".join(mark.name for mark in line)) for kind, line in fronts if line)
-    return " ".join(f"{'Measured' if kind else 'Published'} front: {told}." for kind, told in names)
-
-
-def _spanning(values: Sequence[float]) -> Axis:
-    """A linear axis around values that need not reach down to zero."""
-    low, high = min(values), max(values)
-    step = linear([(high - low) or abs(high) or 1.0]).marks[1][0]
-    first, last = math.floor(low / step), math.ceil(high / step)
-    marks = [round(place * step, 12) for place in range(first, max(last, first + 1) + 1)]
-    return Axis(marks[0], marks[-1], False, tuple((mark, significant(mark)) for mark in marks))
-
-
-def _across(axis: Axis, value: float) -> float:
-    return round(FRAME.left + (FRAME.end - FRAME.left) * axis.place(value), 2)
-
-
-def _up(axis: Axis, value: float) -> float:
-    return round(FRAME.y(axis.place(value)), 2)
-
-
-def _bars(mark: Mark, x: Axis, y: Axis) -> str:
-    here, there = _across(x, mark.x), _up(y, mark.y)
-    across = path([(_across(x, mark.x_range[0]), there), (_across(x, mark.x_range[1]), there)])
-    return f"{across} {path([(here, _up(y, mark.y_range[0])), (here, _up(y, mark.y_range[1]))])}"
-
-
-def _stairs(line: Sequence[Mark], x: Axis, y: Axis) -> str:
-    """The front: nothing lies right of and above it."""
-    points = [(_across(x, line[0].x), _up(y, line[0].y))]
-    for mark in line[1:]:
-        points += [(points[-1][0], _up(y, mark.y)), (_across(x, mark.x), _up(y, mark.y))]
-    return path(points)
+def _named(name: str, mark: str) -> str:
+    return f"{mark} {name}".strip()
 
 
 def _titled(column: ColumnEntry) -> str:
     return f"{column.title} ({column.unit})" if column.unit else column.title
 
 
-def _said(columns: dict[str, ColumnEntry], plot: PlotEntry, mark: Mark) -> str:
+def _in_words(columns: Mapping[str, ColumnEntry], plot: PlotEntry, mark: Mark) -> str:
     values = ((columns[plot.x], mark.x), (columns[plot.y], mark.y))
     return ", ".join(f"{one.title} {number(value, one.digits)} {one.unit}".strip() for one, value in values)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from advex.drawing.accuracy_curve import axis_top, corners, free_place
 from advex.drawing.numbers import count, number, percent
+from advex.drawing.plot import Frame, Point, Tick, path, share_ticks, value_ticks
 from advex.record import CertificateFigures, ModelEntry, Record
+from advex.registry import register
+from advex.report.cells import CERTIFIED, Cell, digits_for, show
 from advex.report.reading import Contents
-from advex.report.sections.curves import Frame, Tick, axis_top, corners, free_place, path, share_ticks, value_ticks
-from advex.report.sections.figures import CERTIFIED, Cell, digits_for, show
 
 _ACCURACY, _AREA = CERTIFIED
 
@@ -51,20 +54,9 @@ class Band:
     y_ticks: tuple[Tick, ...]
     chance_y: float
     chance_text: str
-    chance_at: tuple[float, float]
+    chance_at: Point
     note: str
     description: str
-
-
-@dataclass(frozen=True)
-class CertifiedSection:
-    """All of it. words: how it was done, in sentences. overclaimed: what the noise may have flattered."""
-
-    words: str
-    overclaimed: str
-    titles: tuple[tuple[str, str], ...]
-    lines: tuple[Enclosure, ...]
-    bands: tuple[Band, ...]
 
 
 # Of the columns after the interval: title, and what is better.
@@ -79,16 +71,26 @@ _TITLES = (
 )
 
 
-def certified_section(contents: Contents) -> CertifiedSection | None:
-    """What is certain of the models of a record; None where nothing was certified."""
-    record = contents.record
-    found = [(index, model, model.certified) for index, model in enumerate(record.models)]
-    known = [(index, model, entry) for index, model, entry in found if entry is not None]
-    if not known:
-        return None
-    lines = tuple(_enclosure(index, model, entry, record) for index, model, entry in known)
-    words = " ".join(dict.fromkeys(_words(entry, record) for _, _, entry in known))
-    return CertifiedSection(words, _overclaimed(known, record), _TITLES, lines, _bands(contents, lines))
+@register("section", "certified")
+class Certified:
+    """What is certain of the smoothed form of each model, where examples were certified."""
+
+    title, menu, place, tables = "What is certain", "Certified", 50, ("examples",)
+
+    def __call__(self, contents: Contents) -> dict[str, Any] | None:
+        record = contents.record
+        models = [(index, model, model.certified) for index, model in enumerate(record.models)]
+        known = [(index, model, entry) for index, model, entry in models if entry is not None]
+        if not known:
+            return None
+        lines = tuple(_enclosure(index, model, entry, record) for index, model, entry in known)
+        return {
+            "words": " ".join(dict.fromkeys(_words(entry, record) for _, _, entry in known)),
+            "overclaimed": _overclaimed(known, record),
+            "titles": _TITLES,
+            "lines": lines,
+            "bands": _bands(contents, lines),
+        }
 
 
 def _words(entry: CertificateFigures, record: Record) -> str:
@@ -142,7 +144,7 @@ def _enclosure(index: int, model: ModelEntry, entry: CertificateFigures, record:
 def _bands(contents: Contents, lines: tuple[Enclosure, ...]) -> tuple[Band, ...]:
     """A panel per model, all on one scale, the other models' curves behind it."""
     radii = {line.model: contents.certified(line.model) for line in lines}
-    known = {model: found for model, found in radii.items() if found is not None}
+    known = {model: pair for model, pair in radii.items() if pair is not None}
     if not known:
         return ()
     top, frame = axis_top([values for pair in known.values() for values in pair]), Frame()

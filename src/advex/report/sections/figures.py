@@ -1,19 +1,21 @@
-"""The tables: one row per model, the paired differences, and what each search did."""
+"""All figures: a row per model, the paired differences, and what each search did."""
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from advex.drawing.numbers import decimals, number, percent
-from advex.record import Figure, Record
-from advex.report.names import ORDER, is_published, is_share, measure_title, origin, score_title, search_title
+from advex.drawing.numbers import decimals, number
+from advex.record import Record
+from advex.registry import register
+from advex.report.cells import CERTIFIED, Cell, digits_for, paired, show, verdict
+from advex.report.names import ORDER, is_published, measure_title, origin, score_title, search_title
 from advex.report.reading import Contents
-
-CERTIFIED = ("certified_accuracy", "certified_ara")  # scores that have a section of their own
 
 # Counted from the examples of a search: part of the column's name, title.
 _COUNTED = (
@@ -23,17 +25,6 @@ _COUNTED = (
     ("flat", "Met a flat goal"),
     ("valid", "Holds in the box"),
 )
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One figure as shown. low, high: empty when there is no interval. note: what must be said with it."""
-
-    key: str
-    text: str
-    low: str = ""
-    high: str = ""
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,7 +47,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class FigureLine:
+class ModelRow:
     """A row of a table of models. index: place of the model in the record, which is its colour."""
 
     index: int
@@ -65,11 +56,11 @@ class FigureLine:
 
 
 @dataclass(frozen=True)
-class Table:
+class FigureTable:
     """Groups of columns over rows of models. footnotes: (mark, search, spec string)."""
 
     groups: tuple[Group, ...]
-    lines: tuple[FigureLine, ...]
+    lines: tuple[ModelRow, ...]
     footnotes: tuple[tuple[int, str, str], ...]
 
     @property
@@ -79,7 +70,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class DifferenceLine:
+class PairedRow:
     """first minus second in words. verdict: what the interval allows to say."""
 
     first: str
@@ -90,30 +81,24 @@ class DifferenceLine:
     verdict: str
 
 
-def show(key: str, figure: Figure, digits: int, record: Record) -> Cell:
-    """A figure with its interval, and a note where searches failed or there is no value."""
-    write = (lambda value: percent(value, digits)) if is_share(key, record) else (lambda value: number(value, digits))
-    note = ""
-    if figure.failures:
-        share = figure.failures / max(figure.n, 1)
-        note = f"{percent(share, 0 if share >= 0.1 else 1)} not found"
-    elif math.isnan(figure.value):
-        note = "no examples" if not figure.n else "undefined"
-    nowhere = math.isinf(figure.low) and figure.low == figure.high
-    known = not (math.isnan(figure.low) or math.isnan(figure.high) or nowhere)
-    low, high = (write(figure.low), write(figure.high)) if known else ("", "")
-    return Cell(key, write(figure.value), low, high, note)
+@register("section", "figures")
+class Figures:
+    """Every score of every model with its interval, and the paired differences."""
+
+    title, menu, place, tables = "Figures", "Figures", 30, ("examples",)
+
+    def __call__(self, contents: Contents) -> dict[str, Any]:
+        record = contents.record
+        return {
+            "warned": Counter(flag.model for flag in record.flags if flag.severity == "warning"),
+            "table": main_table(contents, published=False),
+            "published": main_table(contents, published=True),
+            "searches": search_table(contents),
+            "differences": paired_rows(record),
+        }
 
 
-def digits_for(key: str, record: Record) -> int:
-    """Digits after the point that all models' figures of one score share."""
-    figures = [model.scores[key] for model in record.models if key in model.scores]
-    if is_share(key, record):
-        return 1
-    return decimals([abs(value) for figure in figures for value in (figure.value, figure.high)])
-
-
-def main_table(contents: Contents, *, published: bool) -> Table:
+def main_table(contents: Contents, *, published: bool) -> FigureTable:
     """All figures of one protocol: a row per model, the columns grouped by the search that made them.
 
     A group holds the scores of its search and, where they are not among those, the median RMSE, the
@@ -132,7 +117,7 @@ def main_table(contents: Contents, *, published: bool) -> Table:
     return _table(record, {owner: columns[owner] for owner in owners}, cells)
 
 
-def search_table(contents: Contents) -> Table:
+def search_table(contents: Contents) -> FigureTable:
     """How each search fared on each model's images, counted from the examples; nothing here has an interval."""
     record = contents.record
     columns: dict[tuple[str, bool], list[Column]] = {}
@@ -144,43 +129,16 @@ def search_table(contents: Contents) -> Table:
     return _table(record, columns, cells)
 
 
-def difference_lines(record: Record) -> tuple[DifferenceLine, ...]:
-    """The paired differences, and whether the data separate the two models."""
-    lines = []
+def paired_rows(record: Record) -> tuple[PairedRow, ...]:
+    """The paired differences of scores, and whether the data separate the two models."""
+    rows = []
     for difference in record.differences:
         figure, key = difference.figure, difference.measure
-        cell = _points(key, figure) if is_share(key, record) else show(key, figure, _digits(figure), record)
-        lines.append(
-            DifferenceLine(
-                difference.first, difference.second, score_title(key, record), cell, figure.n,
-                verdict(figure, difference.first, difference.second),
-            )
-        )  # fmt: skip
-    return tuple(lines)
-
-
-def _digits(figure: Figure) -> int:
-    return decimals([figure.value, figure.low, figure.high])
-
-
-def _points(key: str, figure: Figure) -> Cell:
-    """A difference of two shares, in percentage points."""
-    value, low, high = (number(100 * bound, 1) for bound in (figure.value, figure.low, figure.high))
-    return Cell(key, f"{value} points", low, high)
-
-
-def separated(figure: Figure) -> bool:
-    """Whether the interval of a difference lies on one side of zero."""
-    return figure.low > 0 or figure.high < 0
-
-
-def verdict(figure: Figure, first: str, second: str) -> str:
-    """What the interval of a difference allows to say."""
-    if math.isnan(figure.value) or math.isinf(figure.value):
-        return "no statement: too many searches failed" if figure.failures else "no statement"
-    if not separated(figure):
-        return "not separated: the interval includes zero"
-    return f"{first if figure.value > 0 else second} has the larger value"
+        if any(key in model.scores for model in record.models):  # others are of maps, which have a section of their own
+            cell, reading = paired(key, figure, record), verdict(figure, difference.first, difference.second)
+            name = score_title(key, record)
+            rows.append(PairedRow(difference.first, difference.second, name, cell, figure.n, reading))
+    return tuple(rows)
 
 
 def _score_columns(record: Record) -> tuple[dict[tuple[str, bool], list[Column]], dict[tuple[str, str], Cell]]:
@@ -200,7 +158,9 @@ def _score_columns(record: Record) -> tuple[dict[tuple[str, bool], list[Column]]
     return columns, cells
 
 
-def _table(record: Record, columns: dict[tuple[str, bool], list[Column]], cells: dict[tuple[str, str], Cell]) -> Table:
+def _table(
+    record: Record, columns: dict[tuple[str, bool], list[Column]], cells: dict[tuple[str, str], Cell]
+) -> FigureTable:
     marks = {name: place for place, name in enumerate(record.searches, start=1)}
     groups = tuple(
         Group(search_title(owner), published, marks.get(owner, 0), tuple(sorted(mine, key=_rank)))
@@ -208,7 +168,7 @@ def _table(record: Record, columns: dict[tuple[str, bool], list[Column]], cells:
     )
     keys = [column.key for group in groups for column in group.columns]
     lines = tuple(
-        FigureLine(
+        ModelRow(
             index,
             model.name,
             tuple(cells.get((key, model.name)) or Cell(key, "–", note="not measured") for key in keys),
@@ -217,7 +177,7 @@ def _table(record: Record, columns: dict[tuple[str, bool], list[Column]], cells:
     )
     used = {group.mark for group in groups}
     footnotes = tuple((marks[name], name, spec) for name, spec in record.searches.items() if marks[name] in used)
-    return Table(groups, lines, footnotes)
+    return FigureTable(groups, lines, footnotes)
 
 
 def _rank(column: Column) -> int:

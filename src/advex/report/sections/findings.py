@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import Any
 
 from advex.drawing.numbers import count, decimals, number, percent
-from advex.record import Difference, Figure, ModelEntry, Record
+from advex.record import Figure, ModelEntry, Record
+from advex.registry import register
+from advex.report.cells import digits_for, separated, turned
 from advex.report.names import score_title
 from advex.report.reading import Contents
-from advex.report.sections.figures import digits_for, separated
+from advex.report.sentences import Part, Sentence
 
 
-@dataclass(frozen=True)
-class Part:
-    """A piece of a sentence. kind: `text`, `model` (a model's name) or `figure` (digits)."""
+@register("section", "findings")
+class Findings:
+    """The figures in sentences."""
 
-    text: str
-    kind: str = "text"
+    title, menu, place, tables = "Findings", "Findings", 10, ("examples", "explanations")
 
-
-Sentence = tuple[Part, ...]
+    def __call__(self, contents: Contents) -> dict[str, Any]:
+        return {"findings": findings(contents)}
 
 
 def findings(contents: Contents) -> tuple[Sentence, ...]:
     """What the figures say: comparisons by robustness area, accuracies, then the saved pictures."""
     record = contents.record
-    if not record.data.examples or not contents.examples:
+    if not record.data.examples or not contents.rows("examples"):
         return ((Part("No examples were evaluated, so there is nothing to find."),),)
     sentences = []
     if len(record.models) == 1:
@@ -151,7 +152,7 @@ def _certain(model: ModelEntry, record: Record) -> Sentence:
 
 def _saved(contents: Contents) -> list[Sentence]:
     """Whether what is shown is what was found: the decision on the 8-bit pictures."""
-    rows = [row for row in contents.explanations if row["picture"] and row["png_prediction"] is not None]
+    rows = [row for row in contents.rows("explanations") if row["picture"] and row["png_prediction"] is not None]
     if not rows:
         return []
     changed = sum(row["png_prediction"] != row["prediction"] for row in rows)
@@ -168,13 +169,8 @@ def _paired(record: Record, first: str, second: str, key: str) -> Figure | None:
         if difference.measure == key and (difference.first, difference.second) == (first, second):
             return difference.figure
         if difference.measure == key and (difference.first, difference.second) == (second, first):
-            return _turned(difference)
+            return turned(difference.figure)
     return None
-
-
-def _turned(difference: Difference) -> Figure:
-    figure = difference.figure
-    return figure.model_copy(update={"value": -figure.value, "low": -figure.high, "high": -figure.low})
 
 
 def _figure(figure: Figure, digits: int) -> str:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from advex.drawing.numbers import count, duration, joined, percent, significant
 from advex.record import Flag
-from advex.report.reading import RunCurves
-from advex.report.sections.findings import Part, Sentence
-from advex.report.sections.training_curves import ACCURACIES, CurvePanel, curve_panels, scales
+from advex.registry import register
+from advex.report.reading import Contents, TrainingHistory, histories_of
+from advex.report.sentences import Part, Sentence, grouped
+from advex.report.training_curves import ACCURACIES, CurvePanel, curve_panels, shared_axes
 
 FALLEN = 0.02  # points of accuracy below its best from which a fall is told
 SCATTERS = 5  # a fall must also be that many times the scatter of single measurements
@@ -27,39 +28,54 @@ _CHECKED = ("loss", *ACCURACIES, "learning_rate")
 
 @dataclass(frozen=True)
 class Course:
-    """What the page shows of one model's training."""
+    """What the page shows of one model's training. flags: by what they share, see `grouped`."""
 
-    run: RunCurves
+    run: TrainingHistory
     sentence: Sentence
-    flags: tuple[Flag, ...]
+    flags: list[tuple[tuple[str, str, str], list[Flag]]]
     panels: tuple[CurvePanel, ...]
 
 
-def courses(runs: Sequence[RunCurves]) -> tuple[Course, ...]:
-    """The training of each model, drawn on shared scales."""
-    shared = scales(runs)
-    return tuple(Course(run, sentence(run), flags(run), curve_panels(run, shared)) for run in runs)
+@register("section", "training")
+class TrainingSection:
+    """How the models were trained, where their run folders tell: curves, and what one should see in them."""
+
+    title, menu, place, tables = "Training", "Training", 100, ()
+
+    def __call__(self, contents: Contents) -> dict[str, Any] | None:
+        runs = histories_of(contents.record)
+        return courses(runs) if runs else None
 
 
-def own_epochs(runs: Sequence[RunCurves]) -> bool:
-    """Whether the runs differ so much in length that each has an axis of epochs of its own."""
-    return len([run for run in runs if run.last]) > 1 and scales(runs).epochs is None
+def courses(runs: Sequence[TrainingHistory]) -> dict[str, Any]:
+    """The training of each model, drawn on shared axes. badge: how many things one should see in it."""
+    axes = shared_axes(runs)
+    noticed = [flags(run) for run in runs]
+    return {
+        "courses": [
+            Course(run, sentence(run), grouped(seen), curve_panels(run, axes))
+            for run, seen in zip(runs, noticed, strict=True)
+        ],
+        "own_epochs": len([run for run in runs if run.last]) > 1 and axes.epochs is None,
+        "attacked": any(run.measured("robust_accuracy") for run in runs),
+        "badge": sum(map(len, noticed)) or "",
+    }
 
 
-def rows(runs: Sequence[RunCurves]) -> list[tuple]:
+def noted_values(runs: Sequence[TrainingHistory]) -> list[tuple]:
     """All values that the curves are drawn from, for people who draw their own: a row per value."""
-    found: list[tuple] = [("model", "epoch", "quantity", "value")]
+    values: list[tuple] = [("model", "epoch", "quantity", "value")]
     for run in runs:
         named = [*run.training.curves.items(), *((f"parts.{name}", of) for name, of in run.training.parts.items())]
         for place, epoch in enumerate(run.training.epoch):
-            found += [(run.name, epoch, name, curve[place]) for name, curve in named if curve[place] is not None]
-    return found
+            values += [(run.name, epoch, name, curve[place]) for name, curve in named if curve[place] is not None]
+    return values
 
 
 # -- in words ----------------------------------------------------------------------------------------------
 
 
-def sentence(run: RunCurves) -> Sentence:
+def sentence(run: TrainingHistory) -> Sentence:
     """How long it trained, and to which accuracy."""
     if not run.last:
         return (Part("No epoch is noted yet: there is no curve to draw."),)
@@ -86,7 +102,7 @@ def sentence(run: RunCurves) -> Sentence:
     return (*parts, Part("."))
 
 
-def _time(run: RunCurves) -> str:
+def _time(run: TrainingHistory) -> str:
     seconds, rates = run.measured("seconds"), [rate for _, rate in run.measured("rate")]
     took = f", {duration(seconds[-1][1])}" if seconds else ""
     return took + (f" at {significant(float(np.median(rates)))} examples per second" if rates else "")
@@ -95,22 +111,23 @@ def _time(run: RunCurves) -> str:
 # -- what one should see -------------------------------------------------------------------------------------
 
 
-def flags(run: RunCurves) -> tuple[Flag, ...]:
+def flags(run: TrainingHistory) -> tuple[Flag, ...]:
     """What the noted values carry, and no more: nothing is said of a run too short to tell."""
-    found = [_interrupted(run), *_missing(run), _not_finite(run)]
-    found += [overfitting(run, name) for name in _ACCURACY_NAMES]
-    if not any(flag is not None and flag.code in ("interrupted", "overfitting") for flag in found):
-        found.append(still_falling(run))  # more epochs would help neither of those
-    if not any(flag is not None and flag.code == "interrupted" for flag in found):
-        found.append(_fragile(run))  # early in a training it says little
-    return tuple(flag for flag in found if flag is not None)
+    seen = [_interrupted(run), *_missing(run), _not_finite(run)]
+    seen += [overfitting(run, name) for name in _ACCURACY_NAMES]
+    codes = {flag.code for flag in seen if flag is not None}
+    if not codes & {"interrupted", "overfitting"}:
+        seen.append(still_falling(run))  # more epochs would help neither of those
+    if "interrupted" not in codes:
+        seen.append(_fragile(run))  # early in a training it says little
+    return tuple(flag for flag in seen if flag is not None)
 
 
-def _flag(run: RunCurves, code: str, severity: Literal["warning", "note"], message: str, remedy: str) -> Flag:
+def _flag(run: TrainingHistory, code: str, severity: Literal["warning", "note"], message: str, remedy: str) -> Flag:
     return Flag(model=run.name, code=code, severity=severity, message=message, remedy=remedy)
 
 
-def _interrupted(run: RunCurves) -> Flag | None:
+def _interrupted(run: TrainingHistory) -> Flag | None:
     planned = run.training.epochs
     if planned is None or run.last >= planned:
         return None
@@ -127,28 +144,28 @@ def _interrupted(run: RunCurves) -> Flag | None:
     )  # fmt: skip
 
 
-def _missing(run: RunCurves) -> list[Flag]:
+def _missing(run: TrainingHistory) -> list[Flag]:
     remedy = "Nothing: the curves lack what is named here, the model does not."
     return [_flag(run, "metrics", "note", note, remedy) for note in run.training.notes]
 
 
-def _not_finite(run: RunCurves) -> Flag | None:
-    told = []
+def _not_finite(run: TrainingHistory) -> Flag | None:
+    where = []
     for name in (*_CHECKED, *run.training.parts):
         pairs = zip(run.training.epoch, run.curve(name), strict=False)
         epochs = [epoch for epoch, value in pairs if value is not None and not math.isfinite(value)]
         if epochs:
             many = f" and {count(len(epochs) - 1, 'other')}" if len(epochs) > 1 else ""
-            told.append(f"{name.replace('_', ' ')} in epoch {epochs[0]:,}{many}")
-    if not told:
+            where.append(f"{name.replace('_', ' ')} in epoch {epochs[0]:,}{many}")
+    if not where:
         return None
     return _flag(
-        run, "not_finite", "warning", f"Not finite: {joined(told)}. The lines have gaps there.",
+        run, "not_finite", "warning", f"Not finite: {joined(where)}. The lines have gaps there.",
         "A lower learning rate, or a weaker penalty.",
     )  # fmt: skip
 
 
-def overfitting(run: RunCurves, name: str) -> Flag | None:
+def overfitting(run: TrainingHistory, name: str) -> Flag | None:
     """A validation accuracy that has fallen clearly below its best, while that on the training data rose.
 
     Clearly: the middle one of the last fifth of the measurements, at least three, lies `FALLEN` below the best,
@@ -184,7 +201,7 @@ def _scatter(measured: list[tuple[int, float]]) -> float:
     return float(np.median(steps)) / 0.6745 / math.sqrt(2)
 
 
-def still_falling(run: RunCurves) -> Flag | None:
+def still_falling(run: TrainingHistory) -> Flag | None:
     """A loss that at the pace of its last epochs would lose `STEEP` of its size in a fifth more of them.
 
     The pace is the least-squares slope over the last fifth, at least 4 epochs, where it is at least 3 times its
@@ -210,7 +227,7 @@ def still_falling(run: RunCurves) -> Flag | None:
     )  # fmt: skip
 
 
-def _fragile(run: RunCurves) -> Flag | None:
+def _fragile(run: TrainingHistory) -> Flag | None:
     """Whether most right decisions of the last epoch where both were measured fall to the quick attack."""
     accuracy = dict(run.measured("accuracy"))
     both = [(epoch, accuracy[epoch], robust) for epoch, robust in run.measured("robust_accuracy") if epoch in accuracy]

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 from advex.drawing.axes import Axis, fitting, linear, logarithmic, shares, whole
 from advex.drawing.numbers import percent, significant
-from advex.report.reading import RunCurves
-from advex.report.sections.curves import Frame, Tick, path
+from advex.drawing.plot import Frame, Point, Tick, path, upwards
+from advex.report.reading import TrainingHistory
 
 STRENGTHS = ("psi",)  # parts that are no loss: the strength of a penalty
 ACCURACIES = {"train_accuracy": "training", "accuracy": "validation", "robust_accuracy": "validation, attacked"}
 _NO_LOSS = (*STRENGTHS, "accuracy")
 
-FRAME = Frame(width=300, height=176, left=48, right=8, top=10, bottom=36)
+FRAME = Frame(width=300, height=178, left=48, right=8, top=10, bottom=38)
 APART = 4  # runs whose epochs differ more than that have axes of their own
 FEW = 24  # values of a curve that are drawn as dots too
 _PEAKS = 10  # learning rates that differ more than that ask for a logarithmic axis
@@ -28,7 +28,7 @@ class Trace:
     name: str
     style: str
     line: str
-    dots: tuple[tuple[float, float], ...]
+    dots: tuple[Point, ...]
     last: str
 
 
@@ -47,18 +47,18 @@ class CurvePanel:
 
 
 @dataclass(frozen=True)
-class Scales:
+class SharedAxes:
     """The axes that all models share, by panel; `epochs` where the runs are about as long."""
 
     axes: dict[str, Axis]
     epochs: int | None
 
-    def end(self, run: RunCurves) -> int:
+    def end(self, run: TrainingHistory) -> int:
         """The epoch with which the x axis ends."""
         return self.epochs or run.last
 
 
-def scales(runs: Sequence[RunCurves]) -> Scales:
+def shared_axes(runs: Sequence[TrainingHistory]) -> SharedAxes:
     """The axes on which all runs can be drawn."""
     lasts = [run.last for run in runs if run.last]
     rates = [_values(run, ["learning_rate"]) for run in runs]
@@ -72,10 +72,10 @@ def scales(runs: Sequence[RunCurves]) -> Scales:
         "learning_rate": logarithmic(all_rates, floor) if apart else linear(all_rates),
     }
     axes |= {name: logarithmic([value for run in runs for value in _values(run, [name])]) for name in STRENGTHS}
-    return Scales(axes, max(lasts) if lasts and max(lasts) <= APART * min(lasts) else None)
+    return SharedAxes(axes, max(lasts) if lasts and max(lasts) <= APART * min(lasts) else None)
 
 
-def curve_panels(run: RunCurves, shared: Scales) -> tuple[CurvePanel, ...]:
+def curve_panels(run: TrainingHistory, shared: SharedAxes) -> tuple[CurvePanel, ...]:
     """The panels of one model: those that it has something for, the same ones first in every model."""
     parts = losses(run)
     titles = {"loss": "Loss and its parts" if len(parts) > 1 else "Loss", "accuracy": "Accuracy"}
@@ -85,7 +85,7 @@ def curve_panels(run: RunCurves, shared: Scales) -> tuple[CurvePanel, ...]:
     return tuple(panel for panel in made if panel.traces)
 
 
-def losses(run: RunCurves) -> list[str]:
+def losses(run: TrainingHistory) -> list[str]:
     """The loss, or the part of it that is all of it, and its parts, by their last values as in the drawing."""
     parts = [name for name in run.training.parts if name not in _NO_LOSS and run.measured(name)]
     parts.sort(key=lambda name: -run.measured(name)[-1][1])
@@ -100,24 +100,24 @@ def _same(one: list[tuple[int, float]], other: list[tuple[int, float]]) -> bool:
     )
 
 
-def _values(run: RunCurves, names: list[str]) -> list[float]:
+def _values(run: TrainingHistory, names: list[str]) -> list[float]:
     return [value for name in names for _, value in run.measured(name)]
 
 
-def _panel(run: RunCurves, key: str, title: str, names: list[str], shared: Scales) -> CurvePanel:
+def _panel(run: TrainingHistory, key: str, title: str, names: list[str], shared: SharedAxes) -> CurvePanel:
     axis, end = shared.axes[key], max(shared.end(run), 1)
     shown = [name for name in names if run.measured(name)]
     traces = tuple(_trace(run, name, _style(key, place, name), axis, end) for place, name in enumerate(shown))
-    told = "; ".join(f"{trace.name} {_ends(run, name)}" for trace, name in zip(traces, shown, strict=True))
+    ends = "; ".join(f"{trace.name} {_ends(run, name)}" for trace, name in zip(traces, shown, strict=True))
     return CurvePanel(
         key, title, FRAME,
-        tuple(Tick(FRAME.x(mark, end), text) for mark, text in whole(end)),
-        tuple(Tick(FRAME.y(axis.place(mark)), text) for mark, text in axis.marks),
-        traces, _note(run, shown, axis), f"{title} of {run.name} over {run.last} epochs: {told}.",
+        tuple(Tick(round(FRAME.x(mark, end), 2), text) for mark, text in whole(end)),
+        upwards(FRAME, axis),
+        traces, _note(run, shown, axis), f"{title} of {run.name} over {run.last} epochs: {ends}.",
     )  # fmt: skip
 
 
-def _note(run: RunCurves, shown: list[str], axis: Axis) -> str:
+def _note(run: TrainingHistory, shown: list[str], axis: Axis) -> str:
     """What must be said under a panel."""
     if "robust_accuracy" in shown and run.training.attack:
         return f"Attacked by {run.training.attack}."
@@ -132,8 +132,8 @@ def _style(key: str, place: int, name: str) -> str:
     return "main" if place == 0 else f"t{(place - 1) % 6}"
 
 
-def _trace(run: RunCurves, name: str, style: str, axis: Axis, end: int) -> Trace:
-    pieces: list[list[tuple[float, float]]] = [[]]
+def _trace(run: TrainingHistory, name: str, style: str, axis: Axis, end: int) -> Trace:
+    pieces: list[list[Point]] = [[]]
     for epoch, value in zip(run.training.epoch, run.curve(name), strict=True):
         if value is None:
             continue  # not measured here: the line goes on to where it was
@@ -152,13 +152,13 @@ def _trace(run: RunCurves, name: str, style: str, axis: Axis, end: int) -> Trace
     )
 
 
-def _last(run: RunCurves, name: str) -> str:
+def _last(run: TrainingHistory, name: str) -> str:
     """The last value that was measured, in digits."""
     last = next(value for value in reversed(run.curve(name)) if value is not None)
     return _digits(name, last) if math.isfinite(last) else "not finite"
 
 
-def _ends(run: RunCurves, name: str) -> str:
+def _ends(run: TrainingHistory, name: str) -> str:
     """From where to where a curve goes."""
     (first_epoch, first), (last_epoch, last) = run.measured(name)[0], run.measured(name)[-1]
     if first_epoch == last_epoch:

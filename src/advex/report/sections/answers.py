@@ -6,13 +6,13 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
 
-from advex.drawing.numbers import UNIT, confidence, number, significant
+from advex.drawing.numbers import UNIT, confidence, significant
+from advex.registry import register
 from advex.report.reading import Contents, Row
+from advex.report.row_values import SHOWN_ROWS, value_text
 
-SHEETS = 40  # rows of the table that are shown
 SHOWN = 12  # columns whose distributions are seen at once
 _FOLDED = 60  # further columns, to be unfolded
 _CATEGORIES = 8  # bars of a column, besides those that are marked
@@ -32,7 +32,7 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class Told:
+class Counterfactual:
     """One alternative, or the sentence that none was found."""
 
     sentence: str
@@ -40,7 +40,7 @@ class Told:
 
 
 @dataclass(frozen=True)
-class RowLine:
+class ModelAnswer:
     """What one model says of a row. index: its place in the record, which is its colour."""
 
     index: int
@@ -48,7 +48,7 @@ class RowLine:
     says: str
     confidence: str
     right: bool
-    told: tuple[Told, ...]
+    counterfactuals: tuple[Counterfactual, ...]
 
 
 @dataclass(frozen=True)
@@ -88,79 +88,61 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class RowSheet:
+class ExplainedRow:
     """One row of the table. hidden: columns that are neither shown nor folded."""
 
     id: str
     label: str
-    lines: tuple[RowLine, ...]
+    lines: tuple[ModelAnswer, ...]
     shown: tuple[Spread, ...]
     folded: tuple[Spread, ...]
     hidden: int
 
 
-@dataclass(frozen=True)
-class RowsSection:
-    """All explained rows; total: how many there are."""
+@register("section", "answers")
+class Answers:
+    """What would have had to be different in a table's rows, and where each row lies among the others."""
 
-    sheets: tuple[RowSheet, ...]
-    total: int
-    categories: bool
-    several: bool
+    title, menu, place, tables = "Answers", "Answers", 70, ("examples", "answers", "columns")
 
-
-def rows_section(contents: Contents) -> RowsSection | None:
-    """What was told of a table's rows; None where the record has no answers."""
-    by_example: dict[object, list[Row]] = {}
-    for row in contents.answers:
-        by_example.setdefault(row["example"], []).append(row)
-    if not by_example:
-        return None
-    sheets = tuple(_sheet(contents, rows) for rows in list(by_example.values())[:SHEETS])
-    return RowsSection(
-        sheets=sheets,
-        total=len(by_example),
-        categories=any(
-            not bar.moved for sheet in sheets for line in sheet.lines for one in line.told for bar in one.bars
-        ),
-        several=len(contents.record.models) > 1,
-    )
-
-
-def value_text(value: float | str, unit: str = "") -> str:
-    """A value as it was typed, with all its digits.
-
-    >>> value_text(45000.0, "EUR"), value_text(-0.25), value_text("own house")
-    ('45,000\\u202fEUR', '−0.25', 'own house')
-    """
-    if isinstance(value, str):
-        return value
-    digits = number(value, 0) if float(value).is_integer() else f"{Decimal(repr(value)):,f}".replace("-", "−")
-    return digits + (f"\u202f{unit}" if unit else "")
+    def __call__(self, contents: Contents) -> dict[str, Any] | None:
+        by_example: dict[object, list[Row]] = {}
+        for row in contents.rows("answers"):
+            by_example.setdefault(row["example"], []).append(row)
+        if not by_example:
+            return None
+        rows = tuple(_row(contents, mine) for mine in list(by_example.values())[:SHOWN_ROWS])
+        counterfactuals = [each for row in rows for line in row.lines for each in line.counterfactuals]
+        return {
+            "rows": rows,
+            "total": len(by_example),
+            "categories": any(not bar.moved for each in counterfactuals for bar in each.bars),
+            "several": len(contents.record.models) > 1,
+        }
 
 
 # -- one row -----------------------------------------------------------------------------------------------
 
 
-def _sheet(contents: Contents, rows: list[Row]) -> RowSheet:
+def _row(contents: Contents, rows: list[Row]) -> ExplainedRow:
     example = rows[0]["example"]
-    known = {row["model"]: row for row in contents.examples if row["example"] == example}
+    known = {row["model"]: row for row in contents.rows("examples") if row["example"] == example}
     first = next(iter(known.values()), {})
     changes = {id(row): json.loads(row["changes"]) for row in rows}
-    units = {column["name"]: column["unit"] for column in contents.columns}
-    reach = max((_length(one) for each in changes.values() for one in each), default=1.0) or 1.0
+    units = {column["name"]: column["unit"] for column in contents.rows("columns")}
+    reach = max((_length(change) for each in changes.values() for change in each), default=1.0) or 1.0
     lines, marks = [], {}
     for index, model in enumerate(contents.record.models):
         mine = [row for row in rows if row["model"] == model.name]
         if not mine:
             continue
-        told = tuple(_told(row, changes[id(row)], units, reach) for row in mine)
-        lines.append(_line(contents, index, model.name, known.get(model.name), told))
-        for one in (one for row in mine for one in changes[id(row)]):
-            marks.setdefault(one["feature"], {})[index, one["after"]] = None
+        counterfactuals = tuple(_counterfactual(row, changes[id(row)], units, reach) for row in mine)
+        lines.append(_line(contents, index, model.name, known.get(model.name), counterfactuals))
+        for change in (change for row in mine for change in changes[id(row)]):
+            marks.setdefault(change["feature"], {})[index, change["after"]] = None
     values = json.loads(rows[0]["row"])
-    chosen, folded = _chosen(contents.columns, marks)
-    return RowSheet(
+    chosen, folded = _chosen(contents.rows("columns"), marks)
+    return ExplainedRow(
         id=str(first.get("id", "")),
         label=contents.class_name(first.get("label")),
         lines=tuple(lines),
@@ -172,30 +154,33 @@ def _sheet(contents: Contents, rows: list[Row]) -> RowSheet:
     )
 
 
-def _line(contents: Contents, index: int, model: str, known: Row | None, told: tuple[Told, ...]) -> RowLine:
+def _line(
+    contents: Contents, index: int, model: str, known: Row | None, counterfactuals: tuple[Counterfactual, ...]
+) -> ModelAnswer:
     if known is None:
-        return RowLine(index, model, "–", "–", True, told)
+        return ModelAnswer(index, model, "–", "–", True, counterfactuals)
     says = contents.class_name(known["prediction"])
-    return RowLine(index, model, says, confidence(known["confidence"]), known["prediction"] == known["label"], told)
+    right = known["prediction"] == known["label"]
+    return ModelAnswer(index, model, says, confidence(known["confidence"]), right, counterfactuals)
 
 
-def _told(row: Row, changes: list[dict[str, Any]], units: dict[str, str], reach: float) -> Told:
+def _counterfactual(row: Row, changes: list[dict[str, Any]], units: dict[str, str], reach: float) -> Counterfactual:
     bars = []
-    for one in changes:
-        half, unit = 50 * _length(one) / reach, units.get(one["feature"], "")
-        moved = one["moved"]
+    for change in changes:
+        half, unit = 50 * _length(change) / reach, units.get(change["feature"], "")
+        moved = change["moved"]
         text = "" if moved is None else ("+" if moved > 0 else "") + significant(moved, 2)
         bars.append(
             Bar(
-                feature=one["feature"],
-                before=value_text(one["before"]),
-                after=value_text(one["after"], unit),
+                feature=change["feature"],
+                before=value_text(change["before"]),
+                after=value_text(change["after"], unit),
                 x=round(50 - half if moved is not None and moved < 0 else 50.0, 2),
                 width=round(max(half, 0.6), 2),
                 moved=text,
             )
         )
-    return Told(row["sentence"].replace(" -> ", " → ").replace(" %", UNIT), tuple(bars))
+    return Counterfactual(row["sentence"].replace(" -> ", " → ").replace(" %", UNIT), tuple(bars))
 
 
 def _length(change: dict[str, Any]) -> float:

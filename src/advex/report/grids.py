@@ -1,4 +1,4 @@
-"""All explanations of a record, in sections that share a scale; as many examples as the page has room for."""
+"""Explanations of a record as groups that share a scale; as many examples as the page has room for."""
 
 from __future__ import annotations
 
@@ -8,27 +8,35 @@ from dataclasses import dataclass
 import numpy as np
 
 from advex.drawing.numbers import short
-from advex.drawing.pictures import ChangeScale, Picture, Shown, change, common_scale, locate, read_picture, show_scale
+from advex.drawing.pictures import (
+    Picture,
+    Shown,
+    SymmetricScale,
+    change,
+    common_scale,
+    locate,
+    read_picture,
+    show_scale,
+)
+from advex.report.explained import Explained, ExplainedExample, share_of
 from advex.report.reading import Contents, Row
-from advex.report.sections.picture_sheets import PictureSheet, SheetMaker, share_of
 
-PICTURE_BYTES = 18_000_000  # of the page's 20 MB
 TARGETS = 20  # columns of a grid at most
 _CELL_BYTES = 1_500  # of HTML around a picture and its difference
-_SHARES = {"grid": 0.6, "sweep": 0.85, "away": 1.0}  # of PICTURE_BYTES that may be used up to here
+_SHARES = {"grid": 0.6, "sweep": 0.25, "away": 0.15}  # of the page's room for pictures
 
 
 @dataclass(frozen=True)
-class GridSection:
-    """Sheets that share explainer, rho and scale of differences. total: examples explained in the record."""
+class Grid:
+    """Examples that share explainer, rho and scale of differences. total: examples explained in the record."""
 
     kind: str
     explainer: str
     rho: str
-    scale: ChangeScale | None
+    scale: SymmetricScale | None
     scale_bar: Shown | None
     colours: bool
-    sheets: tuple[PictureSheet, ...]
+    sheets: tuple[ExplainedExample, ...]
     total: int
 
     @property
@@ -46,15 +54,18 @@ class _Example:
     hidden: int
 
 
-def sections(contents: Contents, limit: int = PICTURE_BYTES) -> tuple[GridSection, ...]:
-    """All explanations of a record: grids, sweeps, away. limit: bytes for pictures; beyond it examples are left out."""
+def grids(contents: Contents, kind: str) -> tuple[Grid, ...]:
+    """The explanations of one kind: towards classes (`grid`), growing (`sweep`), `away` from a class.
+
+    Whatever an explainer is called, its pictures are in the grid; those of the family `away` show what has to go, and
+    are told apart by their name.
+    """
+    rows = [row for row in contents.rows("explanations") if _kind(row) == kind]
     made, spent = [], 0
-    for kind in _SHARES:
-        rows = [row for row in contents.explanations if _kind(row) == kind]
-        for explainer, rho, mine in _by_explainer(rows, kind):
-            examples = [_columns(contents, sheet, kind) for sheet in _by_sheet(mine, kind)]
-            chosen, spent = _within(contents, examples, spent, _SHARES[kind] * limit)
-            made.append(_section(contents, kind, explainer, rho, chosen, len(examples)))
+    for explainer, rho, mine in _by_explainer(rows, kind):
+        examples = [_columns(contents, sheet, kind) for sheet in _by_sheet(mine, kind)]
+        chosen, spent = _within(contents, examples, spent, _SHARES[kind] * contents.picture_bytes)
+        made.append(_grid(contents, kind, explainer, rho, chosen, len(examples)))
     return tuple(made)
 
 
@@ -69,7 +80,8 @@ def _by_explainer(rows: list[Row], kind: str) -> Iterable[tuple[str, float | Non
     groups: dict[tuple[str, float | None], list[Row]] = {}
     for row in rows:
         name = str(row["explainer"])
-        key = (name.partition(":")[0], None) if kind == "sweep" else (name, float(row["rho"]))
+        rho = None if kind == "sweep" or row["rho"] is None else float(row["rho"])
+        key = (name.partition(":")[0] if kind == "sweep" else name, rho)
         groups.setdefault(key, []).append(row)
     for (explainer, rho), mine in groups.items():
         yield explainer, rho, mine
@@ -94,7 +106,7 @@ def _columns(contents: Contents, rows: list[Row], kind: str) -> _Example:
     targets = sorted({row["target"] for row in rows})
     if len(targets) <= TARGETS:
         return _Example(rows, targets, 0)
-    label = next((row["label"] for row in contents.examples if row["example"] == rows[0]["example"]), None)
+    label = next((row["label"] for row in contents.rows("examples") if row["example"] == rows[0]["example"]), None)
     held = dict.fromkeys(targets, 0.0)
     for row in rows:
         held[row["target"]] = max(held[row["target"]], share_of(row["before"], row["target"]) or 0.0)
@@ -121,17 +133,17 @@ def _weight(contents: Contents, row: Row) -> int:
     return _CELL_BYTES + (path.stat().st_size * 8 // 3 if path is not None else 0)
 
 
-def _section(
+def _grid(
     contents: Contents, kind: str, explainer: str, rho: float | None, examples: list[_Example], total: int
-) -> GridSection:
+) -> Grid:
     rows = [row for example in examples for row in example.rows]
     pictures = {name: read_picture(contents.folder, name) for name in dict.fromkeys(row["picture"] for row in rows)}
     inputs = {example: _input_picture(contents, example) for example in dict.fromkeys(row["example"] for row in rows)}
     changes = _changes(rows, pictures, inputs)
     scale = common_scale(changes.values()) if changes and kind != "sweep" else None
     colours = any(values.shape[2] == 3 for values in changes.values())
-    make = SheetMaker(contents, kind, pictures, inputs, changes, scale)
-    return GridSection(
+    make = Explained(contents, kind, pictures, inputs, changes, scale)
+    return Grid(
         kind, explainer, "" if rho is None else short(rho),
         scale, None if scale is None else show_scale(scale, colours), colours,
         tuple(make(example.rows, example.keys, example.hidden) for example in examples), total,
@@ -139,7 +151,7 @@ def _section(
 
 
 def _input_picture(contents: Contents, example: object) -> Picture | None:
-    name = next((row["picture"] for row in contents.examples if row["example"] == example), None)
+    name = next((row["picture"] for row in contents.rows("examples") if row["example"] == example), None)
     return read_picture(contents.folder, name)
 
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from advex.drawing.numbers import UNIT, confidence, number, short
-from advex.drawing.pictures import ChangeScale, Picture, Shown, show, show_change
+from advex.drawing.pictures import Picture, Shown, SymmetricScale, show, show_change
 from advex.report.reading import Contents, Row
 
 
 @dataclass(frozen=True)
-class Cell:
+class ExplanationCell:
     """One explanation. Shares are written out; `says` is the decision on the picture, `png_says` if that differs."""
 
     picture: Shown | None
@@ -30,7 +30,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Input:
+class SeenInput:
     """The unchanged input as one model sees it."""
 
     picture: Shown | None
@@ -48,24 +48,24 @@ class Column:
 
 
 @dataclass(frozen=True)
-class PictureSheetLine:
+class ModelExplanations:
     """A model's row."""
 
     index: int
     model: str
-    input: Input | None
-    cells: tuple[Cell | None, ...]
+    input: SeenInput | None
+    cells: tuple[ExplanationCell | None, ...]
 
 
 @dataclass(frozen=True)
-class PictureSheet:
+class ExplainedExample:
     """One example. hidden: targets that were explained and are not shown."""
 
     id: str
     label: str
     target: str
     columns: tuple[Column, ...]
-    lines: tuple[PictureSheetLine, ...]
+    lines: tuple[ModelExplanations, ...]
     hidden: int
 
 
@@ -75,8 +75,8 @@ def share_of(shares: Sequence[float] | None, target: int) -> float | None:
 
 
 @dataclass(frozen=True)
-class SheetMaker:
-    """Turns the rows of one example into a sheet.
+class Explained:
+    """Makes a table of the explanations of one example.
 
     kind: `grid`, `sweep` or `away`. pictures: by file name; inputs: by example; changes: by file name.
     """
@@ -86,23 +86,23 @@ class SheetMaker:
     pictures: dict[str, Picture | None]
     inputs: dict[object, Picture | None]
     changes: dict[str, np.ndarray]
-    scale: ChangeScale | None
+    scale: SymmetricScale | None
 
-    def __call__(self, rows: list[Row], keys: list[float], hidden: int) -> PictureSheet:
+    def __call__(self, rows: list[Row], keys: list[float], hidden: int) -> ExplainedExample:
         example = rows[0]["example"]
-        seen = {row["model"]: row for row in self.contents.examples if row["example"] == example}
+        seen = {row["model"]: row for row in self.contents.rows("examples") if row["example"] == example}
         about = next(iter(seen.values()), None)
         label = about["label"] if about else None
         at = "rho" if self.kind == "sweep" else "target"
         cells = {(row["model"], row[at]): self._cell(row, label) for row in rows}
         models = {row["model"] for row in rows}
-        return PictureSheet(
+        return ExplainedExample(
             str(about["id"]) if about else str(example),
             self.contents.class_name(label),
             self.contents.class_name(rows[0]["target"]),
             tuple(self._column(key, label) for key in keys),
             tuple(
-                PictureSheetLine(
+                ModelExplanations(
                     index, model.name, self._input(seen.get(model.name), rows),
                     tuple(cells.get((model.name, key)) for key in keys),
                 )
@@ -117,7 +117,7 @@ class SheetMaker:
             return Column(short(key), "")
         return Column(self.contents.class_name(int(key)), "label" if key == label else "")
 
-    def _input(self, row: Row | None, rows: list[Row]) -> Input | None:
+    def _input(self, row: Row | None, rows: list[Row]) -> SeenInput | None:
         if row is None:
             return None
         picture = self.inputs[row["example"]]
@@ -128,9 +128,9 @@ class SheetMaker:
             share = confidence(share_of(mine["before"], mine["target"])) if mine else "–"
         alt = f"Input {row['id']}, label {self.contents.class_name(row['label'])}; {row['model']} says {says}."
         shown = show(picture, alt) if picture is not None else None
-        return Input(shown, says, share, row["prediction"] == row["label"])
+        return SeenInput(shown, says, share, row["prediction"] == row["label"])
 
-    def _cell(self, row: Row, label: int | None) -> Cell:
+    def _cell(self, row: Row, label: int | None) -> ExplanationCell:
         name, target = row["picture"], row["target"]
         picture = self.pictures[name]
         to = self.contents.class_name(target)
@@ -145,8 +145,8 @@ class SheetMaker:
         if self.scale is not None and name in self.changes:
             difference = show_change(self.changes[name], self.scale, f"What was changed {way} {to}.")
         differs = row["png_prediction"] is not None and row["png_prediction"] != row["prediction"]
-        reached = not math.isfinite(row["rmse"]) or row["rmse"] >= row["rho"] - 1e-3
-        return Cell(
+        reached = row["rho"] is None or not math.isfinite(row["rmse"]) or row["rmse"] >= row["rho"] - 1e-3
+        return ExplanationCell(
             show(picture, alt) if picture is not None else None,
             difference,
             name is not None and picture is None,

@@ -1,0 +1,73 @@
+"""Figures as they stand in tables and sentences: digits, interval, and what must be said with them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from advex.drawing.numbers import decimals, number, percent
+from advex.record import Figure, Record
+from advex.report.names import is_share
+
+CERTIFIED = ("certified_accuracy", "certified_ara")  # scores that have a section of their own
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure as shown. low, high: empty when there is no interval. note: what must be said with it."""
+
+    key: str
+    text: str
+    low: str = ""
+    high: str = ""
+    note: str = ""
+
+
+def show(key: str, figure: Figure, digits: int, record: Record) -> Cell:
+    """A figure with its interval, and a note where searches failed or there is no value."""
+    write = (lambda value: percent(value, digits)) if is_share(key, record) else (lambda value: number(value, digits))
+    note = ""
+    if figure.failures:
+        share = figure.failures / max(figure.n, 1)
+        note = f"{percent(share, 0 if share >= 0.1 else 1)} not found"
+    elif math.isnan(figure.value):
+        note = "no examples" if not figure.n else "undefined"
+    nowhere = math.isinf(figure.low) and figure.low == figure.high
+    known = not (math.isnan(figure.low) or math.isnan(figure.high) or nowhere)
+    low, high = (write(figure.low), write(figure.high)) if known else ("", "")
+    return Cell(key, write(figure.value), low, high, note)
+
+
+def digits_for(key: str, record: Record) -> int:
+    """Digits after the point that all models' figures of one score share."""
+    figures = [model.scores[key] for model in record.models if key in model.scores]
+    if is_share(key, record):
+        return 1
+    return decimals([abs(value) for figure in figures for value in (figure.value, figure.high)])
+
+
+def turned(figure: Figure) -> Figure:
+    """A difference the other way round: second minus first."""
+    return figure.model_copy(update={"value": -figure.value, "low": -figure.high, "high": -figure.low})
+
+
+def paired(key: str, figure: Figure, record: Record) -> Cell:
+    """A difference of two models; of two shares in percentage points."""
+    if not is_share(key, record):
+        return show(key, figure, decimals([figure.value, figure.low, figure.high]), record)
+    value, low, high = (number(100 * bound, 1) for bound in (figure.value, figure.low, figure.high))
+    return Cell(key, f"{value} points", low, high)
+
+
+def separated(figure: Figure) -> bool:
+    """Whether the interval of a difference lies on one side of zero."""
+    return figure.low > 0 or figure.high < 0
+
+
+def verdict(figure: Figure, first: str, second: str) -> str:
+    """What the interval of a difference allows to say."""
+    if math.isnan(figure.value) or math.isinf(figure.value):
+        return "no statement: too many searches failed" if figure.failures else "no statement"
+    if not separated(figure):
+        return "not separated: the interval includes zero"
+    return f"{first if figure.value > 0 else second} has the larger value"

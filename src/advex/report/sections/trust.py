@@ -1,0 +1,20 @@
+"""Reasons to trust the figures less, each with its remedy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from advex.registry import register
+from advex.report.reading import Contents
+from advex.report.sentences import grouped
+
+
+@register("section", "trust")
+class Trust:
+    """The flags of the evaluation."""
+
+    title, menu, place, tables = "Trust", "Trust", 20, ()
+
+    def __call__(self, contents: Contents) -> dict[str, Any]:
+        flags = contents.record.flags
+        return {"flags": grouped(flags), "badge": len(flags) or ""}
