@@ -17,7 +17,7 @@ import pytest
 import torch
 import yaml
 
-from advex import networks, objectives, recipes
+from advex import networks, objectives, recipes, registry
 from advex.cli import main
 from advex.data.dataset import Dataset
 from advex.objectives import Lipschitz
@@ -35,7 +35,7 @@ FAMILIES = {
 }
 PUBLISHED = [
     name
-    for name in sorted(recipes.paths())
+    for name in sorted(registry.entries("recipe"))
     if name.split("-")[0] in FAMILIES and name.split("-")[1] in ("ordinary", "adversarial", "lipschitz", "robust")
 ]
 
@@ -167,7 +167,7 @@ def advex(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
 
 
 def test_a_dry_run_prints_every_bundled_recipe(advex: Callable[..., str]) -> None:
-    for name in recipes.paths():
+    for name in registry.entries("recipe"):
         printed = yaml.safe_load(advex("train", name, "--dry-run"))
         assert recipe_from(printed) == recipe_of(name), name
 

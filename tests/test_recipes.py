@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from advex import recipes
+from advex import recipes, registry
 from advex.data.augmentation.affine import AffineAugmentation
 from advex.errors import SpecError
 from advex.recipes import Recipe, learning_rate, recipe_from
@@ -18,11 +18,11 @@ from advex.recipes import Recipe, learning_rate, recipe_from
 DOCS = Path(__file__).parents[1] / "docs" / "recipes.md"
 
 
-@pytest.mark.parametrize("name", sorted(recipes.paths()))
+@pytest.mark.parametrize("name", sorted(registry.entries("recipe")))
 def test_bundled_recipes_are_valid_and_say_their_source(name: str) -> None:
     recipe = recipe_from(recipes.read(name), where=name)
     recipes.fitted(recipe, (3, 32, 32), 10)
-    assert "Source:" in recipes.summary(recipes.paths()[name])
+    assert "Source:" in registry.entries("recipe")[name].summary
     assert recipe_from(yaml.safe_load(yaml.safe_dump(recipe.model_dump(mode="json")))) == recipe
 
 
@@ -182,7 +182,7 @@ def test_every_setting_is_told_with_its_default() -> None:
 
 def test_every_bundled_recipe_is_told() -> None:
     section = DOCS.read_text().split("\n## ")[0]
-    assert re.findall(r"^\| `([\w-]+)`", section, re.MULTILINE) == sorted(recipes.paths())
+    assert re.findall(r"^\| `([\w-]+)`", section, re.MULTILINE) == sorted(registry.entries("recipe"))
 
 
 def test_every_example_of_the_page_is_a_recipe() -> None:
@@ -195,4 +195,4 @@ def test_every_example_of_the_page_is_a_recipe() -> None:
     for line in re.findall(r"^advex train (\S+)(.*?)(?:--|#|$)", text, re.MULTILINE):
         name, changes = line
         overrides = dict(change.split("=", 1) for change in changes.replace("'", "").split())
-        recipe_from(recipes.read(name) if name in recipes.paths() else {}, overrides)
+        recipe_from(recipes.read(name) if name in registry.entries("recipe") else {}, overrides)

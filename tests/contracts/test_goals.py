@@ -202,6 +202,15 @@ def test_a_spec_says_which_maps_are_scrambled_and_how_they_are_compared(toys: Si
         assert loss[i].item() == pytest.approx((second[i][top].sum() / second[i].sum() - 1).item())
 
 
+@pytest.mark.parametrize("search", [registry.build("attack", name) for name in registry.entries("attack")])
+def test_a_search_refuses_what_is_no_goal(search: Any, linear: Classifier) -> None:
+    x, y = problem()
+    unbound, goal = registry.build("goal", "misclassify"), goals.Misclassify(y)
+    for wrong in (unbound, goals.Misclassify, goal.__call__, "misclassify", None):
+        with pytest.raises(InputError, match="A goal is a frozen dataclass whose tensors have a row per example"):
+            search(linear, x, wrong)
+
+
 def test_what_is_no_spec_of_a_goal_is_refused(linear: Classifier) -> None:
     for wrong, sentence in (("misclasify", "did you mean 'misclassify'"), (3, "A spec is a string")):
         with pytest.raises(SpecError, match=sentence):

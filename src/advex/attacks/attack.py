@@ -120,10 +120,10 @@ def run_search(
             shapes = f"{tuple(mask.shape)} does not broadcast to inputs {tuple(x.shape)}"
             raise InputError(f"A mask of shape {shapes}.") from None
         mask = mask if classifier.features is None else classifier.features.whole(mask)
-    if not is_dataclass(goal):
+    if not (is_dataclass(goal) and callable(goal)) or isinstance(goal, type):
         raise InputError(
-            f"A goal is a frozen dataclass whose tensors have a row per example, so that its rows can be chosen; "
-            f"{goal!r} is none."
+            "A goal is a frozen dataclass whose tensors have a row per example, so that its rows can be chosen, as "
+            f"Misclassify(y) is, or what goals.at makes of a spec string; {goal!r:.200} is none."
         )
     for part in fields(goal):
         value = getattr(goal, part.name)

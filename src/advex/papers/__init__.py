@@ -30,11 +30,6 @@ from advex.papers.paper import Row as Row
 from advex.papers.paper import Table as Table
 
 
-def paths() -> dict[str, Path]:
-    """The papers of advex and of plugins: name -> file."""
-    return {name: entry.path for name, entry in registry.entries("paper").items()}
-
-
 def register_files(package: str) -> None:
     """Register the YAML files beside a package's modules as papers, by their names: `register_files(__name__)`."""
     registry.register_files("paper", package, read, _summary, _facts)
@@ -57,10 +52,7 @@ def read(name_or_path: str | Path) -> Paper:
 
     Raises SpecError when there is none, or the file is not one, naming the place.
     """
-    known, name = paths(), str(name_or_path)
-    path = known.get(name, Path(name))
-    if not path.is_file():
-        raise SpecError(f"There is no paper '{name}' and no such file: {did_you_mean(name, known)}")
+    path = registry.file_of("paper", name_or_path)
     values = read_yaml(path, "a file of a paper's tables", SpecError)
     if not isinstance(values, dict):
         raise SpecError(f"{path} holds no paper: it must be a mapping with title, tables and scales.")
@@ -81,16 +73,16 @@ def chosen(paper: Paper, table: str | None, names: Sequence[str]) -> list[str]:
     tables = {name.lower(): name for name in paper.tables}
     if table is not None and table.lower() not in tables:
         raise SpecError(f"There is no table '{table}': {did_you_mean(table, paper.tables)}")
-    there = [row.id for row in (paper.tables[tables[table.lower()]].rows if table else paper.rows.values())]
-    asked: set[str] = set()
+    listed = [row.id for row in (paper.tables[tables[table.lower()]].rows if table else paper.rows.values())]
+    named: set[str] = set()
     for name in names:
-        rows = {name} if name in paper.rows else set(there if name == ALL else paper.subsets.get(name, ()))
+        rows = {name} if name in paper.rows else set(listed if name == ALL else paper.subsets.get(name, ()))
         if not rows:
             raise SpecError(f"There is no row or subset '{name}': {_near(name, paper)}")
-        if not rows & set(there):
+        if not rows & set(listed):
             raise SpecError(f"'{name}' is not in table {table}, but in table {paper.table_of(min(rows))}.")
-        asked |= rows
-    rows = [row for row in there if row in asked or not names]
+        named |= rows
+    rows = [row for row in listed if row in named or not names]
     return [row for row in paper.rows if row in {*rows, *_needed(paper, rows)}]
 
 

@@ -182,7 +182,7 @@ class Paper(_Model):
 
     def table_of(self, row: str) -> str:
         """The id of the table that a row is in."""
-        return next(name for name, table in self.tables.items() if any(one.id == row for one in table.rows))
+        return next(name for name, table in self.tables.items() if any(each.id == row for each in table.rows))
 
     def original(self, row: Row) -> Row:
         """The row of which this one is a repetition, or itself."""
@@ -199,7 +199,7 @@ def _problems(paper: Paper) -> Iterator[str]:
     """What single entries cannot show."""
     yield from answers.problems(paper)
     ids = [row.id for table in paper.tables.values() for row in table.rows]
-    yield from (f"two rows are called '{name}'" for name in sorted({one for one in ids if ids.count(one) > 1}))
+    yield from (f"two rows are called '{name}'" for name in sorted({row for row in ids if ids.count(row) > 1}))
     rows = paper.rows
     for name, table in paper.tables.items():
         for row in table.rows:
@@ -220,9 +220,9 @@ def _problems(paper: Paper) -> Iterator[str]:
     named += [("plot", name, plot.rows) for name, plot in paper.plots.items()]
     named += [("maps", name, maps.rows) for name, maps in paper.maps.items()]
     for kind, name, chosen in named:
-        for one in chosen:
-            if one not in rows:
-                yield f"{kind} {name} names the row '{one}': {did_you_mean(one, rows)}"
+        for row in chosen:
+            if row not in rows:
+                yield f"{kind} {name} names the row '{row}': {did_you_mean(row, rows)}"
     yield from (f"'{name}' names a subset, and something else too" for name in paper.subsets if name in (*rows, ALL))
     for name, plot in paper.plots.items():
         for table in plot.tables:

@@ -85,11 +85,6 @@ class Recipe(BaseModel):
         return {name: options or {} for name, options in value.items()} if isinstance(value, dict) else value
 
 
-def paths() -> dict[str, Path]:
-    """The recipes of advex and of plugins: name -> file."""
-    return {name: entry.path for name, entry in registry.entries("recipe").items()}
-
-
 def register_files(package: str) -> None:
     """Register the YAML files beside a package's modules as recipes, by their names: `register_files(__name__)`."""
     registry.register_files("recipe", package, _from_file, summary, read)
@@ -114,10 +109,7 @@ def read(name_or_path: str | Path) -> dict[str, Any]:
 
     Raises SpecError when there is no such recipe, or the file is not a YAML mapping.
     """
-    known, name = paths(), str(name_or_path)
-    path = known.get(name, Path(name))
-    if not path.is_file():
-        raise SpecError(f"There is no recipe '{name}' and no such file: {did_you_mean(name, known)}")
+    path = registry.file_of("recipe", name_or_path)
     values = read_yaml(path, "a recipe", SpecError)
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise SpecError(f"{path} is not a recipe: it must hold lines of the form 'setting: value'.")

@@ -9,8 +9,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import sys
-import types
-import typing
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from advex.errors import AdvexError, AdvexWarning, SpecError, did_you_mean
+from advex.registry.option_types import fitted
 from advex.registry.plugins import plugins, walk
 from advex.registry.specs import parse as parse
 from advex.registry.specs import parse_value as parse_value
@@ -195,6 +194,15 @@ def entries(kind: str) -> dict[str, Entry]:
     return dict(sorted(listed.items()))
 
 
+def file_of(kind: str, name_or_path: str | Path) -> Path:
+    """The file that describes a registered thing, or the one at a path. Raises SpecError where there is neither."""
+    known, name = entries(kind), str(name_or_path)
+    path = known[name].path if name in known else Path(name)
+    if not path.is_file():
+        raise SpecError(f"There is no {kind} '{name}' and no such file: {did_you_mean(name, known)}")
+    return path
+
+
 def _known(kind: str) -> dict[str, Entry]:
     """The entries of a kind, and what the running program registers itself: a script, a notebook, a test.
 
@@ -234,65 +242,13 @@ def make(kind: str, name: str, **options: Any) -> Any:
     missing = [key for key, at in allowed.items() if at.default is inspect.Parameter.empty and key not in options]
     if missing:
         raise SpecError(f"The {kind} '{name}' needs {', '.join(missing)}, e.g. '{name}:{missing[0]}=...'.")
-    hints = _hints(entry.make)
-    for key, value in options.items():
-        if key in hints and not _fits(value, hints[key]):
-            # A word may look like a number or a switch: the first layer of a network in a row is called 0.
-            options[key] = write_value(value) if isinstance(value, int | float) else value
-            if not _fits(options[key], hints[key]):
-                raise SpecError(f"The {kind} '{name}' takes {key} as {_type_name(hints[key])}, not {value!r}.")
+    options = fitted(f"The {kind} '{name}'", entry.make, options)
     try:
         return entry.make(**options)
     except AdvexError:
         raise
     except (TypeError, ValueError) as error:
         raise SpecError(f"The {kind} '{name}' cannot be made with {options}: {error}") from error
-
-
-def _hints(make: Callable[..., Any]) -> dict[str, Any]:
-    """The types of a factory's parameters, or of a dataclass's fields."""
-    if isinstance(make, partial):
-        return {}
-    written_out = isinstance(make, type) and not dataclasses.is_dataclass(make)
-    return typing.get_type_hints(make.__init__ if written_out else make)
-
-
-def _alternatives(hint: Any) -> tuple[Any, ...]:
-    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value may be meant for a parameter. One annotated with other than plain types decides for itself."""
-    for allowed in _alternatives(hint):
-        origin = typing.get_origin(allowed) or allowed
-        if origin is typing.Literal:
-            fits = isinstance(value, str | int) and value in typing.get_args(allowed)
-        elif origin in _PLAIN:
-            fits = isinstance(value, _PLAIN[origin]) and isinstance(value, bool) <= (origin is bool) and value == value
-        else:
-            fits = True
-        if fits:
-            return True
-    return False
-
-
-def _type_name(hint: Any) -> str:
-    if len(alternatives := _alternatives(hint)) > 1:
-        return " or ".join(map(_type_name, alternatives))
-    if typing.get_origin(hint) is typing.Literal:
-        return " or ".join(map(repr, typing.get_args(hint)))
-    return hint.__name__ if isinstance(hint, type) else str(hint)
-
-
-# What may be given for a parameter of each plain type. One width may stand for a list of them.
-_PLAIN: dict[Any, tuple[type, ...]] = {
-    int: (int,),
-    float: (int, float),
-    bool: (bool,),
-    str: (str,),
-    tuple: (tuple, list, int),
-    type(None): (type(None),),
-}
 
 
 def describe(thing: Any) -> str:
