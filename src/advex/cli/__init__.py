@@ -9,7 +9,7 @@ import typer
 
 from advex import progress
 from advex._version import __version__
-from advex.cli import annotate, demo, doctor, evaluate, explain, reproduce, train
+from advex.cli import annotate, compare, demo, doctor, evaluate, explain, report, reproduce, train
 from advex.cli.list import list_
 
 app = typer.Typer(
@@ -43,8 +43,8 @@ app.command()(demo.demo)
 app.command()(train.train)
 app.command()(explain.explain)
 app.command()(evaluate.evaluate)
-app.command()(evaluate.compare)
-app.command()(evaluate.report)
+app.command()(compare.compare)
+app.command()(report.report)
 app.command()(reproduce.reproduce)
 app.add_typer(annotate.app, name="annotate")
 app.command()(doctor.doctor)

@@ -48,7 +48,7 @@ def demo(
 
     With --train: train an ordinary and a robust network on handwritten digits first.
     """
-    from advex.cli import evaluating
+    from advex.cli import tables
     from advex.errors import SpecError
     from advex.evaluation import folder as record_folder
     from advex.evaluation import settings_from
@@ -82,9 +82,9 @@ def demo(
     if json_:
         terminal.emit(summary(record, out / "record"))
         return
-    evaluating.show(record)
+    tables.show(record)
     if train:
-        evaluating.show_differences(record)
+        tables.show_differences(record)
     else:
         say.note(f"{len(test)} pictures show how; measured on more: advex list builtin")
     terminal.emit(str(path))

@@ -1,17 +1,24 @@
-"""`advex evaluate`, `advex compare` and `advex report`."""
+"""`advex evaluate`, and the options that it shares with `advex compare`."""
 
 from __future__ import annotations
 
-import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from advex import progress
 from advex.cli import options, terminal
 from advex.errors import SpecError
 
-Records = Annotated[list[Path] | None, typer.Argument(metavar="RECORD", help="Finished evaluations to put together.")]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from advex.evaluation import Settings
+    from advex.lookup.models import Opened
+    from advex.record import Record
+
 Out = Annotated[
     Path | None, typer.Option(metavar="RECORD", help="Record folder to write. Default: records/ and the models' names.")
 ]
@@ -19,15 +26,26 @@ Size = Annotated[
     str | None, typer.Option(metavar="CxHxW", help="Input size of a factory's model. A run folder knows its own.")
 ]
 Attack = Annotated[
-    str, typer.Option(metavar="SPEC", help="Search for a change of the decision; see `advex list attack`.")
+    str,
+    typer.Option(
+        metavar="SPEC|none", help="Search for a change of the decision; see `advex list attack`. none: no such search."
+    ),
 ]
-Btr = Annotated[str, typer.Option(metavar="SPEC", help="Search for a confidence below chance.")]
+Btr = Annotated[str, typer.Option(metavar="SPEC|none", help="Search for a confidence below chance.")]
+Search = Annotated[
+    list[str] | None,
+    typer.Option(metavar="SPEC@GOAL,...", help="More searches, each with a goal of `advex list goal`."),
+]
 Published = Annotated[
     bool, typer.Option("--published", help="Also by the papers' protocol, to compare printed figures.")
 ]
 Bf16 = Annotated[bool, typer.Option("--bf16", help="Search in bfloat16. What is claimed is judged in float32.")]
 Compile = Annotated[bool, typer.Option("--compile", help="Compile the networks for the searches.")]
 Explanations = Annotated[int, typer.Option(min=0, metavar="N", help="Examples to explain, spread over the classes.")]
+Pictures = Annotated[
+    list[str] | None,
+    typer.Option(metavar="SPEC,...|none", help="Explainers whose pictures explain them. Default: toward,away."),
+]
 Targets = Annotated[str, typer.Option(metavar="all|runner_up", help="Classes that explanations ask about.")]
 Rho = Annotated[float, typer.Option(metavar="RMSE", help="Size of the explanations' change.")]
 Certify = Annotated[
@@ -47,154 +65,132 @@ Maps = Annotated[
 MapTarget = Annotated[
     str | None, typer.Option(metavar="predicted|true", help="The class that maps are of. Default: predicted.")
 ]
+Measures = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="SPEC,...", help="What is measured of maps; see `advex list measure`. Default: gini,entropy,effective."
+    ),
+]
 BatchSize = Annotated[int, typer.Option(min=1, metavar="N", help="Examples at a time, and per shard.")]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is evaluated, and how: the options as they were typed."""
+
+    model: options.Model
+    data: options.Data
+    out: Out = None
+    split: options.Split = None
+    size: Size = None
+    attack: Attack = "minimal"
+    btr: Btr = "minimal"
+    search: Search = None
+    published: Published = False
+    bf16: Bf16 = False
+    compile_: Compile = False
+    explanations: Explanations = 8
+    pictures: Pictures = None
+    targets: Targets = "all"
+    rho: Rho = 0.1
+    certify: Certify = None
+    certify_samples: CertifySamples = None
+    certify_examples: CertifyExamples = None
+    maps: Maps = None
+    map_target: MapTarget = None
+    measures: Measures = None
+    batch_size: BatchSize = 128
+    weights: options.Weights = None
+    box: options.BoxOption = None
+    mean: options.Mean = None
+    std: options.Std = None
+    classes: options.Classes = None
+    max_samples: options.MaxSamples = None
+    seed: options.Seed = 0
+    device: options.Device = "auto"
+    resume: options.Resume = True
+    overwrite: options.Overwrite = False
+    json_: options.Json = False
+    quiet: options.Quiet = False
+    verbose: options.Verbose = False
+
+    def settings(self) -> Settings:
+        """What decides the evaluation. Raises SpecError, also for options that mean nothing without another one."""
+        from advex import evaluation
+        from advex.evaluation.settings import CERTIFICATION, MAPPING, specs_from
+
+        for (needed, *others), what in ((CERTIFICATION, "SIGMA: without it nothing is certified"),
+                                        (MAPPING, "SPEC: without it nothing is mapped")):  # fmt: skip
+            for name in others:
+                if getattr(self, name) is not None and not getattr(self, needed):
+                    raise SpecError(f"--{name.replace('_', '-')} needs --{needed} {what}.")
+        given = {name: getattr(self, name) for name in ("certify_samples", "certify_examples", "map_target")}
+        specs = {"maps": self.maps, "measures": self.measures, "pictures": self.pictures, "searches": self.search}
+        given |= {name: None if texts is None else specs_from(texts) for name, texts in specs.items()}
+        if given["pictures"] == ("none",):
+            given["pictures"] = ()
+        return evaluation.settings_from({
+            "attack": None if self.attack == "none" else self.attack, "btr": None if self.btr == "none" else self.btr,
+            "published": self.published, "explanations": self.explanations, "targets": self.targets, "rho": self.rho,
+            "batch_size": self.batch_size, "seed": self.seed, "bfloat16": self.bf16, "compiled": self.compile_,
+            "certify": self.certify, **{name: value for name, value in given.items() if value is not None},
+        })  # fmt: skip
+
+    def run(self, *, least: int = 1) -> tuple[Record, Path]:
+        """Evaluate; returns the record and its folder. least: of this many models. Raises AdvexError."""
+        from advex.evaluation import folder
+        from advex.lookup import datasets
+        from advex.lookup.devices import device_named
+        from advex.lookup.models import Wrapping, of_one_table, open_models
+
+        settings, say = self.settings(), progress.Terminal(quiet=self.quiet)
+        wrapping = Wrapping(
+            weights=tuple(self.weights or ()), box=self.box, mean=self.mean, std=self.std, classes=self.classes
+        )
+        models = open_models(self.model, device_named(self.device), wrapping)
+        if len(models) < least:
+            raise SpecError(f"A comparison needs at least {least} models: --model A,B.")
+        out = self.out or Path("records") / "-".join(model.name for model in models)
+        folder.make_room(out, self.overwrite)
+        data = datasets.open_split(
+            self.data,
+            datasets.preferred(self.data, self.split, "test"),
+            say,
+            max_samples=self.max_samples,
+            seed=self.seed,
+            shape=_shape(models, self.size),
+            model=of_one_table(models),
+        )
+        return folder.evaluate(models, data, out, settings, say, resume=self.resume), out
+
+
+def _shape(models: Sequence[Opened], size: str | None) -> tuple[int, ...] | None:
+    """The input shape that all models share. Raises SpecError where they differ."""
+    from advex.lookup import datasets
+
+    if size is not None:
+        return datasets.shape_from(size)
+    shapes = {model.input_shape for model in models if model.input_shape is not None}
+    if len(shapes) > 1:
+        listed = ", ".join(f"{model.name} {'x'.join(map(str, model.input_shape or ('?',)))}" for model in models)
+        raise SpecError(f"The models take inputs of different shapes ({listed}): evaluate them apart.")
+    return next(iter(shapes), None)
+
+
 @terminal.verb
-def evaluate(
-    model: options.Model,
-    data: options.Data,
-    out: Out = None,
-    split: options.Split = None,
-    size: Size = None,
-    attack: Attack = "minimal",
-    btr: Btr = "minimal",
-    published: Published = False,
-    bf16: Bf16 = False,
-    compile_: Compile = False,
-    explanations: Explanations = 8,
-    targets: Targets = "all",
-    rho: Rho = 0.1,
-    certify: Certify = None,
-    certify_samples: CertifySamples = None,
-    certify_examples: CertifyExamples = None,
-    maps: Maps = None,
-    map_target: MapTarget = None,
-    batch_size: BatchSize = 128,
-    weights: options.Weights = None,
-    box: options.BoxOption = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    classes: options.Classes = None,
-    max_samples: options.MaxSamples = None,
-    seed: options.Seed = 0,
-    device: options.Device = "auto",
-    resume: options.Resume = True,
-    overwrite: options.Overwrite = False,
-    json_: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
-) -> None:
+@options.gathered(Request)
+def evaluate(request: Request) -> None:
     """Attack and explain one or more models on a data set, and leave the figures in a record folder.
 
     Example: advex evaluate --model runs/robust --data digits --out records/robust
     """
-    given = dict(locals())
-    from advex.cli import evaluating
-
-    record, folder = evaluating.from_options(**given)
-    if json_:
+    record, folder = request.run()
+    if request.json_:
         from advex.record import summary
 
         terminal.emit(summary(record, folder))
         return
-    evaluating.show(record)
+    from advex.cli import tables
+
+    tables.show(record)
     terminal.emit(f"{folder}")
-
-
-@terminal.verb
-def compare(
-    records: Records = None,
-    model: options.Model = [],  # noqa: B006  (typer copies it)
-    data: options.Data = "",
-    out: Out = None,
-    split: options.Split = None,
-    size: Size = None,
-    attack: Attack = "minimal",
-    btr: Btr = "minimal",
-    published: Published = False,
-    bf16: Bf16 = False,
-    compile_: Compile = False,
-    explanations: Explanations = 8,
-    targets: Targets = "all",
-    rho: Rho = 0.1,
-    certify: Certify = None,
-    certify_samples: CertifySamples = None,
-    certify_examples: CertifyExamples = None,
-    maps: Maps = None,
-    map_target: MapTarget = None,
-    batch_size: BatchSize = 128,
-    weights: options.Weights = None,
-    box: options.BoxOption = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    classes: options.Classes = None,
-    max_samples: options.MaxSamples = None,
-    seed: options.Seed = 0,
-    device: options.Device = "auto",
-    resume: options.Resume = True,
-    overwrite: options.Overwrite = False,
-    json_: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
-) -> None:
-    """Compare two or more models on the same examples, or finished records of them, and write the report.
-
-    Examples: advex compare --model runs/ordinary,runs/robust --data digits --out records/both;
-    advex compare records/ordinary records/robust --out records/both
-    """
-    given = dict(locals())
-    from advex.cli import evaluating
-    from advex.report import write_report
-
-    if records:
-        if model or data:
-            raise SpecError("Compare either finished records, or --model A,B on --data: not both.")
-        record, folder = evaluating.merged(records, out, overwrite)
-    else:
-        if not model or not data:
-            raise SpecError("Say what to compare: record folders, or --model A,B with --data.")
-        record, folder = evaluating.from_options(**given, least=2)
-    path = write_report(folder)
-    if json_:
-        terminal.emit_json(_compared(record, folder, path))
-        return
-    evaluating.show(record)
-    evaluating.show_differences(record)
-    terminal.emit(str(path))
-
-
-def _compared(record: Any, folder: Path, report: Path) -> dict[str, Any]:
-    from advex.record import plain, summary
-
-    differences = [
-        {"first": one.first, "second": one.second, "measure": one.measure, "value": plain(one.figure.value),
-         "low": plain(one.figure.low), "high": plain(one.figure.high), "n": one.figure.n}
-        for one in record.differences
-    ]  # fmt: skip
-    return {**json.loads(summary(record, folder)), "differences": differences, "report": str(report)}
-
-
-@terminal.verb
-def report(
-    folder: Annotated[
-        list[Path], typer.Argument(metavar="RECORD|RUN...", help="Record folder of an evaluation, or run folders.")
-    ],
-    out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="HTML file to write. Default: report.html in the first folder.")
-    ] = None,
-    json_: options.Json = False,
-    verbose: options.Verbose = False,
-) -> None:
-    """Write the report of a record folder: one HTML file that needs no network.
-
-    Of a run folder, while it is training or after: its curves. Examples: advex report records/both;
-    advex report runs/ordinary runs/robust --out curves.html
-    """
-    from advex.report import write_report
-
-    path = write_report(folder, out)
-    if json_:
-        terminal.emit_json({"report": str(path)})
-    else:
-        terminal.emit(str(path))

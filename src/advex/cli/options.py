@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -47,3 +51,38 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="The traceback of
 def recipe_names() -> list[str]:
     """Bundled recipes, found without a heavy import: for shell completion."""
     return sorted(path.stem for path in (Path(__file__).parents[1] / "recipes").glob("*.yaml"))
+
+
+def gathered(kind: type[Any], **defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorator of a verb whose last parameter gets the fields of a frozen dataclass of options as one value.
+
+    The command line has an option for each field, after the verb's other parameters. defaults: instead of the fields'.
+    """
+
+    def around(verb: Callable[..., None]) -> Callable[..., None]:
+        *own, value = inspect.signature(verb).parameters.values()
+        hints = get_type_hints(verb, include_extras=True)
+        kinds = get_type_hints(kind, include_extras=True)
+        fields = [
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=defaults.get(field.name, field.default),
+                annotation=kinds[field.name],
+            )
+            for field in dataclasses.fields(kind)
+        ]
+        unset = inspect.Parameter.empty
+        fields = [field.replace(default=unset) if field.default is dataclasses.MISSING else field for field in fields]
+        parameters = [*(each.replace(annotation=hints[each.name]) for each in own), *fields]
+
+        @functools.wraps(verb)
+        def run(**given: Any) -> None:
+            options = kind(**{field.name: given.pop(field.name) for field in fields})
+            verb(**given, **{value.name: options})
+
+        run.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportAttributeAccessIssue]
+        run.__annotations__ = {each.name: each.annotation for each in parameters}
+        return run
+
+    return around

@@ -42,7 +42,7 @@ def kind(task: MapTask) -> str:
 def check(plan: Plan, classifier: Classifier, data: Dataset) -> None:
     """Raise before hours of searching: SpecError for a measure that the data have nothing for, AdvexError for a map."""
     for task in plan.measures if plan.maps else ():
-        if "evidence" in task.measure.needs and getattr(data, "evidence", None) is None:
+        if "evidence" in task.measure.needs and data.evidence is None:
             raise SpecError(
                 f"The measure '{task.name}' needs data that say where the labelled thing lies (boxes or outlines), and "
                 f"{data.name} does not: leave it out, or evaluate on other data."
@@ -74,7 +74,7 @@ def _mapped(task: MapTask, classifier: Classifier, data: Dataset, plan: Plan, ro
         y=batch.y,
         explainer=task.explainer,
         explanation=explanation,
-        evidence=getattr(data.take(slice(rows.start, rows.stop)), "evidence", None),
+        evidence=None if data.evidence is None else data.evidence.take(rows),
         seed=settings.seed,
         max_batch=settings.batch_size,
     )

@@ -43,13 +43,14 @@ def pieces(work: Evaluation, model: str) -> Pieces:
 
 def _searched(task: SearchTask, classifier: Classifier, data: Dataset, rows: range, seed: int) -> pa.Table:
     batch = batch_for(classifier, data, slice(rows.start, rows.stop))
-    goal = _goal(task.goal, batch.y)
+    goal = goals.at(task.goal, classifier, batch.x, batch.y)
     result = task.search(classifier, batch.x, goal, seed=seed, max_batch="auto")
     return table(
         SEARCH,
         rmse=result.rmse,
         reached=result.reached,
         gradients=result.gradients,
+        queries=result.queries,
         flat=result.flat,
         valid=result.reached & _holds_inside(classifier, result, goal),
     )
@@ -60,10 +61,6 @@ def _holds_inside(classifier: Classifier, result: Perturbation, goal: goals.Goal
     confined = classifier.box.confine(result.clean, result.delta)
     with torch.no_grad(), classifier.frozen(), classifier.accelerated():
         return goal(classifier, result.clean + confined).reached
-
-
-def _goal(spec: str, y: Tensor) -> goals.Goal:
-    return {"misclassify": goals.Misclassify, "below_chance": goals.BelowChance}[spec](y)
 
 
 def _recheck(work: Evaluation, model: str) -> Sequence[Piece]:
@@ -77,7 +74,7 @@ def _recheck(work: Evaluation, model: str) -> Sequence[Piece]:
     def make() -> pa.Table:
         classifier = work.classifiers[model]
         batch = batch_for(classifier, work.data, torch.tensor(rows))
-        goal = _goal(task.goal, batch.y)
+        goal = goals.at(task.goal, classifier, batch.x, batch.y)
         result = longer(classifier, batch.x, goal, seed=settings.seed, max_batch=settings.batch_size)
         return table({"example": pa.int64(), "rmse": pa.float64()}, example=rows, rmse=result.rmse)
 
@@ -110,8 +107,8 @@ def figures(work: Evaluation, entry: ModelEntry) -> ModelEntry:
 
     NAME_ara (of published searches by the papers' estimator), or NAME_reached, the share of the examples, where what is
     left at a radius is not the accuracy; NAME_rmse_median, of the examples that the goal did not hold for from the
-    start; NAME_gradients per example; of published searches NAME_valid: the share of the changes whose goal still holds
-    once they are cut to the box.
+    start; NAME_gradients per example, and NAME_queries of a search that took none; of published searches NAME_valid:
+    the share of the changes whose goal still holds once they are cut to the box.
     """
     rows, scores = work.written.rows("examples", entry.name), dict(entry.scores)
     for task in work.plan.searches:
@@ -128,7 +125,10 @@ def _scores(work: Evaluation, task: SearchTask, rows: pa.Table) -> dict[str, Fig
     else:
         scores["reached"] = share(tensor(rows, f"{task.name}_reached"), better="neither")
     scores["rmse_median"] = median(rmse[rmse > 0])
-    scores["gradients"] = mean(tensor(rows, f"{task.name}_gradients").double(), "neither", seed)
+    gradients, queries = (tensor(rows, f"{task.name}_{of}").double() for of in ("gradients", "queries"))
+    scores["gradients"] = mean(gradients, "neither", seed)
+    if queries.any() and not gradients.any():
+        scores["queries"] = mean(queries, "neither", seed)
     if published:
         scores["valid"] = share(tensor(rows, f"{task.name}_valid")[torch.isfinite(rmse) & (rmse > 0)])
     return scores

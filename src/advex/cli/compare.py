@@ -1,0 +1,83 @@
+"""`advex compare`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from advex import progress
+from advex.cli import options, terminal
+from advex.cli.evaluate import Request
+from advex.errors import SpecError
+
+if TYPE_CHECKING:
+    from advex.record import Record
+
+Records = Annotated[list[Path] | None, typer.Argument(metavar="RECORD", help="Finished evaluations to put together.")]
+
+
+@terminal.verb
+@options.gathered(Request, model=[], data="")
+def compare(records: Records = None, *, request: Request) -> None:
+    """Compare two or more models on the same examples, or finished records of them, and write the report.
+
+    Examples: advex compare --model runs/ordinary,runs/robust --data digits --out records/both;
+    advex compare records/ordinary records/robust --out records/both
+    """
+    from advex.cli import tables
+    from advex.report import write_report
+
+    if records:
+        if request.model or request.data:
+            raise SpecError("Compare either finished records, or --model A,B on --data: not both.")
+        record, folder = _merged(records, request.out, request.overwrite)
+    else:
+        if not request.model or not request.data:
+            raise SpecError("Say what to compare: record folders, or --model A,B with --data.")
+        record, folder = request.run(least=2)
+    path = write_report(folder)
+    if request.json_:
+        terminal.emit_json(_compared(record, folder, path))
+        return
+    tables.show(record)
+    tables.show_differences(record)
+    terminal.emit(str(path))
+
+
+def _merged(records: Sequence[Path], out: Path | None, overwrite: bool) -> tuple[Record, Path]:
+    """One record of several finished ones. Raises ArtifactError for records that cannot be compared."""
+    from advex.evaluation.folder import make_room
+    from advex.evaluation.merge import merge
+    from advex.lookup.folders import prepare_folder
+
+    if len(records) < 2:
+        raise SpecError("A comparison needs two or more records.")
+    folder = out or Path("records") / "-".join(path.name for path in records)
+    if any(folder.resolve() == path.resolve() for path in records):
+        raise SpecError(f"--out {folder} is one of the records to compare; name a new folder.")
+    prepare_folder(folder, (), overwrite)
+    make_room(folder, overwrite)
+    return merge(records, folder, command=progress.command_line()), folder
+
+
+def _compared(record: Record, folder: Path, report: Path) -> dict[str, Any]:
+    from advex.record import plain, summary
+
+    differences = [
+        {
+            **({"model": line.model} if line.axis == "explainer" else {}),
+            "first": line.first,
+            "second": line.second,
+            "measure": line.measure,
+            "value": plain(line.figure.value),
+            "low": plain(line.figure.low),
+            "high": plain(line.figure.high),
+            "n": line.figure.n,
+        }
+        for line in record.differences
+    ]
+    return {**json.loads(summary(record, folder)), "differences": differences, "report": str(report)}

@@ -1,0 +1,97 @@
+"""A record as short tables on stdout."""
+
+from __future__ import annotations
+
+import math
+import sys
+
+from advex.cli import terminal
+from advex.record import Figure, Record
+
+
+def show(record: Record) -> None:
+    """Accuracy and areas of each model, with intervals, what is known of certificates, maps and rows, and warnings."""
+    keys = ["accuracy", *(f"{search}_{of}" for search in record.searches for of in ("ara", "reached"))]
+    keys = [key for key in keys if any(key in model.scores for model in record.models)]
+    rows = [[model.name, *(_figure(model.scores.get(key)) for key in keys)] for model in record.models]
+    terminal.table(["model", *map(_words, keys)], rows)
+    _show_certificates(record)
+    _show_maps(record)
+    _show_answers(record)
+    for flag in record.flags:
+        if flag.severity == "warning":
+            about = f"{flag.model}: " if flag.model else ""
+            print(f"warning: {about}{flag.message} {flag.remedy}", file=sys.stderr)
+
+
+def _show_certificates(record: Record) -> None:
+    """What is certain of the smoothed networks, beside the attack on the same examples."""
+    rows = [
+        [
+            model.name,
+            _figure(model.scores["certified_accuracy"]),
+            _figure(model.scores["certified_ara"]),
+            _figure(model.certified.attack_ara),
+            f"{model.certified.crossed} of {model.certified.examples}",
+        ]
+        for model in record.models
+        if model.certified is not None
+    ]
+    columns = ["smoothed", "certified accuracy", "certified ARA", "attack ARA there", "certified > attack"]
+    if rows:
+        terminal.table(columns, rows)
+
+
+def _show_maps(record: Record) -> None:
+    """The mean of every measure of maps over all examples that have it."""
+    titles = {key: f"{entry.title}{', ' * bool(entry.unit)}{entry.unit}" for key, entry in record.measures.items()}
+    titles["completeness"] = "Completeness error"
+    rows = [
+        [model.name, name, *(_figure(maps.figures.get(key), "undefined") for key in titles)]
+        for model in record.models
+        for name, maps in model.maps.items()
+    ]
+    if rows:
+        terminal.table(["maps of", "explainer", *titles.values()], rows)
+
+
+def _show_answers(record: Record) -> None:
+    """Of how many rows a change with another answer was found; the report has them in sentences."""
+    rows = [
+        [model.name, f"{answered.found.n:,}", f"{round(answered.found.value * answered.found.n):,}"]
+        for model in record.models
+        if (answered := model.answered) is not None
+    ]
+    if rows:
+        terminal.table(["answers of", "rows explained", "another answer found"], rows)
+
+
+def show_differences(record: Record) -> None:
+    """Every pair of models, and of explainers of one model's maps: the first minus the second."""
+    explainers = {name for model in record.models for name in model.maps}
+    titles = {key: entry.title for key, entry in record.measures.items()}
+    titles |= {f"{name}_{key}": f"{_words(name)} {titles[key]}" for name in explainers for key in record.measures}
+    rows = [
+        [
+            f"{line.model + ': ' if line.model else ''}{line.first} - {line.second}",
+            titles.get(line.measure) or _words(line.measure),
+            _figure(line.figure),
+        ]
+        for line in record.differences
+    ]
+    terminal.table(["difference", "measure", "value [95 % interval]"], rows)
+
+
+def _words(key: str) -> str:
+    """`btr_published_ara` -> `BTR published ARA`."""
+    names = {"btr": "BTR", "ara": "ARA"}
+    return " ".join(names.get(word, word) for word in key.split("_"))
+
+
+def _figure(figure: Figure | None, failed: str = "failed") -> str:
+    if figure is None:
+        return "-"
+    if math.isnan(figure.value):
+        return "undefined"
+    failures = f", {figure.failures} {failed}" if figure.failures else ""
+    return f"{figure.value:.4f} [{figure.low:.4f}, {figure.high:.4f}]{failures}"
