@@ -28,6 +28,7 @@ from advex.measures.gradient_statistics import linear_change as linear_change
 from advex.measures.gradient_statistics import output_change as output_change
 from advex.measures.intervals import bootstrap_mean as bootstrap_mean
 from advex.measures.intervals import mean_score as mean_score
+from advex.measures.intervals import share_score as share_score
 from advex.measures.intervals import wilson as wilson
 from advex.measures.nearby import Neighbours as Neighbours
 from advex.measures.nearby import neighbours as neighbours

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from advex.errors import InputError, SpecError
-from advex.measures.intervals import mean_score, wilson
+from advex.measures.intervals import mean_score, share_score
 from advex.types import Score
 
 WITHIN = 143.0  # pixels of 0.175 mm: 2.5 cm
@@ -72,19 +72,8 @@ def nodule_sensitivity(points: Tensor, nodules: Tensor, *, within: float = WITHI
     """
     if points.ndim == 3 and points.shape[1] > MOST:
         raise InputError(f"{points.shape[1]} candidates per picture; the score is defined for at most {MOST}.")
-    has_nodule = ~torch.isnan(nodules).any(dim=1)
-    hit = near(points, nodules, within=within).any(dim=1)
-    hits, n = int((hit & has_nodule).sum()), int(has_nodule.sum())
-    low, high = wilson(hits, n)
-    return Score(
-        name="nodule_sensitivity",
-        values=torch.where(has_nodule, hit.double(), math.nan),
-        value=hits / n if n else math.nan,
-        low=low,
-        high=high,
-        n=n,
-        better="high",
-    )
+    hit = near(points, nodules, within=within).any(dim=1).double()
+    return share_score("nodule_sensitivity", torch.where(torch.isnan(nodules).any(dim=1), math.nan, hit))
 
 
 def false_positives(points: Tensor, nodules: Tensor, *, within: float = WITHIN, seed: int = 0) -> Score:

@@ -20,7 +20,7 @@ from torch import Tensor
 from advex.classifier import Classifier
 from advex.errors import InputError
 from advex.geometry import as_radius
-from advex.measures.intervals import wilson
+from advex.measures.intervals import share_score
 from advex.measures.robustness import accuracy_robustness_area, compare_areas
 from advex.measures.smoothing import clopper_pearson, l2_radius, votes
 from advex.options import Count, with_options
@@ -172,11 +172,7 @@ def certified_accuracy(certificate: Certificate, rmse: float = 0.0) -> Score:
 
     The interval is Wilson's, over images. The curve over all radii is `accuracy_curve(certificate.rmse)`.
     """
-    held = (certificate.rmse > rmse).double()
-    n = len(held)
-    low, high = wilson(int(held.sum()), n)
-    value = held.mean().item() if n else math.nan
-    return Score(name="certified accuracy", values=held, value=value, low=low, high=high, n=n, better="high")
+    return share_score("certified accuracy", certificate.rmse > rmse)
 
 
 def certified_area(certificate: Certificate, chance: float, *, overclaimed: int = 0, seed: int = 0) -> Score:

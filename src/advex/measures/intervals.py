@@ -86,6 +86,15 @@ def bootstrap_mean(values: Tensor, *, seed: int = 0) -> tuple[float, float, floa
     return values.mean().item(), *percentiles(means)
 
 
+def share_score(name: str, holds: Tensor, *, better: Better = "high") -> Score:
+    """The share of examples [n] of which something holds (1, else 0), with its Wilson interval; NaN is left out."""
+    values = holds.double()
+    hits, n = int((values == 1).sum()), int((~values.isnan()).sum())
+    low, high = wilson(hits, n)
+    value = hits / n if n else math.nan
+    return Score(name=name, values=values, value=value, low=low, high=high, n=n, better=better)
+
+
 def mean_score(name: str, values: Tensor, *, better: Better, seed: int = 0, failures: int | None = None) -> Score:
     """The mean of values [n] over examples with its bootstrap interval; NaN values are left out.
 

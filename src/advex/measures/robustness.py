@@ -14,17 +14,13 @@ import torch
 from torch import Tensor
 
 from advex.errors import InputError
-from advex.measures.intervals import bootstrap, percentiles, wilson
+from advex.measures.intervals import bootstrap, percentiles, share_score
 from advex.types import Score
 
 
 def accuracy(predicted: Tensor, y: Tensor) -> Score:
     """Share of right decisions with its Wilson interval. predicted, y: [n] int64."""
-    right = (predicted == y).double()
-    n = len(right)
-    low, high = wilson(int(right.sum()), n)
-    value = right.mean().item() if n else math.nan
-    return Score(name="accuracy", values=right, value=value, low=low, high=high, n=n, better="high")
+    return share_score("accuracy", predicted == y)
 
 
 def accuracy_curve(rmse: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,7 @@ from advex.errors import InputError
 from advex.features import Feature, FeatureSpec
 from advex.geometry import as_radius
 from advex.goals import Misclassify
-from advex.measures.intervals import wilson
+from advex.measures.intervals import share_score
 from advex.tabular.answers import answer
 from advex.tabular.sentences import Counterfactuals
 from advex.training import Recipe, recipe_from, train
@@ -122,17 +122,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):  # what scikit-learn wan
         radius = as_radius(self.epsilon if epsilon is None else epsilon)
         search = attacks.build(_attack(self.network, radius, _TESTING_STEPS))
         attacked = search(self.classifier_, rows, Misclassify(wanted.to(rows.device)), max_batch=_ROWS)
-        values = (~attacked.reached).double().cpu()
-        low, high = wilson(int(values.sum()), len(values))
-        return Score(
-            name=f"accuracy within {radius:g} standard deviations",
-            values=values,
-            value=values.mean().item(),
-            low=low,
-            high=high,
-            n=len(values),
-            better="high",
-        )
+        return share_score(f"accuracy within {radius:g} standard deviations", ~attacked.reached.cpu())
 
     def _recipe(self) -> Recipe:
         objective = self.objective
