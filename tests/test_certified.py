@@ -89,7 +89,7 @@ def test_linear_radii_exceed_the_truth_as_rarely_as_computed(toys: SimpleNamespa
     alpha, sigma, samples, selection = 0.1, 0.3, 100, 20
     x = rows(1200)
     distance, y = from_plane(x)
-    found = Certify(sigma=sigma, selection=selection, samples=samples, alpha=alpha)(plane(toys), x, y)
+    result = Certify(sigma=sigma, selection=selection, samples=samples, alpha=alpha)(plane(toys), x, y)
     p = stats.norm.cdf(distance / sigma)
     claims = [l2_radius(clopper_pearson(k, samples, alpha), sigma) for k in range(samples + 1)]
     first_above = [next((k for k in range(samples + 1) if claims[k] > d), samples + 1) for d in distance.tolist()]
@@ -100,7 +100,7 @@ def test_linear_radii_exceed_the_truth_as_rarely_as_computed(toys: SimpleNamespa
         selection // 2, selection, p
     )
     expected, deviation = (too_many * chosen).sum(), math.sqrt((too_many * chosen * (1 - too_many * chosen)).sum())
-    exceed = int((found.radius_l2 > distance).sum())
+    exceed = int((result.radius_l2 > distance).sum())
     assert abs(exceed - expected) < 5 * deviation
     assert expected > 50  # enough that a bound of alpha / 2 would be seen
 
@@ -108,15 +108,15 @@ def test_linear_radii_exceed_the_truth_as_rarely_as_computed(toys: SimpleNamespa
 def test_linear_radii_rise_to_the_distance(toys: SimpleNamespace) -> None:
     x = torch.tensor([[0.9, 0.2, 0.3, 0.5]], dtype=torch.float64)
     distance, y = from_plane(x)
-    found = [Certify(sigma=0.25, samples=10**k)(plane(toys), x, y).radius_l2.item() for k in (2, 3, 4, 5)]
-    assert found == sorted(found)
-    assert found[-1] < distance.item()
+    result = [Certify(sigma=0.25, samples=10**k)(plane(toys), x, y).radius_l2.item() for k in (2, 3, 4, 5)]
+    assert result == sorted(result)
+    assert result[-1] < distance.item()
     # The bound lies 3.1 standard deviations of the count lower, itself 5 off at most; the normal density turns
     # probabilities into distances.
     p = stats.norm.cdf(distance.item() / 0.25)
     slack = 8.1 * math.sqrt(p * (1 - p) / 10**5) / stats.norm.pdf(distance.item() / 0.25) * 0.25
     assert slack < 0.1 * distance.item()
-    assert found[-1] > distance.item() - slack
+    assert result[-1] > distance.item() - slack
 
 
 def test_noise_is_not_cut_to_the_box(toys: SimpleNamespace) -> None:
@@ -124,9 +124,9 @@ def test_noise_is_not_cut_to_the_box(toys: SimpleNamespace) -> None:
     corner = torch.tensor([[0.0, 1.0, 0.0, 0.0]], dtype=torch.float64)
     distance, y = from_plane(corner)
     sigma, samples = 0.8, 4000
-    found = Certify(sigma=sigma, samples=samples)(plane(toys), corner, y)
+    result = Certify(sigma=sigma, samples=samples)(plane(toys), corner, y)
     p = stats.norm.cdf(distance.item() / sigma)
-    assert abs(found.hits.item() - samples * p) < 5 * math.sqrt(samples * p * (1 - p))
+    assert abs(result.hits.item() - samples * p) < 5 * math.sqrt(samples * p * (1 - p))
     noise = torch.randn(100_000, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     cut = (from_plane((corner + sigma * noise).clamp(0, 1))[1] == y).double().mean().item()
     assert abs(cut - p) > 10 * math.sqrt(p * (1 - p) / samples)
@@ -145,25 +145,25 @@ def test_sphere_radii_stay_below_the_true_distance(toys: SimpleNamespace) -> Non
     centre = torch.linspace(0.05, 2.9, 40, dtype=torch.float64)
     x = direction * centre[:, None]
     outside = (centre > smoothed).long()
-    found = Certify(sigma=sigma, samples=samples, alpha=1e-4)(toys.spheres(radius), x, outside)
+    result = Certify(sigma=sigma, samples=samples, alpha=1e-4)(toys.spheres(radius), x, outside)
     for i, c in enumerate(centre.tolist()):
         p = inside(c) if not outside[i] else 1 - inside(c)
-        if found.candidate[i] == outside[i]:
-            assert abs(found.hits[i].item() - samples * p) < 5 * math.sqrt(samples * p * (1 - p)) + 1
-        assert found.radius_l2[i] <= abs(c - smoothed)
-        assert outside[i] or found.radius_l2[i] < radius - c
-    assert 25 < found.correct.sum() < 40  # the nearest to the sphere abstain
-    assert found.radius_l2.max() > 0.9 * sigma
+        if result.candidate[i] == outside[i]:
+            assert abs(result.hits[i].item() - samples * p) < 5 * math.sqrt(samples * p * (1 - p)) + 1
+        assert result.radius_l2[i] <= abs(c - smoothed)
+        assert outside[i] or result.radius_l2[i] < radius - c
+    assert 25 < result.correct.sum() < 40  # the nearest to the sphere abstain
+    assert result.radius_l2.max() > 0.9 * sigma
 
 
 def test_a_constant_classifier_is_certain_of_its_answer_alone(toys: SimpleNamespace) -> None:
     certify = Certify(sigma=0.5, samples=50)
-    found = certify(toys.deaf([0.0, 2.0, 1.0], attached=False), rows(3), torch.tensor([1, 0, 2]))
-    assert found.prediction.tolist() == [1, 1, 1]
-    assert found.correct.tolist() == [True, False, False]
-    assert found.hits.tolist() == [50, 50, 50]
-    assert found.radius_l2.tolist() == [certify.largest, 0, 0]
-    assert found.rmse.tolist() == [certify.largest / 2, 0, 0]
+    result = certify(toys.deaf([0.0, 2.0, 1.0], attached=False), rows(3), torch.tensor([1, 0, 2]))
+    assert result.prediction.tolist() == [1, 1, 1]
+    assert result.correct.tolist() == [True, False, False]
+    assert result.hits.tolist() == [50, 50, 50]
+    assert result.radius_l2.tolist() == [certify.largest, 0, 0]
+    assert result.rmse.tolist() == [certify.largest / 2, 0, 0]
     assert certify.largest == pytest.approx(0.5 * stats.norm.ppf(0.001 ** (1 / 50)))
 
 
@@ -173,12 +173,12 @@ def test_on_the_boundary_it_abstains(toys: SimpleNamespace) -> None:
     x = x[((x >= 0) & (x <= 1)).all(dim=1)]
     assert len(x) >= 5
     for label in (0, 1):
-        found = Certify(sigma=0.1, samples=500)(plane(toys), x, torch.full((len(x),), label))
-        assert found.abstained.all()
-        assert found.prediction.unique().tolist() == [-1]
-        assert not found.correct.any()
-        assert not found.radius_l2.any()
-        assert certified_accuracy(found).value == 0
+        result = Certify(sigma=0.1, samples=500)(plane(toys), x, torch.full((len(x),), label))
+        assert result.abstained.all()
+        assert result.prediction.unique().tolist() == [-1]
+        assert not result.correct.any()
+        assert not result.radius_l2.any()
+        assert certified_accuracy(result).value == 0
 
 
 class Broken(nn.Module):
@@ -193,13 +193,13 @@ def test_nan_is_a_vote_for_nobody() -> None:
     classifier = Classifier(Broken()).double().eval()
     x = torch.tensor([[0.3, 0.5], [0.5, 0.5], [1.0, 0.5]], dtype=torch.float64)
     sigma, samples = 0.1, 2000
-    found = Certify(sigma=sigma, samples=samples)(classifier, x, torch.tensor([1, 1, 1]))
+    result = Certify(sigma=sigma, samples=samples)(classifier, x, torch.tensor([1, 1, 1]))
     p = stats.norm.cdf(2.0)
-    assert abs(found.hits[0].item() - samples * p) < 5 * math.sqrt(samples * p * (1 - p))
-    assert 0 < found.radius_l2[0] < 0.2
-    assert found.prediction.tolist() == [1, -1, -1]
-    assert (found.candidate[2].item(), found.hits[2].item()) == (-1, 0)
-    assert found.radius_l2[1:].tolist() == [0, 0]
+    assert abs(result.hits[0].item() - samples * p) < 5 * math.sqrt(samples * p * (1 - p))
+    assert 0 < result.radius_l2[0] < 0.2
+    assert result.prediction.tolist() == [1, -1, -1]
+    assert (result.candidate[2].item(), result.hits[2].item()) == (-1, 0)
+    assert result.radius_l2[1:].tolist() == [0, 0]
 
 
 # -- laws ---------------------------------------------------------------------------------------------------
@@ -235,11 +235,11 @@ def test_noise_that_does_not_fit_at_once_is_drawn_in_blocks(
     classifier, x, y = problem(toys)
     monkeypatch.setattr(smoothing, "_HELD", 12 * 70)  # 70 copies, so 300 = 4 * 70 + 20
     certify = Certify(sigma=0.2, selection=20, samples=300, batch_size=64)
-    found = certify(classifier, x, y)
-    assert equal(dataclasses.replace(certify, batch_size=9)(classifier, x, y), found)
+    result = certify(classifier, x, y)
+    assert equal(dataclasses.replace(certify, batch_size=9)(classifier, x, y), result)
     counts = smoothing.votes(classifier, x[:1], 0.2, 300, 0, "smoothing: estimation", 64)
     assert counts.sum() == 300
-    assert found.hits[0] == counts[found.candidate[0]]
+    assert result.hits[0] == counts[result.candidate[0]]
     # The blocks are fresh: noise used four times over would leave multiples of 4, but for the last 20.
     monkeypatch.setattr(smoothing, "_HELD", 12)
     single = torch.cat(list(smoothing._noisy(x[:1], 1.0, 50, 0, "s"))) - x[:1]
@@ -262,12 +262,12 @@ def test_choosing_and_counting_use_different_noise(toys: SimpleNamespace, monkey
 
 def test_no_rows_no_certificates(toys: SimpleNamespace) -> None:
     classifier, x, y = problem(toys)
-    found = Certify(samples=10)(classifier, x[:0], y[:0])
-    assert len(found) == 0
-    assert {getattr(found, name).shape for name in ("prediction", "correct", "rmse", "hits")} == {(0,)}
-    assert found.overclaimed() == 0
-    assert math.isnan(certified_accuracy(found).value)
-    assert math.isnan(certified_area(found, 0.1).value)
+    result = Certify(samples=10)(classifier, x[:0], y[:0])
+    assert len(result) == 0
+    assert {getattr(result, name).shape for name in ("prediction", "correct", "rmse", "hits")} == {(0,)}
+    assert result.overclaimed() == 0
+    assert math.isnan(certified_accuracy(result).value)
+    assert math.isnan(certified_area(result, 0.1).value)
 
 
 def test_nothing_of_the_model_changes() -> None:
@@ -289,9 +289,9 @@ def test_nothing_of_the_model_changes() -> None:
 
 def test_progress_is_told_after_each_row(toys: SimpleNamespace) -> None:
     classifier, x, y = problem(toys)
-    told: list[tuple[int, int]] = []
-    Certify(samples=10)(classifier, x[:3], y[:3], progress=lambda *event: told.append(event))
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    events: list[tuple[int, int]] = []
+    Certify(samples=10)(classifier, x[:3], y[:3], progress=lambda *event: events.append(event))
+    assert events == [(1, 3), (2, 3), (3, 3)]
 
 
 # -- what is refused ----------------------------------------------------------------------------------------
@@ -377,14 +377,14 @@ def test_the_area_is_that_of_the_radii() -> None:
 @settings(max_examples=20)  # each tries up to 20 subsets, each with a bootstrap
 @given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=6), st.integers(0, 8), st.floats(0, 1))
 def test_overclaimed_rows_cost_the_most_that_they_can(radii: list[float], wrong: int, chance: float) -> None:
-    found = certified_area(certificate(radii), chance, overclaimed=wrong).value
+    result = certified_area(certificate(radii), chance, overclaimed=wrong).value
     rmse = torch.tensor(radii, dtype=torch.float64)
     areas = []
     for chosen in itertools.combinations(range(len(radii)), min(wrong, len(radii))):
         left = rmse.clone()
         left[list(chosen)] = 0
         areas.append(accuracy_robustness_area(left, chance).value)
-    assert found == pytest.approx(min(areas), abs=1e-12)
+    assert result == pytest.approx(min(areas), abs=1e-12)
     assert torch.equal(certificate(radii).rmse, rmse)
 
 
@@ -402,9 +402,9 @@ def test_a_linear_model_lies_in_its_bracket(toys: SimpleNamespace) -> None:
     x = rows(60)
     distance, y = from_plane(x)
     y[:4] = 1 - y[:4]  # answered wrong
-    found = Minimal(gradients=40)(plane(toys), x, Misclassify(y))
+    result = Minimal(gradients=40)(plane(toys), x, Misclassify(y))
     certificate = Certify(sigma=0.15, samples=3000)(plane(toys), x, y)
-    pair = bracket(certificate, found.rmse, 0.5)
+    pair = bracket(certificate, result.rmse, 0.5)
     assert 0.5 * pair.attacked.value < pair.certified.value < pair.attacked.value
     assert pair.gap.value == pytest.approx(pair.attacked.value - pair.certified.value)
     assert 0 < pair.gap.low < pair.gap.value < pair.gap.high
@@ -413,7 +413,7 @@ def test_a_linear_model_lies_in_its_bracket(toys: SimpleNamespace) -> None:
     assert "0 crossed" in str(pair)
     assert bracket(certificate, torch.full((60,), 1e-6), 0.5).crossed.sum() == (certificate.rmse > 1e-6).sum()
     with pytest.raises(InputError, match="same images"):
-        bracket(certificate, found.rmse[1:], 0.5)
+        bracket(certificate, result.rmse[1:], 0.5)
 
 
 # -- docs/certified.md --------------------------------------------------------------------------------------

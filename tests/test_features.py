@@ -125,24 +125,24 @@ def test_the_nearest_row_is_valid_and_nearest() -> None:
 
 def test_from_a_clean_row_only_what_may_change_does() -> None:
     clean, x = valid(200), anywhere(200)
-    found = SPEC.nearest(x, clean)
+    result = SPEC.nearest(x, clean)
     never = [3, 4, 5]
-    assert torch.equal(found[:, never], clean[:, never])
-    assert bool((found[:, 1] >= clean[:, 1]).all())
-    assert bool((found[:, 2] <= clean[:, 2]).all())
-    assert bool((found[:, 6:9].argmax(1) >= clean[:, 6:9].argmax(1)).all())
-    assert bool((found[:, 6:9].argmax(1) > clean[:, 6:9].argmax(1)).any())
-    assert torch.equal(SPEC.nearest(found), found)
-    assert torch.equal(torch.cat([SPEC.nearest(x[i : i + 1], clean[i : i + 1]) for i in range(20)]), found[:20])
+    assert torch.equal(result[:, never], clean[:, never])
+    assert bool((result[:, 1] >= clean[:, 1]).all())
+    assert bool((result[:, 2] <= clean[:, 2]).all())
+    assert bool((result[:, 6:9].argmax(1) >= clean[:, 6:9].argmax(1)).all())
+    assert bool((result[:, 6:9].argmax(1) > clean[:, 6:9].argmax(1)).any())
+    assert torch.equal(SPEC.nearest(result), result)
+    assert torch.equal(torch.cat([SPEC.nearest(x[i : i + 1], clean[i : i + 1]) for i in range(20)]), result[:20])
 
 
 def test_inward_never_goes_farther() -> None:
     clean, x = valid(200), anywhere(200) / 3
     x = clean + (x - clean) * torch.rand(200, 1, generator=torch.Generator().manual_seed(2))
-    found = SPEC.inward(x, clean)
-    assert torch.equal(SPEC.nearest(found), found)
-    assert bool(((found - clean).abs() <= (x - clean).abs() * (1 + 1e-4)).all())  # a step of float32's rounding
-    assert bool((found != clean).any())
+    result = SPEC.inward(x, clean)
+    assert torch.equal(SPEC.nearest(result), result)
+    assert bool(((result - clean).abs() <= (x - clean).abs() * (1 + 1e-4)).all())  # a step of float32's rounding
+    assert bool((result != clean).any())
 
 
 def test_a_mask_of_a_part_of_a_group_covers_none_of_it() -> None:
@@ -242,25 +242,25 @@ SEARCHES = [*registry.entries("attack"), "pgd:norm=l2,radius=2", "pgd:norm=linf,
 @pytest.mark.parametrize("spec", SEARCHES)
 def test_every_search_ends_at_valid_rows(clf: Classifier, spec: str) -> None:
     x = valid(24)
-    found = registry.build("attack", spec)(clf, x, Misclassify(decided(clf, x)))
-    rows = SPEC.nearest(found.adversarial)
+    result = registry.build("attack", spec)(clf, x, Misclassify(decided(clf, x)))
+    rows = SPEC.nearest(result.adversarial)
     # x + (row - x) is the row up to float32's rounding of the sum.
-    assert torch.allclose(rows, found.adversarial, atol=1e-5)
-    assert torch.equal(SPEC.encode(SPEC.decode(found.adversarial)), rows)
-    assert not found.delta[:, [3, 4, 5]].any()
-    assert bool((found.delta[:, 1] >= 0).all())
-    assert bool((found.delta[:, 2] <= 0).all())
-    there = decided(clf, found.adversarial) != decided(clf, x)
-    assert torch.equal(found.reached, there)
-    size = torch.isfinite(found.size)
-    assert torch.equal(size, found.reached)
+    assert torch.allclose(rows, result.adversarial, atol=1e-5)
+    assert torch.equal(SPEC.encode(SPEC.decode(result.adversarial)), rows)
+    assert not result.delta[:, [3, 4, 5]].any()
+    assert bool((result.delta[:, 1] >= 0).all())
+    assert bool((result.delta[:, 2] <= 0).all())
+    changed = decided(clf, result.adversarial) != decided(clf, x)
+    assert torch.equal(result.reached, changed)
+    size = torch.isfinite(result.size)
+    assert torch.equal(size, result.reached)
 
 
 @pytest.mark.parametrize("spec", ["minimal", "counterfactual", "pgd:norm=linf,radius=3"])
 def test_searches_do_find_valid_rows(clf: Classifier, spec: str) -> None:
     x = valid(24)
-    found = registry.build("attack", spec)(clf, x, Misclassify(decided(clf, x)))
-    assert int(found.reached.sum()) >= 6
+    result = registry.build("attack", spec)(clf, x, Misclassify(decided(clf, x)))
+    assert int(result.reached.sum()) >= 6
 
 
 @pytest.mark.parametrize("spec", SEARCHES)
@@ -278,24 +278,24 @@ def test_rows_do_not_depend_on_their_batch(clf: Classifier, spec: str) -> None:
 
 def test_pgd_stays_within_its_radius(clf: Classifier) -> None:
     x = valid(24)
-    found = registry.build("attack", "pgd:norm=linf,radius=0.1")(clf, x, Misclassify(decided(clf, x)))
-    assert float(found.delta.abs().max()) <= 0.1 * (1 + 1e-5)
-    assert not found.delta[:, 6:].any()  # another category is a change of 1
+    result = registry.build("attack", "pgd:norm=linf,radius=0.1")(clf, x, Misclassify(decided(clf, x)))
+    assert float(result.delta.abs().max()) <= 0.1 * (1 + 1e-5)
+    assert not result.delta[:, 6:].any()  # another category is a change of 1
 
 
 def test_a_masked_column_is_left_alone(clf: Classifier) -> None:
     x = valid(24)
     mask = torch.ones(SPEC.width, dtype=torch.bool)
     mask[[0, 11]] = False  # income, and one of the three cities: the city then cannot change
-    found = registry.build("attack", "minimal")(clf, x, Misclassify(decided(clf, x)), mask=mask)
-    assert not found.delta[:, [0, 9, 10, 11]].any()
+    result = registry.build("attack", "minimal")(clf, x, Misclassify(decided(clf, x)), mask=mask)
+    assert not result.delta[:, [0, 9, 10, 11]].any()
 
 
 def test_an_explanation_shows_a_valid_row(clf: Classifier) -> None:
     x = valid(4)
-    told = Toward(rho=1.0)(clf, x, 1 - decided(clf, x))
-    assert told.picture is not None
-    assert torch.allclose(SPEC.nearest(told.picture), told.picture, atol=1e-5)
+    explanation = Toward(rho=1.0)(clf, x, 1 - decided(clf, x))
+    assert explanation.picture is not None
+    assert torch.allclose(SPEC.nearest(explanation.picture), explanation.picture, atol=1e-5)
 
 
 def test_a_box_beside_features_is_refused() -> None:

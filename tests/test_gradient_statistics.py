@@ -53,15 +53,15 @@ def changed(clean: Tensor, delta: Tensor, reached: Tensor | None = None) -> Pert
 
 
 def test_a_linear_network_has_its_weights_for_gradients(toys: SimpleNamespace) -> None:
-    found = input_gradients(linear(toys), rows(2))
-    assert found.elements == 4
-    assert found.classes.tolist() == [[0, 1, 2]] * 2
+    result = input_gradients(linear(toys), rows(2))
+    assert result.elements == 4
+    assert result.classes.tolist() == [[0, 1, 2]] * 2
     for row in range(2):
-        assert found.mean[row].tolist() == pytest.approx([3.5 / 4, 0.05, 3])
-        assert found.rms[row].tolist() == pytest.approx([math.sqrt(5.25 / 4), math.sqrt(0.02 / 4), 3])
-        assert found.largest[row].tolist() == pytest.approx([2, 0.1, 3])
-    assert found.score().value == pytest.approx((3.5 / 4 + 0.05 + 3) / 3)
-    assert found.score("largest").value == pytest.approx(5.1 / 3)
+        assert result.mean[row].tolist() == pytest.approx([3.5 / 4, 0.05, 3])
+        assert result.rms[row].tolist() == pytest.approx([math.sqrt(5.25 / 4), math.sqrt(0.02 / 4), 3])
+        assert result.largest[row].tolist() == pytest.approx([2, 0.1, 3])
+    assert result.score().value == pytest.approx((3.5 / 4 + 0.05 + 3) / 3)
+    assert result.score("largest").value == pytest.approx(5.1 / 3)
 
 
 def test_they_are_taken_in_data_space() -> None:
@@ -76,7 +76,7 @@ def test_they_are_finite_differences(toys: SimpleNamespace) -> None:
     classifier: Classifier = toys.mlp()
     x = torch.rand(3, 3, 2, 2, generator=torch.Generator().manual_seed(2), dtype=torch.float64) * 0.8 + 0.1
     classes = torch.tensor([[2, 0], [1, 1], [0, 2]])
-    found = input_gradients(classifier, x, classes)
+    result = input_gradients(classifier, x, classes)
     h = 1e-5
     for row in range(3):
         for place, c in enumerate(classes[row].tolist()):
@@ -89,8 +89,8 @@ def test_they_are_finite_differences(toys: SimpleNamespace) -> None:
                     rise = classifier(x[row : row + 1] + step)[0, c] - classifier(x[row : row + 1] - step)[0, c]
                 slopes.append(abs(rise.item()) / (2 * h))
             # Central differences: an error of h^2 times third derivatives, some 1e-8 here.
-            assert found.mean[row, place].item() == pytest.approx(sum(slopes) / 12, rel=1e-6)
-            assert found.largest[row, place].item() == pytest.approx(max(slopes), rel=1e-6)
+            assert result.mean[row, place].item() == pytest.approx(sum(slopes) / 12, rel=1e-6)
+            assert result.largest[row, place].item() == pytest.approx(max(slopes), rel=1e-6)
 
 
 def test_batches_and_order_do_not_matter(toys: SimpleNamespace) -> None:
@@ -144,9 +144,9 @@ def test_scores_are_bootstrap_means() -> None:
 
 
 def test_no_rows(toys: SimpleNamespace) -> None:
-    found = input_gradients(linear(toys), rows(0))
-    assert found.mean.shape == (0, 3)
-    assert math.isnan(found.score().value)
+    result = input_gradients(linear(toys), rows(0))
+    assert result.mean.shape == (0, 3)
+    assert math.isnan(result.score().value)
     assert drawn_classes(rows(0), 3, 2).shape == (0, 2)
     nothing = output_change(linear(toys), changed(rows(0), rows(0)), torch.empty(0, dtype=torch.int64))
     assert math.isnan(nothing.ratio().value)
@@ -207,14 +207,14 @@ def test_eq8_is_exact_for_a_linear_network_and_its_worst_change(toys: SimpleName
     classifier = toys.affine(torch.cat([w, -w]), torch.tensor([0.3, 0.3]))
     x = torch.tensor([[0.5, 0.3, 0.5, 0.5], [0.9, 0.3, 0.5, 0.5]], dtype=torch.float64)
     delta = torch.tensor([[0.2], [0.1]]) * -w.sign()
-    found = output_change(classifier, changed(x, delta), torch.tensor([0, 0]))
-    assert found.measured.tolist() == pytest.approx([2 * 0.2 * 3.75, 2 * 0.1 * 3.75])
-    assert found.eq8.tolist() == pytest.approx(found.measured.tolist())
-    assert found.ratio().value == pytest.approx(1)
+    result = output_change(classifier, changed(x, delta), torch.tensor([0, 0]))
+    assert result.measured.tolist() == pytest.approx([2 * 0.2 * 3.75, 2 * 0.1 * 3.75])
+    assert result.eq8.tolist() == pytest.approx(result.measured.tolist())
+    assert result.ratio().value == pytest.approx(1)
     norm = w.norm().item()
-    assert found.bound.tolist() == pytest.approx([2 * 2 * 0.2 * norm, 2 * 2 * 0.1 * norm])
+    assert result.bound.tolist() == pytest.approx([2 * 2 * 0.2 * norm, 2 * 2 * 0.1 * norm])
     harmonic = 2 / (1 / 0.2 + 1 / 0.1)
-    assert found.published() == pytest.approx((4 * harmonic * 3.75 / 4 * 2, 0.3 * 3.75))
+    assert result.published() == pytest.approx((4 * harmonic * 3.75 / 4 * 2, 0.3 * 3.75))
 
 
 def test_the_pair_is_the_label_and_the_class_that_took_over(toys: SimpleNamespace) -> None:
@@ -223,27 +223,27 @@ def test_the_pair_is_the_label_and_the_class_that_took_over(toys: SimpleNamespac
     classifier = toys.affine(weight, torch.tensor([0.0, 0.2, 0.6, -30.0]))
     clean = torch.tensor([[0.9, 0.2]], dtype=torch.float64)
     delta = torch.tensor([[-0.3, 0.3]], dtype=torch.float64)
-    found = output_change(classifier, changed(clean, delta), torch.tensor([0]))
-    assert found.measured.tolist() == pytest.approx([0.6])
-    assert found.eq8.tolist() == pytest.approx([2 * 0.3 * 0.5 * 2])
+    result = output_change(classifier, changed(clean, delta), torch.tensor([0]))
+    assert result.measured.tolist() == pytest.approx([0.6])
+    assert result.eq8.tolist() == pytest.approx([2 * 0.3 * 0.5 * 2])
 
 
 def test_only_changes_that_were_made_count(toys: SimpleNamespace) -> None:
     classifier: Classifier = toys.mlp()
     x = torch.rand(24, 3, 2, 2, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     y = classifier.predict(x).argmax(dim=1)
-    found = PGD(norm="linf", radius=0.05, steps=5)(classifier, x, Misclassify(y))
-    assert 3 <= found.reached.sum() <= 21
-    first = int(found.reached.nonzero()[0])
-    delta = found.delta.clone()
+    result = PGD(norm="linf", radius=0.05, steps=5)(classifier, x, Misclassify(y))
+    assert 3 <= result.reached.sum() <= 21
+    first = int(result.reached.nonzero()[0])
+    delta = result.delta.clone()
     delta[first] = 0  # as where the goal held from the start
-    change = output_change(classifier, changed(x, delta, found.reached), y, max_batch=7)
-    counts = found.reached.clone()
+    change = output_change(classifier, changed(x, delta, result.reached), y, max_batch=7)
+    counts = result.reached.clone()
     counts[first] = False
     for name in ("measured", "eq8", "bound", "mean_change", "mean_gradient"):
         assert torch.equal(getattr(change, name).isnan(), ~counts)
     score = change.ratio()
-    assert (score.n, score.failures) == (int(counts.sum()), int((~found.reached).sum()))
+    assert (score.n, score.failures) == (int(counts.sum()), int((~result.reached).sum()))
     assert (change.eq8[counts] <= change.bound[counts]).all()  # |g|_1 <= sqrt(N) |g|_2, twice
 
 
@@ -251,8 +251,8 @@ def test_a_search_on_a_linear_network_moves_no_more_than_the_bound(toys: SimpleN
     x = rows(30)
     classifier = linear(toys)
     y = classifier.predict(x).argmax(dim=1)
-    found = Minimal(gradients=30)(classifier, x, Misclassify(y))
-    change = output_change(classifier, found, y)
+    result = Minimal(gradients=30)(classifier, x, Misclassify(y))
+    change = output_change(classifier, result, y)
     moved = ~change.measured.isnan()
     assert moved.sum() > 20
     assert (change.measured[moved] <= change.bound[moved] * (1 + 1e-12)).all()
@@ -289,7 +289,7 @@ def test_a_search_is_measured_against_eq8_and_what_cannot_be_says_why(toys: Simp
         assert measured.values[name][0] == getattr(change, name)[0]
         assert measured.values[name][1].isnan()
     assert measured.values["ratio"][0] == change.measured[0] / change.eq8[0]
-    assert {reason: found.tolist() for reason, found in measured.undefined.items()} == {
+    assert {reason: result.tolist() for reason, result in measured.undefined.items()} == {
         "no change was needed": [False, True]
     }
     deaf = toys.deaf([2.0, 0.0], attached=True)

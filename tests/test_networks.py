@@ -329,11 +329,11 @@ def test_dropping_is_the_papers_formula_in_both_directions(drop: str) -> None:
             forwards, backwards = b + alpha - b * alpha, b + beta - b * beta
         else:
             forwards = backwards = b
-        found = first_and_second(network, network, seed)
+        result = first_and_second(network, network, seed)
         replica = partial(with_branches_times, network, forwards=forwards, backwards=backwards)
-        for one, other in zip(found, first_and_second(replica, network, seed), strict=True):
+        for own, other in zip(result, first_and_second(replica, network, seed), strict=True):
             # Sums in another order, of draws that are float32 in both.
-            assert torch.allclose(one, other, rtol=1e-6, atol=1e-9)
+            assert torch.allclose(own, other, rtol=1e-6, atol=1e-9)
     assert len(seen) >= 3
 
 
@@ -344,10 +344,10 @@ def test_shakedrop_climbs_by_beta_alone() -> None:
     b, _, beta = drawn(1, 3, 5, 0.05)
     assert not b.all()
     torch.manual_seed(1)
-    (found,) = torch.autograd.grad(network(x)[:, 0].sum(), x)
+    (result,) = torch.autograd.grad(network(x)[:, 0].sum(), x)
     slopes = torch.where(b[:, None].bool(), 1.0, beta)
     (expected,) = torch.autograd.grad(with_branches_times(network, x, slopes, slopes)[:, 0].sum(), x)
-    assert torch.allclose(found, expected, rtol=1e-9)
+    assert torch.allclose(result, expected, rtol=1e-9)
 
 
 def test_a_scaled_branch_passes_gradgradcheck() -> None:
@@ -461,8 +461,8 @@ def test_lost_branches_still_update_their_statistics(drop: str) -> None:
         torch.manual_seed(0)
         network(x)
     for block in range(2):  # up to the first that is lost; what comes after it has another input
-        for one, other in zip(dropped.blocks[block].buffers(), usual.blocks[block].buffers(), strict=True):
-            assert torch.equal(one, other)
+        for own, other in zip(dropped.blocks[block].buffers(), usual.blocks[block].buffers(), strict=True):
+            assert torch.equal(own, other)
     assert all(block.norm2.num_batches_tracked == 1 for block in dropped.blocks)  # pyright: ignore
 
 
@@ -483,14 +483,14 @@ def test_without_a_drop_nothing_has_changed(training: bool) -> None:
             x = path + (x if block.shortcut is None else block.shortcut(active))
         return network.head(network.act(network.norm(x)).mean(dim=(2, 3)))  # pyright: ignore
 
-    found, expected = network(x), as_before(former, x)
-    assert torch.equal(found, expected)
-    found.sum().backward()
+    result, expected = network(x), as_before(former, x)
+    assert torch.equal(result, expected)
+    result.sum().backward()
     expected.sum().backward()
-    for one, other in zip(network.parameters(), former.parameters(), strict=True):
-        assert torch.equal(one.grad, other.grad)  # pyright: ignore
-    for one, other in zip(network.buffers(), former.buffers(), strict=True):
-        assert torch.equal(one, other)
+    for own, other in zip(network.parameters(), former.parameters(), strict=True):
+        assert torch.equal(own.grad, other.grad)  # pyright: ignore
+    for own, other in zip(network.buffers(), former.buffers(), strict=True):
+        assert torch.equal(own, other)
     assert torch.equal(torch.get_rng_state(), state)
 
 

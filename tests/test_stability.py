@@ -165,7 +165,7 @@ def test_random_stability_follows_from_the_row_and_the_seed_alone(toys: SimpleNa
     more = neighbours(Slope(), classifier, x, classes(5), samples=4)
     assert torch.equal(more.near[:, :3], together.near)
     other = neighbours(Slope(), classifier, x, classes(5), samples=3, seed=1)
-    assert not any(torch.equal(one, two) for one in other.near.unbind(dim=1) for two in more.near.unbind(dim=1))
+    assert not any(torch.equal(a, b) for a in other.near.unbind(dim=1) for b in more.near.unbind(dim=1))
 
 
 def test_random_stability_needs_no_derivatives() -> None:

@@ -73,7 +73,7 @@ HOME = Change(feature="housing", before="rent", after="with family")
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "text"),
     [
         ([MORE], "income been 45,000 instead of 30,000"),
         ([MORE, OLDER], "income been 45,000 instead of 30,000 and age 35 years instead of 34 years"),
@@ -85,14 +85,14 @@ HOME = Change(feature="housing", before="rent", after="with family")
         ([Change(feature="x", before=-0.5, after=1e-7)], "x been 0.0000001 instead of -0.5"),
     ],
 )
-def test_a_change_in_words(changes: list[Change], told: str) -> None:
+def test_a_change_in_words(changes: list[Change], text: str) -> None:
     assert (
-        counterfactual(*changes).sentence == f"The answer would have been accepted had {told}: accepted 22 % -> 61 %."
+        counterfactual(*changes).sentence == f"The answer would have been accepted had {text}: accepted 22 % -> 61 %."
     )
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "told"),
+    ("before", "after", "text"),
     [
         (0.494, 0.506, "49 % -> 51 %"),
         (0.4996, 0.5004, "49.96 % -> 50.04 %"),
@@ -102,8 +102,8 @@ def test_a_change_in_words(changes: list[Change], told: str) -> None:
         (0.2, 0.50000001, "20.000 % -> 50.000 %"),  # no more than three digits, however near
     ],
 )
-def test_probabilities_in_words(before: float, after: float, told: str) -> None:
-    assert counterfactual(MORE, before=before, after=after).sentence.endswith(f": accepted {told}.")
+def test_probabilities_in_words(before: float, after: float, text: str) -> None:
+    assert counterfactual(MORE, before=before, after=after).sentence.endswith(f": accepted {text}.")
 
 
 def nothing(**changes: Any) -> Counterfactuals:
@@ -115,7 +115,7 @@ def nothing(**changes: Any) -> Counterfactuals:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "text"),
     [
         ({}, ": tried income, age and housing, up to 3 at a time (sex may not change)."),
         ({"searched": ("income",)}, ": tried income (sex may not change)."),
@@ -127,9 +127,9 @@ def nothing(**changes: Any) -> Counterfactuals:
         ),
     ],
 )
-def test_where_nothing_is_found_it_says_what_was_tried(changes: dict[str, Any], told: str) -> None:
+def test_where_nothing_is_found_it_says_what_was_tried(changes: dict[str, Any], text: str) -> None:
     start = "No change was found with which the answer would have been accepted"
-    assert nothing(**changes).sentences == (start + told,)
+    assert nothing(**changes).sentences == (start + text,)
 
 
 def test_fewer_than_were_wanted_are_told_to_be_all() -> None:
@@ -144,9 +144,9 @@ def test_fewer_than_were_wanted_are_told_to_be_all() -> None:
 
 def test_the_sentences_of_a_row() -> None:
     """Odds of -1.27: 1.27 * 12,000 USD more, or 1.27 / 0.05 years, or a home of one's own (1.5)."""
-    told = str(answer(logistic(), encoded())).split("\n")
+    text = str(answer(logistic(), encoded())).split("\n")
     start, before = "The answer would have been accepted had ", ": accepted 21.9 % -> "
-    assert told == [
+    assert text == [
         f"{start}income been 45,300 USD instead of 30,000 USD{before}50.1 %.",
         f"{start}housing been own instead of rent: accepted 22 % -> 56 %.",
         f"{start}age been 60 instead of 34{before}50.7 %.".replace("21.9", "22").replace("50.7", "51"),
@@ -165,10 +165,10 @@ def test_the_answer_that_is_there_already_and_the_other_one() -> None:
 
 def test_alternatives_do_without_a_column_of_each_earlier_one() -> None:
     # Odds of -15.1; income may add 14.2, age 2.8, a home of one's own 1: it takes income and one of the others.
-    found = alternatives(logistic([1.0, 0.5, 0.0, 1.0, 0.4, 0.0, 0.0], -14.8), encoded(), 1, k=5)
-    columns = [{change.feature for change in one.changes} for one in found]
+    chosen = alternatives(logistic([1.0, 0.5, 0.0, 1.0, 0.4, 0.0, 0.0], -14.8), encoded(), 1, k=5)
+    columns = [{change.feature for change in each.changes} for each in chosen]
     assert columns == [{"income", "age"}, {"income", "housing"}]
-    assert [one.size for one in found] == sorted(one.size for one in found)
+    assert [each.size for each in chosen] == sorted(each.size for each in chosen)
     for earlier, later in itertools.combinations(columns, 2):
         assert earlier - later
 
@@ -220,19 +220,19 @@ def test_every_counterfactual_is_a_valid_row_and_flips_when_typed_in(
     assert spec is not None
     x = spec.encode([row])[0]
     said = answer(classifier, x, search=FewFeatures(features=2, beam=8))
-    for one in said.alternatives:
-        told = dict(re.findall(r"(?:had |, | and )([pqrs])(?: been)? (\S+) instead of", one.sentence))
-        assert told.keys() == {change.feature for change in one.changes}
-        typed = {**as_typed(row), **told}
+    for each in said.alternatives:
+        text = dict(re.findall(r"(?:had |, | and )([pqrs])(?: been)? (\S+) instead of", each.sentence))
+        assert text.keys() == {change.feature for change in each.changes}
+        typed = {**as_typed(row), **text}
         again = classifier.predict(spec.encode([typed]))[0]  # refuses what is out of range, off the steps or unknown
         assert int(again.argmax()) == said.target
-        assert again.tolist() == pytest.approx(one.after, abs=1e-6)
+        assert again.tolist() == pytest.approx(each.after, abs=1e-6)
         for feature in spec.features:
-            old, new = row[feature.name], one.row[feature.name]
+            old, new = row[feature.name], each.row[feature.name]
             assert feature.change != "never" or old == new
             assert feature.change != "up" or old <= new  # categories a, b, c, d are in order, too
             assert feature.change != "down" or old >= new
-            assert (feature.name in told) == (old != new)
+            assert (feature.name in text) == (old != new)
 
 
 # -- the estimator -------------------------------------------------------------------------------------------
@@ -242,8 +242,8 @@ def test_scikit_learn_takes_the_estimator_for_one_of_its_own() -> None:
     """All of scikit-learn's checks (90 fits: some 4 s of one core)."""
     results = check_estimator(RobustClassifier("linear", epochs=5, batch_size=128, learning_rate=0.05), on_skip=None)
     assert len(results) > 40
-    assert {one["status"] for one in results} <= {"passed", "skipped"}
-    skipped = {one["check_name"] for one in results if one["status"] == "skipped"}
+    assert {each["status"] for each in results} <= {"passed", "skipped"}
+    skipped = {each["check_name"] for each in results if each["status"] == "skipped"}
     # They need an environment variable, and pandas.
     assert skipped <= {"check_array_api_input", "check_classifier_data_not_an_array"}
 
@@ -269,10 +269,10 @@ def test_it_learns_and_explains(fitted: RobustClassifier, blobs: tuple[np.ndarra
     (said,) = fitted.explain(x[:1], "yes", alternatives=2)
     assert said.says_name == "no"
     assert said.held == ("x2",)
-    assert all(one.target_name == "yes" for one in said.alternatives)
+    assert all(each.target_name == "yes" for each in said.alternatives)
     assert re.match(r"The answer would have been yes had x[01] been \S+ instead of \S+: yes ", str(said))
-    for one in said.alternatives:
-        assert fitted.predict(np.array([[one.row[f"x{i}"] for i in range(3)]])).tolist() == ["yes"]
+    for each in said.alternatives:
+        assert fitted.predict(np.array([[each.row[f"x{i}"] for i in range(3)]])).tolist() == ["yes"]
     with pytest.raises(InputError, match="There is no class 'maybe': the classes are no, yes"):
         fitted.explain(x[:1], "maybe")
 
@@ -376,15 +376,15 @@ def test_a_row_is_explained_in_sentences(explain: Callable[..., Any], tmp_path: 
     lines = out.splitlines()
     sentences = answer(logistic(), encoded(), k=2).sentences
     assert code == 0
-    assert lines == ["row.csv: refused, 78 %", *[f"  {one}" for one in sentences], "explanations/explanations.json"]
-    told = json.loads((tmp_path / "explanations" / "explanations.json").read_text(encoding="utf-8"))
-    (subject,) = told["inputs"]
+    assert lines == ["row.csv: refused, 78 %", *[f"  {each}" for each in sentences], "explanations/explanations.json"]
+    text = json.loads((tmp_path / "explanations" / "explanations.json").read_text(encoding="utf-8"))
+    (subject,) = text["inputs"]
     assert subject["row"] == ROW
     assert subject["explanations"][0]["sentences"] == list(sentences)
     first = subject["explanations"][0]["counterfactuals"][0]
     assert first["changes"] == [{"feature": "income", "before": 30000.0, "after": 45300.0, "unit": "USD"}]
     assert first["row"] == {**ROW, "income": 45300.0}
-    assert told["methods"] == ["counterfactual:features=3,beam=32,rungs=8"]
+    assert text["methods"] == ["counterfactual:features=3,beam=32,rungs=8"]
 
 
 def test_rows_of_a_table_are_chosen_by_number(explain: Callable[..., Any]) -> None:

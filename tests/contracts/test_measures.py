@@ -280,13 +280,13 @@ def good_and_bad(measure: Any) -> tuple[Case, Case]:
     case = case_of()
     if measure.of == "shape":
         good, bad = (torch.tensor(values, dtype=torch.float64)[None] for values in measure.example)
-        one = rows(case, torch.tensor([0]))
-        return with_map(one, good), with_map(one, bad)
+        single = rows(case, torch.tensor([0]))
+        return with_map(single, good), with_map(single, bad)
     if measure.of == "stable":  # a map that hardly moves with the input, and one that turns over
         return case_of(Painted(strength=0.01)), case_of(Painted(strength=1.0))
     if measure.of == "placed":  # all on the object, and all beside it
-        there = quarter(N).outlines[:, None].expand(N, *SHAPE).double()
-        shaded = there * (1 + torch.rand(N, *SHAPE, dtype=torch.float64))
+        mask = quarter(N).outlines[:, None].expand(N, *SHAPE).double()
+        shaded = mask * (1 + torch.rand(N, *SHAPE, dtype=torch.float64))
         return with_map(case, shaded), with_map(case, shaded.flip(2, 3))
     if measure.of == "faithful":  # what each element adds to a linear logit, and the opposite
         weight = torch.randn(3, math.prod(SHAPE), dtype=torch.float64)
