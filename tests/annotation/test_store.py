@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
+import shutil
+import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +20,8 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import event, inspect, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from advex.annotation import database, people
+from advex.annotation import FILE, PICTURES, database, exchange, pages, people
+from advex.annotation import project as projects
 from advex.annotation.database import Database, Unusable, migrations
 from advex.annotation.forms import LastAnswer
 from advex.annotation.models import Answer, Assignment, Base
@@ -395,6 +400,69 @@ def test_a_project_that_may_not_be_written(lite: Store, make: SimpleNamespace) -
     with pytest.raises(Unusable, match="may not be written"):
         give(lite, anna, key, "changed", "client-1")
     assert lite.votes() == []
+
+
+@contextlib.contextmanager
+def unwritable(folder: Path) -> Iterator[None]:
+    """Nothing may be written into a folder, by whomever runs the tests."""
+    paths, rights = [folder, *folder.rglob("*")], os.geteuid()
+    for path in paths:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    if rights == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(rights)
+        for path in paths:
+            path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_project_on_a_disk_that_may_not_be_written_can_be_read(make: SimpleNamespace, killed: bool) -> None:
+    """Also where the server was killed: what it acknowledged may still lie beside the file."""
+    with tempfile.TemporaryDirectory() as scratch:  # not `tmp_path`, which others may not enter
+        Path(scratch).chmod(0o755)
+        store = Store(_project(Path(scratch) / "a project?#%20"))
+        make.fill(store, 3)
+        anna = make.person(store, "anna").id
+        give(store, anna, store.next(anna, 1)[0].key, "changed", "client-1")
+        if killed:
+            shutil.copytree(store.folder, Path(scratch) / "killed")
+        folder = Path(scratch) / "killed" if killed else store.folder
+        store.close()
+        assert (folder / f"{FILE}-wal").exists() == killed
+        with unwritable(folder), projects.opened(folder) as read:
+            assert [vote.answer for vote in read.votes()] == ["changed"]
+            assert len(exchange.rows_of(read)) == 3
+            assert "Agreement" in pages.standalone(read)
+            for write in (lambda: people.invite(read.database, "ben"), lambda: read.next(anna, 1)):
+                with pytest.raises(Unusable, match="may not be written"):
+                    write()
+        with projects.opened(folder) as again:
+            assert people.invite(again.database, "ben")
+
+
+def _project(folder: Path) -> Path:
+    (folder / PICTURES).mkdir(parents=True)
+    return folder
+
+
+@pytest.mark.parametrize("how", ["removed", "moved", "replaced"])
+def test_nothing_is_acknowledged_once_the_folder_is_gone(lite: Store, make: SimpleNamespace, how: str) -> None:
+    make.fill(lite, 2)
+    anna = make.person(lite, "anna").id
+    key = lite.next(anna, 1)[0].key
+    if how == "removed":
+        shutil.rmtree(lite.folder)
+    else:
+        lite.folder.rename(lite.folder.with_name("elsewhere"))
+        if how == "replaced":
+            with contextlib.closing(Store(_project(lite.folder))) as other:
+                make.fill(other, 2)
+    for _ in range(2):
+        with pytest.raises(Unusable, match=re.escape(FILE)):
+            give(lite, anna, key, "changed", "client-1")
 
 
 def test_another_program_that_writes_for_long(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 import torch
 
 import advex
-from advex import goals
+from advex import goals, progress
 from advex.annotation import people
 from advex.annotation.store import Store
 from advex.cli import main
@@ -111,6 +113,30 @@ def test_from_pictures_to_training(
     assert parts[1]["name"] == "hitl"
     assert parts[1]["answers"]["unchanged"] > 0
     assert "anna" not in Path("with-0/config.json").read_text()
+
+
+def test_prepare_whose_folder_vanishes_fails(
+    advex_: Callable[..., int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = ["--data", "digits", "--max-samples", "30", "--device", "cpu", "-q"]
+    assert advex_("train", "digits-robust", "epochs=1", *few, "--out", "run") == 0
+    capsys.readouterr()
+
+    @contextlib.contextmanager
+    def removing(*_: object, **__: object) -> Iterator[Callable[..., None]]:
+        """As a hand that tidies up, between two pieces."""
+        yield lambda *_, **__: shutil.rmtree("hitl", ignore_errors=True)
+
+    monkeypatch.setattr(progress.Terminal, "progress", removing)
+    prepare = ("annotate", "prepare", "--model", "run", *few, "--batch-size", "10", "--out", "hitl")
+    assert advex_(*prepare) == 1
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "hitl" in output.err
+    monkeypatch.undo()
+    shutil.rmtree("hitl", ignore_errors=True)
+    assert advex_(*prepare) == 0
+    assert "images" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

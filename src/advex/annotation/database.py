@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine import URL
@@ -35,25 +38,27 @@ class Unusable(ArtifactError):
 class Database:
     """An engine whose schema is up to date. Raises SpecError for a URL that means nothing, ArtifactError else.
 
-    Every transaction raises `Unusable`, with the reason, where the database fails: a full disk, a lost connection.
+    A file of SQLite that may not be written is opened for reading. Every transaction raises `Unusable`, with the
+    reason, where the database fails: a full disk, a lost connection, a file that was removed or may not be written.
     """
 
     def __init__(self, url: str | Path) -> None:
-        self.engine = _engine(_url(url))
+        parsed = _url(url)
+        self._file = Path(parsed.database or "") if parsed.get_backend_name() == "sqlite" else None
+        self.place = parsed.render_as_string() if self._file is None else str(self._file)  # without a password
+        may_write = self._file is None or not self._file.is_file() or _may_write(self._file)
+        self.engine = _engine(parsed if self._file is None or may_write else _for_reading(self._file))
+        self._inode: int | None = None
         # In one process writers queue here. Those that SQLite turns away sleep, longer each time, and overtake.
         self._turn = threading.Lock() if self.sqlite else contextlib.nullcontext()
         try:
-            with self._transaction(write=True) as connection:
-                _check(connection)
-                _migrate(connection)
+            with self._transaction(write=may_write) as connection:
+                _check(connection, self.place)
+                _migrate(connection, may_write=may_write)
+            self._inode = _inode(self._file)
         except BaseException:
             self.close()
             raise
-
-    @property
-    def place(self) -> str:
-        """Where it is, without a password."""
-        return str(self.engine.url.database) if self.sqlite else self.engine.url.render_as_string()
 
     @property
     def sqlite(self) -> bool:
@@ -85,6 +90,9 @@ class Database:
                 connection.begin(),
             ):
                 yield connection
+                # SQLite itself would go on with a file that has no name any more.
+                if write and self._inode not in (None, _inode(self._file)):
+                    raise Unusable(f"{self.place} was removed or replaced while it was in use. Nothing is kept there.")
         except (DBAPIError, PoolTimeout) as error:
             if not _is_failure(error):
                 raise
@@ -109,6 +117,24 @@ def _url(url: str | Path) -> URL:
     return parsed
 
 
+def _inode(file: Path | None) -> int | None:
+    """Which file has this name now; None: none."""
+    return file.stat().st_ino if file is not None and file.is_file() else None
+
+
+def _may_write(file: Path) -> bool:
+    """Whether SQLite may write a file, beside which it puts others."""
+    effective = os.access in os.supports_effective_ids
+    return all(os.access(path, os.W_OK, effective_ids=effective) for path in (file, file.parent))
+
+
+def _for_reading(file: Path) -> URL:
+    # Without its log a file is whole; SQLite would want to write beside it all the same, unless nothing can change.
+    log = file.with_name(f"{file.name}-wal")
+    whole = {} if log.exists() and log.stat().st_size else {"immutable": "1"}
+    return URL.create("sqlite", database=f"file:{quote(str(file))}", query={"mode": "ro", "uri": "true", **whole})
+
+
 def _engine(url: URL) -> Engine:
     settings: dict[str, Any] = {"pool_size": _CONNECTIONS, "hide_parameters": True}  # a traceback must tell no token
     if url.get_backend_name() == "postgresql":
@@ -120,16 +146,16 @@ def _engine(url: URL) -> Engine:
     except (ModuleNotFoundError, NoSuchModuleError):
         raise SpecError("PostgreSQL needs a driver: pip install 'advex[postgres]'.") from None
     if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _prepare)
+        event.listen(engine, "connect", functools.partial(_prepare, url.query.get("mode") == "ro"))
         event.listen(engine, "begin", _begin)
     return engine
 
 
-def _prepare(connection: object, record: object) -> None:
+def _prepare(for_reading: bool, connection: object, record: object) -> None:
     connection.isolation_level = None  # pyright: ignore  (transactions are begun below, not by the driver's guesses)
     # fullfsync: macOS has a disk's own cache written only when asked for by this name.
-    durable = ("journal_mode = WAL", "synchronous = FULL", "fullfsync = ON")
-    for pragma in (f"busy_timeout = {_BUSY}", *durable, "foreign_keys = ON"):
+    durable = ("journal_mode = WAL", "synchronous = FULL", "fullfsync = ON", "foreign_keys = ON")
+    for pragma in (f"busy_timeout = {_BUSY}", *(() if for_reading else durable)):
         connection.execute(f"PRAGMA {pragma}").close()  # pyright: ignore
 
 
@@ -142,6 +168,7 @@ def _begin(connection: Connection) -> None:
 _REASONS = {
     "disk is full": "the disk is full",
     "readonly": "it may not be written here; copy the project to where it may",
+    "unable to open": "it cannot be opened here; copy the project to where it may be written",
     "is locked": "another program has been writing to it for long",
     "malformed": "the file is damaged; take the last copy of it",
     "not a database": "the file is damaged, or is no database",
@@ -165,14 +192,14 @@ def _reason(error: DBAPIError | PoolTimeout) -> str:
 # -- the schema ----------------------------------------------------------------------------------------------
 
 
-def _check(connection: Connection) -> None:
+def _check(connection: Connection, place: str) -> None:
     """Raise ArtifactError where a file of SQLite does not hold together: better now than amid the answers."""
     sqlite = connection.dialect.name == "sqlite"
     if sqlite and connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one() != "ok":
-        raise Unusable(f"{connection.engine.url.database} cannot be used: {_REASONS['malformed']}.")
+        raise Unusable(f"{place} cannot be used: {_REASONS['malformed']}.")
 
 
-def _migrate(connection: Connection) -> None:
+def _migrate(connection: Connection, *, may_write: bool) -> None:
     """Bring the schema up to date. Raises ArtifactError for a foreign or a newer one."""
     from alembic import command
     from alembic.runtime.migration import MigrationContext
@@ -185,6 +212,10 @@ def _migrate(connection: Connection) -> None:
     current = set(MigrationContext.configure(connection).get_current_heads())
     if current - known:
         raise ArtifactError("The database was written by a newer version of advex: update advex.")
+    if not may_write:
+        if current != set(ScriptDirectory.from_config(config).get_heads()):
+            raise ArtifactError("An older version of advex wrote the database: copy it to where it may be written.")
+        return
     try:
         command.upgrade(config, "head")
     except OperationalError as error:

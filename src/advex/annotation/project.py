@@ -29,7 +29,8 @@ def opened(folder: Path, database: str | None = None, *, new: bool = False) -> I
         raise SpecError(f"{folder} is no project: make one with advex annotate prepare --out {folder}.")
     if not new and not url and not (folder / FILE).is_file():
         raise SpecError(f"{folder} has no {FILE}: name its database with --database, or in {DATABASE}.")
-    (folder / PICTURES).mkdir(parents=True, exist_ok=True)
+    if new:
+        (folder / PICTURES).mkdir(parents=True, exist_ok=True)
     store = Store(folder, url)
     try:
         if not new:
