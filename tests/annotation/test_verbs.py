@@ -127,13 +127,13 @@ def test_prepare_whose_folder_vanishes_fails(
         """As a hand that tidies up, between two pieces."""
         yield lambda *_, **__: shutil.rmtree("hitl", ignore_errors=True)
 
-    monkeypatch.setattr(progress.Terminal, "progress", removing)
     prepare = ("annotate", "prepare", "--model", "run", *few, "--batch-size", "10", "--out", "hitl")
-    assert advex_(*prepare) == 1
+    with monkeypatch.context() as patched:
+        patched.setattr(progress.Terminal, "progress", removing)
+        assert advex_(*prepare) == 1
     output = capsys.readouterr()
     assert output.out == ""
     assert "hitl" in output.err
-    monkeypatch.undo()
     shutil.rmtree("hitl", ignore_errors=True)
     assert advex_(*prepare) == 0
     assert "images" in capsys.readouterr().out
