@@ -413,7 +413,7 @@ def test_several_rows_with_their_labels(explain: Callable[..., Any]) -> None:
         ("income,age,housing,sex\n1,12,own,male\n", "row 1: 'age' is 12, outside its range of 18 to 90. Correct the"),
         ("income,age,housing,sex\n1,20.5,own,male\n", "'age' is 20.5, which is not 18 plus whole steps of 1"),
         ("income,age,housing,sex\n1,20,castle,male\n", "'housing' is 'castle', a category not known"),
-        ("income,age,housing,sex\n1,20,own,male\n,20,own,male\n", "row 2: 'income' is missing"),
+        ("income,age,housing,sex\n,20,own,male\n", "row 1: 'income' is missing"),
         ("income,age,housing,sex\nmuch,20,own,male\n", "'income' is 'much', no number"),
     ],
 )
@@ -423,6 +423,24 @@ def test_rows_that_cannot_be_read_are_named(explain: Callable[..., Any], tmp_pat
     assert (code, out) == (1, "")
     assert said in err
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.filterwarnings("always::advex.errors.AdvexWarning")
+def test_a_row_that_cannot_be_read_does_not_lose_the_others(explain: Callable[..., Any], tmp_path: Path) -> None:
+    row = (tmp_path / "row.csv").read_text(encoding="utf-8")
+    header, values = row.splitlines()[:2]
+    (tmp_path / "alone.csv").write_text(f"{header}\n{values}\n", encoding="utf-8")
+    (tmp_path / "three.csv").write_text(f"{header}\n{values}\n,,,\n{values}\n", encoding="utf-8")
+    _, alone, _ = explain("alone.csv", "--json")
+    code, out, err = explain("three.csv", "gone.csv", "--json")
+    assert code == 1
+    result = json.loads(out)
+    sentences = [[one["sentences"] for one in each["explanations"]] for each in result["inputs"]]
+    assert sentences == [[one["sentences"] for one in json.loads(alone)["inputs"][0]["explanations"]]] * 2
+    assert [each["name"] for each in result["inputs"]] == ["three.csv row 1", "three.csv row 3"]
+    assert [each["name"] for each in result["failed"]] == ["three.csv row 2", "gone.csv"]
+    assert [each["reason"] in err for each in result["failed"]] == [True, True]
+    assert len(err.splitlines()) == 2
 
 
 def test_what_belongs_to_pictures_is_refused(explain: Callable[..., Any]) -> None:

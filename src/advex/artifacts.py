@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -194,3 +195,15 @@ def write_folder(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor
             os.replace(new / name, folder / name)
         (folder / _FORMER).unlink(missing_ok=True)
     return folder
+
+
+def weights_hash(classifier: Classifier) -> str:
+    """SHA-256 of everything that decides a classifier's answers: layers, weights, buffers, box, normalisation."""
+    digest = hashlib.sha256(re.sub(r"0x[0-9a-f]+", "", repr(classifier.network)).encode())
+    around = {name: getattr(classifier, name) for name in ("lower", "upper", "mean", "std")}
+    for name, value in (classifier.network.state_dict() | around).items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    if classifier.features is not None:  # which searches keep to
+        digest.update(json.dumps(classifier.features.plain(), sort_keys=True).encode())
+    return digest.hexdigest()

@@ -64,6 +64,9 @@ class Terminal:
                 yield bar
 
 
+QUIET = Terminal(quiet=True)  # what library calls say unless they are given another
+
+
 @contextlib.contextmanager
 def _bar(what: str) -> Iterator[Callable[..., None]]:
     from rich.console import Console
@@ -140,6 +143,24 @@ class Stop:
 
     def __call__(self) -> bool:
         return self.signal != 0
+
+
+class Stopped(BaseException):
+    """Raised between two passes of a network, once a caller is no longer waiting: see `each_pass`."""
+
+
+@contextlib.contextmanager
+def each_pass(network: Any, tick: Callable[[], None]) -> Iterator[None]:
+    """Inside, `tick` is called before every forward pass of a network (a torch.nn.Module), and once at the beginning.
+
+    It may say how far a long computation is, or raise Stopped to end it: the network is left as it was.
+    """
+    hook = network.register_forward_pre_hook(lambda *_: tick())
+    try:
+        tick()
+        yield
+    finally:
+        hook.remove()
 
 
 @contextlib.contextmanager

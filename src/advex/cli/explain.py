@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +14,9 @@ from advex.cli import options, terminal
 from advex.errors import SpecError
 
 if TYPE_CHECKING:
-    from advex.explanation.pictures import Subject
+    from advex.explanation import PictureRequest
+    from advex.explanation.folder import Request
+    from advex.explanation.subjects import Failure, Subject
     from advex.lookup.models import Opened
 
 
@@ -81,116 +83,117 @@ def explain(
         raise SpecError("Say which model to ask: --model RUN.")
     if bool(images) == bool(data):
         raise SpecError("Name picture files, or --data with --index: one of the two.")
-    from advex.explanation.pictures import FIGURES
+    from advex.explanation import PictureRequest
+    from advex.explanation.folder import FIGURES, UNFINISHED
+    from advex.explanation.pictures import max_batch_from, rhos_from
     from advex.lookup import devices, folders, models
 
-    names = tuple(name.strip() for text in target or () for name in text.split(","))
-    ask = _asking(names, explainer, rho, away, steps, seed, max_batch)
+    changes = PictureRequest(
+        targets=tuple(name.strip() for text in target or () for name in text.split(",")),
+        rhos=rhos_from(rho), away=away, steps=steps, seed=seed, max_batch=max_batch_from(max_batch),
+    )  # fmt: skip
     say = progress.Terminal(quiet=quiet)
     wrapping = models.Wrapping(weights=tuple(weights or ()), box=box, mean=mean, std=std, classes=classes)
     opened = models.open_models(model, devices.device_named(device), wrapping)
-    folders.prepare_folder(out, (FIGURES, *[one.name for one in opened]), overwrite)
-    if tables := not explainer and any(one.classifier.features is not None for one in opened):
-        ask = _asking_rows(names, alternatives, (rho, steps, away) != ("0.1", 35, False))
-    results = []
-    for one in opened:
-        subjects = (_rows if tables else _subjects)(one, images, data, split, index, size, say)
-        folder = out if len(opened) == 1 else out / one.name
-        results.append((ask(one, subjects, folder, say), folder))
-    _tell(results, _show_rows if tables else _show_maps if explainer else _show, as_json=json_)
+    folders.prepare_folder(out, (FIGURES, UNFINISHED, *[each.name for each in opened]), overwrite)
+    request, show = _request(changes, explainer or [], opened, alternatives)
+    results = _explain(request, opened, _Inputs(images or [], data, split, index, size, say), out)
+    _tell(results, show, as_json=json_)
 
 
-def _asking(
-    names: tuple[str, ...], explainer: list[str] | None, rho: str, away: bool, steps: int, seed: int, max_batch: str
-) -> Callable[[Opened, list[Subject], Path, progress.Terminal], dict[str, Any]]:
-    """What is asked of every model and input: maps by the explainers named, else the adversarial explanation."""
-    from advex.evaluation.plan import named_explainers
+def _tell(results: list[tuple[dict[str, Any], Path]], show: Callable[..., None], *, as_json: bool) -> None:
+    """Everything that was explained, and exit code 1 where something else could not be."""
+    if as_json:
+        values = [result for result, _ in results]
+        terminal.emit_json(values[0] if len(values) == 1 else values)
+    else:
+        for result, folder in results:
+            show(result, folder, named=len(results) > 1)
+    if any("failed" in result or any("refused" in each for each in result["inputs"]) for result, _ in results):
+        raise typer.Exit(terminal.FAILED)
+
+
+def _request(
+    changes: PictureRequest, explainers: list[str], models: list[Opened], alternatives: int
+) -> tuple[Request, Callable[..., None]]:
+    """What is asked of every model and input, and what shows the answers. Raises SpecError."""
     from advex.evaluation.settings import specs_from
-    from advex.explanation import maps
-    from advex.explanation import pictures as explaining
+    from advex.explanation import MapRequest, RowRequest, named_explainers
 
-    at_a_time = explaining.max_batch_from(max_batch)
-    if not explainer:
-        asked = explaining.PictureRequest(
-            targets=names or ("predicted", "runner-up"),
-            rhos=explaining.rhos_from(rho),
-            away=away,
-            steps=steps,
-            seed=seed,
-            max_batch=at_a_time,
-        )
-        return partial(explaining.explain, asked)
-    if away or (rho, steps) != ("0.1", 35):
-        raise SpecError("--rho, --steps and --away are of the adversarial explanation; --explainer asks for others.")
-    request = maps.MapRequest(
-        targets=names or ("predicted",),
-        explainers=named_explainers(specs_from(explainer)),
-        seed=seed,
-        max_batch=at_a_time,
-    )
-    return partial(maps.explain, request)
+    if explainers:
+        if changes.is_chosen:
+            raise SpecError(
+                "--rho, --steps and --away are of the adversarial explanation; --explainer asks for others."
+            )
+        by_name = named_explainers(specs_from(explainers))
+        targets = changes.targets or ("predicted",)
+        maps = MapRequest(targets=targets, explainers=by_name, seed=changes.seed, max_batch=changes.max_batch)
+        return maps, _show_maps
+    if any(model.classifier.features is not None for model in models):
+        if changes.is_chosen:
+            raise SpecError("--rho, --steps and --away are of pictures; of rows the smallest change is looked for.")
+        return RowRequest(targets=changes.targets or ("runner-up",), alternatives=alternatives), _show_rows
+    return replace(changes, targets=changes.targets or ("predicted", "runner-up")), _show_pictures
 
 
-def _subjects(
-    model: Opened,
-    images: list[Path] | None,
-    data: str | None,
-    split: str | None,
-    index: str,
-    size: str | None,
-    say: progress.Terminal,
-) -> list[Subject]:
-    from advex.explanation import pictures as explaining
-    from advex.lookup import datasets
+def _explain(request: Request, models: list[Opened], inputs: _Inputs, out: Path) -> list[tuple[dict[str, Any], Path]]:
+    """The results of all models, and their folders: each has one of its own in `out` where there are several."""
+    from advex.explanation import RowRequest
+    from advex.explanation.folder import explain_into, unfinished
 
-    shape = model.input_shape if size is None else datasets.shape_from(size)
-    if data is None:
-        return [explaining.from_picture(path, model.classifier, shape, say) for path in images or []]
-    numbers = _numbers(index)
-    examples = datasets.open_split(data, datasets.preferred(data, split, "test"), say, shape=shape)
-    return [explaining.from_data(examples, number) for number in numbers]
+    results = []
+    with unfinished(out) as journal:
+        for model in models:
+            subjects = inputs.rows(model) if isinstance(request, RowRequest) else inputs.pictures(model)
+            folder = out if len(models) == 1 else out / model.name
+            results.append((explain_into(folder, model, subjects, request, inputs.say, journal), folder))
+    return results
 
 
-def _numbers(index: str) -> list[int]:
-    numbers = index.split(",")
-    if not all(number.strip().isdecimal() for number in numbers):
-        raise SpecError(f"--index '{index}' must be whole numbers separated by commas, e.g. 3,5.")
-    return [int(number) for number in numbers]
+@dataclass(frozen=True)
+class _Inputs:
+    """What is explained, as typed."""
 
+    files: list[Path]
+    data: str | None
+    split: str | None
+    index: str
+    size: str | None
+    say: progress.Terminal
 
-def _asking_rows(
-    names: tuple[str, ...], alternatives: int, pictures: bool
-) -> Callable[[Opened, list[Subject], Path, progress.Terminal], dict[str, Any]]:
-    """What is asked of models of tables. pictures: whether an option was given that belongs to these."""
-    from advex.explanation import rows as explaining_rows
+    def pictures(self, model: Opened) -> list[Subject | Failure]:
+        """Pictures of a model's size. Raises SpecError and DataError for data that are none."""
+        from advex.explanation import from_data, from_pictures
+        from advex.lookup import datasets
 
-    if pictures:
-        raise SpecError("--rho, --steps and --away are of pictures; of rows the smallest change is looked for.")
-    question = explaining_rows.RowQuestion(targets=names or ("runner-up",), alternatives=alternatives)
-    return partial(explaining_rows.explain, question)
+        shape = model.input_shape if self.size is None else datasets.shape_from(self.size)
+        if self.data is None:
+            return from_pictures(self.files, model.classifier, shape, self.say)
+        numbers = self._numbers()
+        split = datasets.preferred(self.data, self.split, "test")
+        examples = datasets.open_split(self.data, split, self.say, shape=shape)
+        return [from_data(examples, number) for number in numbers]
 
+    def rows(self, model: Opened) -> list[Subject | Failure]:
+        """Rows of a table, by the columns of a model. Raises SpecError and DataError."""
+        from advex.explanation.rows import from_csv, from_table
 
-def _rows(
-    model: Opened,
-    files: list[Path] | None,
-    data: str | None,
-    split: str | None,
-    index: str,
-    size: str | None,
-    say: progress.Terminal,
-) -> list[Subject]:
-    from advex.explanation import rows as explaining_rows
+        if self.size is not None:
+            raise SpecError("--size is of pictures; a model of a table knows its columns.")
+        if self.data is not None:
+            return from_table(self.data, self.split, self._numbers(), model, self.say)
+        return from_csv(self.files, model.classifier)
 
-    if size is not None:
-        raise SpecError("--size is of pictures; a model of a table knows its columns.")
-    if data is not None:
-        return explaining_rows.from_table(data, split, _numbers(index), model, say)
-    return [row for path in files or [] for row in explaining_rows.from_csv(path, model.classifier)]
+    def _numbers(self) -> list[int]:
+        numbers = self.index.split(",")
+        if not all(number.strip().isdecimal() for number in numbers):
+            raise SpecError(f"--index '{self.index}' must be whole numbers separated by commas, e.g. 3,5.")
+        return [int(number) for number in numbers]
 
 
 def _show_rows(result: dict[str, Any], folder: Path, *, named: bool) -> None:
     """The sentences, below a line for each row."""
-    from advex.explanation.pictures import FIGURES
+    from advex.explanation.folder import FIGURES
     from advex.tabular.sentences import percentages, shown
 
     for subject in result["inputs"]:
@@ -204,24 +207,15 @@ def _show_rows(result: dict[str, Any], folder: Path, *, named: bool) -> None:
     terminal.emit(str(folder / FIGURES))
 
 
-def _tell(results: list[tuple[dict[str, Any], Path]], show: Callable[..., None], *, as_json: bool) -> None:
-    if as_json:
-        found = [result for result, _ in results]
-        terminal.emit_json(found[0] if len(found) == 1 else found)
-        return
-    for result, folder in results:
-        show(result, folder, named=len(results) > 1)
-
-
-def _show(result: dict[str, Any], folder: Path, *, named: bool) -> None:
+def _show_pictures(result: dict[str, Any], folder: Path, *, named: bool) -> None:
     rows = [
         [
-            subject["name"], subject["says"], f"{result['explainer']} {one['target_name']}", f"{one['rmse']:.4f}",
-            f"{100 * one['before'][one['target']]:.1f} %", f"{100 * one['after'][one['target']]:.1f} %",
-            f"{100 * one['png']['after'][one['target']]:.1f} %", one["png"]["says"],
+            subject["name"], subject["says"], f"{result['explainer']} {each['target_name']}", f"{each['rmse']:.4f}",
+            f"{100 * each['before'][each['target']]:.1f} %", f"{100 * each['after'][each['target']]:.1f} %",
+            f"{100 * each['png']['after'][each['target']]:.1f} %", each["png"]["says"],
         ]
         for subject in result["inputs"]
-        for one in subject["explanations"]
+        for each in subject["explanations"]
     ]  # fmt: skip
     columns = ["input", "says", "asked", "RMSE", "before", "after", "in the PNG", "then says"]
     terminal.table(columns, rows, title=result["model"] if named else None)
@@ -231,12 +225,12 @@ def _show(result: dict[str, Any], folder: Path, *, named: bool) -> None:
 def _show_maps(result: dict[str, Any], folder: Path, *, named: bool) -> None:
     rows = [
         [
-            subject["name"], subject["says"], f"{one['target_name']} ({', '.join(one['meant'])})", one["explainer"],
-            _digits(one["gini"], ".4f"), f"{_digits(one['effective'], ',.1f')} of {one['elements']:,}",
-            _digits(one["completeness"], ".2g"),
+            subject["name"], subject["says"], f"{each['target_name']} ({', '.join(each['meant'])})", each["explainer"],
+            _digits(each["gini"], ".4f"), f"{_digits(each['effective'], ',.1f')} of {each['elements']:,}",
+            _digits(each["completeness"], ".2g"),
         ]
         for subject in result["inputs"]
-        for one in subject["maps"]
+        for each in subject["maps"]
     ]  # fmt: skip
     columns = ["input", "says", "asked about", "explainer", "Gini", "elements that count", "completeness error"]
     terminal.table(columns, rows, title=result["model"] if named else None)

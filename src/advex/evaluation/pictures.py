@@ -27,6 +27,7 @@ from advex.evaluation.results import Results
 from advex.evaluation.run import Blocks, Evaluation, Pieces
 from advex.evaluation.scores import share
 from advex.evaluation.shards import Piece, file_name
+from advex.explanation import has_pictures
 from advex.files import write_bytes
 from advex.geometry import RMSE
 from advex.record import Difference, Flag, ModelEntry
@@ -34,12 +35,6 @@ from advex.record.tables import EXPLANATION
 
 Purpose = Literal["grid", "sweep"]
 EVERY_CLASS = 10  # of data with more classes only some are explained
-
-
-def has_pictures(classifier: Classifier, shape: Sequence[int]) -> bool:
-    """Whether inputs are grey or colour pictures in [0, 1], which a PNG can hold."""
-    unit_box = bool((classifier.lower == 0).all() and (classifier.upper == 1).all())
-    return unit_box and len(shape) == 3 and shape[0] in (1, 3)
 
 
 def check(plan: Plan, classifier: Classifier, data: Dataset) -> None:

@@ -19,10 +19,9 @@ from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from torch import Tensor
 
 from advex._version import __version__
+from advex.artifacts import weights_hash
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset, fingerprint
 from advex.documents import read_json
@@ -170,22 +169,6 @@ def _short(value: Any) -> str:
 
 
 # -- what decides the results -----------------------------------------------------------------------------
-
-
-def weights_hash(classifier: Classifier) -> str:
-    """SHA-256 of everything that decides a classifier's answers: layers, weights, buffers, box, normalisation."""
-    digest = hashlib.sha256(re.sub(r"0x[0-9a-f]+", "", repr(classifier.network)).encode())
-    around = {name: getattr(classifier, name) for name in ("lower", "upper", "mean", "std")}
-    for name, value in (classifier.network.state_dict() | around).items():
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(_bytes(value))
-    if classifier.features is not None:  # which searches keep to
-        digest.update(json.dumps(classifier.features.plain(), sort_keys=True).encode())
-    return digest.hexdigest()
-
-
-def _bytes(value: Tensor) -> memoryview:
-    return value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def identity_of(values: dict[str, Any], data: Dataset, models: Mapping[str, Classifier]) -> dict[str, Any]:

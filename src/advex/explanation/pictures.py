@@ -1,9 +1,8 @@
-"""Explanations of single pictures, with the files that show them."""
+"""Pictures that show what would have to change, and what a classifier says of the 8-bit files that hold them."""
 
 from __future__ import annotations
 
-import json
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,59 +10,240 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from advex import progress
-from advex._version import __version__
 from advex.classifier import Classifier
-from advex.data import Dataset
-from advex.data.images import decode
 from advex.data.images.png import decode_png, encode_png
-from advex.data.source import Unreadable
-from advex.environment import without_places
-from advex.errors import DataError, InputError, SpecError
-from advex.evaluation.pictures import has_pictures
+from advex.errors import InputError, SpecError
 from advex.explainers import Away, Toward
 from advex.explanation import contact_sheet
-from advex.files import atomic, write_text
+from advex.explanation.contact_sheet import Cell, Row
+from advex.explanation.subjects import Subject, class_name, targets_of
+from advex.files import write_bytes
 from advex.geometry import RMSE, as_radius
-from advex.lookup.datasets import class_number
-from advex.lookup.models import Opened
 from advex.registry import describe
+from advex.types import Explainer
 
-FIGURES = "explanations.json"
+
+def has_pictures(classifier: Classifier, shape: Sequence[int]) -> bool:
+    """Whether inputs of a shape are grey or colour pictures in [0, 1], which a PNG can hold."""
+    unit_box = bool((classifier.lower == 0).all() and (classifier.upper == 1).all())
+    return unit_box and len(shape) == 3 and shape[0] in (1, 3)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
-    """A picture to explain.
+class PictureFiles:
+    """Pictures as 8-bit PNG files hold them, and what a classifier says of these: one row each.
 
-    x: [channels, height, width] in [0, 1]. label: its class, if known, and y its number. note: what was done to it.
+    png: the files. x: [n, channels, height, width] their content, in [0, 1]. rmse: [n] its distance from the unchanged
+    picture. confidences: [n, classes].
     """
 
-    name: str
+    png: tuple[bytes, ...]
     x: Tensor
-    label: str | None = None
-    y: int | None = None
-    note: str | None = None
+    rmse: Tensor
+    confidences: Tensor
+
+
+def as_files(classifier: Classifier, clean: Tensor, pictures: Tensor, *, max_batch: int = 128) -> PictureFiles:
+    """Encode changed pictures, decode them again, and ask the classifier about what the files hold.
+
+    Rounding to 8 bits may undo a change: what is claimed of a picture that is shown must hold for its file.
+    clean, pictures: [n, channels, height, width] in [0, 1]. Raises InputError for what a PNG cannot hold.
+    """
+    png = tuple(encode_png(picture.detach().float()) for picture in pictures)
+    x = torch.stack([decode_png(encoded).float() / 255 for encoded in png]).to(clean)
+    return PictureFiles(png=png, x=x, rmse=RMSE.size(x - clean), confidences=classifier.predict(x, max_batch=max_batch))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureExplanation:
+    """Pictures changed for or against classes, one row each.
+
+    x: [n, channels, height, width] the unchanged pictures. picture, change: like x, the changed ones, and by how much.
+    target: [n] the classes. before, after: [n, classes] confidences at x and at the picture. rmse: [n]. method: the
+    explainer's spec string. files: the changed pictures as PNG files hold them, and what is said of these.
+    """
+
+    x: Tensor
+    target: Tensor
+    picture: Tensor
+    change: Tensor
+    before: Tensor
+    after: Tensor
+    rmse: Tensor
+    method: str
+    files: PictureFiles
+
+
+def explain_pictures(
+    classifier: Classifier,
+    x: Tensor,
+    target: Tensor,
+    explainer: Explainer | None = None,
+    *,
+    seed: int = 0,
+    max_batch: int | str = 128,
+) -> PictureExplanation:
+    """What would have to change in pictures, as pictures, with what is said of the files that show them.
+
+    x: [n, channels, height, width] in [0, 1]. target: [n] int64, a class for each. explainer: one that makes pictures,
+    `Toward()` by default. max_batch: pictures at a time, or "auto". Raises InputError for inputs that are no pictures,
+    SpecError for an explainer that makes none.
+    """
+    if not has_pictures(classifier, x.shape[1:]):
+        raise InputError("Only pictures in [0, 1] with 1 or 3 channels can be shown.")
+    explanation = (explainer or Toward())(classifier, x, target, seed=seed, max_batch=max_batch)
+    picture, before, after = explanation.picture, explanation.before, explanation.after
+    if picture is None or before is None or after is None:
+        raise SpecError(f"{explanation.method} maps what counts and makes no picture; toward and away make one.")
+    change = explanation.map if torch.equal(x + explanation.map, picture) else picture - x
+    files = as_files(classifier, x, picture, max_batch=max_batch if isinstance(max_batch, int) else 128)
+    return PictureExplanation(
+        x=x, target=target, picture=picture, change=change, before=before, after=after, rmse=RMSE.size(change),
+        method=explanation.method, files=files,
+    )  # fmt: skip
+
+
+def difference_gain(*changes: Tensor) -> float:
+    """By how much changes are multiplied to be seen, so that the largest of their values is half the scale."""
+    return 0.5 / max(*(float(change.abs().max()) for change in changes), 1e-6)
+
+
+def difference_picture(change: Tensor, gain: float) -> Tensor:
+    """A change around grey, in [0, 1]."""
+    return (0.5 + gain * change).clamp(0, 1)
+
+
+# -- as files ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
 class PictureRequest:
-    """What to ask of every picture. targets: see `targets_of`. max_batch: pictures at a time."""
+    """What to ask about every picture.
 
-    targets: tuple[str, ...]
-    rhos: tuple[float, ...]
+    targets: see `targets_of`. rhos: sizes of the change. away: what would lower the classes, not raise them. steps:
+    gradients for each. max_batch: pictures at a time.
+    """
+
+    targets: tuple[str, ...] = ("predicted", "runner-up")
+    rhos: tuple[float, ...] = (0.1,)
     away: bool = False
     steps: int = 35
     seed: int = 0
     max_batch: int | str = 128
 
+    @property
+    def side(self) -> int:
+        """Pixels of a cell of the contact sheet, about."""
+        return contact_sheet.SIDE
 
-@dataclass(frozen=True)
-class Target:
-    """A class to ask about. meant: how it was asked for, `true`, `predicted`, `runner-up`, `all` or `named`."""
+    def _explainer(self, rho: float) -> Toward | Away:
+        return (Away if self.away else Toward)(rho=rho, steps=self.steps)
 
-    number: int
-    meant: tuple[str, ...]
+    @property
+    def is_chosen(self) -> bool:
+        """Whether the change is another than by default."""
+        return (self.rhos, self.away, self.steps) != (PictureRequest.rhos, PictureRequest.away, PictureRequest.steps)
+
+    @property
+    def word(self) -> str:
+        """The explainer's name."""
+        return "away" if self.away else "toward"
+
+    def about(self) -> dict[str, Any]:
+        """What decides the answers, but for the targets, as `explanations.json` holds it."""
+        methods = [describe(self._explainer(rho)) for rho in self.rhos]
+        return {"explainer": self.word, "methods": methods, "seed": self.seed}
+
+    def answer(
+        self, classifier: Classifier, subject: Subject, confidences: Tensor, folder: Path, prefix: str
+    ) -> dict[str, Any]:
+        """Explain one picture, for all targets at every size, and write the files.
+
+        confidences: [classes] of the picture. prefix: how the files' names begin. Raises InputError for an input that
+        is no picture, SpecError for a target that is no class.
+        """
+        if not has_pictures(classifier, subject.x.shape):
+            raise InputError(
+                f"{subject.name} is no picture in [0, 1] with 1 or 3 channels, and only such can be shown."
+            )
+        x = subject.x.to(classifier.device, classifier.dtype)[None]
+        targets = targets_of(confidences, self.targets, classifier.class_names, subject)
+        numbers = torch.tensor([target.number for target in targets], device=x.device)
+        repeated = x.expand(len(targets), *x.shape[1:]).contiguous()
+        explanations = {
+            rho: explain_pictures(
+                classifier, repeated, numbers, self._explainer(rho), seed=self.seed, max_batch=self.max_batch
+            )
+            for rho in self.rhos
+        }
+        stem = f"{prefix}.{self.word}"
+        gain = difference_gain(*(each.change for each in explanations.values()))
+        return {
+            "picture": save_picture(folder / f"{prefix}.input.png", x[0]),
+            "difference_gain": gain,
+            "explanations": [
+                {
+                    "target": target.number,
+                    "target_name": class_name(classifier, target.number),
+                    "meant": list(target.meant),
+                    "rho": rho,
+                    "rmse": float(explanation.rmse[row]),
+                    "before": confidences.tolist(),
+                    **_written(classifier, explanation, row, gain, folder, f"{stem}-{target.number}.rho{rho:g}"),
+                }
+                for rho, explanation in explanations.items()
+                for row, target in enumerate(targets)
+            ],
+        }
+
+    def sheet_rows(self, answer: dict[str, Any], folder: Path) -> list[Row]:
+        """A row of the contact sheet for each size: the input, then each changed picture and its difference."""
+        says, share = answer["says"], 100 * max(answer["confidences"])
+        first = Cell(read_picture(folder / answer["picture"]), (answer["name"], f"says {says}", f"{share:.1f} %"))
+        rows: dict[float, list[Cell]] = {}
+        for explanation in answer["explanations"]:
+            before, after = (100 * explanation[key][explanation["target"]] for key in ("before", "after"))
+            way = f"{'away from' if self.away else 'toward'} {explanation['target_name']}"
+            gain, rmse = answer["difference_gain"], explanation["rmse"]
+            rows.setdefault(explanation["rho"], []).extend([
+                Cell(read_picture(folder / explanation["picture"]), (way, f"{before:.1f} → {after:.1f} %")),
+                Cell(
+                    read_picture(folder / explanation["difference"]), (f"difference x {gain:.2g}", f"RMSE {rmse:.4f}")
+                ),
+            ])  # fmt: skip
+        return [Row(first, tuple(cells)) for cells in rows.values()]
+
+
+def _written(
+    classifier: Classifier, explanation: PictureExplanation, row: int, gain: float, folder: Path, stem: str
+) -> dict[str, Any]:
+    """Write one changed picture and its difference; returns their names, and what is said of the picture's file."""
+    files = explanation.files
+    write_bytes(folder / f"{stem}.png", files.png[row])
+    return {
+        "after": explanation.after[row].tolist(),
+        "says": class_name(classifier, int(explanation.after[row].argmax())),
+        "picture": f"{stem}.png",
+        "difference": save_picture(
+            folder / f"{stem}.difference.png", difference_picture(explanation.change[row], gain)
+        ),
+        "png": {
+            "rmse": float(files.rmse[row]),
+            "after": files.confidences[row].tolist(),
+            "says": class_name(classifier, int(files.confidences[row].argmax())),
+        },
+    }
+
+
+def save_picture(path: Path, picture: Tensor) -> str:
+    """Write a picture [channels, height, width] in [0, 1] as a PNG; returns the name of the file."""
+    write_bytes(path, encode_png(picture.detach().float()))
+    return path.name
+
+
+def read_picture(path: Path) -> Tensor:
+    """The picture [channels, height, width] in [0, 1] of a PNG that was written here."""
+    return decode_png(path.read_bytes()).float() / 255
 
 
 def rhos_from(text: str) -> tuple[float, ...]:
@@ -81,197 +261,3 @@ def max_batch_from(text: str) -> int | str:
     if not text.isdecimal() or int(text) < 1:
         raise SpecError(f"--max-batch '{text}' must be 'auto' or a whole number of at least 1.")
     return int(text)
-
-
-def from_picture(path: Path, classifier: Classifier, shape: tuple[int, ...] | None, say: progress.Terminal) -> Subject:
-    """A picture file, scaled and cut to the model's input where it differs (and said so). Raises DataError."""
-    if shape is not None and len(shape) == 3:
-        channels = shape[0]
-    else:
-        channels = len(classifier.mean) if classifier.mean.ndim else None
-    size = None if shape is None else (shape[-2], shape[-1])
-    if channels not in (None, 1, 3):
-        raise InputError(f"The model takes {channels} channels; picture files have 1 or 3.")
-    try:
-        with decode.quiet():
-            pixels = decode.pixels(path, channels=channels)
-            fitted = decode.pixels(path, channels=channels, size=size)
-    except Unreadable as error:
-        raise DataError(f"{path} cannot be read as a picture: {error}.") from None
-    note = None
-    if fitted.shape != pixels.shape:
-        (_, height, width), (_, new_height, new_width) = pixels.shape, fitted.shape
-        note = f"{width}x{height} pixels scaled to cover {new_width}x{new_height}, the centre cut out"
-        say.note(f"{path}: {note}")
-    return Subject(name=path.name, x=torch.from_numpy(fitted.copy()).float() / 255, note=note)
-
-
-def from_data(data: Dataset, index: int) -> Subject:
-    """An example of a data set. Raises SpecError for an index outside it."""
-    if index >= len(data):
-        raise SpecError(f"--index {index}: {data.name} has {len(data)} examples, 0 to {len(data) - 1}.")
-    batch = data.batch(slice(index, index + 1))
-    y = int(batch.y[0])
-    return Subject(name=data.ids[index], x=batch.x[0], label=data.class_names[y], y=y)
-
-
-def explain(
-    question: PictureRequest, model: Opened, subjects: list[Subject], folder: Path, say: progress.Terminal
-) -> dict[str, Any]:
-    """Explain every picture, write PNG files, contact sheets and `explanations.json`; returns what that file holds."""
-    classifier = model.classifier
-    answers, rows = [], []
-    prefixes = file_names([subject.name for subject in subjects])
-    with say.progress(f"explain with {model.name}") as bar:
-        for number, (subject, prefix) in enumerate(zip(subjects, prefixes, strict=True), start=1):
-            if not has_pictures(classifier, subject.x.shape):
-                raise InputError(
-                    f"{subject.name} is no picture in [0, 1] with 1 or 3 channels, and only such can be shown."
-                )
-            answer, drawn = _explain_one(classifier, subject, question, folder, prefix)
-            answers.append(answer)
-            rows += drawn
-            bar(number, len(subjects))
-    sheets = contact_sheet.write(rows, folder)
-    result = {
-        "advex": __version__,
-        "command": without_places(progress.command_line()),
-        "model": model.name,
-        "source": without_places(model.source),
-        "class_names": None if classifier.class_names is None else list(classifier.class_names),
-        "explainer": "away" if question.away else "toward",
-        "methods": [describe(_explainer(question, rho)) for rho in question.rhos],
-        "seed": question.seed,
-        "inputs": answers,
-        "sheets": [path.name for path in sheets],
-    }
-    write_text(folder / FIGURES, json.dumps(result, indent=1, allow_nan=False) + "\n")
-    return result
-
-
-def _explainer(question: PictureRequest, rho: float) -> Toward | Away:
-    return (Away if question.away else Toward)(rho=rho, steps=question.steps)
-
-
-def _explain_one(
-    classifier: Classifier, subject: Subject, question: PictureRequest, folder: Path, prefix: str
-) -> tuple[dict[str, Any], list[contact_sheet.Row]]:
-    """One picture: all targets at every rho."""
-    x = subject.x.to(classifier.device, classifier.dtype)[None]
-    confidences = classifier.predict(x)[0]
-    targets = targets_of(confidences, question.targets, classifier.class_names, subject)
-    wanted = torch.tensor([target.number for target in targets], device=x.device)
-    repeated = x.expand(len(targets), *x.shape[1:]).contiguous()
-    how: dict[str, Any] = {"seed": question.seed, "max_batch": question.max_batch}
-    found = {rho: _explainer(question, rho)(classifier, repeated, wanted, **how) for rho in question.rhos}
-    largest = max(float(one.map.abs().max()) for one in found.values())
-    gain = 0.5 / max(largest, 1e-6)  # one for all of a picture's differences, so that they can be compared
-    says = class_name(classifier, int(confidences.argmax()))
-    answer: dict[str, Any] = {
-        "name": subject.name,
-        "label": subject.label,
-        "note": subject.note,
-        "says": says,
-        "confidences": confidences.tolist(),
-        "picture": save_picture(folder / f"{prefix}.input.png", x[0])[0],
-        "difference_gain": gain,
-        "explanations": [],
-    }
-    drawn = []
-    for rho, one in found.items():
-        assert one.picture is not None
-        assert one.after is not None
-        assert one.rmse is not None
-        first = contact_sheet.Cell(subject.x, (subject.name, f"says {says}", f"{100 * float(confidences.max()):.1f} %"))
-        cells: list[contact_sheet.Cell] = []
-        for row, asked in enumerate(targets):
-            target = asked.number
-            stem = f"{prefix}.{'away' if question.away else 'toward'}-{target}.rho{rho:g}"
-            picture, shown = save_picture(folder / f"{stem}.png", one.picture[row])
-            changed = (0.5 + gain * one.map[row]).clamp(0, 1)
-            difference, _ = save_picture(folder / f"{stem}.difference.png", changed)
-            said = classifier.predict(shown.to(x)[None])[0]
-            answer["explanations"].append({
-                "target": target,
-                "target_name": class_name(classifier, target),
-                "meant": list(asked.meant),
-                "rho": rho,
-                "rmse": float(one.rmse[row]),
-                "before": confidences.tolist(),
-                "after": one.after[row].tolist(),
-                "says": class_name(classifier, int(one.after[row].argmax())),
-                "picture": picture,
-                "difference": difference,
-                "png": {
-                    "rmse": float(RMSE.size((shown.to(x) - x[0])[None])),
-                    "after": said.tolist(),
-                    "says": class_name(classifier, int(said.argmax())),
-                },
-            })  # fmt: skip
-            cells += _cells(answer["explanations"][-1], one.picture[row], changed, gain, question.away)
-        drawn.append(contact_sheet.Row(first, tuple(cells)))
-    return answer, drawn
-
-
-def _cells(
-    one: dict[str, Any], picture: Tensor, difference: Tensor, gain: float, away: bool
-) -> list[contact_sheet.Cell]:
-    before, after = (100 * one[key][one["target"]] for key in ("before", "after"))
-    return [
-        contact_sheet.Cell(
-            picture, (f"{'away from' if away else 'toward'} {one['target_name']}", f"{before:.1f} → {after:.1f} %")
-        ),
-        contact_sheet.Cell(difference, (f"difference x {gain:.2g}", f"RMSE {one['rmse']:.4f}")),
-    ]
-
-
-def targets_of(
-    confidences: Tensor, asked: tuple[str, ...], class_names: tuple[str, ...] | None, subject: Subject
-) -> list[Target]:
-    """The classes to ask about, each once. confidences: [classes].
-
-    asked: names, numbers, `predicted`, `runner-up`, `true` (the label), `all`. Raises SpecError for what is none of
-    these, and for `true` where the label is not known.
-    """
-    ranked = confidences.argsort(descending=True).tolist()
-    words = {"predicted": ranked[:1], "runner-up": ranked[1:2], "all": sorted(ranked)}
-    if subject.label is not None and subject.label in (class_names or ()):
-        words["true"] = [class_number(subject.label, class_names, len(ranked))]
-    elif subject.y is not None and subject.y < len(ranked):
-        words["true"] = [subject.y]
-    meant: dict[int, list[str]] = {}
-    for name in asked:
-        word = name.replace("_", "-")
-        if name == "true" and name not in words and name not in (class_names or ()):
-            raise SpecError(f"--target true: the class of {subject.name} is not known; it is of examples of --data.")
-        numbers = words.get(word) or [class_number(name, class_names, len(ranked))]
-        for number in numbers:
-            ways = meant.setdefault(number, [])
-            ways += [way for way in (word if word in words else "named",) if way not in ways]
-    return [Target(number, tuple(ways)) for number, ways in meant.items()]
-
-
-def class_name(classifier: Classifier, number: int) -> str:
-    """A class as people call it."""
-    return str(number) if classifier.class_names is None else classifier.class_names[number]
-
-
-def save_picture(path: Path, picture: Tensor) -> tuple[str, Tensor]:
-    """Write a PNG; returns its name, and the picture in [0, 1] that the file holds."""
-    encoded = encode_png(picture.detach().float().cpu())
-    with atomic(path) as temporary:
-        temporary.write_bytes(encoded)
-    return path.name, decode_png(encoded).float() / 255
-
-
-def file_names(names: list[str]) -> list[str]:
-    """A safe, unique beginning of file names for each input's own."""
-    given: list[str] = []
-    for name in names:
-        safe = re.sub(r"[^\w.-]+", "_", name.removesuffix(Path(name).suffix)).strip("._")[:80] or "input"
-        candidate, count = safe, 1
-        while candidate in given:
-            count += 1
-            candidate = f"{safe}-{count}"
-        given.append(candidate)
-    return given

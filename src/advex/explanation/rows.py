@@ -2,47 +2,51 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from advex import data as sets
-from advex import progress
-from advex._version import __version__
 from advex.classifier import Classifier
 from advex.data.source import shortened
 from advex.data.tables.csv_file import Column, read_csv
-from advex.environment import without_places
 from advex.errors import DataError, SpecError, did_you_mean
-from advex.explanation.pictures import FIGURES, Subject, class_name, from_data, targets_of
+from advex.explanation.contact_sheet import SIDE, Row
+from advex.explanation.subjects import Failure, Subject, class_name, from_data, targets_of
 from advex.features import FeatureSpec
-from advex.files import write_text
 from advex.lookup import datasets
 from advex.lookup.models import Opened
+from advex.progress import QUIET, Terminal
 from advex.registry import describe
 from advex.tabular.answers import FEW_FEATURES, answer
 
 _MOST_ROWS = 10_000
 
 
-@dataclass(frozen=True, kw_only=True)
-class RowQuestion:
-    """What to ask of every row. targets: see `explaining.targets_of`. alternatives: sentences for each, at most."""
+def from_csv(paths: Sequence[Path], classifier: Classifier) -> list[Subject | Failure]:
+    """The rows of CSV files; the column that is predicted may be in them (then it is the label) or not.
 
-    targets: tuple[str, ...]
-    alternatives: int = 3
-
-
-def from_csv(path: Path, classifier: Classifier) -> list[Subject]:
-    """The rows of a CSV file; the column that is predicted may be there (then it is the label) or not.
-
-    Raises DataError, naming row and column, for what the model has not learned to read.
+    A file or a row that the model has not learned to read is a Failure, which names file, row and column. Raises
+    SpecError for a classifier of something else than a table.
     """
-    spec = _features(classifier, path.name)
+    subjects: list[Subject | Failure] = []
+    for path in paths:
+        spec = _features(classifier, path.name)
+        try:
+            subjects += _from_csv(path, spec)
+        except DataError as error:
+            subjects.append(Failure(name=path.name, error=error))
+    return subjects
+
+
+def _from_csv(path: Path, spec: FeatureSpec) -> Iterator[Subject | Failure]:
     if not path.is_file():
         raise DataError(f"{path}: there is no such file.")
-    frame = read_csv(path, texts={one.name for one in spec.features if one.kind == "category"} | {spec.target})
+    categories = {feature.name for feature in spec.features if feature.kind == "category"}
+    frame = read_csv(path, texts=categories | {spec.target})
     names = [feature.name for feature in spec.features]
     unknown = [name for name in frame.columns if name not in (*names, spec.target, "")]
     missing = [name for name in names if name not in frame.columns]
@@ -53,93 +57,68 @@ def from_csv(path: Path, classifier: Classifier) -> list[Subject]:
         raise DataError(f"{path} has no column {shortened([repr(name) for name in missing])}, which the model needs.")
     if frame.rows > _MOST_ROWS:
         raise DataError(f"{path} has {frame.rows:,} rows; at most {_MOST_ROWS:,} are explained at once.")
-    labels = [str(one) for one in _texts(frame.columns[spec.target])] if spec.target in frame.columns else None
+    labels = _texts(frame.columns[spec.target]) if spec.target in frame.columns else [""] * frame.rows
     columns = {name: _texts(frame.columns[name]) for name in names}
-    found = []
     for number in range(frame.rows):
         name = path.name if frame.rows == 1 else f"{path.name} row {number + 1}"
         try:
             x = spec.encode([{column: values[number] for column, values in columns.items()}])[0]
         except DataError as error:
             reason = str(error).partition(": ")[2]
-            raise DataError(
-                f"{path}, row {number + 1}: {reason} Correct the row, or train a model on data that has such values."
-            ) from None
-        found.append(Subject(name=name, x=x, label=labels[number] or None if labels else None))
-    return found
+            sentence = f"{reason} Correct the row, or train a model on data that has such values."
+            yield Failure(name=name, error=DataError(f"{path}, row {number + 1}: {sentence}"))
+        else:
+            yield Subject(name=name, x=x, label=str(labels[number]) or None)
 
 
 def from_table(
-    source: str, split: str | None, index: list[int], model: Opened, say: progress.Terminal
-) -> list[Subject]:
+    source: str, split: str | None, index: Sequence[int], model: Opened, say: Terminal = QUIET
+) -> list[Subject | Failure]:
     """Rows of a data set by their numbers, read by the model's own columns. Raises DataError, SpecError."""
     classifier = model.classifier
-    spec = _features(classifier, source)
+    _features(classifier, source)
     if not sets.is_table(source):
         raise SpecError(f"{model.name} answers rows of a table, and {source} is none: name a CSV file.")
-    with say.progress(f"read {source}", brief=True) as bar:
-        data = sets.open_dataset(
-            source,
-            split=datasets.preferred(source, split, "test"),
-            features=spec,
-            class_names=classifier.class_names,
-            progress=bar,
-        )
-    say.note(sets.describe(data))
+    data = datasets.open_split(source, datasets.preferred(source, split, "test"), say, model=classifier)
     return [from_data(data, number) for number in index]
 
 
-def explain(
-    question: RowQuestion, model: Opened, subjects: list[Subject], folder: Path, say: progress.Terminal
-) -> dict[str, Any]:
-    """Search, verify and tell; write `explanations.json` and return what it holds."""
-    classifier = model.classifier
-    answers = []
-    with say.progress(f"explain with {model.name}") as bar:
-        for number, subject in enumerate(subjects, start=1):
-            answers.append(_explain_one(classifier, subject, question))
-            bar(number, len(subjects))
-    result = {
-        "advex": __version__,
-        "command": without_places(progress.command_line()),
-        "model": model.name,
-        "source": without_places(model.source),
-        "class_names": None if classifier.class_names is None else list(classifier.class_names),
-        "explainer": "counterfactual",
-        "methods": [describe(FEW_FEATURES)],
-        "inputs": answers,
-        "sheets": [],
-    }
-    write_text(folder / FIGURES, json.dumps(result, indent=1, allow_nan=False) + "\n")
-    return result
+@dataclass(frozen=True, kw_only=True)
+class RowRequest:
+    """What to ask about every row. targets: see `targets_of`. alternatives: sentences for each, at most."""
 
+    targets: tuple[str, ...] = ("runner-up",)
+    alternatives: int = 3
+    side: int = SIDE
 
-def _explain_one(classifier: Classifier, subject: Subject, question: RowQuestion) -> dict[str, Any]:
-    spec = _features(classifier, subject.name)
-    x = subject.x.to(classifier.device, classifier.dtype)
-    confidences = classifier.predict(x[None])[0]
-    told: dict[str, Any] = {
-        "name": subject.name,
-        "label": subject.label,
-        "note": subject.note,
-        "says": class_name(classifier, int(confidences.argmax())),
-        "confidences": confidences.tolist(),
-        "row": spec.decode(subject.x[None])[0],
-        "explanations": [],
-    }
-    for target in targets_of(confidences, question.targets, classifier.class_names, subject):
-        found = answer(classifier, x, target.number, k=question.alternatives)
-        told["explanations"].append({
-            "target": found.target,
-            "target_name": found.target_name,
-            "meant": list(target.meant),
-            "sentences": list(found.sentences),
-            "counterfactuals": [one.plain() for one in found.alternatives],
-            "searched": list(found.searched),
-            "held": list(found.held),
-            "at_most": found.at_most,
-        })  # fmt: skip
-    return told
+    def about(self) -> dict[str, Any]:
+        """What decides the answers, but for the targets, as `explanations.json` holds it."""
+        return {"explainer": "counterfactual", "methods": [describe(FEW_FEATURES)]}
+
+    def answer(
+        self, classifier: Classifier, subject: Subject, confidences: Tensor, folder: Path, prefix: str
+    ) -> dict[str, Any]:
+        """Search, verify and tell, for all targets. Raises SpecError for a target that is no class."""
+        x = subject.x.to(classifier.device, classifier.dtype)
+        explanations = []
+        for target in targets_of(confidences, self.targets, classifier.class_names, subject):
+            result = answer(classifier, x, target.number, k=self.alternatives)
+            explanations.append({
+                "target": result.target,
+                "target_name": class_name(classifier, result.target),
+                "meant": list(target.meant),
+                "sentences": list(result.sentences),
+                "counterfactuals": [counterfactual.plain() for counterfactual in result.alternatives],
+                "searched": list(result.searched),
+                "held": list(result.held),
+                "at_most": result.at_most,
+            })  # fmt: skip
+        row = _features(classifier, subject.name).decode(subject.x[None])[0]
+        return {"row": row, "explanations": explanations}
+
+    def sheet_rows(self, answer: dict[str, Any], folder: Path) -> list[Row]:
+        """None: rows are told in sentences."""
+        return []
 
 
 def _features(classifier: Classifier, name: str) -> FeatureSpec:

@@ -18,15 +18,15 @@ from torch import Tensor
 
 from advex import attacks, explainers
 from advex._version import __version__
+from advex.artifacts import weights_hash
 from advex.classifier import Classifier
 from advex.data import Dataset
 from advex.data.images.png import decode_png, encode_png
 from advex.drawing.heat import coloured, reach_of, summed
 from advex.environment import without_places
 from advex.errors import InputError, SpecError
-from advex.evaluation.pictures import has_pictures
-from advex.evaluation.shards import weights_hash
 from advex.explainers import Toward
+from advex.explanation import has_pictures
 from advex.explore import saved, uploads
 from advex.explore.requests import (
     Catalogue,

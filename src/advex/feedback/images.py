@@ -15,6 +15,7 @@ from torch import Tensor
 from advex import attacks, progress
 from advex._version import __version__
 from advex.annotation import PICTURES
+from advex.artifacts import weights_hash
 from advex.classifier import Classifier
 from advex.data import Dataset
 from advex.data.dataset import fingerprint
@@ -23,15 +24,14 @@ from advex.environment import without_places
 from advex.errors import InputError
 from advex.evaluation.columns import table
 from advex.evaluation.examples import batch_for
-from advex.evaluation.pictures import has_pictures
 from advex.evaluation.shards import (
     Piece,
     Shards,
     complete,
     file_name,
     open_shards,
-    weights_hash,
 )
+from advex.explanation import has_pictures
 from advex.files import atomic
 from advex.geometry import RMSE
 from advex.goals import Confident

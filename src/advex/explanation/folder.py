@@ -1,0 +1,217 @@
+"""The folder of `advex explain`: the files of every input, `explanations.json` about them, and contact sheets.
+
+What is finished is kept in `unfinished.jsonl` until all is: a run that was stopped or killed goes on from there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from advex import progress
+from advex._version import __version__
+from advex.artifacts import weights_hash
+from advex.classifier import Classifier
+from advex.environment import without_places
+from advex.errors import AdvexError, AdvexWarning, InputError
+from advex.explanation import contact_sheet
+from advex.explanation.subjects import Failure, Subject, class_name, file_names
+from advex.files import write_text
+from advex.lookup.models import Opened
+from advex.progress import QUIET, Interrupted, Stopped, Terminal
+
+FIGURES, UNFINISHED = "explanations.json", "unfinished.jsonl"
+
+
+class Request(Protocol):
+    """What is asked about every input: see `PictureRequest`, `MapRequest` and `RowRequest`. Its repr says all of it."""
+
+    @property
+    def side(self) -> int:
+        """Pixels of a cell of the contact sheet, about."""
+        ...
+
+    def about(self) -> dict[str, Any]:
+        """What decides the answers, but for the targets, as `explanations.json` holds it."""
+        ...
+
+    def answer(
+        self, classifier: Classifier, subject: Subject, confidences: Tensor, folder: Path, prefix: str
+    ) -> dict[str, Any]:
+        """Explain one input and write its files. Raises AdvexError for what cannot be explained."""
+        ...
+
+    def sheet_rows(self, answer: dict[str, Any], folder: Path) -> list[contact_sheet.Row]:
+        """The contact sheet's rows of one answer, drawn from its files."""
+        ...
+
+
+class Journal:
+    """The answers that are finished, a line each, under the digest of all that decides them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / UNFINISHED
+        self.answers: dict[str, dict[str, Any]] = {}
+        with contextlib.suppress(OSError):
+            for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+                with contextlib.suppress(ValueError, KeyError, TypeError):  # a line that was cut off
+                    entry = json.loads(line)
+                    self.answers[entry["key"]] = dict(entry["answer"])
+        self._write()
+
+    def _write(self) -> None:
+        lines = [json.dumps({"key": key, "answer": answer}) for key, answer in self.answers.items()]
+        write_text(self.path, "".join(f"{line}\n" for line in lines))
+
+    def keep(self, key: str, answer: dict[str, Any]) -> None:
+        """Add an answer whose files are written. Raises ValueError for numbers that strict JSON does not have."""
+        self.answers[key] = answer
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"key": key, "answer": answer}, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def answered(self, key: str, folder: Path) -> dict[str, Any] | None:
+        """An answer that is finished and whose files are all in the folder."""
+        answer = self.answers.get(key)
+        return answer if answer is not None and all((folder / name).is_file() for name in _names(answer)) else None
+
+
+def _names(answer: Any) -> Iterator[str]:
+    """The files that an answer names."""
+    if isinstance(answer, dict):
+        for key, value in answer.items():
+            if key in ("picture", "difference", "overlay", "values") and isinstance(value, str):
+                yield value
+            else:
+                yield from _names(value)
+    elif isinstance(answer, list):
+        for value in answer:
+            yield from _names(value)
+
+
+@contextlib.contextmanager
+def unfinished(folder: Path) -> Iterator[Journal]:
+    """The journal of a folder, which ends with the block; kept where the block fails and anything is finished."""
+    journal = Journal(folder)
+    try:
+        yield journal
+    except BaseException:
+        if not journal.answers:
+            journal.path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # something else is in it
+                folder.rmdir()
+        raise
+    journal.path.unlink(missing_ok=True)
+
+
+def explain_into(
+    folder: Path,
+    model: Opened,
+    subjects: Sequence[Subject | Failure],
+    request: Request,
+    say: Terminal = QUIET,
+    journal: Journal | None = None,
+) -> dict[str, Any]:
+    """Explain every input; write its files, contact sheets and `explanations.json`. Returns what that file holds.
+
+    An input that cannot be explained does not lose the others: it is named in `failed` and in a warning. journal: of
+    a run over several models; without one the folder has its own. Raises the first input's AdvexError where none can
+    be explained, Interrupted when stopped: the same call goes on from there.
+    """
+    if journal is None:
+        with unfinished(folder) as journal:
+            return explain_into(folder, model, subjects, request, say, journal)
+    classifier = model.classifier
+    identity = json.dumps([__version__, weights_hash(classifier), classifier.class_names, repr(request)])
+    answers: list[dict[str, Any]] = []
+    failures: list[Failure] = []
+    prefixes = file_names([subject.name for subject in subjects])
+    with progress.stopping() as stop, say.progress(f"explain with {model.name}") as bar:
+        passes = itertools.count()
+
+        def tick() -> None:
+            if stop():
+                raise Stopped
+            bar(len(answers) + len(failures), len(subjects), f"{next(passes):,} passes of the network")
+
+        for number, (subject, prefix) in enumerate(zip(subjects, prefixes, strict=True)):
+            try:
+                with progress.each_pass(classifier.network, tick):
+                    answers.append(_answer(folder, classifier, subject, request, prefix, identity, journal))
+            except Stopped:
+                raise Interrupted(f"Stopped after {number} of {len(subjects)} inputs; they are kept.") from None
+            except AdvexError as error:
+                failures.append(Failure(name=subject.name, error=error))
+            bar(number + 1, len(subjects))
+    if failures and not answers:
+        raise failures[0].error
+    for failure in failures:
+        warnings.warn(f"{failure.error} ({failure.name} is left out.)", AdvexWarning, stacklevel=2)
+    return _write(folder, model, request, answers, failures)
+
+
+def _answer(
+    folder: Path,
+    classifier: Classifier,
+    subject: Subject | Failure,
+    request: Request,
+    prefix: str,
+    identity: str,
+    journal: Journal,
+) -> dict[str, Any]:
+    """One input's answer: from the journal where it is finished, else made and kept there."""
+    if isinstance(subject, Failure):
+        raise subject.error
+    digest = hashlib.sha256(f"{identity}|{prefix}|{subject.name}|{subject.label}|{subject.y}|{subject.note}".encode())
+    digest.update(f"{subject.x.dtype} {tuple(subject.x.shape)}".encode() + subject.x.cpu().numpy().tobytes())
+    answer = journal.answered(digest.hexdigest(), folder)
+    if answer is not None:
+        return answer
+    confidences = classifier.predict(subject.x.to(classifier.device, classifier.dtype)[None])[0]
+    if not confidences.isfinite().all():
+        raise InputError(f"The model answers NaN or infinity to {subject.name}, which is no answer.")
+    answer = {
+        "name": subject.name,
+        "label": subject.label,
+        "note": subject.note,
+        "says": class_name(classifier, int(confidences.argmax())),
+        "confidences": confidences.tolist(),
+        **request.answer(classifier, subject, confidences, folder, prefix),
+    }
+    journal.keep(digest.hexdigest(), answer)
+    return answer
+
+
+def _write(
+    folder: Path,
+    model: Opened,
+    request: Request,
+    answers: Sequence[dict[str, Any]],
+    failures: Sequence[Failure],
+) -> dict[str, Any]:
+    names = model.classifier.class_names
+    failed = [{"name": failure.name, "reason": str(failure.error)} for failure in failures]
+    rows = [row for answer in answers for row in request.sheet_rows(answer, folder)]
+    result = {
+        "advex": __version__,
+        "command": without_places(progress.command_line()),
+        "model": model.name,
+        "source": without_places(model.source),
+        "class_names": None if names is None else list(names),
+        **request.about(),
+        "inputs": list(answers),
+        **({"failed": failed} if failed else {}),
+        "sheets": [path.name for path in contact_sheet.write(rows, folder, side=request.side)],
+    }
+    write_text(folder / FIGURES, json.dumps(result, indent=1, allow_nan=False) + "\n")
+    return result
