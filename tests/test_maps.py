@@ -29,7 +29,6 @@ from advex.drawing.pictures import colour_map
 from advex.errors import ArtifactError, SpecError
 from advex.evaluation import Interrupted, Settings, evaluate, settings_from
 from advex.evaluation.merge import merge
-from advex.evaluation.plan import named_explainers
 from advex.evaluation.settings import specs_from
 from advex.report import write_report
 from advex.report.reading import read
@@ -253,13 +252,6 @@ def test_a_map_that_a_network_cannot_have_is_refused_at_once(models: list, data:
 )
 def test_several_specs_in_one_text(texts: list[str], specs: tuple[str, ...]) -> None:
     assert specs_from(texts) == specs
-
-
-def test_explainers_of_one_name_are_told_apart_and_none_is_asked_twice() -> None:
-    found = named_explainers(("gradient", "gradient:of=loss", "smooth_grad"))
-    assert [one.name for one in found] == ["gradient", "gradient-2", "smooth_grad"]
-    with pytest.raises(SpecError, match="gradient:of=logit' is asked for twice"):
-        named_explainers(("gradient", "gradient:of=logit"))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset
-from advex.data.images.png import decode_png, encode_png
+from advex.data.images.png import encode_png
 from advex.errors import SpecError
 from advex.evaluation.columns import beside, table, tensor
 from advex.evaluation.examples import batch_for
@@ -27,7 +26,7 @@ from advex.evaluation.results import Results
 from advex.evaluation.run import Blocks, Evaluation, Pieces
 from advex.evaluation.scores import share
 from advex.evaluation.shards import Piece, file_name
-from advex.explanation import has_pictures
+from advex.explanation import as_files, has_pictures
 from advex.files import write_bytes
 from advex.geometry import RMSE
 from advex.record import Difference, Flag, ModelEntry
@@ -83,7 +82,7 @@ def _explained(work: Evaluation, model: str, purpose: Purpose, chosen: Sequence[
     batch = batch_for(classifier, work.data, torch.tensor(chosen))
     if has_pictures(classifier, work.data.shape):
         for example, picture in zip(chosen, batch.x, strict=True):
-            _write_png(folder / _input_picture(example), picture)
+            write_bytes(folder / _input_picture(example), encode_png(picture))
     before = classifier.predict(batch.x, max_batch=work.plan.settings.batch_size)
     requests = (_grid if purpose == "grid" else _sweep)(before, batch.y, work.plan)
     return pa.concat_tables([_answer(work, model, purpose, chosen, batch.x, before, request) for request in requests])
@@ -145,16 +144,16 @@ def _answer(
         changed = answer.picture
         after = confidences(changed) if answer.after is None else answer.after
     none: list[Any] = [None] * len(x)
-    names, shown = none, None
+    names, files = none, None
     if has_pictures(classifier, work.data.shape):
         size = "" if request.rho is None else f".{request.rho:g}"
         names = [
             f"pictures/{example}.{file_name(model)}.{purpose}.{request.task.name}.{c}{size}.png"
             for example, c in zip(examples, request.target, strict=True)
         ]
-        folder = work.shards.folder
-        shown = torch.stack([_write_png(folder / name, picture) for name, picture in zip(names, changed, strict=True)])
-    said = None if shown is None else confidences(shown)
+        files = as_files(classifier, x, changed, max_batch=settings.batch_size)
+        for name, png in zip(names, files.png, strict=True):
+            write_bytes(work.shards.folder / name, png)
     return table(
         EXPLANATION,
         example=examples,
@@ -167,22 +166,15 @@ def _answer(
         before=before[request.rows].tolist(),
         after=after.tolist(),
         prediction=after.argmax(dim=1),
-        png_rmse=none if shown is None else RMSE.size(shown - x),
-        png_after=none if said is None else said.tolist(),
-        png_prediction=none if said is None else said.argmax(dim=1),
+        png_rmse=none if files is None else files.rmse,
+        png_after=none if files is None else files.confidences.tolist(),
+        png_prediction=none if files is None else files.confidences.argmax(dim=1),
     )
 
 
 def _input_picture(example: int) -> str:
     """Name of an explained example's own picture within the record folder."""
     return f"pictures/{example}.png"
-
-
-def _write_png(path: Path, picture: Tensor) -> Tensor:
-    """Write a picture [channels, height, width] in [0, 1], and return what the file holds, in [0, 1] as well."""
-    encoded = encode_png(picture)
-    write_bytes(path, encoded)
-    return decode_png(encoded).to(picture) / 255
 
 
 # -- what comes of them ------------------------------------------------------------------------------------

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from advex import attacks, explainers, registry
 from advex.errors import SpecError
 from advex.evaluation.settings import CERTIFICATION, MAPPING, Settings, checked
+from advex.explanation import named_explainers
 from advex.geometry import as_radius
 from advex.measures.case import Measure, values_of
 from advex.measures.certified import Certify
@@ -189,11 +190,6 @@ def _parted(text: str) -> tuple[str, str]:
 # -- explainers and measures -------------------------------------------------------------------------------
 
 
-def named_explainers(specs: Sequence[str]) -> tuple[MapTask, ...]:
-    """Explainers by spec strings, each with a name of its own. Raises SpecError for unknown and repeated ones."""
-    return tuple(MapTask(name=name, explainer=explainer) for name, explainer in _named("explainer", specs))
-
-
 def _named(
     kind: str, specs: Sequence[str], *, taken: Sequence[str] = (), defaults: Mapping[str, Any] | None = None
 ) -> list[tuple[str, Any]]:
@@ -225,9 +221,10 @@ def _maps(settings: Settings) -> tuple[MapTask, ...]:
     for spec, target in pairs:
         if target not in ("", "predicted", "true") and not target.isdecimal():
             raise SpecError(f"In '{spec}@{target}', the class is 'predicted', 'true' or its number.")
-    tasks = named_explainers([spec for spec, _ in pairs])
+    by_name = named_explainers([spec for spec, _ in pairs])
     return tuple(
-        replace(task, target=target or settings.map_target) for task, (_, target) in zip(tasks, pairs, strict=True)
+        MapTask(name=name, explainer=explainer, target=target or settings.map_target)
+        for (name, explainer), (_, target) in zip(by_name.items(), pairs, strict=True)
     )
 
 

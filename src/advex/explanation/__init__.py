@@ -16,6 +16,7 @@ from advex.explanation.maps import explain_maps as explain_maps
 from advex.explanation.maps import named_explainers as named_explainers
 from advex.explanation.pictures import PictureExplanation as PictureExplanation
 from advex.explanation.pictures import PictureRequest as PictureRequest
+from advex.explanation.pictures import as_files as as_files
 from advex.explanation.pictures import explain_pictures as explain_pictures
 from advex.explanation.pictures import has_pictures as has_pictures
 from advex.explanation.rows import RowRequest as RowRequest

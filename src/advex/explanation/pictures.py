@@ -49,8 +49,8 @@ def as_files(classifier: Classifier, clean: Tensor, pictures: Tensor, *, max_bat
     Rounding to 8 bits may undo a change: what is claimed of a picture that is shown must hold for its file.
     clean, pictures: [n, channels, height, width] in [0, 1]. Raises InputError for what a PNG cannot hold.
     """
-    png = tuple(encode_png(picture.detach().float()) for picture in pictures)
-    x = torch.stack([decode_png(encoded).float() / 255 for encoded in png]).to(clean)
+    png = tuple(encode_png(picture) for picture in pictures)
+    x = torch.stack([decode_png(encoded).to(clean) / 255 for encoded in png])
     return PictureFiles(png=png, x=x, rmse=RMSE.size(x - clean), confidences=classifier.predict(x, max_batch=max_batch))
 
 
