@@ -204,6 +204,7 @@ def test_a_plugin_cannot_take_a_name_that_another_thing_has(tmp_path: Path, firs
     both = "Two attacks are called 'pgd': advex.attacks.pgd.PGD and their_copy.Stay. The one of a-copy 1.2 is left out."
     assert both in ended.stderr
     assert "their_copy.Stay and another_copy.Stay. The one of b-copy 1.2 is left out." in ended.stderr
+    assert len(advex(tmp_path, "list", "attack").stderr.splitlines()) == 2  # each is said once
 
 
 def test_nothing_is_imported_because_a_file_names_it(theirs: Path, tmp_path: Path) -> None:

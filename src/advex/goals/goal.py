@@ -1,4 +1,4 @@
-"""What all goals share. A goal's loss falls towards it; `reached` is the plain truth.
+"""What all goals share: a goal's loss falls towards it, and `reached` says whether it holds.
 
 Goals on classes follow one family of differences between a class and the others (`advantage`),
 

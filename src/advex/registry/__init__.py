@@ -190,7 +190,7 @@ def entries(kind: str) -> dict[str, Entry]:
                 first = listed.setdefault(entry.name, dataclasses.replace(entry, distribution=distribution))
                 if first.make is not entry.make:
                     refusal = f"{_two(first, entry)} The one of {distribution} is left out."
-                    warnings.warn(refusal, AdvexWarning, stacklevel=2)
+                    warnings.warn(refusal, AdvexWarning, stacklevel=1)  # from one place: it is said once
     return dict(sorted(listed.items()))
 
 

@@ -6,7 +6,6 @@ import dataclasses
 import types
 import typing
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from advex.errors import SpecError
@@ -37,10 +36,8 @@ def fitted(what: str, make: Callable[..., Any], options: dict[str, Any]) -> dict
 
 def _hints(make: Callable[..., Any]) -> dict[str, Any]:
     """The types of a factory's parameters, or of a dataclass's fields."""
-    if isinstance(make, partial):
-        return {}
     written_out = isinstance(make, type) and not dataclasses.is_dataclass(make)
-    return typing.get_type_hints(make.__init__ if written_out else make)
+    return typing.get_type_hints(make.__init__ if written_out else getattr(make, "func", make))
 
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:
