@@ -23,6 +23,7 @@ from advex.classifier import Classifier
 from advex.documents import read_json
 from advex.errors import AdvexError, ArtifactError
 from advex.features import FeatureSpec
+from advex.record.versions import upgraded
 
 SCHEMA = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -134,10 +135,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     config = read_json(path, f"a {CONFIG}", ArtifactError, largest=_LARGEST_CONFIG)
     if not isinstance(config, dict) or "schema_version" not in config:
         raise ArtifactError(f"{path} is not an advex {CONFIG} (no schema_version).")
-    if config["schema_version"] != SCHEMA:
-        version = config["schema_version"]
-        raise ArtifactError(f"{path} has schema version {version!r}; this advex {__version__} reads {SCHEMA}.")
-    return config
+    return upgraded(config, path, SCHEMA, {})
 
 
 def checked_weights(folder: Path, config: dict[str, Any]) -> Path:

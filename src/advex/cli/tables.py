@@ -8,6 +8,8 @@ import sys
 from advex.cli import terminal
 from advex.record import Figure, Record
 
+_COLUMNS = 4  # of measures side by side
+
 
 def show(record: Record) -> None:
     """Accuracy and areas of each model, with intervals, what is known of certificates, maps and rows, and warnings."""
@@ -46,13 +48,14 @@ def _show_maps(record: Record) -> None:
     """The mean of every measure of maps over all examples that have it."""
     titles = {key: f"{entry.title}{', ' * bool(entry.unit)}{entry.unit}" for key, entry in record.measures.items()}
     titles["completeness"] = "Completeness error"
-    rows = [
-        [model.name, name, *(_figure(maps.figures.get(key), "undefined") for key in titles)]
-        for model in record.models
-        for name, maps in model.maps.items()
-    ]
-    if rows:
-        terminal.table(["maps of", "explainer", *titles.values()], rows)
+    maps = [(model.name, name, entry.figures) for model in record.models for name, entry in model.maps.items()]
+    keys = [key for key in titles if any(key in figures for _, _, figures in maps)]
+    for start in range(0, len(keys), _COLUMNS):
+        part = keys[start : start + _COLUMNS]
+        rows = [
+            [model, name, *(_figure(figures.get(key), "undefined") for key in part)] for model, name, figures in maps
+        ]
+        terminal.table(["maps of", "explainer", *(titles[key] for key in part)], rows)
 
 
 def _show_answers(record: Record) -> None:

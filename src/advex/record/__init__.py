@@ -3,7 +3,7 @@
     record.json            everything below `Record`
     examples.parquet       one row per model and example
     explanations.parquet   one row per model, example, explainer, target and rho
-    maps.parquet           one row per model, explainer and example, where maps were asked for
+    maps.parquet           one row per model, explainer and example, of evaluations with maps
     answers.parquet        of tables: one row per model, explained row and alternative
     columns.parquet        of tables: one row per column, with its distribution
     pictures/              8-bit PNG: <example>.png and one per explanation
@@ -120,8 +120,8 @@ class Answered(_Model):
 class ModelEntry(_Model):
     """One evaluated model. name: short, unique. source: as asked for. spec: of the network, if known.
 
-    training: how it was trained, where its run folder told. certified: where it was asked for. maps: by the name of the
-    explainer, those that were asked for. answered: of a table.
+    training: how it was trained, where its source is a run folder. certified: None unless it was. maps: by the
+    explainer's name. answered: of a table.
     """
 
     name: str
@@ -244,11 +244,11 @@ def read_rows(folder: Path, table: str) -> list[dict[str, Any]]:
 
     path = folder / f"{table}.parquet"
     try:
-        found = pyarrow.parquet.read_table(path)
-        if "map" not in found.column_names:
-            return found.to_pylist()
-        arrays = [one.values.to_numpy() if one.is_valid else None for one in found.column("map")]
-        return [row | {"map": values} for row, values in zip(found.drop(["map"]).to_pylist(), arrays, strict=True)]
+        rows = pyarrow.parquet.read_table(path)
+        if "map" not in rows.column_names:
+            return rows.to_pylist()
+        arrays = [cell.values.to_numpy() if cell.is_valid else None for cell in rows.column("map")]
+        return [row | {"map": values} for row, values in zip(rows.drop(["map"]).to_pylist(), arrays, strict=True)]
     except (OSError, pyarrow.ArrowException) as error:
         raise ArtifactError(f"{path} cannot be read: {error}") from None
 
@@ -260,7 +260,7 @@ def plain(value: float) -> float | None:
 
 def all_figures(model: ModelEntry) -> dict[str, Figure]:
     """A model's scores, and after them the figures of its maps as EXPLAINER_MEASURE."""
-    of_maps = {f"{name}_{key}": one for name, found in model.maps.items() for key, one in found.figures.items()}
+    of_maps = {f"{name}_{key}": figure for name, maps in model.maps.items() for key, figure in maps.figures.items()}
     return model.scores | of_maps
 
 

@@ -22,7 +22,7 @@ class Explored(BaseModel):
 
     source: the model as it was named. weights: SHA-256 of what decides its answers. data, example, label: of an
     example; None for a picture of one's own. name: what the picture is called. note: what was done to it. target: the
-    class asked about. rho: RMSE that was asked for, None: as little as is needed. search: a spec, `none` at rho 0.
+    class asked about. rho: RMSE of the change, None: as little as is needed. search: a spec, `none` at rho 0.
     command: gives the same of input.png; may be empty. before, after: confidences by class. reached: the decision is
     the target. png_rmse, png_after: of the decoded 8-bit PNG. gain: by how much the difference is drawn larger than it
     is. explainer: of the maps, a spec. reach: where their common scale ends; 0: nothing counts. no_maps: why there are
@@ -74,9 +74,9 @@ def picture_name(which: str) -> str:
 
 def read_explored(folder: Path) -> list[tuple[Path, Explored]]:
     """What is kept in a folder, the newest first. Raises ArtifactError for what is not of this form."""
-    found = []
+    kept = []
     for path in folder.glob(f"*/{NAME}"):
         if path.parent.name.startswith("."):  # being written
             continue
-        found.append((path.parent, read_versioned(path, Explored, SCHEMA, {}, "an explanation that was kept")))
-    return sorted(found, key=lambda each: (each[1].created, each[0].name), reverse=True)
+        kept.append((path.parent, read_versioned(path, Explored, SCHEMA, {}, "an explanation that was kept")))
+    return sorted(kept, key=lambda each: (each[1].created, each[0].name), reverse=True)

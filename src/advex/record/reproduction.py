@@ -206,9 +206,9 @@ class Reproduction(_Model):
         return [row for table in self.tables for row in table.rows]
 
 
-def write_reproduction(folder: Path, found: Reproduction) -> None:
+def write_reproduction(folder: Path, reproduction: Reproduction) -> None:
     """Write reproduction.json, completely or not at all."""
-    write_text(folder / NAME, found.model_dump_json(indent=1) + "\n")
+    write_text(folder / NAME, reproduction.model_dump_json(indent=1) + "\n")
 
 
 def read_reproduction(folder: Path) -> Reproduction:
@@ -227,14 +227,14 @@ def read_answered(folder: Path) -> AnsweredEntry | None:
     return read_versioned(path, AnsweredEntry, SCHEMA, {}, "an account of what was answered")
 
 
-def as_plain(found: Reproduction) -> dict[str, Any]:
+def as_plain(reproduction: Reproduction) -> dict[str, Any]:
     """For strict JSON: null where a figure is not finite."""
-    return _strict(found.model_dump())
+    return _strict(reproduction.model_dump())
 
 
 def _strict(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _strict(one) for key, one in value.items()}
+        return {key: _strict(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_strict(one) for one in value]
+        return [_strict(item) for item in value]
     return plain(value) if isinstance(value, float) else value

@@ -2,7 +2,7 @@
 
     metrics.jsonl   one JSON object per epoch; its last line may be half written
     recipe.yaml     the resolved recipe
-    env.json        versions, device, command
+    env.json        versions, device, command; schema_version: of the whole folder, the first where there is none
     config.json     of the classifier, there once the run is finished
     best/           the classifier of the best epoch, a folder of its own
 
@@ -21,8 +21,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from advex.documents import parse_json, parse_yaml
 from advex.errors import DataError
+from advex.record.versions import upgraded
 from advex.registry import write
 
+SCHEMA = 1
 METRICS, RECIPE, ENVIRONMENT, CONFIG, BEST = "metrics.jsonl", "recipe.yaml", "env.json", "config.json", "best"
 
 # What a line of metrics.jsonl may hold beside `parts`: rate in examples per second, seconds since the run began.
@@ -31,7 +33,7 @@ QUANTITIES = (
 )  # fmt: skip
 
 EPOCHS = 5_000  # kept at most: of longer runs every second epoch, every third, ...
-_PARTS, _NAME, _TOLD = 24, 80, 5
+_PARTS, _NAME, _LISTED = 24, 80, 5
 _LARGEST_METRICS, _LARGEST_CONFIG, _LARGEST_TEXT, _LONGEST_LINE = 32 * 2**20, 4 * 2**20, 64 * 2**10, 64 * 2**10
 
 Curve = Annotated[list[float | None], Field(max_length=EPOCHS)]
@@ -78,16 +80,16 @@ class Training(BaseModel):
 def read_run(folder: Path) -> Training | None:
     """How the model of a run folder, or of its best epoch, was trained; None for a folder of something else.
 
-    The run may still be going on. Never raises.
+    The run may still be going on. Raises ArtifactError for a run of a newer advex, and for nothing else.
     """
     if _is_run(folder):
         return _read_run(folder)
     if folder.name != BEST or not _is_run(folder.parent):
         return None
-    found = _read_run(folder.parent)
-    told = _object(_read(folder, CONFIG, _LARGEST_CONFIG, [])).get("training")
-    taken = _whole(told.get("epoch")) if isinstance(told, dict) else None
-    return found.model_copy(update={"taken": taken or found.best})
+    run = _read_run(folder.parent)
+    described = _object(_read(folder, CONFIG, _LARGEST_CONFIG, [])).get("training")
+    taken = _whole(described.get("epoch")) if isinstance(described, dict) else None
+    return run.model_copy(update={"taken": taken or run.best})
 
 
 def _is_run(folder: Path) -> bool:
@@ -101,6 +103,9 @@ def _read_run(folder: Path) -> Training:
     notes: list[str] = []
     recipe = _read(folder, RECIPE, _LARGEST_TEXT, notes)
     settings = _settings(recipe)
+    about = _object(_read(folder, ENVIRONMENT, _LARGEST_TEXT, notes))
+    if isinstance(about.get("schema_version"), int):
+        about = upgraded(about, folder / ENVIRONMENT, SCHEMA, {})
     lines = _thinned(dict(_lines(_read(folder, METRICS, _LARGEST_METRICS, notes), notes)), notes)
     curves = {name: [_number(line, name) for line in lines.values()] for name in QUANTITIES}
     planned = [_whole(settings.get("epochs")), *(_whole(line.get("epochs")) for line in lines.values())]
@@ -108,7 +113,7 @@ def _read_run(folder: Path) -> Training:
         objective=_objective(settings),
         attack=_attack(settings),
         recipe=_shown(recipe),
-        environment=_environment(_read(folder, ENVIRONMENT, _LARGEST_TEXT, notes)),
+        environment=_environment(about),
         epochs=next((epochs for epochs in reversed(planned) if epochs), None),
         epoch=list(lines),
         curves=_measured(curves),
@@ -157,9 +162,9 @@ def _lines(text: str, notes: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
         else:
             damaged.append(number)
     if damaged:
-        told = ", ".join(map(str, damaged[:_TOLD])) + (", ..." if len(damaged) > _TOLD else "")
+        listed = ", ".join(map(str, damaged[:_LISTED])) + (", ..." if len(damaged) > _LISTED else "")
         few, were = ("Line", "is damaged and was") if len(damaged) == 1 else ("Lines", "are damaged and were")
-        notes.append(f"{few} {told} of {METRICS} {were} skipped.")
+        notes.append(f"{few} {listed} of {METRICS} {were} skipped.")
 
 
 def _thinned(lines: dict[int, dict[str, Any]], notes: list[str]) -> dict[int, dict[str, Any]]:
@@ -173,7 +178,7 @@ def _thinned(lines: dict[int, dict[str, Any]], notes: list[str]) -> dict[int, di
 
 def _parts(lines: list[dict[str, Any]], notes: list[str]) -> dict[str, list[float | None]]:
     """The curve of each part of the loss."""
-    every = [found if isinstance(found := line.get("parts"), dict) else {} for line in lines]
+    every = [parts if isinstance(parts := line.get("parts"), dict) else {} for line in lines]
     names = list(dict.fromkeys(name for parts in every for name in parts))
     good = [name for name in names if 0 < len(name) <= _NAME and name.isprintable()][:_PARTS]
     if len(good) < len(names):
@@ -214,8 +219,8 @@ def _settings(recipe: str) -> dict[str, Any]:
 
 def _objective(settings: dict[str, Any]) -> str:
     """`adversarial:share=0.5 + lipschitz:psi=220`; empty where the recipe does not say."""
-    asked = settings.get("objective")
-    terms = {asked: settings.get("objective_options")} if isinstance(asked, str) else asked
+    objective = settings.get("objective")
+    terms = {objective: settings.get("objective_options")} if isinstance(objective, str) else objective
     if not isinstance(terms, dict):
         return ""
     return _shown(" + ".join(_term(name, options) for name, options in list(terms.items())[:_PARTS]))[:2_000]
@@ -246,9 +251,8 @@ def _object(text: str) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def _environment(text: str) -> dict[str, str]:
-    pairs = _object(text).items()
-    kept = [(_shown(name), _shown(value)[:2_000]) for name, value in pairs if isinstance(value, str)]
+def _environment(about: dict[str, Any]) -> dict[str, str]:
+    kept = [(_shown(name), _shown(value)[:2_000]) for name, value in about.items() if isinstance(value, str)]
     return dict([pair for pair in kept if 0 < len(pair[0]) <= _NAME][:64])
 
 

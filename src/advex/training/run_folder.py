@@ -33,6 +33,7 @@ from advex.errors import ArtifactError, SpecError
 from advex.files import write_text
 from advex.lookup.folders import prepare_folder
 from advex.recipes import Recipe
+from advex.record.run import SCHEMA
 from advex.training import BEST, CHECKPOINTS, METRICS, TENSORBOARD
 
 RECIPE, ENVIRONMENT, ADDED = "recipe.yaml", "env.json", "added.csv"
@@ -71,6 +72,7 @@ def run(
     def describe() -> None:
         write_text(folder / RECIPE, as_yaml(recipe))
         about = environment(torch.device(device)) | {"command": without_places(progress.command_line())}
+        about |= {"schema_version": SCHEMA}
         write_text(folder / ENVIRONMENT, json.dumps(about, indent=1) + "\n")
         if data.parts:
             write_text(folder / ADDED, _added(data))
