@@ -9,6 +9,7 @@ import io
 import itertools
 import json
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -26,6 +27,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import strategies as st
+from jinja2 import UndefinedError
 from PIL import Image
 
 from advex import measures
@@ -40,6 +42,8 @@ from advex.record import (
     Difference,
     Figure,
     Flag,
+    MapFigures,
+    MeasureEntry,
     ModelEntry,
     Record,
     Training,
@@ -192,6 +196,7 @@ def _record(plan: Plan, rows: list[dict], radii: dict, searches: list[str]) -> R
             name="digits", source="digits", examples=plan.examples, shape=(plan.shape[2], *plan.shape[:2]),
             class_names=plan.names, chance=chance,
         ),
+        "lowers": ["away"],
         "searches": {name: protocol if "published" in name else tight for name in searches},
         "models": models,
         "differences": differences,
@@ -1265,6 +1270,190 @@ def test_fewer_examples_where_the_page_would_grow_too_large(record: Path) -> Non
     told = Tree(small).root.one("section", id="explanations").text
     assert "1 of 2 explained examples are shown" in told
     assert "are shown, so that" not in Tree(full).root.text
+
+
+# -- sections of others ------------------------------------------------------------------------------------------------
+
+SECTION = """
+from advex.registry import register
+
+
+@register("section", "largest")
+class Largest:
+    \'\'\'The largest change of every model, and a note that a plugin wrote into the record.\'\'\'
+
+    title, menu, place, tables = "Largest <change>", "Largest", 15, ("examples", "notes")
+
+    def __call__(self, contents):
+        names = [model.name for model in contents.record.models]
+        sizes = {name: max(contents.column(name, "attack_rmse")) for name in names}
+        return {"sizes": sizes, "notes": [row["note"] for row in contents.rows("notes")], "badge": len(sizes)}
+
+
+@register("section", "nothing")
+class Nothing:
+    \'\'\'Has nothing to say of any record.\'\'\'
+
+    title, menu, place, tables = "Nothing", "Nothing", 16, ()
+
+    def __call__(self, contents):
+        return None
+"""
+FAILING = """
+from advex.registry import register
+
+
+@register("section", "failing")
+class Failing:
+    \'\'\'Fails.\'\'\'
+
+    title, menu, place, tables = "Failing", "Failing", 35, ()
+
+    def __call__(self, contents):
+        raise KeyError("<no such thing>")
+
+
+@register("section", "unclear")
+class Unclear:
+    \'\'\'Its template asks for what is not there; and it says nothing of itself.\'\'\'
+
+    def __call__(self, contents):
+        return {}
+"""
+
+
+def test_a_section_of_a_plugin_is_one_file_and_its_template(record: Path, tmp_path: Path) -> None:
+    """Installed as a package, it stands where it says; ones that fail are told, and all else is as without them."""
+    plain = Tree(write_report(record).read_text(encoding="utf-8")).root
+    place = tmp_path / "site"
+    files = {
+        "their_sections/__init__.py": "",
+        "their_sections/largest.py": SECTION.replace("\\'", "'"),
+        "their_sections/largest.html.j2": "{% from 'parts.html.j2' import swatch %}{{ swatch(0) }}"
+        '{% for name, size in sizes.items() %}<p data-largest="{{ name }}">{{ size | short }}</p>{% endfor %}'
+        "<b>{{ notes | join }}, {{ record.seed }}</b>",
+        "their_sections/failing.py": FAILING.replace("\\'", "'"),
+        "their_sections/failing.html.j2": "{{ what_nobody_gave }}",
+        "theirs-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n",
+        "theirs-1.0.dist-info/entry_points.txt": "[advex.report_sections]\ntheirs = their_sections\n",
+    }
+    for name, text in files.items():
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text(text, encoding="utf-8")
+    _parquet(record / "notes.parquet", [{"note": HOSTILE}])
+    code = (
+        "import sys; from pathlib import Path; from advex.report import write_report; "
+        f"write_report(Path({str(record)!r})); print('torch' in sys.modules)"
+    )
+    path = os.pathsep.join([str(place), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": path}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("False\n", "")
+    root = Tree((record / "report.html").read_text(encoding="utf-8")).root
+    sections = {node.attributes["id"]: node for node in root.all("section") if "id" in node.attributes}
+    ours = [node.attributes["id"] for node in plain.all("section") if "id" in node.attributes]
+    assert list(sections) == [
+        *ours[:1], "largest", *ours[1:3], "failing", *ours[3:], "unclear",
+    ]  # fmt: skip
+    assert [node.attributes["href"][1:] for node in root.one("nav").all("a")] == list(sections)
+    assert root.one("nav").one("a", href="#largest").text == "Largest 2"
+    rows = pq.read_table(record / "examples.parquet").to_pylist()
+    for name in ("ordinary", "robust"):
+        largest = max(row["attack_rmse"] for row in rows if row["model"] == name)
+        assert numbers_in(sections["largest"].one("p", data_largest=name).text) == pytest.approx([largest], rel=1e-3)
+    assert sections["largest"].one("h2").text == "Largest <change>"
+    assert sections["largest"].one("b").text == f"{HOSTILE}, 7"
+    assert sections["failing"].one("p").text == (
+        "The section 'failing' of theirs 1.0 could not be made (KeyError: '<no such thing>'). "
+        "The rest of this page is whole."
+    )
+    assert "'unclear' of theirs 1.0 could not be made (UndefinedError" in sections["unclear"].text
+    for name in ours:
+        assert sections[name].text == plain.one("section", id=name).text
+
+
+def test_a_fault_in_a_section_of_ours_is_not_hidden(record: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Certified, "__call__", lambda self, contents: {})
+    with pytest.raises(UndefinedError, match="'words' is undefined"):
+        render(read(record))
+
+
+# -- measures of maps --------------------------------------------------------------------------------------------------
+
+
+def test_every_declared_measure_of_maps_is_shown_and_compared_along_both_axes(tmp_path: Path) -> None:
+    """Three measures nobody knows, of two kinds, by two explainers: values, reasons, differences, boxes."""
+    folder = make_record(tmp_path, Plan(models=("a", "b", "c")))
+    record = read_record(folder)
+    declared = {
+        "zig": MeasureEntry(title="Zig", better="low", unit="rad", of="faithful", spec="zig"),
+        "zag": MeasureEntry(title="Zag", better="neither", of="faithful", spec="zag"),
+        "zug": MeasureEntry(title="Zug", better="high", of="of a plugin's own", spec="zug:n=3"),
+    }
+    explainers, values = ("one", "two"), {}
+    rng = np.random.default_rng(0)
+    rows = []
+    for m, model in enumerate(record.models):
+        for e, explainer in enumerate(explainers):
+            mine = {key: rng.normal(m + 10 * e, 1, 60) for key in declared}
+            mine["zag"][:5] = np.nan
+            values[model.name, explainer] = mine
+            figures = {key: _mean(array[np.isfinite(array)]) for key, array in mine.items()}
+            undefined = {"zag": {"the search was blind": 3, "not defined for this map": 2}}
+            model.maps[explainer] = MapFigures(method=explainer, target="true", figures=figures, undefined=undefined)
+            rows += [
+                {"model": model.name, "explainer": explainer, "example": i, "target": 0, "method": explainer,
+                 "change": None, "completeness": None, "map": None, **{key: float(mine[key][i]) for key in mine}}
+                for i in range(60)
+            ]  # fmt: skip
+    pairs = [("", f"{e}_", (a, e), (b, e)) for e in explainers for a, b in itertools.combinations("abc", 2)]
+    pairs += [(m, "", (m, "one"), (m, "two")) for m in "abc"]
+    record.differences.clear()
+    for (model, prefix, first, second), key in itertools.product(pairs, declared):
+        change = values[first][key] - values[second][key]
+        at = 1 if model else 0
+        record.differences.append(
+            Difference(
+                axis="explainer" if model else "model", model=model, first=first[at], second=second[at],
+                measure=f"{prefix}{key}", figure=_mean(change[np.isfinite(change)]),
+            )
+        )  # fmt: skip
+    write_record(folder, record.model_copy(update={"measures": declared}))
+    pq.write_table(pa.Table.from_pylist(rows), folder / "maps.parquet")
+    section = page(folder).one("section", id="maps")
+    assert [node.text for node in section.all("h3")[:2]] == ["Faithful", "Of a plugin's own"]
+    assert [node.text for node in section.all("table")[0].one("thead").all("th")] == [
+        "Model", "Zig (rad) lower is better", "Zag",
+    ]  # fmt: skip
+    for (model, explainer), mine in values.items():
+        for key, array in mine.items():
+            cell = section.one("td", data_model=model, data_measure=f"{explainer}_{key}")
+            agrees(cell.text, _mean(array[np.isfinite(array)]))
+            assert ("5 undefined" in cell.text) == (key == "zag")
+    blind = next(node.text for node in section.all("p") if "blind" in node.text)
+    assert "Zag, one, a: 3; Zag, two, a: 3; Zag, one, b: 3" in blind
+    for difference in record.differences:
+        within = difference.model or difference.measure.rpartition("_")[0]
+        wanted = {"data_minus": difference.first, "data_within": within, "data_difference": difference.measure}
+        cell = section.one("td", **{f"data_{difference.axis}": difference.second}, **wanted)
+        figure = difference.figure.model_copy(
+            update={"value": -difference.figure.value, "low": -difference.figure.high, "high": -difference.figure.low}
+        )
+        agrees(cell.text, figure)
+        key = difference.measure.rpartition("_")[2]
+        reading = {("zig", True): "worse", ("zig", False): "better", ("zug", True): "better", ("zug", False): "worse",
+                   ("zag", True): "larger", ("zag", False): "smaller"}[key, figure.value > 0]  # fmt: skip
+        separated = figure.low > 0 or figure.high < 0
+        assert cell.text.endswith(reading if separated else "not separated")
+    boxes = section.one("figure", data_boxes="two", data_measure="Zag").one("svg", role="img")
+    assert [node.attributes["data-box"] for node in boxes.all("g") if "data-box" in node.attributes] == ["b", "c"]
+    figures_table = page(folder).one("section", id="figures")
+    assert not figures_table.all("td", data_difference="one_zig")
+
+
+def _mean(values: np.ndarray) -> Figure:
+    half = 1.96 * values.std() / math.sqrt(len(values))
+    return Figure(value=values.mean(), low=values.mean() - half, high=values.mean() + half, n=len(values))
 
 
 # -- one file, safe and the same every time ----------------------------------------------------------------------------

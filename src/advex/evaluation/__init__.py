@@ -100,6 +100,7 @@ def evaluate(
         data=_data_entry(data),
         searches=dict(results.searches),
         measures=dict(results.measures),
+        lowers=[task.name for task in plan.pictures if task.lowers],
         models=entries,
         differences=differences(STAGES, results),
         flags=flags_of_data(data) + [flag for entry in entries for flag in work.flags(entry)],

@@ -183,6 +183,7 @@ class DataEntry(_Model):
 class Record(_Model):
     """All of `record.json`. searches: name -> spec string. measures: of maps; key -> what it is, in order.
 
+    lowers: explainers of pictures that show what speaks against a class, not for it.
     command: what made it, to be typed again.
     """
 
@@ -197,6 +198,7 @@ class Record(_Model):
     data: DataEntry
     searches: dict[str, str]
     measures: dict[str, MeasureEntry] = {}
+    lowers: list[str] = []
     models: list[ModelEntry]
     differences: list[Difference] = []
     flags: list[Flag] = []
@@ -224,6 +226,7 @@ def _described_measures(values: Values) -> None:
     if settings:
         explainers = ["toward", "away"] if settings.pop("away", True) else ["toward"]
         settings |= {"searches": [], "pictures": explainers, "measures": ["gini", "entropy", "effective"]}
+    values["lowers"] = ["away"]
     entries = {
         "gini": {"title": "Gini index", "better": "high", "of": "shape", "spec": "gini"},
         "entropy": {"title": "Entropy", "better": "low", "unit": "nats", "of": "shape", "spec": "entropy"},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,10 +57,10 @@ class _Example:
 def grids(contents: Contents, kind: str) -> tuple[Grid, ...]:
     """The explanations of one kind: towards classes (`grid`), growing (`sweep`), `away` from a class.
 
-    Whatever an explainer is called, its pictures are in the grid; those of the family `away` show what has to go, and
-    are told apart by their name.
+    `away` are the explainers that lower a class, `grid` all others.
     """
-    rows = [row for row in contents.rows("explanations") if _kind(row) == kind]
+    lowers = contents.record.lowers
+    rows = [row for row in contents.rows("explanations") if _kind(row, lowers) == kind]
     made, spent = [], 0
     for explainer, rho, mine in _by_explainer(rows, kind):
         examples = [_columns(contents, sheet, kind) for sheet in _by_sheet(mine, kind)]
@@ -69,10 +69,10 @@ def grids(contents: Contents, kind: str) -> tuple[Grid, ...]:
     return tuple(made)
 
 
-def _kind(row: Row) -> str:
+def _kind(row: Row, lowers: Collection[str]) -> str:
     if row["purpose"] == "sweep":
         return "sweep"
-    return "away" if str(row["explainer"]).startswith("away") else "grid"
+    return "away" if row["explainer"] in lowers else "grid"
 
 
 def _by_explainer(rows: list[Row], kind: str) -> Iterable[tuple[str, float | None, list[Row]]]:

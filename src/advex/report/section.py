@@ -81,15 +81,11 @@ def _shown(entry: registry.Entry, contents: Contents) -> Shown | None:
         if values is None:
             return None
         html = rendered(section, values, record=contents.record, contents=contents)
-        badge = str(values.get("badge") or "")
-        return Shown(entry.name, section.place, section.title, section.menu, badge, html)
+        return Shown(entry.name, section.place, section.title, section.menu, str(values.get("badge") or ""), html)
     except Exception as error:
-        package = entry.make.__module__.partition(".")[0]
-        if package == "advex":
+        if not entry.distribution:
             raise
-        return Shown(entry.name, math.inf, entry.name, entry.name, "", _failure(entry.name, package, error))
-
-
-def _failure(name: str, package: str, error: Exception) -> Markup:
-    sentence = "The section '{}' of the package '{}' could not be made ({}: {}). The rest of this page is whole."
-    return Markup('<p class="calm">' + sentence + "</p>").format(name, package, type(error).__name__, error)
+        place, title = getattr(entry.make, "place", math.inf), getattr(entry.make, "title", entry.name)
+        sentence = "<p>The section '{}' of {} could not be made ({}: {}). The rest of this page is whole.</p>"
+        html = Markup(sentence).format(entry.name, entry.distribution, type(error).__name__, error)
+        return Shown(entry.name, place, title, getattr(entry.make, "menu", title), "", html)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 from advex.drawing.numbers import number, percent
@@ -9,12 +11,6 @@ from advex.record import Figure, Record
 from advex.registry import register
 from advex.report.grids import grids
 from advex.report.reading import Contents
-
-_TITLES = {
-    "grid_toward": "Towards a class: says it",
-    "grid_away": "Away from a class: says another",
-    "sweep_toward": "In the sweep: says the class",
-}
 
 
 @register("section", "explanations")
@@ -37,7 +33,17 @@ def reached(record: Record) -> tuple[list[tuple[str, str]], list[tuple[int, str,
     for index, model in enumerate(record.models):
         figures = (model.rho_reached.get(key) for key in keys)
         lines.append((index, model.name, ["–" if figure is None else _share(figure) for figure in figures]))
-    return [(key, _TITLES.get(key) or key.replace("_", " ").capitalize()) for key in keys], lines
+    titles = {key: _title(key, record.lowers) for key in keys}
+    several = {title for title, times in Counter(titles.values()).items() if times > 1}
+    return [(key, f"{title}, {key}" if title in several else title) for key, title in titles.items()], lines
+
+
+def _title(key: str, lowers: Collection[str]) -> str:
+    """key: PURPOSE_EXPLAINER."""
+    purpose, _, explainer = key.partition("_")
+    if purpose == "sweep":
+        return "In the sweep: says the class"
+    return "Away from a class: says another" if explainer in lowers else "Towards a class: says it"
 
 
 def _share(figure: Figure) -> str:
