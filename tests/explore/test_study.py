@@ -16,8 +16,9 @@ from advex.data import Dataset
 from advex.drawing.heat import coloured, reach_of, summed
 from advex.errors import InputError, SpecError
 from advex.explainers import InputXGradient, Toward
-from advex.explore.requests import Example, ExploreRequest, ModelChoice, Stopped
+from advex.explore.requests import Example, ExploreRequest, ModelChoice
 from advex.explore.study import MAPS, Model, Study
+from advex.progress import Stopped
 from advex.record.explored import Explored
 from advex.report.pages.explored import told
 

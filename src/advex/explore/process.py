@@ -13,7 +13,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from advex.errors import AdvexError
-from advex.explore.requests import Load, Refusal, Stopped, superseded
+from advex.explore.requests import Load, Refusal, superseded
+from advex.progress import Stopped
 
 THREADS = ("explain", "quick")
 NICER = 10  # than the server

@@ -95,10 +95,6 @@ class Refusal(Exception):
         self.kind, self.sentence = kind, sentence
 
 
-class Stopped(Exception):
-    """Raised between two passes of a network: nobody waits for the answer any more."""
-
-
 class Explorer(Protocol):
     """What the process holds: see `study.Study`."""
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import shlex
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -22,11 +21,13 @@ from advex.artifacts import weights_hash
 from advex.classifier import Classifier
 from advex.data import Dataset
 from advex.data.images.png import decode_png, encode_png
-from advex.drawing.heat import coloured, reach_of, summed
+from advex.drawing.heat import coloured
 from advex.environment import without_places
 from advex.errors import InputError, SpecError
 from advex.explainers import Toward
-from advex.explanation import has_pictures
+from advex.explanation import HeatScale, as_files, explain_maps, has_pictures
+from advex.explanation.maps import pixels_of
+from advex.explanation.pictures import difference_gain, difference_picture
 from advex.explore import saved, uploads
 from advex.explore.requests import (
     Catalogue,
@@ -36,11 +37,11 @@ from advex.explore.requests import (
     ExploreResponse,
     FittedPicture,
     ModelChoice,
-    Stopped,
     Which,
 )
 from advex.geometry import RMSE
 from advex.goals import Become
+from advex.progress import Stopped, each_pass
 from advex.record.explored import Explored
 from advex.registry import describe
 from advex.report.pages.explored import lines_of, shares_of, told
@@ -161,18 +162,23 @@ class Study:
         picture, subject = self._subject(request)
         classifier = model.classifier
         x = picture.to(classifier.device, classifier.dtype)[None]
-        with stopping(classifier, stop):
+
+        def tick() -> None:
+            if stop():
+                raise Stopped
+
+        with each_pass(classifier.network, tick):
             change = _changed(classifier, x, request)
-            encoded = encode_png(change.picture[0].float().cpu())
-            shown = (decode_png(encoded).float() / 255).to(x)
-            before, after, png_after = classifier.predict(torch.cat([x, change.picture, shown[None]])).double().tolist()
-            maps = _maps(classifier, torch.cat([x, change.picture]), request)
-        delta = change.picture[0] - x[0]
-        gain = 0.5 / max(float(delta.abs().max()), 1e-6)
+            both = torch.cat([x, change.picture])
+            before, after = classifier.predict(both).double().tolist()
+            files = as_files(classifier, x, change.picture)
+            maps = _maps(classifier, both, request)
+        delta = change.picture - x
+        gain = difference_gain(delta)
         pictures: dict[Which, bytes] = {
             "input": encode_png(picture),
-            "changed": encoded,
-            "difference": encode_png((0.5 + gain * delta).clamp(0, 1).float()),
+            "changed": files.png[0],
+            "difference": encode_png(difference_picture(delta[0], gain)),
             **maps.pictures,
         }
         entry = Explored(
@@ -189,10 +195,10 @@ class Study:
             command=_command(model, names[request.target], change),
             before=before,
             after=after,
-            rmse=float(RMSE.size(delta[None])),
+            rmse=float(RMSE.size(delta)),
             reached=max(range(len(after)), key=after.__getitem__) == request.target,
-            png_rmse=float(RMSE.size((shown - x[0])[None])),
-            png_after=png_after,
+            png_rmse=float(files.rmse),
+            png_after=files.confidences[0].double().tolist(),
             gain=gain,
             explainer=maps.method,
             reach=maps.reach,
@@ -213,22 +219,6 @@ class Study:
         if tuple(picture.shape) != self.data.shape:
             raise InputError("The picture is not of the networks' size: choose the file again.")
         return picture, {"data": None, "example": None, "name": request.name, "label": None, "note": request.note}
-
-
-@contextlib.contextmanager
-def stopping(classifier: Classifier, stop: Callable[[], bool]) -> Iterator[None]:
-    """Inside, a pass of the network raises Stopped once `stop` says so."""
-
-    def look(*_: Any) -> None:
-        if stop():
-            raise Stopped
-
-    hook = classifier.network.register_forward_pre_hook(look)
-    try:
-        look()
-        yield
-    finally:
-        hook.remove()
 
 
 @dataclass(frozen=True)
@@ -266,14 +256,13 @@ class _Maps:
 
 def _maps(classifier: Classifier, x: Tensor, request: ExploreRequest) -> _Maps:
     explainer = explainers.build(request.explainer)
-    try:
-        explanation = explainer(classifier, x, torch.full((2,), request.target, device=x.device), seed=SEED)
-    except (InputError, SpecError) as error:  # some maps are of some networks
-        return _Maps({}, describe(explainer), 0.0, str(error))
-    values = [summed(each) for each in explanation.map.detach().float().cpu().numpy()]
-    reach = reach_of(values)
-    before, after = (_png(coloured(each, reach)) for each in values)
-    return _Maps({"map_input": before, "map_changed": after}, explanation.method, reach)
+    target = torch.full((2,), request.target, device=x.device)
+    maps = explain_maps(classifier, x, target, {"map": explainer}, seed=SEED)
+    if maps.refused:
+        return _Maps({}, describe(explainer), 0.0, str(maps.refused["map"]))
+    explanation, scale = maps.explanations["map"], HeatScale.of(maps.explanations)
+    before, after = (_png(coloured(pixels, scale.reach)) for pixels in pixels_of(explanation))
+    return _Maps({"map_input": before, "map_changed": after}, explanation.method, scale.reach)
 
 
 def _summary(entry: Explored) -> dict[str, Any]:

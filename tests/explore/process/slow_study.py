@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from advex.errors import ArtifactError, InputError
-from advex.explore.requests import Catalogue, ClassCount, ExploreRequest, ExploreResponse, ModelChoice, Stopped
+from advex.explore.requests import Catalogue, ClassCount, ExploreRequest, ExploreResponse, ModelChoice
+from advex.progress import Stopped
 
 
 class SlowStudy:
