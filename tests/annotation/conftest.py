@@ -317,7 +317,11 @@ class Entered:
         """The same, of JSON sent."""
         return self._ask("POST", path, json.dumps(body))
 
-    def _ask(self, method: str, path: str, body: str | None) -> bytes:
+    def upload(self, path: str, data: bytes) -> bytes:
+        """The same, of bytes sent."""
+        return self._ask("POST", path, data)
+
+    def _ask(self, method: str, path: str, body: str | bytes | None) -> bytes:
         self.http.request(method, path, body, self.headers)
         self.response = self.http.getresponse()
         return self.response.read()
@@ -349,19 +353,6 @@ def enter() -> Iterator[Callable[..., Entered]]:
 # -- a browser -----------------------------------------------------------------------------------------------------
 
 AXE = Path(__file__).parent / "axe" / "axe.min.js"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """A Chromium."""
-    if CHROMIUM is None:
-        pytest.skip("no Chromium is installed")
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield opened
-        opened.close()
 
 
 class Page:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import http.client
+import json
 import logging
 import re
 import socket
@@ -323,8 +326,8 @@ def test_endless_bodies_are_not_read_to_their_end(project: Store) -> None:
 
     async def receive() -> dict[str, Any]:
         nonlocal read
-        read += 1000
-        return {"type": "http.request", "body": b" " * 1000, "more_body": True}
+        read += 1_000_000
+        return {"type": "http.request", "body": b" " * 1_000_000, "more_body": True}
 
     async def send(message: Any) -> None:
         sent.append(message)
@@ -332,7 +335,8 @@ def test_endless_bodies_are_not_read_to_their_end(project: Store) -> None:
     scope = {"type": "http", "method": "POST", "path": "/api/answers", "headers": [(b"host", b"localhost")]}
     asyncio.run(make_app(project)(scope, receive, send))
     assert sent[0]["status"] == 413
-    assert read <= 17_000
+    assert read <= 110_000_000
+    assert b"at most 16,384 bytes" in sent[1]["body"]
 
 
 def test_too_many_requests_are_refused_and_forgotten(project: Store, visit: Callable[..., Visitor]) -> None:
@@ -388,6 +392,31 @@ def test_bodies_that_do_not_come_to_their_end(project: Store) -> None:
     scope = {"type": "http", "method": "POST", "path": "/api/answers", "headers": [(b"host", b"localhost")]}
     asyncio.run(make_app(project, Limits(patience=0.01))(scope, receive, send))
     assert sent[0]["status"] == 408
+
+
+@pytest.mark.parametrize(("path", "status"), [("/api/answers", 413), ("/api/next", 413), ("/enter", 413)])
+def test_who_sends_too_much_hears_why(project: Store, serve: Callable[..., Any], path: str, status: int) -> None:
+    """By a real connection, on which a client sends everything before it listens."""
+    server = serve(project.folder, "--verbose")
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)) as connection:
+        connection.request("POST", path, bytes(20_000_000))
+        response = connection.getresponse()
+        assert response.status == status
+        assert "16,384" in json.loads(response.read())["error"]
+
+
+def test_the_log_holds_nothing_as_typed(project: Store, serve: Callable[..., Any]) -> None:
+    server = serve(project.folder, "--verbose")
+    head = b"SECRET-1 /secret-2?secret-3 HTTP/1.1\r\nHost: secret-4\r\nCookie: secret-5\r\nConnection: close\r\n\r\n"
+    for sent in (head, head.replace(b"secret-4", b"localhost"), b"\x1b[31msecret-7\r\n\r\n"):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+            connection.sendall(sent)
+            while connection.recv(4096):
+                pass
+    server.stop()
+    assert "secret" not in server.said().lower()
+    assert "\x1b" not in server.said()
+    assert server.said().count("- - 4") == 2
 
 
 @pytest.mark.parametrize("begun", [b"", b"G", b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Slow:"])

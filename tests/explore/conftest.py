@@ -30,7 +30,7 @@ assert _found is not None
 assert _found.loader is not None
 _shared = importlib.util.module_from_spec(_found)
 _found.loader.exec_module(_shared)
-lite, make, serve, browser = _shared.lite, _shared.make, _shared.serve, _shared.browser
+lite, make, serve, enter = _shared.lite, _shared.make, _shared.serve, _shared.enter
 
 
 @pytest.fixture(scope="session")

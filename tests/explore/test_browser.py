@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 import sys
@@ -207,6 +208,13 @@ def computing(server: int) -> list[int]:
         if int(parent) == server and b"spawn_main" in command:
             found.append(int(path.name))
     return found
+
+
+def test_an_upload_that_is_too_large_gets_its_sentence(served: SimpleNamespace, enter: Callable[..., Any]) -> None:
+    owner = enter(served.server, "owner")
+    body = owner.upload("/api/explore/pictures", bytes(3 * UPLOAD_BYTES))
+    assert owner.response.status == 413
+    assert f"{UPLOAD_BYTES:,}" in json.loads(body)["error"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

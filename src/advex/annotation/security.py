@@ -8,25 +8,18 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import json
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from starlette.exceptions import HTTPException
 
+from advex.annotation.messages import App, Body, Receive, Response, Scope, Send, too_long
 from advex.errors import SpecError
 
 log = logging.getLogger("advex.annotation")
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 CSP = "; ".join([
@@ -44,10 +37,9 @@ HEADERS = {
 }
 UNFORESEEN = "Something went wrong here. Nothing was lost; try again."
 UNUSABLE = "Nothing can be kept just now. What was acknowledged is safe; what was not must be sent again."
-_TOO_LONG = (413, "That is too long.")
 _HEAD = 16_384  # bytes of a request before its body
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 LET_IN = "advex.guest"  # where a request's scope says whose it is, once that is known
-_POLICY = b"content-security-policy"
 _MOST_GUESTS = 10_000  # whose rate is remembered
 
 
@@ -127,22 +119,26 @@ class Guard:
             return
         if scope["type"] != "http":  # no web sockets here
             return
-        began, sent = time.perf_counter(), _Sent(send, self._extra())
+        body = Body(receive, self._most(scope))
+        began, response = time.perf_counter(), Response(send, self._extra(), body, self.limits.patience)
         try:
-            refused = self._refusal(scope)
-            received = None if refused else await self._received(scope, receive)
-            if received is not None:
-                await self.app(scope, received, sent)
+            if (refused := self._refusal(scope)) is not None:
+                await response.problem(*refused)
             else:
-                await sent.problem(*(refused or _TOO_LONG))
-            self._remember(scope, sent.status)
+                if scope["path"] not in self.limits.uploads:  # of those nothing is read before it is needed
+                    await asyncio.wait_for(body.collect(), self.limits.patience)
+                await self.app(scope, body, response)
+            self._remember(scope, response.status)
         except TimeoutError:
-            await sent.problem(408, "The request did not come to its end.")
+            await response.problem(408, "The request did not come to its end.")
+        except HTTPException as error:
+            await response.problem(error.status_code, error.detail)
         except Exception as error:  # nothing of it may reach the guest
             log.error("%s: %s", _route(scope), type(error).__name__)
-            await sent.problem(500, UNFORESEEN)
-        # The route, not the path: paths hold ids, and what was typed by strangers.
-        log.info("%s %s %s %.0f ms", scope["method"], _route(scope), sent.status, 1000 * (time.perf_counter() - began))
+            await response.problem(500, UNFORESEEN)
+        # The route, not the path, and no method but those that exist: else it would hold what strangers typed.
+        method = scope["method"] if scope["method"] in _METHODS else "-"
+        log.info("%s %s %s %.0f ms", method, _route(scope), response.status, 1000 * (time.perf_counter() - began))
 
     def _extra(self) -> dict[str, str]:
         return HEADERS | ({"strict-transport-security": "max-age=31536000"} if self.limits.secure else {})
@@ -162,7 +158,7 @@ class Guard:
             return 403, "Requests from other sites are refused."
         length = headers.get("content-length", "0")
         if not length.isascii() or not length.isdigit() or int(length[:12]) > self._most(scope):
-            return _TOO_LONG
+            return too_long(self._most(scope))
         if not self._rates.take(self._guest(scope, headers)):
             return 429, "Too many requests. Wait a moment."
         return None
@@ -188,80 +184,6 @@ class Guard:
 
     def _most(self, scope: Scope) -> int:
         return self.limits.uploads.get(scope["path"], self.limits.body)
-
-    async def _received(self, scope: Scope, receive: Receive) -> Receive | None:
-        """From where the application reads the body; None where it is too long."""
-        if scope["path"] in self.limits.uploads:
-            return _counted(receive, self._most(scope))
-        body = await asyncio.wait_for(self._body(receive), self.limits.patience)
-        return None if body is None else _again(body, receive)
-
-    async def _body(self, receive: Receive) -> bytes | None:
-        """All of a request's body; None once it is longer than is allowed, whatever its length was said to be."""
-        body, more = b"", True
-        while more:
-            message = await receive()
-            body += message.get("body", b"")
-            if len(body) > self.limits.body:
-                return None
-            more = message["type"] == "http.request" and message.get("more_body", False)
-        return body
-
-
-def _again(body: bytes, receive: Receive) -> Receive:
-    """Receives a body that was read already, then whatever comes."""
-    waiting = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def receive_again() -> Message:
-        return waiting.pop() if waiting else await receive()
-
-    return receive_again
-
-
-def _counted(receive: Receive, most: int) -> Receive:
-    """Receives a body that is read as it is needed, and refuses once it is longer than was said."""
-    seen = 0
-
-    async def receive_counted() -> Message:
-        nonlocal seen
-        message = await receive()
-        seen += len(message.get("body", b""))
-        if seen > most:
-            raise HTTPException(*_TOO_LONG)
-        return message
-
-    return receive_counted
-
-
-class _Sent:
-    """Passes a response on with our headers, but for a policy of its own; remembers whether it began."""
-
-    def __init__(self, send: Send, headers: dict[str, str]) -> None:
-        self.send, self.status = send, 0
-        self._headers = [(name.encode(), value.encode()) for name, value in headers.items()]
-
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            own = {name.lower() for name, _ in message["headers"]} & {_POLICY}  # of a report, which has a style inside
-            ours = [(name, value) for name, value in self._headers if name not in own]
-            replaced = {name for name, _ in ours}
-            kept = [(name, value) for name, value in message["headers"] if name.lower() not in replaced]
-            if not any(name.lower() == b"cache-control" for name, _ in kept):
-                kept.append((b"cache-control", b"no-store"))
-            message = {**message, "headers": kept + ours}
-        await self.send(message)
-
-    async def problem(self, status: int, sentence: str) -> None:
-        """A refusal as JSON, unless something was sent already. What else came with the request is not read."""
-        if self.status:
-            return
-        body = json.dumps({"error": sentence}).encode()
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        headers += [(b"connection", b"close")]
-        headers += [(b"retry-after", b"1")] if status == 429 else []
-        await self({"type": "http.response.start", "status": status, "headers": headers})
-        await self.send({"type": "http.response.body", "body": body})
 
 
 def _headers(scope: Scope) -> dict[str, str]:
