@@ -101,7 +101,7 @@ def test_going_downhill_lowers_the_loss_and_reaches_the_goal(form: str, linear: 
     x, y = problem()
     goal, at = goals.at(form, linear, x, y), moved(x)
     begun = best = goal(linear, at).loss
-    fell = []
+    looks = []
     for _ in range(400):
         gradient, aim = input_gradient(lambda at: goal(linear, at), at)
         if aim.reached.all() and not open_ended(goal):
@@ -111,9 +111,12 @@ def test_going_downhill_lowers_the_loss_and_reaches_the_goal(form: str, linear: 
         # Loss goes down by about the step; where two classes swap the lead it may stand still for one step.
         # A goal without an end may have a condition, which a step can lose.
         counts = (after.reached == aim.reached) if open_ended(goal) else ~aim.reached
-        fell.append((after.loss <= aim.loss + 1e-9)[counts])
+        looks.append((aim.loss, after.loss, 0.02 * gradient.norm(dim=1), counts))
         at, best = (at - step).detach(), torch.minimum(best, after.loss)
-    assert torch.cat(fell).double().mean() > 0.9
+    before, after, fall, counts = (torch.stack(values) for values in zip(*looks, strict=True))
+    # Who is nearer to the bottom than a step leads may step over it.
+    counts &= (before - fall >= best) | (not open_ended(goal))
+    assert (after <= before + 1e-9)[counts].double().mean() > 0.9
     assert (best < begun)[~goal(linear, moved(x)).reached | open_ended(goal)].all()
     if not open_ended(goal):
         assert goal(linear, at).reached.all()
