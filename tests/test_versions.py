@@ -27,7 +27,7 @@ from advex.registry import describe
 from advex.report import write_report
 
 # A record as it was written before schema 2: of the network `linear(0)` below on `digits`, by `SETTINGS`.
-OLD = Path(__file__).parent / "records" / "schema-1"
+OLD = Path(__file__).parent / "references" / "record_of_schema_1"
 SETTINGS = Settings(
     attack="algorithm1:steps=3", btr="algorithm1:steps=3", explanations=2, pictures=("toward",), targets="runner_up",
     sweep=0, steps=2, recheck=0, batch_size=8, maps=("input_x_gradient", "integrated_gradients:steps=7"),
