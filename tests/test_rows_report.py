@@ -30,8 +30,8 @@ from advex.report.reading import read
 from advex.report.row_values import SHOWN_ROWS, value_text
 from advex.report.sections.answers import HEIGHT, SHOWN, TOP, WIDTH, Answers, histogram
 from advex.report.sections.maps import Maps
-from advex.tabular import answer
-from advex.tabular.answers import as_typed
+from advex.tabular import counterfactuals
+from advex.tabular.search import as_typed
 
 HOSTILE = '</style><script>alert(1)</script>"><img src=x onerror=alert(1)>'
 QUICK = {"attack": "pgd:radius=0.5,norm=linf,steps=3", "btr": "pgd:radius=0.5,norm=linf,steps=3", "recheck": 0}
@@ -114,7 +114,9 @@ def test_answers_are_what_answer_says(done: SimpleNamespace, models: list, data:
         mine = [row for row in done.answers if row["model"] == name]
         assert {row["example"] for row in mine} == explained
         for example in explained:
-            told = answer(classifier, data.x[example])  # of two classes the other one: the label, if it is wrong
+            told = counterfactuals(
+                classifier, data.x[example]
+            )  # of two classes the other one: the label, if it is wrong
             found = [row for row in mine if row["example"] == example]
             assert [row["sentence"] for row in found] == list(told.sentences[: len(found)])
             assert [row["alternative"] for row in found] == list(range(max(len(told.alternatives), 1)))

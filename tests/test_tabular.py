@@ -24,8 +24,8 @@ from advex.classifier import Classifier
 from advex.cli import main
 from advex.errors import InputError, SpecError
 from advex.features import Feature, FeatureSpec
-from advex.tabular import Change, Counterfactual, Counterfactuals, RobustClassifier, alternatives, answer
-from advex.tabular.answers import as_typed
+from advex.tabular import Change, Counterfactual, Counterfactuals, RobustClassifier, alternatives, counterfactuals
+from advex.tabular.search import as_typed
 
 INCOME = Feature(name="income", low=0, high=200_000, center=30_000, scale=12_000, unit="USD")
 AGE = Feature(name="age", low=18, high=90, step=1, center=40, scale=10, change="up")
@@ -144,7 +144,7 @@ def test_fewer_than_were_wanted_are_told_to_be_all() -> None:
 
 def test_the_sentences_of_a_row() -> None:
     """Odds of -1.27: 1.27 * 12,000 USD more, or 1.27 / 0.05 years, or a home of one's own (1.5)."""
-    text = str(answer(logistic(), encoded())).split("\n")
+    text = str(counterfactuals(logistic(), encoded())).split("\n")
     start, before = "The answer would have been accepted had ", ": accepted 21.9 % -> "
     assert text == [
         f"{start}income been 45,300 USD instead of 30,000 USD{before}50.1 %.",
@@ -154,9 +154,9 @@ def test_the_sentences_of_a_row() -> None:
 
 
 def test_the_answer_that_is_there_already_and_the_other_one() -> None:
-    assert answer(logistic(), encoded(), 0).sentences == ("The answer is refused already (78 %).",)
-    assert answer(logistic(), encoded()).target == 1
-    impossible = answer(logistic([0.0] * 6 + [5.0], -1.0), encoded())
+    assert counterfactuals(logistic(), encoded(), 0).sentences == ("The answer is refused already (78 %).",)
+    assert counterfactuals(logistic(), encoded()).target == 1
+    impossible = counterfactuals(logistic([0.0] * 6 + [5.0], -1.0), encoded())
     assert impossible.sentences == (
         "No change was found with which the answer would have been accepted: tried income, age and housing, up to 3 at "
         "a time (sex may not change).",
@@ -175,11 +175,11 @@ def test_alternatives_do_without_a_column_of_each_earlier_one() -> None:
 
 def test_what_is_no_row_or_class_is_refused(toys: Any) -> None:
     with pytest.raises(InputError, match="the classifier has no features"):
-        answer(toys.mlp((7,)), encoded().double())
+        counterfactuals(toys.mlp((7,)), encoded().double())
     with pytest.raises(InputError, match=r"One encoded row has the shape \[7\]"):
-        answer(logistic(), encoded()[None])
+        counterfactuals(logistic(), encoded()[None])
     with pytest.raises(InputError, match="There is no class 2: the classifier has 2, 0 to 1"):
-        answer(logistic(), encoded(), 2)
+        counterfactuals(logistic(), encoded(), 2)
 
 
 NUMBERS = st.floats(-1e4, 1e4).map(lambda value: float(f"{value:.4g}"))
@@ -219,7 +219,7 @@ def test_every_counterfactual_is_a_valid_row_and_flips_when_typed_in(
     spec = classifier.features
     assert spec is not None
     x = spec.encode([row])[0]
-    said = answer(classifier, x, search=FewFeatures(features=2, beam=8))
+    said = counterfactuals(classifier, x, search=FewFeatures(features=2, beam=8))
     for each in said.alternatives:
         text = dict(re.findall(r"(?:had |, | and )([pqrs])(?: been)? (\S+) instead of", each.sentence))
         assert text.keys() == {change.feature for change in each.changes}
@@ -374,7 +374,7 @@ def explain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captu
 def test_a_row_is_explained_in_sentences(explain: Callable[..., Any], tmp_path: Path) -> None:
     code, out, _ = explain("row.csv", "--alternatives", "2")
     lines = out.splitlines()
-    sentences = answer(logistic(), encoded(), k=2).sentences
+    sentences = counterfactuals(logistic(), encoded(), k=2).sentences
     assert code == 0
     assert lines == ["row.csv: refused, 78 %", *[f"  {each}" for each in sentences], "explanations/explanations.json"]
     text = json.loads((tmp_path / "explanations" / "explanations.json").read_text(encoding="utf-8"))

@@ -27,7 +27,7 @@ from advex.features import Feature, FeatureSpec
 from advex.record import Answered, Difference, Flag, ModelEntry
 from advex.record.tables import ANSWER, COLUMN
 from advex.registry import describe
-from advex.tabular.answers import answer
+from advex.tabular.search import counterfactuals
 from advex.tabular.sentences import Counterfactuals
 
 KIND = "answers"
@@ -61,7 +61,9 @@ def _answered(classifier: Classifier, spec: FeatureSpec, data: Dataset, example:
     batch = batch_for(classifier, data, slice(example, example + 1))
     label = int(batch.y[0])
     decision = int(classifier.predict(batch.x)[0].argmax())
-    answers = answer(classifier, batch.x[0], None if decision == label else label, k=ALTERNATIVES, search=_SEARCH)
+    answers = counterfactuals(
+        classifier, batch.x[0], None if decision == label else label, k=ALTERNATIVES, search=_SEARCH
+    )
     count = max(len(answers.alternatives), 1)
     return table(
         ANSWER,

@@ -21,7 +21,7 @@ from advex.lookup import datasets
 from advex.lookup.models import Opened
 from advex.progress import QUIET, Terminal
 from advex.registry import describe
-from advex.tabular.answers import FEW_FEATURES, answer
+from advex.tabular.search import FEW_FEATURES, counterfactuals
 
 _MOST_ROWS = 10_000
 
@@ -102,7 +102,7 @@ class RowRequest:
         x = subject.x.to(classifier.device, classifier.dtype)
         explanations = []
         for target in targets_of(confidences, self.targets, classifier.class_names, subject):
-            result = answer(classifier, x, target.number, k=self.alternatives)
+            result = counterfactuals(classifier, x, target.number, k=self.alternatives)
             explanations.append({
                 "target": result.target,
                 "target_name": class_name(classifier, result.target),

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from advex.tabular.answers import alternatives as alternatives
-from advex.tabular.answers import answer as answer
+from advex.tabular.search import alternatives as alternatives
+from advex.tabular.search import counterfactuals as counterfactuals
 from advex.tabular.sentences import Change as Change
 from advex.tabular.sentences import Counterfactual as Counterfactual
 from advex.tabular.sentences import Counterfactuals as Counterfactuals

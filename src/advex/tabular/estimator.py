@@ -22,7 +22,7 @@ from advex.features import Feature, FeatureSpec
 from advex.geometry import as_radius
 from advex.goals import Misclassify
 from advex.measures.intervals import share_score
-from advex.tabular.answers import answer
+from advex.tabular.search import counterfactuals
 from advex.tabular.sentences import Counterfactuals
 from advex.training import Recipe, recipe_from, train
 from advex.types import Score
@@ -110,7 +110,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):  # what scikit-learn wan
         """
         rows = self._rows(X)
         number = None if target is None else int(self._numbers(np.array([target]))[0])
-        return [answer(self.classifier_, row, number, k=alternatives) for row in rows]
+        return [counterfactuals(self.classifier_, row, number, k=alternatives) for row in rows]
 
     def robustness(self, X: ArrayLike, y: ArrayLike, *, epsilon: float | None = None) -> Score:
         """Share of rows answered rightly whatever is done to them within `epsilon` standard deviations of each column.

@@ -21,7 +21,7 @@ Held = frozenset[int]  # numbers of columns
 _MOST_SETS = 64  # of columns held fast, to look for a further alternative
 
 
-def answer(
+def counterfactuals(
     classifier: Classifier,
     x: Tensor,
     target: int | None = None,
