@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+from unicodedata import category
+
+_HARMLESS = frozenset("\n\t\u200c\u200d").union(map(chr, range(0xE0020, 0xE0080)))
 
 
 class AdvexError(ValueError):
@@ -49,4 +53,16 @@ def quoted(text: str, most: int = 80) -> str:
     ("'aaaaaaa...'", "'bell?'")
     """
     cut = text if len(text) <= most else text[: most - 3] + "..."
-    return f"'{''.join(each if each.isprintable() else '?' for each in cut)}'"
+    return f"'{visible(cut, one_line=True)}'"
+
+
+def visible(text: object, *, one_line: bool = False) -> str:
+    """A text for a terminal: no name in it can move the cursor, colour what follows, or turn it round.
+
+    Lines and tabs stay unless it shall be `one_line`; so do the joiners and tags of which letters and emoji are made.
+
+    >>> visible("a" + chr(27) + "[31mb"), visible("c" + chr(10) + "d", one_line=True)
+    ('a?[31mb', 'c d')
+    """
+    whole = re.sub(r"\s*[\t-\r]\s*", " ", str(text)) if one_line else str(text)
+    return "".join(c if c.isprintable() or c in _HARMLESS or category(c) == "Zs" else "?" for c in whole)

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
+from advex.errors import visible
+
 PERIOD = 5.0  # seconds between plain progress lines
 
 
@@ -43,7 +45,7 @@ class Terminal:
     def note(self, sentence: str) -> None:
         """One line on stderr, unless quiet."""
         if not self.quiet:
-            print(sentence, file=sys.stderr, flush=True)
+            print(visible(sentence), file=sys.stderr, flush=True)
 
     @contextlib.contextmanager
     def progress(self, what: str, *, brief: bool = False) -> Iterator[Callable[..., None]]:
@@ -80,15 +82,15 @@ def _bar(what: str) -> Iterator[Callable[..., None]]:
         TextColumn("{task.fields[text]}", markup=False),
     )
     with Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as progress:
-        task = progress.add_task(what, total=None, text="")
+        task = progress.add_task(visible(what), total=None, text="")
         shown = what
 
         def show(done: int, total: int, text: str = "", what: str | None = None) -> None:
             nonlocal shown
             if what not in (None, shown):
                 shown = what
-                progress.reset(task, description=what)
-            progress.update(task, completed=done, total=total, text=text)
+                progress.reset(task, description=visible(what))
+            progress.update(task, completed=done, total=total, text=visible(text))
 
         yield show
 
@@ -120,7 +122,7 @@ class _Lines:
 
     def finish(self) -> None:
         if self.pending is not None:
-            print(self.pending, file=sys.stderr, flush=True)
+            print(visible(self.pending), file=sys.stderr, flush=True)
             self.pending = None
 
 

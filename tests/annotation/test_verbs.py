@@ -16,6 +16,7 @@ import torch
 import advex
 from advex import goals, progress
 from advex.annotation import people
+from advex.annotation.models import Person
 from advex.annotation.store import Store
 from advex.cli import main
 from advex.data import AnnotationPolicy, Dataset, concatenate
@@ -113,6 +114,26 @@ def test_from_pictures_to_training(
     assert parts[1]["name"] == "hitl"
     assert parts[1]["answers"]["unchanged"] > 0
     assert "anna" not in Path("with-0/config.json").read_text()
+
+
+def test_names_of_a_project_do_not_speak_to_the_terminal(
+    lite: Store, make: Any, serve: Callable[..., Any], advex_: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    lite.create_project("p\x1b]0;title\x07", votes=2, seed=0, alone=False, about={})
+    make.fill(lite, 4, labels=("cat\x1b[2J", "dog\u202e"))
+    for name in ("anna", "ben"):
+        who = make.person(lite, name).id
+        for number, image in enumerate(lite.next(who, 4)):
+            lite.answer(who, client=f"{name}-client-{number}", image=image.key, answer="changed")
+    with lite.database.write() as session:  # as an older version took it in
+        session.add(Person(key="0" * 16, name="eve\x1b[31m", role="annotator", created=0))
+    assert advex_("annotate", "agreement", lite.folder) == 0
+    output = "".join(capsys.readouterr())
+    server = serve(lite.folder)
+    output += server.said() + "".join(server.links)
+    assert "cat?[2J" in output
+    assert "eve?[31m" in output
+    assert not {"\x1b", "\x07", "\u202e"} & {*output}
 
 
 def test_prepare_whose_folder_vanishes_fails(

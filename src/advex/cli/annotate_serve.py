@@ -20,11 +20,13 @@ from advex.annotation.security import LOOPBACK, Limits, check_address
 from advex.annotation.store import Store
 from advex.cli import terminal
 from advex.errors import SpecError, quoted
+from advex.progress import Terminal
 
 if TYPE_CHECKING:
     from advex.explore.desk import Desk
 
 _KEEP_ALIVE, _GRACE = 30, 5  # seconds
+_SAY = Terminal()
 
 
 def serve(
@@ -60,7 +62,7 @@ def serve(
             server_header=False, proxy_headers=False, lifespan="off", http=Connection, ws="none",
             timeout_keep_alive=_KEEP_ALIVE, timeout_graceful_shutdown=_GRACE, h11_max_incomplete_event_size=16_384,
         )  # fmt: skip
-        print(f"serving {store.project().name} at {address} (Ctrl-C ends)", file=sys.stderr, flush=True)
+        _SAY.note(f"serving {store.project().name} at {address} (Ctrl-C ends)")
         with _told_to_end(), contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is how one ends it
             uvicorn.Server(config).run(sockets=[listener])
 
@@ -89,7 +91,7 @@ def _explored(desk: Desk | None) -> Iterator[tuple[OwnerPages | None, dict[str, 
     from advex.explore.requests import UPLOAD_BYTES
 
     with contextlib.closing(desk):
-        print("opening the models and pictures to explore", file=sys.stderr, flush=True)
+        _SAY.note("opening the models and pictures to explore")
         yield routes.owner_pages(desk, desk.open()), {routes.UPLOAD: UPLOAD_BYTES}
 
 
@@ -141,6 +143,6 @@ def _hand_out(store: Store, address: str, annotators: list[str], renewed: list[s
     for name, each in [*links.items(), (owners[0] if owners else people.OWNER, token)]:
         terminal.emit(f"{name}\t{address}/enter#{each}")
     if owners and not ends:
-        print(f"earlier links of the owner go on; --new-link {owners[0]} ends them", file=sys.stderr)
+        _SAY.note(f"earlier links of the owner go on; --new-link {owners[0]} ends them")
     if has := sorted(known - links.keys() - set(revoked)):
-        print(f"have their link already (--new-link NAME gives another): {', '.join(has)}", file=sys.stderr)
+        _SAY.note(f"have their link already (--new-link NAME gives another): {', '.join(has)}")

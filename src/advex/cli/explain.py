@@ -200,10 +200,10 @@ def _show_rows(result: dict[str, Any], folder: Path, *, named: bool) -> None:
         share, _ = percentages(max(subject["confidences"]), 0.0)
         label = f" (in truth {shown(subject['label'])})" if subject["label"] is not None else ""
         model = f"{result['model']}, " if named else ""
-        terminal.emit_line(f"{model}{subject['name']}{label}: {shown(subject['says'])}, {share}")
+        terminal.emit(f"{model}{subject['name']}{label}: {shown(subject['says'])}, {share}")
         for explanation in subject["explanations"]:
             for sentence in explanation["sentences"]:
-                terminal.emit_line(f"  {sentence}")
+                terminal.emit(f"  {sentence}")
     terminal.emit(str(folder / FIGURES))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -189,7 +188,7 @@ def show(found: Reproduction) -> None:
         terminal.emit(_wrapped("not run: " if not reason.startswith("not run") else "", f"{ids}: {reason}"))
     for row in found.rows:
         if row.state == "failed":
-            print(f"warning: {row.id} failed: {row.reason}", file=sys.stderr)
+            terminal.warn(f"{row.id} failed: {row.reason}")
 
 
 def _show_answered(entry: AnsweredEntry) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 
 from advex.cli import terminal
 from advex.record import Figure, Record
@@ -23,7 +22,7 @@ def show(record: Record) -> None:
     for flag in record.flags:
         if flag.severity == "warning":
             about = f"{flag.model}: " if flag.model else ""
-            print(f"warning: {about}{flag.message} {flag.remedy}", file=sys.stderr)
+            terminal.warn(f"{about}{flag.message} {flag.remedy}")
 
 
 def _show_certificates(record: Record) -> None:

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, ParamSpec
 
-from advex.errors import AdvexError, AdvexWarning, SpecError
+from advex.errors import AdvexError, AdvexWarning, SpecError, visible
 from advex.progress import Interrupted, command_line, plain
 
 P = ParamSpec("P")
@@ -47,7 +47,7 @@ def verb(function: Callable[P, None]) -> Callable[P, None]:
 
 def fail(sentence: str, code: int = FAILED) -> NoReturn:
     """End with one line on stderr."""
-    print(f"error: {_one_line(sentence)}", file=sys.stderr)
+    print(f"error: {visible(sentence, one_line=True)}", file=sys.stderr)
     sys.exit(code)
 
 
@@ -62,18 +62,13 @@ def resume_later(interrupted: Interrupted) -> NoReturn:
     sys.exit(128 + number)
 
 
-def _one_line(text: object) -> str:
-    """Text without line breaks, and without the control characters that names of files may hold."""
-    return "".join(character if character.isprintable() else "?" for character in " ".join(str(text).split()))
-
-
 @contextlib.contextmanager
 def _warnings_in_one_line() -> Iterator[None]:
     before = warnings.showwarning
 
     def show(message: Any, category: type[Warning], filename: str, lineno: int, *rest: Any) -> None:
         if issubclass(category, AdvexWarning):
-            print(f"warning: {_one_line(message)}", file=sys.stderr)
+            warn(message)
         else:
             before(message, category, filename, lineno, *rest)
 
@@ -86,13 +81,13 @@ def _warnings_in_one_line() -> Iterator[None]:
 
 
 def emit(text: str) -> None:
-    """Data, on stdout."""
-    print(text, flush=True)
+    """Data, on stdout; without the control characters that names in files may hold."""
+    print(visible(text), flush=True)
 
 
-def emit_line(text: str) -> None:
-    """A line of data that quotes files: without the control characters that these may hold."""
-    emit("".join(character if character.isprintable() else "?" for character in text))
+def warn(sentence: object) -> None:
+    """One line on stderr about what makes a result less trustworthy."""
+    print(f"warning: {visible(sentence, one_line=True)}", file=sys.stderr)
 
 
 def emit_json(value: Any) -> None:
@@ -109,11 +104,12 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str |
 
     is_plain = plain(sys.stdout)
     console = Console(file=sys.stdout, force_terminal=False if is_plain else None, width=1000 if is_plain else None)
-    drawn = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", show_edge=False, pad_edge=False)
+    above = None if title is None else Text(visible(title, one_line=True))
+    drawn = Table(box=box.SIMPLE_HEAD, title=above, title_justify="left", show_edge=False, pad_edge=False)
     for column in columns:
-        drawn.add_column(column, overflow="fold")
-    for row in rows:
-        drawn.add_row(*[Text(cell) for cell in row])  # Text: brackets in a user's names are not markup
+        drawn.add_column(Text(visible(column, one_line=True)), overflow="fold")
+    for row in rows:  # Text: brackets in a user's names are not markup
+        drawn.add_row(*[Text(visible(cell)) for cell in row])
     with console.capture() as captured:
         console.print(drawn)
-    emit("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()), flush=True)
