@@ -31,7 +31,7 @@ Made = TypeVar("Made", bound=type)
 SearchOption = Annotated[Search | str, PlainValidator(lambda value: as_search(value) and value)]
 DistanceOption = Annotated[Distance | str, PlainValidator(lambda value: as_distance(value) and value)]
 
-NO_EVIDENCE = "the data do not say where the thing lies"
+NO_EVIDENCE = "the data do not say where the labelled thing lies"
 UNDEFINED = "not defined for this map"
 
 
@@ -107,11 +107,10 @@ class Case:
     @cached_property
     def evidence_mask(self) -> Tensor:
         """[n, height, width] bool: the pixels of the labelled thing by its outline, else its boxes; none if unknown."""
-        size = self.x.shape[-2], self.x.shape[-1]
-        masks = [] if self.evidence is None else [self.evidence.mask(i, size) for i in range(len(self))]
-        return (
-            torch.stack(masks).to(self.x.device) if masks else torch.zeros(len(self), *size, device=self.x.device) > 0
-        )
+        masks = torch.zeros(len(self), *self.x.shape[-2:], dtype=torch.bool)
+        for i, mask in enumerate(masks if self.evidence is not None else ()):
+            mask |= self.evidence.mask(i, mask.shape)  # pyright: ignore
+        return masks.to(self.x.device)
 
     def explain(self, x: Tensor, classifier: Classifier | None = None) -> Tensor:
         """The same explainer's maps elsewhere, or of another classifier (a randomised one, say): like x."""
@@ -170,20 +169,21 @@ def apply(measure: Measure, case: Case) -> Measured:
     }
     left = torch.stack([value.isnan() for value in values.values()]).any(dim=0)
     undefined = {}
-    for reason, rows in {**reasons, **_flaws(case.maps.cpu()), UNDEFINED: torch.ones_like(left)}.items():
+    for reason, rows in (reasons | _flaws(case.maps.cpu()) if left.any() else {}).items():
         if (rows & left).any():
             undefined[reason] = rows & left
         left = left & ~rows
     return Measured(value=values, undefined=undefined)
 
 
-def _flaws(maps: Tensor) -> Mapping[str, Tensor]:
-    """What may keep a map [d] of maps [n, d] from being judged: reason -> [n] bool."""
+def _flaws(maps: Tensor) -> dict[str, Tensor]:
+    """What may keep a map [d] of maps [n, d] from being judged: reason -> [n] bool; the last holds for all."""
     size = maps.abs()
     return {
         "the map is not finite": ~torch.isfinite(maps).all(dim=1),
         "the map is zero": (size == 0).all(dim=1),
         "all elements of the map are equal in size": (size == size[:, :1]).all(dim=1),
+        UNDEFINED: torch.ones(len(maps), dtype=torch.bool),
     }
 
 
