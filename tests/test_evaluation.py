@@ -31,7 +31,7 @@ from advex.environment import without_places
 from advex.errors import AdvexWarning, ArtifactError, DataError, InputError, SpecError
 from advex.evaluation import Interrupted, Settings, evaluate, settings_from
 from advex.evaluation.examples import spread
-from advex.evaluation.scores import median
+from advex.evaluation.scores import area_contrasts, bounded, median
 from advex.measures import compare_areas
 
 # Small searches: what is tested is the bookkeeping, not the attack.
@@ -185,8 +185,11 @@ def test_differences_are_paired(done: SimpleNamespace, data: Dataset) -> None:
         assert difference.figure.value == pytest.approx(value)
         assert difference.figure.low <= value <= difference.figure.high
     mine = [torch.tensor(radii(done.rows, name, "btr")) for name in ("net", "a/line")]
-    score = compare_areas(mine[0], mine[1], data.chance)
-    assert (done.record.differences[2].figure.low, done.record.differences[2].figure.high) == (score.low, score.high)
+    score, figure = compare_areas(mine[0], mine[1], data.chance), done.record.differences[2].figure
+    assert {difference.comparisons for difference in done.record.differences} == {3}
+    assert figure.low <= score.low <= figure.value <= score.high <= figure.high  # one of three that hold together
+    (alone,) = bounded(list(area_contrasts("btr_ara", {"net": mine[0], "a/line": mine[1]}, data.chance, seed=0)))
+    assert (alone.figure.low, alone.figure.high) == (score.low, score.high)
 
 
 def test_progress_counts_every_example_of_every_phase(done: SimpleNamespace) -> None:

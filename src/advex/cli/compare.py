@@ -77,6 +77,7 @@ def _compared(record: Record, folder: Path, report: Path) -> dict[str, Any]:
             "low": plain(line.figure.low),
             "high": plain(line.figure.high),
             "n": line.figure.n,
+            "comparisons": line.comparisons,
         }
         for line in record.differences
     ]

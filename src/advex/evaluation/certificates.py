@@ -6,6 +6,7 @@ sample of all: an interval over them is then about the same images as that of ev
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -24,11 +25,11 @@ from advex.evaluation.flags import FEW_EXAMPLES, flag
 from advex.evaluation.plan import ATTACK
 from advex.evaluation.results import Results
 from advex.evaluation.run import Blocks, Evaluation, Pieces
-from advex.evaluation.scores import area_between, figure_of, mean
+from advex.evaluation.scores import SCORES, Contrast, area_contrasts, figure_of, mean_contrast
 from advex.evaluation.shards import Piece
 from advex.measures.certified import Certificate, Certify, bracket, certified_accuracy, certified_area
 from advex.randomness import uniform_for
-from advex.record import CertificateFigures, Difference, Flag, ModelEntry
+from advex.record import CertificateFigures, Flag, ModelEntry
 from advex.record.tables import CERTIFICATE
 
 KIND = "certify"
@@ -149,16 +150,12 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
         )
 
 
-def differences(results: Results) -> Iterator[Difference]:
+def differences(results: Results) -> Iterator[Contrast]:
     """Every two models' certified accuracy and area, on the examples that were certified."""
-    for first, second in results.pairs:
-        if first.certified is None or second.certified is None:
-            continue
-        radii = [results.column(model.name, f"{KIND}_rmse") for model in (first, second)]  # NaN where there is none
-        radii = [values[~values.isnan()] for values in radii]
-        change = (radii[0] > 0).double() - (radii[1] > 0).double()
-        for measure, figure in (
-            ("accuracy", mean(change, "high", results.seed)),
-            ("ara", area_between(radii[0], radii[1], results.chance, results.seed)),
-        ):
-            yield Difference(first=first.name, second=second.name, measure=f"certified_{measure}", figure=figure)
+    certified = [entry.name for entry in results.entries if entry.certified is not None]
+    columns = {name: results.column(name, f"{KIND}_rmse") for name in certified}  # NaN where there is none
+    radii = {name: values[~values.isnan()] for name, values in columns.items()}
+    for first, second in itertools.combinations(radii, 2):
+        change, names = (radii[first] > 0).double() - (radii[second] > 0).double(), {"first": first, "second": second}
+        yield mean_contrast(SCORES, change, "high", results.seed, measure="certified_accuracy", **names)
+    yield from area_contrasts("certified_ara", radii, results.chance, results.seed)

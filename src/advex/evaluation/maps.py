@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 
 import pyarrow as pa
@@ -24,9 +24,9 @@ from advex.evaluation.flags import flag, severity
 from advex.evaluation.plan import MapTask, MeasureTask, Plan
 from advex.evaluation.results import Results
 from advex.evaluation.run import Blocks, Evaluation, Pieces
-from advex.evaluation.scores import mean
+from advex.evaluation.scores import Contrast, mean, mean_contrast
 from advex.measures.case import Case, apply
-from advex.record import Better, Difference, Figure, Flag, MapFigures, ModelEntry
+from advex.record import Better, Figure, Flag, MapFigures, ModelEntry
 from advex.record.tables import maps_of
 from advex.types import Explanation
 
@@ -168,24 +168,27 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
                 )
 
 
-def differences(results: Results) -> Iterator[Difference]:
-    """Every measure: of two models' maps by one explainer, and of two explainers' maps of one model's same class."""
+def differences(results: Results) -> Iterator[Contrast]:
+    """Every measure: of two models' maps by one explainer, and of two explainers' maps of one model's same class.
 
-    def change(first: tuple[str, str], second: tuple[str, str], key: str) -> Figure:
-        values = [tensor(results.rows("maps", *owner), key) for owner in (first, second)]
-        return mean(values[0] - values[1], results.measures[key].better, results.seed)
+    Intervals of one measure hold together along each of the two axes.
+    """
+    values: dict[tuple[str, str, str], Tensor] = {}
+
+    def change(pair: Sequence[tuple[str, str]], key: str, **whose: str) -> Contrast:
+        for owner in pair:
+            if (*owner, key) not in values:
+                values[*owner, key] = tensor(results.rows("maps", *owner), key)
+        changes, better = values[*pair[0], key] - values[*pair[1], key], results.measures[key].better
+        return mean_contrast(f"{key} by {whose.get('axis')}", changes, better, results.seed, **whose)
 
     for first, second in results.pairs:
-        for name in (name for name in first.maps if name in second.maps):
-            for key in results.measures:
-                figure = change((first.name, name), (second.name, name), key)
-                yield Difference(first=first.name, second=second.name, measure=f"{name}_{key}", figure=figure)
+        for name, key in itertools.product((name for name in first.maps if name in second.maps), results.measures):
+            whose = {"first": first.name, "second": second.name, "measure": f"{name}_{key}"}
+            yield change([(first.name, name), (second.name, name)], key, **whose)
     for entry in results.entries:
-        for pair in itertools.combinations(entry.maps, 2):
-            if len({entry.maps[name].target for name in pair}) > 1:
-                continue
-            for key in results.measures:
-                figure = change((entry.name, pair[0]), (entry.name, pair[1]), key)
-                yield Difference(
-                    axis="explainer", model=entry.name, first=pair[0], second=pair[1], measure=key, figure=figure
-                )
+        for first, second in itertools.combinations(entry.maps, 2):
+            if entry.maps[first].target == entry.maps[second].target:
+                for key in results.measures:
+                    whose = {"axis": "explainer", "model": entry.name, "first": first, "second": second}
+                    yield change([(entry.name, first), (entry.name, second)], key, measure=key, **whose)

@@ -24,12 +24,12 @@ from advex.evaluation.flags import flag, severity
 from advex.evaluation.plan import PictureTask, Plan
 from advex.evaluation.results import Results
 from advex.evaluation.run import Blocks, Evaluation, Pieces
-from advex.evaluation.scores import share
+from advex.evaluation.scores import Contrast, share
 from advex.evaluation.shards import Piece, file_name
 from advex.explanation import as_files, has_pictures
 from advex.files import write_bytes
 from advex.geometry import RMSE
-from advex.record import Difference, Flag, ModelEntry
+from advex.record import Flag, ModelEntry
 from advex.record.tables import EXPLANATION
 
 Purpose = Literal["grid", "sweep"]
@@ -226,6 +226,6 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
         )
 
 
-def differences(results: Results) -> Iterator[Difference]:
+def differences(results: Results) -> Iterator[Contrast]:
     """None: what is shown is chosen, not a sample."""
     return iter(())

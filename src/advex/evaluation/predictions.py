@@ -16,8 +16,8 @@ from advex.evaluation.examples import batch_for, spread
 from advex.evaluation.flags import flag
 from advex.evaluation.results import Results
 from advex.evaluation.run import Blocks, Evaluation, Pieces
-from advex.evaluation.scores import figure_of, mean
-from advex.record import Difference, Flag, ModelEntry
+from advex.evaluation.scores import SCORES, Contrast, figure_of, mean_contrast
+from advex.record import Flag, ModelEntry
 from advex.record.tables import PREDICTION
 
 KIND = "predictions"
@@ -104,12 +104,12 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
         )
 
 
-def differences(results: Results) -> Iterator[Difference]:
+def differences(results: Results) -> Iterator[Contrast]:
     """Every two models' accuracy."""
 
     def right(model: str) -> torch.Tensor:
         return (results.column(model, "prediction") == results.column(model, "label")).double()
 
     for first, second in results.pairs:
-        change = mean(right(first.name) - right(second.name), "high", results.seed)
-        yield Difference(first=first.name, second=second.name, measure="accuracy", figure=change)
+        change, names = right(first.name) - right(second.name), {"first": first.name, "second": second.name}
+        yield mean_contrast(SCORES, change, "high", results.seed, measure="accuracy", **names)

@@ -21,10 +21,10 @@ from advex.evaluation.columns import beside, table
 from advex.evaluation.examples import batch_for
 from advex.evaluation.results import Results
 from advex.evaluation.run import Blocks, Evaluation, Pieces
-from advex.evaluation.scores import share
+from advex.evaluation.scores import Contrast, share
 from advex.evaluation.shards import Piece
 from advex.features import Feature, FeatureSpec
-from advex.record import Answered, Difference, Flag, ModelEntry
+from advex.record import Answered, Flag, ModelEntry
 from advex.record.tables import ANSWER, COLUMN
 from advex.registry import describe
 from advex.tabular.search import counterfactuals
@@ -126,7 +126,7 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
     return iter(())
 
 
-def differences(results: Results) -> Iterator[Difference]:
+def differences(results: Results) -> Iterator[Contrast]:
     """None: what is shown is chosen, not a sample."""
     return iter(())
 

@@ -16,6 +16,7 @@ from advex.data.dataset import Dataset
 from advex.evaluation.examples import spread
 from advex.evaluation.plan import Plan
 from advex.evaluation.results import Results, read_tables
+from advex.evaluation.scores import Contrast, bounded
 from advex.evaluation.shards import Piece, Shards, complete
 from advex.files import atomic
 from advex.record import Difference, Flag, ModelEntry, Table
@@ -48,7 +49,7 @@ class Stage(Protocol):
         """Reasons to trust these figures less."""
         ...
 
-    def differences(self, results: Results) -> Iterable[Difference]:
+    def differences(self, results: Results) -> Iterable[Contrast]:
         """Models, or explainers, against each other on the same examples."""
         ...
 
@@ -147,7 +148,7 @@ class Evaluation:
 
 def differences(stages: Sequence[Stage], results: Results) -> list[Difference]:
     """The differences of all stages: models pair by pair, then explainers."""
-    lines = [line for stage in stages for line in stage.differences(results)]
+    lines = bounded([contrast for stage in stages for contrast in stage.differences(results)])
     names = [entry.name for entry in results.entries]
     places = {pair: place for place, pair in enumerate((a, b) for a in names for b in names)}
     last = len(places)

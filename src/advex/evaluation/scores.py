@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from advex import measures
-from advex.record import Better, Figure
+from advex.measures.intervals import resampled_mean, widened, widening
+from advex.measures.robustness import resampled_area
+from advex.record import Better, Difference, Figure
 from advex.types import Score
 
 
@@ -27,21 +33,80 @@ def figure_of(score: Score) -> Figure:
 
 
 def mean(values: Tensor, better: Better, seed: int) -> Figure:
-    """The mean over the examples [n] that have a value, with its bootstrap interval; the others are its failures.
-
-    Of differences of pairs it is a paired bootstrap.
-    """
+    """The mean over the examples [n] that have a value, with its bootstrap interval; the others are its failures."""
     value, low, high = measures.bootstrap_mean(values, seed=seed)
     failures = int(torch.isnan(values).sum())
     return Figure(value=value, low=low, high=high, n=len(values) - failures, failures=failures, better=better)
 
 
-def area_between(first: Tensor, second: Tensor, chance: float, seed: int) -> Figure:
-    """The area of the first less that of the second, [n] radii each, paired."""
-    figure = figure_of(measures.compare_areas(first, second, chance, seed=seed))
-    if math.isnan(figure.value):  # two infinite areas: nothing is known about their difference
-        return figure.model_copy(update={"low": math.nan, "high": math.nan})
-    return figure
+@dataclass(frozen=True, kw_only=True)
+class Contrast:
+    """A difference before its interval is known.
+
+    family: names the differences whose intervals hold together. estimates: [RESAMPLES] of the difference. ratios:
+    [RESAMPLES] of its ratio, where it has one.
+    """
+
+    family: str
+    difference: Difference
+    estimates: Tensor
+    ratios: Tensor | None = None
+
+
+SCORES = "scores"  # one family: all pairs of models by accuracy, areas and what else is scored
+
+
+def mean_contrast(family: str, values: Tensor, better: Better, seed: int, **whose: Any) -> Contrast:
+    """The mean of the differences [n] of pairs; NaN are its failures. whose: fields of `Difference`."""
+    value, estimates = resampled_mean(values, seed=seed)
+    failures = int(values.isnan().sum())
+    figure = _unbounded(value, len(values) - failures, failures, better)
+    return Contrast(family=family, difference=Difference(figure=figure, **whose), estimates=estimates)
+
+
+def area_contrasts(measure: str, radii: Mapping[str, Tensor], chance: float, seed: int) -> Iterator[Contrast]:
+    """Every two models' areas, paired. radii: by model, [n] each."""
+    areas = {model: resampled_area(rmse, chance, seed=seed) for model, rmse in radii.items()}
+    for first, second in itertools.combinations(radii, 2):
+        (one, estimates), (other, minus) = areas[first], areas[second]
+        n, failures = len(radii[first]), int((radii[first].isinf() | radii[second].isinf()).sum())
+        ratio = _unbounded(one / other, n, failures) if other and math.isfinite(one) and math.isfinite(other) else None
+        difference = Difference(
+            first=first, second=second, measure=measure, figure=_unbounded(one - other, n, failures), ratio=ratio
+        )
+        yield Contrast(family=SCORES, difference=difference, estimates=estimates - minus, ratios=estimates / minus)
+
+
+def _unbounded(value: float, n: int, failures: int, better: Better = "high") -> Figure:
+    return Figure(value=value, low=math.nan, high=math.nan, n=n, failures=failures, better=better)
+
+
+def bounded(contrasts: Sequence[Contrast]) -> list[Difference]:
+    """The differences with intervals that hold together with 95 % within each family.
+
+    A difference of two infinite areas is NaN: nothing is known about it, and it counts for nothing.
+    """
+    families: dict[str, list[Contrast]] = {}
+    for contrast in contrasts:
+        if not math.isnan(contrast.difference.figure.value):
+            families.setdefault(contrast.family, []).append(contrast)
+    factors = {
+        family: widening(torch.stack([each.estimates for each in members], dim=1))
+        for family, members in families.items()
+    }
+    return [_bounded(each, factors.get(each.family), len(families.get(each.family, ()))) for each in contrasts]
+
+
+def _bounded(contrast: Contrast, factor: float | None, comparisons: int) -> Difference:
+    difference = contrast.difference
+    if math.isnan(difference.figure.value):
+        return difference
+    low, high = (end.item() for end in widened(contrast.estimates[:, None], factor))
+    found: dict[str, Any] = {"figure": difference.figure.model_copy(update={"low": low, "high": high})}
+    if difference.ratio is not None and contrast.ratios is not None:
+        low, high = (end.exp().item() for end in widened(contrast.ratios.log()[:, None], factor))
+        found["ratio"] = difference.ratio.model_copy(update={"low": low, "high": high})
+    return difference.model_copy(update={**found, "comparisons": comparisons})
 
 
 def median(rmse: Tensor) -> Figure:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -21,9 +22,9 @@ from advex.evaluation.flags import flag, severity
 from advex.evaluation.plan import ATTACK, SearchTask
 from advex.evaluation.results import Results
 from advex.evaluation.run import Blocks, Evaluation, Pieces
-from advex.evaluation.scores import area_between, figure_of, mean, median, share
+from advex.evaluation.scores import SCORES, Contrast, area_contrasts, figure_of, mean, mean_contrast, median, share
 from advex.evaluation.shards import Piece
-from advex.record import Difference, Figure, Flag, ModelEntry
+from advex.record import Figure, Flag, ModelEntry
 from advex.record.tables import SEARCH
 from advex.types import Perturbation
 
@@ -139,20 +140,20 @@ def is_published(search: str) -> bool:
     return search.endswith("_published")
 
 
-def differences(results: Results) -> Iterator[Difference]:
+def differences(results: Results) -> Iterator[Contrast]:
     """Every two models' areas by the unpublished searches, or how often they were overcome where there is no area."""
-    for first, second in results.pairs:
-        for name in results.searches:
-            if is_published(name):
-                continue
-            key = f"{name}_ara" if f"{name}_ara" in first.scores else f"{name}_reached"
-            column = f"{name}_rmse" if key.endswith("_ara") else key
-            values = [results.column(model.name, column).double() for model in (first, second)]
-            if key.endswith("_ara"):
-                figure = area_between(values[0], values[1], results.chance, results.seed)
-            else:
-                figure = mean(values[0] - values[1], "neither", results.seed)
-            yield Difference(first=first.name, second=second.name, measure=key, figure=figure)
+    for name in results.searches:
+        if is_published(name):
+            continue
+        area = all(f"{name}_ara" in entry.scores for entry in results.entries)
+        key, column = (f"{name}_ara", f"{name}_rmse") if area else (f"{name}_reached", f"{name}_reached")
+        values = {entry.name: results.column(entry.name, column).double() for entry in results.entries}
+        if area:
+            yield from area_contrasts(key, values, results.chance, results.seed)
+            continue
+        for first, second in itertools.combinations(values, 2):
+            change, names = values[first] - values[second], {"first": first, "second": second}
+            yield mean_contrast(SCORES, change, "neither", results.seed, measure=key, **names)
 
 
 # -- flags -------------------------------------------------------------------------------------------------

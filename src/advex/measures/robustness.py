@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from advex.errors import InputError
-from advex.measures.intervals import bootstrap, percentiles, share_score
+from advex.measures.intervals import RESAMPLES, bootstrap, percentiles, share_score
 from advex.types import Score
 
 
@@ -58,12 +58,26 @@ def accuracy_robustness_area(rmse: Tensor, chance: float, *, published: bool = F
     if not len(values):
         nan = math.nan
         return Score(name="ara", values=values, value=nan, low=nan, high=nan, n=0, better="high")
-    once = torch.ones(1, len(values), dtype=torch.float64)
-    value = _histogram_area(values, chance) if published else _areas(values, once, chance).item()
-    low, high = percentiles(bootstrap(len(values), lambda counts: _areas(values, counts, chance), seed))
+    value, estimates = resampled_area(values, chance, seed=seed)
+    value = _histogram_area(values, chance) if published else value
+    low, high = percentiles(estimates)
     return Score(
         name="ara", values=values, value=value, low=low, high=high, n=len(values), better="high", failures=failures
     )
+
+
+def resampled_area(rmse: Tensor, chance: float, *, seed: int) -> tuple[float, Tensor]:
+    """The area and its bootstrap estimates [RESAMPLES]; NaN without examples. rmse: [n].
+
+    Areas of as many examples with the same seed are of the same resamples: paired, where the examples are the same.
+    """
+    _check(rmse, chance)
+    values = rmse.detach().cpu().double()
+    if not len(values):
+        return math.nan, torch.full((RESAMPLES,), math.nan, dtype=torch.float64)
+    once = torch.ones(1, len(values), dtype=torch.float64)
+    estimates = bootstrap(len(values), lambda counts: _areas(values, counts, chance), seed)
+    return _areas(values, once, chance).item(), estimates
 
 
 def compare_areas(first: Tensor, second: Tensor, chance: float, *, seed: int = 0) -> Score:
@@ -76,18 +90,13 @@ def compare_areas(first: Tensor, second: Tensor, chance: float, *, seed: int = 0
     if first.shape != second.shape:
         raise InputError(f"A paired comparison needs the same images: {len(first)} radii against {len(second)}.")
     first, second = (rmse.detach().cpu().double() for rmse in (first, second))
-    once = torch.ones(1, len(first), dtype=torch.float64)
-
-    def difference(counts: Tensor) -> Tensor:
-        return _areas(first, counts, chance) - _areas(second, counts, chance)
-
-    value = difference(once).item()
-    low, high = percentiles(bootstrap(len(first), difference, seed)) if len(first) else (math.nan, math.nan)
+    areas, estimates = zip(*(resampled_area(rmse, chance, seed=seed) for rmse in (first, second)), strict=True)
+    low, high = percentiles(estimates[0] - estimates[1]) if len(first) else (math.nan, math.nan)
     failures = int((torch.isinf(first) | torch.isinf(second)).sum())
     return Score(
         name="ara difference",
         values=first - second,
-        value=value,
+        value=areas[0] - areas[1],
         low=low,
         high=high,
         n=len(first),

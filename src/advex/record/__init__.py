@@ -146,6 +146,9 @@ class ModelEntry(_Model):
 class Difference(_Model):
     """first minus second on the same examples, paired bootstrap.
 
+    comparisons: the intervals of so many differences hold together with 95 %, this one among them. ratio: first divided
+    by second, of areas; its interval is widened as the difference's.
+
     axis `model`: two models, and measure is a key of `all_figures` of both, such as `attack_ara` or `gradient_gini`.
     axis `explainer`: two explainers of the maps of `model`, and measure is a key of `Record.measures`.
     """
@@ -156,6 +159,8 @@ class Difference(_Model):
     second: str
     measure: str
     figure: Figure
+    comparisons: int = 1
+    ratio: Figure | None = None
 
 
 class Flag(_Model):

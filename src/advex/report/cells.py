@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from advex.drawing.numbers import decimals, number, percent
-from advex.record import Figure, Record
+from advex.record import Difference, Figure, Record
 from advex.report.names import is_share
 
 CERTIFIED = ("certified_accuracy", "certified_ara")  # scores that have a section of their own
@@ -46,9 +47,31 @@ def digits_for(key: str, record: Record) -> int:
     return decimals([abs(value) for figure in figures for value in (figure.value, figure.high)])
 
 
+def is_scored(difference: Difference, record: Record) -> bool:
+    """Whether a difference is of scores; others are of maps, which have a section of their own."""
+    return any(difference.measure in model.scores for model in record.models)
+
+
 def turned(figure: Figure) -> Figure:
     """A difference the other way round: second minus first."""
     return figure.model_copy(update={"value": -figure.value, "low": -figure.high, "high": -figure.low})
+
+
+def inverse(ratio: Figure) -> Figure:
+    """A ratio the other way round: second divided by first."""
+    value, low, high = (1 / end if end else math.inf for end in (ratio.value, ratio.high, ratio.low))
+    return ratio.model_copy(update={"value": value, "low": low, "high": high})
+
+
+def together(differences: Sequence[Difference]) -> str:
+    """How far the intervals of some differences may be trusted at once; empty where there is one difference."""
+    counts = {difference.comparisons for difference in differences}
+    if len(differences) < 2:
+        return ""
+    if counts == {1}:
+        return "Each interval holds with 95 % by itself: of many, about one in twenty leaves out zero by chance."
+    words = " and of ".join(f"{k:,}" for k in sorted(counts))
+    return f"The intervals of {words} comparisons hold together with 95 %."
 
 
 def paired(key: str, figure: Figure, record: Record) -> Cell:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from advex._version import __version__
 from advex.environment import without_places
-from advex.papers import Column, Paper, Plot, Row, Table
-from advex.record import Difference, Figure, Record, all_figures
+from advex.evaluation.scores import bounded, mean_contrast
+from advex.papers import Paper, Plot, Row, Table
+from advex.record import Better, Difference, Figure, Record, all_figures
 from advex.record.reproduction import (
     AnsweredEntry,
     ColumnEntry,
@@ -26,6 +27,8 @@ from advex.record.reproduction import (
 from advex.reproduction.folder import RECORDS
 from advex.reproduction.paired import Pair
 from advex.reproduction.plan import Plan, Planned
+
+Paired = Mapping[tuple[str, str], Difference]  # by row and measure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +49,9 @@ def compared(
 ) -> Reproduction:
     """The rows of a plan with what was measured so far. outcomes, answered: by the network's name."""
     paper, scale = plan.paper, plan.settings
-    tables = []
+    tables, paired = [], _paired(plan, outcomes)
     for name, table in paper.tables.items():
-        entries = [_row(one, table, plan, outcomes) for one in plan.rows if one.table == name]
+        entries = [_row(one, table, plan, outcomes, paired) for one in plan.rows if one.table == name]
         if entries:
             columns = [
                 ColumnEntry(key=key, title=one.title, unit=one.unit, digits=one.digits, better=one.better)
@@ -80,7 +83,7 @@ def compared(
         ],
         grids=[GridEntry(id=key, **one.model_dump()) for key, one in paper.grids.items()],
         maps=[MapsEntry(id=key, **one.model_dump()) for key, one in paper.maps.items()],
-        differences=_gains(plan, outcomes),
+        differences=_gains(paired),
         answered=_answered(plan, answered),
     )
 
@@ -106,18 +109,29 @@ def _plot(paper: Paper, name: str, plot: Plot) -> PlotEntry:
     return PlotEntry(id=name, **plot.model_dump(), published=points)
 
 
-def _gains(plan: Plan, outcomes: Mapping[str, Outcome]) -> list[Difference]:
-    """Of every network that is set against another one: the other's Gini indices minus its own, by explainer."""
-    found = {}
-    for row in (plan.paper.original(one.row) for one in plan.rows):
+def _paired(plan: Plan, outcomes: Mapping[str, Outcome]) -> Paired:
+    """Every network less the one that it is set against: what is drawn or stands in a table, all of it one family."""
+    shown = {
+        column.measure for table in plan.paper.tables.values() for column in table.columns.values() if column.paired
+    }
+    contrasts = {}
+    for row in {row.id: row for row in (plan.paper.original(one.row) for one in plan.rows)}.values():
         pair = _pair(plan.paper, row, outcomes)
         for measure in pair.measures if pair else ():
-            if measure.endswith("_gini") and pair is not None:
-                figure = pair.figure(measure, factor=-1, better="low", seed=plan.seed)
-                found[row.id, measure] = Difference(
-                    first=row.against or "", second=row.id, measure=measure, figure=figure
-                )
-    return list(found.values())
+            if pair is not None and (measure in shown or measure.endswith("_gini")):
+                names = {"first": row.id, "second": row.against or "", "measure": measure}
+                changes = pair.changes(measure)
+                contrasts[row.id, measure] = mean_contrast("rows", changes, "high", plan.seed, **names)
+    return dict(zip(contrasts, bounded(list(contrasts.values())), strict=True))
+
+
+def _gains(paired: Paired) -> list[Difference]:
+    """Of every network that is set against another one: the other's Gini indices minus its own, by explainer."""
+    return [
+        one.model_copy(update={"first": one.second, "second": one.first, "figure": _scaled(one.figure, -1, "low")})
+        for (_, measure), one in paired.items()
+        if measure.endswith("_gini")
+    ]
 
 
 def _pair(paper: Paper, row: Row, outcomes: Mapping[str, Outcome]) -> Pair | None:
@@ -135,7 +149,7 @@ def _drawn(train: int | None, test: int | None) -> str:
     return f"{train or 'all'} training and {test or 'all'} test images"
 
 
-def _row(one: Planned, table: Table, plan: Plan, outcomes: Mapping[str, Outcome]) -> RowEntry:
+def _row(one: Planned, table: Table, plan: Plan, outcomes: Mapping[str, Outcome], paired: Paired) -> RowEntry:
     row, job = one.row, one.job
     entry = RowEntry(
         id=row.id, label=row.label, section=one.section, mark=row.mark, network=row.same_as or row.id,
@@ -154,7 +168,7 @@ def _row(one: Planned, table: Table, plan: Plan, outcomes: Mapping[str, Outcome]
     return entry.model_copy(
         update={
             "state": "measured",
-            "measured": _figures(table, scores, protocol=False) | _differences(table, row, plan, outcomes),
+            "measured": _figures(table, scores, protocol=False) | _differences(table, plan.paper.original(row), paired),
             "by_protocol": _figures(table, scores, protocol=True),
             "record": f"{RECORDS}/{job.name}",
             "seconds": record.seconds,
@@ -169,20 +183,21 @@ def _figures(table: Table, scores: Mapping[str, Figure], *, protocol: bool) -> d
     for key, column in table.columns.items():
         name = column.by_protocol if protocol else column.measure
         if name is not None and name in scores and not column.paired:
-            found[key] = _in_units(scores[name], column)
+            found[key] = _scaled(scores[name], column.factor)
     return found
 
 
-def _differences(table: Table, row: Row, plan: Plan, outcomes: Mapping[str, Outcome]) -> dict[str, Figure]:
+def _differences(table: Table, row: Row, paired: Paired) -> dict[str, Figure]:
     """The paired columns of a row that is set against another one."""
-    pair = _pair(plan.paper, row, outcomes)
     return {
-        key: pair.figure(column.measure, factor=column.factor, better=column.better, seed=plan.seed)
+        key: _scaled(difference.figure, column.factor, column.better)
         for key, column in table.columns.items()
-        if column.paired and pair is not None and column.measure in pair.measures
+        if column.paired and (difference := paired.get((row.id, column.measure or ""))) is not None
     }
 
 
-def _in_units(figure: Figure, column: Column) -> Figure:
-    value, *ends = (getattr(figure, name) * column.factor for name in ("value", "low", "high"))
-    return figure.model_copy(update={"value": value, "low": min(ends), "high": max(ends)})
+def _scaled(figure: Figure, factor: float, better: Better | None = None) -> Figure:
+    value, *ends = (getattr(figure, name) * factor for name in ("value", "low", "high"))
+    return figure.model_copy(
+        update={"value": value, "low": min(ends), "high": max(ends), "better": better or figure.better}
+    )

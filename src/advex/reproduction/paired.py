@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
+from torch import Tensor
 
-from advex import measures
-from advex.record import Figure, read_rows
+from advex.record import read_rows
 
 Values = Mapping[str, Mapping[int, float]]  # measure -> example -> value
 
@@ -32,15 +31,10 @@ class Pair:
         """The measures that both have."""
         return [name for name in self.mine if name in self.theirs]
 
-    def figure(self, measure: str, *, factor: float, better: Literal["high", "low", "neither"], seed: int) -> Figure:
-        """factor times the mean difference, mine less theirs, of the examples that both have: a paired bootstrap."""
+    def changes(self, measure: str) -> Tensor:
+        """Mine less theirs, of the examples that both have: [n] float64."""
         mine, theirs = self.mine[measure], self.theirs[measure]
-        found = [factor * (mine[example] - theirs[example]) for example in mine if example in theirs]
-        values = torch.tensor(found, dtype=torch.float64)
-        value, low, high = measures.bootstrap_mean(values, seed=seed)
-        undefined = int(values.isnan().sum())
-        n = len(values) - undefined
-        return Figure(value=value, low=low, high=high, n=n, failures=undefined, better=better)
+        return torch.tensor([mine[each] - theirs[each] for each in mine if each in theirs], dtype=torch.float64)
 
 
 def _values(folder: Path) -> Values:

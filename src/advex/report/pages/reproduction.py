@@ -18,7 +18,7 @@ from advex.record.reproduction import (
     RowEntry,
     TableEntry,
 )
-from advex.report.cells import Cell
+from advex.report.cells import Cell, together
 from advex.report.pages.answers import answered
 from advex.report.pages.joined_records import grid_part, maps_part
 
@@ -59,6 +59,7 @@ def content(folder: Path, found: Reproduction) -> dict[str, Any]:
         "mapped": [part for entry in found.maps if (part := maps_part(folder, found, entry)) is not None],
         "answered": [answered(folder, entry) for entry in found.answered],
         "areas": any(column.key.endswith("_ara") for table in found.tables for column in table.columns),
+        "together": together(found.differences),
         "measured": sum(row.state == "measured" for row in rows),
         "reasons": _grouped((row.reason, row) for row in rows if row.state in ("not run", "waiting")),
         "failed": [row for row in rows if row.state == "failed"],

@@ -13,7 +13,7 @@ import numpy as np
 from advex.drawing.numbers import decimals, number
 from advex.record import Record
 from advex.registry import register
-from advex.report.cells import CERTIFIED, Cell, digits_for, paired, show, verdict
+from advex.report.cells import CERTIFIED, Cell, digits_for, is_scored, paired, show, together, verdict
 from advex.report.names import ORDER, is_published, measure_title, origin, score_title, search_title
 from advex.report.reading import Contents
 
@@ -95,6 +95,7 @@ class Figures:
             "published": main_table(contents, published=True),
             "searches": search_table(contents),
             "differences": paired_rows(record),
+            "together": together([one for one in record.differences if is_scored(one, record)]),
         }
 
 
@@ -134,7 +135,7 @@ def paired_rows(record: Record) -> tuple[PairedRow, ...]:
     rows = []
     for difference in record.differences:
         figure, key = difference.figure, difference.measure
-        if any(key in model.scores for model in record.models):  # others are of maps, which have a section of their own
+        if is_scored(difference, record):
             cell, reading = paired(key, figure, record), verdict(figure, difference.first, difference.second)
             name = score_title(key, record)
             rows.append(PairedRow(difference.first, difference.second, name, cell, figure.n, reading))

@@ -6,9 +6,9 @@ import math
 from typing import Any
 
 from advex.drawing.numbers import count, decimals, number, percent
-from advex.record import Figure, ModelEntry, Record
+from advex.record import Difference, Figure, ModelEntry, Record
 from advex.registry import register
-from advex.report.cells import digits_for, separated, turned
+from advex.report.cells import digits_for, inverse, is_scored, separated, together, turned
 from advex.report.names import score_title
 from advex.report.reading import Contents
 from advex.report.sentences import Part, Sentence
@@ -21,7 +21,8 @@ class Findings:
     title, menu, place, tables = "Findings", "Findings", 10, ("examples", "explanations")
 
     def __call__(self, contents: Contents) -> dict[str, Any]:
-        return {"findings": findings(contents)}
+        scored = [one for one in contents.record.differences if is_scored(one, contents.record)]
+        return {"findings": findings(contents), "together": together(scored)}
 
 
 def findings(contents: Contents) -> tuple[Sentence, ...]:
@@ -61,15 +62,15 @@ def _comparison(record: Record, key: str, best: ModelEntry, other: ModelEntry) -
             Part(best.name, "model"), verb, *figures, Part(" for "), Part(other.name, "model"),
             Part("; no paired comparison was made."),
         )  # fmt: skip
-    interval = Part(_figure(paired, digits), "figure")
-    if not separated(paired):
+    interval = Part(_figure(paired.figure, digits), "figure")
+    if not separated(paired.figure):
         return (
             Part("The data do not separate "), Part(best.name, "model"), Part(" and "), Part(other.name, "model"),
             Part(f" by {name}: "), *figures, Part("; the paired difference "), interval, Part(" includes zero."),
         )  # fmt: skip
     bears = " bears " if key == "attack_ara" else " keeps above chance under "
     if second.value > 0:
-        opening = (Part(f"{bears}{_ratio(first.value / second.value)} times the change that "),)
+        opening = (Part(f"{bears}{_times(first.value / second.value, paired.ratio)} times the change that "),)
         opening += (Part(other.name, "model"), Part(" does" if "chance" in bears else " bears"))
     else:
         opening = (Part(f"{bears}more change than "), Part(other.name, "model"), Part(", which bears none"))
@@ -163,13 +164,14 @@ def _saved(contents: Contents) -> list[Sentence]:
     return [(Part(f"{changed:,} of {total} are decided differently {back}; each is marked."),)]
 
 
-def _paired(record: Record, first: str, second: str, key: str) -> Figure | None:
+def _paired(record: Record, first: str, second: str, key: str) -> Difference | None:
     """The recorded difference of two models, turned so that it is first minus second."""
     for difference in record.differences:
         if difference.measure == key and (difference.first, difference.second) == (first, second):
-            return difference.figure
+            return difference
         if difference.measure == key and (difference.first, difference.second) == (second, first):
-            return turned(difference.figure)
+            ratio = None if difference.ratio is None else inverse(difference.ratio)
+            return difference.model_copy(update={"figure": turned(difference.figure), "ratio": ratio})
     return None
 
 
@@ -179,6 +181,11 @@ def _figure(figure: Figure, digits: int) -> str:
 
 def _share(figure: Figure) -> str:
     return f"{percent(figure.value)} [{number(100 * figure.low, 1)}, {number(100 * figure.high, 1)}]"
+
+
+def _times(value: float, ratio: Figure | None) -> str:
+    """A ratio, with its interval where the record has one."""
+    return _ratio(value) + (f" [{_ratio(ratio.low)}, {_ratio(ratio.high)}]" if ratio is not None else "")
 
 
 def _ratio(ratio: float) -> str:

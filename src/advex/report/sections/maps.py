@@ -15,7 +15,7 @@ from advex.drawing.numbers import percent
 from advex.drawing.pictures import SymmetricScale, show_scale
 from advex.record import MapFigures, MeasureEntry, Record
 from advex.registry import register
-from advex.report.cells import Cell
+from advex.report.cells import Cell, together
 from advex.report.mapped import first_measure, mapped_pictures
 from advex.report.mapped_rows import mapped_rows
 from advex.report.maps_compared import (
@@ -55,7 +55,7 @@ class Judgement:
     groups: tuple[RowGroup, ...]
     undefined: tuple[tuple[str, str], ...]
     compared: tuple[Compared, ...]
-    intervals: int
+    together: str
 
 
 @dataclass(frozen=True)
@@ -133,11 +133,12 @@ def _judgement(
                     undefined.setdefault(reason, []).append(f"{measures[key].title}, {name}, {model.name}: {count:,}")
     compared = (models_compared(record, explainers, measures), explainers_compared(record, explainers, measures))
     known = tuple(each for each in compared if each.groups)
-    rows = [row for each in known for group in (*each.groups, *each.others) for row in group.rows]
+    ends = {f"{name}_" for name in explainers} | {""}
+    mine = {f"{start}{key}" for start in ends for key in measures}
     return Judgement(
         title, text, (*columns, *((("Completeness error", "lower"),) if sums else ())), groups,
         tuple((reason, "; ".join(where)) for reason, where in undefined.items()), known,
-        sum(cell.low != "" for row in rows for cell in row.cells),
+        together([one for one in record.differences if one.measure in mine]),
     )  # fmt: skip
 
 

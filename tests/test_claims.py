@@ -1,0 +1,75 @@
+"""What a report claims of several models: no more, taken together, than 95 % intervals may claim."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from advex.evaluation.scores import SCORES, area_contrasts, bounded, mean_contrast
+from advex.measures import intervals
+from advex.record import Difference
+from advex.report.cells import inverse, separated
+
+TABLES, N = 100, 80
+
+
+def compared(right: dict[str, Tensor], radii: dict[str, Tensor]) -> list[Difference]:
+    """The differences of an evaluation's scores: accuracy and area of every two models. Values are [n] by model."""
+    pairs = itertools.combinations(right, 2)
+    accuracies = [
+        mean_contrast(SCORES, right[a] - right[b], "high", 0, first=a, second=b, measure="accuracy") for a, b in pairs
+    ]
+    return bounded(accuracies + list(area_contrasts("attack_ara", radii, 0.1, seed=0)))
+
+
+def drawn(models: int, rng: np.random.Generator) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Models that are equally right and equally robust, on examples that are hard or easy for all."""
+    common = rng.exponential(0.02, N)
+    radii = np.where(rng.random((models, N)) < 0.1, 0, common * np.exp(0.5 * rng.normal(size=(models, N))))
+    by_model = {f"m{number}": torch.from_numpy(row) for number, row in enumerate(radii)}
+    return {name: (row > 0).double() for name, row in by_model.items()}, by_model
+
+
+@pytest.mark.parametrize("models", [2, 4, 8])
+def test_equal_models_are_rarely_said_to_differ(models: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intervals, "RESAMPLES", 400)  # for speed
+    rng = np.random.default_rng(models)
+    false = [any(separated(one.figure) for one in compared(*drawn(models, rng))) for _ in range(TABLES)]
+    assert np.mean(false) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / TABLES)
+
+
+def test_a_clear_difference_is_still_found_among_many() -> None:
+    """Seven equal models and one that bears three times the change: all of its comparisons are claimed."""
+    right, radii = drawn(8, np.random.default_rng(0))
+    radii["m7"] = 3 * radii["m0"]
+    right["m7"] = right["m0"]
+    found = [one for one in compared(right, radii) if one.measure == "attack_ara" and one.second == "m7"]
+    assert len(found) == 7
+    assert all(one.comparisons == 56 and one.figure.high < 0 for one in found)
+    ratio = inverse(found[0].ratio)  # of m7 to m0: all that differs is the factor, so it is known exactly
+    assert ratio.low == pytest.approx(ratio.high) == pytest.approx(3, rel=1e-9)
+    assert all(inverse(one.ratio).low > 1 for one in found if one.ratio is not None)
+
+
+def test_models_that_say_the_same_cost_the_others_nothing() -> None:
+    rng = np.random.default_rng(3)
+    right, radii = drawn(2, rng)
+    alone = bounded(list(area_contrasts("attack_ara", radii, 0.1, seed=0)))
+    same = dict.fromkeys(("a", "b"), right["m0"])
+    (equal, area) = compared(same, dict(zip(same, radii.values(), strict=True)))
+    assert (equal.figure.low, equal.figure.high) == (0, 0)
+    assert (area.figure.low, area.figure.high) == (alone[0].figure.low, alone[0].figure.high)
+
+
+def test_nothing_is_known_of_two_infinite_areas() -> None:
+    infinite = torch.full((20,), math.inf)
+    (difference,) = bounded(list(area_contrasts("attack_ara", {"a": infinite, "b": infinite}, 0.1, seed=0)))
+    figure = difference.figure
+    assert all(math.isnan(value) for value in (figure.value, figure.low, figure.high))
+    assert difference.ratio is None
+    assert not separated(figure)
