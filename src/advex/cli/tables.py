@@ -83,7 +83,7 @@ def show_differences(record: Record) -> None:
     ]
     terminal.table(["difference", "measure", "value [95 % interval]"], rows)
     for k in sorted({line.comparisons for line in record.differences if line.comparisons > 1}):
-        print(f"The intervals of {k} comparisons hold together with 95 %.", file=sys.stderr)
+        terminal.emit(f"The intervals of {k} comparisons hold together with 95 %.")
 
 
 def _words(key: str) -> str:

@@ -102,7 +102,8 @@ def widened(estimates: Tensor, factor: float | None) -> tuple[Tensor, Tensor]:
 def _shape(estimates: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Of each column: its median, and from there to the percentiles (two standard deviations where that is 0)."""
     (low, high), centre, spread = _ends(estimates, 0.025), estimates.median(dim=0).values, 2 * estimates.std(dim=0)
-    return centre, *(torch.where(size > 0, size, spread) for size in (centre - low, high - centre))
+    below, above = (torch.where(size > 0, size, spread) for size in (centre - low, high - centre))
+    return centre, below, above
 
 
 def simultaneous(estimates: Tensor) -> tuple[Tensor, Tensor]:
