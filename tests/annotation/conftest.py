@@ -95,7 +95,7 @@ def person(store: Store, name: str, *, owner: bool = False) -> people.Guest:
 @pytest.fixture(scope="session")
 def make() -> SimpleNamespace:
     """What tests make projects with."""
-    return SimpleNamespace(png=png, keep=keep, fill=fill, link=link, person=person, free_port=free_port)
+    return SimpleNamespace(png=png, keep=keep, fill=fill, link=link, person=person)
 
 
 # -- databases -----------------------------------------------------------------------------------------------
@@ -226,33 +226,18 @@ def _folder(root: Path) -> Path:
 class Served:
     """`advex annotate serve` as a process. links: name -> personal link."""
 
-    def __init__(self, folder: Path, *arguments: str, port: int | None = None) -> None:
-        self.port = port or free_port()
-        command = [
-            sys.executable,
-            "-m",
-            "advex",
-            "annotate",
-            "serve",
-            str(folder),
-            "--port",
-            str(self.port),
-            *arguments,
-        ]
+    def __init__(self, folder: Path, *arguments: str, port: int = 0) -> None:
+        command = [sys.executable, "-m", "advex", "annotate", "serve", str(folder), "--port", str(port), *arguments]
         self.errors = tempfile.TemporaryFile(mode="w+")  # noqa: SIM115  (closed by the fixture)
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.errors, text=True)
         assert self.process.stdout is not None
         self.links: dict[str, str] = {}
-        for line in self.process.stdout:  # the owner's is the last
+        for line in self.process.stdout:  # the owner's is the last; nothing, where it does not begin
             name, _, link = line.rstrip("\n").partition("\t")
             self.links[name] = link
+            self.port = int(link.partition("/enter")[0].rpartition(":")[2])
             if name == "owner":
                 break
-        for _ in range(600):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            time.sleep(0.05)
 
     @property
     def address(self) -> str:
@@ -286,7 +271,7 @@ def serve() -> Iterator[Callable[..., Served]]:
     """Starts servers, and ends them."""
     running: list[Served] = []
 
-    def start(folder: Path, *arguments: str, port: int | None = None) -> Served:
+    def start(folder: Path, *arguments: str, port: int = 0) -> Served:
         running.append(Served(folder, *arguments, port=port))
         return running[-1]
 
@@ -374,13 +359,18 @@ class Page:
         self.tab.wait_for_selector("#question:not([hidden])")
         return self
 
+    def press(self, key: str) -> None:
+        """A key, once a question is shown: before that it would mean nothing."""
+        self.wait()
+        self.tab.keyboard.press(key)
+
     def label(self) -> str:
         return self.tab.inner_text("#label")
 
     def count(self) -> str:
         return self.tab.inner_text("#count").partition(" ·")[0]
 
-    def until(self, condition: str, seconds: float = 30) -> None:
+    def until(self, condition: str, seconds: float = 60) -> None:
         """Until a script says so. (Playwright's own waiting evaluates text in the page: our policy forbids that.)"""
         deadline = time.monotonic() + seconds
         while not self.tab.evaluate(condition):

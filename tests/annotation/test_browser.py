@@ -31,7 +31,7 @@ def test_every_key_and_every_button(begin: Callable[..., Any]) -> None:
     assert page.tab.evaluate("document.cookie") == ""  # ... and scripts cannot read the cookie
     keys = ["1", "2", "3", "ArrowLeft", "ArrowDown", "ArrowRight", "Numpad1", "Numpad2", "Numpad3"]
     for key in keys:
-        page.tab.keyboard.press(key)
+        page.press(key)
         page.wait()
     for answer in ("unchanged", "unsure", "changed"):
         page.tab.click(f"[data-answer={answer}]")
@@ -44,8 +44,8 @@ def test_every_key_and_every_button(begin: Callable[..., Any]) -> None:
     page.saved()
     assert given(store) == (["unchanged", "unsure", "changed"] * 4)[:10]
     assert page.count() == "10 of 20"
-    page.tab.keyboard.press("3")
-    page.tab.keyboard.press("1")
+    page.press("3")
+    page.press("1")
     page.saved()
     assert given(store)[10:] == ["changed", "unchanged"]
     assert page.label() == before  # the same order as before
@@ -64,7 +64,7 @@ def test_every_key_and_every_button(begin: Callable[..., Any]) -> None:
     assert page.tab.inner_text("#scale") == scale
     for _ in range(8):
         page.wait()
-        page.tab.keyboard.press("2")
+        page.press("2")
     page.tab.wait_for_selector("text=All done")
     page.saved()
     assert len(given(store)) == 20
@@ -80,7 +80,7 @@ def test_answers_of_before_can_be_taken_back_one_after_the_other(begin: Callable
     store, _, (page,) = begin("anna", images=12)
     for key in ("1", "2", "3"):
         page.wait()
-        page.tab.keyboard.press(key)
+        page.press(key)
     page.saved()
     page.tab.reload()
     page.wait()
@@ -102,11 +102,11 @@ def test_what_is_counted_late_overtakes_nothing(begin: Callable[..., Any]) -> No
     held: list[Any] = []
     page.tab.route("**/api/progress", lambda route: held.append(route))  # noqa: PLW0108  (playwright wants a function)
     for key in ("1", "2", "u", "u"):  # nothing is left to take back: the page asks what came before
-        page.tab.keyboard.press(key)
+        page.press(key)
     while not held:
         page.tab.wait_for_timeout(20)
     old = held[0].fetch()
-    page.tab.keyboard.press("3")
+    page.press("3")
     held[0].fulfill(response=old)
     page.tab.unroute("**/api/progress")
     page.saved()
@@ -133,7 +133,7 @@ def test_pace_and_what_is_left_are_told(begin: Callable[..., Any]) -> None:
         " · 100 s each · about 28 h left", " · 2.0 s each · about 2 min left",
     ]  # fmt: skip
     for key in ("1", "2", "3"):
-        page.tab.keyboard.press(key)
+        page.press(key)
         page.wait()
     shown = page.tab.inner_text("#count")
     assert shown.startswith("3 of 6 · ")
@@ -215,7 +215,7 @@ def test_the_next_pictures_are_loaded_before_they_are_needed(begin: Callable[...
     page.loaded(20)
     page.context.set_offline(True)
     for _ in range(5):
-        page.tab.keyboard.press("1")
+        page.press("1")
         shown = "document.getElementById('changed')"
         assert page.tab.evaluate(f"{shown}.complete && {shown}.naturalWidth") == 8
 
@@ -223,11 +223,11 @@ def test_the_next_pictures_are_loaded_before_they_are_needed(begin: Callable[...
 def test_offline_and_back_also_when_the_page_is_closed_in_between(begin: Callable[..., Any]) -> None:
     store, server, (page,) = begin("anna", images=12)
     page.loaded(20)
-    page.tab.keyboard.press("1")
+    page.press("1")
     page.saved()
     page.context.set_offline(True)
     for key in ("2", "3", "3", "u", "1"):
-        page.tab.keyboard.press(key)
+        page.press(key)
     page.saved("offline")
     assert [event["kind"] for event in page.waiting()] == ["answer", "answer", "answer", "undo", "answer"]
     assert given(store) == ["unchanged"]
@@ -259,10 +259,10 @@ def test_no_connection_at_all_is_said_and_overcome(begin: Callable[..., Any]) ->
 
 def test_the_server_may_die_and_come_back(begin: Callable[..., Any], serve: Callable[..., Any]) -> None:
     store, server, (page,) = begin("anna")
-    page.tab.keyboard.press("1")
+    page.press("1")
     page.saved()
     server.kill()
-    page.tab.keyboard.press("2")
+    page.press("2")
     page.saved("offline")
     serve(store.folder, port=server.port)
     page.saved()
@@ -272,7 +272,7 @@ def test_the_server_may_die_and_come_back(begin: Callable[..., Any], serve: Call
 def test_a_revoked_link_keeps_what_waits_until_the_next(begin: Callable[..., Any]) -> None:
     store, server, (page,) = begin("anna")
     people.revoke(store.database, "anna")
-    page.tab.keyboard.press("3")
+    page.press("3")
     page.saved("signed out")
     assert "personal link" in page.tab.inner_text("#notice")
     assert "One answer waits" in page.tab.inner_text("#more")
@@ -292,7 +292,7 @@ def test_two_annotators_at_once_know_nothing_of_each_other(begin: Callable[..., 
     for number in range(10):
         for page, key in ((anna, "1"), (ben, "1" if number < 7 else "3")):
             page.wait()
-            page.tab.keyboard.press(key)
+            page.press(key)
     anna.saved()
     ben.saved()
     votes = store.votes()
@@ -317,7 +317,7 @@ def test_the_changed_picture_alone_first(begin: Callable[..., Any]) -> None:
         assert not page.tab.is_visible("#original")
         page.tab.keyboard.press("o")
         assert page.tab.is_visible("#original")
-        page.tab.keyboard.press("2")
+        page.press("2")
         page.wait()
 
 
@@ -334,7 +334,7 @@ def test_names_are_text_whatever_they_hold(
         page.wait()
         seen.append(page.label())
         assert page.tab.evaluate("document.documentElement.scrollWidth") <= DESKTOP["width"]
-        page.tab.keyboard.press("1")
+        page.press("1")
     page.saved()
     assert sorted(set(seen)) == sorted(evil)
     owner = look(server.links["owner"])
@@ -372,11 +372,11 @@ def test_by_keyboard_alone_with_a_screen_reader(begin: Callable[..., Any]) -> No
     assert given(store) == ["unsure"]
     page.tab.focus("#keys")
     page.tab.keyboard.press("Enter")  # single keys are off, as for those who speak to their computer
-    page.tab.keyboard.press("1")
+    page.press("1")
     page.saved()
     assert given(store) == ["unsure"]
     page.tab.keyboard.press("Enter")
-    page.tab.keyboard.press("1")
+    page.press("1")
     page.saved()
     assert given(store) == ["unsure", "unchanged"]
     tree = page.tab.locator("#main").aria_snapshot()
@@ -410,7 +410,7 @@ def test_accessible_and_no_wider_than_the_screen(
     store, server, (first,) = begin("anna", images=6)
     for key in ("1", "3"):
         first.wait()
-        first.tab.keyboard.press(key)
+        first.press(key)
     first.saved()
     options = {"viewport": PHONE if size == "phone" else DESKTOP, "color_scheme": scheme, "has_touch": size == "phone"}
     link = f"{server.address}/enter#{people.invite(store.database, 'ben')}"

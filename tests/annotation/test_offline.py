@@ -55,26 +55,26 @@ def test_opened_again_without_a_server_it_goes_on_and_sends_later(
     begin: Callable[..., Any], serve: Callable[..., Any]
 ) -> None:
     store, server, (page,) = begin("anna", images=40)
-    page.tab.keyboard.press("1")
+    page.press("1")
     page.saved()
     shelved(page, 19)
     server.kill()
-    page.tab.keyboard.press("2")
-    page.tab.keyboard.press("3")
+    page.press("2")
+    page.press("3")
     page.saved("offline")
     page.tab.reload()
     page.wait()
     assert page.count() == "3 of 40"
-    page.tab.keyboard.press("3")
+    page.press("3")
     page.tab.keyboard.press("u")
-    page.tab.keyboard.press("1")
+    page.press("1")
     tab = page.context.new_page()  # the browser throws the tab away, and opens it once more
     page.tab.close()
     page.tab = tab
     page.tab.goto(server.address)
     page.wait()
     assert page.count() == "4 of 40"
-    page.tab.keyboard.press("3")
+    page.press("3")
     assert [event["kind"] for event in page.waiting()] == ["answer"] * 3 + ["undo"] + ["answer"] * 2
     assert given(store) == ["unchanged"]
     serve(store.folder, port=server.port)
@@ -88,7 +88,7 @@ def test_what_is_answered_is_kept_no_longer(begin: Callable[..., Any]) -> None:
     _, _, (page,) = begin("anna", images=6)
     shelved(page, 6)
     for _ in range(2):
-        page.tab.keyboard.press("1")
+        page.press("1")
     page.saved()
     shelved(page, 4)
     page.tab.keyboard.press("u")  # asked again, so kept again
@@ -103,7 +103,7 @@ def test_nothing_is_kept_after_the_session(begin: Callable[..., Any], how: str) 
     page.tab.on("dialog", lambda dialog: dialog.accept())
     if how == "revoked":
         people.revoke(store.database, "anna")
-        page.tab.keyboard.press("2")
+        page.press("2")
         page.tab.wait_for_selector("text=Your session is over")
         assert not page.tab.is_visible("#question")
         assert len(page.waiting()) == 1
@@ -131,7 +131,7 @@ def test_people_who_share_a_browser_do_not_share_pictures(begin: Callable[..., A
     store, server, (page,) = begin("anna", images=12)
     shelved(page, 12)
     hers = pictures(page)
-    page.tab.keyboard.press("1")
+    page.press("1")
     page.saved()
     other = page.context.new_page()
     other.goto(f"{server.address}/enter#{people.invite(store.database, 'ben')}")
@@ -167,14 +167,14 @@ def test_where_browsers_offer_less_all_works_but_opening_again(begin: Callable[.
     store, server, (page,) = begin("anna", images=12, options={"script": WITHOUT})
     page.loaded(24)
     page.context.set_offline(True)
-    page.tab.keyboard.press("1")
-    page.tab.keyboard.press("2")
+    page.press("1")
+    page.press("2")
     page.saved("offline")
     page.context.set_offline(False)
     page.saved()
     assert given(store) == ["unchanged", "unsure"]
     people.revoke(store.database, "anna")
-    page.tab.keyboard.press("3")
+    page.press("3")
     page.tab.wait_for_selector("text=Your session is over")
     assert page.said == [] or all("Failed to load" in line for line in page.said)
 
@@ -182,7 +182,7 @@ def test_where_browsers_offer_less_all_works_but_opening_again(begin: Callable[.
 def test_a_browser_that_keeps_nothing_takes_no_answer(begin: Callable[..., Any]) -> None:
     store, _, (page,) = begin("anna", images=6, options={"script": FULL})
     label = page.label()
-    page.tab.keyboard.press("1")
+    page.press("1")
     assert "the answer was not taken" in page.tab.inner_text("#trouble")
     assert page.label() == label
     assert page.count() == "0 of 6"
@@ -197,6 +197,7 @@ def test_two_windows_of_one_person_ask_nothing_twice(begin: Callable[..., Any]) 
     other.wait_for_selector("#question:not([hidden])")
     for number in range(8):
         window = (page.tab, other)[number % 2]
+        window.wait_for_selector("#question:not([hidden])")
         window.keyboard.press("1")
         page.until(f"document.getElementById('count').textContent.startsWith('{number + 1} of 8')")
         other.wait_for_selector(f"#count:has-text('{number + 1} of 8')", state="attached")

@@ -424,7 +424,7 @@ def test_connections_that_only_wait_are_closed(begun: bytes) -> None:
     """Also where they go on byte by byte; those that ask are answered."""
 
     class Hasty(Connection):
-        seconds = 0.2
+        seconds = 1.0
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 204, "headers": []})

@@ -130,7 +130,7 @@ def begin(served: SimpleNamespace, browser: Any) -> Iterator[Callable[..., Owner
     opened: list[OwnersPage] = []
 
     def come(**options: Any) -> OwnersPage:
-        token = people.invite_owner(served.store.database, renew=True)
+        token = people.invite_owner(served.store.database)
         opened.append(OwnersPage(browser, f"{served.server.address}/enter#{token}", **options))
         return opened[-1].explore()
 

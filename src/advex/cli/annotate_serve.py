@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from advex.explore.desk import Desk
 
 _KEEP_ALIVE, _GRACE = 30, 5  # seconds
+_BACKLOG = 2048  # connections that wait
 _SAY = Terminal()
 
 
@@ -112,6 +113,7 @@ def _listening(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
+        listener.listen(_BACKLOG)  # from now on: whoever opens a link at once is answered in a moment
     except OSError as error:
         listener.close()
         raise SpecError(f"Nothing can listen on {host}, port {port}: {error.strerror}. Try --port 0.") from None
