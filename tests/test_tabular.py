@@ -408,7 +408,7 @@ def test_several_rows_with_their_labels(explain: Callable[..., Any]) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("income,age,hosing,sex\n1,20,own,male\n", "the model knows no column 'hosing': did you mean 'housing'?"),
+        ("income,age,hosing,sex\n1,20,own,male\n", "The model knows no column 'hosing': did you mean 'housing'?"),
         ("income,age,sex\n1,20,male\n", "has no column 'housing', which the model needs"),
         ("income,age,housing,sex\n1,12,own,male\n", "row 1: 'age' is 12, outside its range of 18 to 90. Correct the"),
         ("income,age,housing,sex\n1,20.5,own,male\n", "'age' is 20.5, which is not 18 plus whole steps of 1"),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ from torch import Tensor
 from advex import data as sets
 from advex.classifier import Classifier
 from advex.data.source import shortened
-from advex.data.tables.csv_file import Column, read_csv
-from advex.errors import DataError, SpecError, did_you_mean
+from advex.data.tables.columns import Column
+from advex.data.tables.csv_file import read_csv
+from advex.data.tables.description import style_of
+from advex.errors import AdvexWarning, DataError, SpecError, did_you_mean, quoted
 from advex.explanation.contact_sheet import SIDE, Row
 from advex.explanation.subjects import Failure, Subject, class_name, from_data, targets_of
-from advex.features import FeatureSpec
+from advex.features import Feature, FeatureSpec
 from advex.lookup import datasets
 from advex.lookup.models import Opened
 from advex.progress import QUIET, Terminal
@@ -46,19 +49,22 @@ def _from_csv(path: Path, spec: FeatureSpec) -> Iterator[Subject | Failure]:
     if not path.is_file():
         raise DataError(f"{path}: there is no such file.")
     categories = {feature.name for feature in spec.features if feature.kind == "category"}
-    frame = read_csv(path, texts=categories | {spec.target})
+    frame = read_csv(path, style=replace(style_of(spec), texts=categories | {spec.target}))
     names = [feature.name for feature in spec.features]
     unknown = [name for name in frame.columns if name not in (*names, spec.target, "")]
     missing = [name for name in names if name not in frame.columns]
-    if unknown:
-        near = did_you_mean(unknown[0], (missing or names)[:20])
-        raise DataError(f"{path}: the model knows no column {shortened([repr(name[:40]) for name in unknown])}: {near}")
+    passed = shortened([quoted(name, 40) for name in unknown])
     if missing:
-        raise DataError(f"{path} has no column {shortened([repr(name) for name in missing])}, which the model needs.")
+        near = f" The model knows no column {passed}: {did_you_mean(unknown[0], missing[:20])}" if unknown else ""
+        raise DataError(
+            f"{path} has no column {shortened([quoted(name) for name in missing])}, which the model needs.{near}"
+        )
+    if unknown:
+        warnings.warn(f"{path}: passed over what the model was not trained on: {passed}", AdvexWarning, stacklevel=2)
     if frame.rows > _MOST_ROWS:
         raise DataError(f"{path} has {frame.rows:,} rows; at most {_MOST_ROWS:,} are explained at once.")
     labels = _texts(frame.columns[spec.target]) if spec.target in frame.columns else [""] * frame.rows
-    columns = {name: _texts(frame.columns[name]) for name in names}
+    columns = {feature.name: _typed(frame.columns[feature.name], feature) for feature in spec.features}
     for number in range(frame.rows):
         name = path.name if frame.rows == 1 else f"{path.name} row {number + 1}"
         try:
@@ -125,6 +131,11 @@ def _features(classifier: Classifier, name: str) -> FeatureSpec:
     if classifier.features is None:
         raise SpecError(f"{name} is to be read as a row of a table, and the model was not trained on one.")
     return classifier.features
+
+
+def _typed(column: Column, feature: Feature) -> list[str | float]:
+    """A column's values as the model reads them: dates as days, where it learned days."""
+    return _texts(column.as_numbers() if feature.kind == "number" and column.is_date else column)
 
 
 def _texts(column: Column) -> list[str | float]:

@@ -14,4 +14,4 @@ def mushroom() -> table.Table:
 
     The rows are those of mushroom/all.csv in the folder named by ADVEX_DATA. Raises DataError where they are not.
     """
-    return table.from_sheet(Path(__file__).with_name("mushroom.yaml"))
+    return table.from_description(Path(__file__).with_name("mushroom.yaml"))

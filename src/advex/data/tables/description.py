@@ -9,15 +9,20 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from advex.data.tables.layout import Style
 from advex.documents import read_yaml
-from advex.errors import DataError, did_you_mean
+from advex.errors import DataError, did_you_mean, quoted
 from advex.features import FeatureSpec
+from advex.features.typed import as_number, as_text
 
 _NUMERIC = ("low", "high", "step", "center", "scale")
 
 
-class SheetColumn(BaseModel):
-    """One column as described; what is left out is inferred from the data. See `advex.features.Feature`."""
+class ColumnDescription(BaseModel):
+    """One column as described; what is left out is inferred from the data. See `advex.features.Feature`.
+
+    missing_values: the texts that say that there is no value, in the place of the usual ones (`NA`, `?`, ...).
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -30,6 +35,7 @@ class SheetColumn(BaseModel):
     center: float | None = None
     scale: float | None = Field(default=None, gt=0)
     unit: str = ""
+    missing_values: tuple[str, ...] | None = None
 
     @property
     def numeric(self) -> bool:
@@ -44,7 +50,8 @@ class TableDescription(BaseModel):
     predicted. classes: its values, in order, and what they are called. splits: shares of the rows of a single file,
     dealt out by `seed`. missing: what to do about values that are not there. scale: of numbers: `standard`
     (deviation of the training split, about its mean), `range` (0 to 1) or `none`. categorical: columns whose numbers
-    are codes; all of them. columns: by name.
+    are codes; all of them. columns: by name. encoding: of the CSV files, by its name in Python; decimal, thousands: the
+    marks in their numbers. header: `first line` names the columns, whatever it looks like, or `none`: `names` does.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -57,14 +64,19 @@ class TableDescription(BaseModel):
     missing: Literal["refuse", "drop", "impute"] = "refuse"
     scale: Literal["standard", "range", "none"] = "standard"
     categorical: Literal["all"] | tuple[str, ...] = ()
-    columns: dict[str, SheetColumn] = Field(default_factory=dict)
+    columns: dict[str, ColumnDescription] = Field(default_factory=dict)
+    encoding: str | None = None
+    decimal: Literal[".", ","] | None = None
+    thousands: str | None = Field(default=None, min_length=1, max_length=1)
+    header: Literal["first line", "none"] | None = None
+    names: tuple[str, ...] = ()
 
-    def column(self, name: str) -> SheetColumn:
+    def column(self, name: str) -> ColumnDescription:
         """What is said of a column; nothing, of one that is not described."""
-        return self.columns.get(name, SheetColumn())
+        return self.columns.get(name, ColumnDescription())
 
 
-def read_sheet(path: Path) -> TableDescription:
+def read_description(path: Path) -> TableDescription:
     """A description of a table, checked. Raises DataError, naming the key, for unknown keys and impossible values."""
     # All scalars as the texts that were typed: a class called `no`, or 01, is not false, or 1.
     values = read_yaml(path, "a description of a table", largest=2**22, typed=False)
@@ -75,15 +87,15 @@ def read_sheet(path: Path) -> TableDescription:
     columns = values.get("columns")
     for name, inside in columns.items() if isinstance(columns, dict) else ():
         if isinstance(inside, dict):
-            _known(path, f"columns.{name}.", inside, SheetColumn)
+            _known(path, f"columns.{name}.", inside, ColumnDescription)
     try:
-        sheet = TableDescription.model_validate(values)
+        description = TableDescription.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         raise DataError(f"{path}: {name} = {first.get('input')!r:.80} is not possible: {first['msg']}.") from None
-    _check(path, sheet)
-    return sheet
+    _check(path, description)
+    return description
 
 
 def _known(path: Path, before: str, values: dict[str, Any], model: type[BaseModel]) -> None:
@@ -92,32 +104,70 @@ def _known(path: Path, before: str, values: dict[str, Any], model: type[BaseMode
             raise DataError(f"{path}: there is no '{before}{key}': {did_you_mean(str(key), model.model_fields)}")
 
 
-def _check(path: Path, sheet: TableDescription) -> None:
-    if sheet.splits is not None:
-        shares = list(sheet.splits.values())
+def _check(path: Path, said: TableDescription) -> None:
+    if said.splits is not None:
+        shares = list(said.splits.values())
         if min(shares) <= 0 or not 0.999 <= sum(shares) <= 1.001:
             raise DataError(f"{path}: splits are shares above 0 that add up to 1, not {shares}.")
-    if sheet.classes is not None and len(set(sheet.classes.values())) < len(sheet.classes):
+    if said.classes is not None and len(set(said.classes.values())) < len(said.classes):
         raise DataError(f"{path}: two classes have the same name.")
-    for name, column in sheet.columns.items():
+    if said.names and (said.header != "none" or "" in said.names or len(set(said.names)) < len(said.names)):
+        raise DataError(f"{path}: names are those of the columns, each once, and only where `header: none` is said.")
+    if said.thousands is not None and (said.thousands.isalnum() or said.thousands == said.decimal):
+        raise DataError(f"{path}: thousands = {quoted(said.thousands)} cannot stand between digits.")
+    if said.encoding is not None:
+        try:
+            "".encode(said.encoding)
+        except (LookupError, UnicodeError):
+            raise DataError(f"{path}: Python knows no encoding of texts called {quoted(said.encoding)}.") from None
+    for name, column in said.columns.items():
         kind = column.kind or ("category" if column.values is not None else "number")
         foreign = ("values",) if kind == "number" else _NUMERIC
         if wrong := [key for key in foreign if getattr(column, key) is not None]:
             raise DataError(f"{path}: columns.{name}.{wrong[0]} does not belong to a column of kind: {kind}.")
 
 
+def style_of(features: FeatureSpec | None, description: TableDescription | None = None) -> Style:
+    """What is known of a CSV file before it is read. features: those of a trained model, if the rows are for one."""
+    said = description or TableDescription()
+    known = {name: column.values or () for name, column in said.columns.items()}
+    known |= {feature.name: feature.values for feature in (features.features if features else ())}
+    units = {name: column.unit for name, column in said.columns.items() if column.unit}
+    units |= {feature.name: feature.unit for feature in (features.features if features else ()) if feature.unit}
+    if said.target and said.classes:
+        known[said.target] = tuple(said.classes)
+    absent = {name: column.missing_values for name, column in said.columns.items()}
+    return Style(
+        # Read letter by letter: their categories are such as 01, which a number would not keep.
+        texts={name for name, values in known.items() if any(map(_is_code, values))},
+        values={name: frozenset(values) for name, values in known.items()},
+        missing={name: frozenset(texts) for name, texts in absent.items() if texts is not None},
+        units=units,
+        encoding=said.encoding,
+        decimal=said.decimal,
+        thousands=said.thousands,
+        header=said.header,
+        names=said.names,
+    )
+
+
+def _is_code(text: str) -> bool:
+    number = as_number(text)
+    return number is not None and as_text(number) != text
+
+
 def spec_to_yaml(spec: FeatureSpec, class_names: Sequence[str] = ()) -> str:
     """A description to start from: everything that was inferred, written down. Read again it gives the same spec."""
     columns: dict[str, dict[str, Any]] = {}
     for feature in spec.features:
-        plain = {key: value for key, value in vars(feature).items() if key in SheetColumn.model_fields}
+        plain = {key: value for key, value in vars(feature).items() if key in ColumnDescription.model_fields}
         if feature.kind == "category":
             kept = {"kind": "category", "values": list(feature.values)}
         else:
             kept = {key: plain[key] for key in ("kind", "low", "high", "step", "center", "scale")}
             kept["step"] = "none" if feature.step is None else feature.step
         columns[feature.name] = kept | {"change": feature.change} | ({"unit": feature.unit} if feature.unit else {})
-    told: dict[str, Any] = {"target": spec.target}
+    said: dict[str, Any] = {"target": spec.target}
     if class_names:
-        told["classes"] = {name: name for name in class_names}
-    return yaml.safe_dump({**told, "columns": columns}, sort_keys=False, allow_unicode=True, default_flow_style=None)
+        said["classes"] = {name: name for name in class_names}
+    return yaml.safe_dump({**said, "columns": columns}, sort_keys=False, allow_unicode=True, default_flow_style=None)

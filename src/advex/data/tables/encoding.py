@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from advex.data.source import shortened
-from advex.data.tables.csv_file import Column, Frame
-from advex.errors import DataError
+from advex.data.tables.columns import Column, Frame
+from advex.errors import DataError, quoted
 from advex.features import Feature, FeatureSpec
 
 
@@ -40,11 +40,11 @@ def encoded(frame: Frame, features: FeatureSpec, missing: str, train: Frame | No
         raise DataError(f"{name}: {len(lacking):,} columns are missing: {shortened([repr(each) for each in lacking])}.")
     gaps = {f.name: int(count) for f in features.features if (count := frame.columns[f.name].missing.sum())}
     if gaps and missing == "refuse":
-        told = shortened([f"'{column}' in {count:,} rows" for column, count in gaps.items()])
+        said = shortened([f"'{column}' in {count:,} rows" for column, count in gaps.items()])
         raise DataError(
-            f"{name}: values are missing (empty, ?, NA, NaN or infinite): {told}. Say in the YAML beside the table "
+            f"{name}: values are missing (empty, ?, NA, NaN or infinite): {said}. Say in the YAML beside the table "
             "what to do: `missing: drop` leaves such rows out, `missing: impute` fills in the median or the most "
-            "frequent category."
+            "frequent category. Where NA, say, is a value, list it in the `values:` of its column."
         )
     rows = Rows(x=np.zeros((frame.rows, features.width), np.float32), bad=np.zeros(frame.rows, bool))
     for feature, where in zip(features.features, features.slices, strict=True):
@@ -60,7 +60,10 @@ def encoded(frame: Frame, features: FeatureSpec, missing: str, train: Frame | No
 
 
 def _number(feature: Feature, column: Column, place: int, fill: Column | None, rows: Rows) -> None:
-    raw = column.as_numbers().numbers
+    column = column.as_numbers()
+    if column.unit and feature.unit and column.unit != feature.unit:
+        raise DataError(f"'{feature.name}' is in {quoted(column.unit)}, and was learned in {quoted(feature.unit)}.")
+    raw = column.numbers
     if fill is not None:
         values = fill.as_numbers().numbers
         raw = np.where(np.isnan(raw), np.median(values[~np.isnan(values)]), raw)

@@ -10,14 +10,17 @@ import numpy as np
 
 from advex.data.dataset import counted
 from advex.data.source import shortened
-from advex.data.tables.csv_file import Column, Frame
+from advex.data.tables.columns import Column, Frame
 from advex.data.tables.description import TableDescription
-from advex.errors import DataError, did_you_mean
+from advex.data.tables.numbers import is_amount
+from advex.data.tables.row_names import what_names_rows
+from advex.errors import DataError, did_you_mean, quoted
 from advex.features import Feature, FeatureSpec
 
 _TARGETS = ("target", "label", "class", "y")
 _MOST_CLASSES = 1000
 _MOST_CATEGORIES = 1000
+_FEW = 20  # so many different texts may be categories, even if they look like numbers or dates
 _WHOLE = 2**22  # whole numbers that far from their mean are more than float32 can tell apart
 _LARGEST = 1e30
 _STANDARD = 0.05  # mean and deviation of a column that somebody has standardised already, so near to 0 and 1
@@ -33,30 +36,30 @@ class Understood:
     notes: tuple[str, ...]
 
 
-def understand(train: Frame, others: Sequence[Frame], sheet: TableDescription, where: str) -> Understood:
+def understand(train: Frame, others: Sequence[Frame], description: TableDescription, where: str) -> Understood:
     """The features and classes of a table.
 
     train: the rows that are learned from: categories, centres and scales are theirs. others: the rest, for the
     ranges of numbers and for the classes. where: the file or folder. Raises DataError.
     """
-    for name in sheet.columns:
+    for name in description.columns:
         if name not in train.columns:
             raise DataError(f"{where}: its YAML tells of a column '{name}': {did_you_mean(name, train.columns)}")
     _same_columns(train, others, where)
-    target = _target(train, sheet, where)
-    values, names = _classes(target, [train, *others], sheet, where)
+    target = _target(train, description, where)
+    values, names, notes = _classes(target, train, others, description, where)
     features, left_out = [], []
     for name in train.columns:
-        if name == target or sheet.column(name).kind == "ignore":
+        if name == target or description.column(name).kind == "ignore":
             continue
-        made = _feature(name, train, others, sheet, where)
+        made = _feature(name, train, others, description, where)
         if isinstance(made, str):
             left_out.append(f"'{name}' ({made})")
         else:
             features.append(made)
     if not features:
         raise DataError(f"{where}: no column is left to predict '{target}' from: {shortened(left_out)} left out.")
-    notes = [] if sheet.target else [f"'{target}' is predicted"]
+    notes = [*([] if description.target else [f"'{target}' is predicted"]), *notes]
     if left_out:
         notes.append(f"{counted(len(left_out), 'column')} left out: {shortened(left_out)}")
     return Understood(
@@ -73,25 +76,26 @@ def _same_columns(train: Frame, others: Sequence[Frame], where: str) -> None:
             raise DataError(f"{where}: {other.where} lacks the column '{lacking[0]}' that {train.where} has.")
 
 
-def _target(train: Frame, sheet: TableDescription, where: str) -> str:
-    if sheet.target is not None:
-        if sheet.target not in train.columns:
+def _target(train: Frame, description: TableDescription, where: str) -> str:
+    if description.target is not None:
+        if description.target not in train.columns:
             raise DataError(
-                f"{where}: there is no column '{sheet.target}': {did_you_mean(sheet.target, train.columns)}"
+                f"{where}: there is no column '{description.target}': {did_you_mean(description.target, train.columns)}"
             )
-        return sheet.target
+        return description.target
     lower = {name.lower(): name for name in train.columns}
     return next((lower[name] for name in _TARGETS if name in lower), list(train.columns)[-1])
 
 
 def _classes(
-    target: str, frames: Sequence[Frame], sheet: TableDescription, where: str
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(values, names) of the classes, in order."""
-    if sheet.classes is not None:
-        return tuple(sheet.classes), tuple(sheet.classes.values())
+    target: str, train: Frame, others: Sequence[Frame], description: TableDescription, where: str
+) -> tuple[tuple[str, ...], tuple[str, ...], list[str]]:
+    """(values, names, notes) of the classes, in order."""
+    if description.classes is not None:
+        return tuple(description.classes), tuple(description.classes.values()), []
     found: set[str] = set()
-    for frame in frames:
+    learned: set[str] = set()
+    for frame in (*others, train):
         column = frame.columns[target]
         numbers = np.unique(column.numbers[~np.isnan(column.numbers)])
         count = len(numbers) if column.texts is None else len(column.texts)
@@ -100,13 +104,20 @@ def _classes(
                 f"{where}: '{target}' has {count:,} different values: only classes can be predicted. Name "
                 "another column (target: ... in the YAML), or cut its range into classes."
             )
-        found |= set(column.as_texts().texts or ())
+        learned = column.used
+        found |= learned
     if len(found) < 2:
         raise DataError(
             f"{where}: '{target}' has {len(found)} class(es) ({shortened(sorted(found)) or 'all missing'})."
         )
     values = in_order(found)
-    return values, values
+    strange = [quoted(value) for value in values if value not in learned]
+    notes = [f"{counted(len(strange), 'class', 'classes')} never in the rows to learn from: {shortened(strange)}"]
+    spelt: dict[str, list[str]] = {}
+    for value in values:
+        spelt.setdefault(value.casefold().rstrip(". "), []).append(quoted(value))
+    alike = [" and ".join(several) for several in spelt.values() if len(several) > 1]
+    return values, values, notes[: len(strange)] + [f"classes that may be one: {shortened(alike)}"][: len(alike)]
 
 
 def in_order(values: set[str]) -> tuple[str, ...]:
@@ -121,32 +132,40 @@ def in_order(values: set[str]) -> tuple[str, ...]:
     return tuple(sorted(values, key=place))
 
 
-def _feature(name: str, train: Frame, others: Sequence[Frame], sheet: TableDescription, where: str) -> Feature | str:
+def _feature(
+    name: str, train: Frame, others: Sequence[Frame], description: TableDescription, where: str
+) -> Feature | str:
     """The feature that a column is, or why it is left out."""
-    told, columns = sheet.column(name), [train.columns[name], *(frame.columns[name] for frame in others)]
-    as_category = told.kind == "category" or told.values is not None or _coded(name, sheet)
-    if not told.numeric and told.kind is None and not as_category:
+    said, columns = description.column(name), [train.columns[name], *(frame.columns[name] for frame in others)]
+    as_category = said.kind == "category" or said.values is not None or _coded(name, description)
+    if not said.numeric and said.kind is None and not as_category:
         if all(column.missing.all() for column in columns):
             return "no values"
-        if not name or (name.lower() in ("id", "index") and _all_different(columns[0])):
-            return "it counts the rows"
+        if all(column.is_date for column in columns) and _many(columns):
+            return "dates; `kind: number` in the YAML counts their days"
         texts = {text for column in columns for text in column.texts or ()}
         as_category = _categories(name, columns, len(texts), where)
+        if reason := what_names_rows(name, columns):
+            return reason
         if as_category and len(texts) > max(100, train.rows // 2):
             return f"{len(texts):,} different texts"
     make: Callable[..., Feature | str] = _category if as_category else _number
     try:
-        return make(name, columns, sheet)
+        return make(name, columns, description)
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
 
 
-def _coded(name: str, sheet: TableDescription) -> bool:
-    return not sheet.column(name).numeric and (sheet.categorical == "all" or name in sheet.categorical)
+def _coded(name: str, description: TableDescription) -> bool:
+    return not description.column(name).numeric and (
+        description.categorical == "all" or name in description.categorical
+    )
 
 
-def _all_different(column: Column) -> bool:
-    return column.texts is None and len(np.unique(column.numbers)) == len(column.numbers)
+def _many(columns: Sequence[Column]) -> bool:
+    """Whether texts are too many, for the rows that there are, to come again."""
+    count = len({text for column in columns for text in column.texts or ()})
+    return count > _FEW or 2 * count > sum(len(column.codes) for column in columns)
 
 
 def _categories(name: str, columns: Sequence[Column], texts: int, where: str) -> bool:
@@ -154,18 +173,21 @@ def _categories(name: str, columns: Sequence[Column], texts: int, where: str) ->
     if all(column.texts is None for column in columns):
         values = np.unique(np.concatenate([_pair(column) for column in columns]))
         return len(values) == 2 and bool((values % 1 == 0).all())
-    numeric = sum(1 for column in columns for text in column.texts or () if _numeric(text))
-    if texts > 20 and numeric > texts / 2:  # a measurement with a word in it somewhere
+    numeric = sum(1 for column in columns for text in column.texts or () if is_amount(text) and not _is_code(text))
+    if texts > _FEW and numeric > texts / 2:  # a measurement with a word in it somewhere
         try:
             for column in columns:
                 column.as_numbers()
         except DataError as error:
-            raise DataError(f"{where}: {error} Mend it, or say `kind: category` in the YAML.") from None
+            raise DataError(
+                f"{where}: {error} Mend it, or say in the YAML `kind: category`, or `missing_values: [...]` for texts "
+                "that stand for no value."
+            ) from None
     return True
 
 
-def _numeric(text: str) -> bool:
-    return text.replace(".", "", 1).replace("-", "", 1).isdigit()
+def _is_code(text: str) -> bool:
+    return text[:1] == "0" and text[1:].isdigit()
 
 
 def _pair(column: Column) -> np.ndarray:
@@ -178,9 +200,9 @@ def _pair(column: Column) -> np.ndarray:
     return np.unique(np.concatenate([[low, high], middle]))
 
 
-def _category(name: str, columns: Sequence[Column], sheet: TableDescription) -> Feature | str:
-    told = sheet.column(name)
-    values = told.values
+def _category(name: str, columns: Sequence[Column], description: TableDescription) -> Feature | str:
+    said = description.column(name)
+    values = said.values
     if values is None:
         train = columns[0].as_texts()
         texts = list(train.texts or ())
@@ -189,43 +211,52 @@ def _category(name: str, columns: Sequence[Column], sheet: TableDescription) -> 
             return f"always {values[0]!r:.40}" if values else "no values"
         if len(values) > _MOST_CATEGORIES:
             raise DataError(f"'{name}' has {len(values):,} categories; say `kind: ignore`, or list its values.")
-    return Feature(name=name, kind="category", values=values, change=told.change)
+    return Feature(name=name, kind="category", values=values, change=said.change)
 
 
-def _number(name: str, columns: Sequence[Column], sheet: TableDescription) -> Feature | str:
-    told = sheet.column(name)
-    parts = [column.as_numbers() for column in columns]
-    parts = [part.numbers[~part.missing] for part in parts]
+def _number(name: str, columns: Sequence[Column], description: TableDescription) -> Feature | str:
+    said = description.column(name)
+    columns = [column.as_numbers() for column in columns]
+    parts = [column.numbers[~column.missing] for column in columns]
     every = [part for part in parts if len(part)]
     if not every:
         return "no values"
-    low = told.low if told.low is not None else float(min(part.min() for part in every))
-    high = told.high if told.high is not None else float(max(part.max() for part in every))
+    low = said.low if said.low is not None else float(min(part.min() for part in every))
+    high = said.high if said.high is not None else float(max(part.max() for part in every))
     if max(abs(low), abs(high)) > _LARGEST:
         raise DataError(f"'{name}' runs from {low:g} to {high:g}: too far for single precision. Cut it, or ignore it.")
-    if low == high and (told.low is None or told.high is None):
+    if low == high and (said.low is None or said.high is None):
         return f"always {low:g}"
     train = parts[0] if len(parts[0]) else every[0]
-    step = told.step if told.step is not None else 1.0 if all((part % 1 == 0).all() for part in every) else "none"
-    center, scale = _scaling(train, low, high, sheet, whole=step != "none")
-    center, scale = (told.center if told.center is not None else center), told.scale or scale
-    if told.step is None and max(abs(low - center), abs(high - center)) > _WHOLE:
+    step = said.step if said.step is not None else 1.0 if all((part % 1 == 0).all() for part in every) else "none"
+    center, scale = _scaling(train, low, high, description, whole=step != "none")
+    center, scale = (said.center if said.center is not None else center), said.scale or scale
+    if said.step is None and max(abs(low - center), abs(high - center)) > _WHOLE:
         step = "none"
-    feature = Feature(name=name, low=low, high=high, center=center, scale=scale, change=told.change, unit=told.unit)
+    unit = said.unit or _unit(name, columns, parts)
+    feature = Feature(name=name, low=low, high=high, center=center, scale=scale, change=said.change, unit=unit)
     return feature if step == "none" else replace(feature, step=float(step))
 
 
+def _unit(name: str, columns: Sequence[Column], parts: Sequence[np.ndarray]) -> str:
+    units = {column.unit for column, part in zip(columns, parts, strict=True) if len(part)}
+    if len(units) > 1:
+        shown = " and ".join(quoted(unit) if unit else "none" for unit in sorted(units))
+        raise DataError(f"'{name}' has other units in one file than in another: {shown}.")
+    return units.pop()
+
+
 def _scaling(
-    train: np.ndarray, low: float, high: float, sheet: TableDescription, *, whole: bool
+    train: np.ndarray, low: float, high: float, description: TableDescription, *, whole: bool
 ) -> tuple[float, float]:
     """(center, scale) in few digits, so that they can be read and written.
 
     A column that is standardised already stays as it is: a radius means what it meant. Where some values are much
     smaller than the mean, the centre is 0: float32 would lose their digits beside it.
     """
-    if sheet.scale == "none":
+    if description.scale == "none":
         return 0.0, 1.0
-    if sheet.scale == "range":
+    if description.scale == "range":
         return low, high - low
     mean, deviation = float(train.mean()), float(train.std())
     if abs(mean) < _STANDARD and abs(deviation - 1) < _STANDARD:

@@ -13,16 +13,16 @@ import torch
 
 from advex.data.dataset import Dataset, Skipped, counted, drawn
 from advex.data.source import Place, Reading, shortened
-from advex.data.tables.csv_file import Column, Frame, read_csv
-from advex.data.tables.description import TableDescription, read_sheet
+from advex.data.tables.columns import Column, Frame
+from advex.data.tables.csv_file import read_csv
+from advex.data.tables.description import TableDescription, read_description, style_of
 from advex.data.tables.encoding import Rows, encoded, labelled
 from advex.data.tables.inference import understand
 from advex.errors import DataError, did_you_mean
 from advex.features import FeatureSpec
-from advex.features.typed import as_number, as_text
 from advex.registry import register
 
-FOLDER_SHEET = "features.yaml"
+FOLDER_DESCRIPTION = "features.yaml"
 _TRAIN = ("train", "training")
 
 Progress = Callable[[int, int], None]
@@ -32,19 +32,19 @@ Progress = Callable[[int, int], None]
 class Table:
     """A table that was found; nothing of it is read but its YAML.
 
-    files: split -> CSV file; "" for one that has no name of its own. sheet: what the YAML says; of none, nothing.
+    files: split -> CSV file; "" for one that has no name of its own. description: what the YAML says; of none, nothing.
     described: whether there is one.
     """
 
     name: str
     files: Mapping[str, Path]
-    sheet: TableDescription
+    description: TableDescription
     described: bool
 
     @property
     def split_names(self) -> tuple[str, ...]:
         """Sorted; none if there is but one without a name."""
-        return tuple(sorted(self.sheet.splits or filter(None, self.files)))
+        return tuple(sorted(self.description.splits or filter(None, self.files)))
 
     def choose(self, split: str | None) -> str:
         """The split asked for, or the only one. Raises DataError, naming those there are."""
@@ -77,14 +77,14 @@ class Table:
 
 def from_file(path: Path) -> Table:
     """The table of a CSV file, with the YAML of the same stem beside it if there is one. Raises DataError."""
-    sheet = path.with_suffix(".yaml")
-    return _table(path.stem, {"": path}, sheet if sheet.is_file() else None)
+    description = path.with_suffix(".yaml")
+    return _table(path.stem, {"": path}, description if description.is_file() else None)
 
 
-def from_sheet(path: Path) -> Table:
+def from_description(path: Path) -> Table:
     """The table that a YAML describes: the CSV of the same stem beside it, or what its `file` names."""
-    sheet = read_sheet(path)
-    named = sheet.file or path.with_suffix(".csv").name
+    description = read_description(path)
+    named = description.file or path.with_suffix(".csv").name
     shared = os.environ.get("ADVEX_DATA")
     for place in (path.parent / named, *([Path(shared) / named] if shared else [])):
         if place.is_dir() and (files := in_folder(place)):
@@ -108,15 +108,15 @@ class Tables:
             return _from_folder(place.path, place.files)
         if place.suffix == ".csv":
             return from_file(place.path)
-        return from_sheet(place.path) if place.suffix in (".yaml", ".yml") else None
+        return from_description(place.path) if place.suffix in (".yaml", ".yml") else None
 
 
 def _from_folder(root: Path, files: Sequence[PurePosixPath]) -> Table | None:
     tables = in_folder(root)
     if not tables or any(path.suffix.lower() not in (".csv", ".yaml", ".yml", ".md", ".txt") for path in files):
         return None
-    sheets = [root / FOLDER_SHEET, *(path.with_suffix(".yaml") for path in tables.values())]
-    return _table(root.resolve().name, tables, next((path for path in sheets if path.is_file()), None))
+    descriptions = [root / FOLDER_DESCRIPTION, *(path.with_suffix(".yaml") for path in tables.values())]
+    return _table(root.resolve().name, tables, next((path for path in descriptions if path.is_file()), None))
 
 
 def in_folder(root: Path) -> dict[str, Path]:
@@ -125,30 +125,30 @@ def in_folder(root: Path) -> dict[str, Path]:
     return {"": next(iter(found.values()))} if len(found) == 1 and not set(found) & {*_TRAIN, "test"} else found
 
 
-def _table(name: str, files: dict[str, Path], sheet: Path | None) -> Table:
-    said = TableDescription() if sheet is None else read_sheet(sheet)
+def _table(name: str, files: dict[str, Path], description: Path | None) -> Table:
+    said = TableDescription() if description is None else read_description(description)
     if said.splits and len(files) > 1:
-        raise DataError(f"{sheet}: splits are for a single file; {name} has {', '.join(files)}.")
-    return Table(name=name, files=files, sheet=said, described=sheet is not None)
+        raise DataError(f"{description}: splits are for a single file; {name} has {', '.join(files)}.")
+    return Table(name=name, files=files, description=said, described=description is not None)
 
 
 def _read(table: Table, how: Reading) -> Dataset:
     chosen, features = table.choose(how.split), how.features
     name = f"{table.name}/{chosen}" if chosen else table.name
-    alone = features is not None and table.sheet.missing != "impute"
+    alone = features is not None and table.description.missing != "impute"
     frames = _frames(table, chosen if alone else None, features, how.progress)
     notes: tuple[str, ...] = ()
     if features is None:
         others = [frame for key, (frame, _) in frames.items() if key != table.train]
-        understood = understand(frames[table.train][0], others, table.sheet, name)
+        understood = understand(frames[table.train][0], others, table.description, name)
         features, names, values = understood.features, understood.class_names, understood.class_values
         notes = understood.notes
     else:
         names, values = _classes(table, frames[chosen][0], features, how.class_names, name)
     frame, places = frames[chosen]
     _check_size(name, frame.rows, features, how.memory_limit)
-    train = frames[table.train][0] if table.sheet.missing == "impute" else None
-    rows = encoded(frame, features, table.sheet.missing, train, name)
+    train = frames[table.train][0] if table.description.missing == "impute" else None
+    rows = encoded(frame, features, table.description.missing, train, name)
     y = labelled(frame.columns[features.target], values, rows)
     return _dataset(
         rows, y, name=name, places=places, of=chosen if len(table.files) > 1 else table.name, features=features,
@@ -187,19 +187,19 @@ def _frames(
     """Splits -> their rows, and which rows of the file these are. split: this one is enough."""
     files = {key: path for key, path in table.files.items() if split in (None, key) or len(table.files) == 1}
     total, before = sum(path.stat().st_size for path in files.values()), 0
-    texts = _texts(table.sheet, features)
+    style = style_of(features, table.description)
     frames: dict[str, tuple[Frame, np.ndarray]] = {}
     for key, path in files.items():
         start = before
-        frame = read_csv(path, lambda done, _, start=start: progress(start + done, total), texts=texts)
+        frame = read_csv(path, lambda done, _, start=start: progress(start + done, total), style)
         before += path.stat().st_size
         frames[key] = frame, np.arange(frame.rows)
-    if not table.sheet.splits:
+    if not table.description.splits:
         return frames
     ((frame, _),) = frames.values()
     return {
         key: (frame.take(rows), rows)
-        for key, rows in _dealt(frame.rows, table.sheet.splits, table.sheet.seed).items()
+        for key, rows in _dealt(frame.rows, table.description.splits, table.description.seed).items()
         if split in (None, key)
     }
 
@@ -211,20 +211,6 @@ def _dealt(total: int, shares: Mapping[str, float], seed: int) -> dict[str, np.n
     return {name: np.sort(part) for name, part in zip(shares, np.split(deck, ends[:-1]), strict=True)}
 
 
-def _texts(sheet: TableDescription, features: FeatureSpec | None) -> set[str]:
-    """Columns to be read letter by letter: their categories are such as 01, which a number would not keep."""
-    known = {name: column.values or () for name, column in sheet.columns.items()}
-    known |= {feature.name: feature.values for feature in (features.features if features else ())}
-    if sheet.target and sheet.classes:
-        known[sheet.target] = tuple(sheet.classes)
-
-    def lost(text: str) -> bool:
-        number = as_number(text)
-        return number is not None and as_text(number) != text
-
-    return {name for name, values in known.items() if any(map(lost, values))}
-
-
 def _classes(
     table: Table, frame: Frame, features: FeatureSpec, class_names: Sequence[str] | None, name: str
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -233,7 +219,7 @@ def _classes(
         raise DataError(
             f"{name}: there is no column '{features.target}': {did_you_mean(features.target, frame.columns)}"
         )
-    said = table.sheet.classes or {}
+    said = table.description.classes or {}
     if class_names is None:
         values = tuple(said) or _distinct(frame.columns[features.target])
         return tuple(said.get(value, value) for value in values), values
