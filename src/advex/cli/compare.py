@@ -68,17 +68,10 @@ def _compared(record: Record, folder: Path, report: Path) -> dict[str, Any]:
     from advex.record import plain, summary
 
     differences = [
-        {
-            **({"model": line.model} if line.axis == "explainer" else {}),
-            "first": line.first,
-            "second": line.second,
-            "measure": line.measure,
-            "value": plain(line.figure.value),
-            "low": plain(line.figure.low),
-            "high": plain(line.figure.high),
-            "n": line.figure.n,
-            "comparisons": line.comparisons,
-        }
+        {**({"model": line.model} if line.axis == "explainer" else {}),
+         "first": line.first, "second": line.second, "measure": line.measure, "value": plain(line.figure.value),
+         "low": plain(line.figure.low), "high": plain(line.figure.high), "n": line.figure.n,
+         "comparisons": line.comparisons}
         for line in record.differences
-    ]
+    ]  # fmt: skip
     return {**json.loads(summary(record, folder)), "differences": differences, "report": str(report)}

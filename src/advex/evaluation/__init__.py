@@ -103,7 +103,7 @@ def evaluate(
         lowers=[task.name for task in plan.pictures if task.lowers],
         models=entries,
         differences=differences(STAGES, results),
-        flags=flags_of_data(data) + [flag for entry in entries for flag in work.flags(entry)],
+        flags=[*flags_of_data(data), *(flag for entry in entries for flag in work.flags(entry))],
     )
     write_record(Path(out), record)
     return record
@@ -136,13 +136,10 @@ def _check(models: Sequence[Model], data: Dataset, plan: Plan) -> None:
 def _entry(name: str, source: str, classifier: Classifier) -> ModelEntry:
     """What is known of a model before any figure."""
     return ModelEntry(
-        name=name,
-        source=without_places(source),
-        spec=classifier.spec,
+        name=name, source=without_places(source), spec=classifier.spec,
         parameters=sum(parameter.numel() for parameter in classifier.parameters()),
-        box=(classifier.lower.amin().item(), classifier.upper.amax().item()),
-        training=_training(source),
-    )
+        box=(classifier.lower.amin().item(), classifier.upper.amax().item()), training=_training(source),
+    )  # fmt: skip
 
 
 def _training(source: str) -> Training | None:
@@ -157,11 +154,7 @@ def _training(source: str) -> Training | None:
 
 def _data_entry(data: Dataset) -> DataEntry:
     return DataEntry(
-        name=without_places(data.name),
-        source=without_places(data.name),
-        examples=len(data),
-        shape=data.shape,
-        class_names=data.class_names,
-        chance=data.chance,
+        name=without_places(data.name), source=without_places(data.name), examples=len(data), shape=data.shape,
+        class_names=data.class_names, chance=data.chance,
         skipped=[(without_places(lost.name), lost.reason) for lost in data.skipped],
-    )
+    )  # fmt: skip

@@ -106,20 +106,13 @@ def figures(work: Evaluation, entry: ModelEntry) -> ModelEntry:
         "certified_ara": figure_of(certified_area(certificate, chance, seed=seed)),
     }
     certified = CertificateFigures(
-        sigma=float(certify.sigma),
-        selection=certify.selection,
-        samples=certify.samples,
-        alpha=certify.alpha,
-        largest=certify.largest / max(math.prod(work.data.shape), 1) ** 0.5,
-        examples=len(certificate),
+        sigma=float(certify.sigma), selection=certify.selection, samples=certify.samples, alpha=certify.alpha,
+        largest=certify.largest / max(math.prod(work.data.shape), 1) ** 0.5, examples=len(certificate),
         accuracy=figure_of(measures.accuracy(tensor(rows, "prediction"), tensor(rows, "label"))),
-        attack_ara=figure_of(between.attacked),
-        gap=figure_of(between.gap),
-        abstained=int(certificate.abstained.sum()),
-        crossed=int(between.crossed.sum()),
-        overclaimed=overclaimed,
+        attack_ara=figure_of(between.attacked), gap=figure_of(between.gap),
+        abstained=int(certificate.abstained.sum()), crossed=int(between.crossed.sum()), overclaimed=overclaimed,
         least_ara=certified_area(certificate, chance, overclaimed=overclaimed, seed=seed).value,
-    )
+    )  # fmt: skip
     return entry.model_copy(update={"scores": entry.scores | scores, "certified": certified})
 
 
@@ -131,23 +124,19 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
     smoothed, examples = entry.scores["certified_accuracy"], len(work.data)
     if smoothed.high < certified.accuracy.low:
         yield flag(
-            entry.name,
-            "noise",
-            "note",
+            entry.name, "noise", "note",
             f"The network does not bear the noise that certifies it (sigma {certified.sigma:g}): of "
             f"{certified.examples} examples {smoothed.value:.1%} are surely right with it, "
             f"{certified.accuracy.value:.1%} are right without it.",
             f"Train with such noise (objective.noise.std={certified.sigma:g} objective.noise.clip=false), or certify "
             "with a smaller sigma.",
-        )
+        )  # fmt: skip
     if certified.examples < min(FEW_EXAMPLES, examples):
         yield flag(
-            entry.name,
-            "few_certified",
-            "note",
+            entry.name, "few_certified", "note",
             f"Only {certified.examples} of {examples} examples were certified: what is certain has wide intervals.",
             f"Certify more (--certify-examples), at least {FEW_EXAMPLES} where there are so many.",
-        )
+        )  # fmt: skip
 
 
 def differences(results: Results) -> Iterator[Contrast]:

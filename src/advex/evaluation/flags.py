@@ -5,6 +5,7 @@ Flags become rows of the report. Those on a model are in the files of the stages
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 from advex.data.dataset import Dataset
@@ -27,28 +28,18 @@ def flag(model: str, code: str, severity: Severity, message: str, remedy: str) -
     return Flag(model=model, code=code, severity=severity, message=message, remedy=remedy)
 
 
-def flags_of_data(data: Dataset) -> list[Flag]:
+def flags_of_data(data: Dataset) -> Iterator[Flag]:
     """What makes every figure on this data less certain."""
-    flags: list[Flag] = []
     if len(data) < FEW_EXAMPLES:
-        flags.append(
-            flag(
-                DATA,
-                "few_examples",
-                "note",
-                f"Only {len(data)} examples: the intervals are wide, and rare failures are not seen.",
-                f"Evaluate at least {FEW_EXAMPLES} examples, better 1000.",
-            )
-        )
+        yield flag(
+            DATA, "few_examples", "note",
+            f"Only {len(data)} examples: the intervals are wide, and rare failures are not seen.",
+            f"Evaluate at least {FEW_EXAMPLES} examples, better 1000.",
+        )  # fmt: skip
     if data.skipped:
         first = data.skipped[0]
-        flags.append(
-            flag(
-                DATA,
-                "skipped",
-                "note",
-                f"{len(data.skipped)} examples could not be read, e.g. {first.name}: {first.reason}",
-                "Mend or remove these files; the record lists them all.",
-            )
-        )
-    return flags
+        yield flag(
+            DATA, "skipped", "note",
+            f"{len(data.skipped)} examples could not be read, e.g. {first.name}: {first.reason}",
+            "Mend or remove these files; the record lists them all.",
+        )  # fmt: skip

@@ -69,15 +69,10 @@ def _mapped(task: MapTask, classifier: Classifier, data: Dataset, plan: Plan, ro
         target = torch.full_like(batch.y, int(task.target))
     explanation = task.explainer(classifier, batch.x, target, seed=settings.seed, max_batch=settings.batch_size)
     return Case(
-        classifier=classifier,
-        x=batch.x,
-        y=batch.y,
-        explainer=task.explainer,
-        explanation=explanation,
-        evidence=None if data.evidence is None else data.evidence.take(rows),
-        seed=settings.seed,
+        classifier=classifier, x=batch.x, y=batch.y, explainer=task.explainer, explanation=explanation,
+        evidence=None if data.evidence is None else data.evidence.take(rows), seed=settings.seed,
         max_batch=settings.batch_size,
-    )
+    )  # fmt: skip
 
 
 def _measured(
@@ -159,13 +154,11 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
             if doubtful == "warning":
                 listed = ", ".join(f"{reason} ({count})" for reason, count in reasons.items())
                 yield flag(
-                    entry.name,
-                    "undefined_measure",
-                    doubtful,
+                    entry.name, "undefined_measure", doubtful,
                     f"'{key}' of the maps by '{name}' is undefined for {share:.1%} of the examples: {listed}. Its mean "
                     "is of the others.",
                     "Compare it only with means over the same examples, or choose a measure that these maps have.",
-                )
+                )  # fmt: skip
 
 
 def differences(results: Results) -> Iterator[Contrast]:

@@ -155,21 +155,13 @@ def _answer(
         for name, png in zip(names, files.png, strict=True):
             write_bytes(work.shards.folder / name, png)
     return table(
-        EXPLANATION,
-        example=examples,
-        purpose=[purpose] * len(x),
-        explainer=[request.task.name] * len(x),
-        target=target,
-        rho=[request.rho] * len(x),
-        rmse=RMSE.size(changed - x),
-        picture=names,
-        before=before[request.rows].tolist(),
-        after=after.tolist(),
-        prediction=after.argmax(dim=1),
+        EXPLANATION, example=examples, purpose=[purpose] * len(x), explainer=[request.task.name] * len(x),
+        target=target, rho=[request.rho] * len(x), rmse=RMSE.size(changed - x), picture=names,
+        before=before[request.rows].tolist(), after=after.tolist(), prediction=after.argmax(dim=1),
         png_rmse=none if files is None else files.rmse,
         png_after=none if files is None else files.confidences.tolist(),
         png_prediction=none if files is None else files.confidences.argmax(dim=1),
-    )
+    )  # fmt: skip
 
 
 def _input_picture(example: int) -> str:
@@ -217,13 +209,11 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
     lost = (tensor(rows, "prediction") != tensor(rows, "png_prediction")).double().mean().item()
     if lost:
         yield flag(
-            entry.name,
-            "png",
-            severity(lost),
+            entry.name, "png", severity(lost),
             f"{lost:.1%} of the explanation pictures are decided differently once saved as 8-bit PNG: "
             "what is seen is not what the network was asked.",
             "Trust the figures of the PNG, which are given beside the others; a larger rho makes them agree.",
-        )
+        )  # fmt: skip
 
 
 def differences(results: Results) -> Iterator[Contrast]:

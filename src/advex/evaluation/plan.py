@@ -134,13 +134,9 @@ def plan_of(settings: Settings) -> Plan:
         if settings.attack is None:
             raise SpecError("Certificates are set beside the attack on the same examples: certify needs an attack.")
     return Plan(
-        settings=settings,
-        searches=_searches(settings),
-        pictures=_pictures(settings),
-        maps=_maps(settings),
-        measures=_measures(settings.measures),
-        certify=certify,
-    )
+        settings=settings, searches=_searches(settings), pictures=_pictures(settings), maps=_maps(settings),
+        measures=_measures(settings.measures), certify=certify,
+    )  # fmt: skip
 
 
 # -- searches ----------------------------------------------------------------------------------------------

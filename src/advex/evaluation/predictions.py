@@ -34,14 +34,9 @@ def _predicted(classifier: Classifier, data: Dataset, rows: range) -> pa.Table:
     confidences = classifier.predict(batch.x)
     confidence, prediction = confidences.max(dim=1)
     return table(
-        PREDICTION,
-        example=list(rows),
-        id=data.ids[rows.start : rows.stop],
-        label=batch.y,
-        prediction=prediction,
-        confidence=confidence,
-        label_confidence=confidences.gather(1, batch.y[:, None])[:, 0],
-    )
+        PREDICTION, example=list(rows), id=data.ids[rows.start : rows.stop], label=batch.y, prediction=prediction,
+        confidence=confidence, label_confidence=confidences.gather(1, batch.y[:, None])[:, 0],
+    )  # fmt: skip
 
 
 def tables(work: Evaluation, model: str) -> Blocks:
@@ -65,43 +60,35 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
         once, again = classifier.logits(probe), classifier.logits(probe)
     if returns_probabilities(once):
         yield flag(
-            entry.name,
-            "probabilities",
-            "warning",
+            entry.name, "probabilities", "warning",
             "The network returns probabilities instead of logits: its gradients vanish where it is sure, searches "
             "stall, and it looks more robust than it is. Its confidences are wrong, too.",
             "Remove the final softmax or sigmoid and return logits.",
-        )
+        )  # fmt: skip
     # Equal but for the rounding of a parallel sum.
     if (once - again).abs().max() > 1e-5 * (1 + once.abs().max()):
         yield flag(
-            entry.name,
-            "stochastic",
-            "warning",
+            entry.name, "stochastic", "warning",
             "Two answers to the same input differ: noise misleads searches, and no figure can be repeated.",
             "Switch the noise off in evaluation mode, or attack the mean of many answers.",
-        )
+        )  # fmt: skip
     names = classifier.class_names
     if names is not None and names != data.class_names:
         differing = [pair for pair in zip(names, data.class_names, strict=True) if pair[0] != pair[1]]
         yield flag(
-            entry.name,
-            "class_names",
-            "warning",
+            entry.name, "class_names", "warning",
             f"{len(differing)} of the model's class names are not the data's, e.g. '{differing[0][0]}' is called "
             f"'{differing[0][1]}' there: it may have learnt another order of classes.",
             "Compare the two lists; name or order the data's classes as in training.",
-        )
+        )  # fmt: skip
     accuracy = entry.scores["accuracy"]
     if accuracy.low <= data.chance:
         yield flag(
-            entry.name,
-            "low_accuracy",
-            "warning",
+            entry.name, "low_accuracy", "warning",
             f"The accuracy, {accuracy.value:.1%}, is not clearly above that of always answering the largest class, "
             f"{data.chance:.1%}: robustness areas and explanations say little.",
             "Check the normalisation and the order of classes, train longer, or evaluate more examples.",
-        )
+        )  # fmt: skip
 
 
 def differences(results: Results) -> Iterator[Contrast]:

@@ -66,17 +66,13 @@ def _answered(classifier: Classifier, spec: FeatureSpec, data: Dataset, example:
     )
     count = max(len(answers.alternatives), 1)
     return table(
-        ANSWER,
-        example=[example] * count,
-        alternative=list(range(count)),
-        target=[answers.target] * count,
+        ANSWER, example=[example] * count, alternative=list(range(count)), target=[answers.target] * count,
         reached=[bool(answers.alternatives)] * count,
         sentence=list(answers.sentences[:count]),  # a sentence on what else was not found may come after them
-        changes=_changes(answers, spec),
-        row=[json.dumps(spec.decode(batch.x)[0])] * count,
+        changes=_changes(answers, spec), row=[json.dumps(spec.decode(batch.x)[0])] * count,
         before=[list(answers.probabilities)] * count,
         after=[list(alternative.after) for alternative in answers.alternatives] or [None],
-    )
+    )  # fmt: skip
 
 
 def _changes(answers: Counterfactuals, spec: FeatureSpec) -> list[str]:

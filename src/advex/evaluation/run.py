@@ -138,12 +138,10 @@ class Evaluation:
     def written(self) -> Results:
         """The tables as they were written; figures are taken from them."""
         return Results(
-            tables=read_tables(self.shards.folder, without=("map",)),
-            chance=self.data.chance,
-            seed=self.plan.settings.seed,
-            searches={task.name: task.spec for task in self.plan.searches},
+            tables=read_tables(self.shards.folder, without=("map",)), chance=self.data.chance,
+            seed=self.plan.settings.seed, searches={task.name: task.spec for task in self.plan.searches},
             measures=self.plan.entries,
-        )
+        )  # fmt: skip
 
 
 def differences(stages: Sequence[Stage], results: Results) -> list[Difference]:

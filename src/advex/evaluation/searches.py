@@ -46,15 +46,8 @@ def _searched(task: SearchTask, classifier: Classifier, data: Dataset, rows: ran
     batch = batch_for(classifier, data, slice(rows.start, rows.stop))
     goal = goals.at(task.goal, classifier, batch.x, batch.y)
     result = task.search(classifier, batch.x, goal, seed=seed, max_batch="auto")
-    return table(
-        SEARCH,
-        rmse=result.rmse,
-        reached=result.reached,
-        gradients=result.gradients,
-        queries=result.queries,
-        flat=result.flat,
-        valid=result.reached & _holds_inside(classifier, result, goal),
-    )
+    columns = {name: getattr(result, name) for name in SEARCH if name != "valid"}
+    return table(SEARCH, **columns, valid=result.reached & _holds_inside(classifier, result, goal))
 
 
 def _holds_inside(classifier: Classifier, result: Perturbation, goal: goals.Goal) -> Tensor:
@@ -167,45 +160,37 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
         failed = int(torch.isinf(tensor(rows, f"{name}_rmse")).sum())
         if failed:
             yield flag(
-                entry.name,
-                "failures",
-                "warning",
+                entry.name, "failures", "warning",
                 f"The search '{name}' found no change that reaches its goal on {failed} of {len(rows)} examples.",
                 "Give it more gradients, or another search. If it still fails, gradients may be masked.",
-            )
+            )  # fmt: skip
     for key, figure in entry.scores.items():
         if key.endswith("_ara") and math.isinf(figure.value):
             yield flag(
-                entry.name,
-                "infinite_area",
-                "warning",
+                entry.name, "infinite_area", "warning",
                 f"{key} is infinite: the search failed on a larger share of examples than a naive answer gets right.",
                 "The area says nothing until the search succeeds: give it more gradients, or another search.",
-            )
+            )  # fmt: skip
     for name in names:
         blind = tensor(rows, f"{name}_flat").double().mean().item()
         if blind > 0:
             yield flag(
-                entry.name,
-                "flat_gradients",
-                severity(blind),
+                entry.name, "flat_gradients", severity(blind),
                 f"On {blind:.1%} of the examples the gradient vanished somewhere during the search '{name}': "
                 "it was blind there, and the radii may be too large.",
                 "Return logits instead of probabilities, avoid saturating or quantising layers, or use a "
                 "smooth activation.",
-            )
+            )  # fmt: skip
     yield from _more_steps(work, entry, rows)
     for name in names:
         valid = entry.scores.get(f"{name}_valid")
         if valid is not None and valid.value < 1:
             yield flag(
-                entry.name,
-                "published_invalid",
-                "note",
+                entry.name, "published_invalid", "note",
                 f"{1 - valid.value:.1%} of the changes found by '{name}' lose their effect once cut to valid inputs: "
                 "the published protocol does not keep to the box.",
                 "Use these figures only to compare with printed ones.",
-            )
+            )  # fmt: skip
 
 
 def _more_steps(work: Evaluation, entry: ModelEntry, rows: pa.Table) -> Iterator[Flag]:
@@ -224,10 +209,8 @@ def _more_steps(work: Evaluation, entry: ModelEntry, rows: pa.Table) -> Iterator
         helped.append(f"the mean RMSE of {n} falls by {fall:.1%} (from {before / n:.4g} to {after / n:.4g})")
     if helped:
         yield flag(
-            entry.name,
-            "more_steps",
-            "warning",
+            entry.name, "more_steps", "warning",
             f"More steps still help: with twice the gradients of the attack, {' and '.join(helped)}. "
             "Smaller changes exist, so the areas are too large.",
             "Give the attack more gradients, until this flag goes.",
-        )
+        )  # fmt: skip

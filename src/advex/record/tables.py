@@ -16,96 +16,54 @@ Columns = dict[str, pa.DataType]
 _TEXT, _COUNT, _NUMBER, _NUMBERS = pa.string(), pa.int64(), pa.float64(), pa.list_(pa.float64())
 
 PREDICTION: Columns = {
-    "example": _COUNT,
-    "id": _TEXT,
-    "label": _COUNT,
-    "prediction": _COUNT,
-    "confidence": _NUMBER,
+    "example": _COUNT, "id": _TEXT, "label": _COUNT, "prediction": _COUNT, "confidence": _NUMBER,
     "label_confidence": _NUMBER,
-}
+}  # fmt: skip
 
 # Of each search NAME, as NAME_rmse (inf: failed), ... queries: of the goal without its gradient. valid: the goal still
 # holds once the change is cut to the box.
 SEARCH: Columns = {
-    "rmse": _NUMBER,
-    "reached": pa.bool_(),
-    "gradients": _COUNT,
-    "queries": _COUNT,
-    "flat": pa.bool_(),
+    "rmse": _NUMBER, "reached": pa.bool_(), "gradients": _COUNT, "queries": _COUNT, "flat": pa.bool_(),
     "valid": pa.bool_(),
-}
+}  # fmt: skip
 
 # Where examples were certified, as certify_prediction (-1: abstained), ... null for the examples that were not.
 # rmse: the radius as RMSE, 0 unless correct.
 CERTIFICATE: Columns = {
-    "prediction": _COUNT,
-    "correct": pa.bool_(),
-    "radius_l2": _NUMBER,
-    "rmse": _NUMBER,
-    "candidate": _COUNT,
-    "hits": _COUNT,
-    "lower": _NUMBER,
-}
+    "prediction": _COUNT, "correct": pa.bool_(), "radius_l2": _NUMBER, "rmse": _NUMBER, "candidate": _COUNT,
+    "hits": _COUNT, "lower": _NUMBER,
+}  # fmt: skip
 
 # before, after: confidences, those after at the picture as floats; png_*: of the decoded 8-bit PNG.
 # purpose: grid | sweep. rho: null where the explainer has no such size.
 EXPLANATION: Columns = {
-    "example": _COUNT,
-    "purpose": _TEXT,
-    "explainer": _TEXT,
-    "target": _COUNT,
-    "rho": _NUMBER,
-    "rmse": _NUMBER,
-    "picture": _TEXT,
-    "before": _NUMBERS,
-    "after": _NUMBERS,
-    "prediction": _COUNT,
-    "png_rmse": _NUMBER,
-    "png_after": _NUMBERS,
-    "png_prediction": _COUNT,
-}
+    "example": _COUNT, "purpose": _TEXT, "explainer": _TEXT, "target": _COUNT, "rho": _NUMBER, "rmse": _NUMBER,
+    "picture": _TEXT, "before": _NUMBERS, "after": _NUMBERS, "prediction": _COUNT, "png_rmse": _NUMBER,
+    "png_after": _NUMBERS, "png_prediction": _COUNT,
+}  # fmt: skip
 
 # change: what the map is meant to add up to; completeness: by how much it adds up to more; both null where the method
 # promises nothing. map: all values of the map, in the order of the input's elements, of the examples that a report
 # shows; null for the others.
 MAP: Columns = {
-    "example": _COUNT,
-    "target": _COUNT,
-    "method": _TEXT,
-    "change": _NUMBER,
-    "completeness": _NUMBER,
+    "example": _COUNT, "target": _COUNT, "method": _TEXT, "change": _NUMBER, "completeness": _NUMBER,
     "map": pa.list_(pa.float32()),
-}
+}  # fmt: skip
 
 # Of tables. sentence: what would have had to be different for the class `target`, or that nothing was found (reached
 # false; after null). changes: JSON list of {feature, before, after, moved}; moved is in units of the column's scale,
 # null for categories. row: the row as it is, JSON, column -> value. before, after: confidences.
 ANSWER: Columns = {
-    "example": _COUNT,
-    "alternative": _COUNT,
-    "target": _COUNT,
-    "reached": pa.bool_(),
-    "sentence": _TEXT,
-    "changes": _TEXT,
-    "row": _TEXT,
-    "before": _NUMBERS,
-    "after": _NUMBERS,
-}
+    "example": _COUNT, "alternative": _COUNT, "target": _COUNT, "reached": pa.bool_(), "sentence": _TEXT,
+    "changes": _TEXT, "row": _TEXT, "before": _NUMBERS, "after": _NUMBERS,
+}  # fmt: skip
 
 # Of tables: counts of the evaluated rows, per category in `values`, or per bin between `edges`; the end bins hold what
 # lies beyond as well, and least and most are the ends of all values.
 COLUMN: Columns = {
-    "name": _TEXT,
-    "kind": _TEXT,
-    "unit": _TEXT,
-    "change": _TEXT,
-    "step": _NUMBER,
-    "values": pa.list_(_TEXT),
-    "edges": _NUMBERS,
-    "counts": pa.list_(_COUNT),
-    "least": _NUMBER,
-    "most": _NUMBER,
-}
+    "name": _TEXT, "kind": _TEXT, "unit": _TEXT, "change": _TEXT, "step": _NUMBER, "values": pa.list_(_TEXT),
+    "edges": _NUMBERS, "counts": pa.list_(_COUNT), "least": _NUMBER, "most": _NUMBER,
+}  # fmt: skip
 
 _MODEL: Columns = {"model": _TEXT}
 TABLES: dict[Table, Columns] = {
