@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass, field
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -435,12 +436,17 @@ def test_all_figures_can_be_saved_from_the_page(record: Path) -> None:
     assert [float(row["after"]) for row in saved] == [row["after"][row["target"]] for row in rows]
 
 
+def plain(sentence: str) -> str:
+    """A sentence without its marks."""
+    return unescape(re.sub(r"<[^>]+>", "", sentence))
+
+
 # -- findings ----------------------------------------------------------------------------------------------------------
 
 
 def sentences(folder: Path) -> list[str]:
     """The findings as plain text."""
-    return ["".join(part.text for part in sentence) for sentence in findings(read(folder))]
+    return [plain(sentence) for sentence in findings(read(folder))]
 
 
 def planted(folder: Path, first: Figure, second: Figure, difference: Figure) -> list[str]:
@@ -527,8 +533,8 @@ def test_the_axis_ends_at_the_98th_percentile_of_all_models_and_says_so(tmp_path
     panel = next(panel for panel in panels(contents) if panel.search == "attack")
     both = [contents.radii(model, "attack") for model in ("ordinary", "robust")]
     found = np.concatenate([radii[np.isfinite(radii) & (radii > 0)] for radii in both if radii is not None])
-    assert panel.top == axis_top([radii for radii in both if radii is not None]) == np.percentile(found, 98)
-    assert panel.beyond == (found > panel.top).sum() > 0
+    assert panel.backdrop.top == axis_top([radii for radii in both if radii is not None]) == np.percentile(found, 98)
+    assert panel.beyond == (found > panel.backdrop.top).sum() > 0
     text = page(folder).one("figure", data_search="attack").text
     assert f"{panel.beyond} examples lie beyond" in text
     assert "of the searches found nothing" in text
@@ -555,7 +561,7 @@ def test_failures_are_drawn_at_their_share(tmp_path: Path) -> None:
     radii = read(folder).radii("robust", "attack")
     assert radii is not None
     assert curve.failed == np.isinf(radii).mean() > 0
-    assert curve.failed_y == panel.frame.y(curve.failed)
+    assert curve.failed_y == panel.backdrop.frame.y(curve.failed)
     failed = page(folder).one("figure", data_search="attack").one("path", data_failed="robust")
     assert f" {curve.failed_y}H" in failed.attributes["d"]
 
@@ -721,7 +727,7 @@ def run_of(**curves: list[float | None]) -> TrainingHistory:
 
 def told(run: TrainingHistory) -> str:
     """The sentence on a run."""
-    return "".join(part.text for part in sentence(run))
+    return plain(sentence(run))
 
 
 def codes(run: TrainingHistory) -> list[str]:
@@ -1154,8 +1160,8 @@ def test_certified_and_attacked_curves_share_one_scale(tmp_path: Path) -> None:
     assert made is not None
     bands = {band.model: band for band in made["bands"]}
     assert list(bands) == ["a", "b"]
-    assert bands["a"].x_ticks == bands["b"].x_ticks
-    frame = bands["a"].frame
+    assert bands["a"].backdrop == bands["b"].backdrop
+    frame = bands["a"].backdrop.frame
     rows = [row for row in contents.rows("examples") if row["certify_rmse"] is not None]
     assert len(rows) == 60
     known = [row[name] for row in rows for name in ("certify_rmse", "attack_rmse")]
@@ -1168,8 +1174,8 @@ def test_certified_and_attacked_curves_share_one_scale(tmp_path: Path) -> None:
                 share = (frame.base - y) / (frame.base - frame.top)
                 slack = 0.11 / (frame.end - frame.left) * top
                 assert np.mean(radii > radius + slack) - 1e-3 <= share <= np.mean(radii > radius - slack) + 1e-3
-    assert {other.line for other in bands["a"].others} == {bands["b"].attacked, bands["b"].certain}
-    assert [other.certain for other in bands["a"].others] == [True, False]
+    assert {line for line, _ in bands["a"].others} == {bands["b"].attacked, bands["b"].certain}
+    assert [certain for _, certain in bands["a"].others] == [True, False]
     around = [*corners_of(bands["a"].attacked), *corners_of(bands["a"].certain)[::-1]]
     assert corners_of(bands["a"].between) == [corner for corner, _ in itertools.groupby(around)]
     failed = np.mean([math.isinf(row["attack_rmse"]) for row in rows if row["model"] == "b"])

@@ -3,12 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from advex.drawing.plot import Frame, Point, path
+from advex.drawing.axes import linear, shares
+from advex.drawing.numbers import percent
+from advex.drawing.plot import Frame, Point, Tick, path, upwards
 
 PERCENTILE = 98  # of all found changes: where the x axis ends
+
+
+@dataclass(frozen=True)
+class Backdrop:
+    """What the curves of a panel are drawn on. top: where the x axis ends. chance_at: of its label."""
+
+    frame: Frame
+    top: float
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    chance_y: float
+    chance_text: str
+    chance_at: Point
+
+
+def backdrop(curves: Sequence[np.ndarray], chance: float, gutter: float = 0) -> Backdrop:
+    """For curves of these radii, each [n]. gutter: width at the right for what was not found."""
+    top, frame = axis_top(curves), Frame(gutter=gutter)
+    ticks = (Tick(frame.x(mark, top), text) for mark, text in linear([top]).marks if mark <= top)
+    return Backdrop(
+        frame, top, tuple(ticks), upwards(frame, shares([0.0])),
+        frame.y(chance), f"chance {percent(chance)}", _free_place(curves, top, chance, frame),
+    )  # fmt: skip
 
 
 def steps(radii: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -63,7 +89,7 @@ def corners(radii: np.ndarray, top: float, frame: Frame) -> list[Point]:
     return [*points, (frame.end, points[-1][1])]
 
 
-def free_place(curves: Sequence[np.ndarray], top: float, chance: float, frame: Frame) -> Point:
+def _free_place(curves: Sequence[np.ndarray], top: float, chance: float, frame: Frame) -> Point:
     """Where the label of the chance line (right end, base line) meets no curve: above or below, right before left.
 
     curves: the radii of each, [n].

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from advex.drawing.axes import Axis
-from advex.drawing.numbers import number, percent
 
 Point = tuple[float, float]
 
@@ -60,29 +58,6 @@ def across(frame: Frame, axis: Axis) -> tuple[Tick, ...]:
 def upwards(frame: Frame, axis: Axis) -> tuple[Tick, ...]:
     """The marks of a vertical axis."""
     return tuple(Tick(round(frame.y(axis.place(mark)), 2), text) for mark, text in axis.marks)
-
-
-def ticks(top: float, about: int = 5) -> list[float]:
-    """Round numbers from 0 up to `top`, about that many.
-
-    >>> ticks(0.23), ticks(1.0)
-    ([0.0, 0.05, 0.1, 0.15, 0.2], [0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
-    """
-    power = 10 ** math.floor(math.log10(top / about))
-    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= top / about * 0.9)
-    return [round(place * step, 12) for place in range(int(top / step * (1 + 1e-9)) + 1)]
-
-
-def value_ticks(top: float, frame: Frame) -> tuple[Tick, ...]:
-    """Marks of a horizontal axis that ends at `top`, all with as many digits."""
-    marks = ticks(top)
-    digits = max((len(f"{mark:.10f}".rstrip("0").split(".")[1]) for mark in marks), default=0)
-    return tuple(Tick(frame.x(mark, top), number(mark, digits)) for mark in marks)
-
-
-def share_ticks(frame: Frame) -> tuple[Tick, ...]:
-    """Marks of a vertical axis of shares."""
-    return tuple(Tick(frame.y(share), percent(share, 0)) for share in (0, 0.25, 0.5, 0.75, 1))
 
 
 def path(points: Sequence[Point]) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from advex.drawing.numbers import decimals, number, percent
 from advex.record import Difference, Figure, Record
 from advex.report.names import is_share
 
+BETTER = {"high": "higher", "low": "lower", "neither": ""}  # `Figure.better` as people say it
 CERTIFIED = ("certified_accuracy", "certified_ara")  # scores that have a section of their own
 
 
@@ -24,19 +25,35 @@ class Cell:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class FigureRow:
+    """A row of a table. index: of the model's colour, its place in the record. minus: what it is compared with."""
+
+    index: int
+    name: str
+    cells: tuple[Cell, ...]
+    minus: str = ""
+
+
 def show(key: str, figure: Figure, digits: int, record: Record) -> Cell:
     """A figure with its interval, and a note where searches failed or there is no value."""
-    write = (lambda value: percent(value, digits)) if is_share(key, record) else (lambda value: number(value, digits))
     note = ""
     if figure.failures:
         share = figure.failures / max(figure.n, 1)
         note = f"{percent(share, 0 if share >= 0.1 else 1)} not found"
     elif math.isnan(figure.value):
         note = "no examples" if not figure.n else "undefined"
+    return measured(key, figure, digits, note, percent if is_share(key, record) else number)
+
+
+def measured(
+    key: str, figure: Figure, digits: int, note: str = "", write: Callable[[float, int], str] = number
+) -> Cell:
+    """A figure with its interval, where that says something."""
     nowhere = math.isinf(figure.low) and figure.low == figure.high
     known = not (math.isnan(figure.low) or math.isnan(figure.high) or nowhere)
-    low, high = (write(figure.low), write(figure.high)) if known else ("", "")
-    return Cell(key, write(figure.value), low, high, note)
+    low, high = (write(figure.low, digits), write(figure.high, digits)) if known else ("", "")
+    return Cell(key, write(figure.value, digits), low, high, note)
 
 
 def digits_for(key: str, record: Record) -> int:
@@ -52,17 +69,6 @@ def is_scored(difference: Difference, record: Record) -> bool:
     return any(difference.measure in model.scores for model in record.models)
 
 
-def turned(figure: Figure) -> Figure:
-    """A difference the other way round: second minus first."""
-    return figure.model_copy(update={"value": -figure.value, "low": -figure.high, "high": -figure.low})
-
-
-def inverse(ratio: Figure) -> Figure:
-    """A ratio the other way round: second divided by first."""
-    value, low, high = (1 / end if end else math.inf for end in (ratio.value, ratio.high, ratio.low))
-    return ratio.model_copy(update={"value": value, "low": low, "high": high})
-
-
 def together(differences: Sequence[Difference]) -> str:
     """How far the intervals of some differences may be trusted at once; empty where there is one difference."""
     counts = {difference.comparisons for difference in differences}
@@ -74,12 +80,38 @@ def together(differences: Sequence[Difference]) -> str:
     return f"The intervals of {words} comparisons hold together with 95 %."
 
 
+def inverse(ratio: Figure) -> Figure:
+    """A ratio the other way round: second divided by first."""
+    value, low, high = (1 / end if end else math.inf for end in (ratio.value, ratio.high, ratio.low))
+    return ratio.model_copy(update={"value": value, "low": low, "high": high})
+
+
+def turned(figure: Figure) -> Figure:
+    """A difference the other way round: second minus first."""
+    return figure.model_copy(update={"value": -figure.value, "low": -figure.high, "high": -figure.low})
+
+
 def paired(key: str, figure: Figure, record: Record) -> Cell:
     """A difference of two models; of two shares in percentage points."""
-    if not is_share(key, record):
-        return show(key, figure, decimals([figure.value, figure.low, figure.high]), record)
+    if is_share(key, record):
+        return points(key, figure)
+    return show(key, figure, decimals([figure.value, figure.low, figure.high]), record)
+
+
+def points(key: str, figure: Figure) -> Cell:
+    """A difference of two shares, in percentage points."""
     value, low, high = (number(100 * bound, 1) for bound in (figure.value, figure.low, figure.high))
     return Cell(key, f"{value} points", low, high)
+
+
+def in_words(figure: Figure, digits: int) -> str:
+    """A figure with its interval, in running text."""
+    return f"{number(figure.value, digits)} [{number(figure.low, digits)}, {number(figure.high, digits)}]"
+
+
+def share_in_words(figure: Figure) -> str:
+    """A share with its interval, in per cent."""
+    return f"{percent(figure.value)} [{number(100 * figure.low, 1)}, {number(100 * figure.high, 1)}]"
 
 
 def separated(figure: Figure) -> bool:

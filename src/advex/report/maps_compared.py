@@ -4,22 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from advex.drawing.numbers import decimals, number
+from advex.drawing.numbers import decimals
 from advex.record import Figure, MeasureEntry, Record
-from advex.report.cells import Cell, separated, turned
-
-
-@dataclass(frozen=True)
-class MeasuredRow:
-    """A row of a table. index: of the model's colour, its place in the record. minus: what it is compared with."""
-
-    index: int
-    name: str
-    cells: tuple[Cell, ...]
-    minus: str = ""
+from advex.report.cells import BETTER, Cell, FigureRow, measured, separated, turned
 
 
 @dataclass(frozen=True)
@@ -27,7 +17,7 @@ class RowGroup:
     """Rows under one heading. methods: how the explainer was made, one for all models or each with its own."""
 
     name: str
-    rows: tuple[MeasuredRow, ...]
+    rows: tuple[FigureRow, ...]
     methods: tuple[str, ...] = ()
 
 
@@ -49,20 +39,9 @@ def titled(measure: MeasureEntry) -> str:
     return f"{measure.title} ({measure.unit})" if measure.unit else measure.title
 
 
-def better(measure: MeasureEntry) -> str:
-    """The good direction in words, empty for neither."""
-    return {"high": "higher", "low": "lower"}.get(measure.better, "")
-
-
-def digits_of(figures: Sequence[Figure]) -> int:
+def digits_of(figures: Iterable[Figure]) -> int:
     """Digits after the point that some figures share."""
     return decimals(bound for figure in figures for bound in (figure.value, figure.high))
-
-
-def figure_cell(key: str, figure: Figure, digits: int, note: str = "") -> Cell:
-    """A figure with its interval."""
-    bounds = () if math.isnan(figure.low) or math.isnan(figure.high) else (figure.low, figure.high)
-    return Cell(key, number(figure.value, digits), *(number(bound, digits) for bound in bounds), note=note)
 
 
 def models_compared(record: Record, explainers: Sequence[str], measures: Mapping[str, MeasureEntry]) -> Compared:
@@ -73,7 +52,8 @@ def models_compared(record: Record, explainers: Sequence[str], measures: Mapping
 
 def explainers_compared(record: Record, explainers: Sequence[str], measures: Mapping[str, MeasureEntry]) -> Compared:
     """Explainer against explainer, a group for each model."""
-    return _compared(record, "explainer", explainers, {one.name: (one.name, "") for one in record.models}, measures)
+    models = {model.name: (model.name, "") for model in record.models}
+    return _compared(record, "explainer", explainers, models, measures)
 
 
 def _compared(
@@ -81,39 +61,43 @@ def _compared(
     measures: Mapping[str, MeasureEntry],
 ) -> Compared:  # fmt: skip
     """All pairs of names. within: group -> `Difference.model`, and what stands before the measure's key there."""
-    recorded = {(one.model, one.measure) for one in record.differences}
-    known = {
-        key: one for key, one in measures.items() if any((of, f"{p}{key}") in recorded for of, p in within.values())
-    }
-    groups = {name: list(_rows(record, names, *where, known)) for name, where in within.items()}
+    recorded = {(difference.model, difference.measure) for difference in record.differences}
+    keys = [key for key in measures if any((model, prefix + key) in recorded for model, prefix in within.values())]
+    known = {key: measures[key] for key in keys}
+    groups = {group: list(_rows(record, names, model, prefix, known)) for group, (model, prefix) in within.items()}
     to_first, others = (
         tuple(
-            RowGroup(name, chosen)
-            for name, rows in groups.items()
+            RowGroup(group, chosen)
+            for group, rows in groups.items()
             if (chosen := tuple(row for row in rows if (row.minus == names[0]) == first))
         )
         for first in (True, False)
     )
-    return Compared(axis, tuple((titled(one), better(one)) for one in known.values()), to_first, others)
+    columns = tuple((titled(measure), BETTER[measure.better]) for measure in known.values())
+    return Compared(axis, columns, to_first, others)
 
 
 def _rows(
     record: Record, names: Sequence[str], model: str, prefix: str, measures: Mapping[str, MeasureEntry]
-) -> Iterator[MeasuredRow]:
+) -> Iterator[FigureRow]:
     """Every name minus every earlier one (of models, by the Gini index: dG, Chalasani et al. 2020, Eq. 21-22)."""
-    mine = [one for one in record.differences if one.model == model]
-    figures = {(one.first, one.second, one.measure): one.figure for one in mine}
-    figures |= {(one.second, one.first, one.measure): turned(one.figure) for one in mine}
-    digits = {key: digits_of([one.figure for one in mine if one.measure == f"{prefix}{key}"]) for key in measures}
-    colours = {one.name: at for at, one in enumerate(record.models)}
+    figures: dict[str, dict[tuple[str, str], Figure]] = {}
+    for each in record.differences:
+        if each.model == model:
+            pairs = figures.setdefault(each.measure, {})
+            pairs[each.first, each.second], pairs[each.second, each.first] = each.figure, turned(each.figure)
+    colours = {entry.name: place for place, entry in enumerate(record.models)}
     for first, second in itertools.combinations(names, 2):
         cells = []
         for key, measure in measures.items():
-            figure, name = figures.get((second, first, f"{prefix}{key}")), f"{prefix}{key}"
-            note = "" if figure is None else _reading(figure, measure)
-            cells.append(Cell(name, "–") if figure is None else figure_cell(name, figure, digits[key], note))
-        if any(cell.text != "–" for cell in cells):
-            yield MeasuredRow(colours[model or second], second, tuple(cells), first)
+            pairs = figures.get(prefix + key, {})
+            if (second, first) in pairs:
+                figure = pairs[second, first]
+                cells.append(measured(prefix + key, figure, digits_of(pairs.values()), _reading(figure, measure)))
+            else:
+                cells.append(Cell(prefix + key, "–"))
+        if any(cell.low for cell in cells):
+            yield FigureRow(colours[model or second], second, tuple(cells), first)
 
 
 def _reading(figure: Figure, measure: MeasureEntry) -> str:

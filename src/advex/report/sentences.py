@@ -1,22 +1,27 @@
-"""Sentences whose names and figures can be told apart, and flags that belong together."""
+"""Sentences whose names and figures stand out, escaped; and flags that belong together."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from markupsafe import Markup
 
 from advex.record import Flag
 
 
-@dataclass(frozen=True)
-class Part:
-    """A piece of a sentence. kind: `text`, `model` (a model's name) or `figure` (digits)."""
-
-    text: str
-    kind: str = "text"
+def say(words: str, *parts: object) -> Markup:
+    """A sentence: `words` with `{}` for each part, which is escaped unless it is of `name` or `figure`."""
+    return Markup(words).format(*parts)
 
 
-Sentence = tuple[Part, ...]
+def name(text: str) -> Markup:
+    """A model's name in a sentence."""
+    return say('<span class="name">{}</span>', text)
+
+
+def figure(text: str) -> Markup:
+    """Digits in a sentence."""
+    return say('<span class="figure">{}</span>', text)
 
 
 def grouped(flags: Iterable[Flag]) -> list[tuple[tuple[str, str, str], list[Flag]]]:

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from advex.drawing.accuracy_curve import axis_top, corners, free_place
+from advex.drawing.accuracy_curve import Backdrop, backdrop, corners
 from advex.drawing.numbers import count, number, percent
-from advex.drawing.plot import Frame, Point, Tick, path, share_ticks, value_ticks
+from advex.drawing.plot import path
 from advex.record import CertificateFigures, ModelEntry, Record
 from advex.registry import register
 from advex.report.cells import CERTIFIED, Cell, digits_for, show
@@ -30,31 +30,18 @@ class Enclosure:
 
 
 @dataclass(frozen=True)
-class Outline:
-    """Another model's curve, behind. line: SVG path data."""
-
-    line: str
-    certain: bool
-
-
-@dataclass(frozen=True)
 class Band:
-    """The two curves of one model. attacked, certain, between: SVG path data. others: the other models' curves."""
+    """The two curves of one model. attacked, certain, between: SVG path data. others: (of another model, certain)."""
 
     index: int
     model: str
-    frame: Frame
+    backdrop: Backdrop
     attacked: str
     certain: str
     between: str
-    others: tuple[Outline, ...]
+    others: tuple[tuple[str, bool], ...]
     attack_area: str
     certain_area: str
-    x_ticks: tuple[Tick, ...]
-    y_ticks: tuple[Tick, ...]
-    chance_y: float
-    chance_text: str
-    chance_at: Point
     note: str
     description: str
 
@@ -147,31 +134,25 @@ def _bands(contents: Contents, lines: tuple[Enclosure, ...]) -> tuple[Band, ...]
     known = {model: pair for model, pair in radii.items() if pair is not None}
     if not known:
         return ()
-    top, frame = axis_top([values for pair in known.values() for values in pair]), Frame()
-    return tuple(_band(contents, line, known, top, frame) for line in lines if line.model in known)
+    on = backdrop([values for pair in known.values() for values in pair], contents.record.data.chance)
+    return tuple(_band(line, known, on) for line in lines if line.model in known)
 
 
-def _band(
-    contents: Contents, line: Enclosure, radii: dict[str, tuple[np.ndarray, np.ndarray]], top: float, frame: Frame
-) -> Band:
-    certain, attacked = (corners(values, top, frame) for values in radii[line.model])
+def _band(line: Enclosure, radii: dict[str, tuple[np.ndarray, np.ndarray]], on: Backdrop) -> Band:
+    certain, attacked = (corners(values, on.top, on.frame) for values in radii[line.model])
     others = tuple(
-        Outline(path(corners(values, top, frame)), is_certain)
+        (path(corners(values, on.top, on.frame)), is_certain)
         for model, pair in radii.items()
         if model != line.model
         for values, is_certain in zip(pair, (True, False), strict=True)
     )
-    chance, areas = contents.record.data.chance, (cell.text for cell in line.cells)
-    certain_area, attack_area = next(areas), next(areas)
-    place = free_place([values for pair in radii.values() for values in pair], top, chance, frame)
     failed = float(np.isinf(radii[line.model][1]).mean())
-    note = (
-        f"For {percent(failed, 0 if failed >= 0.1 else 1)} of the examples the attack found nothing." if failed else ""
-    )
+    share = percent(failed, 0 if failed >= 0.1 else 1)
     return Band(
-        line.index, line.model, frame, path(attacked), path(certain), f"{path([*attacked, *reversed(certain)])} Z",
-        others, attack_area, certain_area, value_ticks(top, frame), share_ticks(frame), frame.y(chance),
-        f"chance {percent(chance)}", place, note, _description(line, radii[line.model]),
+        line.index, line.model, on, path(attacked), path(certain), f"{path([*attacked, *reversed(certain)])} Z", others,
+        line.cells[1].text, line.cells[0].text,
+        f"For {share} of the examples the attack found nothing." if failed else "",
+        _description(line, radii[line.model]),
     )  # fmt: skip
 
 

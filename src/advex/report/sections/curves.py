@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from advex.drawing.accuracy_curve import area, axis_top, free_place, line
+from advex.drawing.accuracy_curve import Backdrop, area, backdrop, line
 from advex.drawing.numbers import percent
-from advex.drawing.plot import Frame, Point, Tick, share_ticks, value_ticks
 from advex.registry import register
 from advex.report.names import is_published, search_title
 from advex.report.reading import Contents
@@ -38,14 +37,8 @@ class Panel:
     title: str
     published: bool
     spec: str
-    frame: Frame
-    top: float
+    backdrop: Backdrop
     top_text: str
-    x_ticks: tuple[Tick, ...]
-    y_ticks: tuple[Tick, ...]
-    chance_y: float
-    chance_text: str
-    chance_at: Point
     searched: bool
     description: str
     curves: tuple[Curve, ...]
@@ -87,25 +80,21 @@ def _panel(contents: Contents, search: str) -> Panel | None:
     ]
     if not measured:
         return None
-    all_radii = [radii for _, _, radii in measured]
-    top, chance = axis_top(all_radii), record.data.chance
-    failures = any(np.isinf(radii).any() for radii in all_radii)
-    frame = Frame(gutter=64 if failures else 0)
+    all_radii, chance = [radii for _, _, radii in measured], record.data.chance
+    on = backdrop(all_radii, chance, gutter=64 if any(np.isinf(radii).any() for radii in all_radii) else 0)
     curves = []
     for index, model, radii in measured:
         failed = float(np.isinf(radii).mean())
-        beyond = int((np.isfinite(radii) & (radii > top)).sum())
         curves.append(
             Curve(
-                index, model, line(radii, top, frame), area(radii, top, chance, frame), beyond,
-                failed, percent(failed, 0 if failed >= 0.1 else 1), frame.y(failed),
+                index, model, line(radii, on.top, on.frame), area(radii, on.top, chance, on.frame),
+                int((np.isfinite(radii) & (radii > on.top)).sum()),
+                failed, percent(failed, 0 if failed >= 0.1 else 1), on.frame.y(failed),
             )
         )  # fmt: skip
+    searched = any((np.isfinite(radii) & (radii > 0)).any() for radii in all_radii)
     return Panel(
-        search, search_title(search), is_published(search), record.searches[search], frame, top, f"{top:.3g}",
-        value_ticks(top, frame), share_ticks(frame),
-        frame.y(chance), f"chance {percent(chance)}", free_place(all_radii, top, chance, frame),
-        any((np.isfinite(radii) & (radii > 0)).any() for radii in all_radii),
+        search, search_title(search), is_published(search), record.searches[search], on, f"{on.top:.3g}", searched,
         _description(search, measured), tuple(curves),
     )  # fmt: skip
 

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
-from advex.drawing.numbers import number, percent
-from advex.record import Figure, Record
+from advex.record import Record
 from advex.registry import register
+from advex.report.cells import share_in_words
 from advex.report.grids import grids
 from advex.report.reading import Contents
 
@@ -32,7 +32,8 @@ def reached(record: Record) -> tuple[list[tuple[str, str]], list[tuple[int, str,
     lines = []
     for index, model in enumerate(record.models):
         figures = (model.rho_reached.get(key) for key in keys)
-        lines.append((index, model.name, ["–" if figure is None else _share(figure) for figure in figures]))
+        words = ["–" if figure is None else f"{share_in_words(figure)} of {figure.n:,}" for figure in figures]
+        lines.append((index, model.name, words))
     titles = {key: _title(key, record.lowers) for key in keys}
     several = {title for title, times in Counter(titles.values()).items() if times > 1}
     return [(key, f"{title}, {key}" if title in several else title) for key, title in titles.items()], lines
@@ -44,8 +45,3 @@ def _title(key: str, lowers: Collection[str]) -> str:
     if purpose == "sweep":
         return "In the sweep: says the class"
     return "Away from a class: says another" if explainer in lowers else "Towards a class: says it"
-
-
-def _share(figure: Figure) -> str:
-    low, high = (number(100 * bound, 1) for bound in (figure.low, figure.high))
-    return f"{percent(figure.value)} [{low}, {high}] of {figure.n:,}"

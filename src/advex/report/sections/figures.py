@@ -13,7 +13,7 @@ import numpy as np
 from advex.drawing.numbers import decimals, number
 from advex.record import Record
 from advex.registry import register
-from advex.report.cells import CERTIFIED, Cell, digits_for, is_scored, paired, show, together, verdict
+from advex.report.cells import BETTER, CERTIFIED, Cell, FigureRow, digits_for, is_scored, paired, show, together, verdict
 from advex.report.names import ORDER, is_published, measure_title, origin, score_title, search_title
 from advex.report.reading import Contents
 
@@ -47,20 +47,11 @@ class Group:
 
 
 @dataclass(frozen=True)
-class ModelRow:
-    """A row of a table of models. index: place of the model in the record, which is its colour."""
-
-    index: int
-    model: str
-    cells: tuple[Cell, ...]
-
-
-@dataclass(frozen=True)
 class FigureTable:
     """Groups of columns over rows of models. footnotes: (mark, search, spec string)."""
 
     groups: tuple[Group, ...]
-    lines: tuple[ModelRow, ...]
+    rows: tuple[FigureRow, ...]
     footnotes: tuple[tuple[int, str, str], ...]
 
     @property
@@ -95,7 +86,7 @@ class Figures:
             "published": main_table(contents, published=True),
             "searches": search_table(contents),
             "differences": paired_rows(record),
-            "together": together([one for one in record.differences if is_scored(one, record)]),
+            "together": together([each for each in record.differences if is_scored(each, record)]),
         }
 
 
@@ -145,14 +136,11 @@ def paired_rows(record: Record) -> tuple[PairedRow, ...]:
 def _score_columns(record: Record) -> tuple[dict[tuple[str, bool], list[Column]], dict[tuple[str, str], Cell]]:
     columns: dict[tuple[str, bool], list[Column]] = {}
     cells: dict[tuple[str, str], Cell] = {}
-    keys = [
-        key for key in dict.fromkeys(key for model in record.models for key in model.scores) if key not in CERTIFIED
-    ]
-    for key in keys:
-        made = origin(key, record.searches)
-        column = Column(key, measure_title(made.measure), _better(key, record))
+    scores = {key: figure for model in reversed(record.models) for key, figure in model.scores.items()}
+    for key in dict.fromkeys(key for model in record.models for key in model.scores if key not in CERTIFIED):
+        made, digits = origin(key, record.searches), digits_for(key, record)
+        column = Column(key, measure_title(made.measure), BETTER[scores[key].better])
         columns.setdefault((made.search, made.published), []).append(column)
-        digits = digits_for(key, record)
         for model in record.models:
             if key in model.scores:
                 cells[key, model.name] = show(key, model.scores[key], digits, record)
@@ -168,27 +156,18 @@ def _table(
         for (owner, published), mine in columns.items()
     )
     keys = [column.key for group in groups for column in group.columns]
-    lines = tuple(
-        ModelRow(
-            index,
-            model.name,
-            tuple(cells.get((key, model.name)) or Cell(key, "–", note="not measured") for key in keys),
-        )
-        for index, model in enumerate(record.models)
-    )
+    rows = []
+    for index, model in enumerate(record.models):
+        mine = (cells.get((key, model.name)) or Cell(key, "–", note="not measured") for key in keys)
+        rows.append(FigureRow(index, model.name, tuple(mine)))
     used = {group.mark for group in groups}
     footnotes = tuple((marks[name], name, spec) for name, spec in record.searches.items() if marks[name] in used)
-    return FigureTable(groups, lines, footnotes)
+    return FigureTable(groups, tuple(rows), footnotes)
 
 
 def _rank(column: Column) -> int:
     """Place of a column in its group; measures that are not known come last."""
     return ORDER.index(column.title) if column.title in ORDER else len(ORDER)
-
-
-def _better(key: str, record: Record) -> str:
-    figure = next(model.scores[key] for model in record.models if key in model.scores)
-    return {"high": "higher", "low": "lower", "neither": ""}[figure.better]
 
 
 def _median(contents: Contents, model: str, radii: np.ndarray) -> float:
@@ -204,15 +183,15 @@ def _counted(
     """Columns counted from the examples of a search, each with its cell per model; none if it was never run."""
     models = [model.name for model in contents.record.models]
     radii = {model: contents.radii(model, search) for model in models}
-    found = {model: values for model, values in radii.items() if values is not None}
-    digits = decimals(_median(contents, model, values) for model, values in found.items())
+    known = {model: values for model, values in radii.items() if values is not None}
+    digits = decimals(_median(contents, model, values) for model, values in known.items())
     return [
         (
             Column(f"{search}:{part}", title, ""),
-            {model: _count(contents, model, search, part, values, digits) for model, values in found.items()},
+            {model: _count(contents, model, search, part, values, digits) for model, values in known.items()},
         )
         for part, title in parts
-        if found
+        if known
     ]
 
 

@@ -15,17 +15,14 @@ from advex.drawing.numbers import percent
 from advex.drawing.pictures import SymmetricScale, show_scale
 from advex.record import MapFigures, MeasureEntry, Record
 from advex.registry import register
-from advex.report.cells import Cell, together
+from advex.report.cells import BETTER, Cell, FigureRow, measured, together
 from advex.report.mapped import first_measure, mapped_pictures
 from advex.report.mapped_rows import mapped_rows
 from advex.report.maps_compared import (
     Compared,
-    MeasuredRow,
     RowGroup,
-    better,
     digits_of,
     explainers_compared,
-    figure_cell,
     models_compared,
     titled,
 )  # fmt: skip
@@ -122,7 +119,7 @@ def _judgement(
 ) -> Judgement:
     """sums: whether a column says how exactly maps add up to what they promise to add up to."""
     title, text = JUDGED.get(of, (of.capitalize(), ""))
-    columns = [(titled(measure), better(measure)) for measure in measures.values()]
+    columns = [(titled(measure), BETTER[measure.better]) for measure in measures.values()]
     sums = sums and any("completeness" in mapped.figures for model in record.models for mapped in model.maps.values())
     groups = tuple(_group(record, name, tuple(measures), sums) for name in explainers)
     undefined: dict[str, list[str]] = {}
@@ -133,12 +130,12 @@ def _judgement(
                     undefined.setdefault(reason, []).append(f"{measures[key].title}, {name}, {model.name}: {count:,}")
     compared = (models_compared(record, explainers, measures), explainers_compared(record, explainers, measures))
     known = tuple(each for each in compared if each.groups)
-    ends = {f"{name}_" for name in explainers} | {""}
-    mine = {f"{start}{key}" for start in ends for key in measures}
+    starts = ("", *(f"{name}_" for name in explainers))
+    keys = {f"{start}{key}" for start in starts for key in measures}
     return Judgement(
         title, text, (*columns, *((("Completeness error", "lower"),) if sums else ())), groups,
         tuple((reason, "; ".join(where)) for reason, where in undefined.items()), known,
-        together([one for one in record.differences if one.measure in mine]),
+        together([each for each in record.differences if each.measure in keys]),
     )  # fmt: skip
 
 
@@ -159,7 +156,7 @@ def _group(record: Record, explainer: str, keys: Sequence[str], sums: bool) -> R
     for index, name, mapped in models:
         cells = [_value(explainer, key, mapped, digits[key]) for key in keys]
         cells += [_sum_error(explainer, mapped, digits["completeness"])] if sums else []
-        lines.append(MeasuredRow(index, name, tuple(cells)))
+        lines.append(FigureRow(index, name, tuple(cells)))
     return RowGroup(explainer, tuple(lines), tuple(methods[:1]) if len(set(methods)) == 1 else named)
 
 
@@ -169,7 +166,7 @@ def _value(explainer: str, key: str, mapped: MapFigures, digits: int) -> Cell:
     note = f"{count:,} undefined" if count else ""
     if figure is None:
         return Cell(f"{explainer}_{key}", "–", note=note or "not measured")
-    return figure_cell(f"{explainer}_{key}", figure, digits, note)
+    return measured(f"{explainer}_{key}", figure, digits, note)
 
 
 def _sum_error(explainer: str, mapped: MapFigures, digits: int) -> Cell:
@@ -179,7 +176,7 @@ def _sum_error(explainer: str, mapped: MapFigures, digits: int) -> Cell:
     error, change = mapped.figures["completeness"], mapped.figures["change"].value
     share = error.value / change if change else math.nan
     note = "" if math.isnan(share) else f"{percent(share, 2 if share < 0.01 else 1)} of the change"
-    return figure_cell(key, error, digits, note)
+    return measured(key, error, digits, note)
 
 
 # -- differences example by example ------------------------------------------------------------------------

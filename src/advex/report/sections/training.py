@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from markupsafe import Markup
 
 from advex.drawing.numbers import count, duration, joined, percent, significant
 from advex.record import Flag
 from advex.registry import register
 from advex.report.reading import Contents, TrainingHistory, histories_of
-from advex.report.sentences import Part, Sentence, grouped
+from advex.report.sentences import figure, grouped, say
 from advex.report.training_curves import ACCURACIES, CurvePanel, curve_panels, shared_axes
 
 FALLEN = 0.02  # points of accuracy below its best from which a fall is told
@@ -31,7 +32,7 @@ class Course:
     """What the page shows of one model's training. flags: by what they share, see `grouped`."""
 
     run: TrainingHistory
-    sentence: Sentence
+    sentence: Markup
     flags: list[tuple[tuple[str, str, str], list[Flag]]]
     panels: tuple[CurvePanel, ...]
 
@@ -75,31 +76,31 @@ def noted_values(runs: Sequence[TrainingHistory]) -> list[tuple]:
 # -- in words ----------------------------------------------------------------------------------------------
 
 
-def sentence(run: TrainingHistory) -> Sentence:
+def sentence(run: TrainingHistory) -> Markup:
     """How long it trained, and to which accuracy."""
     if not run.last:
-        return (Part("No epoch is noted yet: there is no curve to draw."),)
+        return say("No epoch is noted yet: there is no curve to draw.")
     planned = run.training.epochs or run.last
     of = count(run.last, "epoch") if run.last >= planned else f"{run.last:,} of {count(planned, 'epoch')}"
-    parts = [Part(of, "figure"), Part(_time(run))]
-    for name, words in _ACCURACY_NAMES.items():
-        measured = run.measured(name)
+    words = say("{}{}", figure(of), _time(run))
+    for key, title in _ACCURACY_NAMES.items():
+        measured = run.measured(key)
         if not measured:
             continue
         (epoch, last), (best_epoch, best) = measured[-1], max(measured, key=lambda pair: pair[1])
         at = "at the end" if epoch == planned else f"at epoch {epoch:,}"
-        parts += [Part(f"; {words} "), Part(percent(last), "figure"), Part(f" {at}")]
+        words += say("; {} {} {}", title, figure(percent(last)), at)
         if last >= best:
-            parts += [Part(", its best")] if len(measured) > 1 else []
+            words += ", its best" if len(measured) > 1 else ""
         else:
-            parts += [Part(", best "), Part(percent(best), "figure"), Part(f" at epoch {best_epoch:,}")]
+            words += say(", best {} at epoch {}", figure(percent(best)), f"{best_epoch:,}")
     if not run.measured("accuracy"):
-        parts.append(Part("; the accuracy on validation data was not measured"))
+        words += "; the accuracy on validation data was not measured"
     if run.training.taken is not None:
-        parts += [Part("; the model is that of "), Part(f"epoch {run.training.taken:,}", "figure")]
+        words += say("; the model is that of {}", figure(f"epoch {run.training.taken:,}"))
     elif run.training.best not in (None, run.last):
-        parts.append(Part(f"; the network of epoch {run.training.best:,} is kept as the best"))
-    return (*parts, Part("."))
+        words += f"; the network of epoch {run.training.best:,} is kept as the best"
+    return words + "."
 
 
 def _time(run: TrainingHistory) -> str:
