@@ -112,6 +112,6 @@ def whole(top: int, about: int = 5) -> tuple[tuple[float, str], ...]:
 
 def _finite(values: Iterable[float]) -> np.ndarray:
     """The finite ones; kept from the ends of their type, where the next round number is infinite or zero."""
-    found = np.asarray(list(values), dtype=np.float64)
-    found = np.clip(found[np.isfinite(found)], -_LARGEST, _LARGEST)
-    return np.where(np.abs(found) < 1 / _LARGEST, 0.0, found)
+    every = np.asarray(list(values), dtype=np.float64)
+    known = np.clip(every[np.isfinite(every)], -_LARGEST, _LARGEST)
+    return np.where(np.abs(known) < 1 / _LARGEST, 0.0, known)

@@ -137,10 +137,10 @@ def joined(words: Iterable[str]) -> str:
     return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1] if words else ""
 
 
-def count(n: int, one: str, many: str | None = None) -> str:
+def count(n: int, noun: str, plural: str | None = None) -> str:
     """A number with its noun.
 
     >>> count(1, "image"), count(1200, "image"), count(2, "class", "classes")
     ('1 image', '1,200 images', '2 classes')
     """
-    return f"{n:,} {one if n == 1 else many or one + 's'}"
+    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"

@@ -106,7 +106,7 @@ class TrainingHistory:
 def histories_of(record: Record) -> tuple[TrainingHistory, ...]:
     """How the models of a record were trained, those that are known."""
     models = enumerate(record.models)
-    return tuple(TrainingHistory(place, one.name, one.training) for place, one in models if one.training is not None)
+    return tuple(TrainingHistory(place, entry.name, entry.training) for place, entry in models if entry.training)
 
 
 def read_runs(folders: Sequence[Path]) -> tuple[TrainingHistory, ...]:

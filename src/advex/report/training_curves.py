@@ -94,9 +94,9 @@ def losses(run: TrainingHistory) -> list[str]:
     return ([whole_of_it] if loss else []) + [name for name in parts if name not in ("loss", whole_of_it)]
 
 
-def _same(one: list[tuple[int, float]], other: list[tuple[int, float]]) -> bool:
-    return len(one) == len(other) and all(
-        math.isclose(first, second, rel_tol=1e-4) for (_, first), (_, second) in zip(one, other, strict=True)
+def _same(curve: list[tuple[int, float]], other: list[tuple[int, float]]) -> bool:
+    return len(curve) == len(other) and all(
+        math.isclose(first, second, rel_tol=1e-4) for (_, first), (_, second) in zip(curve, other, strict=True)
     )
 
 

@@ -83,7 +83,7 @@ def _grid(contents: Contents, grid: GridEntry, of: str) -> bytes:
     inputs = {(row["model"], row["example"]): row for row in contents.rows("examples") if row["picture"]}
     labels = {example: row["label"] for (_, example), row in inputs.items()}
     examples = list(dict.fromkeys(row["example"] for row in explained))[:_EXAMPLES]
-    each = [{target for one, _, name, target in at if (one, name) == (example, "toward")} for example in examples]
+    each = [{target for row, _, name, target in at if (row, name) == (example, "toward")} for example in examples]
     targets = sorted(set.intersection(*each) if each else set())[:_TARGETS]
     rows = []
     for example in examples:

@@ -134,15 +134,15 @@ def lines_of(entry: Explored) -> dict[str, tuple[str, ...]]:
 
 def content(folder: Path, picture_bytes: int = PICTURE_BYTES) -> dict[str, Any]:
     """What the page of a folder shows: the newest, as many as there is room for. Raises ArtifactError."""
-    found = read_explored(folder)
+    entries = read_explored(folder)
     kept, room = [], picture_bytes
-    for path, entry in found:
+    for path, entry in entries:
         pictures = {which: read_picture(path, picture_name(which)) for which in TITLES}
         room -= sum(len(each.png) for each in pictures.values() if each is not None) * 4 // 3
         if room < 0 and kept:
             break
         kept.append(_kept(path, entry, pictures))
-    return {"kept": kept, "total": len(found), "models": sorted({entry.model for _, entry in found})}
+    return {"kept": kept, "total": len(entries), "models": sorted({entry.model for _, entry in entries})}
 
 
 def _kept(path: Path, entry: Explored, pictures: dict[str, Picture | None]) -> Kept:

@@ -36,16 +36,16 @@ class MapsPart:
     html: Markup
 
 
-def shown_rows(found: Reproduction, grid: GridEntry) -> list[RowEntry]:
+def shown_rows(reproduction: Reproduction, grid: GridEntry) -> list[RowEntry]:
     """The rows whose networks a grid shows: the paper's where two or more were measured, else the first measured."""
-    once = {row.network: row for row in found.rows if row.record is not None}
+    once = {row.network: row for row in reproduction.rows if row.record is not None}
     wanted = [once[name] for name in grid.rows if name in once]
     return wanted if len(wanted) > 1 else list(once.values())[:GRID_ROWS]
 
 
-def joined(folder: Path, found: Reproduction, rows: Sequence[RowEntry]) -> Contents | None:
+def joined(folder: Path, reproduction: Reproduction, rows: Sequence[RowEntry]) -> Contents | None:
     """The records of several rows as if they were one: those of the examples of the first. None: there is none."""
-    marks = {point.id: point.mark for plot in found.plots for point in plot.published}
+    marks = {point.id: point.mark for plot in reproduction.plots for point in plot.published}
     parts: list[tuple[str, str, Contents]] = []
     for row in rows:
         if row.record is None:
@@ -59,16 +59,22 @@ def joined(folder: Path, found: Reproduction, rows: Sequence[RowEntry]) -> Conte
     models = [contents.record.models[0].model_copy(update={"name": name}) for name, _, contents in parts]
     names = {record: name for name, record, _ in parts}
     known = {row.network: names[row.record] for row in rows if row.record in names}
-    gains = [
-        one.model_copy(update={"first": known[one.first], "second": known[one.second]})
-        for one in found.differences
-        if {one.first, one.second} <= known.keys()
+    differences = [
+        each.model_copy(update={"first": known[each.first], "second": known[each.second]})
+        for each in reproduction.differences
+        if {each.first, each.second} <= known.keys()
+    ]
+    differences += [
+        each.model_copy(update={"model": name})
+        for name, _, contents in parts
+        for each in contents.record.differences
+        if each.axis == "explainer"
     ]
     tables = {
         table: tuple(_moved(row, name, record) for name, record, contents in parts for row in contents.rows(table))
         for table in ("examples", "explanations", "maps")
     }
-    record = parts[0][2].record.model_copy(update={"models": models, "differences": gains})
+    record = parts[0][2].record.model_copy(update={"models": models, "differences": differences})
     return Contents(folder, record, tables)
 
 
@@ -82,26 +88,26 @@ def _moved(row: Row, model: str, record: str) -> Row:
     return {**row, "model": model, **moved}
 
 
-def grid_part(folder: Path, found: Reproduction, grid: GridEntry) -> GridPart | None:
+def grid_part(folder: Path, reproduction: Reproduction, grid: GridEntry) -> GridPart | None:
     """A grid with its explanations; None where nothing was measured for it."""
-    rows = shown_rows(found, grid)
-    contents = joined(folder, found, rows)
+    rows = shown_rows(reproduction, grid)
+    contents = joined(folder, reproduction, rows)
     if contents is None or not contents.rows("explanations"):
         return None
     made = tuple(each for kind in ("grid", "sweep", "away") for each in grids(contents, kind))
     return GridPart(grid, contents, made, {row.network for row in rows} != set(grid.rows)) if made else None
 
 
-def mapped_rows(found: Reproduction, entry: MapsEntry) -> list[RowEntry]:
+def mapped_rows(reproduction: Reproduction, entry: MapsEntry) -> list[RowEntry]:
     """The rows of an entry whose networks were measured."""
-    once = {row.network: row for row in found.rows if row.record is not None}
+    once = {row.network: row for row in reproduction.rows if row.record is not None}
     return [once[name] for name in entry.rows if name in once]
 
 
-def maps_part(folder: Path, found: Reproduction, entry: MapsEntry) -> MapsPart | None:
+def maps_part(folder: Path, reproduction: Reproduction, entry: MapsEntry) -> MapsPart | None:
     """An entry of maps with what is known of them; None where nothing was measured for it."""
-    rows = mapped_rows(found, entry)
-    contents = joined(folder, found, rows) if rows else None
+    rows = mapped_rows(reproduction, entry)
+    contents = joined(folder, reproduction, rows) if rows else None
     maps = Maps()
     values = None if contents is None else maps(contents)
     if contents is None or values is None:

@@ -41,7 +41,7 @@ def render_runs(runs: Sequence[TrainingHistory]) -> str:
 
 def render_reproduction(content: dict[str, Any]) -> str:
     """The page of a paper's tables, published and measured. content: see `advex.report.pages.reproduction`."""
-    return templates.page("reproduction.html.j2", version=content["found"].advex, **content)
+    return templates.page("reproduction.html.j2", version=content["reproduction"].advex, **content)
 
 
 def render_explored(content: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,19 +18,15 @@ from advex.record.reproduction import (
     RowEntry,
     TableEntry,
 )
-from advex.report.cells import Cell, together
+from advex.report.cells import Cell, measured, together
 from advex.report.pages.answers import answered
 from advex.report.pages.joined_records import grid_part, maps_part
 
 LABELLED = 14  # measured rows up to which each one is named in a plot
 
 
-@dataclass(frozen=True)
-class PublishedRow:
-    """A row of a table: for each column published, measured, and measured by the published protocol."""
-
-    row: RowEntry
-    cells: tuple[tuple[Cell, Cell, Cell | None], ...]
+# A row of a table, and for each column: published, measured, and measured by the published protocol.
+PublishedRow = tuple[RowEntry, list[tuple[Cell, Cell, Cell | None]]]
 
 
 @dataclass(frozen=True)
@@ -39,7 +35,7 @@ class TablePart:
 
     table: TableEntry
     protocol: tuple[bool, ...]
-    parts: tuple[tuple[str, tuple[PublishedRow, ...]], ...]
+    parts: tuple[tuple[str, list[PublishedRow]], ...]
 
     @property
     def width(self) -> int:
@@ -47,25 +43,25 @@ class TablePart:
         return sum(3 if has else 2 for has in self.protocol)
 
 
-def content(folder: Path, found: Reproduction) -> dict[str, Any]:
+def content(folder: Path, reproduction: Reproduction) -> dict[str, Any]:
     """What the template needs."""
-    rows = found.rows
+    rows = reproduction.rows
     return {
-        "found": found,
-        "title": f"{found.paper}, scale {found.scale}",
-        "tables": [_table(table) for table in found.tables],
-        "scatters": scatters(found),
-        "grids": [part for grid in found.grids if (part := grid_part(folder, found, grid)) is not None],
-        "mapped": [part for entry in found.maps if (part := maps_part(folder, found, entry)) is not None],
-        "answered": [answered(folder, entry) for entry in found.answered],
-        "areas": any(column.key.endswith("_ara") for table in found.tables for column in table.columns),
-        "together": together(found.differences),
-        "measured": sum(row.state == "measured" for row in rows),
+        "reproduction": reproduction,
+        "title": f"{reproduction.paper}, scale {reproduction.scale}",
+        "tables": [_table(table) for table in reproduction.tables],
+        "scatters": scatters(reproduction),
+        "grids": [part for grid in reproduction.grids if (part := grid_part(folder, reproduction, grid)) is not None],
+        "mapped": [part for entry in reproduction.maps if (part := maps_part(folder, reproduction, entry)) is not None],
+        "answered": [answered(folder, entry) for entry in reproduction.answered],
+        "areas": any(column.key.endswith("_ara") for table in reproduction.tables for column in table.columns),
+        "together": together(reproduction.differences),
+        "count_measured": sum(row.state == "measured" for row in rows),
         "reasons": _grouped((row.reason, row) for row in rows if row.state in ("not run", "waiting")),
         "failed": [row for row in rows if row.state == "failed"],
         "notes": _grouped((row.note, row) for row in rows if row.note),
         "flags": _grouped((flag, row) for row in rows for flag in row.flags if row.network == row.id),
-        "others": [_other(found, one) for one in found.others],
+        "others": [_other(reproduction, other) for other in reproduction.others],
     }
 
 
@@ -86,32 +82,26 @@ def _table(table: TableEntry) -> TablePart:
     for row in table.rows:
         if not parts or parts[-1][0] != row.section:
             parts.append((row.section, []))
-        parts[-1][1].append(_line(row, table.columns, protocol))
-    return TablePart(table, protocol, tuple((title, tuple(lines)) for title, lines in parts))
+        cells = []
+        for column, has in zip(table.columns, protocol, strict=True):
+            published = Cell(column.key, number(row.published.get(column.key, math.nan), column.digits))
+            by_protocol = _measured(row.by_protocol.get(column.key), column, row) if has else None
+            cells.append((published, _measured(row.measured.get(column.key), column, row), by_protocol))
+        parts[-1][1].append((row, cells))
+    return TablePart(table, protocol, tuple(parts))
 
 
-def _line(row: RowEntry, columns: Sequence[ColumnEntry], protocol: Sequence[bool]) -> PublishedRow:
-    cells = []
-    for column, has in zip(columns, protocol, strict=True):
-        published = row.published.get(column.key, math.nan)
-        measured = _figure(row.measured.get(column.key), column, row)
-        by_protocol = _figure(row.by_protocol.get(column.key), column, row) if has else None
-        cells.append((Cell(column.key, number(published, column.digits)), measured, by_protocol))
-    return PublishedRow(row, tuple(cells))
-
-
-def _figure(figure: Figure | None, column: ColumnEntry, row: RowEntry) -> Cell:
+def _measured(figure: Figure | None, column: ColumnEntry, row: RowEntry) -> Cell:
     if figure is None:
         return Cell(column.key, "–" if row.state == "measured" else row.state)
-    if math.isnan(figure.value):
-        return Cell(column.key, "–", note="undefined")
-    value, low, high = (number(each, column.digits) for each in (figure.value, figure.low, figure.high))
-    return Cell(column.key, value, low, high, f"{figure.failures:,} failed" if figure.failures else "")
+    note = f"{figure.failures:,} failed" if figure.failures else "undefined" if math.isnan(figure.value) else ""
+    return measured(column.key, figure, column.digits, note)
 
 
-def _other(found: Reproduction, other: Any) -> tuple[str, list[str], str, str]:
+def _other(reproduction: Reproduction, other: Any) -> tuple[str, list[str], str, str]:
     """A figure that is in no table: label, a value per column of the first table, data, source."""
-    values = [number(other.published.get(one.key, math.nan), one.digits) for one in found.tables[0].columns]
+    columns = reproduction.tables[0].columns
+    values = [number(other.published.get(column.key, math.nan), column.digits) for column in columns]
     return other.label, values, other.data, other.source
 
 
@@ -122,7 +112,8 @@ def scatters(reproduction: Reproduction) -> list[tuple[PlotEntry, Scatter]]:
     """The plots that there is something for."""
     plots = []
     for plot in reproduction.plots:
-        columns = {one.key: one for table in reproduction.tables if table.id in plot.tables for one in table.columns}
+        tables = [table for table in reproduction.tables if table.id in plot.tables]
+        columns = {column.key: column for table in tables for column in table.columns}
         if marks := marks_of(reproduction, plot, columns):
             titles = (_titled(columns[plot.x]), _titled(columns[plot.y]))
             plots.append((plot, scatter(marks, plot.title, *titles, zero=plot.zero)))
@@ -170,4 +161,4 @@ def _titled(column: ColumnEntry) -> str:
 
 def _in_words(columns: Mapping[str, ColumnEntry], plot: PlotEntry, mark: Mark) -> str:
     values = ((columns[plot.x], mark.x), (columns[plot.y], mark.y))
-    return ", ".join(f"{one.title} {number(value, one.digits)} {one.unit}".strip() for one, value in values)
+    return ", ".join(f"{column.title} {number(at, column.digits)} {column.unit}".strip() for column, at in values)

@@ -95,7 +95,7 @@ def _accuracies(record: Record) -> Iterator[Markup]:
     measured = [model for model in record.models if "accuracy" in model.scores]
     if not measured:
         return
-    each = (say("{} {}", name(one.name), figure(share_in_words(one.scores["accuracy"]))) for one in measured)
+    each = (say("{} {}", name(model.name), figure(share_in_words(model.scores["accuracy"]))) for model in measured)
     sentence = say("On unchanged inputs: {} accuracy", Markup(", ").join(each))
     pairs = [difference.figure for difference in record.differences if difference.measure == "accuracy"]
     if len(measured) == 2 and pairs and math.isfinite(pairs[0].value):

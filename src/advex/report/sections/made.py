@@ -62,9 +62,9 @@ def _figures(contents: Contents) -> list[tuple]:
     named = [
         (model.name, name, f) for model in record.models for name, f in (*all_figures(model).items(), *_more(model))
     ]
-    for one in record.differences:
-        whose = f"{one.model}, {one.first} minus {one.second}" if one.model else f"{one.first} minus {one.second}"
-        named.append((whose, one.measure, one.figure))
+    for each in record.differences:
+        whose = f"{each.model}, " if each.model else ""
+        named.append((f"{whose}{each.first} minus {each.second}", each.measure, each.figure))
     rows = [(who, name, f.value, f.low, f.high, f.n, f.failures) for who, name, f in named]
     return [("model", "measure", "value", "low", "high", "n", "failures"), *rows]
 

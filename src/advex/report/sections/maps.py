@@ -147,17 +147,18 @@ def _undefined(mapped: MapFigures) -> Iterator[tuple[str, str, int]]:
 
 def _group(record: Record, explainer: str, keys: Sequence[str], sums: bool) -> RowGroup:
     """The values of all models' maps by one explainer."""
-    models = [(at, one.name, one.maps[explainer]) for at, one in enumerate(record.models) if explainer in one.maps]
-    methods = [mapped.method for _, _, mapped in models]
-    named = tuple(f"{name}: {mapped.method}" for _, name, mapped in models)
+    models = [(place, model) for place, model in enumerate(record.models) if explainer in model.maps]
+    every = [model.maps[explainer] for _, model in models]
     shown = [*keys, *(["completeness"] if sums else [])]
-    digits = {key: digits_of([one.figures[key] for _, _, one in models if key in one.figures]) for key in shown}
-    lines = []
-    for index, name, mapped in models:
+    digits = {key: digits_of(mapped.figures[key] for mapped in every if key in mapped.figures) for key in shown}
+    rows = []
+    for (index, model), mapped in zip(models, every, strict=True):
         cells = [_value(explainer, key, mapped, digits[key]) for key in keys]
         cells += [_sum_error(explainer, mapped, digits["completeness"])] if sums else []
-        lines.append(FigureRow(index, name, tuple(cells)))
-    return RowGroup(explainer, tuple(lines), tuple(methods[:1]) if len(set(methods)) == 1 else named)
+        rows.append(FigureRow(index, model.name, tuple(cells)))
+    alike = len({mapped.method for mapped in every}) == 1
+    named = (f"{model.name}: {model.maps[explainer].method}" for _, model in models)
+    return RowGroup(explainer, tuple(rows), (every[0].method,) if alike else tuple(named))
 
 
 def _value(explainer: str, key: str, mapped: MapFigures, digits: int) -> Cell:
