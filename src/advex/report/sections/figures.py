@@ -13,7 +13,18 @@ import numpy as np
 from advex.drawing.numbers import decimals, number
 from advex.record import Record
 from advex.registry import register
-from advex.report.cells import BETTER, CERTIFIED, Cell, FigureRow, digits_for, is_scored, paired, show, together, verdict
+from advex.report.cells import (
+    BETTER,
+    CERTIFIED,
+    Cell,
+    FigureRow,
+    digits_for,
+    is_scored,
+    paired,
+    show,
+    together,
+    verdict,
+)
 from advex.report.names import ORDER, is_published, measure_title, origin, score_title, search_title
 from advex.report.reading import Contents
 

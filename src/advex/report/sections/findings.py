@@ -11,7 +11,17 @@ from markupsafe import Markup
 from advex.drawing.numbers import count, decimals, number, percent
 from advex.record import Difference, Figure, ModelEntry, Record
 from advex.registry import register
-from advex.report.cells import digits_for, in_words, inverse, is_scored, points, separated, share_in_words, together, turned
+from advex.report.cells import (
+    digits_for,
+    in_words,
+    inverse,
+    is_scored,
+    points,
+    separated,
+    share_in_words,
+    together,
+    turned,
+)
 from advex.report.names import score_title
 from advex.report.reading import Contents
 from advex.report.sentences import figure, name, say
