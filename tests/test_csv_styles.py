@@ -185,7 +185,7 @@ def test_empty_columns_and_rows_are_left_out_and_counted(csv: Write) -> None:
     data = open_dataset(csv(text.replace(";;;;", ";;", 1) + ";;;;\n;;;;\n"))
     assert len(data) == 60
     assert "2 empty columns without a name left out" in data.notes
-    assert "2 empty rows left out" in data.notes
+    assert "2 empty rows at the end left out" in data.notes
     with pytest.raises(DataError, match="column 4 has no name"):
         open_dataset(csv("x;age;label;\n1;2;a;3\n2;3;b;4\n"))
 

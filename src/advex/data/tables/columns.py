@@ -116,9 +116,11 @@ class Frame:
         columns = {name: column.take(rows) for name, column in self.columns.items()}
         return Frame(where=self.where, columns=columns, rows=len(rows), notes=self.notes)
 
-    def without(self, blank: np.ndarray) -> Frame:
-        """Without the rows that hold nothing, [n] bool. Raises DataError where none is left."""
-        if blank.all():
+    def until(self, end: int) -> Frame:
+        """Without the empty rows at its end, of which spreadsheets leave some. Raises DataError where none is left."""
+        if not end:
             raise DataError(f"{self.where} has a header and no rows.")
-        note = f"{counted(int(blank.sum()), 'empty row')} left out"
-        return replace(self.take(np.flatnonzero(~blank)), notes=(*self.notes, note))
+        if end == self.rows:
+            return self
+        note = f"{counted(self.rows - end, 'empty row')} at the end left out"
+        return replace(self.take(np.arange(end)), notes=(*self.notes, note))

@@ -64,8 +64,8 @@ def read_csv(
         notes.append(f"{empty} empty columns without a name left out")
     notes += [f"{mark} in {shortened([quoted(name, 40) for name in names])}" for mark, names in marks.items()]
     frame = Frame(where=str(path), columns=columns, rows=rows, notes=tuple(notes))
-    blank = np.logical_and.reduce([column.missing for column in columns.values()])
-    return frame.without(blank) if blank.any() else frame
+    filled = np.flatnonzero(~np.logical_and.reduce([column.missing for column in columns.values()]))
+    return frame.until(int(filled[-1]) + 1 if len(filled) else 0)
 
 
 class _Observed(io.RawIOBase):
