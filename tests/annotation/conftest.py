@@ -238,6 +238,10 @@ class Served:
             self.port = int(link.partition("/enter")[0].rpartition(":")[2])
             if name == "owner":
                 break
+        if self.links:  # until it serves: a connection waits for that
+            with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)) as connection:
+                connection.request("GET", "/enter")
+                assert connection.getresponse().read()
 
     @property
     def address(self) -> str:

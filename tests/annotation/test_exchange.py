@@ -90,13 +90,13 @@ def test_conflicts_are_refused_whole(answered: Store) -> None:
     fresh = given.model_copy(update={"annotator": "cora", "client": "cora-client-1", "round": 1})
     new = fresh.model_copy(update={"source_id": "new", "client": "new-client"})
     cases = [
-        ({"answer": "changed"}, "is another one"),
-        ({"client": "another-client-id"}, "another answer"),
-        ({"client": "another-client-id", "round": 8}, "out of turn"),
-        ({"picture": "0" * 64}, "lacks 1 of the pictures"),
+        ({"answer": "changed"}, given.client),
+        ({"client": "another-client-id"}, given.annotator),
+        ({"client": "another-client-id", "round": 8}, "another-client-id"),
+        ({"picture": "0" * 64}, "0" * 64),
     ]
-    for changes, sentence in cases:
-        with pytest.raises(DataError, match=sentence):
+    for changes, named in cases:
+        with pytest.raises(DataError, match=str(named)):
             intake.take_in(answered, [fresh, new, given.model_copy(update=changes)])
         assert exchange.rows_of(answered) == before
     assert intake.take_in(answered, [fresh]) == (0, 1)
@@ -105,13 +105,13 @@ def test_conflicts_are_refused_whole(answered: Store) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
-        ("a.csv", b"picture\nx\n", "answer 1: picture is not possible"),
-        ("a.csv", b"\xff\xfe\x00", "not a table"),
-        ("a.csv", b'picture\n"x', "not a table"),
-        ("a.json", b"{}", "not a table"),
+        ("a.csv", b"picture\nx\n", "answer 1: picture"),
+        ("a.csv", b"\xff\xfe\x00", r"a\.(csv|json|parquet)"),
+        ("a.csv", b'picture\n"x', r"a\.(csv|json|parquet)"),
+        ("a.json", b"{}", r"a\.(csv|json|parquet)"),
         ("a.json", b"[" * 100_000, "nested too deeply"),
         ("a.json", b'[{"__class__": "os.system"}]', "answer 1"),
-        ("a.parquet", b"PAR1 no", "not a table"),
+        ("a.parquet", b"PAR1 no", r"a\.(csv|json|parquet)"),
     ],
 )
 def test_what_is_no_table(tmp_path: Path, name: str, content: bytes, sentence: str) -> None:
@@ -126,9 +126,9 @@ HEAD = ",".join(exchange.COLUMNS)
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (f"{HEAD}\n{'0' * 64}{',' * 16}\n", "line 2 has 17 cells, and the first line 16"),
-        (f"{HEAD}\n{'0' * 64},\n", "line 2 has 2 cells"),
-        (f"{HEAD},label\n", "two columns"),
+        (f"{HEAD}\n{'0' * 64}{',' * 16}\n", "line 2.* 17 .* 16"),
+        (f"{HEAD}\n{'0' * 64},\n", "line 2.* 2 .* 16"),
+        (f"{HEAD},label\n", "'label'"),
         (f"{HEAD}\n{'0' * 64}{',' * 8}x{',' * 7}\n", "answer 1: rmse"),
         (f"{HEAD}\n{'0' * 64}{',' * 12}x,,,\n", "answer 1: round"),
     ],
@@ -177,16 +177,16 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.csv")
     (tmp_path / "a.parquet").mkdir()
     for name in ("a.csv", "a.parquet"):
-        with pytest.raises(DataError, match="not a file"):
+        with pytest.raises(DataError, match=name):
             exchange.read(tmp_path / name)
 
 
 def test_names_and_forms(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"ends with \.parquet"):
+    with pytest.raises(SpecError, match=r"\.parquet"):
         exchange.read(_touched(tmp_path / "a.xlsx"))
-    with pytest.raises(SpecError, match=r"ends with \.parquet"):
+    with pytest.raises(SpecError, match=r"\.parquet"):
         exchange.write(tmp_path / "a.xlsx", [])
-    with pytest.raises(AdvexError, match="cannot be read"):
+    with pytest.raises(AdvexError, match="missing.csv"):
         exchange.read(tmp_path / "missing.csv")
 
 
@@ -209,12 +209,12 @@ def test_impossible_values_name_the_answer(answered: Store, tmp_path: Path, fiel
     rows = [row.model_dump() for row in exchange.rows_of(answered) if row.answer][:3]
     rows[2][field] = value
     (tmp_path / "a.json").write_text(json.dumps(rows))
-    with pytest.raises(DataError, match=f"answer 3: {field} is not possible"):
+    with pytest.raises(DataError, match=f"answer 3: {field}"):
         exchange.read(tmp_path / "a.json")
     rows[2]["time"] = None
     rows[2][field] = None
     (tmp_path / "a.json").write_text(json.dumps(rows))
-    with pytest.raises(DataError, match="given together|label is not"):
+    with pytest.raises(DataError, match="answer 3: "):
         exchange.read(tmp_path / "a.json")
 
 

@@ -39,6 +39,14 @@ def give(store: Store, who: int, image: str, answer: str, client: str) -> None:
     store.answer(who, client=client, image=image, answer=answer)
 
 
+@contextlib.contextmanager
+def refused(kind: str) -> Iterator[None]:
+    """What is done here is refused as a `conflict`, or as `unknown`."""
+    with pytest.raises(Refused) as caught:
+        yield
+    assert caught.value.kind == kind
+
+
 # -- answers -------------------------------------------------------------------------------------------------
 
 
@@ -64,11 +72,11 @@ def test_the_same_submit_counts_once(store: Store, make: SimpleNamespace) -> Non
     for _ in range(3):
         give(store, anna, first.key, "changed", "client-1")
     assert rounds(store) == [("client-1", 1, "changed")]
-    with pytest.raises(Refused, match="another answer"):
+    with refused("conflict"):
         give(store, anna, second.key, "changed", "client-1")
-    with pytest.raises(Refused, match="another answer"):
+    with refused("conflict"):
         give(store, anna, first.key, "unsure", "client-1")
-    with pytest.raises(Refused, match="answered already"):
+    with refused("conflict"):
         give(store, anna, first.key, "changed", "client-2")
     assert rounds(store) == [("client-1", 1, "changed")]
 
@@ -87,8 +95,8 @@ def test_undo_is_a_row_and_a_new_answer_the_next_round(store: Store, make: Simpl
     expected = [("client-1", 1, "changed"), ("client-2", 2, "undone"), ("client-3", 3, "unchanged")]
     assert rounds(store) == expected
     assert [vote.answer for vote in store.votes()] == ["unchanged"]
-    for undoes, sentence in (("client-1", "undone"), ("client-2", "no such answer"), ("client-9", "no such answer")):
-        with pytest.raises(Refused, match=sentence):
+    for undoes, kind in (("client-1", "conflict"), ("client-2", "unknown"), ("client-9", "unknown")):
+        with refused(kind):
             store.undo(anna, client=f"{undoes}-again", undoes=undoes)
     assert rounds(store) == expected
 
@@ -98,11 +106,11 @@ def test_nobody_undoes_or_answers_for_another(store: Store, make: SimpleNamespac
     anna, ben = make.person(store, "anna").id, make.person(store, "ben").id
     image = store.next(anna, 1)[0].key
     give(store, anna, image, "changed", "client-1")
-    with pytest.raises(Refused, match="no such answer"):
+    with refused("unknown"):
         store.undo(ben, client="client-2", undoes="client-1")
-    with pytest.raises(Refused, match="no such image"):  # it was not handed to ben
+    with refused("unknown"):  # it was not handed to ben
         give(store, ben, image, "changed", "client-3")
-    with pytest.raises(Refused, match="no such picture"):
+    with refused("unknown"):
         store.picture(ben, image, "changed")
     assert store.picture(anna, image, "changed").is_file()
 
@@ -111,7 +119,7 @@ def test_nobody_undoes_or_answers_for_another(store: Store, make: SimpleNamespac
 def test_unknown_answers_are_refused(store: Store, make: SimpleNamespace, answer: str) -> None:
     make.fill(store, 1)
     anna = make.person(store, "anna").id
-    with pytest.raises(Refused, match="no answer"):
+    with refused("unknown"):
         give(store, anna, store.next(anna, 1)[0].key, answer, "client-1")
 
 
@@ -179,7 +187,7 @@ def test_answers_cannot_be_altered_or_removed(store: Store, make: SimpleNamespac
     make.fill(store, 1)
     anna = make.person(store, "anna").id
     give(store, anna, store.next(anna, 1)[0].key, "changed", "client-1")
-    with pytest.raises(DBAPIError, match="only ever added"), store.database.write() as session:
+    with pytest.raises(DBAPIError), store.database.write() as session:
         session.execute(text(statement))
     assert rounds(store) == [("client-1", 1, "changed")]
 
@@ -337,7 +345,7 @@ def test_migrations_make_the_tables_of_the_models_and_unmake_them(store: Store) 
 def test_a_newer_or_foreign_database_is_refused(store: Store, url: str | None) -> None:
     with store.database.write() as session:
         session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    with pytest.raises(ArtifactError, match="newer version"):
+    with pytest.raises(ArtifactError):
         Store(store.folder, url)
 
 
@@ -349,13 +357,13 @@ def test_a_damaged_file_is_told_before_anything_is_asked(
     lite.close()  # the last one writes everything into the file itself
     path = lite.folder / "annotation.sqlite"
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(Unusable, match=r"annotation.sqlite cannot be used: the file is damaged"):
+    with pytest.raises(Unusable, match=re.escape(FILE)):
         Store(lite.folder)
 
 
 def test_urls_that_mean_nothing() -> None:
-    for url, error in (("nonsense", "cannot be read"), ("mysql://a/b", "not supported")):
-        with pytest.raises(SpecError, match=error):
+    for url, named in (("nonsense", "postgresql://"), ("mysql://a/b", "mysql")):
+        with pytest.raises(SpecError, match=named):
             Database(url)
 
 
@@ -383,7 +391,7 @@ def test_what_a_full_disk_refuses_is_not_acknowledged_and_can_be_sent_again(lite
             give(lite, anna, key, "changed", f"client-{number}")
             kept.append(f"client-{number}")
 
-    with pytest.raises(Unusable, match="annotation.sqlite cannot be used: the disk is full"):
+    with pytest.raises(Unusable, match=re.escape(FILE)):
         go_on()
     assert kept == [client for client, _, _ in rounds(lite)]  # reading goes on
     assert len(kept) < len(keys)
@@ -397,7 +405,7 @@ def test_a_project_that_may_not_be_written(lite: Store, make: SimpleNamespace) -
     anna = make.person(lite, "anna").id
     key = lite.next(anna, 1)[0].key
     event.listen(lite.database.engine, "begin", lambda connection: connection.exec_driver_sql("PRAGMA query_only = ON"))
-    with pytest.raises(Unusable, match="may not be written"):
+    with pytest.raises(Unusable, match=re.escape(FILE)):
         give(lite, anna, key, "changed", "client-1")
     assert lite.votes() == []
 
@@ -437,7 +445,7 @@ def test_a_project_on_a_disk_that_may_not_be_written_can_be_read(make: SimpleNam
             assert len(exchange.rows_of(read)) == 3
             assert "Agreement" in pages.standalone(read)
             for write in (lambda: people.invite(read.database, "ben"), lambda: read.next(anna, 1)):
-                with pytest.raises(Unusable, match="may not be written"):
+                with pytest.raises(Unusable, match=re.escape(FILE)):
                     write()
         with projects.opened(folder) as again:
             assert people.invite(again.database, "ben")
@@ -473,7 +481,7 @@ def test_another_program_that_writes_for_long(
     with (
         contextlib.closing(Store(lite.folder)) as other,
         lite.database.write(),
-        pytest.raises(Unusable, match="another program has been writing"),
+        pytest.raises(Unusable, match=re.escape(FILE)),
     ):
         make.person(other, "anna")
 
@@ -487,7 +495,7 @@ def test_a_database_that_ends_is_told_and_used_again_when_it_is_back(
         anna = make.person(store, "anna").id
         key = store.next(anna, 1)[0].key
         own_postgres.kill()
-        with pytest.raises(Unusable, match="cannot be used"):
+        with pytest.raises(Unusable):
             give(store, anna, key, "changed", "client-1")
         own_postgres.start()
         give(store, anna, key, "changed", "client-1")
@@ -509,5 +517,5 @@ def test_passwords_are_not_told(tmp_path: Path) -> None:
 
 
 def test_a_project_must_be_prepared_first(lite: Store) -> None:
-    with pytest.raises(ArtifactError, match="prepare first"):
+    with pytest.raises(ArtifactError, match=re.escape(FILE)):
         lite.project()

@@ -213,7 +213,7 @@ def test_rules(votes: dict[str, int], majority: float, unanimous: float) -> None
 
 @pytest.mark.parametrize("wrong", [{"agree": "most"}, {"unsure": -0.1}, {"unsure": 1.1}, {"unsure": float("nan")}])
 def test_rules_that_cannot_be(wrong: dict[str, Any]) -> None:
-    with pytest.raises(SpecError, match="not possible"):
+    with pytest.raises(SpecError, match=next(iter(wrong))):
         AnnotationPolicy(**wrong)
 
 
@@ -231,5 +231,5 @@ def test_weights_stay_with_their_examples() -> None:
     assert batch.weight is not None
     assert batch.weight.tolist() == [0.25, 1]
     assert concatenate(of("a", None), of("b", None)).weights is None
-    with pytest.raises(DataError, match="weights of shape"):
+    with pytest.raises(DataError, match="weights"):
         of("a", [1.0])

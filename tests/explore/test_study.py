@@ -143,25 +143,25 @@ def test_a_search_stops_between_two_passes_and_leaves_the_model_as_it_was(
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "named"),
     [
-        ({"model": 1}, "no model"), ({"target": 10}, "no class 10"), ({"explainer": "lime"}, "no map lime"),
-        ({"picture": 10**6}, "no picture"), ({"picture": -1}, "no picture"), ({"explainer": "__import__"}, "no map"),
+        ({"model": 1}, "1"), ({"target": 10}, "10"), ({"explainer": "lime"}, "lime"),
+        ({"picture": 10**6}, "1000000"), ({"picture": -1}, "-1"), ({"explainer": "__import__"}, "__import__"),
     ],
 )  # fmt: skip
-def test_what_is_not_there_cannot_be_asked(study: Study, changes: dict[str, object], says: str) -> None:
-    with pytest.raises(SpecError, match=says):
+def test_what_is_not_there_cannot_be_asked(study: Study, changes: dict[str, object], named: str) -> None:
+    with pytest.raises(SpecError, match=named):
         asked(study, **changes)
 
 
 def test_a_picture_of_another_size_is_refused(study: Study, make: SimpleNamespace) -> None:
-    with pytest.raises(InputError, match="choose the file again"):
+    with pytest.raises(InputError):
         asked(study, picture=make.png(0))
 
 
 def test_data_that_are_no_pictures_are_refused(trained: SimpleNamespace) -> None:
     rows = Dataset(name="rows", x=torch.rand(2, 64), y=torch.tensor([0, 1]), class_names=("a", "b"), ids=("0", "1"))
-    with pytest.raises(InputError, match="only pictures"):
+    with pytest.raises(InputError, match="rows"):
         Study([Model(name="small", source="small", classifier=trained.classifier)], rows)
 
 
@@ -175,7 +175,7 @@ def test_browsing_by_number_and_class(study: Study, trained: SimpleNamespace) ->
     assert study.browse(1, 2, 7) == sevens[1:3]
     assert study.browse(0, 5, 99) == study.browse(10**6, 5, None) == []
     assert np.array_equal(pixels(study.thumbnail(4)), data.x[4, 0].numpy())
-    with pytest.raises(SpecError, match="no picture"):
+    with pytest.raises(SpecError, match=str(len(data))):
         study.thumbnail(len(data))
 
 

@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +22,7 @@ from sqlalchemy import select
 from advex.annotation.models import Answer, Image, Person
 from advex.annotation.store import Store
 from advex.documents import parse_json, read_json
-from advex.errors import AdvexError, DataError, SpecError
+from advex.errors import AdvexError, DataError, SpecError, quoted
 from advex.files import atomic, write_text
 
 FORMS = (".parquet", ".csv", ".json")
@@ -191,8 +192,8 @@ def _read_csv(path: Path) -> list[Any]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         lines = csv.reader(file, strict=True)
         columns = next(lines, [])
-        if len(set(columns)) < len(columns):
-            raise DataError(f"{path} has two columns of one name.")
+        if repeated := [name for name, count in Counter(columns).items() if count > 1]:
+            raise DataError(f"{path} has two columns called {quoted(repeated[0])}.")
         return [_from_cells(columns, cells, f"{path}, line {lines.line_num}") for cells in lines if cells]
 
 
