@@ -6,7 +6,7 @@ import itertools
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,13 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
+from scipy.special import logsumexp, softmax
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris, load_wine
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 from torch import Tensor, nn
 
@@ -25,6 +32,7 @@ from advex.cli import main
 from advex.errors import InputError, SpecError
 from advex.features import Feature, FeatureSpec
 from advex.tabular import Change, Counterfactual, Counterfactuals, RobustClassifier, alternatives, counterfactuals
+from advex.tabular.linear import fit_linear
 from advex.tabular.search import as_typed
 
 INCOME = Feature(name="income", low=0, high=200_000, center=30_000, scale=12_000, unit="USD")
@@ -336,7 +344,8 @@ def test_names_of_columns_are_those_of_a_data_frame(blobs: tuple[np.ndarray, np.
     [
         ({"network": "mlpp"}, "did you mean 'mlp'"),
         ({"epsilon": -1}, "A radius is a number of at least 0"),
-        ({"epochs": 0}, "epochs = 0 is not possible"),
+        ({"network": "mlp", "epochs": 0}, "epochs = 0 is not possible"),
+        ({"weight_decay": -1.0}, "weight_decay is a number of at least 0"),
         ({"objective": {"naturall": {}}}, "did you mean 'natural'"),
     ],
 )
@@ -345,6 +354,68 @@ def test_impossible_parameters_are_refused_in_fit(
 ) -> None:
     with pytest.raises(SpecError, match=said):
         RobustClassifier(**options).fit(*blobs)
+
+
+def sets() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for load in (load_iris, load_wine, load_breast_cancer, load_diabetes):
+        x, y = load(return_X_y=True)
+        yield x, (y > np.median(y)).astype(int) if load is load_diabetes else y
+
+
+def test_the_optimum_is_that_of_logistic_regression() -> None:
+    """At epsilon 0 the loss is scikit-learn's, whose C is 1 / (n weight_decay), twice that with one vector for two."""
+    for x, y in sets():
+        scaled, classes, decay = StandardScaler().fit_transform(x), len(set(y)), 1e-2
+        known = LogisticRegression(C=(2 if classes == 2 else 1) / (len(x) * decay), max_iter=5000, tol=1e-8).fit(
+            scaled, y
+        )
+        solution = fit_linear(scaled, y, classes, epsilon=0.0, weight_decay=decay)
+        mine = scaled @ solution.weight.T + solution.bias
+        assert solution.converged
+        assert np.abs(softmax(mine, axis=1) - known.predict_proba(scaled)).max() < 5e-3
+
+
+def test_the_robust_loss_is_the_worst_cases_and_at_its_minimum() -> None:
+    """Of two classes, the cross-entropy after the worst change in closed form; no neighbour is better."""
+    rng = np.random.default_rng(0)
+    x, y, epsilon = rng.normal(size=(80, 4)), rng.integers(0, 2, 80), 0.2
+    x[:, 0] += 2 * y
+    solution = fit_linear(x, y, 2, epsilon=epsilon, weight_decay=1e-2)
+
+    def robust(weight: np.ndarray, bias: np.ndarray) -> float:
+        away = np.sign(weight[1 - y] - weight[y])
+        logits = (x + epsilon * away) @ weight.T + bias
+        return float((logsumexp(logits, axis=1) - logits[np.arange(80), y]).mean() + 1e-2 / 2 * (weight**2).sum())
+
+    least = robust(solution.weight, solution.bias)
+    for _ in range(300):
+        step = 10 ** rng.uniform(-3, 0)
+        near = solution.weight + step * rng.normal(size=(2, 4)), solution.bias + step * rng.normal(size=2)
+        assert robust(*near) > least - 1e-5
+
+
+def test_it_predicts_as_well_as_logistic_regression() -> None:
+    """Within a point on each of four sets, over five stratified splits."""
+    for x, y in sets():
+        scores = []
+        for seed in range(5):
+            parts = train_test_split(x, y, test_size=0.3, stratify=y, random_state=seed)
+            known = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+            models = (known, RobustClassifier(epsilon=0))
+            scores.append([model.fit(parts[0], parts[2]).score(parts[1], parts[3]) for model in models])
+        known, mine = np.mean(scores, axis=0)
+        assert mine >= known - 0.01
+
+
+def test_other_networks_are_trained_until_the_loss_rests_and_leave_no_files(
+    blobs: tuple[np.ndarray, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.warns(ConvergenceWarning, match="The loss still falls after 4 steps: raise epochs"):
+        RobustClassifier("mlp:widths=8", epsilon=0, epochs=1).fit(*blobs)
+    model = RobustClassifier("mlp:widths=8", epsilon=0).fit(*blobs)
+    assert model.n_iter_ >= 1000
+    assert not list(tmp_path.iterdir())
 
 
 # -- the command line ----------------------------------------------------------------------------------------

@@ -2,61 +2,71 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
+import math
+import warnings
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from advex import attacks
+from advex.attacks.closed_form import linear_layer
+from advex.classifier import Classifier
 from advex.data.dataset import Dataset
-from advex.errors import InputError
+from advex.errors import InputError, SpecError
 from advex.features import Feature, FeatureSpec
 from advex.geometry import as_radius
 from advex.goals import Misclassify
 from advex.measures.intervals import share_score
+from advex.recipes import fitted as recipe_fitted
+from advex.tabular.linear import fit_linear
 from advex.tabular.search import counterfactuals
 from advex.tabular.sentences import Counterfactuals
 from advex.training import Recipe, recipe_from, train
 from advex.types import Score
 
 _TRAINING_STEPS, _TESTING_STEPS = 7, 40  # gradients of the attack that is trained on, and of the one that judges
+_LEAST_STEPS = 1000  # of Adam
+_RESTING = 0.01  # a fall of the loss within a tenth of training, as a share of ln(classes), that is none any more
 _ROWS = 4096  # that are attacked at once
 
 
 class RobustClassifier(ClassifierMixin, BaseEstimator):  # what scikit-learn wants to be inherited
     """A network trained on the worst change of each row within `epsilon` (adversarial training).
 
-    network: spec of a network, e.g. "linear" or "mlp:widths=64-64" (see `advex list network`). epsilon: how far each
+    network: spec of a network, e.g. "linear" or "mlp:widths=64-64" (see `advex list network`). Of a linear one both
+    the optimum (`linear.fit_linear`) and the robustness are exact; others are trained by Adam. epsilon: how far each
     column may be changed in training, in standard deviations of it; 0 is ordinary training. objective: terms as in a
-    recipe instead, e.g. {"natural": {}, "l1": {"strength": 0.01}}. epochs, batch_size, learning_rate, weight_decay:
-    of Adam. random_state: of the initial weights and the order of the rows. device: where it is trained.
+    recipe instead, e.g. {"natural": {}, "l1": {"strength": 0.01}}; then a linear network is trained by Adam, too.
+    weight_decay: half of it times the squared weights is added to the loss. epochs, batch_size, learning_rate: of Adam;
+    None: 50 epochs, and at least 1,000 steps. random_state: of the initial weights and the order of the rows there.
+    device: where it is trained. `fit` warns (ConvergenceWarning) where more steps would lower the loss.
 
     Columns are numbers (encode categories first). A value outside the range seen in training counts as the end of
     that range; a column that is constant in training counts for nothing.
 
     After `fit`: `classes_`; `n_features_in_`, `feature_names_in_` as usual; `features_`, the FeatureSpec of the
-    columns; `classifier_`, the advex Classifier of encoded rows (in float64, so that a row's answer does not depend on
-    the rows beside it).
+    columns; `n_iter_`, the steps of training; `classifier_`, the advex Classifier of encoded rows (in float64, so that
+    a row's answer does not depend on the rows beside it).
     """
 
     def __init__(
         self,
-        network: str = "mlp:widths=64-64",
+        network: str = "linear",
         *,
         epsilon: float = 0.1,
         objective: dict[str, dict[str, Any]] | str | None = None,
-        epochs: int = 50,
+        epochs: int | None = None,
         batch_size: int = 64,
         learning_rate: float = 0.01,
-        weight_decay: float = 1e-4,
+        weight_decay: float = 1e-3,
         random_state: Any = 0,
         device: str = "cpu",
     ) -> None:
@@ -87,10 +97,48 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):  # what scikit-learn wan
             ids=tuple(map(str, range(len(values)))),
             features=self.features_,
         )
-        with tempfile.TemporaryDirectory(prefix="advex-") as folder:
-            trained = train(self._recipe(), data, Path(folder) / "run", device=self.device)
-        self.classifier_ = trained.double().requires_grad_(False)
+        exact = _is_linear(self.network) and self.objective is None
+        trained, converged = self._solved(data) if exact else self._trained(data)
+        if not converged:
+            warnings.warn(
+                f"The loss still falls after {self.n_iter_:,} steps: raise "
+                + ("weight_decay." if exact else "epochs or learning_rate."),
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        self.classifier_ = trained.double().eval().requires_grad_(False)
         return self
+
+    def _solved(self, data: Dataset) -> tuple[Classifier, bool]:
+        """A linear network at its optimum, and whether that was reached."""
+        if not 0 <= self.weight_decay < math.inf:
+            raise SpecError(f"weight_decay is a number of at least 0, not {self.weight_decay!r}.")
+        network = recipe_fitted(
+            Recipe.model_validate({"network": self.network}), data.shape, len(data.class_names)
+        ).network
+        classifier = Classifier(network, mean=0.0, std=1.0, class_names=data.class_names, features=data.features)
+        layer: Any = linear_layer(classifier.double().to(self.device))
+        solution = fit_linear(
+            data.x.double().numpy(), data.y.numpy(), len(data.class_names), epsilon=as_radius(self.epsilon),
+            weight_decay=self.weight_decay, bias=layer.bias is not None,
+        )  # fmt: skip
+        for parameter, values in ((layer.weight, solution.weight), (layer.bias, solution.bias)):
+            if parameter is not None:
+                parameter.data.copy_(torch.from_numpy(values))
+        self.n_iter_ = solution.steps
+        return classifier, solution.converged
+
+    def _trained(self, data: Dataset) -> tuple[Classifier, bool]:
+        """A network after its epochs, and whether the loss had come to rest."""
+        losses: list[float] = []
+        recipe = self._recipe(len(data))
+        trained = train(recipe, data, None, device=self.device, report=lambda line: losses.append(line["loss"]))
+        self.n_iter_ = len(losses)
+        tenth = max(len(losses) // 10, 1)
+        before, after = losses[-2 * tenth : -tenth], losses[-tenth:]
+        noise = 2 * math.hypot(np.std(before), np.std(after)) / tenth**0.5  # of batches
+        fall = float(np.mean(before) - np.mean(after)) if before else math.inf
+        return trained, fall <= _RESTING * math.log(len(data.class_names)) + noise
 
     def predict_proba(self, X: ArrayLike) -> np.ndarray:
         """Probabilities [n, classes] in the order of `classes_`."""
@@ -124,7 +172,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):  # what scikit-learn wan
         attacked = search(self.classifier_, rows, Misclassify(wanted.to(rows.device)), max_batch=_ROWS)
         return share_score(f"accuracy within {radius:g} standard deviations", ~attacked.reached.cpu())
 
-    def _recipe(self) -> Recipe:
+    def _recipe(self, rows: int) -> Recipe:
         objective = self.objective
         if objective is None:
             objective, radius = {"natural": {}}, as_radius(self.epsilon)
@@ -137,7 +185,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):  # what scikit-learn wan
         chosen = {
             "network": self.network,
             "objective": objective,
-            "epochs": self.epochs,
+            "epochs": max(50, math.ceil(_LEAST_STEPS * self.batch_size / rows)) if self.epochs is None else self.epochs,
             "batch_size": self.batch_size,
             "learning_rate": self.learning_rate,
             "weight_decay": self.weight_decay,
@@ -161,9 +209,13 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):  # what scikit-learn wan
         return torch.from_numpy(numbers.astype(np.int64))
 
 
+def _is_linear(network: str) -> bool:
+    return network.partition(":")[0].strip() == "linear"
+
+
 def _attack(network: str, radius: float, steps: int) -> str:
     """Spec of the worst LINF change: exact where the network is one linear layer."""
-    if network.partition(":")[0].strip() == "linear":
+    if _is_linear(network):
         return f"closed_form:radius={radius!r}"
     return f"pgd:norm=linf,radius={radius!r},steps={steps}"
 

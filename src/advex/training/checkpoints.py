@@ -28,10 +28,10 @@ METRICS, CHECKPOINTS, BEST = "metrics.jsonl", "checkpoints", "best"
 _NAME = re.compile(r"step-(\d{8,})")
 
 
-def found(out: Path) -> list[Path]:
-    """The checkpoints of a run folder, the newest first."""
-    folder = out / CHECKPOINTS
-    if not folder.is_dir():
+def found(out: Path | None) -> list[Path]:
+    """The checkpoints of a run folder, the newest first; none without a folder."""
+    folder = None if out is None else out / CHECKPOINTS
+    if folder is None or not folder.is_dir():
         return []
     named = [(int(match[1]), path) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))]
     return [path for _, path in sorted(named, reverse=True)]
@@ -50,7 +50,7 @@ def write(run: Run) -> Path:
 
     Raises ArtifactError when it cannot be written; those before it are kept then.
     """
-    folder = run.out / CHECKPOINTS / f"step-{run.position.step:08d}"
+    folder = run.folder / CHECKPOINTS / f"step-{run.position.step:08d}"
     told = {"position": dataclasses.asdict(run.position), "identity": run.identity}
     tensors = {name: value.detach().contiguous().cpu() for name, value in _tensors(run).items()}
     with writing(folder):
@@ -60,7 +60,7 @@ def write(run: Run) -> Path:
 
 
 def _drop_old(run: Run) -> None:
-    for old in found(run.out)[run.recipe.keep :]:
+    for old in found(run.folder)[run.recipe.keep :]:
         shutil.rmtree(old, ignore_errors=True)
 
 
@@ -83,7 +83,7 @@ def restore(run: Run) -> Path | None:
     Raises ArtifactError when the folder holds checkpoints and none of them can be used.
     """
     damaged: dict[Path, ArtifactError] = {}
-    for folder in found(run.out):
+    for folder in found(run.folder):
         try:
             told = described(folder)
             weights = artifacts.checked_weights(folder, told)
@@ -103,8 +103,8 @@ def restore(run: Run) -> Path | None:
     if damaged:
         reason = next(iter(damaged.values()))
         raise ArtifactError(
-            f"No checkpoint in {run.out / CHECKPOINTS} is whole: {reason} Take them away, or say --overwrite, to start "
-            "anew."
+            f"No checkpoint in {run.folder / CHECKPOINTS} is whole: {reason} Take them away, or say --overwrite, to "
+            "start anew."
         )
     if processes.rank() == 0:
         _clear(run, [])
@@ -164,14 +164,14 @@ def _laid_out(value: Tensor, parameter: Tensor) -> Tensor:
 
 
 def _clear(run: Run, useless: list[Path]) -> None:
-    for path in [*useless, *_unfinished(run.out)]:
+    for path in [*useless, *_unfinished(run.folder)]:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink()
     _drop_old(run)
-    if (run.out / METRICS).exists():
-        _forget_after(run.out / METRICS, run.position.epoch)
+    if (run.folder / METRICS).exists():
+        _forget_after(run.folder / METRICS, run.position.epoch)
 
 
 def _unfinished(out: Path) -> Iterator[Path]:

@@ -34,7 +34,7 @@ CHECKPOINT_SECONDS = 600.0
 def train(
     recipe: Recipe,
     data: Dataset,
-    out: Path,
+    out: Path | None,
     *,
     validation: Dataset | None = None,
     device: str = "cpu",
@@ -45,7 +45,7 @@ def train(
     tensorboard: bool = False,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> Classifier:
-    """Train a classifier and leave it in the folder `out` (`advex.load(out)` opens it).
+    """Train a classifier and leave it in the folder `out` (`advex.load(out)` opens it). None: nothing is written.
 
     What the network's spec leaves open (channels, features, classes) is taken from the data. Before
     anything is written one batch is rehearsed, so that what cannot work fails at once. ready: called
@@ -61,6 +61,8 @@ def train(
     written, SpecError for what cannot be combined, Diverged when loss or weights are not finite or the
     loss explodes (the last checkpoint is kept), ProcessLost when another process ended.
     """
+    if tensorboard and out is None:
+        raise SpecError("TensorBoard's files need a folder: say out=.")
     if not resume and checkpoints.found(out):
         raise ArtifactError(f"{out} holds checkpoints of a run: go on with resume=True, or choose another folder.")
     first = processes.rank() == 0
@@ -71,19 +73,21 @@ def train(
         _check_agreement(run)
         with prepared(run) as loss_of:
             rehearse(run, loss_of, validation)
-            checkpoints.restore(run)
+            if out is not None:
+                checkpoints.restore(run)
+                out.mkdir(parents=True, exist_ok=True)
             _check_agreement(run)
-            out.mkdir(parents=True, exist_ok=True)
             if first:
                 ready()
-            with contextlib.closing(Journal(out, board=board, step=run.position.step)) as journal:
+            journal = None if out is None else Journal(out, board=board, step=run.position.step)
+            with contextlib.nullcontext() if journal is None else contextlib.closing(journal):
                 while run.position.epoch < recipe.epochs:
                     if not _epoch(run, loss_of, report, stop, checkpoint_seconds):
-                        kept = _keep(run) if first else out
+                        kept = _keep(run) if first and out is not None else out
                         processes.wait()  # when one process ends, torchrun ends the others: not before it is written
                         raise Interrupted(f"Stopped after step {run.position.step} of {run.steps}; {kept} is kept.")
                     _finish_epoch(run, validation, journal if first else None, report)
-        if first:
+        if first and out is not None:
             _save(run, out, {})
         processes.wait()  # until it is there
     return run.result.eval()
@@ -115,7 +119,8 @@ def _epoch(run: Run, loss_of: nn.Module, report: Report, stop: Callable[[], bool
             position.sums[name] = (total + value * len(index), count + len(index))
         report({"step": position.step, "steps": run.steps, **numbers, "rate": len(index) / seconds})
         # 2: stop. 1: keep a checkpoint, unless that of the epoch follows. What one process wishes all do.
-        due = time.monotonic() - kept > checkpoint_seconds and position.step % run.steps_per_epoch > 0
+        late = time.monotonic() - kept > checkpoint_seconds
+        due = run.out is not None and late and position.step % run.steps_per_epoch > 0
         wish = processes.largest(2.0 if stop() else float(due))
         if wish == 2:
             return False
@@ -180,7 +185,7 @@ def _validated(run: Run, data: Dataset) -> dict[str, Any]:
     score = found.get(recipe.best_by)
     if score is not None and (position.best is None or score > position.best):
         position.best = score
-        _save(run, run.out / checkpoints.BEST, {"epoch": position.epoch, **found})
+        _save(run, run.folder / checkpoints.BEST, {"epoch": position.epoch, **found})
         found["best"] = True
     return found
 

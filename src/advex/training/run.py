@@ -51,7 +51,7 @@ class Run:
 
     recipe: Recipe
     data: Dataset
-    out: Path
+    out: Path | None
     device: str
     classifier: Classifier
     average: AveragedModel | None
@@ -81,6 +81,12 @@ class Run:
         return list(order.split(self.recipe.batch_size)[: self.steps_per_epoch])
 
     @property
+    def folder(self) -> Path:
+        """Where it is kept; of a run that is kept."""
+        assert self.out is not None
+        return self.out
+
+    @property
     def steps_per_epoch(self) -> int:
         """A last batch too small to give each share of it two examples (batch norm needs them) is left out."""
         full, rest = divmod(len(self.data), self.recipe.batch_size)
@@ -102,7 +108,7 @@ class Run:
         return self.classifier if self.average is None else self.average.module  # pyright: ignore
 
 
-def begin(recipe: Recipe, data: Dataset, out: Path, device: str) -> Run:
+def begin(recipe: Recipe, data: Dataset, out: Path | None, device: str) -> Run:
     """A run before its first step. recipe: fitted to the data. Leaves the global generator as it was.
 
     Raises DataError for too little data, SpecError for what the processes cannot do, InputError for a
