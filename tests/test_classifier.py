@@ -12,9 +12,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from advex.classifier import Classifier, constant, input_gradient, returns_probabilities
+from advex.classifier import Classifier, constant, input_gradient
 from advex.errors import AdvexWarning, InputError
 from advex.goals import Misclassify
+from advex.logits import returns_probabilities
 
 
 class Wrapped(nn.Module):

@@ -20,6 +20,7 @@ from torch import Tensor
 from advex import bundled, networks
 from advex._version import __version__
 from advex.classifier import Classifier
+from advex.contexts import own_context
 from advex.documents import read_json
 from advex.errors import AdvexError, ArtifactError
 from advex.features import FeatureSpec
@@ -53,7 +54,7 @@ def save(classifier: Classifier, folder: str | Path, *, extra: dict[str, Any] | 
 
     Raises ArtifactError for a network that no spec string describes.
     """
-    if classifier.spec is None:
+    if classifier.spec is None or classifier.chosen is not None or classifier.binary:
         raise ArtifactError(
             "Only a classifier made from a spec string, e.g. Classifier('preact_resnet:depth=20'), can be saved "
             "whole. Save a network of your own by its state_dict, and open it on the command line by "
@@ -72,6 +73,7 @@ def save(classifier: Classifier, folder: str | Path, *, extra: dict[str, Any] | 
     return write_folder(Path(folder), {**(extra or {}), **described}, tensors)
 
 
+@own_context()
 def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Classifier:
     """The classifier saved in a folder, or a bundled one (`builtin:NAME`), in evaluation mode.
 
@@ -98,11 +100,11 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Classifie
                 f"{weights} does not fit the network '{described.network}': {len(wrong)} tensors are missing, "
                 f"unknown or of another shape, e.g. '{wrong[0]}'."
             )
-        if not all(torch.isfinite(value).all() for value in tensors.values()):
-            raise ArtifactError(f"{weights} holds values that are NaN or infinite.")
         network = networks.build(described.network)
         network.to(next((value.dtype for value in tensors.values() if value.is_floating_point()), None))
         network.load_state_dict(tensors)
+        if not all(torch.isfinite(value).all() for value in network.state_dict().values()):
+            raise ArtifactError(f"{weights} holds values that are NaN or infinite, or become so in the network.")
         lower, upper = (torch.tensor(wall, dtype=torch.float64) for wall in (described.lower, described.upper))
         features = None if described.features is None else FeatureSpec.from_plain(described.features)
         classifier = Classifier(

@@ -1,4 +1,4 @@
-"""A network with its data space around it, and the one place that takes input derivatives."""
+"""A network with its data space around it."""
 
 from __future__ import annotations
 
@@ -10,47 +10,20 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from advex.errors import AdvexWarning, InputError
+from advex.contexts import constant as constant
+from advex.contexts import own_context
+from advex.errors import AdvexError, AdvexWarning, InputError
 from advex.features import FeatureSpec
 from advex.geometry import Box
-from advex.layers import derivatives
+from advex.layers import input_gradient as input_gradient
+from advex.logits import ERRORS, answered, as_logits, check_logits, failure, out_of_memory, returns_probabilities
 from advex.networks.residual_drop import active_dropout
 from advex.precision import full_float32, may_round_float32
 
-Result = TypeVar("Result")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-
-def input_gradient(
-    score: Callable[[Tensor], Result], x: Tensor, *, create_graph: bool = False
-) -> tuple[Tensor, Result]:
-    """d(sum of score)/dx, and what score returned.
-
-    score: maps x [n, *shape] to a tensor [n], or to an object whose `loss` is one (a goal's `Aim`).
-    create_graph: keep the gradient differentiable, for objectives and maps that are trained on.
-    Returns (gradient [n, *shape], the result of score). The gradient is zero where the score does not
-    depend on x. Rows do not mix as long as the score's rows do not.
-    """
-    if not x.requires_grad:
-        x = x.detach().requires_grad_(True)
-    with torch.enable_grad():
-        result = score(x)
-        values: Tensor = result if isinstance(result, Tensor) else result.loss  # pyright: ignore[reportAttributeAccessIssue]
-        (gradient,) = derivatives(values, [x], create_graph=create_graph)
-    return gradient, result
-
-
-@contextlib.contextmanager
-def constant(module: nn.Module) -> Iterator[None]:
-    """Inside, no parameter takes part in derivatives."""
-    flags = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
-    try:
-        for parameter, _ in flags:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
+_HALF = (torch.float16, torch.bfloat16)
+_AROUND = ("lower", "upper", "rises", "falls", "mean", "std")  # what belongs to a network: buffers
 
 
 class Classifier(nn.Module):
@@ -58,14 +31,18 @@ class Classifier(nn.Module):
 
     Takes inputs in data space (images: [0, 1]) and returns logits, so a radius means what it says.
 
-    network: any `nn.Module` that maps [n, *shape] to logits [n, classes], or to an object with
-        `.logits`; or a spec string such as `"preact_resnet:depth=20"` (then it can be saved).
+    network: any `nn.Module` that maps [n, *shape] to logits [n, classes], or to an object or dictionary with
+        `logits`; or a spec string such as `"preact_resnet:depth=20"` (then it can be saved). Of a compiled module the
+        one that was compiled: see `accelerated`.
     box: (lower, upper), numbers or tensors that broadcast against one input; (0, 1) if left away.
     mean, std: the normalisation that the network expects, one number or one per channel (axis 1);
         applied inside.
     class_names: one per class.
     features: for rows of a table, what its columns are; the box is theirs, and searches end at valid rows.
+    logits: where they are in what the network returns, e.g. `lambda output: output[0]`.
+    binary: the network has one output z, [n] or [n, 1], for two classes: the logits are [0, z].
 
+    Networks in float16 and bfloat16 are asked in their precision; all else, and so `dtype`, is float32.
     Raises InputError for a normalisation or box that cannot be meant.
     """
 
@@ -76,6 +53,7 @@ class Classifier(nn.Module):
     mean: Tensor
     std: Tensor
 
+    @own_context()
     def __init__(
         self,
         network: nn.Module | str,
@@ -85,6 +63,8 @@ class Classifier(nn.Module):
         std: float | Sequence[float] = 1.0,
         class_names: Sequence[str] | None = None,
         features: FeatureSpec | None = None,
+        logits: Callable[[Any], Any] | None = None,
+        binary: bool = False,
     ) -> None:
         super().__init__()
         if box is not None and features is not None:
@@ -96,7 +76,9 @@ class Classifier(nn.Module):
             from advex import networks
 
             self.spec, network = network, networks.build(network)
-        self.network = network
+        compiled_from = getattr(network, "_orig_mod", None)
+        self.network = network = compiled_from if isinstance(compiled_from, nn.Module) else network
+        self.chosen, self.binary = logits, binary
         self.class_names = tuple(str(name) for name in class_names) if class_names is not None else None
         for name, value in {"lower": limits.lower, "upper": limits.upper, "mean": mean, "std": std}.items():
             # In float64 until the network's precision is known: 0.4914 must not lose digits on the way.
@@ -115,9 +97,34 @@ class Classifier(nn.Module):
         if not (self.lower < self.upper).all():
             raise InputError(f"The box is empty: lower {limits.lower}, upper {limits.upper}.")
         reference = next((p for p in network.parameters() if p.is_floating_point()), None)
-        self.to(torch.empty(0) if reference is None else reference)
+        self.to(torch.empty(0, dtype=torch.float32) if reference is None else reference)
+        self._check_precision()
         self._compiled: dict[Callable[..., Any], Callable[..., Any]] | None = None
         self._autocast: torch.dtype | None = None
+
+    def _check_precision(self) -> None:
+        """Raise InputError unless box and normalisation are usable in the classifier's precision."""
+        precision, (mean, std) = f"in {self.dtype}".replace("torch.", ""), (self.mean, self.std)
+        for name in ("lower", "upper", "mean", "std"):
+            if not getattr(self, name).isfinite().all():
+                raise InputError(f"The classifier's {name} is infinite {precision}.")
+        ends = [(wall.amin() - mean) / std for wall in (self.lower, self.upper)]
+        if not (self.std > 0).all() or not all(end.isfinite().all() for end in ends):
+            raise InputError(
+                f"std must be above 0 {precision}, and large enough that normalised inputs are finite: "
+                f"{std.tolist()} is not."
+            )
+        if not (self.lower < self.upper).all():
+            raise InputError(f"The box is empty {precision}: lower {self.lower}, upper {self.upper}.")
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Classifier:
+        """As of any module; but what is around the network stays at least float32."""
+        exact = {name: getattr(self, name) for name in _AROUND}
+        super()._apply(fn, recurse)
+        for name, value in exact.items():
+            if value is not None and (moved := getattr(self, name)).dtype in _HALF:
+                setattr(self, name, value.to(moved.device, torch.float32))
+        return self
 
     # -- what it owns ------------------------------------------------------------------------------------
 
@@ -133,8 +140,14 @@ class Classifier(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The floating type of its parameters, and so of its inputs."""
+        """The floating type of its inputs: that of its parameters, and float32 where these have half as many digits."""
         return self.lower.dtype
+
+    @property
+    def _asked_in(self) -> torch.dtype:
+        """The floating type that the network itself takes."""
+        own = next((p.dtype for p in self.network.parameters() if p.is_floating_point()), self.dtype)
+        return own if own in _HALF else self.dtype
 
     # -- asking it ---------------------------------------------------------------------------------------
 
@@ -142,7 +155,8 @@ class Classifier(nn.Module):
         """Logits [n, classes] of inputs [n, *shape] in data space, in the parameters' own precision.
 
         Raises InputError for inputs outside the box, not finite, of the wrong type, device, channel
-        count or size; warns where the answer cannot be trusted (probabilities, active dropout).
+        count or size, and with the network's own words for what it raises; warns where the answer cannot be trusted
+        (NaN or infinite, probabilities, active dropout).
         """
         self.check(x)
         if self.training and (dropout := active_dropout(self.network)):
@@ -152,16 +166,18 @@ class Classifier(nn.Module):
                 AdvexWarning,
                 stacklevel=2,
             )
-        try:
-            logits = self._logits(self.network, x)
-        except RuntimeError as error:
-            if out_of_memory(error):
-                raise
-            raise InputError(
-                f"The network does not take inputs of shape {tuple(x.shape[1:])}: {error}. Grey and colour mixed up, "
-                "channels last, or another size than it was made for?"
-            ) from error
-        self._check_logits(x, logits)
+        logits = self._logits(self.network, x)
+        check_logits(logits, len(x), None if self.class_names is None else len(self.class_names))
+        doubt = ""
+        if returns_probabilities(logits):
+            doubt = (
+                "The network seems to return probabilities (rows are positive and sum to one). Attacks on "
+                "them stall and look stronger than they are: remove the final softmax and return logits."
+            )
+        elif silent := int((~answered(logits)).sum()):
+            doubt = f"The network answers NaN or infinity to {silent} of {len(x)} inputs, which is no answer."
+        if doubt:
+            warnings.warn(doubt, AdvexWarning, stacklevel=2)
         return logits
 
     def logits(self, x: Tensor) -> Tensor:
@@ -177,21 +193,25 @@ class Classifier(nn.Module):
             return self._logits(network, x).to(self.dtype)
 
     def _logits(self, network: Callable[[Tensor], Any], x: Tensor) -> Tensor:
-        output = network((x - _per_channel(self.mean, x)) / _per_channel(self.std, x))
-        output = getattr(output, "logits", output)
-        if not isinstance(output, Tensor):
-            raise InputError(
-                f"The network returned {type(output).__name__}; a classifier needs logits [n, classes], or an "
-                "object with .logits. Wrap the network so that it returns them."
-            )
-        return output
+        x = x.to(self.dtype)
+        normalised = ((x - _per_channel(self.mean, x)) / _per_channel(self.std, x)).to(self._asked_in)
+        if torch.compiler.is_compiling():
+            output = network(normalised)
+        else:
+            try:
+                output = network(normalised)
+            except ERRORS as error:
+                if isinstance(error, AdvexError) or out_of_memory(error):
+                    raise
+                raise failure(error, x) from error
+        return as_logits(output, len(x), self.chosen, self.binary).to(self.dtype)
 
     @torch.no_grad()
     def predict(self, x: Tensor, *, max_batch: int = 512) -> Tensor:
         """Softmax confidences [n, classes], computed in evaluation mode in slices of max_batch."""
         with self.frozen():
             parts = [self(part) for part in x.split(max_batch)] if len(x) else [self(x)]
-        return torch.cat(parts).softmax(dim=1)
+            return torch.cat(parts).softmax(dim=1)
 
     # -- what is checked ---------------------------------------------------------------------------------
 
@@ -200,8 +220,13 @@ class Classifier(nn.Module):
         if not isinstance(x, Tensor) or x.ndim < 2:
             raise InputError(f"Inputs are tensors [n, *shape]; got {getattr(x, 'shape', type(x).__name__)}.")
         if not x.is_floating_point():
-            raise InputError(f"Inputs must be floating point in data space, got {x.dtype}: divide 8-bit images by 255.")
-        if x.dtype != self.dtype:
+            hint = (
+                "divide 8-bit images by 255"
+                if x.dtype == torch.uint8
+                else "of token ids give the embeddings, to a module that starts there; numbers as x.float()"
+            )
+            raise InputError(f"Inputs must be floating point in data space, got {x.dtype}: {hint}.")
+        if x.dtype not in (self.dtype, self._asked_in):
             raise InputError(f"The input is {x.dtype}, the classifier {self.dtype}: use x.to(classifier.dtype).")
         if x.device != self.device:
             raise InputError(f"The input is on {x.device}, the classifier on {self.device}: x.to(classifier.device).")
@@ -230,29 +255,16 @@ class Classifier(nn.Module):
                 f"[{low:.4g}, {high:.4g}]. ({cause})"
             )
 
-    def _check_logits(self, x: Tensor, logits: Tensor) -> None:
-        if logits.ndim != 2 or len(logits) != len(x) or logits.shape[1] < 2:
-            wanted = f"logits [n, classes >= 2] for n = {len(x)}"
-            raise InputError(f"The network must return {wanted}, got {tuple(logits.shape)}.")
-        if self.class_names is not None and logits.shape[1] != len(self.class_names):
-            raise InputError(f"The network has {logits.shape[1]} outputs for {len(self.class_names)} class names.")
-        if returns_probabilities(logits):
-            warnings.warn(
-                "The network seems to return probabilities (rows are positive and sum to one). Attacks on "
-                "them stall and look stronger than they are: remove the final softmax and return logits.",
-                AdvexWarning,
-                stacklevel=3,
-            )
-
     # -- how it is used by searches ----------------------------------------------------------------------
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[Classifier]:
-        """Evaluation mode and no parameter gradients inside; everything as it was outside, always."""
+        """Evaluation mode, no parameter gradients, no contexts of the caller; everything as it was outside, always."""
         modes = [(module, module.training) for module in self.modules()]
         try:
-            with constant(self):
-                self.eval()
+            with own_context(), constant(self):
+                for module, _ in modes:  # not eval(), which exported modules refuse
+                    module.training = False
                 yield self
         finally:
             for module, training in modes:
@@ -302,17 +314,6 @@ class Classifier(nn.Module):
         """Whether `logits` has fewer digits than its type: bfloat16, or TF32 on a GPU. See `accelerated`."""
         rounds = self.device.type == "cuda" and self.dtype == torch.float32
         return self._autocast is not None or (rounds and may_round_float32())
-
-
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error of torch says that memory ran out, on a GPU or on the CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
-
-
-def returns_probabilities(logits: Tensor) -> bool:
-    """Whether rows [n, classes] look like probabilities: none below 0, each row summing to one."""
-    values = logits.detach()
-    return bool(len(values) and (values >= 0).all() and ((values.sum(dim=1) - 1).abs() < 1e-3).all())
 
 
 def _per_channel(values: Tensor, x: Tensor) -> Tensor:

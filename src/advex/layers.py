@@ -1,15 +1,18 @@
-"""What the layers of a network answer in a forward pass, and derivatives of what the pass yields."""
+"""What the layers of a network answer in a forward pass, and the one place that takes derivatives of what it yields."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from advex.errors import InputError, did_you_mean
+
+Result = TypeVar("Result")
 
 # (layer's name, layer, its answer) -> what the network goes on with in the answer's place; None: the answer.
 Hear = Callable[[str, nn.Module, Tensor], Tensor | None]
@@ -65,3 +68,22 @@ def derivatives(
     )
     slope_of = dict(zip(map(id, wanted), slopes, strict=True))
     return tuple(slope_of[id(t)] if id(t) in slope_of else torch.zeros_like(t) for t in by)
+
+
+def input_gradient(
+    score: Callable[[Tensor], Result], x: Tensor, *, create_graph: bool = False
+) -> tuple[Tensor, Result]:
+    """d(sum of score)/dx, and what score returned.
+
+    score: maps x [n, *shape] to a tensor [n], or to an object whose `loss` is one (a goal's `Aim`).
+    create_graph: keep the gradient differentiable, for objectives and maps that are trained on.
+    Returns (gradient [n, *shape], the result of score). The gradient is zero where the score does not
+    depend on x. Rows do not mix as long as the score's rows do not.
+    """
+    if not x.requires_grad:
+        x = x.detach().requires_grad_(True)
+    with torch.enable_grad():
+        result = score(x)
+        values: Tensor = result if isinstance(result, Tensor) else result.loss  # pyright: ignore[reportAttributeAccessIssue]
+        (gradient,) = derivatives(values, [x], create_graph=create_graph)
+    return gradient, result

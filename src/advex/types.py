@@ -64,6 +64,12 @@ class Perturbation:
         return len(self.reached)
 
 
+# What is said wherever a doubtful explanation is shown.
+FLAT = "no gradient reached the input, as far as autograd knows: this is no explanation"
+INCOMPLETE = "the map misses the change of output that it should add up to by more than a tenth"
+MISSES = 0.1
+
+
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
     """An answer to "why this class?", one row per example.
@@ -75,6 +81,9 @@ class Explanation:
     rmse: [n] root mean square of `picture - x`.
     completeness: [n] sum of the map less the change of output that it is meant to add up to, where the
     method promises that the two are equal (a numerical error, then, and a measure of it).
+    flat: [n] bool, derivatives are used, and none of them reached the input, or one was not finite: the map says
+    nothing (a changed picture is then the input itself).
+    incomplete: [n] bool, `completeness` is large beside that change: see `INCOMPLETE`.
     """
 
     map: Tensor
@@ -85,9 +94,16 @@ class Explanation:
     after: Tensor | None = None
     rmse: Tensor | None = None
     completeness: Tensor | None = None
+    flat: Tensor | None = None
+    incomplete: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.target)
+
+    def doubts(self) -> dict[str, Tensor]:
+        """Reasons not to trust the map, in words, and the rows [n] bool of which each is true."""
+        rows = {FLAT: self.flat, INCOMPLETE: self.incomplete}
+        return {words: which for words, which in rows.items() if which is not None and bool(which.any())}
 
 
 class Explainer(Protocol):

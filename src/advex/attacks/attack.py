@@ -17,10 +17,12 @@ from torch import Tensor
 
 from advex.attacks.rows import made_valid
 from advex.attacks.search import SearchResult
-from advex.classifier import Classifier, out_of_memory
+from advex.classifier import Classifier
+from advex.contexts import ordinary
 from advex.errors import AdvexWarning, InputError
 from advex.geometry import RMSE, Norm, as_norm, per_row
 from advex.goals import Goal
+from advex.logits import out_of_memory
 from advex.options import with_options
 from advex.registry import register
 from advex.types import Perturbation, concatenate, take
@@ -131,7 +133,7 @@ def run_search(
             raise InputError(f"The goal's {part.name} has {len(value)} rows for {len(x)} inputs.")
     with classifier.frozen():
         classifier.check(x)
-        x = x.detach()
+        x, goal = ordinary(x.detach().to(classifier.dtype)), ordinary(goal)
         with torch.no_grad():
             classifier(x[:2])  # a wrong output, or probabilities, are named once, before the work
 

@@ -64,7 +64,7 @@ class Minimal(Search):
     def find(self, classifier: Classifier, x: Tensor, goal: Goal, mask: Tensor | None, seed: int) -> SearchResult:
         with torch.no_grad():
             logits = classifier.logits(x)
-        spread = (logits - logits.mean(dim=1, keepdim=True)).square().mean(dim=1).sqrt()
+        spread = _spread(logits)
         start = logits.argmax(dim=1)
         second = round(self.second * self.gradients)
         if second < _SHORTEST_LEG or logits.shape[1] < 3 or without_class(goal, start) is None:
@@ -82,6 +82,23 @@ class Minimal(Search):
             avoided = torch.where(torch.isfinite(result.size), arrived, logits.argmin(dim=1))
             result = _shorter(result, leg(without_class(goal, avoided) or goal, second))
         return _to_the_boundary(classifier, x, goal, result)
+
+
+def _spread(logits: Tensor) -> Tensor:
+    """Standard deviation [n] of each row's logits within reach: without those that are far off, as masked classes are.
+
+    Far off is 20 times as far below the highest as is typical (the median), where what follows a thousandfold leap is
+    not typical of anything.
+    """
+    below = logits.amax(dim=1, keepdim=True) - logits
+    gaps = below.sort(dim=1).values[:, 1:]
+    usual = 1 + (gaps[:, 1:] <= 1000 * gaps[:, :-1]).cumprod(dim=1).sum(dim=1, keepdim=True)
+    near = (below <= 20 * gaps.gather(1, (usual - 1) // 2)) | (below == 0)
+    count = near.sum(dim=1)
+    mean = torch.where(near, logits, 0.0).sum(dim=1, keepdim=True) / count[:, None]
+    some = (torch.where(near, logits - mean, 0.0).square().sum(dim=1) / count).sqrt()
+    every = (logits - logits.mean(dim=1, keepdim=True)).square().mean(dim=1).sqrt()
+    return torch.where(near.all(dim=1), every, some)
 
 
 def _cosine(first: float, last: float, progress: float) -> float:

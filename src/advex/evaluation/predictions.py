@@ -9,7 +9,7 @@ import pyarrow as pa
 import torch
 
 from advex import measures
-from advex.classifier import Classifier, returns_probabilities
+from advex.classifier import Classifier
 from advex.data.dataset import Dataset
 from advex.evaluation.columns import beside, table, tensor
 from advex.evaluation.examples import batch_for, spread
@@ -17,6 +17,7 @@ from advex.evaluation.flags import flag
 from advex.evaluation.results import Results
 from advex.evaluation.run import Blocks, Evaluation, Pieces
 from advex.evaluation.scores import SCORES, Contrast, figure_of, mean_contrast
+from advex.logits import returns_probabilities
 from advex.record import Flag, ModelEntry
 from advex.record.tables import PREDICTION
 

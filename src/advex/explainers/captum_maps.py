@@ -71,7 +71,7 @@ class GuidedBackprop(AttributionMethod):
     of: Of = "logit"
 
     def attribute(self, request: AttributionRequest) -> Attribution:
-        return Attribution(map=_guided(request, "GuidedBackprop"))
+        return _guided(request, "GuidedBackprop")
 
 
 @explainer("deconvolution", cites="zeiler2014")
@@ -84,7 +84,7 @@ class Deconvolution(AttributionMethod):
     of: Of = "logit"
 
     def attribute(self, request: AttributionRequest) -> Attribution:
-        return Attribution(map=_guided(request, "Deconvolution"))
+        return _guided(request, "Deconvolution")
 
 
 @explainer("guided_grad_cam", cites="selvaraju2017 Sec. 3.2", looks_at="layer", examples=("layer=conv",))
@@ -100,7 +100,8 @@ class GuidedGradCAM(AttributionMethod):
 
     def attribute(self, request: AttributionRequest) -> Attribution:
         cam = GradCAM(layer=self.layer, of=self.of).attribute(request)
-        return Attribution(map=cam.map * _guided(request, "GuidedBackprop"), chosen=cam.chosen)
+        guided = _guided(request, "GuidedBackprop")
+        return Attribution(map=cam.map * guided.map, flat=cam.flat | guided.flat, chosen=cam.chosen)
 
 
 def _rescaled(request: AttributionRequest, baseline: Callable[[Tensor, Tensor], Tensor], count: int = 1) -> Attribution:
@@ -133,7 +134,9 @@ def _rescaled(request: AttributionRequest, baseline: Callable[[Tensor, Tensor], 
     expected = 0.01 * total.flatten(1).abs().sum(dim=1) + 1e-4 * scale  # of float32, where activations hardly move
     if reached.missed or (error.abs() > expected).any():
         _warn_of_error(reached, error)
-    return Attribution(map=total, completeness=error)
+    return Attribution(
+        map=total, completeness=error, flat=torch.full_like(error, not reached.connected, dtype=torch.bool)
+    )
 
 
 def _warn_of_error(reached: Reach, error: Tensor) -> None:
@@ -176,8 +179,8 @@ def _rescale(chosen: Chosen) -> Any:
     return _rescale_class()(chosen)
 
 
-def _guided(request: AttributionRequest, name: str) -> Tensor:
-    """The map of one of captum's two rules for ReLUs: like x."""
+def _guided(request: AttributionRequest, name: str) -> Attribution:
+    """The map of one of captum's two rules for ReLUs."""
     reached = reach(replace(request, of="logit"), is_relu)
     escaped = _list(reached.activations)
     if reached.activations and not reached.calls:
@@ -204,7 +207,7 @@ def _guided(request: AttributionRequest, name: str) -> Tensor:
 
     if reached.connected:
         request.passes(run, len(request.x))
-    return total
+    return Attribution(map=total, flat=~total.flatten(1).any(dim=1))
 
 
 def _list(names: Sequence[str]) -> str:

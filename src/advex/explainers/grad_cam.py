@@ -32,15 +32,17 @@ class GradCAM(DifferentiableMethod):
         if request.x.ndim not in _MODES:
             shape = tuple(request.x.shape[1:])
             raise InputError(f"Grad-CAM shows places in a picture; inputs of shape {shape}, as of tables, have none.")
-        layer, maps = self.layer, []
+        layer, maps, flat = self.layer, [], []
 
         def run(rows: slice) -> None:
             nonlocal layer
             layer, activations, gradient = layer_gradient(request, rows, layer)
             maps.append(self._show(activations, gradient, request.x[rows]))
+            slope = gradient.detach().flatten(1)
+            flat.append(~slope.any(dim=1) | ~slope.isfinite().all(dim=1))
 
         request.passes(run, len(request.x))
-        return Attribution(map=torch.cat(maps), chosen={"layer": layer})
+        return Attribution(map=torch.cat(maps), flat=torch.cat(flat), chosen={"layer": layer})
 
     def _show(self, activations: Tensor, gradient: Tensor, x: Tensor) -> Tensor:
         """relu(sum_k alpha_k A^k), alpha_k the mean over places of d output / d A^k (Eq. 1-2), enlarged to x."""

@@ -9,21 +9,24 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol, TypeVar, dataclass_transform
 
 import torch
 from torch import Tensor
 
 from advex.attacks.attack import in_slices
-from advex.classifier import Classifier, input_gradient, out_of_memory
-from advex.errors import InputError
+from advex.classifier import Classifier, input_gradient
+from advex.contexts import ordinary
+from advex.errors import AdvexWarning, InputError
 from advex.explainers.outputs import Of, output
 from advex.geometry import RMSE
+from advex.logits import out_of_memory
 from advex.options import with_options
 from advex.registry import describe, register
-from advex.types import Explanation
+from advex.types import MISSES, Explanation
 
 Made = TypeVar("Made", bound=type)
 
@@ -42,13 +45,15 @@ ON_GPU = 16
 class Attribution:
     """What an explainer's formula yields, before the mask.
 
-    map: like x. picture: like x, the changed input, where the map is a change. completeness: [n], see `Explanation`.
+    map: like x. picture: like x, the changed input, where the map is a change. completeness, flat: [n], see
+    `Explanation`; flat may be left out where all derivatives are taken by `AttributionRequest.gradients`.
     chosen: options whose value was found on the way, by name.
     """
 
     map: Tensor
     picture: Tensor | None = None
     completeness: Tensor | None = None
+    flat: Tensor | None = None
     chosen: dict[str, Any] = field(default_factory=dict)
 
 
@@ -59,7 +64,7 @@ class AttributionRequest:
     x: [n, *shape], n >= 1, checked. target: [n] int64. seed: of everything random. mask: like x, bool, where elements
     may count (the finished map is 0 elsewhere), or None. create_graph: gradients stay differentiable, in the
     parameters and in x. max_batch: rows of a pass; "auto" starts with all and halves when memory runs out;
-    None: as many as suit the machine (`ROWS`).
+    None: as many as suit the machine (`ROWS`). slopes: of each pass of `gradients`, its examples and how steep it was.
     """
 
     classifier: Classifier
@@ -70,6 +75,7 @@ class AttributionRequest:
     mask: Tensor | None = None
     create_graph: bool = False
     max_batch: int | str | None = None
+    slopes: list[tuple[Tensor, Tensor]] = field(default_factory=list, repr=False)
 
     def gradients(
         self,
@@ -93,10 +99,19 @@ class AttributionRequest:
                 lambda at: output(self.classifier, at, self.target[i], self.of), at, create_graph=self.create_graph
             )
             outputs[row] = values.detach()
+            self.slopes.append((i, gradient.detach().flatten(1).abs().amax(dim=1)))
             total.index_add_(0, i, fold(gradient) * factor)
 
         self.passes(run, n * count)
         return total, outputs.reshape(n, count)
+
+    @property
+    def flat(self) -> Tensor:
+        """[n] bool: the gradients taken of the example were all zero, or one was not finite."""
+        slope = self.x.new_zeros(len(self.x))
+        for i, steepness in self.slopes:
+            slope.index_add_(0, i, steepness)
+        return (~(slope > 0) | ~slope.isfinite()) if self.slopes else torch.zeros_like(slope, dtype=torch.bool)
 
     @torch.no_grad()
     def logits(self, x: Tensor) -> Tensor:
@@ -221,15 +236,20 @@ def _explained(
             parameter.requires_grad_(create_graph)
         request = AttributionRequest(
             classifier=classifier,
-            x=x if create_graph else x.detach(),
-            target=target.to(device=x.device, dtype=torch.int64),
+            x=ordinary((x if create_graph else x.detach()).to(classifier.dtype)),
+            target=ordinary(target.to(device=x.device, dtype=torch.int64)),
             of=getattr(explainer, "of", "logit"),
             seed=seed,
             mask=None if mask is None else _like(mask, x),
             create_graph=create_graph,
             max_batch=max_batch,
         )
-        return _finished(explainer, request, _attribution(explainer, request))
+        explanation = _finished(explainer, request, _attribution(explainer, request))
+    if not create_graph:
+        for words, rows in explanation.doubts().items():
+            text = f"{explanation.method}: {int(rows.sum())} of {len(rows)} maps are doubtful: {words}."
+            warnings.warn(text, AdvexWarning, stacklevel=3)
+    return explanation
 
 
 def _attribution(explainer: Any, request: AttributionRequest) -> Attribution:
@@ -250,21 +270,26 @@ def _attribution(explainer: Any, request: AttributionRequest) -> Attribution:
 def _finished(explainer: Any, request: AttributionRequest, result: Attribution) -> Explanation:
     """The explanation, with how it was made; of a changed picture also what the classifier says of it."""
     values = result.map if request.mask is None else torch.where(request.mask, result.map, 0.0)
-    method = record(explainer, **result.chosen)
-    if result.picture is None:
-        return Explanation(map=values, target=request.target, method=method, completeness=result.completeness)
-    rows = request.max_batch if isinstance(request.max_batch, int) else 512
-    before, after = (request.classifier.predict(x, max_batch=rows) for x in (request.x, result.picture))
-    return Explanation(
+    flat = request.flat if result.flat is None else result.flat
+    explanation = Explanation(
         map=values,
         target=request.target,
-        method=method,
-        picture=result.picture,
-        before=before,
-        after=after,
-        rmse=RMSE.size(result.map),
+        method=record(explainer, **result.chosen),
         completeness=result.completeness,
+        flat=flat | ~result.map.detach().flatten(1).isfinite().all(dim=1),
+        incomplete=None if result.completeness is None else _incomplete(result.map.detach(), result.completeness),
     )
+    if result.picture is None:
+        return explanation
+    rows = request.max_batch if isinstance(request.max_batch, int) else 512
+    before, after = (request.classifier.predict(x, max_batch=rows) for x in (request.x, result.picture))
+    return replace(explanation, picture=result.picture, before=before, after=after, rmse=RMSE.size(result.map))
+
+
+def _incomplete(values: Tensor, error: Tensor) -> Tensor:
+    """[n] bool: a map's sum misses what it should be by more than a share, beyond what float32 rounds away."""
+    total, size = values.flatten(1).sum(dim=1), values.flatten(1).abs().sum(dim=1)
+    return ~(error.detach().abs() <= MISSES * (total - error.detach()).abs() + 1e-3 * size + 1e-6)
 
 
 def _like(mask: Tensor, x: Tensor) -> Tensor:

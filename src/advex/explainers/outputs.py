@@ -6,8 +6,9 @@ from typing import Literal
 
 from torch import Tensor
 
-from advex.classifier import Classifier, out_of_memory
+from advex.classifier import Classifier
 from advex.errors import InputError
+from advex.logits import out_of_memory
 
 # Which output of the class is explained: its logit, its softmax confidence, or the cross-entropy against it.
 Of = Literal["logit", "probability", "loss"]

@@ -9,6 +9,7 @@ from torch import Tensor
 from advex.classifier import Classifier
 from advex.goals.goal import Aim, advantage, goal
 from advex.goals.targets import Target, targets
+from advex.logits import answered
 
 
 @goal("become", cites="woods2019 Sec. III-A2", examples=("target=2,temperature=0.5",))
@@ -31,5 +32,5 @@ class Become:
 
     def __call__(self, classifier: Classifier, x: Tensor) -> Aim:
         logits = classifier.logits(x)
-        reached = advantage(logits, self.c).detach() > 0
+        reached = (advantage(logits, self.c).detach() > 0) & answered(logits)
         return Aim(loss=-advantage(logits, self.c, self.temperature), reached=reached)

@@ -9,12 +9,13 @@ from torch import Tensor
 
 from advex.classifier import Classifier
 from advex.goals.goal import Aim, advantage, goal
+from advex.logits import answered
 
 
 @goal("below_chance", cites="woods2019 Eq. 3")
 @dataclass(frozen=True)
 class BelowChance:
-    """The class's confidence below that of a random guess ("better than random", BTR): s_y < 1/V.
+    """The class's confidence below that of a random guess ("better than random", BTR): s_y < 1/V; or no answer.
 
     The loss is logit(s_y) - logit(1/V), which is monotone in s_y and does not saturate.
     y: [n] int64. avoided: [n] int64 or None, classes that the loss does not pursue.
@@ -31,4 +32,5 @@ class BelowChance:
         logits = classifier.logits(x)
         chance = math.log(logits.shape[1] - 1)
         loss = advantage(logits, self.y, 1.0, self.avoided) + chance
-        return Aim(loss=loss, reached=advantage(logits, self.y, 1.0).detach() < -chance)
+        reached = (advantage(logits, self.y, 1.0).detach() < -chance) | ~answered(logits)
+        return Aim(loss=loss, reached=reached)

@@ -104,8 +104,9 @@ def advantage(
     if avoided is not None:
         others = others.scatter(1, avoided[:, None], -math.inf)
     if isinstance(temperature, Tensor):
-        # A tau of nothing is the margin, up to rounding.
-        tau = temperature.clamp_min(1e-6).reshape(-1, 1)
+        # A tau of nothing is the margin, up to rounding; how little that is goes by the size of small logits.
+        size = logits.detach().abs().amax(dim=1).clamp(torch.finfo(logits.dtype).tiny * 1e6, 1.0)
+        tau = torch.maximum(temperature, 1e-6 * size).reshape(-1, 1)
         return own - (tau * torch.logsumexp(others / tau, dim=1, keepdim=True))[:, 0]
     if temperature <= 0:
         return own - others.amax(dim=1)

@@ -8,12 +8,13 @@ from torch import Tensor
 
 from advex.classifier import Classifier
 from advex.goals.goal import Aim, advantage, goal
+from advex.logits import answered
 
 
 @goal("misclassify", cites="woods2019 Eq. 2", examples=("temperature=1",))
 @dataclass(frozen=True)
 class Misclassify:
-    """Any class but y: s_y - max_{j != y} s_j < 0.
+    """Any class but y: s_y - max_{j != y} s_j < 0; or no answer, such as NaN.
 
     y: [n] int64, the class to lose. temperature: tau of `advantage`, one or [n]. avoided: [n] int64 or
     None, classes that the loss does not pursue (they count as reached all the same).
@@ -30,4 +31,4 @@ class Misclassify:
     def __call__(self, classifier: Classifier, x: Tensor) -> Aim:
         logits = classifier.logits(x)
         loss = advantage(logits, self.y, self.temperature, self.avoided)
-        return Aim(loss=loss, reached=advantage(logits, self.y).detach() < 0)
+        return Aim(loss=loss, reached=(advantage(logits, self.y).detach() < 0) | ~answered(logits))

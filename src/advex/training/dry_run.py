@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from advex.classifier import out_of_memory
 from advex.data.dataset import Dataset
 from advex.errors import DataError, SpecError
+from advex.logits import out_of_memory
 from advex.objectives.step import Parts
 from advex.recipes import Recipe, fitted
 from advex.training import validation as scores

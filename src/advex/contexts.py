@@ -1,0 +1,47 @@
+"""What surrounds a call of a network: contexts of the caller do not reach in, and parameters are held still."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+Rows = TypeVar("Rows")
+
+
+def ordinary(value: Rows) -> Rows:
+    """A tensor, or a dataclass of tensors, through which derivatives can go even if it was made in inference mode."""
+    if isinstance(value, Tensor):
+        return value.clone() if value.is_inference() else value
+    tensors = {name: part for name, part in vars(value).items() if isinstance(part, Tensor) and part.is_inference()}
+    return dataclasses.replace(value, **{name: part.clone() for name, part in tensors.items()}) if tensors else value  # pyright: ignore
+
+
+@contextlib.contextmanager
+def own_context() -> Iterator[None]:
+    """Inside, neither inference mode nor autocast of the caller is on; whether derivatives are taken stays as it is."""
+    with contextlib.ExitStack() as stack:
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))  # which turns derivatives on ...
+            stack.enter_context(torch.no_grad())  # ... where they were off
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        yield
+
+
+@contextlib.contextmanager
+def constant(module: nn.Module) -> Iterator[None]:
+    """Inside, no parameter takes part in derivatives."""
+    flags = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
+    try:
+        for parameter, _ in flags:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)

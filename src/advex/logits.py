@@ -1,0 +1,97 @@
+"""What a network answers and raises: read as logits, judged, and told in its own words."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from advex.errors import InputError
+
+# Errors of a network's own code that are told in a sentence; all others pass as they are.
+ERRORS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
+
+
+def answered(logits: Tensor) -> Tensor:
+    """[n] bool: the row is an answer. NaN is none, nor is an infinite logit that decides.
+
+    >>> answered(torch.tensor([[1.0, 2.0], [1.0, torch.nan], [1.0, torch.inf], [1.0, -torch.inf]]))
+    tensor([ True, False, False,  True])
+    """
+    return logits.detach().amax(dim=1).isfinite()
+
+
+def returns_probabilities(logits: Tensor) -> bool:
+    """Whether rows [n, classes] look like probabilities: none below 0, each row summing to one."""
+    values = logits.detach()
+    return bool(len(values) and (values >= 0).all() and ((values.sum(dim=1) - 1).abs() < 1e-3).all())
+
+
+def as_logits(output: Any, n: int, chosen: Callable[[Any], Any] | None, binary: bool) -> Tensor:
+    """The logits [n, classes] in what a network returned for n inputs. See `Classifier` for `chosen` and `binary`."""
+    if chosen is not None:
+        output = chosen(output)
+    elif isinstance(output, Mapping):
+        output = output.get("logits", output)
+    else:
+        output = getattr(output, "logits", output)
+    if not isinstance(output, Tensor):
+        parts = f" of {', '.join(map(repr, output))}"[:80] if isinstance(output, Mapping) else ""
+        raise InputError(
+            f"The network returned {type(output).__name__}{parts}; a classifier needs logits [n, classes], or an "
+            "object or dictionary with .logits or ['logits']. Say where they are: Classifier(network, logits=lambda "
+            "output: output[0])."
+        )
+    if binary and output.shape in ((n,), (n, 1), ()):
+        score = output.reshape(n, 1)
+        output = torch.cat([torch.zeros_like(score), score], dim=1)
+    if output.ndim == 1 and n == 1 and len(output) > 1:  # a network that squeezes a batch of one
+        output = output[None]
+    return output
+
+
+def check_logits(logits: Tensor, n: int, names: int | None) -> None:
+    """Raise InputError unless these are logits [n, classes >= 2], of as many classes as there are names."""
+    if logits.ndim != 2 or len(logits) != n or logits.shape[1] < 2:
+        hint = ""
+        if logits.shape in ((n,), (n, 1)):
+            hint = " One output z is two classes with logits [0, z]: Classifier(network, binary=True)."
+        raise InputError(
+            f"The network must return logits [n, classes >= 2] for n = {n}, got {tuple(logits.shape)}.{hint}"
+        )
+    if names is not None and logits.shape[1] != names:
+        raise InputError(f"The network has {logits.shape[1]} outputs for {names} class names.")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on a GPU or on the CPU."""
+    words = ("not enough memory", "can't allocate memory", "Cannot allocate memory")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in words)
+
+
+# Words of an error -> what to do. The first line that fits counts; the last is a guess about shapes.
+_HINTS = {
+    "does not require grad": "The network takes gradients itself, and is asked without them here: put "
+    "`with torch.enable_grad():` around that part of its forward.",
+    "positional argument": "It is given one tensor [n, *shape]: wrap a network of several inputs in a module that "
+    "gives it the others.",
+    "scalar types? Long|indices|Embedding": "A network of token ids is explained by its embeddings: give it those, by "
+    "a module that starts there.",
+    r"(?i)shape|size|mat1|dimension|channels|broadcast|\d+d\b": "Grey and colour mixed up, channels last, or another "
+    "size than it was made for?",
+}
+
+
+def failure(error: Exception, x: Tensor) -> InputError:
+    """What a network raised for x [n, *shape], in its own words, with the call that raised."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/torch/" not in frame.filename]
+    where = f", {Path(frames[-1].filename).name}:{frames[-1].lineno} in {frames[-1].name}" if frames else ""
+    words = " ".join(str(error).split()).removesuffix(".") or type(error).__name__
+    hint = next((f" {hint}" for pattern, hint in _HINTS.items() if re.search(pattern, words)), "")
+    shape = tuple(x.shape[1:])
+    return InputError(f"The network raised for inputs of shape {shape} ({type(error).__name__}{where}): {words}.{hint}")
