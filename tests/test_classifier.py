@@ -136,9 +136,9 @@ def test_a_box_may_differ_by_element() -> None:
 
 
 WRONG_OUTPUTS = {
-    "a tuple": (lambda y: (y, y), r"returned tuple.*with \.logits"),
-    "a dictionary": (lambda y: {"logits": y}, r"returned dict"),
-    "one output": (lambda y: y[:, :1], r"classes >= 2\] for n = 4, got \(4, 1\)"),
+    "a tuple": (lambda y: (y, y), r"returned tuple.*with \.logits.*logits=lambda"),
+    "a dictionary": (lambda y: {"scores": y}, r"returned dict of 'scores'"),
+    "one output": (lambda y: y[:, :1], r"classes >= 2\] for n = 4, got \(4, 1\).*binary=True"),
     "no batch": (lambda y: y.mean(dim=0), r"got \(3,\)"),
     "a map": (lambda y: y[:, :, None, None], r"got \(4, 3, 1, 1\)"),
     "other rows": (lambda y: y[:2], r"for n = 4, got \(2, 3\)"),

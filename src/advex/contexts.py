@@ -35,6 +35,17 @@ def own_context() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def by_default(dtype: torch.dtype) -> Iterator[None]:
+    """Inside, new floating tensors are of this type unless another is named."""
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(dtype)
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@contextlib.contextmanager
 def constant(module: nn.Module) -> Iterator[None]:
     """Inside, no parameter takes part in derivatives."""
     flags = [(parameter, parameter.requires_grad) for parameter in module.parameters()]

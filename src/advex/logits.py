@@ -74,6 +74,7 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in words)
 
 
+_SHAPES = r"(?i)shape|size|mat1|dimension|channels|broadcast|\d+d\b"
 # Words of an error -> what to do. The first line that fits counts; the last is a guess about shapes.
 _HINTS = {
     "does not require grad": "The network takes gradients itself, and is asked without them here: put "
@@ -82,16 +83,16 @@ _HINTS = {
     "gives it the others.",
     "scalar types? Long|indices|Embedding": "A network of token ids is explained by its embeddings: give it those, by "
     "a module that starts there.",
-    r"(?i)shape|size|mat1|dimension|channels|broadcast|\d+d\b": "Grey and colour mixed up, channels last, or another "
-    "size than it was made for?",
+    _SHAPES: "Grey and colour mixed up, channels last, or another size than it was made for?",
 }
 
 
 def failure(error: Exception, x: Tensor) -> InputError:
     """What a network raised for x [n, *shape], in its own words, with the call that raised."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/torch/" not in frame.filename]
+    frames = [f for f in traceback.extract_tb(error.__traceback__)[1:] if "/torch/" not in f.filename]
     where = f", {Path(frames[-1].filename).name}:{frames[-1].lineno} in {frames[-1].name}" if frames else ""
     words = " ".join(str(error).split()).removesuffix(".") or type(error).__name__
-    hint = next((f" {hint}" for pattern, hint in _HINTS.items() if re.search(pattern, words)), "")
-    shape = tuple(x.shape[1:])
-    return InputError(f"The network raised for inputs of shape {shape} ({type(error).__name__}{where}): {words}.{hint}")
+    hint = next((hint for pattern, hint in _HINTS.items() if re.search(pattern, words)), "")
+    failed = "does not take" if hint == _HINTS[_SHAPES] else "raised an error for"
+    shape, kind = tuple(x.shape[1:]), type(error).__name__
+    return InputError(f"The network {failed} inputs of shape {shape} ({kind}{where}): {words}. {hint}".rstrip())

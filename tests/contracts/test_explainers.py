@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -165,8 +166,11 @@ def test_a_saturated_or_dead_classifier_is_no_error(explain: Any, toys: SimpleNa
         toys.deaf([3.0, -1.0], attached=False),
         toys.deaf([3.0, -1.0], attached=True),
     ):
-        explanation = explain(with_places(classifier.network), x, TARGET.clamp_max(1))
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            explanation = explain(with_places(classifier.network), x, TARGET.clamp_max(1))
         assert torch.isfinite(explanation.map).all()
+        assert explanation.flat.all() == ("no gradient reached" in "".join(str(each.message) for each in seen))
 
 
 class Failing(nn.Module):
@@ -205,7 +209,7 @@ def test_nothing_of_the_model_is_changed_also_when_it_fails(explain: Any, x: Ten
     try:
         explain(Classifier(network), x, TARGET, max_batch=3)
         assert network.calls < k
-    except KeyError:
+    except InputError:
         assert network.calls >= k
     assert traces(network) == before
 

@@ -229,6 +229,7 @@ def test_an_empty_batch_is_refused(term: str, clf: Classifier, batch: Batch) -> 
         loss_of(objectives.build(term), clf, Batch(x=batch.x[:0], y=batch.y[:0]))
 
 
+@pytest.mark.filterwarnings("ignore:The network answers NaN")
 @EVERY
 def test_a_weight_that_is_not_a_number_shows_in_the_loss(term: str, clf: Classifier, batch: Batch) -> None:
     """Nothing on the way takes it for zero: the loop must see it."""

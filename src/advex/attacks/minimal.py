@@ -164,7 +164,7 @@ class _Leg:
 
     def _anneal(self, state: SearchState, k: int) -> None:
         # A row that pushes all classes at once may never get there: it is hurried on to the nearest one.
-        hurry = torch.where(state.best_reached, 1.0, _HURRY**k)
+        hurry = torch.where(state.best_reached, torch.ones_like(state.best_size), _HURRY**k)
         temperature = _cosine(self.search.temperature, 0, k / self.steps)
         state.goal = with_temperature(state.goal, state.memory["spread"] * temperature * hurry)
 
@@ -183,7 +183,7 @@ class _Leg:
         state.memory = {**memory, "radius": radius, "velocity": velocity}
         self._anneal(state, k + 1)
         annealed = _cosine(self.search.step, _LAST_STEP * self.search.step, progress)
-        length = radius * torch.where(state.best_reached, annealed, self.search.step)
+        length = radius * torch.where(state.best_reached, torch.full_like(radius, annealed), self.search.step)
         return norm.project(state.delta - per_row(length, state.x) * norm.steepest(velocity), radius)
 
     def better(self, state: SearchState) -> Tensor:

@@ -132,11 +132,11 @@ def _rescaled(request: AttributionRequest, baseline: Callable[[Tensor, Tensor], 
         replace(request, max_batch=size // 2 if isinstance(size, int) and size > 1 else size).passes(run, n * count)
     error = total.flatten(1).sum(dim=1) - change
     expected = 0.01 * total.flatten(1).abs().sum(dim=1) + 1e-4 * scale  # of float32, where activations hardly move
-    if reached.missed or (error.abs() > expected).any():
+    escaped = bool(reached.missed) or bool((error.abs() > expected).any())
+    if escaped:
         _warn_of_error(reached, error)
-    return Attribution(
-        map=total, completeness=error, flat=torch.full_like(error, not reached.connected, dtype=torch.bool)
-    )
+    flat = request.blind(~total.flatten(1).any(dim=1))
+    return Attribution(map=total, completeness=error, flat=flat, warned=escaped)
 
 
 def _warn_of_error(reached: Reach, error: Tensor) -> None:
@@ -207,7 +207,7 @@ def _guided(request: AttributionRequest, name: str) -> Attribution:
 
     if reached.connected:
         request.passes(run, len(request.x))
-    return Attribution(map=total, flat=~total.flatten(1).any(dim=1))
+    return Attribution(map=total, flat=request.blind(~total.flatten(1).any(dim=1)))
 
 
 def _list(names: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from advex import randomness
+from advex.contexts import by_default
 from advex.errors import SpecError
 from advex.explainers.integrated_gradients import Baseline, spread
 from advex.explainers.maps import ROWS, Attribution, AttributionMethod, AttributionRequest, explainer
@@ -223,11 +224,16 @@ def _fitted(
     stream: str,
 ) -> Tensor:
     """The coefficients of a linear model per example. captum draws from torch's generator, which is put back."""
-    u, parts = spread(explainer.baseline, request.x), []
+    u, parts, callers = spread(explainer.baseline, request.x), [], torch.get_default_dtype()
+
+    def forward(x: Tensor, target: Tensor) -> Tensor:
+        with by_default(callers):
+            return _forward(request)(x, target)
+
     for i, own in enumerate(randomness.generators(request.x, request.seed, stream)):
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), by_default(torch.float32):  # other types draw other numbers
             torch.default_generator.manual_seed(own.initial_seed())  # unlike torch.manual_seed, not those of GPUs
-            values = make(_forward(request)).attribute(
+            values = make(forward).attribute(
                 request.x[i : i + 1],
                 baselines=u[i : i + 1],
                 additional_forward_args=(request.target[i : i + 1],),
