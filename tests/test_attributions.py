@@ -23,6 +23,7 @@ from advex.explainers import (
     IntegratedGradients,
     SmoothGrad,
     expected_gradients,
+    request,
     smooth_grad,
 )
 from advex.explainers.integrated_gradients import quadrature

@@ -16,7 +16,7 @@ Rows = TypeVar("Rows")
 def ordinary(value: Rows) -> Rows:
     """A tensor, or a dataclass of tensors, through which derivatives can go even if it was made in inference mode."""
     if isinstance(value, Tensor):
-        return value.clone() if value.is_inference() else value
+        return value.clone() if value.is_inference() else value  # pyright: ignore[reportReturnType]
     tensors = {name: part for name, part in vars(value).items() if isinstance(part, Tensor) and part.is_inference()}
     return dataclasses.replace(value, **{name: part.clone() for name, part in tensors.items()}) if tensors else value  # pyright: ignore
 

@@ -101,7 +101,8 @@ class GuidedGradCAM(AttributionMethod):
     def attribute(self, request: AttributionRequest) -> Attribution:
         cam = GradCAM(layer=self.layer, of=self.of).attribute(request)
         guided = _guided(request, "GuidedBackprop")
-        return Attribution(map=cam.map * guided.map, flat=cam.flat | guided.flat, chosen=cam.chosen)
+        values = cam.map * guided.map
+        return Attribution(map=values, flat=request.blind(~values.flatten(1).any(dim=1)), chosen=cam.chosen)
 
 
 def _rescaled(request: AttributionRequest, baseline: Callable[[Tensor, Tensor], Tensor], count: int = 1) -> Attribution:
