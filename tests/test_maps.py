@@ -340,6 +340,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 MAPPED = ("integrated_gradients:steps=5,input_x_gradient", "grad_cam", "expected_gradients:samples=4")
 
 
+@pytest.mark.filterwarnings("ignore:expected_gradients.* maps are doubtful")  # four samples: quick, not right
 def test_explain_writes_values_pictures_and_what_they_are(
     saved: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
