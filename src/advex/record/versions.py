@@ -45,6 +45,8 @@ def read_versioned(
         if not isinstance(values, dict):
             raise TypeError("it holds no object")
         return model.model_validate(upgraded(values, path, schema, steps))
+    except ArtifactError:
+        raise
     except ValidationError as error:
         first = error.errors()[0]
         at = ".".join(map(str, first["loc"]))
