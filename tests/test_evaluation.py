@@ -659,6 +659,64 @@ def test_masked_gradients_are_flagged_and_the_area_is_not_a_number_to_trust(
     assert json.loads(schema.summary(made, tmp_path))["models"]["m"]["attack_ara"]["value"] is None
 
 
+class Around(nn.Module):
+    """A network with something done around it."""
+
+    def __init__(self, network: nn.Module, do: Any) -> None:
+        super().__init__()
+        self.network, self.do = network, do
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.do(self.network, x)
+
+
+@pytest.mark.filterwarnings("ignore:The network answers NaN")
+@pytest.mark.parametrize("share", [1.0, 0.3])
+def test_no_answer_is_wrong_counted_and_named(models: list, hundred: Dataset, tmp_path: Path, share: float) -> None:
+    """Whether a row is answered is decided by its own brightness, in which the rows differ."""
+    net, x = models[0][2], hundred.batch(slice(None)).x
+    limit = torch.quantile(x.flatten(1).mean(dim=1), share) if share < 1 else torch.tensor(2.0)
+    silent = x.flatten(1).mean(dim=1) < limit
+    around = Around(net.network, lambda n, x: torch.where(x.flatten(1).mean(1)[:, None] < limit, torch.nan, n(x)))
+    made = evaluate([("m", "m", Classifier(around))], hundred, tmp_path / "out", quick(explanations=0))
+    right = (net.predict(x).argmax(dim=1) == hundred.y) & ~silent
+    assert made.models[0].scores["accuracy"].value == pytest.approx(float(right.double().mean()))
+    flags = {flag.code: flag for flag in made.flags}
+    assert f"to {int(silent.sum())} of 100 examples" in flags["no_answer"].message
+    rows = schema.read_rows(tmp_path / "out", "examples")
+    assert all(row["prediction"] == -1 and row["attack_rmse"] == 0 for row, no in zip(rows, silent, strict=True) if no)
+
+
+@pytest.mark.filterwarnings("ignore:.*maps are doubtful")
+def test_what_is_explained_without_a_gradient_is_flagged_and_not_shown(
+    models: list, hundred: Dataset, tmp_path: Path
+) -> None:
+    data, maps = hundred.sample(20, seed=0), ["gradient", "integrated_gradients:steps=4", "feature_ablation"]
+    made = evaluate([("m", "m", Classifier(Steps(models[0][2].network)))], data, tmp_path / "out", quick(maps=maps))
+    messages = {flag.code: flag.message for flag in made.flags}
+    assert "20 of 20 maps" in messages["flat_map"]
+    assert "no gradient reached the input" in messages["flat_picture"]
+    rows = {row["explainer"]: row for row in schema.read_rows(tmp_path / "out", "maps") if row["example"] == 0}
+    for row in rows.values():
+        assert (row["gini"] is None or math.isnan(row["gini"])) == (row["explainer"] != "feature_ablation")
+    pictures = schema.read_rows(tmp_path / "out", "explanations")
+    assert all(row["rmse"] == 0 for row in pictures)
+
+
+MIXING: dict[str, Any] = {
+    "batch norm without running statistics: 0": lambda n: nn.Sequential(
+        nn.BatchNorm2d(1, track_running_stats=False), n
+    ),
+    "alone": lambda n: Around(n, lambda n, x: n(x - x.mean(dim=0))),
+}
+
+
+@pytest.mark.parametrize("words", MIXING)
+def test_rows_that_alter_each_other_are_flagged(words: str, models: list, hundred: Dataset, tmp_path: Path) -> None:
+    flags = flags_of(Classifier(MIXING[words](models[0][2].network)), hundred, tmp_path / "out")
+    assert words in flags["rows_mix"].message
+
+
 def test_a_constant_network_is_flagged(toys: SimpleNamespace, hundred: Dataset, tmp_path: Path) -> None:
     constant = toys.deaf([2.0] + [0.0] * 9, attached=True)
     found = flags_of(constant, hundred, tmp_path / "out")

@@ -43,6 +43,9 @@ from advex.progress import Interrupted, Stopped, each_pass
 
 SHAPE = (1, 3, 4)
 
+# What is asked of the command line prints these; here it is the answers that count.
+pytestmark = pytest.mark.filterwarnings("ignore:.*maps are doubtful", "ignore:The network answers NaN")
+
 
 @pytest.fixture
 def linear(toys: Any) -> Classifier:
@@ -281,6 +284,33 @@ def test_a_network_that_answers_nan_is_not_explained(tmp_path: Path) -> None:
     model = Opened(name="a", source="a", classifier=Classifier(Broken()))
     with pytest.raises(InputError, match="answers NaN or infinity to 0.png"):
         explain_into(tmp_path / "why", model, SUBJECTS, REQUESTS[0])
+
+
+def test_what_no_gradient_reaches_is_said_and_not_drawn(tmp_path: Path) -> None:
+    """A network that rounds its input has no gradient: there is a word for it in each answer and on each sheet."""
+
+    class Rounded(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            bright = (4 * x).round().flatten(1).sum(dim=1)
+            return torch.stack([bright, 20 - bright], dim=1)
+
+    classifier = Classifier(Rounded())
+    subject = Subject(name="a", x=torch.rand(1, 4, 4))
+    confidences = classifier.predict(subject.x[None])[0]
+    by_name = named_explainers(["gradient", "feature_ablation"])
+    for request in (PictureRequest(steps=5), MapRequest(explainers=by_name)):
+        answer = request.answer(classifier, subject, confidences, tmp_path, "a")
+        answer |= {"name": "a", "says": "0", "confidences": confidences.tolist()}
+        explained = answer.get("explanations") or answer["maps"]
+        for each in explained:
+            assert bool(each["doubts"]) == (each.get("explainer") != "feature_ablation")
+        lines = [" ".join(cell.lines) for row in request.sheet_rows(answer, tmp_path) for cell in row.cells]
+        assert sum("no gradient reached" in line for line in lines) == len(
+            [each for each in explained if each["doubts"]]
+        )
+        for each in explained:
+            if "rmse" in each:
+                assert each["rmse"] == 0
 
 
 def test_files_of_inputs_never_share_a_name() -> None:

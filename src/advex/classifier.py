@@ -144,7 +144,7 @@ class Classifier(nn.Module):
         return self.lower.dtype
 
     @property
-    def _asked_in(self) -> torch.dtype:
+    def network_dtype(self) -> torch.dtype:
         """The floating type that the network itself takes."""
         own = next((p.dtype for p in self.network.parameters() if p.is_floating_point()), self.dtype)
         return own if own in _HALF else self.dtype
@@ -194,7 +194,7 @@ class Classifier(nn.Module):
 
     def _logits(self, network: Callable[[Tensor], Any], x: Tensor) -> Tensor:
         x = x.to(self.dtype)
-        normalised = ((x - _per_channel(self.mean, x)) / _per_channel(self.std, x)).to(self._asked_in)
+        normalised = ((x - _per_channel(self.mean, x)) / _per_channel(self.std, x)).to(self.network_dtype)
         if torch.compiler.is_compiling():
             output = network(normalised)
         else:
@@ -226,7 +226,7 @@ class Classifier(nn.Module):
                 else "of token ids give the embeddings, to a module that starts there; numbers as x.float()"
             )
             raise InputError(f"Inputs must be floating point in data space, got {x.dtype}: {hint}.")
-        if x.dtype not in (self.dtype, self._asked_in):
+        if x.dtype not in (self.dtype, self.network_dtype):
             raise InputError(f"The input is {x.dtype}, the classifier {self.dtype}: use x.to(classifier.dtype).")
         if x.device != self.device:
             raise InputError(f"The input is on {x.device}, the classifier on {self.device}: x.to(classifier.device).")

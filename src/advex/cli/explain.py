@@ -212,7 +212,8 @@ def _show_pictures(result: dict[str, Any], folder: Path, *, named: bool) -> None
         [
             subject["name"], subject["says"], f"{result['explainer']} {each['target_name']}", f"{each['rmse']:.4f}",
             f"{100 * each['before'][each['target']]:.1f} %", f"{100 * each['after'][each['target']]:.1f} %",
-            f"{100 * each['png']['after'][each['target']]:.1f} %", each["png"]["says"],
+            f"{100 * each['png']['after'][each['target']]:.1f} %",
+            "no gradient reached it" if each["doubts"] else each["png"]["says"],
         ]
         for subject in result["inputs"]
         for each in subject["explanations"]
@@ -223,11 +224,14 @@ def _show_pictures(result: dict[str, Any], folder: Path, *, named: bool) -> None
 
 
 def _show_maps(result: dict[str, Any], folder: Path, *, named: bool) -> None:
+    from advex.types import FLAT
+
     rows = [
         [
             subject["name"], subject["says"], f"{each['target_name']} ({', '.join(each['meant'])})", each["explainer"],
             _digits(each["gini"], ".4f"), f"{_digits(each['effective'], ',.1f')} of {each['elements']:,}",
-            _digits(each["completeness"], ".2g"),
+            "no gradient reached it" if FLAT in each["doubts"]
+            else _digits(each["completeness"], ".2g") + (" (large)" if each["doubts"] else ""),
         ]
         for subject in result["inputs"]
         for each in subject["maps"]

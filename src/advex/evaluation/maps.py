@@ -28,10 +28,12 @@ from advex.evaluation.scores import Contrast, mean, mean_contrast
 from advex.measures.case import Case, apply
 from advex.record import Better, Figure, Flag, MapFigures, ModelEntry
 from advex.record.tables import maps_of
-from advex.types import Explanation
+from advex.types import FLAT, INCOMPLETE, Explanation
 
 SUMS: dict[str, Better] = {"change": "neither", "completeness": "low"}  # figures of methods that promise a sum
 OWNER = ("model", "explainer")
+DOUBT = "map"  # beside the measures' keys in a row's `undefined`: why the map itself is doubtful
+NO_GRADIENT = "no gradient reached the input"
 
 
 def kind(task: MapTask) -> str:
@@ -85,6 +87,12 @@ def _measured(
     for measure in plan.measures:
         values |= _values(measure, case, reasons)
     explanation: Explanation = case.explanation
+    for words, doubtful in explanation.doubts().items():
+        for row in doubtful.nonzero()[:, 0].tolist():
+            reasons[row][DOUBT] = words
+            if words == FLAT:  # no figure of what is no explanation
+                reasons[row] |= dict.fromkeys(values, NO_GRADIENT)
+                values = {key: value.index_fill(0, torch.tensor(row), torch.nan) for key, value in values.items()}
     flat, none = explanation.map.detach().flatten(1), [None] * len(rows)
     sums = explanation.completeness
     return table(
@@ -96,7 +104,10 @@ def _measured(
         undefined=[json.dumps(reason) if reason else None for reason in reasons],
         change=none if sums is None else flat.double().sum(dim=1) - sums,
         completeness=none if sums is None else sums.detach(),
-        map=[values.float().tolist() if row in shown else None for row, values in zip(rows, flat, strict=True)],
+        map=[
+            values.float().tolist() if row in shown and reason.get(DOUBT) != FLAT else None
+            for row, reason, values in zip(rows, reasons, flat, strict=True)
+        ],
     )
 
 
@@ -146,9 +157,23 @@ def _figures(work: Evaluation, model: str, task: MapTask) -> MapFigures:
     return MapFigures(method=rows.column("method")[0].as_py(), target=task.target, figures=values, undefined=undefined)
 
 
+_DOUBTS = (
+    (FLAT, "flat_map", "Look for steps without a derivative (rounding, detach, saturation), or hide parts instead: "
+     "feature_ablation, kernel_shap. These maps count in no figure, and are not drawn."),
+    (INCOMPLETE, "incomplete_map", "Take more steps or samples; a part of the network may be hidden from derivatives."),
+)  # fmt: skip
+
+
 def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
     """Measures that many maps have no value of."""
     for name, maps in entry.maps.items():
+        rows = work.written.rows("maps", entry.name, name)
+        doubts = Counter(json.loads(text).get(DOUBT) for text in rows.column("undefined").drop_null().to_pylist())
+        for words, code, remedy in _DOUBTS:
+            if doubts[words]:
+                part = doubts[words] / len(rows)
+                message = f"Of {doubts[words]} of {len(rows)} maps by '{name}': {words}."
+                yield flag(entry.name, code, severity(part), message, remedy)
         for key, reasons in maps.undefined.items():
             doubtful = severity(share := sum(reasons.values()) / len(work.data))
             if doubtful == "warning":

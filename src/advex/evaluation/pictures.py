@@ -31,6 +31,7 @@ from advex.files import write_bytes
 from advex.geometry import RMSE
 from advex.record import Flag, ModelEntry
 from advex.record.tables import EXPLANATION
+from advex.types import FLAT
 
 Purpose = Literal["grid", "sweep"]
 EVERY_CLASS = 10  # of data with more classes only some are explained
@@ -204,6 +205,13 @@ def figures(work: Evaluation, entry: ModelEntry) -> ModelEntry:
 def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
     """Pictures that say something else once they are saved."""
     rows = work.written.rows("explanations", entry.name)
+    blind = sum(row["rmse"] == 0 and row["rho"] != 0 for row in rows.select(["rmse", "rho"]).to_pylist())
+    if blind:
+        yield flag(
+            entry.name, "flat_picture", severity(blind / len(rows)),
+            f"Of {blind} of {len(rows)} pictures: {FLAT}. They show the input unchanged.",
+            "Look for steps without a derivative: rounding, detach, saturation.",
+        )  # fmt: skip
     if not len(rows) or rows.column("png_prediction").null_count:
         return
     lost = (tensor(rows, "prediction") != tensor(rows, "png_prediction")).double().mean().item()

@@ -7,10 +7,13 @@ from functools import partial
 
 import pyarrow as pa
 import torch
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from advex import measures
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset
+from advex.errors import InputError
 from advex.evaluation.columns import beside, table, tensor
 from advex.evaluation.examples import batch_for, spread
 from advex.evaluation.flags import flag
@@ -23,6 +26,7 @@ from advex.record.tables import PREDICTION
 
 KIND = "predictions"
 PROBE = 32  # inputs that are asked twice
+NO_ANSWER = -1  # as a prediction: the network answered NaN or infinity, which is wrong whatever the label is
 
 
 def pieces(work: Evaluation, model: str) -> Pieces:
@@ -33,7 +37,10 @@ def pieces(work: Evaluation, model: str) -> Pieces:
 def _predicted(classifier: Classifier, data: Dataset, rows: range) -> pa.Table:
     batch = batch_for(classifier, data, slice(rows.start, rows.stop))
     confidences = classifier.predict(batch.x)
+    silent = ~confidences.isfinite().all(dim=1)
+    confidences = torch.where(silent[:, None], 0.0, confidences)
     confidence, prediction = confidences.max(dim=1)
+    prediction = torch.where(silent, NO_ANSWER, prediction)
     return table(
         PREDICTION, example=list(rows), id=data.ids[rows.start : rows.stop], label=batch.y, prediction=prediction,
         confidence=confidence, label_confidence=confidences.gather(1, batch.y[:, None])[:, 0],
@@ -73,6 +80,20 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
             "Two answers to the same input differ: noise misleads searches, and no figure can be repeated.",
             "Switch the noise off in evaluation mode, or attack the mean of many answers.",
         )  # fmt: skip
+    elif (mixing := _mixing(classifier, probe, once)) is not None:
+        yield flag(
+            entry.name, "rows_mix", "warning",
+            f"The network answers otherwise in company than alone{mixing}: accuracies, radii and maps depend on which "
+            "examples are evaluated together.",
+            "Give batch norm running statistics, or take no statistics over the batch in evaluation mode.",
+        )  # fmt: skip
+    if silent := int((tensor(work.written.rows("examples", entry.name), "prediction") == NO_ANSWER).sum()):
+        yield flag(
+            entry.name, "no_answer", "warning",
+            f"The network answers NaN or infinity to {silent} of {len(data)} examples: these count as wrong, with a "
+            "radius of 0.",
+            "Look for overflow, division by zero or logarithms of zero; a wider type (float32) may do.",
+        )  # fmt: skip
     names = classifier.class_names
     if names is not None and names != data.class_names:
         differing = [pair for pair in zip(names, data.class_names, strict=True) if pair[0] != pair[1]]
@@ -90,6 +111,35 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
             f"{data.chance:.1%}: robustness areas and explanations say little.",
             "Check the normalisation and the order of classes, train longer, or evaluate more examples.",
         )  # fmt: skip
+
+
+def _mixing(classifier: Classifier, probe: Tensor, together: Tensor) -> str | None:
+    """Where rows of a batch alter each other's answers: "" or the modules known for it; None where they do not.
+
+    Probes are asked alone, in another order and in smaller batches. probe: [n, *shape]; together: their logits.
+    """
+    near = (
+        1e-3 if classifier.reduced_precision or classifier.network_dtype != classifier.dtype else 1e-4
+    )  # of a sum in another order
+    with torch.no_grad(), classifier.frozen(), classifier.accelerated():
+        try:
+            ways = [
+                torch.cat([classifier.logits(row) for row in probe[:8].split(1)]),
+                classifier.logits(probe.flip(0)).flip(0),
+                torch.cat([classifier.logits(part) for part in probe.split(max(len(probe) // 3, 1))]),
+            ]
+            bound = near * (1 + together.nan_to_num(posinf=0, neginf=0).abs().amax(dim=1))
+            mixed = any(((way - together[: len(way)]).abs().amax(dim=1) > bound[: len(way)]).any() for way in ways)
+        except InputError:  # a batch of one has no statistics
+            mixed = True
+    if not mixed:
+        return None
+    statistics = [
+        name
+        for name, module in classifier.network.named_modules()
+        if isinstance(module, _BatchNorm) and module.running_mean is None
+    ]
+    return f" (batch norm without running statistics: {', '.join(statistics[:3])})" if statistics else ""
 
 
 def differences(results: Results) -> Iterator[Contrast]:

@@ -158,11 +158,15 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
     names = [task.name for task in work.plan.searches]
     for name in names:
         failed = int(torch.isinf(tensor(rows, f"{name}_rmse")).sum())
+        flat = int((torch.isinf(tensor(rows, f"{name}_rmse")) & tensor(rows, f"{name}_flat")).sum())
+        remedy = "Give it more gradients, or another search. If it still fails, gradients may be masked."
+        if 2 * flat >= failed:
+            remedy = f"More gradients do not help: on {flat} of them the gradient vanished. Take a search without any."
         if failed:
             yield flag(
                 entry.name, "failures", "warning",
                 f"The search '{name}' found no change that reaches its goal on {failed} of {len(rows)} examples.",
-                "Give it more gradients, or another search. If it still fails, gradients may be masked.",
+                remedy,
             )  # fmt: skip
     for key, figure in entry.scores.items():
         if key.endswith("_ara") and math.isinf(figure.value):

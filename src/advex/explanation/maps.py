@@ -23,7 +23,7 @@ from advex.explanation.subjects import Subject, Target, class_name, targets_of
 from advex.files import atomic
 from advex.record import plain
 from advex.registry import describe, numbered, parse
-from advex.types import Explainer, Explanation
+from advex.types import FLAT, INCOMPLETE, Explainer, Explanation
 
 SIDE = 160  # pixels of a map on a contact sheet, about
 _SHOWN = 256  # pixels of the longer side of a map's own file, at least about
@@ -211,6 +211,7 @@ def _measured(classifier: Classifier, name: str, explanation: Explanation, row: 
         "elements": values.numel(),
         "sum": float(values[0].sum()),
         "completeness": None if explanation.completeness is None else plain(float(explanation.completeness[row])),
+        "doubts": [words for words, rows in explanation.doubts().items() if rows[row]],
     }
 
 
@@ -242,9 +243,15 @@ def _draw(
 
 def _lines(each: dict[str, Any]) -> tuple[str, ...]:
     """What is written below a map."""
+    if FLAT in each["doubts"]:
+        return (each["explainer"], "no gradient reached", "the input: this is", "no explanation")
     reach, error = each["scale"]["reach"], each["completeness"]
     scale = f"±{reach:.2g} ({PERCENTILE}th perc.)" if reach else "nothing counts"
-    sums = () if error is None else (f"sum {each['sum']:+.3g}, off by {abs(error):.1g}",)
+    sums = (
+        ()
+        if error is None
+        else (f"sum {each['sum']:+.3g}, off by {abs(error):.1g}{'!' * (INCOMPLETE in each['doubts'])}",)
+    )
     return (each["explainer"], f"Gini {each['gini']:.3f}", scale, *sums)
 
 

@@ -20,7 +20,7 @@ from advex.explanation.subjects import Subject, class_name, targets_of
 from advex.files import write_bytes
 from advex.geometry import RMSE, as_radius
 from advex.registry import describe
-from advex.types import Explainer
+from advex.types import FLAT, Explainer
 
 
 def has_pictures(classifier: Classifier, shape: Sequence[int]) -> bool:
@@ -60,7 +60,8 @@ class PictureExplanation:
 
     x: [n, channels, height, width] the unchanged pictures. picture, change: like x, the changed ones, and by how much.
     target: [n] the classes. before, after: [n, classes] confidences at x and at the picture. rmse: [n]. method: the
-    explainer's spec string. files: the changed pictures as PNG files hold them, and what is said of these.
+    explainer's spec string. files: the changed pictures as PNG files hold them, and what is said of these. flat: see
+    `Explanation`.
     """
 
     x: Tensor
@@ -72,6 +73,7 @@ class PictureExplanation:
     rmse: Tensor
     method: str
     files: PictureFiles
+    flat: Tensor | None = None
 
 
 def explain_pictures(
@@ -99,7 +101,7 @@ def explain_pictures(
     files = as_files(classifier, x, picture, max_batch=max_batch if isinstance(max_batch, int) else 128)
     return PictureExplanation(
         x=x, target=target, picture=picture, change=change, before=before, after=after, rmse=RMSE.size(change),
-        method=explanation.method, files=files,
+        method=explanation.method, files=files, flat=explanation.flat,
     )  # fmt: skip
 
 
@@ -189,6 +191,7 @@ class PictureRequest:
                     "rho": rho,
                     "rmse": float(explanation.rmse[row]),
                     "before": confidences.tolist(),
+                    "doubts": [FLAT] if explanation.flat is not None and explanation.flat[row] else [],
                     **_written(classifier, explanation, row, gain, folder, f"{stem}-{target.number}.rho{rho:g}"),
                 }
                 for rho, explanation in explanations.items()
@@ -205,11 +208,12 @@ class PictureRequest:
             before, after = (100 * explanation[key][explanation["target"]] for key in ("before", "after"))
             way = f"{'away from' if self.away else 'toward'} {explanation['target_name']}"
             gain, rmse = answer["difference_gain"], explanation["rmse"]
+            change = (f"difference x {gain:.2g}", f"RMSE {rmse:.4f}")
+            if explanation["doubts"]:
+                change = ("no gradient reached", "the input: no change")
             rows.setdefault(explanation["rho"], []).extend([
                 Cell(read_picture(folder / explanation["picture"]), (way, f"{before:.1f} → {after:.1f} %")),
-                Cell(
-                    read_picture(folder / explanation["difference"]), (f"difference x {gain:.2g}", f"RMSE {rmse:.4f}")
-                ),
+                Cell(read_picture(folder / explanation["difference"]), change),
             ])  # fmt: skip
         return [Row(first, tuple(cells)) for cells in rows.values()]
 

@@ -45,6 +45,7 @@ from advex.progress import Stopped, each_pass
 from advex.record.explored import Explored
 from advex.registry import describe
 from advex.report.pages.explored import lines_of, shares_of, told
+from advex.types import FLAT
 
 # Maps of a few passes each: they appear while one moves a slider.
 MAPS = (
@@ -261,6 +262,8 @@ def _maps(classifier: Classifier, x: Tensor, request: ExploreRequest) -> _Maps:
     if maps.refused:
         return _Maps({}, describe(explainer), 0.0, str(maps.refused["map"]))
     explanation, scale = maps.explanations["map"], HeatScale.of(maps.explanations)
+    if explanation.flat is not None and explanation.flat.any():
+        return _Maps({}, explanation.method, 0.0, f"There is no map: {FLAT}.")
     before, after = (_png(coloured(pixels, scale.reach)) for pixels in pixels_of(explanation))
     return _Maps({"map_input": before, "map_changed": after}, explanation.method, scale.reach)
 

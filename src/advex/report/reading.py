@@ -36,6 +36,8 @@ class Contents:
         names = self.record.data.class_names
         if index is None:
             return "–"
+        if index < 0:
+            return "no answer"
         return names[index] if 0 <= index < len(names) else f"class {index}"
 
     def rows_of(self, model: str) -> list[Row]:
