@@ -28,6 +28,8 @@ from advex.data.tables.table import Table
 from advex.errors import DataError, did_you_mean
 from advex.features import FeatureSpec
 
+_PACKED = frozenset((".zip", ".gz", ".tgz", ".tar", ".xz", ".bz2", ".7z", ".rar", ".zst"))
+
 
 def open_dataset(
     source: str | Path,
@@ -135,4 +137,6 @@ def _open(place: Place) -> Opened:
     for each in _formats():
         if (opened := each.find(place)) is not None:
             return opened
+    if place.suffix in _PACKED:
+        raise DataError(f"{place.path} is packed: unpack it, and name the folder.")
     raise DataError(f"{place.path}: files of type '{place.suffix}' are not read as data. Data is {_forms()}.")

@@ -15,10 +15,17 @@ from advex.data.source import Encoded, Unreadable
 from advex.data.window import Cut, Window
 
 # A closed list: Pillow knows formats that start other programs (PostScript).
-FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000")
 SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
+    + (".avif", ".jp2", ".j2k", ".j2c", ".jpf", ".jpx", ".jpc")
 )
+# Pictures in formats that are not read, by suffix.
+UNREAD = {
+    ".heic": "HEIC", ".heif": "HEIC", ".hif": "HEIC", ".jxl": "JPEG XL", ".svg": "SVG", ".psd": "Photoshop",
+    ".dng": "raw", ".cr2": "raw", ".cr3": "raw", ".nef": "raw", ".arw": "raw", ".exr": "OpenEXR", ".dcm": "DICOM",
+}  # fmt: skip
+_HEIC = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 
 
 @contextlib.contextmanager
@@ -112,8 +119,11 @@ def _upright(encoded: Path | bytes, formats: tuple[str, ...]) -> Image.Image:
         raise Unreadable("not a file that can be opened" if encoded.exists() else "there is no such file")
     # Always an open file: by its path, Pillow maps an uncompressed TIFF and then forgets to turn it.
     with encoded.open("rb") if isinstance(encoded, Path) else io.BytesIO(encoded) as file:
-        if not file.read(1):
+        start = file.read(12)
+        if not start:
             raise Unreadable("empty file")
+        if start[4:8] == b"ftyp" and start[8:] in _HEIC:
+            raise Unreadable(f"a HEIC picture, which is not read: save it as one of {', '.join(formats)}")
         file.seek(0)
         image = Image.open(file, formats=formats)
         image.load()
@@ -149,7 +159,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombWarning | Image.DecompressionBombError):
         return f"too many pixels: {text.partition(',')[0]}"
     if isinstance(error, UnidentifiedImageError):
-        return "not an image of a known format, or damaged at its start"
+        return f"not an image of a known format ({', '.join(FORMATS)}), or damaged at its start"
     if isinstance(error, PermissionError):
         return "no permission to read it"
     if "truncated" in text.lower():

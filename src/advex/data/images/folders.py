@@ -12,9 +12,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from advex.data.images.decode import SUFFIXES
+from advex.data.dataset import counted
+from advex.data.images.decode import FORMATS, SUFFIXES, UNREAD
 from advex.data.source import Place, Source, Split, shortened
-from advex.errors import DataError
+from advex.errors import DataError, quoted
 from advex.registry import register
 
 # Folders of these names, and only these, on the first level are splits and not classes.
@@ -40,11 +41,12 @@ def source(root: Path, files: Sequence[PurePosixPath]) -> Source:
     others = [path for path in files if path.suffix.lower() not in SUFFIXES]
     tops = {path.parts[0] for path in images if len(path.parts) > 1}
     if not tops:
+        unread = _unread(others)
         where = f"its {len(images)} images lie in no class folder" if images else "it holds no images"
         held = f" (it holds {shortened([_text(path) for path in others])})" if others else ""
         raise DataError(
             f"{root} cannot be read as a data set: {where}{held}. Expected are one folder per class with its "
-            "images (root/class/image.png or root/train/class/image.png), or Parquet files."
+            f"images (root/class/image.png or root/train/class/image.png), or Parquet files.{unread and f' {unread}.'}"
         )
     named = {top for top in tops if top.lower() in SPLITS}
     if 1 < len(named) < len(tops):
@@ -61,6 +63,24 @@ def source(root: Path, files: Sequence[PurePosixPath]) -> Source:
         class_names=class_names,
         splits={name: partial(_split, root, name, images, others, class_names) for name in split_names},
     )
+
+
+def _without_images(base: Path, class_names: Sequence[str]) -> str:
+    """A sentence about folders that would be classes, were there an image in them of any split; empty for none."""
+    names = {unicodedata.normalize("NFC", _text(path.name)) for path in base.iterdir() if path.is_dir()}
+    empty = sorted(name for name in names - set(class_names) if not name.startswith(".") and name != "__MACOSX")
+    if not empty:
+        return ""
+    return f"{counted(len(empty), 'class folder')} without an image left out ({shortened([*map(quoted, empty)])})"
+
+
+def _unread(paths: Sequence[PurePosixPath]) -> str:
+    """A sentence about pictures in formats that are not read, empty for none."""
+    kinds = [UNREAD[path.suffix.lower()] for path in paths if path.suffix.lower() in UNREAD]
+    if not kinds:
+        return ""
+    named = ", ".join(sorted(set(kinds)))
+    return f"{counted(len(kinds), 'picture')} left out: {named} is not read (read are {', '.join(FORMATS)})"
 
 
 def _depth(path: PurePosixPath) -> int:
@@ -93,8 +113,15 @@ def _split(
         return (root / classed[row] for row in rows)
 
     ignored = [path for path in others if not name or path.parts[0] == name or _depth(path) == 1]
+    strange = [path for path in ignored if path.suffix.lower() not in UNREAD]
     notes = (
-        _note(ignored, "not an image by its name", "not images by their names"),
+        _without_images(root / name, class_names),
+        _unread(ignored),
+        _note(
+            strange,
+            "not an image by its name",
+            "not images by their names",
+        ),
         _note([path for path in mine if _depth(path) <= depth + 1], "in no class folder", "in no class folder"),
     )
     return Split(

@@ -17,7 +17,7 @@ from advex.data.tables.row_names import what_names_rows
 from advex.errors import DataError, did_you_mean, quoted
 from advex.features import Feature, FeatureSpec
 
-_TARGETS = ("target", "label", "class", "y")
+TARGETS = ("target", "label", "class", "y")
 _MOST_CLASSES = 1000
 _MOST_CATEGORIES = 1000
 _FEW = 20  # so many different texts may be categories, even if they look like numbers or dates
@@ -84,7 +84,7 @@ def _target(train: Frame, description: TableDescription, where: str) -> str:
             )
         return description.target
     lower = {name.lower(): name for name in train.columns}
-    return next((lower[name] for name in _TARGETS if name in lower), list(train.columns)[-1])
+    return next((lower[name] for name in TARGETS if name in lower), list(train.columns)[-1])
 
 
 def _classes(

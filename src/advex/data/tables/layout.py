@@ -21,7 +21,6 @@ HEAD = 2**22  # bytes looked at to tell all this; a header is never longer
 _SAMPLE = 500  # rows looked at to tell numbers from texts
 _DELIMITERS = ",;\t|"
 _SEP = re.compile(r'"?sep=(?P<delimiter>[,;\t|])"?[,;\t|]*', re.IGNORECASE)
-csv.field_size_limit(max(csv.field_size_limit(), HEAD))  # the default is shorter than some headers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +100,11 @@ def layout_of(path: Path, head: bytes, encoding: str, style: Style) -> Layout:
     rest = "\n".join(lines[before:])
     if style.header != "none" and rest.startswith("#"):
         rest = rest[1:] if rest[1:2] not in ("", *_DELIMITERS) else rest
-    names, delimiter, length = _header(path, rest, said or _DELIMITERS)
+    usual = csv.field_size_limit(HEAD)  # read by another delimiter than theirs, some headers are a single cell
+    try:
+        names, delimiter, length = _header(path, rest, said or _DELIMITERS)
+    finally:
+        csv.field_size_limit(usual)
     rows = [row for row in itertools.islice(csv.reader(io.StringIO(rest), delimiter=delimiter), _SAMPLE) if any(row)]
     if style.header == "none":
         names, length, sample = _given(path, style, len(names)), 0, rows
