@@ -294,8 +294,8 @@ class Entered:
         self.post("/api/session", {"token": server.links[name].partition("#")[2]})
         self.cookie = (self.response.getheader("set-cookie") or "").partition(";")[0]
         self.headers["Cookie"] = self.cookie
-        found = re.search(rb'name="csrf" content="(\w+)"', self.get("/"))
-        self.csrf = found[1].decode() if found else ""
+        csrf = re.search(rb'name="csrf" content="(\w+)"', self.get("/"))
+        self.csrf = csrf[1].decode() if csrf else ""
         self.headers["X-CSRF-Token"] = self.csrf
 
     def get(self, path: str) -> bytes:
@@ -328,14 +328,14 @@ class Entered:
 @pytest.fixture
 def enter() -> Iterator[Callable[..., Entered]]:
     """Lets somebody in at a server, by the personal link."""
-    there: list[Entered] = []
+    visitors: list[Entered] = []
 
     def come(server: Served, name: str) -> Entered:
-        there.append(Entered(server, name))
-        return there[-1]
+        visitors.append(Entered(server, name))
+        return visitors[-1]
 
     yield come
-    for each in there:
+    for each in visitors:
         each.http.close()
 
 
@@ -352,10 +352,10 @@ class Page:
         self.context.add_init_script(script)
         self.tab = self.context.new_page()
         self.said: list[str] = []
-        self.asked: list[str] = []
+        self.requested: list[str] = []
         self.tab.on("console", lambda message: self.said.append(message.text))
         self.tab.on("pageerror", lambda error: self.said.append(str(error)))
-        self.tab.on("request", lambda request: self.asked.append(request.url))
+        self.tab.on("request", lambda request: self.requested.append(request.url))
         self.tab.goto(link)
 
     def wait(self) -> Page:
@@ -401,10 +401,10 @@ class Page:
         """Serious findings of axe."""
         # Our policy lets no script in that is not ours: axe is run from outside of it.
         self.tab.evaluate(AXE.read_text(encoding="utf-8"))
-        found = self.tab.evaluate("axe.run(document, {resultTypes: ['violations']})")
+        report = self.tab.evaluate("axe.run(document, {resultTypes: ['violations']})")
         return [
             f"{each['id']}: {node['html']}"
-            for each in found["violations"]
+            for each in report["violations"]
             if each["impact"] in ("serious", "critical")
             for node in each["nodes"]
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -17,7 +18,6 @@ from advex.annotation import ANSWERS
 from advex.annotation.agreement import (
     agreement,
     by_class,
-    cohen_kappa,
     counts,
     disputed,
     fleiss_kappa,
@@ -75,9 +75,9 @@ def test_alpha_of_krippendorffs_examples(observers: list[str], alpha: float) -> 
 
 def test_cohen_of_fifty_proposals() -> None:
     """20 times both yes, 15 times both no, 5 and 10 times one of them: p_o = 0.7, p_e = 0.5, kappa = 0.4."""
-    first = "y" * 20 + "y" * 5 + "n" * 10 + "n" * 15
-    second = "y" * 20 + "n" * 5 + "y" * 10 + "n" * 15
-    assert cohen_kappa(first, second) == pytest.approx(0.4, abs=CLOSE)
+    first = "u" * 20 + "u" * 5 + "c" * 10 + "c" * 15
+    second = "u" * 20 + "c" * 5 + "u" * 10 + "c" * 15
+    assert agreement(votes(first, second)).cohen.value == pytest.approx(0.4, abs=CLOSE)
 
 
 def test_the_two_annotators_of_the_paper() -> None:
@@ -146,14 +146,25 @@ def test_fleiss_against_his_formulas(ratings: list[list[int]]) -> None:
     assert fleiss_kappa(np.array(n_ij)) == pytest.approx(fleiss_by_formula(n_ij), abs=1e-9, nan_ok=True)
 
 
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abc")), min_size=1, max_size=40))
-@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true", "ignore:A single label was found")
+@given(st.lists(st.tuples(st.sampled_from("usc"), st.sampled_from("usc")), min_size=1, max_size=40))
+@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true", "ignore:A single label was result")
 def test_cohen_against_scikit_learn(pairs: list[tuple[str, str]]) -> None:
+    """The statistic, and those of which its interval is made: the same images drawn with replacement."""
     first, second = zip(*pairs, strict=True)
-    expected = math.nan
-    if len({*first, *second}) > 1:
-        expected = float(cohen_kappa_score(first, second))
-    assert cohen_kappa(first, second) == pytest.approx(expected, abs=1e-9, nan_ok=True)
+    draws, images = 5, len(pairs)
+    weights = np.random.default_rng(0).multinomial(images, np.full(images, 1 / images), size=draws)
+    expected = [cohen(first, second, each) for each in (np.ones(images), *weights)]
+    result = agreement(votes("".join(first), "".join(second)), draws=draws).cohen
+    assert result.value == pytest.approx(expected[0], abs=CLOSE, nan_ok=True)
+    drawn = [each for each in expected[1:] if not math.isnan(each)]
+    if drawn and not math.isnan(expected[0]):
+        assert [result.low, result.high] == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=CLOSE)
+
+
+def cohen(first: Sequence[str], second: Sequence[str], weights: np.ndarray) -> float:
+    """scikit-learn's kappa, NaN where all answers are the same."""
+    seen = {*itertools.compress(first, weights), *itertools.compress(second, weights)}
+    return float(cohen_kappa_score(first, second, sample_weight=weights)) if len(seen) > 1 else math.nan
 
 
 @given(observers, st.randoms())
@@ -170,18 +181,18 @@ def test_the_order_of_images_and_people_does_not_matter(observers: list[str], ra
 
 
 def test_perfect_agreement_is_one_and_certain() -> None:
-    found = agreement(votes("ucsucs", "ucsucs"))
-    for each in (found.percent, found.cohen, found.fleiss, found.alpha):
+    result = agreement(votes("ucsucs", "ucsucs"))
+    for each in (result.percent, result.cohen, result.fleiss, result.alpha):
         assert (each.value, each.low, each.high) == (1, 1, 1)
-    assert found.answered == {"unchanged": 4, "unsure": 4, "changed": 4}
+    assert result.answered == {"unchanged": 4, "unsure": 4, "changed": 4}
 
 
 def test_what_says_nothing_is_not_a_number() -> None:
     for few in ([], votes("ucs"), votes("u..", ".c."), votes("uuu", "uuu")):
-        found = agreement(few)
-        assert math.isnan(found.alpha.value)
-        assert math.isnan(found.cohen.value)
-        assert math.isnan(found.fleiss.low)
+        result = agreement(few)
+        assert math.isnan(result.alpha.value)
+        assert math.isnan(result.cohen.value)
+        assert math.isnan(result.fleiss.low)
     assert agreement(votes("uuu", "uuu")).percent.value == 1  # they agree; whether by chance nobody can tell
     assert agreement(votes("ucs")).images == 0
 
@@ -190,9 +201,9 @@ def test_cohen_is_the_mean_over_pairs_that_share_images() -> None:
     rows = ["ucucuc..", "uccuuc..", "..ucucsu"]
     pairs = [(0, 1), (0, 2), (1, 2)]
     each = []
-    for one, other in pairs:
-        both = [(a, b) for a, b in zip(rows[one], rows[other], strict=True) if "." not in (a, b)]
-        each.append(cohen_kappa(*zip(*both, strict=True)))
+    for first, second in pairs:
+        both = [(a, b) for a, b in zip(rows[first], rows[second], strict=True) if "." not in (a, b)]
+        each.append(cohen_kappa_score(*zip(*both, strict=True)))
     assert agreement(votes(*rows)).cohen.value == pytest.approx(np.mean(each), abs=CLOSE)
 
 
@@ -204,18 +215,18 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
         agree = rng.random(60) < 0.7
         first = rng.choice(list("uc"), 60)
         second = [a if same else ("c" if a == "u" else "u") for a, same in zip(first, agree, strict=True)]
-        found = agreement(votes("".join(first), "".join(second)), draws=200, seed=study).percent
-        assert found.low <= found.value <= found.high
-        held += found.low <= 0.7 <= found.high
+        result = agreement(votes("".join(first), "".join(second)), draws=200, seed=study).percent
+        assert result.low <= result.value <= result.high
+        held += result.low <= 0.7 <= result.high
     assert 180 <= held <= 200
 
 
 def test_by_class_is_the_statistic_of_each_class_alone() -> None:
     given = votes("ucusc", "uccuc", labels="ppqqq")
-    found = by_class(given)
-    assert list(found) == ["p", "q"]
-    assert found["p"] == agreement([vote for vote in given if vote.label == "p"])
-    assert found["q"].images == 3
+    result = by_class(given)
+    assert list(result) == ["p", "q"]
+    assert result["p"] == agreement([vote for vote in given if vote.label == "p"])
+    assert result["q"].images == 3
 
 
 def test_disagreements_the_most_divided_first() -> None:

@@ -71,7 +71,7 @@ def test_every_key_and_every_button(begin: Callable[..., Any]) -> None:
     page.tab.keyboard.press("u")  # also the very last
     page.wait()
     assert page.said == []
-    assert {url.partition("/")[2].split("/")[1] for url in page.asked if not url.startswith("blob:")} == {
+    assert {url.partition("/")[2].split("/")[1] for url in page.requested if not url.startswith("blob:")} == {
         server.address.rpartition("/")[2]
     }
 
@@ -179,8 +179,8 @@ def test_odd_pictures_and_names_fit(
         shown = page.tab.evaluate("document.getElementById('changed').getBoundingClientRect().height")
         assert shown > 20 or page.tab.evaluate("document.getElementById('changed').naturalHeight") == 900
         page.tab.click("#show-difference")
-        found = page.serious()
-        assert found == []
+        problems = page.serious()
+        assert problems == []
         page.tab.click("[data-answer=unsure]")
     page.tab.wait_for_selector("text=All done")
     assert sorted(seen) == sorted(NAMES)
@@ -198,16 +198,16 @@ def test_nothing_to_judge_is_said(lite: Store, serve: Callable[..., Any], look: 
 def test_pictures_are_shown_pixel_by_pixel(begin: Callable[..., Any]) -> None:
     _, _, (page,) = begin("anna")
     for name in ("original", "changed"):
-        found = page.tab.evaluate(
+        shown = page.tab.evaluate(
             "id => { const image = document.getElementById(id); const box = image.getBoundingClientRect();"
             " return [getComputedStyle(image).imageRendering, image.naturalWidth, box.width, box.height] }",
             name,
         )
-        assert found[0] == "pixelated"
-        assert found[1] == 8
-        assert found[2] == found[3]
-        assert found[2] % 8 == 0
-        assert found[2] >= 160
+        assert shown[0] == "pixelated"
+        assert shown[1] == 8
+        assert shown[2] == shown[3]
+        assert shown[2] % 8 == 0
+        assert shown[2] >= 160
 
 
 def test_the_next_pictures_are_loaded_before_they_are_needed(begin: Callable[..., Any]) -> None:
@@ -416,7 +416,7 @@ def test_accessible_and_no_wider_than_the_screen(
     link = f"{server.address}/enter#{people.invite(store.database, 'ben')}"
     page = look(link, **options).wait()
     page.tab.click("#show-difference")
-    found = page.serious()
+    problems = page.serious()
     for answer in ("changed", "unsure", "unchanged"):
         page.tab.tap(f"[data-answer={answer}]") if size == "phone" else page.tab.click(f"[data-answer={answer}]")
         page.wait()
@@ -427,6 +427,6 @@ def test_accessible_and_no_wider_than_the_screen(
     owner.tab.wait_for_selector("#live")
     closed = look(server.address, **options)
     for each in (page, owner, closed):
-        found += each.serious()
+        problems += each.serious()
         assert each.tab.evaluate("document.documentElement.scrollWidth") <= options["viewport"]["width"]
-    assert found == []
+    assert problems == []

@@ -43,9 +43,9 @@ class Annotator(threading.Thread):
         cookie = self.answer.getheader("set-cookie")
         assert cookie is not None
         self.headers["Cookie"] = cookie.partition(";")[0]
-        found = re.search(rb'name="csrf" content="(\w+)"', self.ask("GET", "/"))
-        assert found is not None
-        self.headers["X-CSRF-Token"] = found[1].decode()
+        csrf = re.search(rb'name="csrf" content="(\w+)"', self.ask("GET", "/"))
+        assert csrf is not None
+        self.headers["X-CSRF-Token"] = csrf[1].decode()
 
     def ask(self, method: str, path: str, body: Any = None) -> bytes:
         """Ask once; the response's body."""

@@ -14,10 +14,10 @@ pytestmark = pytest.mark.browser
 
 # What the browser keeps beside answers: paths by the name of the cache.
 KEPT = """(async () => {
-  const found = {};
+  const kept = {};
   for (const name of await caches.keys())
-    found[name] = (await (await caches.open(name)).keys()).map((request) => new URL(request.url).pathname);
-  return found;
+    kept[name] = (await (await caches.open(name)).keys()).map((request) => new URL(request.url).pathname);
+  return kept;
 })()"""
 READY = """(async () => {
   await navigator.serviceWorker.ready;
@@ -34,8 +34,8 @@ Storage.prototype.setItem = function (key, value) {
 
 def pictures(page: Any) -> list[str]:
     """Keys of the images that are kept, of whomever."""
-    found = page.tab.evaluate(KEPT)
-    return [path.rpartition("/")[2] for name, paths in found.items() if "pictures" in name for path in paths]
+    kept = page.tab.evaluate(KEPT)
+    return [path.rpartition("/")[2] for name, paths in kept.items() if "pictures" in name for path in paths]
 
 
 def shelved(page: Any, number: int) -> None:

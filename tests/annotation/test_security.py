@@ -225,8 +225,8 @@ def test_pages_hold_no_script_style_or_address_of_elsewhere(visit: Callable[...,
     for text in pages:
         assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son\w+=", text)
     for text in pages + [path.read_text() for path in static.iterdir()]:
-        found = set(re.findall(r"(?:https?:)?//[\w.-]+", re.sub(r"(?m)^\s*//.*$| // .*$", "", text)))
-        assert found <= {"http://www.w3.org"}  # the name space of SVG
+        addresses = set(re.findall(r"(?:https?:)?//[\w.-]+", re.sub(r"(?m)^\s*//.*$| // .*$", "", text)))
+        assert addresses <= {"http://www.w3.org"}  # the name space of SVG
 
 
 # -- paths and pictures --------------------------------------------------------------------------------------
@@ -247,8 +247,8 @@ def test_pages_hold_no_script_style_or_address_of_elsewhere(visit: Callable[...,
 def test_no_path_leads_to_a_file(visit: Callable[..., Visitor], path: str) -> None:
     visitor = visit()
     (key, *_), image = visitor.images(), visitor.store.images()[0]
-    asked = path.format(key=key, KEY=key.upper(), changed=image.changed)
-    answer = visitor.http.get(asked, follow_redirects=False)
+    filled = path.format(key=key, KEY=key.upper(), changed=image.changed)
+    answer = visitor.http.get(filled, follow_redirects=False)
     assert answer.status_code in (404, 422)
     assert list(answer.json()) == ["error"]
 
@@ -562,7 +562,7 @@ def test_the_interface_keeps_to_its_description(lite: Store, make: SimpleNamespa
     visitor.enter(people.invite(lite.database, "anna"))
     keys = visitor.images()
     schema = schemathesis.openapi.from_dict(guard.app.openapi())  # pyright: ignore[reportAttributeAccessIssue]
-    operations = {found.ok().label: found.ok() for found in schema.get_all_operations()}
+    operations = {each.ok().label: each.ok() for each in schema.get_all_operations()}
     assert operations.keys() == OPERATIONS
     strategy = operations[label].as_strategy(generation_mode=getattr(schemathesis.GenerationMode, mode))
     checks = [getattr(conformance, name) for name in CHECKS]
@@ -570,7 +570,7 @@ def test_the_interface_keeps_to_its_description(lite: Store, make: SimpleNamespa
 
     @settings(max_examples=40, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(case=strategy)
-    def one(case: Any) -> None:
+    def ask(case: Any) -> None:
         if mode == "POSITIVE" and isinstance(case.body, dict) and "image" in case.body:
             case.body["image"] = keys[sum(case.body["client"].encode()) % len(keys)]
         sent = case.as_transport_kwargs(base_url=BASE)
@@ -587,7 +587,7 @@ def test_the_interface_keeps_to_its_description(lite: Store, make: SimpleNamespa
         seen.add(answer.status_code)
         case.validate_response(answer, checks=checks)
 
-    one()
+    ask()
     expected = {"POST /api/answers": {200, 409}, "GET /api/next": {200}, "GET /api/progress": {200}}
     if mode == "POSITIVE":
         assert seen >= expected.get(label, set())

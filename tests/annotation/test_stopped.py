@@ -41,9 +41,9 @@ def test_it_ends_when_told_whatever_is_open(
         assert resting.recv(12) == b"HTTP/1.1 200"
         unfinished.sendall(HEAD + b"{")
         server.process.send_signal(number)
-        found, took = ended(server, 30)
+        exit_code, took = ended(server, 30)
         assert silent.recv(1) == b""
-    assert found == code
+    assert exit_code == code
     assert took < 15  # five seconds for what is in flight, and a slow machine's
     assert server.said().splitlines()[1:] == []
 

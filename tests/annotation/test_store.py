@@ -267,11 +267,11 @@ def test_progress_names_the_answer_that_an_undo_would_take_back(store: Store, ma
     first, second, _ = store.next(anna, 3)
     give(store, anna, first.key, "changed", "client-1")
     give(store, anna, second.key, "changed", "client-2")
-    found = store.progress(anna)
-    assert (found.answered, found.left, found.last) == (2, 1, LastAnswer(client="client-2", image=second))
+    progress = store.progress(anna)
+    assert (progress.answered, progress.left, progress.last) == (2, 1, LastAnswer(client="client-2", image=second))
     store.undo(anna, client="client-3", undoes="client-2")
-    found = store.progress(anna)
-    assert (found.answered, found.left, found.last) == (1, 2, LastAnswer(client="client-1", image=first))
+    progress = store.progress(anna)
+    assert (progress.answered, progress.left, progress.last) == (1, 2, LastAnswer(client="client-1", image=first))
 
 
 def test_images_added_twice_are_there_once(store: Store, make: SimpleNamespace) -> None:
@@ -510,10 +510,10 @@ def test_commits_reach_the_disk_whatever_a_server_is_set_to(store: Store) -> Non
 
 def test_passwords_are_not_told(tmp_path: Path) -> None:
     pytest.importorskip("psycopg")
-    with pytest.raises(AdvexError) as found:
+    with pytest.raises(AdvexError) as caught:
         Database("postgresql://anna:hunter2@127.0.0.1:1/nowhere")
-    assert "hunter2" not in str(found.value)
-    assert "anna:***@" in str(found.value)
+    assert "hunter2" not in str(caught.value)
+    assert "anna:***@" in str(caught.value)
 
 
 def test_a_project_must_be_prepared_first(lite: Store) -> None:

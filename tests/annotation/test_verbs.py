@@ -87,9 +87,9 @@ def test_from_pictures_to_training(
     store.close()
     capsys.readouterr()
     assert advex_("annotate", "agreement", "hitl", "--json", "--out", "page.html") == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found[0]["class"] is None
-    assert found[0]["images"] == len(images)
+    agreement = json.loads(capsys.readouterr().out)
+    assert agreement[0]["class"] is None
+    assert agreement[0]["images"] == len(images)
     assert "data:image/png" in Path("page.html").read_text()
 
     for form in ("table.csv", "table.json", "table.parquet", "folder"):

@@ -25,11 +25,11 @@ from advex.explore.desk import Desk
 from advex.explore.study import Model, Study
 
 _HERE = Path(__file__).parent
-_found = importlib.util.spec_from_file_location("annotation_fixtures", _HERE.parent / "annotation" / "conftest.py")
-assert _found is not None
-assert _found.loader is not None
-_shared = importlib.util.module_from_spec(_found)
-_found.loader.exec_module(_shared)
+_spec = importlib.util.spec_from_file_location("annotation_fixtures", _HERE.parent / "annotation" / "conftest.py")
+assert _spec is not None
+assert _spec.loader is not None
+_shared = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_shared)
 lite, make, serve, enter = _shared.lite, _shared.make, _shared.serve, _shared.enter
 
 

@@ -70,7 +70,7 @@ def test_from_a_picture_to_the_report(begin: Callable[..., Any], served: SimpleN
     assert report.locator("article").first.locator("img").count() == 5
     assert report.locator("article img").first.evaluate("image => image.naturalWidth") == 8
     assert page.said == []
-    hosts = {url.split("/")[2] for url in page.asked if not url.startswith(("blob:", "data:"))}
+    hosts = {url.split("/")[2] for url in page.requested if not url.startswith(("blob:", "data:"))}
     assert hosts == {served.server.address.rpartition("/")[2]}
 
 
@@ -176,12 +176,12 @@ def test_accessible_and_no_wider_than_the_screen(begin: Callable[..., Any], sche
     options = {"viewport": PHONE if size == "phone" else DESKTOP, "color_scheme": scheme, "has_touch": size == "phone"}
     page = begin(**options)
     tab = page.tab
-    found = page.serious()
+    problems = page.serious()
     tab.locator("#thumbnails input").nth(1).check(force=True)
     page.says("Confidence in")
     tab.click("#save")
     tab.wait_for_selector("#kept a")
-    found += page.serious()
+    problems += page.serious()
     assert tab.evaluate("document.documentElement.scrollWidth") <= options["viewport"]["width"]
     if size == "phone":  # the slider stays beside the pictures
         tab.evaluate("document.querySelector('.views').scrollIntoView()")
@@ -189,7 +189,7 @@ def test_accessible_and_no_wider_than_the_screen(begin: Callable[..., Any], sche
         assert 0 < box[0] < box[1] <= PHONE["height"]
     tab.goto(tab.evaluate("document.querySelector('#kept a').href"))
     tab.wait_for_selector("article")
-    assert found == []
+    assert problems == []
     assert page.said == []
 
 
@@ -198,7 +198,7 @@ def test_accessible_and_no_wider_than_the_screen(begin: Callable[..., Any], sche
 
 def computing(server: int) -> list[int]:
     """The processes that a server started to compute."""
-    found = []
+    processes = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
             parent = (path / "stat").read_text().rpartition(")")[2].split()[1]
@@ -206,8 +206,8 @@ def computing(server: int) -> list[int]:
         except OSError:
             continue
         if int(parent) == server and b"spawn_main" in command:
-            found.append(int(path.name))
-    return found
+            processes.append(int(path.name))
+    return processes
 
 
 def test_an_upload_that_is_too_large_gets_its_sentence(served: SimpleNamespace, enter: Callable[..., Any]) -> None:

@@ -36,9 +36,9 @@ def until(condition: Callable[[], bool]) -> None:
 
 def refusal(future: Any) -> Refusal:
     """Why there was no answer."""
-    found = future.exception(SECONDS)
-    assert isinstance(found, Refusal)
-    return found
+    error = future.exception(SECONDS)
+    assert isinstance(error, Refusal)
+    return error
 
 
 @pytest.fixture

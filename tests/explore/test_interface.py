@@ -51,7 +51,7 @@ def test_the_interface_keeps_to_its_description(guard: Any, lite: Store, label: 
     assert http.post("/api/session", json={"token": token}, headers={"X-Advex": "enter"}).status_code == 204
     csrf = csrf_token(next(iter(http.cookies.jar)).value or "")
     schema = schemathesis.openapi.from_dict(guard.app.openapi())  # pyright: ignore[reportAttributeAccessIssue]
-    operations = {found.ok().label: found.ok() for found in schema.get_all_operations()}
+    operations = {each.ok().label: each.ok() for each in schema.get_all_operations()}
     assert {each for each in operations if "/explore" in each} == OPERATIONS
     strategy = operations[label].as_strategy(generation_mode=getattr(schemathesis.GenerationMode, mode))
     checks = [getattr(conformance, name) for name in CHECKS]
@@ -59,7 +59,7 @@ def test_the_interface_keeps_to_its_description(guard: Any, lite: Store, label: 
 
     @settings(max_examples=25, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(case=strategy)
-    def one(case: Any) -> None:
+    def ask(case: Any) -> None:
         if mode == "POSITIVE" and isinstance(case.body, dict) and "picture" in case.body:
             # Nearly every number and name is one too large: what is there is asked for too.
             case.body |= {"model": case.body["model"] % 2, "picture": str(len(case.body["page"])), "target": 1}
@@ -75,7 +75,7 @@ def test_the_interface_keeps_to_its_description(guard: Any, lite: Store, label: 
         seen.add(answer.status_code)
         case.validate_response(answer, checks=checks)
 
-    one()
+    ask()
     expected = {
         "GET /api/explore": {200}, "GET /api/explore/pictures": {200}, "POST /api/explore/pictures": {422},
         "POST /api/explore/explanations": {200, 422}, "POST /api/explore/saved": {404},

@@ -110,14 +110,14 @@ def test_what_computes_or_changes_must_come_from_our_page(owner: Visitor, path: 
 
 def test_another_session_sees_nothing_of_this_one(visit: Callable[..., Visitor]) -> None:
     first = visit()
-    found = first.explain()
+    explanation = first.explain()
     own = first.send(routes.UPLOAD, picture()).json()
     second = Visitor(first.http.app, first.store, None)
     token = people.invite_owner(first.store.database, renew=True)
     second.http.post("/api/session", json={"token": token}, headers={"X-Advex": "enter"})
-    assert second.http.get(f"/explore/explanations/{found['key']}/input").status_code == 404
+    assert second.http.get(f"/explore/explanations/{explanation['key']}/input").status_code == 404
     assert second.http.get(f"/explore/pictures/{own['key']}").status_code == 404
-    assert second.send("/api/explore/saved", {"key": found["key"]}).status_code == 404
+    assert second.send("/api/explore/saved", {"key": explanation["key"]}).status_code == 404
     assert second.send("/api/explore/explanations", WANTED | {"picture": own["key"]}).status_code == 404
 
 
@@ -153,11 +153,11 @@ def test_a_model_without_data_cannot_be_served() -> None:
 
 
 def test_an_explanation_and_its_pictures(owner: Visitor) -> None:
-    found = owner.explain()
-    assert found["pictures"] == ["input", "changed", "difference", "map_input", "map_changed"]
-    assert found["told"]["sentences"]
-    for which in found["pictures"]:
-        answer = owner.http.get(f"/explore/explanations/{found['key']}/{which}")
+    explanation = owner.explain()
+    assert explanation["pictures"] == ["input", "changed", "difference", "map_input", "map_changed"]
+    assert explanation["told"]["sentences"]
+    for which in explanation["pictures"]:
+        answer = owner.http.get(f"/explore/explanations/{explanation['key']}/{which}")
         assert answer.headers["content-type"] == "image/png"
         with Image.open(io.BytesIO(answer.content)) as image:
             assert image.size == (8, 8)
@@ -234,9 +234,9 @@ def test_a_file_becomes_a_picture_to_ask_about(owner: Visitor) -> None:
     taken = owner.send(routes.UPLOAD, picture()).json()
     assert taken["note"] == "40x30 pixels scaled to cover 8x8, the centre cut out"
     shown = owner.http.get(f"/explore/pictures/{taken['key']}").content
-    found = owner.explain(picture=taken["key"])
-    assert owner.http.get(f"/explore/explanations/{found['key']}/input").content == shown
-    owner.send("/api/explore/saved", {"key": found["key"]})
+    explanation = owner.explain(picture=taken["key"])
+    assert owner.http.get(f"/explore/explanations/{explanation['key']}/input").content == shown
+    owner.send("/api/explore/saved", {"key": explanation["key"]})
     ((_, entry),) = read_explored(owner.store.folder / FOLDER)
     assert (entry.data, entry.example, entry.label, entry.note) == (None, None, None, taken["note"])
 

@@ -23,7 +23,7 @@ from advex.record.explored import Explored
 from advex.report.pages.explored import told
 
 
-def asked(study: Study, **changes: object) -> Explored:
+def explored(study: Study, **changes: object) -> Explored:
     """The entry of a request that is answered."""
     request = ExploreRequest(model=0, picture=3, target=8, rho=0.15, explainer="input_x_gradient")
     answer = study.explain(dataclasses.replace(request, **changes), lambda: False)  # pyright: ignore
@@ -68,7 +68,7 @@ def test_an_explanation_is_that_of_the_explainer_and_of_the_pictures_shown(
 
 @pytest.mark.parametrize("explainer", MAPS)
 def test_every_map_on_offer_is_drawn_or_says_why_not(study: Study, explainer: str) -> None:
-    entry = asked(study, explainer=explainer)
+    entry = explored(study, explainer=explainer)
     if explainer == "grad_cam":  # there are no places in this network's layers
         assert entry.no_maps
     else:
@@ -78,30 +78,30 @@ def test_every_map_on_offer_is_drawn_or_says_why_not(study: Study, explainer: st
 
 def test_what_came_of_it_is_said(study: Study, trained: SimpleNamespace) -> None:
     says = int(trained.classifier.predict(trained.data.batch(slice(3, 4)).x).argmax())
-    far, near, nothing = (told(asked(study, rho=rho)) for rho in (0.25, 0.02, 0.0))
+    far, near, nothing = (told(explored(study, rho=rho)) for rho in (0.25, 0.02, 0.0))
     assert far[0].startswith("The network now says 8.")
     assert near[0].startswith(f"RMSE 0.02 does not reach 8: the network still says {says}.")
     assert nothing == (f"Nothing is changed: the network says {says}, and 8 has <1\u202f%.",)
-    assert told(asked(study, rho=None))[0].startswith("This is enough for the network to say 8")
-    assert "already" in told(asked(study, rho=None, target=says))[0]
-    assert told(asked(study, target=says))[0].startswith(f"The network still says {says}.")
+    assert told(explored(study, rho=None))[0].startswith("This is enough for the network to say 8")
+    assert "already" in told(explored(study, rho=None, target=says))[0]
+    assert told(explored(study, target=says))[0].startswith(f"The network still says {says}.")
     assert near[0].endswith("A larger change may.")
-    most = told(asked(study, rho=1.0))
+    most = told(explored(study, rho=1.0))
     assert not most[0].endswith("A larger change may.")
     assert most[1].startswith("Between black and white there is room for RMSE 0.")
 
 
 def test_as_little_as_is_needed_is_less_than_what_the_slider_needs(study: Study) -> None:
-    least = asked(study, rho=None)
+    least = explored(study, rho=None)
     assert least.reached
     assert least.rho is None
     assert least.search.startswith("minimal:")
-    assert not asked(study, rho=0.8 * least.rmse).reached
-    assert asked(study, rho=1.3 * least.rmse).reached
+    assert not explored(study, rho=0.8 * least.rmse).reached
+    assert explored(study, rho=1.3 * least.rmse).reached
 
 
 def test_what_8_bits_lose_is_said(study: Study) -> None:
-    entry = asked(study)
+    entry = explored(study)
     other = [0.0] * 10
     other[5] = 1.0
     assert "does not keep this" in " ".join(told(entry.model_copy(update={"png_after": other})))
@@ -139,7 +139,7 @@ def test_a_search_stops_between_two_passes_and_leaves_the_model_as_it_was(
     assert all(torch.equal(value, weights[name]) for name, value in classifier.state_dict().items())
     assert torch.equal(torch.get_rng_state(), random)
     assert not any(module._forward_pre_hooks for module in classifier.modules())
-    assert asked(study).reached  # and it answers the next
+    assert explored(study).reached  # and it answers the next
 
 
 @pytest.mark.parametrize(
@@ -151,12 +151,12 @@ def test_a_search_stops_between_two_passes_and_leaves_the_model_as_it_was(
 )  # fmt: skip
 def test_what_is_not_there_cannot_be_asked(study: Study, changes: dict[str, object], named: str) -> None:
     with pytest.raises(SpecError, match=named):
-        asked(study, **changes)
+        explored(study, **changes)
 
 
 def test_a_picture_of_another_size_is_refused(study: Study, make: SimpleNamespace) -> None:
     with pytest.raises(InputError):
-        asked(study, picture=make.png(0))
+        explored(study, picture=make.png(0))
 
 
 def test_data_that_are_no_pictures_are_refused(trained: SimpleNamespace) -> None:

@@ -50,27 +50,27 @@ def opened(png: bytes) -> Image.Image:
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM"])
 def test_pictures_of_every_form_become_pngs_of_the_networks_size(form: str) -> None:
-    found = uploads.fitted(encoded(noise(64, 48), form), COLOUR)
-    image = opened(found.png)
+    fitted = uploads.fitted(encoded(noise(64, 48), form), COLOUR)
+    image = opened(fitted.png)
     assert (image.format, image.size, image.mode) == ("PNG", (32, 32), "RGB")
-    assert found.note == "64x48 pixels scaled to cover 32x32, the centre cut out"
-    assert found.name.startswith("own picture ")
+    assert fitted.note == "64x48 pixels scaled to cover 32x32, the centre cut out"
+    assert fitted.name.startswith("own picture ")
 
 
 def test_a_picture_that_fits_is_taken_as_it_is() -> None:
-    found = uploads.fitted(encoded(noise(32, 32)), COLOUR)
-    assert np.array_equal(np.asarray(opened(found.png)), np.asarray(noise(32, 32)))
-    assert found.note == ""
+    fitted = uploads.fitted(encoded(noise(32, 32)), COLOUR)
+    assert np.array_equal(np.asarray(opened(fitted.png)), np.asarray(noise(32, 32)))
+    assert fitted.note == ""
     assert opened(uploads.fitted(encoded(noise(8, 8)), GREY).png).mode == "L"
 
 
 def test_nothing_of_the_file_but_its_pixels_is_kept() -> None:
     exif = Image.Exif()
     exif[0x010E] = "taken at home"
-    found = uploads.fitted(encoded(noise(32, 32), "JPEG", exif=exif, comment=b"secret"), COLOUR)
-    assert b"home" not in found.png
-    assert b"secret" not in found.png
-    assert opened(found.png).info == {}
+    fitted = uploads.fitted(encoded(noise(32, 32), "JPEG", exif=exif, comment=b"secret"), COLOUR)
+    assert b"home" not in fitted.png
+    assert b"secret" not in fitted.png
+    assert opened(fitted.png).info == {}
 
 
 def test_a_photograph_is_turned_upright() -> None:
@@ -79,29 +79,29 @@ def test_a_photograph_is_turned_upright() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     lying = Image.fromarray(np.rot90(upright).copy())
-    found = uploads.fitted(encoded(lying, exif=exif), GREY)
-    assert np.array_equal(np.asarray(opened(found.png)), upright)
+    fitted = uploads.fitted(encoded(lying, exif=exif), GREY)
+    assert np.array_equal(np.asarray(opened(fitted.png)), upright)
     wide = uploads.fitted(encoded(noise(20, 10), "JPEG", exif=exif), COLOUR)
     assert wide.note.startswith("10x20 pixels")  # as seen
 
 
 def test_an_animation_gives_its_first_frame() -> None:
     frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "lime", "blue")]
-    found = uploads.fitted(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]), COLOUR)
-    assert opened(found.png).getpixel((5, 5)) == (255, 0, 0)
-    assert found.note == "the first of 3 frames"
+    fitted = uploads.fitted(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]), COLOUR)
+    assert opened(fitted.png).getpixel((5, 5)) == (255, 0, 0)
+    assert fitted.note == "the first of 3 frames"
 
 
 def test_of_16_bits_the_high_byte_counts() -> None:
     deep = Image.fromarray(np.full((8, 8), 0x1234, dtype=np.uint16))
-    found = uploads.fitted(encoded(deep), GREY)
-    assert opened(found.png).getpixel((0, 0)) == 0x12
-    assert "16 bits" in found.note
+    fitted = uploads.fitted(encoded(deep), GREY)
+    assert opened(fitted.png).getpixel((0, 0)) == 0x12
+    assert "16 bits" in fitted.note
 
 
 def test_a_transparent_picture_is_on_white() -> None:
-    found = uploads.fitted(encoded(Image.new("RGBA", (32, 32), (255, 0, 0, 0))), COLOUR)
-    assert opened(found.png).getpixel((0, 0)) == (255, 255, 255)
+    fitted = uploads.fitted(encoded(Image.new("RGBA", (32, 32), (255, 0, 0, 0))), COLOUR)
+    assert opened(fitted.png).getpixel((0, 0)) == (255, 255, 255)
 
 
 @pytest.mark.parametrize("size", [(30_000, 30_000), (UPLOAD_PIXELS // 1000 + 1, 1000), (1, UPLOAD_PIXELS + 1)])

@@ -1,4 +1,4 @@
-"""The annotation server: pages and a small JSON interface over the store. It asks nothing of anybody else."""
+"""The annotation server: pages and a small JSON interface over the store. It calls no other server."""
 
 # Not `from __future__ import annotations`: FastAPI reads them, and they name what is local to a function.
 
@@ -34,7 +34,7 @@ class OwnerPages(Protocol):
 
 
 def make_app(store: Store, limits: Limits | None = None, explore: OwnerPages | None = None) -> Guard:
-    """The application of a project: see `advex annotate serve`. explore: what answers under /explore, if anything."""
+    """The application of a project: see `advex annotate serve`. explore: adds the pages under /explore."""
     limits = limits or Limits()
     project = store.project()
     # Cookies know no ports: projects on one host must not share them. `__Host-`: no neighbouring host can set it.
@@ -51,56 +51,59 @@ def make_app(store: Store, limits: Limits | None = None, explore: OwnerPages | N
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """What a route may answer instead, for its description."""
+    """The refusals that a route may answer with, for its OpenAPI description."""
     return {status: {"model": Problem} for status in statuses}
 
 
 class Door:
-    """Who asks. Each method is a FastAPI dependency; those that change something want the CSRF header too."""
+    """Finds out who makes a request, and refuses those who may not.
+
+    Most methods are FastAPI dependencies; those for requests that change something check the CSRF header too.
+    """
 
     def __init__(self, store: Store, cookie: str) -> None:
         self._store, self._cookie = store, cookie
 
     def session(self, request: Request) -> str:
-        """What the cookie holds, whether or not it is good for anything."""
+        """The token in the cookie, valid or not; empty without a cookie."""
         return request.cookies.get(self._cookie, "")
 
     def anybody(self, request: Request) -> Guest:
-        """Whoever has a session."""
+        """The person whose session it is. Raises HTTPException 401 without one."""
         guest = self.guest(request)
         if guest is None:
             raise HTTPException(401, "Open your personal link again.")
         return guest
 
     def guest(self, request: Request) -> Guest | None:
-        """Whose session it is, if anybody's."""
+        """The person whose session it is, or None."""
         guest = people.who(self._store.database, self.session(request))
         if guest is not None:
             request.scope[LET_IN] = guest.id
         return guest
 
     def annotator(self, request: Request) -> Guest:
-        """Somebody who judges."""
+        """An annotator. Raises HTTPException 403 for the owner."""
         guest = self.anybody(request)
         if guest.owner:
             raise HTTPException(403, "The owner's link shows answers; to give some, use an annotator's.")
         return guest
 
     def owner(self, request: Request) -> Guest:
-        """Whoever has the owner's link."""
+        """The owner. Raises HTTPException 403 for anybody else."""
         guest = self.anybody(request)
         if not guest.owner:
             raise HTTPException(403, "This page is the owner's.")
         return guest
 
     def writer(self, request: Request, x_csrf_token: Annotated[str, Header()] = "") -> Guest:
-        """Somebody who judges, from our page."""
+        """An annotator, by a request from our page. Raises HTTPException 403."""
         guest = self.annotator(request)
         self._check(request, x_csrf_token)
         return guest
 
     def keeper(self, request: Request, x_csrf_token: Annotated[str, Header()] = "") -> Guest:
-        """The owner, from our page."""
+        """The owner, by a request from our page. Raises HTTPException 403."""
         guest = self.owner(request)
         self._check(request, x_csrf_token)
         return guest
@@ -149,7 +152,7 @@ def _add_questions(app: FastAPI, store: Store, door: Door) -> None:
 
     @app.get("/api/progress", responses=problems(401, 403, 422, 429))
     def how_far(guest: Annotated[Guest, Depends(door.annotator)]) -> Progress:
-        """How many are answered, and how many are left."""
+        """How many images this annotator has answered, and how many are left."""
         return store.progress(guest.id)
 
     @app.post("/api/answers", responses=refused)
@@ -218,13 +221,13 @@ def _add_pages(app: FastAPI, store: Store, door: Door, *, explores: bool) -> Non
 
     @app.get("/worker.js", include_in_schema=False)
     def worker() -> Response:
-        """At the root, since a worker may only stand before what lies beside it. Any change of the files changes it."""
+        """The service worker: at the root, since a worker serves what lies below it. It changes with any file."""
         source = f'const VERSION = "{digest[:12]}";\n'.encode() + files["worker.js"]
         return Response(source, media_type=_TYPES[".js"], headers={"cache-control": "no-cache"})
 
 
 def _answer_problems(app: FastAPI) -> None:
-    """Every refusal is one sentence; none repeats what was sent."""
+    """Make every refusal one sentence that repeats nothing of the request."""
 
     def say(status: int, sentence: str, headers: Any = None) -> JSONResponse:
         return JSONResponse({"error": sentence}, status, headers=headers)

@@ -1,4 +1,4 @@
-"""Connections that wait for ever would take everybody's places: whoever begins a request must finish it."""
+"""Connections of the server. Those that send no whole request in time are closed, so that they take nobody's place."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
 class Connection(H11Protocol):
-    """One connection: it is closed where a request's head does not come, whole, in time. (Of bodies see `Guard`.)"""
+    """A connection that is closed if the head of a request is not complete in time; bodies are `Guard`'s matter."""
 
     seconds = 20.0
     _late: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The clock starts with the connection."""
+        """Start the clock."""
         super().connection_made(transport)
         self._watch()
 
     def data_received(self, data: bytes) -> None:
-        """More bytes do not wind it up again."""
+        """Stop the clock once a head is complete; other bytes do not restart it."""
         super().data_received(data)
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing is left to close."""
+        """Stop the clock."""
         super().connection_lost(exc)
         self._stop()
 

@@ -67,13 +67,13 @@ class Database:
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Session]:
-        """A transaction that sees one state of everything."""
+        """A transaction that sees one state of the database."""
         with self._transaction(write=False) as connection, Session(connection) as session:
             yield session
 
     @contextlib.contextmanager
     def write(self) -> Iterator[Session]:
-        """A transaction that is on the disk when the block has ended; nothing of it remains when it raises."""
+        """A transaction that is on the disk when the block has ended, or rolled back where the block raises."""
         with self._transaction(write=True) as connection, Session(connection) as session:
             yield session
             session.flush()
@@ -99,7 +99,7 @@ class Database:
             raise Unusable(f"{self.place} cannot be used: {_reason(error)}.") from None
 
     def close(self) -> None:
-        """Give every connection back."""
+        """Close all connections."""
         self.engine.dispose()
 
 
@@ -118,12 +118,12 @@ def _url(url: str | Path) -> URL:
 
 
 def _inode(file: Path | None) -> int | None:
-    """Which file has this name now; None: none."""
+    """The inode of a file; None where there is no such file."""
     return file.stat().st_ino if file is not None and file.is_file() else None
 
 
 def _may_write(file: Path) -> bool:
-    """Whether SQLite may write a file, beside which it puts others."""
+    """Whether SQLite may write a file and, beside it, its log."""
     effective = os.access in os.supports_effective_ids
     return all(os.access(path, os.W_OK, effective_ids=effective) for path in (file, file.parent))
 
@@ -176,7 +176,7 @@ _REASONS = {
 
 
 def _is_failure(error: DBAPIError | PoolTimeout) -> bool:
-    """Whether a database failed, not what was asked of it."""
+    """Whether the database failed, rather than a statement."""
     # Of a damaged file SQLite raises the base class itself.
     return isinstance(error, OperationalError | InternalError | PoolTimeout) or type(error) is DatabaseError
 
@@ -193,7 +193,7 @@ def _reason(error: DBAPIError | PoolTimeout) -> str:
 
 
 def _check(connection: Connection, place: str) -> None:
-    """Raise ArtifactError where a file of SQLite does not hold together: better now than amid the answers."""
+    """Raise ArtifactError for a damaged file of SQLite, before anybody answers anything."""
     sqlite = connection.dialect.name == "sqlite"
     if sqlite and connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one() != "ok":
         raise Unusable(f"{place} cannot be used: {_REASONS['malformed']}.")
@@ -223,7 +223,7 @@ def _migrate(connection: Connection, *, may_write: bool) -> None:
 
 
 def migrations(connection: Connection):
-    """Alembic's configuration for a connection: its commands then work on it."""
+    """Alembic's configuration, whose commands work on this connection."""
     from alembic.config import Config
 
     config = Config()

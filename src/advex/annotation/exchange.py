@@ -73,7 +73,7 @@ class Row(BaseModel):
 
     @property
     def image(self) -> tuple[str, str, str, str]:
-        """What tells images apart."""
+        """The columns that identify an image."""
         return self.model, self.source, self.source_id, self.picture
 
 
@@ -82,7 +82,7 @@ _OF_ANSWERS = ("annotator", "answer", "round", "time", "client")  # all of them 
 
 
 def rows_of(store: Store) -> list[Row]:
-    """All images and all that was ever said of them, in an order that depends on nothing else."""
+    """All images with all answers and undos, in an order that depends on their content alone."""
     with store.database.read() as session:
         said: dict[int, list[Any]] = {}
         answers = select(Answer, Person.name).join(Person, Person.id == Answer.person)

@@ -20,7 +20,7 @@ class Problem(_Body):
 
 
 class Token(_Body):
-    """Of a personal link."""
+    """The token of a personal link."""
 
     token: str = Field(max_length=200)
 
@@ -71,6 +71,6 @@ class NextImages(_Body):
 
 
 class Acknowledgement(_Body):
-    """It is kept for good."""
+    """The answer is committed."""
 
     kept: Literal[True] = True

@@ -27,7 +27,7 @@ def too_long(most: int) -> tuple[int, str]:
 
 
 class Body:
-    """A request's body as it comes: refused once it is longer than `most`, whatever its length was said to be."""
+    """The body of a request. Raises HTTPException 413 once it is longer than `most`, whatever Content-Length says."""
 
     def __init__(self, receive: Receive, most: int) -> None:
         self._receive, self._most, self._length = receive, most, 0
@@ -49,14 +49,14 @@ class Body:
         return message
 
     async def collect(self) -> None:
-        """Receive all of it, which the next call gives in one piece."""
+        """Receive the whole body; the next call returns it in one piece."""
         pieces: list[bytes] = []
         while not self.ended:
             pieces.append((await self()).get("body", b""))
         self._whole.append({"type": "http.request", "body": b"".join(pieces), "more_body": False})
 
     async def throw_away(self, seconds: float) -> None:
-        """Receive what still comes: who sends to the end before it listens would not hear why it was refused."""
+        """Receive the rest and drop it: clients that send everything before they read would not get the refusal."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while not self.ended and self._length < _THROWN_AWAY:
@@ -91,12 +91,12 @@ class Response:
         await self.send(message)
 
     def _refuses_early(self, message: Message) -> bool:
-        """Whether this ends a refusal of a request that has not come to its end."""
+        """Whether this message ends a refusal while the request is still being sent."""
         refused = self.status >= 400 and self.status not in _AT_ONCE
         return refused and not message.get("more_body", False) and not self._body.ended
 
     async def problem(self, status: int, sentence: str) -> None:
-        """A refusal as JSON, unless something was sent already."""
+        """Send a refusal as JSON, unless a response has begun."""
         if self.status:
             return
         body = json.dumps({"error": sentence}).encode()

@@ -1,4 +1,4 @@
-"""The tables. Answers are only ever added; what one comes to is read off the rows that stand."""
+"""The tables. Answers are only ever added; an answer that an `undone` row follows does not count."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _TIME = BigInteger().with_variant(Integer(), "sqlite")
 
 
 class Base(DeclarativeBase):
-    """Of all tables. Constraints have names, so that migrations can speak of them."""
+    """The base of all tables. Constraints have names, so that migrations can refer to them."""
 
     metadata = MetaData(naming_convention=_NAMES)
 
 
 class Project(Base):
-    """What is asked of whom: one row. A database holds one project.
+    """The settings of the project, one row: a database holds one project.
 
     key: random; tells the cookies and browser stores of projects on one host apart. votes: people per image. seed: of
     everybody's order. alone: the changed picture comes first, the original on demand. about: how the images were made.
@@ -104,7 +104,7 @@ class Assignment(Base):
 
 
 class Answer(Base):
-    """One word of a person on an image, in rounds: answers in odd ones, `undone` in even ones. Never altered.
+    """An answer of a person about an image (odd rounds), or its undo (even rounds). Rows are never altered.
 
     client: made by the browser, so that a repeated submit is recognised. milliseconds: how long the image was shown.
     """

@@ -1,4 +1,4 @@
-"""The pages, made here and complete: templates escape every name, and nothing is fetched from elsewhere."""
+"""The HTML pages. Templates escape every name; nothing is fetched from other servers."""
 
 from __future__ import annotations
 
@@ -33,27 +33,27 @@ _MEASURES = (
 
 
 def enter(store: Store) -> str:
-    """Where a personal link leads: the page exchanges the token behind the # and goes on."""
+    """The page of a personal link: it exchanges the token behind the # for a session."""
     return _page("enter.html.j2", project=store.project())
 
 
 def closed(store: Store) -> str:
-    """For those who come without a session."""
+    """The page for visitors without a session."""
     return _page("closed.html.j2", project=store.project())
 
 
 def annotate(store: Store, guest: Guest, session: str) -> str:
-    """The page that asks."""
+    """The page that asks an annotator."""
     return _page("annotate.html.j2", project=store.project(), guest=guest, csrf=csrf_token(session))
 
 
 def owner(store: Store, *, explores: bool = False) -> str:
-    """How the project goes, for its owner. explores: whether there is an explore page."""
+    """The owner's page: the answers so far. explores: whether there is an explore page."""
     return _page("owner.html.j2", project=store.project(), explores=explores, **_live(store))
 
 
 def explore(store: Store, session: str, limits: dict[str, Any]) -> str:
-    """The page that asks a model. limits: of the slider and of files."""
+    """The explore page. limits: of the slider and of files."""
     return _page("explore.html.j2", project=store.project(), csrf=csrf_token(session), limits=limits)
 
 
@@ -63,7 +63,7 @@ def live(store: Store) -> str:
 
 
 def standalone(store: Store) -> str:
-    """The same as one file, with its pictures inside, to be kept or sent."""
+    """The owner's page as one file, with its pictures inside."""
     content = _live(store)
     for each in content["disputed"]:
         each["original"], each["changed"] = (_inlined(store, each["files"][which]) for which in ("original", "changed"))

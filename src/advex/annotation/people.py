@@ -1,4 +1,4 @@
-"""Who may come in: personal links and sessions. Tokens are random, 128 bits, and kept as their hash alone."""
+"""People, their personal links and their sessions. Tokens have 128 random bits; only their SHA-256 is kept."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _JOINED = re.compile("(?<=[^\x00-\x7f\u200c\u200d])[\u200c\u200d]|(?<=\U0001f3f4
 
 @dataclass(frozen=True, kw_only=True)
 class Guest:
-    """Somebody who came in. key: tells the answers that wait in a shared browser apart."""
+    """A person with a session. key: tells people apart who share a browser."""
 
     id: int
     key: str
@@ -35,7 +35,7 @@ class Guest:
 
 
 def person_name(text: str) -> str:
-    """A name as it is kept: composed characters, single spaces. Raises SpecError for what cannot be one.
+    """The name as it is kept, with composed characters and single spaces. Raises SpecError for an impossible name.
 
     Joiners are letters where scripts and emoji have them: after a character that is not of ASCII, where they show.
     """
@@ -46,7 +46,7 @@ def person_name(text: str) -> str:
 
 
 def annotator(session: Session, name: str) -> Person:
-    """The annotator of this name, added where the project has none: the one door for links and imported answers.
+    """The annotator of this name, added if the project has none. Links and imported answers both come through here.
 
     Raises SpecError for a name that cannot be one, or is the owner's.
     """
@@ -97,18 +97,18 @@ def revoke(database: Database, name: str) -> None:
 
 
 def _named(session: Session, name: str) -> Person | None:
-    """name: as `person_name` gives it. Names that an older version kept may be decomposed."""
+    """The person of this name, which is composed; names that an older version kept may not be."""
     return next((each for each in session.scalars(select(Person)) if normalize("NFC", each.name) == name), None)
 
 
 def people(database: Database) -> list[Guest]:
-    """Everybody, in the order in which they came."""
+    """All people, in the order in which they were added."""
     with database.read() as session:
         return [_guest(person) for person in session.scalars(select(Person).order_by(Person.id))]
 
 
 def enter(database: Database, token: str) -> tuple[Guest, str] | None:
-    """Exchange a link's token for a new session's. None for a token that is unknown or revoked."""
+    """The person of a link's token, and the token of a new session; None for a token that is unknown or revoked."""
     with database.write() as session:
         person = _owner_of(session, token, "link")
         if person is None:
@@ -117,7 +117,7 @@ def enter(database: Database, token: str) -> tuple[Guest, str] | None:
 
 
 def who(database: Database, token: str) -> Guest | None:
-    """Whose session this is; None if nobody's, or over."""
+    """The person whose session it is; None for a token that is unknown, revoked or expired."""
     with database.read() as session:
         person = _owner_of(session, token, "session")
         return None if person is None else _guest(person)

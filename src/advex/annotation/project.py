@@ -19,7 +19,7 @@ DATABASE = "ADVEX_ANNOTATION_DATABASE"
 
 @contextlib.contextmanager
 def opened(folder: Path, database: str | None = None, *, new: bool = False) -> Iterator[Store]:
-    """The store of a project. new: it may be begun here. Raises SpecError without the extra, or without a project."""
+    """The store of a project. new: create it if there is none. Raises SpecError without a project or the extra."""
     try:
         from advex.annotation.store import Store
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""What stands before every page: hosts, origins, sizes, rates, headers, and a log that tells no secrets.
+"""Checks of every request (host, origin, size, rate), headers of every response, and a log without secrets.
 
 The rules are those of docs/annotate.md; each has its test in tests/annotation/test_security.py.
 """
@@ -69,18 +69,18 @@ def check_address(host: str, allow_remote: bool) -> None:
 
 
 def csrf_token(session: str) -> str:
-    """What a page must send beside its cookie: other sites can make a browser send the cookie, but not know this."""
+    """The token that a page sends beside its cookie: another site can make a browser send the cookie, but not this."""
     return hashlib.sha256(f"csrf|{session}".encode()).hexdigest()
 
 
 def is_csrf_token(given: str, session: str) -> bool:
-    """Whether it is that session's, in constant time."""
+    """Whether this is the token of the session, compared in constant time."""
     return hmac.compare_digest(given.encode("utf-8", "replace"), csrf_token(session).encode())
 
 
 @dataclass
 class Bucket:
-    """So many at once, and so many per second after that, for each key."""
+    """A rate limit for each key: `burst` requests at once, and `rate` per second after that."""
 
     rate: float
     burst: int
@@ -91,11 +91,11 @@ class Bucket:
         return min(self.burst, left + (time.monotonic() - then) * self.rate)
 
     def empty(self, key: str) -> bool:
-        """Whether there is nothing left for this key."""
+        """Whether the key has no request left."""
         return self._now(key) < 1
 
     def take(self, key: str) -> bool:
-        """Take one. False: there was none."""
+        """Take one request of the key's. False: there was none left."""
         left = self._now(key)
         self._left[key] = (max(0.0, left - 1), time.monotonic())
         self._left.move_to_end(key)
@@ -164,7 +164,7 @@ class Guard:
         return None
 
     def _guest(self, scope: Scope, headers: dict[str, str]) -> str:
-        """Who is counted: whoever was let in with this session, else the address: made-up cookies gain nothing."""
+        """Whose rate counts: the person's, for a session that was let in before, else the address's."""
         guest = self._known.get(self._session(headers))
         return f"address {(scope.get('client') or ('',))[0]}" if guest is None else f"guest {guest}"
 
@@ -187,7 +187,7 @@ class Guard:
 
 
 def _headers(scope: Scope) -> dict[str, str]:
-    """By lower-case name. Of a repeated one the last; a repeated Host counts as none."""
+    """The headers by lower-case name: of a repeated one the last, of a repeated Host none."""
     pairs = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]]
     headers = dict(pairs)
     if sum(name == "host" for name, _ in pairs) > 1:
@@ -196,14 +196,14 @@ def _headers(scope: Scope) -> dict[str, str]:
 
 
 def _name(host: str) -> str:
-    """`Localhost:80` -> `localhost`, `[::1]:80` -> `::1`."""
+    """The name in a Host header, without the port: `Localhost:80` -> `localhost`, `[::1]:80` -> `::1`."""
     if host.startswith("["):
         return host[1:].partition("]")[0].lower()
     return host.rpartition(":")[0].lower() if ":" in host else host.lower()
 
 
 def _same_origin(headers: dict[str, str], host: str) -> bool:
-    """What browsers say of where a request comes from; programs that are no browser say nothing."""
+    """Whether a request comes from our pages, by the headers that browsers add; other programs add none."""
     if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         return False
     origin = headers.get("origin")

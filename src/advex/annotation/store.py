@@ -1,4 +1,4 @@
-"""What people are asked and what they answered: every promise about answers is kept here, or by the tables."""
+"""The store of a project: images, who is asked about which, and answers, as docs/annotate.md promises."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CHUNK = 250  # images whose free places are looked up at once
 
 
 class Refused(ArtifactError):
-    """What was sent cannot be kept. kind: `unknown` image or answer, or in `conflict` with what stands."""
+    """An answer that cannot be kept. kind: about something `unknown`, or in `conflict` with another answer."""
 
     def __init__(self, kind: Literal["unknown", "conflict"], sentence: str) -> None:
         super().__init__(sentence)
@@ -78,13 +78,13 @@ class Store:
         self._orders: dict[int, dict[int, int]] = {}
 
     def close(self) -> None:
-        """Give the database back."""
+        """Close the database."""
         self.database.close()
 
     # -- the project ------------------------------------------------------------------------------------------
 
     def create_project(self, name: str, *, votes: int, seed: int, alone: bool, about: dict[str, Any]) -> Project:
-        """Begin a project, or return the one that is there: what was asked of people stays as it is."""
+        """Create the project, or return the existing one unchanged."""
         with self.database.write() as session:
             if session.get(Project, 1) is None:
                 made = Project(id=1, key=secrets.token_hex(8), name=name, votes=votes, seed=seed, alone=alone)
@@ -93,7 +93,7 @@ class Store:
         return self.project()
 
     def project(self) -> Project:
-        """What is asked of whom. Raises ArtifactError where nothing was prepared."""
+        """The project's settings. Raises ArtifactError if none was created."""
         with self.database.read() as session:
             project = session.get(Project, 1)
             if project is None:
@@ -102,12 +102,12 @@ class Store:
             return project
 
     def add_images(self, images: Sequence[NewImage]) -> int:
-        """Add images that are not there yet. Returns how many that were."""
+        """Add the images that are new. Returns how many those are."""
         with self.database.write() as session:
             return add_images(session, images)
 
     def images(self) -> list[Image]:
-        """All images, in the order in which they came."""
+        """All images, in the order in which they were added."""
         with self.database.read() as session:
             images = list(session.scalars(select(Image).order_by(Image.id)))
             session.expunge_all()
@@ -138,7 +138,7 @@ class Store:
             return [AssignedImage(key=images[image].key, label=images[image].label) for image in chosen]
 
     def _order(self, session: Session, seed: int, person: int) -> dict[int, int]:
-        """Everything's place in the order of this person: a function of the seed, the person and the image alone."""
+        """The place of each image in this person's order, which depends on the seed, the person and the image alone."""
         total = session.scalar(select(func.count()).select_from(Image)) or 0
         if person not in self._orders or len(self._orders[person]) != total:
             numbers = session.scalars(select(Image.id))
@@ -196,7 +196,7 @@ class Store:
     # -- answers ----------------------------------------------------------------------------------------------
 
     def answer(self, person: int, *, client: str, image: str, answer: str, milliseconds: int | None = None) -> None:
-        """Keep an answer: when this returns, it is committed. The same again does nothing. Raises Refused."""
+        """Keep an answer; it is committed when this returns. Repeating it changes nothing. Raises Refused."""
         if answer not in ANSWERS:
             raise Refused("unknown", f"There is no answer '{answer}'.")
         with self.database.read() as session:
@@ -208,7 +208,7 @@ class Store:
         self._keep(Answer(client=client, image=number, person=person, answer=answer, milliseconds=milliseconds))
 
     def undo(self, person: int, *, client: str, undoes: str) -> None:
-        """Take an answer of one's own back, by a row of its own. The same again does nothing. Raises Refused."""
+        """Undo an answer of the same person by adding a row. Repeating it changes nothing. Raises Refused."""
         with self.database.read() as session:
             given = session.scalars(select(Answer).where(Answer.client == undoes, Answer.person == person)).first()
             if given is None or given.answer == UNDONE:
@@ -242,7 +242,7 @@ class Store:
     # -- what was said ----------------------------------------------------------------------------------------
 
     def votes(self) -> list[Vote]:
-        """Every standing answer, in the order in which they came."""
+        """All answers that were not undone, in the order in which they came."""
         with self.database.read() as session:
             rows = session.execute(
                 _standing(Answer.image, Image.label, Person.name, Answer.answer, Answer.time)
@@ -256,14 +256,14 @@ class Store:
             ]
 
     def state(self) -> tuple[int, int, int]:
-        """A number that changes with every answer, image and person."""
+        """Numbers that change with every answer, image and person."""
         with self.database.read() as session:
             newest = [session.scalar(select(func.max(table.id))) or 0 for table in (Answer, Image, Person)]
             return newest[0], newest[1], newest[2]
 
 
 def add_images(session: Session, images: Sequence[NewImage]) -> int:
-    """Add images that are not there yet, as part of a transaction. Returns how many that were."""
+    """Add the images that are new, as part of a transaction. Returns how many those are."""
     columns = (Image.model, Image.source, Image.source_id, Image.changed)
     known = {tuple(row) for row in session.execute(select(*columns))}
     new = {(each.model, each.source, each.source_id, each.changed): each for each in images}
@@ -274,7 +274,7 @@ def add_images(session: Session, images: Sequence[NewImage]) -> int:
 
 
 def _repeated(session: Session, client: str, image: int, person: int, answer: str) -> bool:
-    """Whether this very row was kept before. Raises Refused where its client id was used for something else."""
+    """Whether the same row was kept before. Raises Refused if another row has its client id."""
     kept = session.execute(select(Answer.image, Answer.person, Answer.answer).where(Answer.client == client)).first()
     if kept is not None and tuple(kept) != (image, person, answer):
         raise Refused("conflict", "This client id belongs to another answer.")

@@ -1,4 +1,4 @@
-"""The server's side of the process that computes: no call here waits for it.
+"""The server's side of the process that computes. No call waits for that process.
 
 Of each page only the newest request counts. One that is replaced is answered `superseded` at once; if it is being
 computed, the process is told, and stops before the next pass of the network.
@@ -27,7 +27,7 @@ _BUSY = "Too much is waiting to be computed. Try again in a moment."
 
 
 def _uncancellable() -> Future[Any]:
-    """A future that nobody can cancel: those who no longer want it say so to the desk."""
+    """A future that nobody can cancel: whoever no longer wants the result calls `Desk.drop`."""
     future: Future[Any] = Future()
     future.set_running_or_notify_cancel()
     return future
@@ -97,7 +97,7 @@ class Desk:
             return job.future
 
     def drop(self, page: str, future: Future[ExploreResponse]) -> None:
-        """Nobody waits for this answer any more: the page was closed, or asks something else."""
+        """Give a request up: the page was closed, or asks something else."""
         with self._lock:
             if not future.done():
                 self._supersede(page)
@@ -114,7 +114,7 @@ class Desk:
         return future
 
     def close(self) -> None:
-        """End the process. Whoever still waits is told."""
+        """End the process. Futures that are not done raise Refusal."""
         with self._lock:
             self._closed = True
             if self._opened is not None:
@@ -123,7 +123,7 @@ class Desk:
             thread.shutdown()
 
     def _supersede(self, page: str) -> None:
-        """With the lock held: give up what a page asked before."""
+        """Give up the page's earlier request, with the lock held."""
         job = self._waiting.pop(page, self._running)
         if job is not None and job.page == page and not job.future.done():
             job.future.set_exception(superseded())
@@ -152,7 +152,10 @@ class Desk:
                 job.future.set_result(answer)
 
     def _call(self, thread: str, *values: Any, job: _Job | None = None) -> Any:
-        """Ask a thread of the process and wait: as long as it takes for a job that nobody stopped. Raises Refusal."""
+        """Call a thread of the process and wait for its answer, without a limit for a job that nobody stopped.
+
+        Raises Refusal.
+        """
         opened = self._open()
         connection, began = opened.connections[thread], time.monotonic()
         try:
@@ -166,7 +169,7 @@ class Desk:
             raise Refusal("broken", _GONE) from None
 
     def _open(self) -> _Opened:
-        """The process, started where there is none, once it has opened everything. Raises Refusal."""
+        """The process, once it has opened everything; it is started if there is none. Raises Refusal."""
         with self._opening:
             with self._lock:
                 if self._closed:

@@ -48,7 +48,7 @@ def main(connections: Mapping[str, Connection], load: Load, stopped: Any) -> Non
 
 
 def _leave_a_core() -> None:
-    """To the server. What was opened brought torch along, where it needs any."""
+    """Leave a core to the server, where opening the models has imported torch."""
     if (torch := sys.modules.get("torch")) is not None:
         torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 2) - 1)))
 

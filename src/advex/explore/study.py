@@ -92,7 +92,7 @@ class Study:
             self._rows[label].append(row)
 
     def _names(self, classifier: Classifier) -> tuple[str, ...]:
-        """One for each class of a model; the data's where it has none itself and as many."""
+        """The class names of a model: its own, else the data's if they are as many, else numbers."""
         probe = self.data.batch(slice(0, 1), classifier.device).x.to(classifier.dtype)
         count = classifier.predict(probe).shape[1]
         ours = self.data.class_names if len(self.data.class_names) == count else map(str, range(count))
