@@ -93,10 +93,11 @@ class Bowl(nn.Module):
 
 
 STEEPNESS = [3.0, 1.0, 0.5, 2.0]
+WIDTH = 20.0  # of the bowl's box: radii are shares of it
 
 
 def bowl(offset: float = 100.0) -> Classifier:
-    return Classifier(Bowl(STEEPNESS, offset), box=(-10.0, 10.0)).eval()
+    return Classifier(Bowl(STEEPNESS, offset), box=(-WIDTH / 2, WIDTH / 2)).eval()
 
 
 def rows(*values: list[float]) -> Tensor:
@@ -128,7 +129,7 @@ def test_neighbours_are_in_the_ball_and_in_the_box(toys: SimpleNamespace) -> Non
 
 def test_it_is_the_mean_and_the_maximum_over_points_that_keep_the_decision() -> None:
     classifier, x = bowl(offset=-0.6), draws(8, 4)
-    around = neighbours(Slope(), classifier, x, classes(8), radius=0.4, samples=12)
+    around = neighbours(Slope(), classifier, x, classes(8), radius=0.4 / WIDTH, samples=12)
     change = random_stability(around)
     s = np.array(STEEPNESS)
     for i in range(8):
@@ -169,7 +170,7 @@ def test_random_stability_follows_from_the_row_and_the_seed_alone(toys: SimpleNa
 
 
 def test_random_stability_needs_no_derivatives() -> None:
-    around = neighbours(Opaque(), bowl(), rows([0.7, 0.2, 0.6, 0.1]), classes(1), radius=0.05)
+    around = neighbours(Opaque(), bowl(), rows([0.7, 0.2, 0.6, 0.1]), classes(1), radius=0.05 / WIDTH)
     assert random_stability(around, Cosine()).largest.tolist() == [0]
 
 
@@ -197,7 +198,7 @@ def test_points_near_a_tables_row_are_rows_of_it() -> None:
 def test_the_worst_case_of_a_bowl_in_l2() -> None:
     """The map moves by s * delta: at most by radius * max s, along the steepest axis."""
     x = draws(6, 4) + 0.5
-    search = PGD(norm="l2", radius=0.3, steps=60, step=3)
+    search = PGD(norm="l2", radius=0.3 / WIDTH, steps=60, step=3 / WIDTH)
     change = worst_case_stability(Slope(), bowl(), x, classes(6), search=search)
     expected = 0.3 * 3.0 / (torch.tensor(STEEPNESS) * x).norm(dim=1)
     # Steps much longer than the radius are a power iteration; each takes what lies across from 1 to (2/3)^2.
@@ -209,7 +210,7 @@ def test_the_worst_case_of_a_bowl_in_l2() -> None:
 
 def test_the_worst_case_of_a_bowl_in_linf_is_a_corner() -> None:
     x = draws(6, 4) + 0.5
-    change = worst_case_stability(Slope(), bowl(), x, classes(6), search=PGD(norm="linf", radius=0.3, steps=20))
+    change = worst_case_stability(Slope(), bowl(), x, classes(6), search=PGD(norm="linf", radius=0.3 / WIDTH, steps=20))
     s = torch.tensor(STEEPNESS, dtype=torch.float64)
     assert torch.allclose(change.distance, 0.3 * s.norm() / (s * x).norm(dim=1), rtol=1e-9)
     assert torch.allclose(change.delta.abs(), torch.full((6, 4), 0.3, dtype=torch.float64))

@@ -14,7 +14,7 @@ from advex.contexts import constant as constant
 from advex.contexts import own_context
 from advex.errors import AdvexError, AdvexWarning, InputError
 from advex.features import FeatureSpec
-from advex.geometry import Box
+from advex.geometry import Box, Norm, as_norm
 from advex.layers import input_gradient as input_gradient
 from advex.logits import ERRORS, answered, as_logits, check_logits, failure, out_of_memory, returns_probabilities
 from advex.networks.residual_drop import active_dropout
@@ -96,6 +96,9 @@ class Classifier(nn.Module):
             raise InputError(f"mean has {len(self.mean)} channels, std has {len(self.std)}.")
         if not (self.lower < self.upper).all():
             raise InputError(f"The box is empty: lower {limits.lower}, upper {limits.upper}.")
+        width = self.upper - self.lower
+        common = features is None and width.numel() > 0 and bool((width == width.flatten()[0]).all())
+        self.width = float(width.flatten()[0]) if common else 1.0  # what radii and RMSE are shares of
         reference = next((p for p in network.parameters() if p.is_floating_point()), None)
         self.to(torch.empty(0, dtype=torch.float32) if reference is None else reference)
         self._check_precision()
@@ -148,6 +151,13 @@ class Classifier(nn.Module):
         """The floating type that the network itself takes."""
         own = next((p.dtype for p in self.network.parameters() if p.is_floating_point()), self.dtype)
         return own if own in _HALF else self.dtype
+
+    def norm(self, name: str | Norm) -> Norm:
+        """A norm of changes as shares of the box's width: 1 is black to white, whatever black and white are.
+
+        Where elements have ranges of their own, as the columns of tables do, it is in their own units.
+        """
+        return as_norm(name).per(self.width)
 
     # -- asking it ---------------------------------------------------------------------------------------
 

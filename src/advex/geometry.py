@@ -49,6 +49,18 @@ class Norm:
     def __repr__(self) -> str:
         return self.name
 
+    def per(self, width: float) -> Norm:
+        """This norm of changes in units of `width`: steps and samples of size 1 are of that length in data space."""
+        if width == 1:
+            return self
+        return Norm(
+            self.name,
+            lambda delta: self.size(delta / width),
+            lambda delta, radius: self.project(delta / width, radius) * width,
+            lambda gradient: self.steepest(gradient) * width,
+            lambda x, radius, seed: self.sample(x, radius, seed) * width,
+        )
+
 
 def _shrink(delta: Tensor, size: Tensor, radius: Tensor) -> Tensor:
     # A hair inside the ball, so that rounding cannot leave it; a sum over more elements rounds more.
@@ -196,7 +208,7 @@ def as_norm(value: str | Norm) -> Norm:
 
 
 def as_radius(value: float | str) -> float:
-    """A radius in data space: 0.03 or `"8/255"` -> float.
+    """A radius as a share of the box's width: 0.03 or `"8/255"` -> float.
 
     Raises SpecError unless it is a finite number of at least 0.
 

@@ -38,7 +38,8 @@ class Perturbation:
     clean, delta: [n, *shape] in data space; `clean + delta` is the changed input.
     reached: [n] bool, the goal holds at the changed input, judged again by `attacks.verify`.
     size: [n] in the search's norm, `inf` where the goal was not reached.
-    rmse: [n] root mean square of delta, `inf` where the goal was not reached.
+    rmse: [n] root mean square of delta, `inf` where the goal was not reached. Both are shares of the box's width (1 is
+    black to white); of tables, whose columns have ranges of their own, in the columns' units.
     gradients: [n] int64, how often the search took the goal's loss with its gradient at the example.
     queries: [n] int64, how often it took the goal's loss or verdict there without a gradient: steps without gradients,
     bisections, the last look. What other rows of the batch cost is not counted, nor the last verdict of `verify`.
@@ -78,7 +79,7 @@ class Explanation:
     target: [n] the class explained. method: the explainer's record.
     picture: like x, the explanation as a valid input, where it is one.
     before, after: [n, classes] softmax confidences at x and at the picture.
-    rmse: [n] root mean square of `picture - x`.
+    rmse: [n] root mean square of `picture - x`, as a share of the box's width.
     completeness: [n] sum of the map less the change of output that it is meant to add up to, where the
     method promises that the two are equal (a numerical error, then, and a measure of it).
     flat: [n] bool, derivatives are used, and none of them reached the input, or one was not finite: the map says

@@ -201,3 +201,30 @@ def test_what_cannot_be_reached_is_not_claimed(search: Search, toys: SimpleNames
     assert torch.isinf(result.size).all()
     assert torch.isinf(result.rmse).all()
     assert torch.isfinite(result.delta).all()
+
+
+SHARES = ("minimal:gradients=40", "pgd:norm=linf,radius=0.2,steps=10", "pgd:norm=l2,radius=0.6",
+          "pgd:norm=l1,radius=1.5", "pgd:norm=rmse,radius=0.2", "at_distance:rho=0.2", "l2min:epsilon=0.3", "algorithm1:steps=60",
+          "closed_form:radius=0.2")  # fmt: skip
+
+
+@pytest.mark.parametrize("chosen", SHARES)
+@pytest.mark.parametrize(("low", "width"), [(0.0, 255.0), (-1.0, 2.0)])
+def test_sizes_are_shares_of_the_boxs_width(chosen: str, low: float, width: float, toys: SimpleNamespace) -> None:
+    """One network in other units: the same rows are reached, by the same shares of black to white."""
+    rng = torch.Generator().manual_seed(3)
+    weight, bias = (torch.randn(*shape, generator=rng, dtype=torch.float64) for shape in ((4, 12), (4,)))
+    unit, other = toys.affine(weight, bias), toys.affine(weight / width, bias - weight.sum(1) * low / width)
+    other = Classifier(other.network, box=(low, low + width))
+    x = torch.rand(6, 3, 2, 2, generator=rng, dtype=torch.float64)
+    goal = Misclassify(unit.predict(x).argmax(dim=1))
+    same, scaled = (attacks.build(chosen)(clf, inputs, goal) for clf, inputs in ((unit, x), (other, low + width * x)))
+    assert same.reached.any()
+    if "pgd:" not in chosen:  # it starts at random, by the row's content
+        assert torch.equal(same.reached, scaled.reached)
+        assert torch.allclose(same.rmse, scaled.rmse, rtol=1e-4)
+        assert torch.allclose(same.size, scaled.size, rtol=1e-4)
+    within = scaled.delta / width
+    if "rmse" in chosen or "at_distance" in chosen:
+        assert (RMSE.size(within) <= 0.2 * (1 + 1e-6)).all()
+    assert torch.allclose(scaled.rmse[scaled.reached], RMSE.size(within)[scaled.reached], rtol=1e-6)

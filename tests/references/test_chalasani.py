@@ -57,9 +57,12 @@ def delta_star(y: Tensor, w: Tensor, epsilon: float) -> Tensor:
     return -y[:, None] * w.sign() * epsilon
 
 
+WIDTH = 256.0  # of the box: radii are shares of it; a power of two, so that nothing is rounded
+
+
 def network(w: Tensor) -> Classifier:
     """The model as a classifier of two classes: w is spread unevenly over both rows; a wide box."""
-    classifier = Classifier(f"linear:features={len(w)},classes=2", box=(-99.0, 99.0)).double()
+    classifier = Classifier(f"linear:features={len(w)},classes=2", box=(-WIDTH / 2, WIDTH / 2)).double()
     layer = classifier.network[1]  # pyright: ignore
     with torch.no_grad():
         layer.weight.copy_(torch.stack([-0.3 * w, 0.7 * w]))
@@ -100,7 +103,7 @@ def test_our_adversary_is_equation_7() -> None:
     """Where a weight is 0 it stays: sgn(0) = 0, which the first case of Theorem 3.1 takes for granted."""
     w, x = torch.tensor([0.5, -2.0, 0.0, 1e-9]).double(), normal(6, 4, seed=4)
     y = torch.tensor([0, 1, 1, 0, 1, 0])
-    found = ClosedForm(radius=0.25)(network(w), x, Misclassify(y, temperature=1.0))
+    found = ClosedForm(radius=0.25 / WIDTH)(network(w), x, Misclassify(y, temperature=1.0))
     assert torch.equal(found.delta, delta_star(2.0 * y - 1, w, 0.25))
 
 
@@ -184,7 +187,7 @@ def test_our_training_makes_the_expected_update() -> None:
     at, epsilon, loss = drawn(), 0.3, LOSSES["logistic"]
     w = torch.tensor([0.2, 0.2, 0.2, 0.4, -0.3], dtype=torch.float64)
     classifier = network(w).train()
-    objective = objectives.build(f"adversarial:attack=(closed_form:radius={epsilon}),share=1")
+    objective = objectives.build(f"adversarial:attack=(closed_form:radius={epsilon / WIDTH}),share=1")
     batch = Batch(x=at.x, y=(at.y > 0).long())
     value, _, _ = objective(classifier, batch, objective.start(), rng=rng(0))
     value.backward()

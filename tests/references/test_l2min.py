@@ -73,4 +73,6 @@ def test_the_way_out_is_never_longer_than_epsilon(toys: SimpleNamespace) -> None
     stubborn = toys.affine(torch.eye(2, 12, dtype=torch.float64), torch.tensor([50.0, 0.0]), box=(-5.0, 5.0))
     found = L2Min(epsilon=0.1)(stubborn, torch.zeros(1, 12, dtype=torch.float64), Misclassify(torch.tensor([0])))
     assert not found.reached.item()
-    assert RMSE.size(found.delta).item() == pytest.approx(0.1)  # a straight way: all steps add up
+    assert RMSE.size(found.delta).item() == pytest.approx(
+        0.1 * 10
+    )  # a straight way, in shares of the box's width of 10

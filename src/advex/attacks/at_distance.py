@@ -51,7 +51,7 @@ class _Orbit:
             return state.delta + rho / way_out * downhill
         length = self.search.turn * rho * (steps - k) / (steps - way_out + 1)
         return state.classifier.box.to_distance(
-            state.x, state.delta + max(length, 1e-3 * rho) * downhill, rho, state.mask
+            state.x, state.delta + max(length, 1e-3 * rho) * downhill, rho * state.classifier.width, state.mask
         )
 
     def better(self, state: SearchState) -> Tensor:

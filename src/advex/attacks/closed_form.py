@@ -27,8 +27,8 @@ class ClosedForm(Search):
     bound for goals that weigh several classes. Normalisation changes no sign, and inside the box the worst change is
     delta* cut to it.
 
-    radius: epsilon, in data space. clip: cut to the box; False leaves it, as the authors' code does, whose one-hot
-    inputs are then neither 0 nor 1.
+    radius: epsilon, as a share of the box's width. clip: cut to the box; False leaves it, as the authors' code does,
+    whose one-hot inputs are then neither 0 nor 1.
 
     Raises InputError for any other network, and for goals that name no class.
     """
@@ -44,7 +44,12 @@ class ClosedForm(Search):
         delta, best = torch.zeros_like(x), x.new_full((len(x),), torch.inf)
         reached = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         for other in range(len(weight)):
-            way = away * as_radius(self.radius) * (weight[other] - weight[named]).sign().reshape(x.shape)
+            way = (
+                away
+                * as_radius(self.radius)
+                * classifier.width
+                * (weight[other] - weight[named]).sign().reshape(x.shape)
+            )
             way = way if mask is None else way * mask
             way = classifier.box.confine(x, way) if self.clip else way
             aim = goal(classifier, x + way)
@@ -53,7 +58,7 @@ class ClosedForm(Search):
             best, reached = torch.where(better, aim.loss, best), torch.where(better, aim.reached, reached)
         return SearchResult(
             delta=delta,
-            size=torch.where(reached, LINF.size(delta), torch.inf),
+            size=torch.where(reached, classifier.norm(LINF).size(delta), torch.inf),
             gradients=torch.zeros_like(named),
             queries=torch.full_like(named, len(weight)),
             flat=~delta.flatten(1).any(dim=1),

@@ -140,7 +140,7 @@ def _to_the_boundary(classifier: Classifier, x: Tensor, goal: Goal, result: Sear
             inside = holds(middle)
             near, far = torch.where(inside, near, middle), torch.where(inside, middle, far)
     delta = along(far)
-    size = torch.where(torch.isfinite(result.size), RMSE.size(delta), math.inf)
+    size = torch.where(torch.isfinite(result.size), classifier.norm(RMSE).size(delta), math.inf)
     return replace(result, delta=delta, size=size, queries=queries)
 
 
@@ -172,7 +172,8 @@ class _Leg:
         progress, memory, norm = k / self.steps, state.memory, state.norm
         gamma = _cosine(*_GAMMA, progress)
         # Not there yet: as far as the linearised boundary, and a tenth further where that is no way at all.
-        slope = norm.size(state.gradient).clamp_min(torch.finfo(state.x.dtype).tiny) * state.x[0].numel()
+        slope = norm.size(state.gradient).clamp_min(torch.finfo(state.x.dtype).tiny)
+        slope = slope * state.x[0].numel() * state.classifier.width**2
         outward = state.size + torch.maximum(state.loss / slope, 0.1 * state.size)
         radius = torch.where(
             state.reached,

@@ -29,7 +29,7 @@ from advex.types import take
 class PGD(Search):
     """The lowest loss within a fixed distance.
 
-    norm: l1, l2, linf or rmse. radius: in that norm, in data space (`"8/255"` is accepted).
+    norm: l1, l2, linf or rmse. radius: in that norm, as a share of the box's width (`"8/255"` is accepted).
     steps: gradients per start. step: length of one step; None is 2.5 radius / steps.
     random_start: begin at a point drawn uniformly from the ball. restarts: further starts, for rows
     that still stand. The goal decides the loss: `Misclassify(y)` is the margin,
@@ -44,14 +44,16 @@ class PGD(Search):
     restarts: Count = 1
 
     def find(self, classifier: Classifier, x: Tensor, goal: Goal, mask: Tensor | None, seed: int) -> SearchResult:
-        norm, radius = as_norm(self.norm), as_radius(self.radius)
+        norm, radius = classifier.norm(self.norm), as_radius(self.radius)
 
         def descend(x: Tensor, goal: Goal, mask: Tensor | None, restart: int) -> SearchResult:
             start = None
             if self.random_start:
                 start = norm.sample(x, radius, randomness.draw(seed, restart))
                 start = classifier.box.confine(x, start if mask is None else start * mask)
-            return iterate(_Descend(self), classifier, x, goal, norm=norm, steps=self.steps, mask=mask, start=start)
+            return iterate(
+                _Descend(self), classifier, x, goal, norm=as_norm(self.norm), steps=self.steps, mask=mask, start=start
+            )
 
         best = descend(x, goal, mask, 0)
         for restart in range(1, self.restarts):

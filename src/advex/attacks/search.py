@@ -23,7 +23,7 @@ from advex.types import take
 class SearchState:
     """Where the active rows are. Tensors are [n, ...]; `rows` maps them back to the whole batch.
 
-    x, mask: the clean input, and which of its elements may change. delta: the present change, inside
+    norm: of changes as shares of the box's width. x, mask: the clean input, and which of its elements may change. delta: the present change, inside
     the box. loss, reached, size: of the goal there; gradient: of its loss, 0 outside the mask, and everywhere for a
     rule that needs none. best, best_size, best_loss, best_reached: the best change so far in the rule's sense.
     gradients, queries, flat: see `SearchResult`. memory: the rule's own tensors, with a row per example.
@@ -136,7 +136,7 @@ def iterate(
     )
     at = SearchState(
         classifier=classifier,
-        norm=norm,
+        norm=classifier.norm(norm),
         x=x,
         goal=goal,
         mask=mask,

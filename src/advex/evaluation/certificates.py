@@ -101,13 +101,14 @@ def figures(work: Evaluation, entry: ModelEntry) -> ModelEntry:
     certificate = Certificate(**columns, sigma=float(certify.sigma), samples=certify.samples, alpha=certify.alpha)
     between = bracket(certificate, tensor(rows, f"{ATTACK}_rmse"), chance, seed=seed)
     overclaimed = certificate.overclaimed()
+    corner = max(math.prod(work.data.shape), 1) ** 0.5 * work.classifiers[entry.name].width  # L2 of RMSE 1
     scores = {
         "certified_accuracy": figure_of(certified_accuracy(certificate)),
         "certified_ara": figure_of(certified_area(certificate, chance, seed=seed)),
     }
     certified = CertificateFigures(
         sigma=float(certify.sigma), selection=certify.selection, samples=certify.samples, alpha=certify.alpha,
-        largest=certify.largest / max(math.prod(work.data.shape), 1) ** 0.5, examples=len(certificate),
+        largest=certify.largest / corner, examples=len(certificate),
         accuracy=figure_of(measures.accuracy(tensor(rows, "prediction"), tensor(rows, "label"))),
         attack_ara=figure_of(between.attacked), gap=figure_of(between.gap),
         abstained=int(certificate.abstained.sum()), crossed=int(between.crossed.sum()), overclaimed=overclaimed,

@@ -157,7 +157,7 @@ def _answer(
             write_bytes(work.shards.folder / name, png)
     return table(
         EXPLANATION, example=examples, purpose=[purpose] * len(x), explainer=[request.task.name] * len(x),
-        target=target, rho=[request.rho] * len(x), rmse=RMSE.size(changed - x), picture=names,
+        target=target, rho=[request.rho] * len(x), rmse=classifier.norm(RMSE).size(changed - x), picture=names,
         before=before[request.rows].tolist(), after=after.tolist(), prediction=after.argmax(dim=1),
         png_rmse=none if files is None else files.rmse,
         png_after=none if files is None else files.confidences.tolist(),

@@ -192,7 +192,8 @@ def _finished(explainer: Any, request: AttributionRequest, result: Attribution) 
         return explanation
     rows = request.max_batch if isinstance(request.max_batch, int) else 512
     before, after = (request.classifier.predict(x, max_batch=rows) for x in (request.x, result.picture))
-    return replace(explanation, picture=result.picture, before=before, after=after, rmse=RMSE.size(result.map))
+    rmse = request.classifier.norm(RMSE).size(result.map)
+    return replace(explanation, picture=result.picture, before=before, after=after, rmse=rmse)
 
 
 def _incomplete(values: Tensor, error: Tensor) -> Tensor:

@@ -128,7 +128,7 @@ class Certify:
                     rows.append(self._count(classifier, row, seed))
                     if progress is not None:
                         progress(len(rows), len(x))
-        return self._certificate(rows, y.cpu(), math.prod(x.shape[1:]))
+        return self._certificate(rows, y.cpu(), classifier.width * math.sqrt(max(math.prod(x.shape[1:]), 1)))
 
     def _count(self, classifier: Classifier, row: Tensor, seed: int) -> tuple[int, int]:
         """The class chosen, and how often fresh draws answered it."""
@@ -139,7 +139,7 @@ class Certify:
         then = votes(classifier, row, self.sigma, self.samples, seed, "smoothing: estimation", self.batch_size)
         return candidate, int(then[candidate])
 
-    def _certificate(self, rows: list[tuple[int, int]], y: Tensor, elements: int) -> Certificate:
+    def _certificate(self, rows: list[tuple[int, int]], y: Tensor, corner: float) -> Certificate:
         candidate, hits = torch.tensor(rows, dtype=torch.int64).reshape(-1, 2).unbind(dim=1)
         bounds = [clopper_pearson(k, self.samples, self.alpha) for k in hits.tolist()]
         lower = torch.tensor(bounds, dtype=torch.float64)
@@ -151,7 +151,7 @@ class Certify:
             prediction=prediction,
             correct=correct,
             radius_l2=radius,
-            rmse=radius / math.sqrt(max(elements, 1)),
+            rmse=radius / corner,
             candidate=candidate,
             hits=hits,
             lower=lower,

@@ -11,7 +11,7 @@ from torch import Tensor
 from advex import randomness
 from advex.classifier import Classifier
 from advex.errors import SpecError
-from advex.geometry import Norm, as_norm, as_radius
+from advex.geometry import Norm, as_radius
 from advex.measures.case import Case
 from advex.types import Explainer
 
@@ -71,7 +71,7 @@ def neighbours(
     Raises SpecError for an impossible norm, radius or number of samples, InputError for inputs that the classifier
     refuses.
     """
-    norm, radius = as_norm(norm), as_radius(radius)
+    norm, radius = classifier.norm(norm), as_radius(radius)
     if samples < 1:
         raise SpecError(f"Stability is measured at 1 point or more near each input, not {samples}.")
     classifier.check(x)
