@@ -83,10 +83,10 @@ def test_the_searches_are_searches_and_go_as_far_as_they_say(toys: Any) -> None:
         with (step := Step(classifier=clf, batch=batch, seed=0)).seeded():
             delta = term.alter(step)
         if "rmse" in spec:  # a linear loss: seven steps of a seventh, all in one direction
-            radius = search.radius
+            radius = search.radius * clf.width
             assert delta.square().mean(dim=1).sqrt().tolist() == pytest.approx([radius, radius], rel=1e-6)
         elif "linf" in spec:
-            assert delta.abs().amax().item() <= 8 / 255 + 1e-12
+            assert delta.abs().amax().item() <= 8 / 255 * clf.width + 1e-12
 
 
 def test_every_term_and_option_is_told() -> None:

@@ -204,8 +204,8 @@ def test_what_cannot_be_reached_is_not_claimed(search: Search, toys: SimpleNames
 
 
 SHARES = ("minimal:gradients=40", "pgd:norm=linf,radius=0.2,steps=10", "pgd:norm=l2,radius=0.6",
-          "pgd:norm=l1,radius=1.5", "pgd:norm=rmse,radius=0.2", "at_distance:rho=0.2", "l2min:epsilon=0.3", "algorithm1:steps=60",
-          "closed_form:radius=0.2")  # fmt: skip
+          "pgd:norm=l1,radius=1.5", "pgd:norm=rmse,radius=0.2", "at_distance:rho=0.2", "l2min:epsilon=0.3",
+          "algorithm1:steps=60", "closed_form:radius=0.2")  # fmt: skip
 
 
 @pytest.mark.parametrize("chosen", SHARES)

@@ -20,7 +20,7 @@ from advex.attacks.search import SearchResult
 from advex.classifier import Classifier
 from advex.contexts import ordinary
 from advex.errors import AdvexWarning, InputError
-from advex.geometry import RMSE, Norm, per_row
+from advex.geometry import RMSE, Norm, as_norm, per_row
 from advex.goals import Goal
 from advex.logits import out_of_memory
 from advex.options import with_options
