@@ -304,24 +304,40 @@ def swish(net: Any, x: Tensor) -> Tensor:
     return net.c(net.own(net.a(x)))
 
 
-def overlapping(net: Any, x: Tensor) -> Tensor:
-    return net.c(net.pool(net.a(x)[:, None])[:, 0])
-
-
 UNSEEN = {
     "the function relu": lambda net, x: net.c(relu(net.b(relu(net.a(x))))),
     "the function clampmin": lambda net, x: net.c(net.a(x).clamp_min(0)),
     "the function softmax": lambda net, x: net.c(softmax(net.a(x), dim=1)),
     "the function mul": lambda net, x: net.c(net.a(x) * net.b(net.a(x))),
     "Swish 'own'": swish,
-    "MaxPool1d 'pool', whose windows overlap": overlapping,
 }
+
+
+def test_max_pools_whose_windows_overlap_share_out_the_whole_change() -> None:
+    """By the rescale rule a maximum's change up and down goes to where it was, once for each of its windows."""
+    torch.manual_seed(0)
+    for pool in (nn.MaxPool2d(3, 1), nn.MaxPool2d(3, 2, padding=1), nn.MaxPool2d(2, 1, dilation=2), nn.MaxPool2d(2)):
+        layers = nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), pool, nn.Flatten(), nn.LazyLinear(3)
+        x, u = torch.rand(2, 4, 1, 8, 8, dtype=torch.float64)
+        network = nn.Sequential(*layers).double()
+        network(x)
+        explanation = DeepLift(baseline=u)(Classifier(network), x, torch.tensor([0, 1, 2, 0]))
+        assert explanation.completeness.abs().max() < 1e-9
+    weight = torch.tensor([[1.0, -2.0, 4.0]]).double()  # of the windows (a, b), (b, c), (c, d)
+    head = nn.Linear(3, 2, bias=False).double()
+    with torch.no_grad():
+        head.weight.copy_(torch.cat([weight, 0 * weight]))
+    network = nn.Sequential(nn.Unflatten(1, (1, 4)), nn.MaxPool1d(2, 1), nn.Flatten(), head)
+    x, u = torch.tensor([[0.2, 0.9, 0.1, 0.3]]).double(), torch.tensor([[0.4, 0.0, 0.7, 0.6]]).double()
+    values = DeepLift(baseline=u)(Classifier(network), x, torch.tensor([0])).map
+    # Windows: .4 -> .9 up at b; .7 -> .9 up at b; .7 -> .3 down from c of the reference.
+    assert torch.allclose(values, torch.tensor([[0.0, 1 * 0.5 - 2 * 0.2, -4 * 0.4, 0.0]]).double())
 
 
 @pytest.mark.parametrize("name", UNSEEN)
 def test_deep_lift_tells_what_escapes_its_rules_and_by_how_much(name: str) -> None:
     classifier, (x, u) = passes(UNSEEN[name]), rows()
-    classifier.network.own, classifier.network.pool = Swish(), nn.MaxPool1d(3, stride=1, padding=1)  # pyright: ignore
+    classifier.network.own = Swish()  # pyright: ignore
     with pytest.warns(AdvexWarning, match=f"DeepLift has no rule for {name}:.*misses the change") as heard:
         told = DeepLift(baseline=u)(classifier, x, TARGET)
     assert len(heard) == 1

@@ -118,9 +118,8 @@ def _mixing(classifier: Classifier, probe: Tensor, together: Tensor) -> str | No
 
     Probes are asked alone, in another order and in smaller batches. probe: [n, *shape]; together: their logits.
     """
-    near = (
-        1e-3 if classifier.reduced_precision or classifier.network_dtype != classifier.dtype else 1e-4
-    )  # of a sum in another order
+    few_digits = classifier.reduced_precision or classifier.network_dtype != classifier.dtype
+    near = 2e-2 if few_digits else 1e-4  # what a sum in another order may differ by
     with torch.no_grad(), classifier.frozen(), classifier.accelerated():
         try:
             ways = [

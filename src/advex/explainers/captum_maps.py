@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from advex.errors import AdvexWarning, InputError
-from advex.explainers.captum_rules import Chosen, Reach, has_rescale_rule, hooked, is_relu, reach
+from advex.explainers.captum_rules import POOLS, Chosen, Reach, has_rescale_rule, hooked, is_relu, reach
 from advex.explainers.expected_gradients import background_rows
 from advex.explainers.grad_cam import GradCAM
 from advex.explainers.integrated_gradients import Baseline, spread
@@ -169,11 +170,29 @@ def _rescale_class() -> type[Any]:
             return new
 
         def _backward_hook(self, module: Any, grad_input: Tensor, grad_output: Tensor) -> Tensor:
+            if type(module) in POOLS:
+                return _pooled(module, grad_input, grad_output, self.eps)
             if type(module) in SUPPORTED_NON_LINEAR:
                 return super()._backward_hook(module, grad_input, grad_output)
             return nonlinear(module, module.input, module.output, grad_input, grad_output, eps=self.eps)
 
     return Rescale
+
+
+def _pooled(pool: Any, grad_input: Tensor, grad_output: Tensor, eps: float) -> Tensor:
+    """The rule of max pools: each window's change, up from the reference and down from x, goes to its two maxima.
+
+    Where windows overlap one element is the maximum of several, and what it gets is added up.
+    """
+    largest = getattr(functional, f"max_pool{pool.input.ndim - 2}d")
+    form = (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode, True)
+    places = largest(pool.input, *form)[1].flatten(2)
+    (x, u), (at_x, at_u) = pool.input.chunk(2), pool.output.chunk(2)
+    cross = torch.maximum(at_x, at_u)
+    share = (grad_output * torch.cat([cross - at_u, at_x - cross])).flatten(2)
+    total = torch.zeros_like(pool.input).flatten(2).scatter_add(2, places, share).reshape(pool.input.shape)
+    change = torch.cat([x - u] * 2)
+    return torch.where(change.abs() < eps, grad_input, torch.cat([sum(total.chunk(2))] * 2) / change)
 
 
 def _rescale(chosen: Chosen) -> Any:

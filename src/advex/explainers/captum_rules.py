@@ -32,7 +32,7 @@ _ELEMENTWISE: tuple[type[nn.Module], ...] = (
     *(HalfHuberReLU, nn.GELU, nn.SiLU, nn.Mish, nn.SELU, nn.CELU, nn.ReLU6, nn.Hardtanh, nn.Hardswish),
     *(nn.Hardsigmoid, nn.LogSigmoid, nn.Softsign, nn.Hardshrink, nn.Softshrink, nn.Tanhshrink, nn.Threshold),
 )
-_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
+POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 
 # Autograd nodes that are linear in all of their inputs together ...
 _LINEAR = re.compile(
@@ -50,7 +50,7 @@ _NO_ACTIVATION = re.compile(r"MaxPool|Softmax|Norm|Var|Std|Sqrt|Rsqrt|Attention|
 
 def has_rescale_rule(module: nn.Module) -> bool:
     """Whether DeepLift treats a module by its own rule. Exact types: a subclass may compute anything."""
-    return type(module) in _ELEMENTWISE or type(module) in _POOLS
+    return type(module) in _ELEMENTWISE or type(module) in POOLS
 
 
 def is_relu(module: nn.Module) -> bool:
@@ -102,8 +102,6 @@ def reach(request: AttributionRequest, has_rule: Callable[[nn.Module], bool]) ->
         if not _is_linear(node) and (module is None or not has_rule(module)):
             name = f"the function {_kind(node).lower()}" if module is None else names[module]
             missed[name] = missed.get(name, False) or not _NO_ACTIVATION.search(_kind(node))
-        elif module is not None and type(module) in _POOLS and _overlaps(module):
-            missed.setdefault(f"{names[module]}, whose windows overlap", False)
     place = {name: number for number, name in enumerate(names.values())}
     in_order = sorted(missed, key=lambda name: place.get(name, len(place)))
     return Reach(
@@ -136,16 +134,6 @@ def _is_linear(node: Node) -> bool:
     if kind == "Div":
         return not any(depends[1:])
     return bool(_LINEAR.fullmatch(kind)) and (not _PRODUCT.fullmatch(kind) or sum(depends) <= 1)
-
-
-def _overlaps(pool: Any) -> bool:
-    """captum undoes a pool by the position of each maximum, and one position in two windows is lost once."""
-
-    def each(size: int | tuple[int, ...]) -> tuple[int, ...]:
-        return size if isinstance(size, tuple) else (size,) * 3
-
-    window, stride, dilation = each(pool.kernel_size), each(pool.stride), each(pool.dilation)
-    return any((k - 1) * d + 1 > s for k, s, d in zip(window, stride, dilation, strict=False))
 
 
 class Chosen(nn.Module):
