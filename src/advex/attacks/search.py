@@ -24,8 +24,9 @@ class SearchState:
     """Where the active rows are. Tensors are [n, ...]; `rows` maps them back to the whole batch.
 
     norm: of changes as shares of the box's width. x, mask: the clean input, and which of its elements may change.
-    delta: the present change, inside the box. loss, reached, size: of the goal there; gradient: of its loss, 0 outside the mask, and everywhere for a
-    rule that needs none. best, best_size, best_loss, best_reached: the best change so far in the rule's sense.
+    delta: the present change, inside the box. loss, reached, size: of the goal there; gradient: of its loss, 0 outside
+    the mask, and everywhere for a rule that needs none. best, best_size, best_loss, best_reached: the best change so
+    far in the rule's sense.
     gradients, queries, flat: see `SearchResult`. memory: the rule's own tensors, with a row per example.
     done: the rule has finished the row; it may stay in the batch for a while, but no longer counts or changes.
     """
