@@ -30,7 +30,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownPicture:
     """A picture on the page. width, height: as shown. crisp: pixels stay squares. alt: what it is, in words."""
 
     uri: str
@@ -85,10 +85,10 @@ def data_uri(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
-def show(picture: Picture, alt: str) -> Shown:
+def show(picture: Picture, alt: str) -> ShownPicture:
     """A picture at a useful size."""
     height, width = picture.pixels.shape[:2]
-    return Shown(data_uri(picture.png), *zoom(width, height), alt)
+    return ShownPicture(data_uri(picture.png), *zoom(width, height), alt)
 
 
 def zoom(width: int, height: int) -> tuple[int, int, bool]:
@@ -123,7 +123,7 @@ def common_scale(changes: Iterable[np.ndarray]) -> SymmetricScale:
     return SymmetricScale(max(reach, 1) / 255)
 
 
-def show_change(values: np.ndarray, scale: SymmetricScale, alt: str) -> Shown:
+def show_change(values: np.ndarray, scale: SymmetricScale, alt: str) -> ShownPicture:
     """A difference as a picture.
 
     One channel: blue where it became darker, orange where lighter, near white where nothing changed.
@@ -134,16 +134,16 @@ def show_change(values: np.ndarray, scale: SymmetricScale, alt: str) -> Shown:
         image = _coloured(np.round((relative[:, :, 0] + 1) * 127).astype(np.uint8))
     else:
         image = Image.fromarray(np.round(127 + 127 * relative).astype(np.uint8))
-    return Shown(data_uri(_png(image)), *zoom(image.width, image.height), alt)
+    return ShownPicture(data_uri(_png(image)), *zoom(image.width, image.height), alt)
 
 
-def show_scale(scale: SymmetricScale, colours: bool) -> Shown:
+def show_scale(scale: SymmetricScale, colours: bool) -> ShownPicture:
     """The scale itself as a bar, from darker to lighter. colours: of three-channel pictures."""
     shades = np.arange(255, dtype=np.uint8)[None]
     end = f"{scale.reach:.2f}"
     alt = f"Scale of the differences, from {end} darker to {end} lighter."
     image = Image.fromarray(shades) if colours else _coloured(shades)
-    return Shown(data_uri(_png(image)), 204, 12, False, alt)
+    return ShownPicture(data_uri(_png(image)), 204, 12, False, alt)
 
 
 def colour_map() -> np.ndarray:

@@ -15,7 +15,7 @@ CERTIFIED = ("certified_accuracy", "certified_ara")  # scores that have a sectio
 
 
 @dataclass(frozen=True)
-class Cell:
+class FigureCell:
     """One figure as shown. low, high: empty when there is no interval. note: what must be said with it."""
 
     key: str
@@ -31,11 +31,11 @@ class FigureRow:
 
     index: int
     name: str
-    cells: tuple[Cell, ...]
+    cells: tuple[FigureCell, ...]
     minus: str = ""
 
 
-def show(key: str, figure: Figure, digits: int, record: Record) -> Cell:
+def show(key: str, figure: Figure, digits: int, record: Record) -> FigureCell:
     """A figure with its interval, and a note where searches failed or there is no value."""
     note = ""
     if figure.failures:
@@ -48,12 +48,12 @@ def show(key: str, figure: Figure, digits: int, record: Record) -> Cell:
 
 def measured(
     key: str, figure: Figure, digits: int, note: str = "", write: Callable[[float, int], str] = number
-) -> Cell:
+) -> FigureCell:
     """A figure with its interval, where that says something."""
     nowhere = math.isinf(figure.low) and figure.low == figure.high
     known = not (math.isnan(figure.low) or math.isnan(figure.high) or nowhere)
     low, high = (write(figure.low, digits), write(figure.high, digits)) if known else ("", "")
-    return Cell(key, write(figure.value, digits), low, high, note)
+    return FigureCell(key, write(figure.value, digits), low, high, note)
 
 
 def digits_for(key: str, record: Record) -> int:
@@ -91,17 +91,17 @@ def turned(figure: Figure) -> Figure:
     return figure.model_copy(update={"value": -figure.value, "low": -figure.high, "high": -figure.low})
 
 
-def paired(key: str, figure: Figure, record: Record) -> Cell:
+def paired(key: str, figure: Figure, record: Record) -> FigureCell:
     """A difference of two models; of two shares in percentage points."""
     if is_share(key, record):
         return points(key, figure)
     return show(key, figure, decimals([figure.value, figure.low, figure.high]), record)
 
 
-def points(key: str, figure: Figure) -> Cell:
+def points(key: str, figure: Figure) -> FigureCell:
     """A difference of two shares, in percentage points."""
     value, low, high = (number(100 * bound, 1) for bound in (figure.value, figure.low, figure.high))
-    return Cell(key, f"{value} points", low, high)
+    return FigureCell(key, f"{value} points", low, high)
 
 
 def in_words(figure: Figure, digits: int) -> str:

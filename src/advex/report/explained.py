@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from advex.drawing.numbers import UNIT, confidence, number, short
-from advex.drawing.pictures import Picture, Shown, SymmetricScale, show, show_change
+from advex.drawing.pictures import Picture, ShownPicture, SymmetricScale, show, show_change
 from advex.report.reading import Contents, Row
 
 
@@ -17,8 +17,8 @@ from advex.report.reading import Contents, Row
 class ExplanationCell:
     """One explanation. Shares are written out; `says` is the decision on the picture, `png_says` if that differs."""
 
-    picture: Shown | None
-    difference: Shown | None
+    picture: ShownPicture | None
+    difference: ShownPicture | None
     missing: bool
     before: str
     after: str
@@ -33,14 +33,14 @@ class ExplanationCell:
 class SeenInput:
     """The unchanged input as one model sees it."""
 
-    picture: Shown | None
+    picture: ShownPicture | None
     says: str
     confidence: str
     right: bool
 
 
 @dataclass(frozen=True)
-class Column:
+class ColumnHeading:
     """Heading of a column. mark: `label` where the target is the example's own class."""
 
     text: str
@@ -64,7 +64,7 @@ class ExplainedExample:
     id: str
     label: str
     target: str
-    columns: tuple[Column, ...]
+    columns: tuple[ColumnHeading, ...]
     lines: tuple[ModelExplanations, ...]
     hidden: int
 
@@ -112,10 +112,10 @@ class Explained:
             hidden,
         )  # fmt: skip
 
-    def _column(self, key: float, label: int | None) -> Column:
+    def _column(self, key: float, label: int | None) -> ColumnHeading:
         if self.kind == "sweep":
-            return Column(short(key), "")
-        return Column(self.contents.class_name(int(key)), "label" if key == label else "")
+            return ColumnHeading(short(key), "")
+        return ColumnHeading(self.contents.class_name(int(key)), "label" if key == label else "")
 
     def _input(self, row: Row | None, rows: list[Row]) -> SeenInput | None:
         if row is None:

@@ -10,7 +10,7 @@ import numpy as np
 from advex.drawing.numbers import short
 from advex.drawing.pictures import (
     Picture,
-    Shown,
+    ShownPicture,
     SymmetricScale,
     change,
     common_scale,
@@ -34,7 +34,7 @@ class Grid:
     explainer: str
     rho: str
     scale: SymmetricScale | None
-    scale_bar: Shown | None
+    scale_bar: ShownPicture | None
     colours: bool
     sheets: tuple[ExplainedExample, ...]
     total: int

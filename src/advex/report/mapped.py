@@ -10,7 +10,7 @@ import numpy as np
 
 from advex.drawing.heat import reach_of, summed
 from advex.drawing.numbers import number, significant
-from advex.drawing.pictures import Shown, SymmetricScale, read_picture, show, show_change
+from advex.drawing.pictures import ShownPicture, SymmetricScale, read_picture, show, show_change
 from advex.record import Record
 from advex.report.reading import Contents, Row
 
@@ -21,7 +21,7 @@ MAP_BYTES = 1_500_000  # of the page that maps may take
 class Heat:
     """One map as a picture. reach: the value at the ends of its scale. value: of the first measure."""
 
-    shown: Shown
+    shown: ShownPicture
     reach: str
     value: str
 
@@ -42,7 +42,7 @@ class MappedExample:
 
     id: str
     label: str
-    input: Shown | None
+    input: ShownPicture | None
     lines: tuple[ModelMaps, ...]
 
 

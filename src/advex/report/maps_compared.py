@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from advex.drawing.numbers import decimals
 from advex.record import Figure, MeasureEntry, Record
-from advex.report.cells import BETTER, Cell, FigureRow, measured, separated, turned
+from advex.report.cells import BETTER, FigureCell, FigureRow, measured, separated, turned
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def _rows(
                 figure = pairs[second, first]
                 cells.append(measured(prefix + key, figure, digits_of(pairs.values()), _reading(figure, measure)))
             else:
-                cells.append(Cell(prefix + key, "–"))
+                cells.append(FigureCell(prefix + key, "–"))
         if any(cell.low for cell in cells):
             yield FigureRow(colours[model or second], second, tuple(cells), first)
 

@@ -45,7 +45,7 @@ class Section(Protocol):
 
 
 @dataclass(frozen=True)
-class Shown:
+class RenderedSection:
     """A section as it stands on a page."""
 
     id: str
@@ -61,7 +61,7 @@ def tables_of_sections() -> set[str]:
     return {table for entry in registry.entries("section").values() for table in getattr(entry.make, "tables", ())}
 
 
-def shown(contents: Contents) -> list[Shown]:
+def shown(contents: Contents) -> list[RenderedSection]:
     """The sections that the record has something for, in the order of the page."""
     made = (_shown(entry, contents) for entry in registry.entries("section").values())
     return sorted((section for section in made if section is not None), key=lambda section: (section.place, section.id))
@@ -73,7 +73,7 @@ def rendered(section: Section, values: Mapping[str, Any], **more: Any) -> Markup
     return Markup(environment().from_string(template.read_text(encoding="utf-8")).render(**values, **more))
 
 
-def _shown(entry: registry.Entry, contents: Contents) -> Shown | None:
+def _shown(entry: registry.Entry, contents: Contents) -> RenderedSection | None:
     """One section. One of a plugin that fails is a sentence that says so; a fault in one of ours is raised."""
     try:
         section: Section = entry.make()
@@ -81,11 +81,13 @@ def _shown(entry: registry.Entry, contents: Contents) -> Shown | None:
         if values is None:
             return None
         html = rendered(section, values, record=contents.record, contents=contents)
-        return Shown(entry.name, section.place, section.title, section.menu, str(values.get("badge") or ""), html)
+        return RenderedSection(
+            entry.name, section.place, section.title, section.menu, str(values.get("badge") or ""), html
+        )
     except Exception as error:
         if not entry.distribution:
             raise
         place, title = getattr(entry.make, "place", math.inf), getattr(entry.make, "title", entry.name)
         sentence = "<p>The section '{}' of {} could not be made ({}: {}). The rest of this page is whole.</p>"
         html = Markup(sentence).format(entry.name, entry.distribution, type(error).__name__, error)
-        return Shown(entry.name, place, title, getattr(entry.make, "menu", title), "", html)
+        return RenderedSection(entry.name, place, title, getattr(entry.make, "menu", title), "", html)

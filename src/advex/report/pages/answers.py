@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from advex.drawing.numbers import count, number
-from advex.drawing.pictures import Shown, read_picture, show
+from advex.drawing.pictures import ShownPicture, read_picture, show
 from advex.record import Figure
 from advex.record.reproduction import AnsweredEntry, JudgedEntry
 
@@ -28,12 +28,12 @@ _AGREEMENT = {
 
 
 @dataclass(frozen=True)
-class Pair:
+class JudgedPair:
     """An image as it was and as it was changed. said: (annotator, answer)."""
 
     entry: JudgedEntry
-    original: Shown | None
-    changed: Shown | None
+    original: ShownPicture | None
+    changed: ShownPicture | None
     rmse: str
     said: tuple[tuple[str, str], ...]
 
@@ -44,7 +44,7 @@ class Answered:
 
     entry: AnsweredEntry
     sentences: tuple[str, ...]
-    groups: tuple[tuple[str, tuple[Pair, ...]], ...]
+    groups: tuple[tuple[str, tuple[JudgedPair, ...]], ...]
 
 
 def answered(folder: Path, entry: AnsweredEntry) -> Answered:
@@ -86,9 +86,9 @@ def _share(figure: Figure, name: str = "percent") -> str:
     return f"{value}{unit} [{low}, {high}]"
 
 
-def _pair(folder: Path, entry: JudgedEntry) -> Pair:
+def _pair(folder: Path, entry: JudgedEntry) -> JudgedPair:
     rmse = number(entry.rmse, 3)
-    return Pair(
+    return JudgedPair(
         entry,
         _shown(folder, entry.original, f"Original, class {entry.label}."),
         _shown(folder, entry.changed, f"Changed by RMSE {rmse}, so that the network says {entry.target}."),
@@ -97,6 +97,6 @@ def _pair(folder: Path, entry: JudgedEntry) -> Pair:
     )
 
 
-def _shown(folder: Path, name: str, alt: str) -> Shown | None:
+def _shown(folder: Path, name: str, alt: str) -> ShownPicture | None:
     picture = read_picture(folder, name)
     return None if picture is None else show(picture, alt)

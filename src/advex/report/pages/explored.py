@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from advex.drawing.numbers import confidence, number, short
-from advex.drawing.pictures import Picture, Shown, read_picture, show
+from advex.drawing.pictures import Picture, ShownPicture, read_picture, show
 from advex.record.explored import Explored, picture_name, read_explored
 from advex.report.reading import PICTURE_BYTES
 
@@ -35,12 +35,12 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Part:
+class PicturePart:
     """A picture of an explanation, with the lines below it."""
 
     which: str
     title: str
-    shown: Shown
+    shown: ShownPicture
     lines: tuple[str, ...]
 
 
@@ -53,7 +53,7 @@ class Kept:
     target: str
     sentences: tuple[str, ...]
     shares: tuple[Share, ...]
-    parts: tuple[Part, ...]
+    parts: tuple[PicturePart, ...]
 
 
 def told(entry: Explored) -> tuple[str, ...]:
@@ -149,7 +149,7 @@ def _kept(path: Path, entry: Explored, pictures: dict[str, Picture | None]) -> K
     lines = lines_of(entry)
     target = entry.class_names[entry.target]
     parts = tuple(
-        Part(which, TITLES[which], show(each, f"{TITLES[which]}, {', '.join(lines[which])}."), lines[which])
+        PicturePart(which, TITLES[which], show(each, f"{TITLES[which]}, {', '.join(lines[which])}."), lines[which])
         for which, each in pictures.items()
         if each is not None
     )

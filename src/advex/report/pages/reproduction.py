@@ -18,7 +18,7 @@ from advex.record.reproduction import (
     RowEntry,
     TableEntry,
 )
-from advex.report.cells import Cell, measured, together
+from advex.report.cells import FigureCell, measured, together
 from advex.report.pages.answers import answered
 from advex.report.pages.joined_records import grid_part, maps_part
 
@@ -26,7 +26,7 @@ LABELLED = 14  # measured rows up to which each one is named in a plot
 
 
 # A row of a table, and for each column: published, measured, and measured by the published protocol.
-PublishedRow = tuple[RowEntry, list[tuple[Cell, Cell, Cell | None]]]
+PublishedRow = tuple[RowEntry, list[tuple[FigureCell, FigureCell, FigureCell | None]]]
 
 
 @dataclass(frozen=True)
@@ -84,16 +84,16 @@ def _table(table: TableEntry) -> TablePart:
             parts.append((row.section, []))
         cells = []
         for column, has in zip(table.columns, protocol, strict=True):
-            published = Cell(column.key, number(row.published.get(column.key, math.nan), column.digits))
+            published = FigureCell(column.key, number(row.published.get(column.key, math.nan), column.digits))
             by_protocol = _measured(row.by_protocol.get(column.key), column, row) if has else None
             cells.append((published, _measured(row.measured.get(column.key), column, row), by_protocol))
         parts[-1][1].append((row, cells))
     return TablePart(table, protocol, tuple(parts))
 
 
-def _measured(figure: Figure | None, column: ColumnEntry, row: RowEntry) -> Cell:
+def _measured(figure: Figure | None, column: ColumnEntry, row: RowEntry) -> FigureCell:
     if figure is None:
-        return Cell(column.key, "–" if row.state == "measured" else row.state)
+        return FigureCell(column.key, "–" if row.state == "measured" else row.state)
     note = f"{figure.failures:,} failed" if figure.failures else "undefined" if math.isnan(figure.value) else ""
     return measured(column.key, figure, column.digits, note)
 

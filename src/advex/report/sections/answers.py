@@ -52,7 +52,7 @@ class ModelAnswer:
 
 
 @dataclass(frozen=True)
-class Mark:
+class ChangedValue:
     """A changed value. x: its place, of a number; at the end of the drawing where it lies beyond."""
 
     index: int
@@ -78,7 +78,7 @@ class Spread:
     name: str
     held: str
     value: str
-    marks: tuple[Mark, ...]
+    marks: tuple[ChangedValue, ...]
     bars: str = ""
     x: float = 0.0
     low: str = ""
@@ -210,7 +210,7 @@ def _spread(column: Row, value: float | str | None, changed: list[tuple[int, flo
     held = {"never": "may not change", "up": "may only rise", "down": "may only fall"}.get(column["change"], "")
     shown = "–" if value is None else value_text(value, column["unit"])
     if column["kind"] == "category":
-        marks = tuple(Mark(index, value_text(after)) for index, after in changed)
+        marks = tuple(ChangedValue(index, value_text(after)) for index, after in changed)
         categories, others = _categories(column, value, marks)
         return Spread(column["name"], held, shown, marks, categories=categories, others=others)
     edges = column["edges"]
@@ -226,10 +226,10 @@ def _spread(column: Row, value: float | str | None, changed: list[tuple[int, flo
     )  # fmt: skip
 
 
-def _mark(index: int, value: float, edges: Sequence[float], unit: str) -> Mark:
+def _mark(index: int, value: float, edges: Sequence[float], unit: str) -> ChangedValue:
     """Where a value lies between the edges, at the end where it lies beyond them."""
     place = (value - edges[0]) / (edges[-1] - edges[0])
-    return Mark(index, value_text(value, unit), round(WIDTH * min(max(place, 0.0), 1.0), 1))
+    return ChangedValue(index, value_text(value, unit), round(WIDTH * min(max(place, 0.0), 1.0), 1))
 
 
 def histogram(counts: Sequence[int]) -> str:
@@ -246,7 +246,9 @@ def histogram(counts: Sequence[int]) -> str:
     return "".join(parts)
 
 
-def _categories(column: Row, value: float | str | None, marks: Sequence[Mark]) -> tuple[tuple[Category, ...], int]:
+def _categories(
+    column: Row, value: float | str | None, marks: Sequence[ChangedValue]
+) -> tuple[tuple[Category, ...], int]:
     """The bars of a column of categories in their order, and how many are left out: those of fewest rows, unmarked."""
     changed: dict[str, list[int]] = {}
     for mark in marks:

@@ -12,7 +12,7 @@ from advex.drawing.numbers import count, number, percent
 from advex.drawing.plot import path
 from advex.record import CertificateFigures, ModelEntry, Record
 from advex.registry import register
-from advex.report.cells import CERTIFIED, Cell, digits_for, show
+from advex.report.cells import CERTIFIED, FigureCell, digits_for, show
 from advex.report.reading import Contents
 
 _ACCURACY, _AREA = CERTIFIED
@@ -26,7 +26,7 @@ class Enclosure:
     model: str
     interval: str
     note: str
-    cells: tuple[Cell, ...]
+    cells: tuple[FigureCell, ...]
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,8 @@ def _enclosure(index: int, model: ModelEntry, entry: CertificateFigures, record:
         show("certified:gap", entry.gap, digits, record),
         show(_ACCURACY, accuracy, 1, record),
         show("certified:accuracy", entry.accuracy, 1, record),
-        Cell("certified:abstained", f"{entry.abstained:,}", note=crossed),
-        Cell("certified:crossed", f"{entry.crossed:,}", note=crossed),
+        FigureCell("certified:abstained", f"{entry.abstained:,}", note=crossed),
+        FigureCell("certified:crossed", f"{entry.crossed:,}", note=crossed),
     )
     turned = area.value > entry.attack_ara.value
     note = "the smoothed classifier bears more than the network" if turned else ""

@@ -16,7 +16,7 @@ from advex.registry import register
 from advex.report.cells import (
     BETTER,
     CERTIFIED,
-    Cell,
+    FigureCell,
     FigureRow,
     digits_for,
     is_scored,
@@ -39,12 +39,18 @@ _COUNTED = (
 
 
 @dataclass(frozen=True)
-class Column:
+class FigureColumn:
     """A measure. better: what is good, "higher" or "lower", or empty."""
 
     key: str
     title: str
     better: str
+
+
+Columns = dict[tuple[str, bool], list[FigureColumn]]  # by search, and whether by the published protocol
+    tuple[str, bool], list[FigureColumn]
+]  # by the search that made them, and whether by the published protocol
+Cells = dict[tuple[str, str], FigureCell]  # by measure and model
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ class Group:
     title: str
     published: bool
     mark: int
-    columns: tuple[Column, ...]
+    columns: tuple[FigureColumn, ...]
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ class PairedRow:
     first: str
     second: str
     measure: str
-    cell: Cell
+    cell: FigureCell
     n: int
     verdict: str
 
@@ -123,8 +129,8 @@ def main_table(contents: Contents, *, published: bool) -> FigureTable:
 def search_table(contents: Contents) -> FigureTable:
     """How each search fared on each model's images, counted from the examples; nothing here has an interval."""
     record = contents.record
-    columns: dict[tuple[str, bool], list[Column]] = {}
-    cells: dict[tuple[str, str], Cell] = {}
+    columns: Columns = {}
+    cells: Cells = {}
     for name in record.searches:
         for column, by_model in _counted(contents, name, _COUNTED[1:]):
             columns.setdefault((name, is_published(name)), []).append(column)
@@ -144,13 +150,15 @@ def paired_rows(record: Record) -> tuple[PairedRow, ...]:
     return tuple(rows)
 
 
-def _score_columns(record: Record) -> tuple[dict[tuple[str, bool], list[Column]], dict[tuple[str, str], Cell]]:
-    columns: dict[tuple[str, bool], list[Column]] = {}
-    cells: dict[tuple[str, str], Cell] = {}
+def _score_columns(
+    record: Record,
+) -> tuple[dict[tuple[str, bool], list[FigureColumn]], dict[tuple[str, str], FigureCell]]:
+    columns: Columns = {}
+    cells: Cells = {}
     scores = {key: figure for model in reversed(record.models) for key, figure in model.scores.items()}
     for key in dict.fromkeys(key for model in record.models for key in model.scores if key not in CERTIFIED):
         made, digits = origin(key, record.searches), digits_for(key, record)
-        column = Column(key, measure_title(made.measure), BETTER[scores[key].better])
+        column = FigureColumn(key, measure_title(made.measure), BETTER[scores[key].better])
         columns.setdefault((made.search, made.published), []).append(column)
         for model in record.models:
             if key in model.scores:
@@ -158,9 +166,7 @@ def _score_columns(record: Record) -> tuple[dict[tuple[str, bool], list[Column]]
     return columns, cells
 
 
-def _table(
-    record: Record, columns: dict[tuple[str, bool], list[Column]], cells: dict[tuple[str, str], Cell]
-) -> FigureTable:
+def _table(record: Record, columns: Columns, cells: Cells) -> FigureTable:
     marks = {name: place for place, name in enumerate(record.searches, start=1)}
     groups = tuple(
         Group(search_title(owner), published, marks.get(owner, 0), tuple(sorted(mine, key=_rank)))
@@ -169,14 +175,14 @@ def _table(
     keys = [column.key for group in groups for column in group.columns]
     rows = []
     for index, model in enumerate(record.models):
-        mine = (cells.get((key, model.name)) or Cell(key, "–", note="not measured") for key in keys)
+        mine = (cells.get((key, model.name)) or FigureCell(key, "–", note="not measured") for key in keys)
         rows.append(FigureRow(index, model.name, tuple(mine)))
     used = {group.mark for group in groups}
     footnotes = tuple((marks[name], name, spec) for name, spec in record.searches.items() if marks[name] in used)
     return FigureTable(groups, tuple(rows), footnotes)
 
 
-def _rank(column: Column) -> int:
+def _rank(column: FigureColumn) -> int:
     """Place of a column in its group; measures that are not known come last."""
     return ORDER.index(column.title) if column.title in ORDER else len(ORDER)
 
@@ -190,7 +196,7 @@ def _median(contents: Contents, model: str, radii: np.ndarray) -> float:
 
 def _counted(
     contents: Contents, search: str, parts: tuple[tuple[str, str], ...]
-) -> list[tuple[Column, dict[str, Cell]]]:
+) -> list[tuple[FigureColumn, dict[str, FigureCell]]]:
     """Columns counted from the examples of a search, each with its cell per model; none if it was never run."""
     models = [model.name for model in contents.record.models]
     radii = {model: contents.radii(model, search) for model in models}
@@ -198,7 +204,7 @@ def _counted(
     digits = decimals(_median(contents, model, values) for model, values in known.items())
     return [
         (
-            Column(f"{search}:{part}", title, ""),
+            FigureColumn(f"{search}:{part}", title, ""),
             {model: _count(contents, model, search, part, values, digits) for model, values in known.items()},
         )
         for part, title in parts
@@ -206,15 +212,15 @@ def _counted(
     ]
 
 
-def _count(contents: Contents, model: str, search: str, part: str, radii: np.ndarray, digits: int) -> Cell:
+def _count(contents: Contents, model: str, search: str, part: str, radii: np.ndarray, digits: int) -> FigureCell:
     key, n = f"{search}:{part}", len(radii)
     if part == "median":
-        return Cell(key, number(_median(contents, model, radii), digits))
+        return FigureCell(key, number(_median(contents, model, radii), digits))
     if part == "failed":
-        return Cell(key, f"{int(np.isinf(radii).sum()):,}", note=f"of {n:,}")
+        return FigureCell(key, f"{int(np.isinf(radii).sum()):,}", note=f"of {n:,}")
     values = contents.column(model, f"{search}_{part}")
     if values is None:
-        return Cell(key, "–", note="not measured")
+        return FigureCell(key, "–", note="not measured")
     if part == "gradients":
-        return Cell(key, number(float(values.mean()), 1))
-    return Cell(key, f"{int(values.sum()):,}", note=f"of {n:,}")
+        return FigureCell(key, number(float(values.mean()), 1))
+    return FigureCell(key, f"{int(values.sum()):,}", note=f"of {n:,}")

@@ -15,7 +15,7 @@ from advex.drawing.numbers import percent
 from advex.drawing.pictures import SymmetricScale, show_scale
 from advex.record import MapFigures, MeasureEntry, Record
 from advex.registry import register
-from advex.report.cells import BETTER, Cell, FigureRow, measured, together
+from advex.report.cells import BETTER, FigureCell, FigureRow, measured, together
 from advex.report.mapped import first_measure, mapped_pictures
 from advex.report.mapped_rows import mapped_rows
 from advex.report.maps_compared import (
@@ -161,19 +161,21 @@ def _group(record: Record, explainer: str, keys: Sequence[str], sums: bool) -> R
     return RowGroup(explainer, tuple(rows), (every[0].method,) if alike else tuple(named))
 
 
-def _value(explainer: str, key: str, mapped: MapFigures, digits: int) -> Cell:
+def _value(explainer: str, key: str, mapped: MapFigures, digits: int) -> FigureCell:
     """A measure of one model's maps; how many of them it is undefined for is said with it."""
     figure, count = mapped.figures.get(key), sum(mapped.undefined.get(key, {}).values())
     note = f"{count:,} undefined" if count else ""
+    if figure is not None and math.isnan(figure.value):
+        note = note or "undefined"
     if figure is None:
-        return Cell(f"{explainer}_{key}", "–", note=note or "not measured")
+        return FigureCell(f"{explainer}_{key}", "–", note=note or "not measured")
     return measured(f"{explainer}_{key}", figure, digits, note)
 
 
-def _sum_error(explainer: str, mapped: MapFigures, digits: int) -> Cell:
+def _sum_error(explainer: str, mapped: MapFigures, digits: int) -> FigureCell:
     key = f"{explainer}_completeness"
     if not {"change", "completeness"} <= mapped.figures.keys():
-        return Cell(key, "–", note="promises no sum")
+        return FigureCell(key, "–", note="promises no sum")
     error, change = mapped.figures["completeness"], mapped.figures["change"].value
     share = error.value / change if change else math.nan
     note = "" if math.isnan(share) else f"{percent(share, 2 if share < 0.01 else 1)} of the change"
