@@ -160,7 +160,9 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
         failed = int(torch.isinf(tensor(rows, f"{name}_rmse")).sum())
         flat = int((torch.isinf(tensor(rows, f"{name}_rmse")) & tensor(rows, f"{name}_flat")).sum())
         remedy = "Give it more gradients, or another search. If it still fails, gradients may be masked."
-        if 2 * flat >= failed:
+        if work.classifiers[entry.name].features is not None:
+            remedy = "A valid row may lie off the straight way: search in whole columns (the attack 'counterfactual')."
+        elif 2 * flat >= failed:
             remedy = f"More gradients do not help: on {flat} of them the gradient vanished. Take a search without any."
         if failed:
             yield flag(

@@ -48,8 +48,6 @@ class FigureColumn:
 
 
 Columns = dict[tuple[str, bool], list[FigureColumn]]  # by search, and whether by the published protocol
-    tuple[str, bool], list[FigureColumn]
-]  # by the search that made them, and whether by the published protocol
 Cells = dict[tuple[str, str], FigureCell]  # by measure and model
 
 
