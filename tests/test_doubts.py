@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -265,7 +266,7 @@ def test_one_output_is_two_classes_where_that_is_said(x: Tensor) -> None:
     with torch.no_grad():
         linear.bias.copy_(-linear.weight.sum() / 2)  # through the centre of the inputs
     score = linear(x.flatten(1))[:, 0].detach()
-    truth = score.abs() / linear.weight.norm().item() / 12**0.5
+    truth = score.abs() / linear.weight.norm().item() / 12**0.5 / 18  # of the box's width
     for shape in (nn.Identity(), nn.Flatten(0)):
         classifier = Classifier(nn.Sequential(nn.Flatten(), linear, shape), box=(-9, 9), binary=True)
         assert torch.allclose(classifier(x)[:, 1] - classifier(x)[:, 0], score)
@@ -300,3 +301,23 @@ def test_running_out_of_memory_is_known_by_its_words() -> None:
     assert out_of_memory(error.value)
     assert out_of_memory(MemoryError())
     assert not out_of_memory(RuntimeError("the cache is cold"))
+
+
+def test_kernel_shap_is_exact_where_every_set_can_be_asked(x: Tensor) -> None:
+    """Shapley values as the mean gain over all orders, by a slow replica."""
+    torch.manual_seed(0)
+    classifier = Classifier(nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 3)).double())
+    rows = torch.rand(2, 5, dtype=torch.float64)
+    target = torch.tensor([1, 2])
+    values = registry.build("explainer", "kernel_shap:samples=32")(classifier, rows, target).map
+    truth = torch.zeros_like(rows)
+    orders = list(itertools.permutations(range(5)))
+    for n, row in enumerate(rows):
+        for order in orders:
+            at = torch.zeros_like(row)
+            for i in order:
+                before = classifier(at[None])[0, target[n]]
+                at = at.clone()
+                at[i] = row[i]
+                truth[n, i] += (classifier(at[None])[0, target[n]] - before).detach() / len(orders)
+    assert torch.allclose(values, truth, atol=1e-9)

@@ -18,7 +18,7 @@ from advex.geometry import Box, Norm, as_norm
 from advex.layers import input_gradient as input_gradient
 from advex.logits import ERRORS, answered, as_logits, check_logits, failure, out_of_memory, returns_probabilities
 from advex.networks.residual_drop import active_dropout
-from advex.precision import full_float32, may_round_float32
+from advex.precision import check_space, full_float32, may_round_float32
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -101,24 +101,9 @@ class Classifier(nn.Module):
         self.width = float(width.flatten()[0]) if common else 1.0  # what radii and RMSE are shares of
         reference = next((p for p in network.parameters() if p.is_floating_point()), None)
         self.to(torch.empty(0, dtype=torch.float32) if reference is None else reference)
-        self._check_precision()
+        check_space(self.lower, self.upper, self.mean, self.std)
         self._compiled: dict[Callable[..., Any], Callable[..., Any]] | None = None
         self._autocast: torch.dtype | None = None
-
-    def _check_precision(self) -> None:
-        """Raise InputError unless box and normalisation are usable in the classifier's precision."""
-        precision, (mean, std) = f"in {self.dtype}".replace("torch.", ""), (self.mean, self.std)
-        for name in ("lower", "upper", "mean", "std"):
-            if not getattr(self, name).isfinite().all():
-                raise InputError(f"The classifier's {name} is infinite {precision}.")
-        ends = [(wall.amin() - mean) / std for wall in (self.lower, self.upper)]
-        if not (self.std > 0).all() or not all(end.isfinite().all() for end in ends):
-            raise InputError(
-                f"std must be above 0 {precision}, and large enough that normalised inputs are finite: "
-                f"{std.tolist()} is not."
-            )
-        if not (self.lower < self.upper).all():
-            raise InputError(f"The box is empty {precision}: lower {self.lower}, upper {self.upper}.")
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Classifier:
         """As of any module; but what is around the network stays at least float32."""

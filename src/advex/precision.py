@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
+
+from advex.errors import InputError
 
 
 def _flags() -> tuple[Any, Any]:
@@ -31,3 +34,18 @@ def full_float32() -> Iterator[None]:
 def may_round_float32() -> bool:
     """Whether convolutions or matrix products on a GPU may use TF32."""
     return any(flag.fp32_precision == "tf32" for flag in _flags())
+
+
+def check_space(lower: Tensor, upper: Tensor, mean: Tensor, std: Tensor) -> None:
+    """Raise InputError unless a box and a normalisation are usable in the precision that they have come to."""
+    precision = f"in {lower.dtype}".replace("torch.", "")
+    for name, value in {"lower": lower, "upper": upper, "mean": mean, "std": std}.items():
+        if not value.isfinite().all():
+            raise InputError(f"The classifier's {name} is infinite {precision}.")
+    ends = [(wall.amin() - mean) / std for wall in (lower, upper)]
+    if not (std > 0).all() or not all(end.isfinite().all() for end in ends):
+        raise InputError(
+            f"std must be above 0 {precision}, and so large that normalised inputs are finite: {std.tolist()} is not."
+        )
+    if not (lower < upper).all():
+        raise InputError(f"The box is empty {precision}: lower {lower}, upper {upper}.")

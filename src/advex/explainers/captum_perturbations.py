@@ -121,7 +121,8 @@ class Lime(AttributionMethod):
 class KernelShap(AttributionMethod):
     """Shapley values of the features, from a weighted linear fit to inputs with random features hidden.
 
-    samples: changed inputs per example; too few leave the fit without a unique answer. patch, baseline, of:
+    samples: changed inputs per example; too few leave the fit without a unique answer, and where they are as many as
+    there are sets of features each set is asked once, and the values are exact. patch, baseline, of:
     as for `feature_ablation`, and so is the sharing of values. The draws follow from the seed and the example.
     The values add up to the change of output from the baseline; `completeness` is the error of that sum.
     """
@@ -138,7 +139,9 @@ class KernelShap(AttributionMethod):
             return Captum(forward)
 
         features = features_of(request, self.patch)
-        if features.any():
+        if 0 < (count := int(features.max())) < 16 and 2 ** (count + 1) <= self.samples:
+            values = _shared(_shapley(request, self.baseline, features), features)
+        elif features.any():
             values = _fitted(request, self, make, features, "kernel_shap")
         else:  # one feature alone has the whole change; its kernel is 0 / 0
             values = _ablated(request, self.baseline, features)
@@ -214,6 +217,28 @@ def _shared(values: Tensor, features: Tensor) -> Tensor:
 
 def _ablated(request: AttributionRequest, baseline: float | Tensor, features: Tensor) -> Tensor:
     return _shared(_hidden(request, baseline, "FeatureAblation", feature_mask=features), features)
+
+
+def _shapley(request: AttributionRequest, baseline: float | Tensor, features: Tensor) -> Tensor:
+    """Shapley values by their definition, over all sets of d features, at each element of the feature: like x."""
+    u, d = spread(baseline, request.x), int(features.max()) + 1
+    sets = torch.arange(2**d, device=features.device)
+    has = (sets[:, None] >> torch.arange(d, device=features.device)) & 1  # [2^d, d]
+    shown = has[:, features[0]].bool()  # [2^d, *shape]
+    size = has.sum(dim=1)
+    weight = torch.tensor([1 / (d * math.comb(d - 1, k)) for k in range(d)] + [0.0], dtype=torch.float64).to(
+        size.device
+    )
+    values = []
+    for x, base, target in zip(request.x, u, request.target, strict=True):
+        outputs = _forward(request)(torch.where(shown, x, base), target.expand(len(sets))).double()
+        gains = [
+            (weight[size[own]] * (outputs[own | 1 << i] - outputs[own])).sum()
+            for i in range(d)
+            for own in [sets[has[:, i] == 0]]
+        ]
+        values.append(torch.stack(gains)[features[0]])
+    return torch.stack(values).to(request.x)
 
 
 def _fitted(
