@@ -25,9 +25,10 @@ import advex
 from advex import bundled, progress, recipes, registry
 from advex.cli import demo, main
 from advex.data.dataset import content
-from advex.data.images.png import decode_png
+from advex.data.images.png import decode_png, encode_png
+from advex.drawing.contact_sheet import Cell, Row
 from advex.errors import DataError
-from advex.explanation import contact_sheet
+from advex.explanation.folder import write_sheets
 from advex.record import read_record, summary
 from advex.registry import numbered
 
@@ -858,8 +859,9 @@ def test_reproduce_names_no_option_that_it_lacks(advex_in: Callable[..., Ended])
 
 
 def test_sheets_continue_on_further_lines_and_files(tmp_path: Path) -> None:
-    cell = contact_sheet.Cell(torch.zeros(1, 8, 8), ("a name that is far too long for the picture above it", "second"))
-    paths = contact_sheet.write([contact_sheet.Row(cell, (cell,) * 10)] * 13, tmp_path)
+    lines = ("a name that is far too long for the picture above it", "second")
+    cell = Cell((encode_png(torch.zeros(1, 8, 8)),), lines)
+    paths = write_sheets([Row((cell,) * 11)] * 13, tmp_path)
     assert [path.name for path in paths] == ["sheet.png", "sheet-2.png"]
     with Image.open(paths[1]) as page:
         assert page.size == (10 + 9 * 138, 10 + 2 * (128 + 2 * 17 + 10))  # the 13th row on two lines

@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import advex
-from advex import batch_norm, processes, training
+from advex import batch_norm, processes, recipes, training
 from advex.data.dataset import Dataset
 from advex.errors import SpecError
 from advex.recipes import Recipe, recipe_from
@@ -109,9 +109,7 @@ def digest(tensors: dict[str, Tensor]) -> str:
 
 def commands_recipe() -> Recipe:
     """The recipe of COMMAND."""
-    from advex.cli.train import resolve
-
-    return resolve(COMMAND[0], COMMAND[1:], None)
+    return recipes.named(COMMAND[0], COMMAND[1:])
 
 
 # -- what each of the two processes does -------------------------------------------------------------------

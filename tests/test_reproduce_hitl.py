@@ -17,7 +17,7 @@ import yaml
 pytest.importorskip("sqlalchemy", reason="the extra `annotate` is not installed")
 
 import advex
-from advex import progress
+from advex import reproduction
 from advex.annotation import exchange
 from advex.annotation.store import Store
 from advex.cli import reproduce
@@ -26,12 +26,11 @@ from advex.data.images.png import decode_png
 from advex.errors import ArtifactError, SpecError
 from advex.feedback import folders, images
 from advex.feedback.simulated_annotators import Annotator, judged, spans, wanted
-from advex.lookup import datasets
 from advex.papers import read
 from advex.record.reproduction import AnsweredEntry, Reproduction, as_plain, read_answered, read_reproduction
 from advex.report import write_report
 from advex.report.pages.answers import sentences
-from advex.reproduction import planned, simulation, work
+from advex.reproduction import Work, planned, simulation
 from advex.reproduction.folder import Folder
 from advex.training import Diverged, run_folder
 
@@ -87,8 +86,8 @@ def test_who_judges_what() -> None:
     assert (len(first), len(second), len({*first, *second})) == (730, 2107, 2731)
     assert len({*first} & {*second}) == 106
     assert wanted(paper.judged, paper.shared) == 2731
-    assert [len(each) for each in spans((40, 80), 20, there=50)] == [40, 30]
-    assert [len(each) for each in spans((40, 80), 20, there=10)] == [10, 10]
+    assert [len(each) for each in spans((40, 80), 20, images=50)] == [40, 30]
+    assert [len(each) for each in spans((40, 80), 20, images=10)] == [10, 10]
 
 
 # -- the plan ----------------------------------------------------------------------------------------------------------
@@ -186,7 +185,7 @@ def test_without_the_extra_the_rows_say_what_they_need(tmp_path: Path, monkeypat
 
 def carry_out(folder: Path, out: Path) -> Reproduction:
     plan = planned(written(folder), scale="tiny")
-    return work.carry_out(plan, out, progress.Terminal(quiet=True), "cpu")
+    return reproduction.carry_out(plan, out, Work(seed=plan.seed))
 
 
 @pytest.fixture(scope="module")
@@ -269,8 +268,8 @@ STEPS = [
     (folders, "write_folder", 1),  # the first annotator's answers are there, and in no folder
     (folders, "write_folder", 2),
     (simulation, "write_text", 1),  # all but the account of it
-    (datasets, "with_annotated", 1),
-    (datasets, "with_annotated", 2),
+    (simulation, "with_annotated", 1),
+    (simulation, "with_annotated", 2),
 ]
 
 
@@ -328,13 +327,13 @@ def test_others_than_the_project_are_refused(done: Path, tmp_path: Path) -> None
     plan = planned(written(tmp_path, **{"simulated/error": 0.3}), scale="tiny")
     plan = dataclasses.replace(plan, name=str(done.parent / "small.yaml"))
     with pytest.raises(ArtifactError, match=re.escape("one: answers: error is 0.2 there and 0.3 here")):
-        work.carry_out(plan, done, progress.Terminal(quiet=True), "cpu")
+        reproduction.carry_out(plan, done, Work(seed=plan.seed))
 
 
 def test_a_judge_of_other_classes_is_refused(tmp_path: Path) -> None:
     paper = written(tmp_path, **{"simulated/judge": "builtin:cifar10-robust", "simulated/overrides": []})
     with pytest.raises(SpecError, match="trained on other classes or sizes than those of digits/train"):
-        work.carry_out(planned(paper, scale="tiny"), tmp_path / "out", progress.Terminal(quiet=True), "cpu")
+        reproduction.carry_out(planned(paper, scale="tiny"), tmp_path / "out", Work())
 
 
 def test_the_project_says_that_no_person_answered(done: Path) -> None:

@@ -376,7 +376,7 @@ def test_a_line_of_metrics_holds_the_means_of_its_epoch(tmp_path: Path, few: Dat
 
 
 def test_what_is_not_finite_is_written_as_null(tmp_path: Path) -> None:
-    metrics_log.Journal(tmp_path).write({"epoch": 1, "loss": math.inf, "parts": {"psi": math.nan, "clean": 0.5}})
+    metrics_log.MetricsLog(tmp_path).write({"epoch": 1, "loss": math.inf, "parts": {"psi": math.nan, "clean": 0.5}})
     assert metrics(tmp_path) == [{"epoch": 1, "loss": None, "parts": {"psi": None, "clean": 0.5}}]
 
 

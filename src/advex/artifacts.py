@@ -93,9 +93,9 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Classifie
         with torch.device("meta"):  # names and shapes first; memory only when they fit
             expected = _outline(networks.build(described.network).state_dict())
         tensors = load_file(weights)
-        found = _outline(tensors)
-        if found != expected:
-            wrong = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+        outline = _outline(tensors)
+        if outline != expected:
+            wrong = sorted(name for name in outline.keys() | expected.keys() if outline.get(name) != expected.get(name))
             raise ArtifactError(
                 f"{weights} does not fit the network '{described.network}': {len(wrong)} tensors are missing, "
                 f"unknown or of another shape, e.g. '{wrong[0]}'."

@@ -71,26 +71,26 @@ def python() -> Check:
 
 def packages() -> Check:
     """The packages that advex needs are there."""
-    found, missing = [], []
+    versions, missing = [], []
     for name in _PACKAGES:
         try:
-            found.append(f"{name} {importlib.metadata.version(name)}")
+            versions.append(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
             missing.append(name)
     if missing:
         remedy = f"Install them: {sys.executable} -m pip install {' '.join(missing)}."
         return Check("packages", "broken", f"missing: {', '.join(missing)}", remedy)
-    return Check("packages", "ok", ", ".join(found))
+    return Check("packages", "ok", ", ".join(versions))
 
 
 def torch_build() -> Check:
     """The version of torch, what it was built for, and its threads."""
     built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only"
-    found = f"{torch.__version__} ({built}), {torch.get_num_threads()} threads of {os.cpu_count()} cores"
+    text = f"{torch.__version__} ({built}), {torch.get_num_threads()} threads of {os.cpu_count()} cores"
     numbers = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
     if numbers < _LEAST_TORCH:
-        return Check("torch", "broken", found, "advex needs torch 2.10 or later.")
-    return Check("torch", "ok", found)
+        return Check("torch", "broken", text, "advex needs torch 2.10 or later.")
+    return Check("torch", "ok", text)
 
 
 def device_found(device: str) -> Check:
@@ -132,26 +132,26 @@ def memory() -> Check:
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration):
         return Check("memory", "ok", "not known on this system")
-    found = f"{free / _GIB:.1f} GiB free"
+    text = f"{free / _GIB:.1f} GiB free"
     if free < _GIB:
-        return Check("memory", "note", found, "Little memory: use a small --batch-size.")
-    return Check("memory", "ok", found)
+        return Check("memory", "note", text, "Little memory: use a small --batch-size.")
+    return Check("memory", "ok", text)
 
 
 def disk() -> Check:
     """The working folder can be written, and has room."""
     here = Path.cwd()
     free = shutil.disk_usage(here).free
-    found = f"{free / _GIB:.1f} GiB free in the working folder"
+    text = f"{free / _GIB:.1f} GiB free in the working folder"
     try:
         with tempfile.NamedTemporaryFile(dir=here, prefix=".advex-doctor-"):
             pass
     except OSError as error:
-        found = f"{found}, but it cannot be written ({error.strerror})"
-        return Check("disk", "broken", found, "Choose --out elsewhere.")
+        text = f"{text}, but it cannot be written ({error.strerror})"
+        return Check("disk", "broken", text, "Choose --out elsewhere.")
     if free < _GIB:
-        return Check("disk", "note", found, "Little room for records and runs.")
-    return Check("disk", "ok", found)
+        return Check("disk", "note", text, "Little room for records and runs.")
+    return Check("disk", "ok", text)
 
 
 def development_data() -> Check:
@@ -163,8 +163,8 @@ def development_data() -> Check:
     if not folder.is_dir():
         remedy = "Unset ADVEX_DATA, or let it name a folder of data sets."
         return Check("ADVEX_DATA", "broken", f"{named} is not a folder", remedy)
-    there = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    return Check("ADVEX_DATA", "ok", ", ".join(there) or "empty")
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    return Check("ADVEX_DATA", "ok", ", ".join(names) or "empty")
 
 
 def known_answer(device: str) -> Check:
@@ -185,9 +185,9 @@ def known_answer(device: str) -> Check:
     y = logits.argmax(dim=1)
     normal = classifier.network.weight[0] - classifier.network.weight[1]  # pyright: ignore
     exact = (logits[:, 0] - logits[:, 1]).abs() / torch.linalg.vector_norm(normal.detach()) / 8  # RMSE: L2 / sqrt(64)
-    found = Minimal()(classifier, x, Misclassify(y)).rmse
-    worst = float((found / exact).max())
-    told = f"largest ratio of found to smallest change {worst:.4f}, in {time.perf_counter() - began:.1f} s"
-    if not 0.999 < float((found / exact).min()) <= worst < 1.02:
-        return Check("known answer", "broken", told, "The search is wrong here; please report it with this table.")
-    return Check("known answer", "ok", told)
+    sizes = Minimal()(classifier, x, Misclassify(y)).rmse
+    worst = float((sizes / exact).max())
+    text = f"largest ratio of found to smallest change {worst:.4f}, in {time.perf_counter() - began:.1f} s"
+    if not 0.999 < float((sizes / exact).min()) <= worst < 1.02:
+        return Check("known answer", "broken", text, "The search is wrong here; please report it with this table.")
+    return Check("known answer", "ok", text)

@@ -16,7 +16,7 @@ from advex._version import __version__
 
 def environment(device: torch.device) -> dict[str, str]:
     """Versions, processor, threads and device; the commit of advex where it runs from a git checkout."""
-    found = {
+    facts = {
         "advex": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -27,7 +27,7 @@ def environment(device: torch.device) -> dict[str, str]:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
     }
     commit = _commit(Path(__file__).resolve())
-    return found | ({"commit": commit} if commit else {})
+    return facts | ({"commit": commit} if commit else {})
 
 
 def without_places(text: str) -> str:

@@ -86,10 +86,10 @@ def _cpu(device: str) -> str:
 
 
 def _own_gpu() -> str:
-    local, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
-    if local >= there:
+    local, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if local >= gpus:
         needed = os.environ.get("LOCAL_WORLD_SIZE", local + 1)
-        raise SpecError(f"{needed} processes on a machine with {there} GPUs: give --nproc-per-node={there}.")
+        raise SpecError(f"{needed} processes on a machine with {gpus} GPUs: give --nproc-per-node={gpus}.")
     torch.cuda.set_device(local)
     return f"cuda:{local}"
 
@@ -195,11 +195,11 @@ def means(values: Mapping[str, float], weight: float) -> dict[str, float]:
     """Of each named number the mean over those processes that have it, by their weights."""
     if count() == 1:
         return dict(values)
-    told: list[Any] = [None] * count()
-    distributed.all_gather_object(told, (dict(values), weight))
-    names = dict.fromkeys(name for theirs, _ in told for name in theirs)
-    having = {name: [(theirs[name], weight) for theirs, weight in told if name in theirs] for name in names}
-    return {name: sum(v * w for v, w in found) / sum(w for _, w in found) for name, found in having.items()}
+    everyone: list[Any] = [None] * count()
+    distributed.all_gather_object(everyone, (dict(values), weight))
+    names = dict.fromkeys(name for theirs, _ in everyone for name in theirs)
+    having = {name: [(theirs[name], weight) for theirs, weight in everyone if name in theirs] for name in names}
+    return {name: sum(v * w for v, w in pairs) / sum(w for _, w in pairs) for name, pairs in having.items()}
 
 
 def same(text: str) -> bool:

@@ -7,8 +7,9 @@ import os
 import shlex
 import signal
 import sys
+import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 from advex.errors import visible
 
 PERIOD = 5.0  # seconds between plain progress lines
+_BESIDE, _BELOW = 44, 98  # of 100 columns: beside a bar, or on lines of their own
 
 
 def plain(stream: Any) -> bool:
@@ -49,13 +51,13 @@ class Terminal:
 
     @contextlib.contextmanager
     def progress(self, what: str, *, brief: bool = False) -> Iterator[Callable[..., None]]:
-        """A callable (done, total, text="", what=None) that shows how far a long loop is, with the time left.
+        """A callable (done, total, *texts, what=None) that shows how far a long loop is, with the time left.
 
-        A bar on a terminal; one plain line every few seconds elsewhere; nothing when quiet. A new `what`
-        begins anew. brief: no line for a loop that is over within a few seconds.
+        A bar on a terminal; one plain line every few seconds elsewhere; nothing when quiet. texts: more about it, each
+        on lines of its own. A new `what` begins anew. brief: no line for a loop that is over within a few seconds.
         """
         if self.quiet:
-            yield lambda done, total, text="", what=None: None
+            yield lambda done, total, *texts, what=None: None
         elif plain(sys.stderr):
             lines = _Lines(what)
             yield lines
@@ -64,6 +66,10 @@ class Terminal:
         else:
             with _bar(what) as bar:
                 yield bar
+
+
+def _wrapped(texts: Sequence[str], width: int) -> list[str]:
+    return [line for text in texts for line in textwrap.wrap(visible(text), width, break_on_hyphens=False)]
 
 
 QUIET = Terminal(quiet=True)  # what library calls say unless they are given another
@@ -85,12 +91,12 @@ def _bar(what: str) -> Iterator[Callable[..., None]]:
         task = progress.add_task(visible(what), total=None, text="")
         shown = what
 
-        def show(done: int, total: int, text: str = "", what: str | None = None) -> None:
+        def show(done: int, total: int, *texts: str, what: str | None = None) -> None:
             nonlocal shown
             if what not in (None, shown):
                 shown = what
                 progress.reset(task, description=visible(what))
-            progress.update(task, completed=done, total=total, text=visible(text))
+            progress.update(task, completed=done, total=total, text="\n".join(_wrapped(texts, _BESIDE)))
 
         yield show
 
@@ -105,7 +111,7 @@ class _Lines:
         self.first: int | None = None
         self.pending: str | None = None
 
-    def __call__(self, done: int, total: int, text: str = "", what: str | None = None) -> None:
+    def __call__(self, done: int, total: int, *texts: str, what: str | None = None) -> None:
         now = time.monotonic()
         if what not in (None, self.what):
             self.what, self.began, self.first = what, now, None
@@ -114,6 +120,7 @@ class _Lines:
         if done > self.first and done < total:
             seconds = round((now - self.began) * (total - done) / (done - self.first))
             left = f", {seconds // 60}:{seconds % 60:02d} left"
+        text = "\n  ".join(_wrapped(texts, _BELOW))
         share = f" ({100 * done // total} %)" if total else ""
         self.pending = f"{self.what}: {done}/{total}{share}{left}{', ' if text else ''}{text}"
         if now - self.shown >= PERIOD:

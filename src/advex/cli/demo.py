@@ -55,7 +55,7 @@ def demo(
     from advex.lookup import datasets
     from advex.lookup.devices import device_named
     from advex.lookup.folders import prepare_folder
-    from advex.lookup.models import Wrapping, open_models
+    from advex.lookup.models import open_models
     from advex.record import summary
     from advex.report import write_report
 
@@ -64,18 +64,19 @@ def demo(
     began = time.perf_counter()
     say = progress.Terminal(quiet=quiet)
     prepare_folder(out, ("runs", "record", "explanations.png", "report.html"), overwrite)
-    here = device_named(device)
+    device = device_named(device)
     test = datasets.open_split(
         "digits" if train else DATA, "test" if train else None, say, max_samples=max_samples, seed=seed
     )
     if train:
-        opened = _trained(out / "runs", epochs, seed, here, overwrite, test, say)
+        changes = [] if epochs is None else [f"epochs={epochs}"]
+        models = _trained(out / "runs", changes, seed, device, overwrite, test, say)
         settings = settings_from({"seed": seed, "rho": TRAINED_RHO})
     else:
-        opened = open_models([f"{name}=builtin:cifar10-{name}" for name in NETWORKS], here, Wrapping())
+        models = open_models([f"{name}=builtin:cifar10-{name}" for name in NETWORKS], device)
         settings = settings_from({"seed": seed, "explanations": 6, "sweep": 1, "recheck": 0})
     record_folder.make_room(out / "record", overwrite)
-    record = record_folder.evaluate(opened, test, out / "record", settings, say)
+    record = record_folder.evaluate(models, test, out / "record", settings, say)
     draw_examples(out / "record", out / "explanations.png")
     path = write_report(out / "record", out / "report.html")
     say.note(f"done in {time.perf_counter() - began:.0f} s")
@@ -91,59 +92,47 @@ def demo(
 
 
 def _trained(
-    folder: Path,
-    epochs: int | None,
-    seed: int,
-    device: str,
-    overwrite: bool,
-    test: Dataset,
-    say: progress.Terminal,
+    folder: Path, changes: list[str], seed: int, device: str, overwrite: bool, test: Dataset, say: progress.Terminal
 ) -> list[Opened]:
     """The two networks of `--train`, trained into run folders."""
     import torch
 
-    from advex.cli.train import resolve
+    from advex import recipes
     from advex.lookup import datasets
-    from advex.lookup.models import Wrapping, open_models
+    from advex.lookup.models import open_models
     from advex.training import run_folder
 
     torch.set_num_threads(1)  # networks this small lose more by a second thread than they gain
     data = datasets.open_split("digits", "train", say)
-    changes = [] if epochs is None else [f"epochs={epochs}"]
-    places = {folder / name: resolve(recipe, changes, seed) for name, recipe in RECIPES.items()}
-    for place, recipe in places.items():
-        run_folder.run(recipe, data, place, say=say, validation=test, device=device, overwrite=overwrite)
-    return open_models([str(place) for place in places], device, Wrapping())
+    for name, recipe in RECIPES.items():
+        resolved = recipes.named(recipe, changes, seed)
+        run_folder.run(resolved, data, folder / name, say=say, validation=test, device=device, overwrite=overwrite)
+    return open_models([str(folder / name) for name in RECIPES], device)
 
 
 def draw_examples(folder: Path, out: Path) -> None:
     """The first explained examples of a record, a row per model: the input, then what would make it each class."""
-    from advex.data.images.png import decode_png
-    from advex.explanation import contact_sheet
+    from advex.drawing.contact_sheet import Cell, Row, draw
     from advex.files import atomic
     from advex.record import read_record, read_rows
 
     names = read_record(folder).data.class_names
-    rows = read_rows(folder, "explanations")
-    grid = [row for row in rows if (row["purpose"], row["explainer"]) == ("grid", "toward")]
-    examples = list(dict.fromkeys(row["example"] for row in grid))[:SHOWN]
-    inputs = {row["example"]: row for row in read_rows(folder, "examples") if row["picture"]}
-
-    def cell(picture: str, *lines: str) -> contact_sheet.Cell:
-        return contact_sheet.Cell(decode_png((folder / picture).read_bytes()).float() / 255, lines)
-
-    lines = [
-        [cell(inputs[example]["picture"], model, names[inputs[example]["label"]])]
-        + [
-            cell(row["picture"], f"to {names[row['target']]}", _sure(row["png_after"][row["target"]]))
-            for row in grid
-            if (row["example"], row["model"]) == (example, model)
-        ]
-        for example in examples
-        for model in dict.fromkeys(row["model"] for row in grid)
+    grid = [
+        row for row in read_rows(folder, "explanations") if (row["purpose"], row["explainer"]) == ("grid", "toward")
     ]
+    inputs = {row["example"]: row for row in read_rows(folder, "examples") if row["picture"]}
+    rows = []
+    for example in list(dict.fromkeys(row["example"] for row in grid))[:SHOWN]:
+        for model in dict.fromkeys(row["model"] for row in grid):
+            picture = (folder / inputs[example]["picture"]).read_bytes()
+            cells = [Cell((picture,), (model, names[inputs[example]["label"]]))]
+            for row in grid:
+                if (row["example"], row["model"]) == (example, model):
+                    lines = (f"to {names[row['target']]}", _sure(row["png_after"][row["target"]]))
+                    cells.append(Cell(((folder / row["picture"]).read_bytes(),), lines))
+            rows.append(Row(tuple(cells)))
     with atomic(out) as temporary:
-        contact_sheet.draw(lines, side=SIDE).save(temporary, "PNG")
+        draw(rows, side=SIDE).save(temporary, "PNG")
 
 
 def _sure(confidence: float) -> str:

@@ -140,26 +140,24 @@ class Request:
         """Evaluate; returns the record and its folder. least: of this many models. Raises AdvexError."""
         from advex.evaluation import folder
         from advex.lookup import datasets
-        from advex.lookup.devices import device_named
         from advex.lookup.models import Wrapping, of_one_table, open_models
 
         settings, say = self.settings(), progress.Terminal(quiet=self.quiet)
-        wrapping = Wrapping(
-            weights=tuple(self.weights or ()), box=self.box, mean=self.mean, std=self.std, classes=self.classes
-        )
-        models = open_models(self.model, device_named(self.device), wrapping)
+        wrapping = Wrapping.of(self.weights, self.box, self.mean, self.std, self.classes)
+        models = open_models(self.model, self.device, wrapping)
         if len(models) < least:
             raise SpecError(f"A comparison needs at least {least} models: --model A,B.")
         out = self.out or Path("records") / "-".join(model.name for model in models)
         folder.make_room(out, self.overwrite)
         data = datasets.open_split(
             self.data,
-            datasets.preferred(self.data, self.split, "test"),
+            self.split,
             say,
+            prefer=datasets.TEST,
             max_samples=self.max_samples,
             seed=self.seed,
             shape=_shape(models, self.size),
-            model=of_one_table(models),
+            like=of_one_table(models),
         )
         return folder.evaluate(models, data, out, settings, say, resume=self.resume), out
 

@@ -86,15 +86,14 @@ def explain(
     from advex.explanation import PictureRequest
     from advex.explanation.folder import FIGURES, UNFINISHED
     from advex.explanation.pictures import max_batch_from, rhos_from
-    from advex.lookup import devices, folders, models
+    from advex.lookup import folders, models
 
     changes = PictureRequest(
         targets=tuple(name.strip() for text in target or () for name in text.split(",")),
         rhos=rhos_from(rho), away=away, steps=steps, seed=seed, max_batch=max_batch_from(max_batch),
     )  # fmt: skip
     say = progress.Terminal(quiet=quiet)
-    wrapping = models.Wrapping(weights=tuple(weights or ()), box=box, mean=mean, std=std, classes=classes)
-    opened = models.open_models(model, devices.device_named(device), wrapping)
+    opened = models.open_models(model, device, models.Wrapping.of(weights, box, mean, std, classes))
     folders.prepare_folder(out, (FIGURES, UNFINISHED, *[each.name for each in opened]), overwrite)
     request, show = _request(changes, explainer or [], opened, alternatives)
     results = _explain(request, opened, _Inputs(images or [], data, split, index, size, say), out)
@@ -170,8 +169,7 @@ class _Inputs:
         if self.data is None:
             return from_pictures(self.files, model.classifier, shape, self.say)
         numbers = self._numbers()
-        split = datasets.preferred(self.data, self.split, "test")
-        examples = datasets.open_split(self.data, split, self.say, shape=shape)
+        examples = datasets.open_split(self.data, self.split, self.say, prefer=datasets.TEST, shape=shape)
         return [from_data(examples, number) for number in numbers]
 
     def rows(self, model: Opened) -> list[Subject | Failure]:

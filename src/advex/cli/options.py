@@ -46,6 +46,11 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write into a folde
 Json = Annotated[bool, typer.Option("--json", help="Strict JSON on stdout, and nothing else there.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="The traceback of an error too.")]
+Project = Annotated[Path, typer.Argument(metavar="PROJECT", help="Folder of the project.")]
+Database = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="postgresql://USER@HOST/NAME instead of a file in the project's folder."),
+]
 
 
 def recipe_names() -> list[str]:

@@ -16,7 +16,8 @@ from advex.errors import SpecError
 if TYPE_CHECKING:
     from advex.record import Figure
     from advex.record.reproduction import AnsweredEntry, ColumnEntry, Reproduction, RowEntry, TableEntry
-    from advex.reproduction import Job, Plan, Planned
+    from advex.reproduction import Plan, Planned
+    from advex.reproduction.plan import Feedback
 
 _WIDTH = 100
 
@@ -63,10 +64,13 @@ def reproduce(
     A smaller scale shows directions, never the paper's values; what it changes is said with the figures. The same
     command goes on where it was stopped. Example: advex reproduce woods2019/I --rows psi-30,psi-220 --scale smoke
     """
+    import torch
+
     from advex import reproduction
     from advex.lookup.devices import device_named
     from advex.lookup.folders import prepare_folder
-    from advex.reproduction import work
+    from advex.report import write_report
+    from advex.reproduction.figures import write_figures
 
     name, _, table = paper.partition("/") if not Path(paper).exists() else (paper, "", "")
     chosen = [each.strip() for text in rows or [] for each in text.split(",")]
@@ -79,34 +83,37 @@ def reproduce(
     folder = out or Path("reproductions") / f"{Path(name).stem}-{scale}"
     prepare_folder(folder, reproduction.OURS, overwrite=None)
     say = progress.Terminal(quiet=quiet)
-    found = work.carry_out(plan, folder, say, device_named(device))
-    written = work.write_pages(folder, found)
-    _show(found, folder, written, json_)
-    if any(row.state == "failed" for row in found.rows):
+    if plan.settings.threads is not None:
+        torch.set_num_threads(plan.settings.threads)
+    work = reproduction.Work(device=device_named(device), seed=plan.seed, say=say)
+    result = reproduction.carry_out(plan, folder, work, command=progress.command_line(), say=say)
+    written = [*write_figures(folder, result), write_report(folder)]
+    _show(result, folder, written, json_)
+    if any(row.state == "failed" for row in result.rows):
         raise typer.Exit(terminal.FAILED)
 
 
 def _data(given: list[str]) -> dict[str, str]:
     """`PATH` and `NAME=PATH` -> where the data sets are; "" stands for every one. Raises SpecError."""
-    found: dict[str, str] = {}
+    sources: dict[str, str] = {}
     for text in given:
         name, equals, path = text.partition("=")
         if not equals or Path(text).exists() or ":" in name or "/" in name:
             name, path = "", text
-        if name in found:
-            raise SpecError(f"--data is given twice for {name or 'all rows'}: {found[name]} and {path}.")
-        found[name] = path
-    return found
+        if name in sources:
+            raise SpecError(f"--data is given twice for {name or 'all rows'}: {sources[name]} and {path}.")
+        sources[name] = path
+    return sources
 
 
-def _show(found: Reproduction, folder: Path, written: list[Path], json_: bool) -> None:
+def _show(result: Reproduction, folder: Path, written: list[Path], json_: bool) -> None:
     from advex.record.reproduction import as_plain
 
     if json_:
-        values: dict[str, Any] = {**as_plain(found), "folder": str(folder), "files": [str(path) for path in written]}
+        values: dict[str, Any] = {**as_plain(result), "folder": str(folder), "files": [str(path) for path in written]}
         terminal.emit_json(values)
         return
-    show(found)
+    show(result)
     terminal.emit(str(folder / "report.html"))
 
 
@@ -116,11 +123,11 @@ def _show(found: Reproduction, folder: Path, written: list[Path], json_: bool) -
 def _show_plan(plan: Plan, json_: bool) -> None:
     """The rows, what they would be run on, and what the scale changes."""
     if json_:
-        rows = [_as_json(one) for one in plan.rows]
+        rows = [_as_json(planned) for planned in plan.rows]
         terminal.emit_json({"paper": plan.name, "scale": plan.scale, "changes": list(plan.changes), "rows": rows})
         return
     columns = ["table", "row", "what", "published", "is run as"]
-    terminal.table(columns, [_listed(one, plan) for one in plan.rows])
+    terminal.table(columns, [_listed(planned, plan) for planned in plan.rows])
     terminal.emit(f"\nscale {plan.scale}: {plan.settings.summary}")
     if plan.changes:
         terminal.emit(_wrapped("changed in these rows: ", "; ".join(plan.changes)))
@@ -130,63 +137,64 @@ def _show_plan(plan: Plan, json_: bool) -> None:
         terminal.emit(_wrapped(f"--rows {name}: ", ", ".join(rows)))
 
 
-def _as_json(one: Planned) -> dict[str, object]:
+def _as_json(planned: Planned) -> dict[str, object]:
+    row, job = planned.row, planned.job
     return {
-        "table": one.table, "id": one.row.id, "label": one.row.label, "section": one.section, "mark": one.row.mark,
-        "published": one.row.published, "network": one.job.name if one.job else None,
-        "data": one.job.data if one.job else None, "reason": one.reason, "changes": list(one.changes),
-        "recipe": one.job.recipe.model_dump(mode="json") if one.job else None,
-        "answers": _feedback_as_json(one.job) if one.job else None,
+        "table": planned.table, "id": row.id, "label": row.label, "section": planned.section, "mark": row.mark,
+        "published": row.published, "network": job.name if job else None, "data": job.data if job else None,
+        "reason": planned.reason, "changes": list(planned.changes),
+        "recipe": job.recipe.model_dump(mode="json") if job else None,
+        "answers": _feedback_as_json(job.feedback) if job and job.feedback else None,
     }  # fmt: skip
 
 
-def _feedback_as_json(job: Job) -> dict[str, object] | None:
+def _feedback_as_json(feedback: Feedback) -> dict[str, object]:
     """Whose images the network learns from besides, and who answers about them: no people."""
-    of = job.feedback
-    if of is None:
-        return None
-    return {"start": of.start, "annotators": of.annotators, "simulated": of.simulated.model_dump(mode="json")}
+    simulated = feedback.simulated.model_dump(mode="json")
+    return {"start": feedback.start, "annotators": feedback.annotators, "simulated": simulated}
 
 
-def _listed(one: Planned, plan: Plan) -> list[str]:
+def _listed(planned: Planned, plan: Plan) -> list[str]:
     from advex.drawing.numbers import count
 
-    digits = {key: column.digits for key, column in plan.paper.tables[one.table].columns.items()}
-    published = " ".join(f"{value:.{digits[key]}f}" for key, value in one.row.published.items())
-    if one.job is None:
-        run = f"not run: {one.reason}"
-    elif one.job.name != one.row.id:
-        run = f"the network of {one.job.name}"
+    row, job = planned.row, planned.job
+    digits = {key: column.digits for key, column in plan.paper.tables[planned.table].columns.items()}
+    published = " ".join(f"{value:.{digits[key]}f}" for key, value in row.published.items())
+    if job is None:
+        run = f"not run: {planned.reason}"
+    elif job.name != row.id:
+        run = f"the network of {job.name}"
     else:
-        run = " ".join([one.row.recipe or "", *one.row.overrides])
-    if one.job is not None and one.job.feedback is not None:
-        of = one.job.feedback
-        run += f", and on images of {of.start} by the answers of {count(of.annotators, 'simulated annotator')}"
-    return [one.table, one.row.id, f"{one.section + ': ' if one.section else ''}{one.row.label}", published, run]
+        run = " ".join([row.recipe or "", *row.overrides])
+    if job is not None and job.feedback is not None:
+        annotators = count(job.feedback.annotators, "simulated annotator")
+        run += f", and on images of {job.feedback.start} by the answers of {annotators}"
+    section = f"{planned.section}: " if planned.section else ""
+    return [planned.table, row.id, f"{section}{row.label}", published, run]
 
 
 # -- side by side ------------------------------------------------------------------------------------------
 
 
-def show(found: Reproduction) -> None:
+def show(result: Reproduction) -> None:
     """Each table with published and measured values, what made them, and what was changed."""
-    protocol = any(row.by_protocol for row in found.rows)
-    for table in found.tables:
+    protocol = any(row.by_protocol for row in result.rows)
+    for table in result.tables:
         _show_table(table, protocol)
-    for entry in found.answered:
+    for entry in result.answered:
         _show_answered(entry)
-    if found.searches:
+    if result.searches:
         terminal.emit("")
-    for name, spec in [*found.searches.items(), *(("images", entry.search) for entry in found.answered)]:
+    for name, spec in [*result.searches.items(), *(("images", entry.search) for entry in result.answered)]:
         terminal.emit(f"{name}: {spec}")
-    if found.changes:
+    if result.changes:
         terminal.emit("")
-        terminal.emit(_wrapped(f"scale {found.scale}, which is not what the paper did: ", "; ".join(found.changes)))
-    for note, ids in _grouped([(row.note, row.id) for row in found.rows if row.note]):
+        terminal.emit(_wrapped(f"scale {result.scale}, which is not what the paper did: ", "; ".join(result.changes)))
+    for note, ids in _grouped([(row.note, row.id) for row in result.rows if row.note]):
         terminal.emit(_wrapped(f"{ids}: ", note))
-    for reason, ids in _grouped([(row.reason, row.id) for row in found.rows if row.state in ("not run", "waiting")]):
+    for reason, ids in _grouped([(row.reason, row.id) for row in result.rows if row.state in ("not run", "waiting")]):
         terminal.emit(_wrapped("not run: " if not reason.startswith("not run") else "", f"{ids}: {reason}"))
-    for row in found.rows:
+    for row in result.rows:
         if row.state == "failed":
             terminal.warn(f"{row.id} failed: {row.reason}")
 
@@ -197,8 +205,13 @@ def _show_answered(entry: AnsweredEntry) -> None:
 
     columns = ["annotator", "unchanged", "unsure", "changed", "errors", "learned from"]
     rows = [
-        [one.name, *(str(one.answers[answer]) for answer in columns[1:4]), str(one.errors), str(one.unchanged)]
-        for one in entry.annotators
+        [
+            annotator.name,
+            *(str(annotator.answers[answer]) for answer in columns[1:4]),
+            str(annotator.errors),
+            str(annotator.unchanged),
+        ]
+        for annotator in entry.annotators
     ]
     terminal.emit("")
     terminal.table(columns, rows, title=f"Answers about images made with {entry.network}")
@@ -247,10 +260,10 @@ def _figure(figure: Figure | None, digits: int) -> str:
 
 def _grouped(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """(text, the ids that share it)."""
-    found: dict[str, list[str]] = {}
+    groups: dict[str, list[str]] = {}
     for text, name in pairs:
-        found.setdefault(text, []).append(name)
-    return [(text, ", ".join(names)) for text, names in found.items()]
+        groups.setdefault(text, []).append(name)
+    return [(text, ", ".join(names)) for text, names in groups.items()]
 
 
 def _wrapped(start: str, text: str) -> str:

@@ -63,28 +63,30 @@ def train(
 
     Example: advex train digits-robust epochs=20 --data digits --out runs/robust
     """
+    from advex import recipes
     from advex.feedback.annotations import annotations_in
     from advex.lookup.devices import device_named
     from advex.training import run_folder
 
     annotations, changes = annotations_in(changes or [])
-    resolved = resolve(recipe, changes, seed)
+    resolved = recipes.named(recipe, changes, seed)
     if dry_run and not data:
         terminal.emit(run_folder.as_yaml(resolved).rstrip())
         return
     if not data:
         raise SpecError("Say what to train on: --data FOLDER, or --data digits for the built-in set.")
-    how: dict[str, Any] = {"say": progress.Terminal(quiet=quiet), "device": device_named(device)}
-    examples, how["validation"] = _open(
-        data, split, validation, size, annotations, add or [], how["say"], max_samples=max_samples, seed=resolved.seed
+    say, device = progress.Terminal(quiet=quiet), device_named(device)
+    examples, held_out = _open(
+        data, split, validation, size, annotations, add or [], say, max_samples=max_samples, seed=resolved.seed
     )
     if dry_run:
-        terminal.emit(run_folder.rehearse(resolved, examples, **how).rstrip())
+        _dry_run(resolved, examples, held_out, device, say)
         return
     folder = out or Path("runs") / Path(recipe).stem
     figures = run_folder.run(
-        resolved, examples, folder, **how, resume=resume, overwrite=overwrite, tensorboard=tensorboard
-    )
+        resolved, examples, folder, say=say, validation=held_out, device=device, resume=resume, overwrite=overwrite,
+        tensorboard=tensorboard,
+    )  # fmt: skip
     if json_:
         terminal.emit_json(figures)
     else:
@@ -102,32 +104,38 @@ def _open(
     say: progress.Terminal,
     **draw: Any,
 ) -> tuple[Dataset, Dataset | None]:
-    """The examples to train on, annotated pictures among them, and those to look at between epochs."""
+    """The examples to train on, annotated pictures among them, and those to validate on between epochs."""
+    from advex.feedback.annotations import with_annotated
     from advex.lookup import datasets
 
     shape = None if size is None else datasets.shape_from(size)
-    trained = datasets.preferred(data, split, "train")
+    trained = datasets.preferred(data, split, *datasets.TRAIN)
     examples = datasets.open_split(data, trained, say, shape=shape, **draw)
     if validation is None and trained == "train":
-        validation = datasets.preferred(data, None, "test", "validation", "val")
+        validation = datasets.preferred(data, None, *datasets.VALIDATION)
     held_out = None
     if validation is not None:
         held_out = datasets.open_split(data, validation, say, shape=examples.shape, like=examples, **draw)
-    with annotations.folders(add) as added:
-        origin = {"source": data, "trained": trained, "validation": validation, "rule": annotations.rule}
-        return datasets.with_annotated(examples, added, say, **origin) if added else examples, held_out
+    with annotations.folders(add) as folders:
+        examples = with_annotated(
+            examples, folders, say, source=data, trained=trained, validation=validation, policy=annotations.policy
+        )
+    return examples, held_out
 
 
-def resolve(recipe: str, changes: list[str], seed: int | None) -> Recipe:
-    """The recipe named, with `key=value` changes applied. Raises SpecError."""
-    from advex import recipes
+def _dry_run(recipe: Recipe, data: Dataset, held_out: Dataset | None, device: str, say: progress.Terminal) -> None:
+    """Try one step of a run and say what the whole would be: the recipe on stdout, figures on stderr."""
+    from advex import training
+    from advex.training.metrics_log import short
+    from advex.training.run_folder import as_yaml
 
-    overrides: dict[str, str] = {}
-    for change in changes:
-        key, equals, value = change.partition("=")
-        if not equals or not key:
-            raise SpecError(f"'{change}' is not of the form KEY=VALUE, e.g. epochs=20.")
-        overrides[key.strip()] = value.strip()
-    if seed is not None:
-        overrides["seed"] = str(seed)
-    return recipes.recipe_from(recipes.read(recipe), overrides, where=recipe)
+    step = training.dry_run(recipe, data, validation=held_out, device=device)
+    parts = ", ".join(f"{name} {short(value)}" for name, value in step["parts"].items())
+    minutes, seconds = divmod(round(step["duration"]), 60)
+    hours, minutes = divmod(minutes, 60)
+    duration = f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+    say.note(
+        f"one step: loss {short(step['loss'])} ({parts}), {step['seconds']:.3g} s\n"
+        f"{step['steps']:,} steps and the looks between epochs: about {duration}"
+    )
+    terminal.emit(as_yaml(training.fitted(recipe, data.shape, len(data.class_names))).rstrip())

@@ -40,7 +40,7 @@ def open_dataset(
     max_samples: int | None = None,
     seed: int = 0,
     memory_limit: int = 8 * 2**30,
-    rule: AnnotationPolicy = MAJORITY,
+    policy: AnnotationPolicy = MAJORITY,
     progress: Callable[[int, int], None] = lambda done, total: None,
     features: FeatureSpec | None = None,
     class_names: Sequence[str] | None = None,
@@ -60,7 +60,7 @@ def open_dataset(
     transparent parts lie on white, of 16-bit pixels the high byte is taken, of several frames the first.
 
     max_samples: decode only so many, drawn at random by `seed` (as `Dataset.sample` draws).
-    memory_limit: bytes the images may take. rule: which annotated pictures count, and how
+    memory_limit: bytes the images may take. policy: which annotated pictures count, and how
     much. progress: called with (done, total) as they are decoded.
 
     features, class_names: of table, those of a trained model (`Classifier.features`), by which rows are encoded and
@@ -80,7 +80,7 @@ def open_dataset(
         features=features,
         class_names=class_names,
     )
-    return _find(str(source), rule).read(how)
+    return _find(str(source), policy).read(how)
 
 
 def splits(source: str | Path) -> tuple[str, ...]:

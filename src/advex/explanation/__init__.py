@@ -4,7 +4,6 @@ subjects        what is explained, and the classes that are asked about
 pictures        what would have to change, as pictures, judged on the 8-bit files that show them
 maps            how much each element counts
 rows            of tables: what would have had to be different, in sentences
-contact_sheet   pictures side by side
 folder          all files of a run over several inputs; it can be stopped and goes on
 """
 

@@ -21,15 +21,18 @@ from advex import progress
 from advex._version import __version__
 from advex.artifacts import weights_hash
 from advex.classifier import Classifier
+from advex.data.images.png import decode_png, encode_png
+from advex.drawing.contact_sheet import SIDE, Cell, Row, draw
 from advex.environment import without_places
 from advex.errors import AdvexError, AdvexWarning, InputError
-from advex.explanation import contact_sheet
 from advex.explanation.subjects import Failure, Subject, class_name, file_names
-from advex.files import write_text
+from advex.files import atomic, write_text
 from advex.lookup.models import Opened
 from advex.progress import QUIET, Interrupted, Stopped, Terminal
 
 FIGURES, UNFINISHED = "explanations.json", "unfinished.jsonl"
+_ACROSS = 8  # cells of a contact sheet side by side, next to the input
+_LINES = 24  # of cells, per sheet
 
 
 class Request(Protocol):
@@ -50,7 +53,7 @@ class Request(Protocol):
         """Explain one input and write its files. Raises AdvexError for what cannot be explained."""
         ...
 
-    def sheet_rows(self, answer: dict[str, Any], folder: Path) -> list[contact_sheet.Row]:
+    def sheet_rows(self, answer: dict[str, Any], folder: Path) -> list[Row]:
         """The contact sheet's rows of one answer, drawn from its files."""
         ...
 
@@ -211,7 +214,27 @@ def _write(
         **request.about(),
         "inputs": list(answers),
         **({"failed": failed} if failed else {}),
-        "sheets": [path.name for path in contact_sheet.write(rows, folder, side=request.side)],
+        "sheets": [path.name for path in write_sheets(rows, folder, request.side)],
     }
     write_text(folder / FIGURES, json.dumps(result, indent=1, allow_nan=False) + "\n")
     return result
+
+
+def write_sheets(rows: Sequence[Row], folder: Path, side: int = SIDE) -> list[Path]:
+    """Write contact sheets, `sheet.png` and `sheet-2.png`, ... where there are many rows; returns the files.
+
+    rows: the first cell is the input. More cells than go side by side continue on the next line, below its own.
+    """
+    lines = []
+    for row in rows:
+        first, *cells = row.cells
+        blank = Cell(tuple(encode_png(decode_png(png) * 0 + 255) for png in first.pictures))
+        for start in range(0, len(cells), _ACROSS):
+            lines.append(Row((blank if start else first, *cells[start : start + _ACROSS])))
+    paths = []
+    for start in range(0, len(lines), _LINES):
+        path = folder / ("sheet.png" if start == 0 else f"sheet-{start // _LINES + 1}.png")
+        with atomic(path) as temporary:
+            draw(lines[start : start + _LINES], side).save(temporary, "PNG")
+        paths.append(path)
+    return paths

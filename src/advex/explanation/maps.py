@@ -15,10 +15,11 @@ from torch import Tensor
 
 from advex import explainers, measures
 from advex.classifier import Classifier
+from advex.data.images.png import decode_png, encode_png
+from advex.drawing.contact_sheet import Cell, Row
 from advex.drawing.heat import PERCENTILE, coloured, over, reach_of, summed
 from advex.errors import AdvexError, AdvexWarning, InputError, SpecError
-from advex.explanation.contact_sheet import Cell, Row
-from advex.explanation.pictures import has_pictures, read_picture, save_picture
+from advex.explanation.pictures import has_pictures, save_picture
 from advex.explanation.subjects import Subject, Target, class_name, targets_of
 from advex.files import atomic
 from advex.record import plain
@@ -177,7 +178,7 @@ class MapRequest:
         """A row of the contact sheet for each target: the input, then each explainer's map."""
         if answer["picture"] is None:
             return []
-        x = read_picture(folder / answer["picture"])
+        x = (folder / answer["picture"]).read_bytes()
         by_target: dict[int, list[dict[str, Any]]] = {}
         for each in answer["maps"]:
             by_target.setdefault(each["target"], []).append(each)
@@ -190,8 +191,8 @@ class MapRequest:
                 f"asked: {maps[0]['target_name']}",
                 f"{share:.1f} % ({', '.join(maps[0]['meant'])})",
             )
-            cells = [Cell(_shrunk(read_picture(folder / each["picture"]), x), _lines(each)) for each in maps]
-            rows.append(Row(Cell(x, lines), tuple(cells)))
+            cells = [Cell((_shrunk(folder / each["picture"], x),), _lines(each)) for each in maps]
+            rows.append(Row((Cell((x,), lines), *cells)))
         return rows
 
 
@@ -264,7 +265,8 @@ def _save_enlarged(path: Path, pixels: np.ndarray) -> str:
     return path.name
 
 
-def _shrunk(picture: Tensor, x: Tensor) -> Tensor:
-    """An enlarged map in the size of its input again."""
-    times = picture.shape[-1] // x.shape[-1]
-    return picture[:, ::times, ::times]
+def _shrunk(path: Path, x: bytes) -> bytes:
+    """The PNG of an enlarged map, in the size of its input's PNG again."""
+    picture, size = decode_png(path.read_bytes()), decode_png(x).shape
+    times = picture.shape[-1] // size[-1]
+    return encode_png(picture[:, ::times, ::times])

@@ -12,10 +12,9 @@ from torch import Tensor
 
 from advex.classifier import Classifier
 from advex.data.images.png import decode_png, encode_png
+from advex.drawing.contact_sheet import SIDE, Cell, Row
 from advex.errors import InputError, SpecError
 from advex.explainers import Away, Toward
-from advex.explanation import contact_sheet
-from advex.explanation.contact_sheet import Cell, Row
 from advex.explanation.subjects import Subject, class_name, targets_of
 from advex.files import write_bytes
 from advex.geometry import RMSE, as_radius
@@ -136,7 +135,7 @@ class PictureRequest:
     @property
     def side(self) -> int:
         """Pixels of a cell of the contact sheet, about."""
-        return contact_sheet.SIDE
+        return SIDE
 
     def _explainer(self, rho: float) -> Toward | Away:
         return (Away if self.away else Toward)(rho=rho, steps=self.steps)
@@ -202,7 +201,7 @@ class PictureRequest:
     def sheet_rows(self, answer: dict[str, Any], folder: Path) -> list[Row]:
         """A row of the contact sheet for each size: the input, then each changed picture and its difference."""
         says, share = answer["says"], 100 * max(answer["confidences"])
-        first = Cell(read_picture(folder / answer["picture"]), (answer["name"], f"says {says}", f"{share:.1f} %"))
+        first = Cell(((folder / answer["picture"]).read_bytes(),), (answer["name"], f"says {says}", f"{share:.1f} %"))
         rows: dict[float, list[Cell]] = {}
         for explanation in answer["explanations"]:
             before, after = (100 * explanation[key][explanation["target"]] for key in ("before", "after"))
@@ -211,11 +210,11 @@ class PictureRequest:
             change = (f"difference x {gain:.2g}", f"RMSE {rmse:.4f}")
             if explanation["doubts"]:
                 change = ("no gradient reached", "the input: no change")
-            rows.setdefault(explanation["rho"], []).extend([
-                Cell(read_picture(folder / explanation["picture"]), (way, f"{before:.1f} → {after:.1f} %")),
-                Cell(read_picture(folder / explanation["difference"]), change),
-            ])  # fmt: skip
-        return [Row(first, tuple(cells)) for cells in rows.values()]
+            changed, difference = ((folder / explanation[key]).read_bytes() for key in ("picture", "difference"))
+            cells = rows.setdefault(explanation["rho"], [first])
+            cells.append(Cell((changed,), (way, f"{before:.1f} → {after:.1f} %")))
+            cells.append(Cell((difference,), change))
+        return [Row(tuple(cells)) for cells in rows.values()]
 
 
 def _written(
@@ -243,11 +242,6 @@ def save_picture(path: Path, picture: Tensor) -> str:
     """Write a picture [channels, height, width] in [0, 1] as a PNG; returns the name of the file."""
     write_bytes(path, encode_png(picture.detach().float()))
     return path.name
-
-
-def read_picture(path: Path) -> Tensor:
-    """The picture [channels, height, width] in [0, 1] of a PNG that was written here."""
-    return decode_png(path.read_bytes()).float() / 255
 
 
 def rhos_from(text: str) -> tuple[float, ...]:

@@ -16,8 +16,8 @@ from advex.data.source import shortened
 from advex.data.tables.columns import Column
 from advex.data.tables.csv_file import read_csv
 from advex.data.tables.description import style_of
+from advex.drawing.contact_sheet import SIDE, Row
 from advex.errors import AdvexWarning, DataError, SpecError, did_you_mean, quoted
-from advex.explanation.contact_sheet import SIDE, Row
 from advex.explanation.subjects import Failure, Subject, class_name, from_data, targets_of
 from advex.features import Feature, FeatureSpec
 from advex.lookup import datasets
@@ -85,7 +85,7 @@ def from_table(
     _features(classifier, source)
     if not sets.is_table(source):
         raise SpecError(f"{model.name} answers rows of a table, and {source} is none: name a CSV file.")
-    data = datasets.open_split(source, datasets.preferred(source, split, "test"), say, model=classifier)
+    data = datasets.open_split(source, split, say, prefer=datasets.TEST, like=classifier)
     return [from_data(data, number) for number in index]
 
 

@@ -42,14 +42,13 @@ def open_study(sources: Sources) -> Study:
     """Open them, with a progress bar. Raises SpecError, DataError, ArtifactError, InputError."""
     from advex.explore.study import Model, Study
     from advex.lookup import datasets
-    from advex.lookup.devices import device_named
     from advex.lookup.models import Wrapping, open_models
     from advex.progress import Terminal
 
-    opened = open_models(sources.models, device_named(sources.device), Wrapping(**sources.wrapping))
-    split = datasets.preferred(sources.data, sources.split, "test")
+    opened = open_models(sources.models, sources.device, Wrapping(**sources.wrapping))
     examples = datasets.open_split(
-        sources.data, split, Terminal(), max_samples=sources.max_samples, seed=sources.seed, shape=opened[0].input_shape
-    )
+        sources.data, sources.split, Terminal(), prefer=datasets.TEST, max_samples=sources.max_samples,
+        seed=sources.seed, shape=opened[0].input_shape,
+    )  # fmt: skip
     models = [Model(name=each.name, source=each.source, classifier=each.classifier) for each in opened]
     return Study(models, examples)

@@ -1,16 +1,20 @@
-"""What people said, as `advex train` takes it: annotated folders, and projects of `advex annotate`."""
+"""Annotated pictures as `advex train` takes them: annotated folders, and projects of `advex annotate`."""
 
 from __future__ import annotations
 
 import contextlib
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from advex.data import AnnotationPolicy
-from advex.errors import SpecError, did_you_mean
+from advex import data as sets
+from advex.data import MAJORITY, AnnotationPolicy, Dataset
+from advex.errors import AdvexWarning, SpecError, did_you_mean
+from advex.lookup.datasets import is_held_out
+from advex.progress import QUIET, Terminal
 
 _KEY = "annotations"
 _OPTIONS = {"agree": str, "unsure": float, "database": str}
@@ -22,7 +26,7 @@ class Annotations:
 
     project: Path | None = None
     database: str | None = None
-    rule: AnnotationPolicy = field(default_factory=AnnotationPolicy)
+    policy: AnnotationPolicy = field(default_factory=AnnotationPolicy)
 
     @contextlib.contextmanager
     def folders(self, others: Sequence[Path]) -> Iterator[list[Path]]:
@@ -30,12 +34,12 @@ class Annotations:
         if self.project is None:
             yield list(others)
             return
-        from advex.annotation import project as projects
-        from advex.feedback import folders as answers
+        from advex.annotation import project
+        from advex.feedback.folders import write_folder
 
-        with tempfile.TemporaryDirectory() as scratch, projects.opened(self.project, self.database) as store:
+        with tempfile.TemporaryDirectory() as scratch, project.opened(self.project, self.database) as store:
             folder = Path(scratch) / self.project.resolve().name
-            answers.write_folder(store, folder)
+            write_folder(store, folder)
             yield [*others, folder]
 
 
@@ -57,8 +61,8 @@ def annotations_in(changes: Sequence[str]) -> tuple[Annotations, list[str]]:
             given[option] = _value(key.strip(), _OPTIONS[option], value.strip())
         else:
             raise SpecError(f"There is no '{key}': {did_you_mean(option, _OPTIONS)}")
-    rule = AnnotationPolicy(**{name: given.pop(name) for name in ("agree", "unsure") if name in given})
-    return Annotations(rule=rule, **given), others
+    policy = AnnotationPolicy(**{name: given.pop(name) for name in ("agree", "unsure") if name in given})
+    return Annotations(policy=policy, **given), others
 
 
 def _value(key: str, kind: type, text: str) -> Any:
@@ -66,3 +70,55 @@ def _value(key: str, kind: type, text: str) -> Any:
         return kind(text)
     except ValueError:
         raise SpecError(f"{key}={text} is not a number.") from None
+
+
+def with_annotated(
+    examples: Dataset,
+    folders: Sequence[Path],
+    say: Terminal = QUIET,
+    *,
+    source: str,
+    trained: str | None,
+    validation: str | None = None,
+    policy: AnnotationPolicy = MAJORITY,
+) -> Dataset:
+    """Training examples, and after them the pictures of annotated folders that count by a policy.
+
+    source: the data that the examples are from; trained: their split of it. Raises DataError where a picture was made
+    from an example of the validation split, or of one that is for tests by its name; warns where that cannot be told.
+    SpecError for a folder that is not annotated.
+    """
+    held_out = {name for name in sets.splits(source) if is_held_out(name) or name == validation} - {trained}
+    ids = sets.ids(source, [trained, *sorted(held_out)]) if folders and held_out else {}
+    for folder in folders:
+        if not sets.is_annotated(str(folder)):
+            raise SpecError(f"--add {folder}: there is no {sets.TABLE} of answers in it; see docs/annotated.md.")
+        # Grey pictures among colour are the same in three channels; the other way round something is lost.
+        channels = 3 if len(examples.shape) == 3 and examples.shape[0] == 3 else None
+        with say.progress(f"read {folder}", brief=True) as bar:
+            added = sets.open_dataset(folder, channels=channels, policy=policy, progress=bar)
+        say.note(sets.describe(added))
+        whole = sets.concatenate(examples, added)
+        known = {str(split): names for split, names in ids.items() if split in held_out}
+        untraced = sets.untraced(added, ids[trained], known) if held_out else []
+        if untraced:
+            warnings.warn(
+                f"{added.name}: of {len(untraced)} of {len(added)} pictures (e.g. {untraced[0]}) nobody can tell "
+                f"whether they were made from the {' or '.join(sorted(known))} split: their source_id names no example "
+                f"of {source}.",
+                AdvexWarning,
+                stacklevel=2,
+            )
+        answers = sum(sum(part.answers.values()) for part in added.parts)
+        say.note(
+            f"added to {examples.name}: {_counted(added)} of {added.name}, by {answers:,} answers; "
+            f"{len(whole):,} examples to train on"
+        )
+        examples = whole
+    return examples
+
+
+def _counted(added: Dataset) -> str:
+    light = 0 if added.weights is None else int((added.weights < 1).sum())
+    undecided = f" and {light:,} undecided" if light else ""
+    return f"{len(added) - light:,} unchanged{undecided} pictures"

@@ -49,10 +49,10 @@ def _name(row: Row) -> str:
 
 def _bytes(store: Store, name: str) -> bytes:
     path = store.folder / PICTURES / f"{name}.png"
-    found = path.read_bytes() if path.is_file() else b""
-    if hashlib.sha256(found).hexdigest() != name:
+    encoded = path.read_bytes() if path.is_file() else b""
+    if hashlib.sha256(encoded).hexdigest() != name:
         raise ArtifactError(f"{path} is missing or was changed: its answers are about another picture.")
-    return found
+    return encoded
 
 
 def read_folder(store: Store, folder: Path) -> list[Row]:
@@ -93,11 +93,11 @@ def read_folder(store: Store, folder: Path) -> list[Row]:
 
 def _copy(store: Store, path: Path) -> str:
     try:
-        found = path.read_bytes()
-        decode_png(found)
+        encoded = path.read_bytes()
+        decode_png(encoded)
     except (OSError, DataError) as error:
         raise DataError(f"{path} cannot be taken over: {error}.") from None
-    digest = hashlib.sha256(found).hexdigest()
+    digest = hashlib.sha256(encoded).hexdigest()
     with atomic(store.folder / PICTURES / f"{digest}.png") as temporary:
-        temporary.write_bytes(found)
+        temporary.write_bytes(encoded)
     return digest

@@ -75,7 +75,7 @@ def prepare(
 
     Raises Interrupted when stopped.
     """
-    told: dict[str, dict[str, int]] = {}
+    outcomes: dict[str, dict[str, int]] = {}
     with progress.stopping() as stop, say.progress("prepare") as bar:
         for model in models:
             _check(model, data)
@@ -87,9 +87,9 @@ def prepare(
                 bar(event["done"], event["total"], rate, what=event["model"])
 
             complete(shards, pieces, show, stop)
-            images, told[model.name] = _images(model, data, shards, len(pieces), making)
+            images, outcomes[model.name] = _images(model, data, shards, len(pieces), making)
             store.add_images(images)
-    return told
+    return outcomes
 
 
 def about(models: list[Opened], data: Dataset, making: Making) -> dict[str, Any]:
@@ -147,10 +147,10 @@ def _made(classifier: Classifier, data: Dataset, rows: range, pictures: Path, ma
     goal = Confident(batch.y, making.margin)
     with torch.no_grad():
         already = goal(classifier, batch.x).reached
-    found = attacks.build(making.search)(classifier, batch.x, goal, seed=making.seed, max_batch="auto")
-    encoded, seen = _in_eight_bits(classifier, found, goal)
+    attacked = attacks.build(making.search)(classifier, batch.x, goal, seed=making.seed, max_batch="auto")
+    encoded, seen = _in_eight_bits(classifier, attacked, goal)
     with torch.no_grad():  # of what people will see, read back from the file
-        good = goal(classifier, seen).reached & found.reached & ~already
+        good = goal(classifier, seen).reached & attacked.reached & ~already
         confidences = classifier.predict(seen)
     columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
     for row, example in enumerate(rows):
@@ -172,13 +172,13 @@ def _made(classifier: Classifier, data: Dataset, rows: range, pictures: Path, ma
     return table(_COLUMNS, **columns)
 
 
-def _in_eight_bits(classifier: Classifier, found: Perturbation, goal: Confident) -> tuple[list[bytes], Tensor]:
+def _in_eight_bits(classifier: Classifier, attacked: Perturbation, goal: Confident) -> tuple[list[bytes], Tensor]:
     """PNGs of changed pictures for which the goal holds, where some length of the change has one; and their pixels."""
-    encoded: list[bytes] = [b""] * len(found)
-    seen = found.clean.clone()
-    open_ = torch.ones_like(found.reached)
+    encoded: list[bytes] = [b""] * len(attacked)
+    seen = attacked.clean.clone()
+    open_ = torch.ones_like(attacked.reached)
     for factor in _LONGER:
-        longer = found.clean + classifier.box.confine(found.clean, found.delta * factor)
+        longer = attacked.clean + classifier.box.confine(attacked.clean, attacked.delta * factor)
         for row in torch.nonzero(open_)[:, 0].tolist():
             encoded[row] = encode_png(longer[row].float().clamp(0, 1))
             seen[row] = decode_png(encoded[row]).to(seen) / 255

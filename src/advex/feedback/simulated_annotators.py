@@ -55,19 +55,19 @@ def judged(ahead: float, sure: float) -> str:
     return UNCHANGED if ahead >= sure else CHANGED if ahead <= -sure else UNSURE
 
 
-def spans(judged: Sequence[int], shared: int, there: int) -> list[range]:
-    """Which of `there` images each annotator judges: each begins with the last `shared` ones of the one before.
+def spans(judged: Sequence[int], shared: int, images: int) -> list[range]:
+    """Which of so many images each annotator judges: each begins with the last `shared` images of the one before.
 
-    >>> spans((730, 2107), 106, there=5000), spans((730, 2107), 106, there=1000)
+    >>> spans((730, 2107), 106, images=5000), spans((730, 2107), 106, images=1000)
     ([range(0, 730), range(624, 2731)], [range(0, 730), range(624, 1000)])
     """
-    found: list[range] = []
+    ranges: list[range] = []
     for count in judged:
-        start = max(found[-1].stop - shared, 0) if found else 0
-        found.append(range(start, min(start + count, there)))
-    return found
+        start = max(ranges[-1].stop - shared, 0) if ranges else 0
+        ranges.append(range(start, min(start + count, images)))
+    return ranges
 
 
 def wanted(judged: Sequence[int], shared: int) -> int:
-    """How many images that are, each once."""
+    """How many different images annotators judge who judge so many each and share so many with the one before."""
     return sum(judged) - shared * (len(judged) - 1)

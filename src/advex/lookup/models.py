@@ -14,6 +14,7 @@ from advex import bundled
 from advex.artifacts import load, read_config
 from advex.classifier import Classifier
 from advex.errors import AdvexError, SpecError
+from advex.lookup.devices import device_named
 from advex.registry import numbered
 
 _FACTORY = re.compile(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*(\.\w+)*")
@@ -29,6 +30,13 @@ class Wrapping:
     std: str | None = None
     classes: str | None = None
 
+    @classmethod
+    def of(
+        cls, weights: Sequence[Path] | None, box: str | None, mean: str | None, std: str | None, classes: str | None
+    ) -> Wrapping:
+        """As the options are typed."""
+        return cls(weights=tuple(weights or ()), box=box, mean=mean, std=std, classes=classes)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Opened:
@@ -40,14 +48,15 @@ class Opened:
     input_shape: tuple[int, ...] | None = None
 
 
-def open_models(named: list[str], device: str, wrapping: Wrapping) -> list[Opened]:
-    """The models of one or several --model options, with short names made unique.
+def open_models(named: Sequence[str], device: str = "auto", wrapping: Wrapping | None = None) -> list[Opened]:
+    """The models of one or several --model options, with short names made unique. device: see `device_named`.
 
     Code is imported only for `package.module:factory`. Raises SpecError for what cannot be meant,
     ArtifactError for folders that are not saved classifiers.
     """
-    asked = [_split_name(text) for option in named for text in _split(option)]
-    factories = [source for _, source in asked if _is_factory(source)]
+    device, wrapping = device_named(device), wrapping or Wrapping()
+    sources = [_split_name(text) for option in named for text in _split(option)]
+    factories = [source for _, source in sources if _is_factory(source)]
     if wrapping != Wrapping() and not factories:
         raise SpecError(
             "--weights, --box, --mean, --std and --classes belong to --model package.module:factory; a run folder has "
@@ -59,8 +68,8 @@ def open_models(named: list[str], device: str, wrapping: Wrapping) -> list[Opene
         )
     weights = iter(wrapping.weights)
     opened = []
-    names = numbered([name for name, _ in asked])
-    for (_, source), name in zip(asked, names, strict=True):
+    names = numbered([name for name, _ in sources])
+    for (_, source), name in zip(sources, names, strict=True):
         if _is_factory(source):
             classifier, shape = _from_factory(source, next(weights, None), wrapping), None
         else:
@@ -82,7 +91,7 @@ def of_one_table(models: Sequence[Opened]) -> Classifier:
 
 
 def _split(option: str) -> list[str]:
-    """`a,b` -> [a, b]; a folder whose name holds a comma is one."""
+    """`a,b` -> [a, b]; a folder whose name holds a comma stays whole."""
     if Path(option).exists():
         return [option]
     parts = [part.strip() for part in option.split(",")]
@@ -124,16 +133,16 @@ def _input_shape(folder: Path) -> tuple[int, ...] | None:
 
 
 def _from_factory(source: str, weights: Path | None, wrapping: Wrapping) -> Classifier:
-    made = _call(source)
-    if isinstance(made, Classifier):
+    network = _call(source)
+    if isinstance(network, Classifier):
         if wrapping.box or wrapping.mean or wrapping.std or wrapping.classes:
             raise SpecError(f"{source} returns a Classifier, which has its own --box, --mean, --std and --classes.")
-        classifier = made
+        classifier = network
     else:
         low, high = _numbers(wrapping.box or "0,1", "--box", count=2)
         names = None if wrapping.classes is None else [name.strip() for name in wrapping.classes.split(",")]
         classifier = Classifier(
-            made,
+            network,
             box=(low, high),
             mean=_numbers(wrapping.mean or "0", "--mean"),
             std=_numbers(wrapping.std or "1", "--std"),
@@ -155,14 +164,14 @@ def _call(source: str) -> Any:
         factory: Any = importlib.import_module(module_name)
         for part in path.split("."):
             factory = getattr(factory, part)
-        made = factory()
+        network = factory()
     except AdvexError:
         raise
     except Exception as error:  # the user's code may raise anything
         raise SpecError(f"{source} cannot be used as a model ({type(error).__name__}: {error}).") from error
-    if not isinstance(made, nn.Module):
-        raise SpecError(f"{source} returned {type(made).__name__}; a factory returns an nn.Module or a Classifier.")
-    return made
+    if not isinstance(network, nn.Module):
+        raise SpecError(f"{source} returned {type(network).__name__}; a factory returns an nn.Module or a Classifier.")
+    return network
 
 
 def _put_weights(classifier: Classifier, path: Path) -> None:
@@ -177,13 +186,13 @@ def _put_weights(classifier: Classifier, path: Path) -> None:
     except (SafetensorError, ValueError) as error:
         raise SpecError(f"--weights {path} is not a safetensors file: {error}.") from None
     expected = {name: tuple(value.shape) for name, value in classifier.network.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in tensors.items()}
-    if found != expected:
-        missing, unknown = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
-        shapes = [name for name in expected if name in found and found[name] != expected[name]]
-        say = [f"{len(what)} {label} (e.g. '{what[0]}')" for what, label in (
-            (missing, "missing"), (unknown, "unknown"), (shapes, "of another shape")) if what]  # fmt: skip
-        raise SpecError(f"--weights {path} does not fit the network: tensors {', '.join(say)}.")
+    shapes = {name: tuple(value.shape) for name, value in tensors.items()}
+    if shapes != expected:
+        missing, unknown = sorted(expected.keys() - shapes.keys()), sorted(shapes.keys() - expected.keys())
+        differing = [name for name in expected if name in shapes and shapes[name] != expected[name]]
+        faults = [f"{len(what)} {label} (e.g. '{what[0]}')" for what, label in (
+            (missing, "missing"), (unknown, "unknown"), (differing, "of another shape")) if what]  # fmt: skip
+        raise SpecError(f"--weights {path} does not fit the network: tensors {', '.join(faults)}.")
     classifier.network.load_state_dict(tensors)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -192,6 +193,22 @@ def _check(recipe: Recipe) -> None:
                 f"objective.{name}.derivative=finite_difference needs precision=float32: {recipe.precision} rounds its "
                 f"small steps away. Set one of the two, or objective.{name}.derivative=exact."
             )
+
+
+def named(name: str, changes: Sequence[str] = (), seed: int | None = None, where: str = "") -> Recipe:
+    """A bundled recipe or a YAML file, with `KEY=VALUE` changes applied.
+
+    seed: instead of its own. where: what an error begins with; the name by default. Raises SpecError.
+    """
+    overrides: dict[str, str] = {}
+    for change in changes:
+        key, equals, value = change.partition("=")
+        if not equals or not key:
+            raise SpecError(f"'{change}' is not of the form KEY=VALUE, e.g. epochs=20.")
+        overrides[key.strip()] = value.strip()
+    if seed is not None:
+        overrides["seed"] = str(seed)
+    return recipe_from(read(name), overrides, where=where or name)
 
 
 def fitted(recipe: Recipe, shape: tuple[int, ...], classes: int) -> Recipe:

@@ -10,6 +10,7 @@ compare   records -> published and measured values, side by side
 figures   the paper's plots, grids and judged images as PNG
 """
 
+from advex.reproduction.carry import Work as Work
 from advex.reproduction.carry import carry_out as carry_out
 from advex.reproduction.compare import compared as compared
 from advex.reproduction.folder import OURS as OURS

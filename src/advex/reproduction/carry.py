@@ -2,62 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from advex.data import Dataset
 from advex.data.dataset import content
+from advex.evaluation.folder import evaluate
+from advex.lookup import datasets
+from advex.lookup.models import open_models
+from advex.progress import QUIET, Terminal
 from advex.record import Record
 from advex.record.reproduction import Reproduction, write_reproduction
 from advex.reproduction.compare import Outcome, compared
 from advex.reproduction.folder import Folder
 from advex.reproduction.plan import Job, Plan
-from advex.training import Diverged
+from advex.training import Diverged, run_folder
 
 
-class Work(Protocol):
-    """What a reproduction is made with: all must resume what was broken off, and leave what is finished as it is."""
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """Training and evaluating as `advex train` and `advex evaluate` do it: what was broken off goes on, and what is
+    finished is left as it is."""
+
+    device: str = "cpu"
+    seed: int = 0
+    say: Terminal = QUIET
 
     def open(self, job: Job) -> tuple[Dataset, Dataset]:
         """The examples to train and to test on."""
-        ...
+        train = datasets.open_split(
+            job.data, None, self.say, prefer=datasets.TRAIN, max_samples=job.train_samples, seed=self.seed
+        )
+        test = datasets.open_split(
+            job.data, None, self.say, prefer=datasets.VALIDATION, max_samples=job.test_samples, seed=self.seed,
+            shape=train.shape, like=train,
+        )  # fmt: skip
+        return train, test
 
     def answered(self, job: Job, data: Dataset, folder: Folder) -> Dataset | None:
         """The examples to train on, then the images that were called unchanged; None: none was. Raises Diverged."""
-        ...
+        from advex.reproduction.simulation import Simulation  # needs the extra `annotate`
+
+        assert job.feedback is not None
+        return Simulation(job, job.feedback, folder, self.say, self.device, self.seed).added_to(data)
 
     def train(self, job: Job, data: Dataset, validation: Dataset, run: Path) -> None:
         """Train into a run folder. Raises Diverged."""
-        ...
+        run_folder.run(job.recipe, data, run, say=self.say, validation=validation, device=self.device)
 
     def evaluate(self, job: Job, run: Path, data: Dataset, record: Path) -> Record:
         """Evaluate a run into a record folder."""
-        ...
+        return evaluate(open_models([f"{job.name}={run}"], self.device), data, record, job.evaluation, self.say)
 
 
-def carry_out(
-    plan: Plan, out: Path, work: Work, *, command: str = "", told: Callable[[int, int, Job], None] = lambda *_: None
-) -> Reproduction:
+def carry_out(plan: Plan, out: Path, work: Work, *, command: str = "", say: Terminal = QUIET) -> Reproduction:
     """Do what is not done yet, and return published and measured values side by side.
 
-    told: before each network that is not done, its number and of how many. reproduction.json is written after each
-    network, so that what is finished can be seen, and kept, at any time. A run that diverges is a row's outcome.
-
-    Raises ArtifactError for a folder of another reproduction; whatever `work` raises when it is stopped.
+    reproduction.json is written after each network, so that what is finished can be seen, and kept, at any time. A run
+    that diverges is a row's outcome. Raises ArtifactError for a folder of another reproduction; whatever `work` raises
+    when it is stopped.
     """
     folder = Folder(out)
     folder.claim(plan)
     outcomes = {
-        job.name: Outcome(record=found, folder=folder.record(job.name))
+        job.name: Outcome(record=record, folder=folder.record(job.name))
         for job in plan.jobs
-        if (found := folder.finished(job.name))
+        if (record := folder.finished(job.name))
     }
     result = compared(plan, outcomes, command=command, answered=folder.answered)
     opened: dict[str, tuple[Dataset, Dataset]] = {}
     for number, job in enumerate(plan.jobs, 1):
         if job.name not in outcomes:
-            told(number, len(plan.jobs), job)
+            say.note(f"{job.name}: network {number} of {len(plan.jobs)}")
             if job.data not in opened:
                 opened = {job.data: work.open(job)}
                 train, test = opened[job.data]
@@ -79,5 +95,5 @@ def _outcome(job: Job, train: Dataset, test: Dataset, folder: Folder, work: Work
         work.train(job, data, test, folder.run(job.name))
     except Diverged as error:
         return Outcome(failure=str(error))
-    place = folder.record(job.name)
-    return Outcome(record=work.evaluate(job, folder.run(job.name), test, place), folder=place)
+    record = folder.record(job.name)
+    return Outcome(record=work.evaluate(job, folder.run(job.name), test, record), folder=record)

@@ -59,47 +59,47 @@ class Folder:
 
         Raises ArtifactError, saying what differs, where it is another's.
         """
-        here = _identity(plan)
-        there = self._read()
-        if there:
+        ours = _identity(plan)
+        held = self._read()
+        if held:
             differing = [
-                f"{name} is {there.get(name)!r} there and {here[name]!r} here"
+                f"{name} is {held.get(name)!r} there and {ours[name]!r} here"
                 for name in ("advex", "paper", "scale", "seed")
-                if there.get(name) != here[name]
+                if held.get(name) != ours[name]
             ]
-            shared = [] if differing else sorted(there["networks"].keys() & here["networks"].keys())
+            shared = [] if differing else sorted(held["networks"].keys() & ours["networks"].keys())
             for name in shared:
-                differing += _differences(there["networks"][name], here["networks"][name], name)
+                differing += _differences(held["networks"][name], ours["networks"][name], name)
             self._refuse(differing)
-        networks = {**there.get("networks", {}), **here["networks"]}
-        self._write({**here, "networks": networks, "data": there.get("data", {})})
+        networks = {**held.get("networks", {}), **ours["networks"]}
+        self._write({**ours, "networks": networks, "data": held.get("data", {})})
 
     def agree(self, source: str, digests: dict[str, str]) -> None:
         """See that the examples are those that earlier rows were made with. Raises ArtifactError."""
-        there = self._read()
-        known = there["data"].setdefault(source, digests)
+        held = self._read()
+        known = held["data"].setdefault(source, digests)
         self._refuse(
             [f"the {split} examples of {source} are others" for split in digests if known[split] != digests[split]]
         )
-        self._write(there)
+        self._write(held)
 
     def _refuse(self, differing: list[str]) -> None:
         if differing:
             more = f" and {len(differing) - 4} more" if len(differing) > 4 else ""
-            told = "; ".join(differing[:4])
-            raise ArtifactError(f"{self.path} belongs to another reproduction: {told}{more}. Choose another --out.")
+            reasons = "; ".join(differing[:4])
+            raise ArtifactError(f"{self.path} belongs to another reproduction: {reasons}{more}. Choose another --out.")
 
     def _read(self) -> dict[str, Any]:
         path = self.path / PLAN
         if not path.is_file():
             return {}
         try:
-            there = read_json(path, "the description of a reproduction", ArtifactError)
-            if not (isinstance(there["networks"], dict) and isinstance(there["data"], dict)):
+            held = read_json(path, "the description of a reproduction", ArtifactError)
+            if not (isinstance(held["networks"], dict) and isinstance(held["data"], dict)):
                 raise TypeError("no networks or no data")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ArtifactError(f"{path} cannot be read as a reproduction's: {error}. Choose another --out.") from None
-        return there
+        return held
 
     def _write(self, values: dict[str, Any]) -> None:
         try:
@@ -136,8 +136,8 @@ def _decisive(job: Job) -> dict[str, Any]:
     return json.loads(json.dumps(values))
 
 
-def _differences(there: Any, here: Any, name: str) -> list[str]:
-    if isinstance(there, dict) and isinstance(here, dict):
-        inside = sorted(there.keys() | here.keys())
-        return [line for key in inside for line in _differences(there.get(key), here.get(key), f"{name}: {key}")]
-    return [] if there == here else [f"{name} is {there!r} there and {here!r} here"]
+def _differences(theirs: Any, ours: Any, name: str) -> list[str]:
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        inside = sorted(theirs.keys() | ours.keys())
+        return [line for key in inside for line in _differences(theirs.get(key), ours.get(key), f"{name}: {key}")]
+    return [] if theirs == ours else [f"{name} is {theirs!r} there and {ours!r} here"]

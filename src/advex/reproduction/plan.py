@@ -12,7 +12,7 @@ from advex import papers, recipes
 from advex.errors import DataError, SpecError, did_you_mean
 from advex.evaluation import Settings, settings_from
 from advex.papers import Budget, Paper, Row, Simulated, Table
-from advex.recipes import Recipe, recipe_from
+from advex.recipes import Recipe
 from advex.reproduction.scaling import changes, scaled
 
 _ANSWERING = ("sqlalchemy", "alembic")  # of the extra `annotate`
@@ -74,12 +74,13 @@ class Plan:
     @property
     def jobs(self) -> tuple[Job, ...]:
         """What is to be run, each network once."""
-        return tuple({one.job.name: one.job for one in self.rows if one.job is not None}.values())
+        return tuple({planned.job.name: planned.job for planned in self.rows if planned.job is not None}.values())
 
     @property
     def changes(self) -> tuple[str, ...]:
         """What the scale changes in the rows that are run: each change says of what, and so in which of them."""
-        return tuple(dict.fromkeys(each for one in self.rows if one.job is not None for each in one.changes))
+        run = [planned for planned in self.rows if planned.job is not None]
+        return tuple(dict.fromkeys(change for planned in run for change in planned.changes))
 
 
 def planned(
@@ -118,12 +119,12 @@ def _checked(
     if unknown := named.keys() - {"", *wanted}:
         raise SpecError(f"--data {min(unknown)}=...: the rows asked for are of {' and '.join(wanted) or 'no data'}.")
     if "" in named and len(wanted) > 1:
-        example = " ".join(f"--data {one}=PATH" for one in wanted)
+        example = " ".join(f"--data {name}=PATH" for name in wanted)
         raise SpecError(f"The rows asked for are of several data sets: say which is where, {example}.")
-    found = {one: named[""] for one in wanted if "" in named} | {key: value for key, value in named.items() if key}
-    for source in found.values():
+    sources = {name: named[""] for name in wanted if "" in named} | {key: value for key, value in named.items() if key}
+    for source in sources.values():
         available(source)
-    return found
+    return sources
 
 
 def _data_of(paper: Paper, row: str) -> str:
@@ -146,35 +147,33 @@ class _Place:
         """One row."""
         table = self.paper.table_of(row.id)
         sections = self.paper.tables[table].sections
-        section = next(one.title for one in sections if row in one.rows)
+        section = next(section.title for section in sections if row in section.rows)
         entry = Planned(table=table, section=section, row=row)
         original = self.paper.original(row)
         if original.needs or original.recipe is None:
             return dataclasses.replace(entry, reason=f"needs {original.needs}")
         if original.answers and not all(map(importlib.util.find_spec, _ANSWERING)):
             return dataclasses.replace(entry, reason="needs pip install 'advex[annotate]'")
-        asked = _data_of(self.paper, row.id)
-        source = self.data.get(asked) or self.paper.scales[self.scale].data.get(table, asked)
-        if asked not in self.data:
+        data = _data_of(self.paper, row.id)
+        source = self.data.get(data) or self.paper.scales[self.scale].data.get(table, data)
+        if data not in self.data:
             try:
                 self.available(source)
             except DataError:
-                return dataclasses.replace(entry, reason=f"needs --data {asked}=PATH")
-        job, told = self._job(original, asked, source)
-        return dataclasses.replace(entry, job=job, changes=told)
+                return dataclasses.replace(entry, reason=f"needs --data {data}=PATH")
+        job, changed = self._job(original, data, source)
+        return dataclasses.replace(entry, job=job, changes=changed)
 
-    def _job(self, row: Row, asked: str, source: str) -> tuple[Job, tuple[str, ...]]:
+    def _job(self, row: Row, data: str, source: str) -> tuple[Job, tuple[str, ...]]:
         """What to run for a row that is no repetition, and how it differs from what the paper did."""
         scale, where = self.paper.scales[self.scale], f"{row.id} at scale {self.scale}"
-        overrides = dict(change.split("=", 1) for change in row.overrides)
-        overrides["seed"] = str(self.seed)
-        recipe = recipe_from(recipes.read(row.recipe or ""), overrides, where=row.id)
+        recipe = recipes.named(row.recipe or "", row.overrides, self.seed, where=row.id)
         run = scaled(recipe, scale.change, where)
         table = self.paper.tables[self.paper.table_of(row.id)]
         feedback = self._feedback(row)
-        told = _of_the_data(table, scale, asked, source) + changes(recipe, run)
+        changed = _of_the_data(table, scale, data, source) + changes(recipe, run)
         if feedback is not None:
-            told += _of_the_answers(self.paper.simulated, feedback.simulated)
+            changed += _of_the_answers(self.paper.simulated, feedback.simulated)
         job = Job(
             name=row.id,
             recipe=run,
@@ -184,7 +183,7 @@ class _Place:
             evaluation=settings_from({**scale.evaluation, "seed": self.seed}),
             feedback=feedback,
         )
-        return job, tuple(told)
+        return job, tuple(changed)
 
     def _feedback(self, row: Row) -> Feedback | None:
         simulated = self.paper.scales[self.scale].simulated or self.paper.simulated
@@ -197,20 +196,22 @@ class _Place:
 def _of_the_answers(published: Simulated | None, here: Simulated) -> list[str]:
     """Who answers, and about how much."""
     judge = here.judge.removeprefix("recipe:")
-    told = [f"answers of {judge}, {100 * here.error:.3g} % of them errors, instead of people's"]
+    changed = [f"answers of {judge}, {100 * here.error:.3g} % of them errors, instead of people's"]
     if published is not None and (here.judged, here.shared) != (published.judged, published.shared):
-        new, old = (" and ".join(f"{count:,}" for count in one.judged) for one in (here, published))
-        told.append(f"{new} judged images, {here.shared} of them shared, instead of {old} with {published.shared}")
-    return told
+        new, old = (" and ".join(f"{count:,}" for count in simulated.judged) for simulated in (here, published))
+        changed.append(f"{new} judged images, {here.shared} of them shared, instead of {old} with {published.shared}")
+    return changed
 
 
-def _of_the_data(table: Table, scale: Budget, asked: str, source: str) -> list[str]:
+def _of_the_data(table: Table, scale: Budget, published_data: str, source: str) -> list[str]:
     """What is drawn of which data, where it is not what the paper had."""
-    told = [f"data {source} instead of {asked}"] if source != asked and source in scale.data.values() else []
+    changed = []
+    if source != published_data and source in scale.data.values():
+        changed.append(f"data {source} instead of {published_data}")
     for count, published, what in (
         (scale.train_samples, table.train_images, "training"), (scale.test_samples, table.test_images, "test"),
     ):  # fmt: skip
         if count is not None and count != published:
             instead = f" instead of {published:,}" if published else ""
-            told.append(f"{count:,} {what} images{instead}")
-    return told
+            changed.append(f"{count:,} {what} images{instead}")
+    return changed

@@ -20,17 +20,17 @@ _WORDS = {
 }
 
 
-def scaled(asked: Recipe, change: dict[str, Any], where: str) -> Recipe:
+def scaled(original: Recipe, change: dict[str, Any], where: str) -> Recipe:
     """A recipe with a scale's changes, see `advex.papers.Scale`.
 
     A change of what the recipe does not have (`network.drop` of a network without, a term that is not in its
     objective) is none. Raises SpecError where a change lists asked values and this recipe asks for another.
     """
-    values = asked.model_dump()
+    values = original.model_dump()
     for key, wanted in change.items():
         outer, *inner = key.split(".")
         if outer == "network" and inner:
-            values["network"] = _with_option(asked.network, values["network"], inner[0], wanted, where)
+            values["network"] = _with_option(original.network, values["network"], inner[0], wanted, where)
         elif outer == "objective" and len(inner) == 2:
             term, option = inner
             if term in values["objective"]:
@@ -49,18 +49,18 @@ def _with_option(original: str, spec: str, option: str, wanted: Any, where: str)
     parameters = registry.entries("network")[name].options()
     if option not in parameters:
         return spec
-    asked = registry.parse(original)[1].get(option, parameters[option].default)
-    given[option] = _value(wanted, asked, f"{where}: network.{option}")
+    wish = registry.parse(original)[1].get(option, parameters[option].default)
+    given[option] = _value(wanted, wish, f"{where}: network.{option}")
     return f"{name}:" + ",".join(f"{key}={_text(value)}" for key, value in given.items())
 
 
-def _value(wanted: Any, asked: Any, where: str) -> Any:
+def _value(wanted: Any, wish: Any, where: str) -> Any:
     if not isinstance(wanted, dict):
         return wanted
     table = {_text(key): value for key, value in wanted.items()}
-    if _text(asked) not in table:
-        raise SpecError(f"{where} = {_text(asked)}: the scale lists {', '.join(table)}, and not this.")
-    return table[_text(asked)]
+    if _text(wish) not in table:
+        raise SpecError(f"{where} = {_text(wish)}: the scale lists {', '.join(table)}, and not this.")
+    return table[_text(wish)]
 
 
 def _text(value: Any) -> str:
@@ -72,31 +72,31 @@ def _text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def changes(asked: Recipe, run: Recipe) -> list[str]:
+def changes(original: Recipe, run: Recipe) -> list[str]:
     """How a recipe differs from the one asked for, in words, but for what decides nothing.
 
     >>> changes(Recipe(epochs=200), Recipe(epochs=6, network="preact_resnet:depth=14"))
     ['depth 14 instead of 44', '6 epochs instead of 200']
     """
-    before, after = _flat(asked), _flat(run)
-    told = []
+    before, after = _flat(original), _flat(run)
+    sentences = []
     for key in dict.fromkeys([*before, *after]):
         old, new = before.get(key), after.get(key)
         if old != new:
             words = _WORDS.get(key, f"{key.removeprefix('objective.')} {{new}} instead of {{old}}")
-            told.append(words.format(new=_text(new), old=_text(old)))
-    return told
+            sentences.append(words.format(new=_text(new), old=_text(old)))
+    return sentences
 
 
 def _flat(recipe: Recipe) -> dict[str, Any]:
     """Every setting that decides something under one name, options of networks and terms with their defaults."""
     name, given = registry.parse(recipe.network)
-    found: dict[str, Any] = {"network": name}
-    found |= {f"network.{key}": value for key, value in _options("network", name, given).items()}
+    settings: dict[str, Any] = {"network": name}
+    settings |= {f"network.{key}": value for key, value in _options("network", name, given).items()}
     for term, options in recipe.objective.items():
-        found |= {f"objective.{term}.{key}": value for key, value in _options("objective", term, options).items()}
+        settings |= {f"objective.{term}.{key}": value for key, value in _options("objective", term, options).items()}
     rest = recipe.model_dump(exclude={"network", "objective", *_INDIFFERENT})
-    return found | rest
+    return settings | rest
 
 
 def _options(kind: str, name: str, given: dict[str, Any]) -> dict[str, Any]:

@@ -28,18 +28,19 @@ from advex.data.images.png import decode_png
 from advex.environment import without_places
 from advex.errors import SpecError
 from advex.feedback import folders
-from advex.feedback import images as annotating
+from advex.feedback import images as images_of
+from advex.feedback.annotations import with_annotated
 from advex.feedback.simulated_annotators import Annotator, judged, simulated_name, spans, wanted
 from advex.files import write_text
 from advex.lookup import datasets
-from advex.lookup.models import Opened, Wrapping, open_models
+from advex.lookup.models import Opened, open_models
 from advex.papers.answers import RECIPE
 from advex.record import Figure
 from advex.record.reproduction import ANSWERED, AnnotatorEntry, AnsweredEntry, JudgedEntry
 from advex.reproduction import Job
 from advex.reproduction.folder import PROJECTS, Folder
 from advex.reproduction.plan import Feedback
-from advex.training import run_folder
+from advex.training import accuracy, run_folder
 
 if TYPE_CHECKING:
     from advex.annotation.models import Image
@@ -82,9 +83,9 @@ class Simulation:
         entry = self.folder.answered(self.feedback.start)
         if entry is None or entry.annotators[self.feedback.annotators - 1].unchanged == 0:
             return None
-        trained = datasets.preferred(self.job.data, None, "train")
+        trained = datasets.preferred(self.job.data, None, *datasets.TRAIN)
         export = self._export(self.feedback.annotators)
-        return datasets.with_annotated(train, [export], self.say, source=self.job.data, trained=trained)
+        return with_annotated(train, [export], self.say, source=self.job.data, trained=trained)
 
     def _export(self, annotators: int) -> Path:
         """The annotated folder of what the first so many annotators said."""
@@ -93,20 +94,20 @@ class Simulation:
     def _ask(self, train: Dataset) -> None:
         """All of it, resumable: images, folders, annotated folders, and what it came to."""
         simulated, start = self.feedback.simulated, self.feedback.start
-        judge, accuracy = self._judge(train)
-        asked = open_models([f"{start}={self.folder.run(start)}"], self.device, Wrapping())
+        judge, figure = self._judge(train)
+        models = open_models([f"{start}={self.folder.run(start)}"], self.device)
         count = wanted(simulated.judged, simulated.shared)
         drawn = train.sample(math.ceil(_RESERVE * count), self.seed)
-        making = annotating.Making(seed=self.seed)
+        making = images_of.Making(seed=self.seed)
         about = {
-            **annotating.about(asked, drawn, making),
+            **images_of.about(models, drawn, making),
             "answers": f"simulated by {judge.source}: no person answered",
         }
         with _project(self.place) as store:
             store.create_project(
                 f"{start}, simulated answers", votes=len(simulated.judged), seed=self.seed, alone=False, about=about
             )
-            outcomes = annotating.prepare(asked, drawn, store, making, self.say)[start]
+            outcomes = images_of.prepare(models, drawn, store, making, self.say)[start]
             images = store.images()[:count]
             seen = _seen(judge, images, self.place, train.class_names)
             annotators = [
@@ -115,7 +116,7 @@ class Simulation:
             ]
             right = int(seen.right.sum())
             entry = AnsweredEntry(
-                network=start, judge=without_places(judge.source), accuracy=accuracy,
+                network=start, judge=without_places(judge.source), accuracy=figure,
                 originals=_share(right, len(images)), error=simulated.error, sure=simulated.sure,
                 search=images[0].search if images else making.search,
                 outcomes=outcomes, wanted=count, images=len(images), annotators=annotators,
@@ -129,27 +130,22 @@ class Simulation:
         if source.startswith(RECIPE):
             name = source.removeprefix(RECIPE)
             place = self.folder.run(f"judge-{name}")
-            changes = dict(each.split("=", 1) for each in self.feedback.simulated.overrides)
-            recipe = recipes.recipe_from(recipes.read(name), {**changes, "seed": str(self.seed)}, where=source)
-            whole = datasets.open_split(
-                self.job.data, datasets.preferred(self.job.data, None, "train"), self.say, shape=train.shape
-            )
+            recipe = recipes.named(name, self.feedback.simulated.overrides, self.seed, where=source)
+            whole = datasets.open_split(self.job.data, None, self.say, prefer=datasets.TRAIN, shape=train.shape)
             run_folder.run(recipe, whole, place, say=self.say, device=self.device)
-            opened = open_models([f"judge={place}"], self.device, Wrapping())[0]
+            opened = open_models([f"judge={place}"], self.device)[0]
             opened = dataclasses.replace(opened, source=name)
         else:
-            opened = open_models([f"judge={source}"], self.device, Wrapping())[0]
+            opened = open_models([f"judge={source}"], self.device)[0]
         if opened.classifier.class_names != train.class_names or opened.input_shape not in (None, train.shape):
             raise SpecError(
                 f"{source}, which answers in the place of people, was trained on other classes or sizes than those of "
                 f"{train.name}: name data of its own kind."
             )
-        held_out = datasets.preferred(self.job.data, None, "test", "validation", "val")
-        test = datasets.open_split(self.job.data, held_out, self.say, shape=train.shape, like=train)
-        right = 0
-        for batch in test.batches(_BATCH, opened.classifier.device):
-            right += int((opened.classifier.predict(batch.x).argmax(dim=1) == batch.y).sum())
-        return opened, _share(right, len(test))
+        test = datasets.open_split(
+            self.job.data, None, self.say, prefer=datasets.VALIDATION, shape=train.shape, like=train
+        )
+        return opened, _share(round(accuracy(opened.classifier, test, _BATCH) * len(test)), len(test))
 
     def _answer(self, store: Store, images: Sequence[Image], seen: _Seen, number: int, span: range) -> AnnotatorEntry:
         """One annotator's folders, committed all at once, and the folder of all that was said by then."""
@@ -228,8 +224,8 @@ def _seen(judge: Opened, images: Sequence[Image], place: Path, class_names: Sequ
 
 def _pixels(place: Path, names: Sequence[str], classifier: Any) -> Tensor:
     """[n, channels, height, width] in data space."""
-    found = torch.stack([decode_png((place / PICTURES / f"{name}.png").read_bytes()) for name in names])
-    return found.to(classifier.device, classifier.dtype) / 255
+    pictures = torch.stack([decode_png((place / PICTURES / f"{name}.png").read_bytes()) for name in names])
+    return pictures.to(classifier.device, classifier.dtype) / 255
 
 
 def _row(image: Image, name: str, answer: str) -> Any:
@@ -247,11 +243,11 @@ def _row(image: Image, name: str, answer: str) -> Any:
 def _given(store: Store, annotators: int) -> dict[int, dict[str, str]]:
     """What the first so many annotators said: image -> annotator -> answer."""
     names = {simulated_name(number) for number in range(1, annotators + 1)}
-    found: dict[int, dict[str, str]] = {}
+    answers: dict[int, dict[str, str]] = {}
     for vote in store.votes():
         if vote.person in names:
-            found.setdefault(vote.image, {})[vote.person] = vote.answer
-    return found
+            answers.setdefault(vote.image, {})[vote.person] = vote.answer
+    return answers
 
 
 def _verdict(given: Mapping[str, str]) -> str:
@@ -263,12 +259,12 @@ def _agreement(store: Store) -> dict[str, Any]:
     """How many images two or more judged, and how well they agree on these."""
     from advex.annotation.agreement import agreement
 
-    found = agreement(store.votes())
-    measured = {name: getattr(found, name) for name in ("percent", "cohen", "fleiss", "alpha")}
+    people = agreement(store.votes())
+    measured = {name: getattr(people, name) for name in ("percent", "cohen", "fleiss", "alpha")}
     figures = {
-        name: Figure(value=each.value, low=each.low, high=each.high, n=found.images) for name, each in measured.items()
+        name: Figure(value=each.value, low=each.low, high=each.high, n=people.images) for name, each in measured.items()
     }
-    return {"shared": found.images, "agreement": figures}
+    return {"shared": people.images, "agreement": figures}
 
 
 def _share(count: int, of: int) -> Figure:

@@ -8,8 +8,8 @@ from advex.recipes import recipe_from as recipe_from
 from advex.training.checkpoints import BEST as BEST
 from advex.training.checkpoints import CHECKPOINTS as CHECKPOINTS
 from advex.training.checkpoints import METRICS as METRICS
+from advex.training.checkpoints import checkpoints_in as checkpoints_in
 from advex.training.checkpoints import described as checkpoint_described
-from advex.training.checkpoints import found as checkpoints_in
 from advex.training.divergence import Diverged as Diverged
 from advex.training.dry_run import dry_run as dry_run
 from advex.training.loop import ProcessLost as ProcessLost
@@ -20,4 +20,4 @@ from advex.training.run import identity_of as identity_of
 from advex.training.validation import accuracy as accuracy
 from advex.training.validation import robust_accuracy as robust_accuracy
 
-__all__ = ["checkpoint_described", "checkpoints_in"]
+__all__ = ["checkpoint_described"]

@@ -28,7 +28,7 @@ METRICS, CHECKPOINTS, BEST = "metrics.jsonl", "checkpoints", "best"
 _NAME = re.compile(r"step-(\d{8,})")
 
 
-def found(out: Path | None) -> list[Path]:
+def checkpoints_in(out: Path | None) -> list[Path]:
     """The checkpoints of a run folder, the newest first; none without a folder."""
     folder = None if out is None else out / CHECKPOINTS
     if folder is None or not folder.is_dir():
@@ -39,10 +39,10 @@ def found(out: Path | None) -> list[Path]:
 
 def described(folder: Path) -> dict[str, Any]:
     """What a checkpoint says of itself: `position` and `identity`. Raises ArtifactError when it is damaged."""
-    told = artifacts.read_config(folder)
-    if told.get("digest") != _digest({name: told.get(name) for name in ("position", "identity")}):
+    config = artifacts.read_config(folder)
+    if config.get("digest") != _digest({name: config.get(name) for name in ("position", "identity")}):
         raise ArtifactError(f"{folder / artifacts.CONFIG} is damaged or not a checkpoint's.")
-    return told
+    return config
 
 
 def write(run: Run) -> Path:
@@ -51,16 +51,16 @@ def write(run: Run) -> Path:
     Raises ArtifactError when it cannot be written; those before it are kept then.
     """
     folder = run.folder / CHECKPOINTS / f"step-{run.position.step:08d}"
-    told = {"position": dataclasses.asdict(run.position), "identity": run.identity}
+    state = {"position": dataclasses.asdict(run.position), "identity": run.identity}
     tensors = {name: value.detach().contiguous().cpu() for name, value in _tensors(run).items()}
     with writing(folder):
-        artifacts.write_folder(folder, {**told, "digest": _digest(told)}, tensors)
+        artifacts.write_folder(folder, {**state, "digest": _digest(state)}, tensors)
     _drop_old(run)
     return folder
 
 
 def _drop_old(run: Run) -> None:
-    for old in found(run.folder)[run.recipe.keep :]:
+    for old in checkpoints_in(run.folder)[run.recipe.keep :]:
         shutil.rmtree(old, ignore_errors=True)
 
 
@@ -83,19 +83,19 @@ def restore(run: Run) -> Path | None:
     Raises ArtifactError when the folder holds checkpoints and none of them can be used.
     """
     damaged: dict[Path, ArtifactError] = {}
-    for folder in found(run.folder):
+    for folder in checkpoints_in(run.folder):
         try:
-            told = described(folder)
-            weights = artifacts.checked_weights(folder, told)
+            config = described(folder)
+            weights = artifacts.checked_weights(folder, config)
             tensors = load_file(weights)
         except ArtifactError as error:
             damaged[folder] = error
             continue
-        if completed(told["identity"]) != run.identity:
+        if completed(config["identity"]) != run.identity:
             raise ArtifactError(f"{folder} belongs to a run with another recipe or other data; choose another --out.")
         for error in damaged.values():
             warnings.warn(f"{error} Going on from {folder.name}, the one before it.", AdvexWarning, stacklevel=2)
-        _put(run, tensors, told["position"])
+        _put(run, tensors, config["position"])
         if processes.rank() == 0:
             needed = {folder / artifacts.CONFIG, folder / artifacts.WEIGHTS, weights}
             _clear(run, [*damaged, *(path for path in folder.iterdir() if path not in needed)])
@@ -111,8 +111,8 @@ def restore(run: Run) -> Path | None:
     return None
 
 
-def _digest(told: dict[str, Any]) -> str:
-    return hashlib.blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=16).hexdigest()
+def _digest(values: dict[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 # -- what a checkpoint holds -------------------------------------------------------------------------------
@@ -134,7 +134,7 @@ def _tensors(run: Run) -> dict[str, Tensor]:
 def _parameters(run: Run) -> list[tuple[str, Tensor]]:
     """Names and parameters in the optimiser's order."""
     names = {id(parameter): name for name, parameter in run.classifier.named_parameters()}
-    return [(names[id(one)], one) for group in run.optimiser.param_groups for one in group["params"]]
+    return [(names[id(parameter)], parameter) for group in run.optimiser.param_groups for parameter in group["params"]]
 
 
 def _part(tensors: dict[str, Tensor], start: str) -> dict[str, Tensor]:

@@ -56,7 +56,7 @@ def _sentence(run: Run, what: str, parts: Parts) -> str:
     position = run.position
     broken = [name for name, value in parts.items() if not math.isfinite(value)]
     named = f" ({', '.join(broken)})" if broken else ""
-    kept = checkpoints.found(run.out)
+    kept = checkpoints.checkpoints_in(run.out)
     last = f"The last good checkpoint is {kept[0]}." if kept else "There is no checkpoint yet."
     return f"{what}{named} at step {position.step + 1} (epoch {position.epoch + 1}). {_cause(run, parts)} {last}"
 

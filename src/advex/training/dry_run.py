@@ -14,9 +14,9 @@ from advex.errors import DataError, SpecError
 from advex.logits import out_of_memory
 from advex.objectives.step import Parts
 from advex.recipes import Recipe, fitted
-from advex.training import validation as scores
 from advex.training.run import Run, begin, seen
 from advex.training.steps import gradients, prepared
+from advex.training.validation import due, look
 
 
 def rehearse(run: Run, loss_of: nn.Module, validation: Dataset | None) -> Parts:
@@ -35,7 +35,7 @@ def rehearse(run: Run, loss_of: nn.Module, validation: Dataset | None) -> Parts:
         loss, parts, _ = gradients(run, loss_of, run.batches(run.position.epoch)[0])
         seconds = time.perf_counter() - began
         if validation is not None:
-            scores.look(run, validation.sample(2, seed=0), clean=True, robust=run.recipe.robust_every > 0)
+            look(run, validation.sample(2, seed=0), clean=True, robust=run.recipe.robust_every > 0)
     except RuntimeError as error:
         if not out_of_memory(error):
             raise
@@ -58,11 +58,11 @@ def dry_run(recipe: Recipe, data: Dataset, *, validation: Dataset | None = None,
     validation = None if validation is None else seen(recipe, validation)
     with prepared(run) as loss_of:
         rehearse(run, loss_of, validation)  # the first step of a process is a slow one
-        told = rehearse(run, loss_of, None)
-    loss, seconds = told.pop("loss"), told.pop("seconds")
+        parts = rehearse(run, loss_of, None)
+    loss, seconds = parts.pop("loss"), parts.pop("seconds")
     looks = 0.0 if validation is None else _looking(run, validation)
     duration = run.steps * seconds + looks
-    return {"loss": loss, "parts": told, "seconds": seconds, "steps": run.steps, "duration": duration}
+    return {"loss": loss, "parts": parts, "seconds": seconds, "steps": run.steps, "duration": duration}
 
 
 def _looking(run: Run, validation: Dataset) -> float:
@@ -73,9 +73,9 @@ def _looking(run: Run, validation: Dataset) -> float:
         ("clean", recipe.validate_every, len(validation)),
         ("robust", recipe.robust_every, min(recipe.robust_samples, len(validation))),
     ):
-        looks = sum(scores.due(run, every, epoch) for epoch in range(1, recipe.epochs + 1))
+        looks = sum(due(run, every, epoch) for epoch in range(1, recipe.epochs + 1))
         began = time.perf_counter()
-        scores.look(run, few, clean=looks > 0 and name == "clean", robust=looks > 0 and name == "robust")
+        look(run, few, clean=looks > 0 and name == "clean", robust=looks > 0 and name == "robust")
         total += looks * (time.perf_counter() - began) * examples / min(examples, len(few))
     return total
 

@@ -20,12 +20,12 @@ from advex.processes import ProcessLost as ProcessLost
 from advex.progress import Interrupted
 from advex.recipes import Recipe, fitted, learning_rate
 from advex.training import checkpoints
-from advex.training import validation as scores
 from advex.training.divergence import watch, watch_weights
 from advex.training.dry_run import rehearse
-from advex.training.metrics_log import Journal, board_writer
+from advex.training.metrics_log import MetricsLog, board_writer
 from advex.training.run import Run, begin, seen
 from advex.training.steps import gradients, prepared
+from advex.training.validation import due, look
 
 Report = Callable[[dict[str, Any]], None]
 CHECKPOINT_SECONDS = 600.0
@@ -63,7 +63,7 @@ def train(
     """
     if tensorboard and out is None:
         raise SpecError("TensorBoard's files need a folder: say out=.")
-    if not resume and checkpoints.found(out):
+    if not resume and checkpoints.checkpoints_in(out):
         raise ArtifactError(f"{out} holds checkpoints of a run: go on with resume=True, or choose another folder.")
     first = processes.rank() == 0
     board = board_writer() if tensorboard and first else None
@@ -79,14 +79,14 @@ def train(
             _check_agreement(run)
             if first:
                 ready()
-            journal = None if out is None else Journal(out, board=board, step=run.position.step)
-            with contextlib.nullcontext() if journal is None else contextlib.closing(journal):
+            log = None if out is None else MetricsLog(out, board=board, step=run.position.step)
+            with contextlib.nullcontext() if log is None else contextlib.closing(log):
                 while run.position.epoch < recipe.epochs:
                     if not _epoch(run, loss_of, report, stop, checkpoint_seconds):
                         kept = _keep(run) if first and out is not None else out
                         processes.wait()  # when one process ends, torchrun ends the others: not before it is written
                         raise Interrupted(f"Stopped after step {run.position.step} of {run.steps}; {kept} is kept.")
-                    _finish_epoch(run, validation, journal if first else None, report)
+                    _finish_epoch(run, validation, log if first else None, report)
         if first and out is not None:
             _save(run, out, {})
         processes.wait()  # until it is there
@@ -120,8 +120,8 @@ def _epoch(run: Run, loss_of: nn.Module, report: Report, stop: Callable[[], bool
         report({"step": position.step, "steps": run.steps, **numbers, "rate": len(index) / seconds})
         # 2: stop. 1: keep a checkpoint, unless that of the epoch follows. What one process wishes all do.
         late = time.monotonic() - kept > checkpoint_seconds
-        due = run.out is not None and late and position.step % run.steps_per_epoch > 0
-        wish = processes.largest(2.0 if stop() else float(due))
+        overdue = run.out is not None and late and position.step % run.steps_per_epoch > 0
+        wish = processes.largest(2.0 if stop() else float(overdue))
         if wish == 2:
             return False
         if wish == 1:
@@ -147,13 +147,13 @@ def _step(run: Run, loss_of: nn.Module, index: Tensor) -> Parts:
     return {"loss": loss, **parts}
 
 
-def _finish_epoch(run: Run, validation: Dataset | None, journal: Journal | None, report: Report) -> None:
+def _finish_epoch(run: Run, validation: Dataset | None, log: MetricsLog | None, report: Report) -> None:
     watch_weights(run)
     position = run.position
     means = {name: total / count for name, (total, count) in position.sums.items()}
     position.epoch += 1
     position.sums = {}
-    if journal is None:
+    if log is None:
         return
     line: dict[str, Any] = {
         "epoch": position.epoch,
@@ -172,7 +172,7 @@ def _finish_epoch(run: Run, validation: Dataset | None, journal: Journal | None,
         line |= _validated(run, validation)
         position.seconds += time.perf_counter() - began
     line["seconds"] = position.seconds
-    journal.write(line)
+    log.write(line)
     _keep(run)
     report(line)
 
@@ -180,14 +180,14 @@ def _finish_epoch(run: Run, validation: Dataset | None, journal: Journal | None,
 def _validated(run: Run, data: Dataset) -> dict[str, Any]:
     """Accuracy and robust accuracy, in the epochs in which they are due; the best network so far is kept."""
     position, recipe = run.position, run.recipe
-    clean, robust = (scores.due(run, every, position.epoch) for every in (recipe.validate_every, recipe.robust_every))
-    found: dict[str, Any] = {**scores.look(run, data, clean=clean, robust=robust)}
-    score = found.get(recipe.best_by)
+    clean, robust = (due(run, every, position.epoch) for every in (recipe.validate_every, recipe.robust_every))
+    figures: dict[str, Any] = {**look(run, data, clean=clean, robust=robust)}
+    score = figures.get(recipe.best_by)
     if score is not None and (position.best is None or score > position.best):
         position.best = score
-        _save(run, run.folder / checkpoints.BEST, {"epoch": position.epoch, **found})
-        found["best"] = True
-    return found
+        _save(run, run.folder / checkpoints.BEST, {"epoch": position.epoch, **figures})
+        figures["best"] = True
+    return figures
 
 
 def _keep(run: Run) -> Path:
@@ -196,10 +196,10 @@ def _keep(run: Run) -> Path:
     return checkpoints.write(run)
 
 
-def _save(run: Run, folder: Path, told: dict[str, Any]) -> None:
-    """Leave the network as it is now in a folder. told: more of what its config says of the training."""
+def _save(run: Run, folder: Path, more: dict[str, Any]) -> None:
+    """Leave the network as it is now in a folder. more: of what its config says of the training."""
     parts = {"parts": run.data.provenance()} if run.data.parts else {}
-    training = {**run.identity, "data": run.data.name, **parts, **told}
+    training = {**run.identity, "data": run.data.name, **parts, **more}
     shape = seen(run.recipe, run.data.take(slice(0, 1))).shape
     with checkpoints.writing(folder):
         artifacts.save(run.result, folder, extra={"training": training, "input_shape": list(shape)})

@@ -63,17 +63,17 @@ class Run:
 
     def batch(self, index: Tensor) -> Batch:
         """The examples with these numbers as they are trained on in this epoch, on the run's device."""
-        found = self.data.batch(index, self.device)
-        number, x = index.to(self.device), found.x
+        examples = self.data.batch(index, self.device)
+        number, x = index.to(self.device), examples.x
         for augmentation in self.recipe.augmentations:
             x = augmentation(x, number, seed=self.recipe.seed, epoch=self.position.epoch)
         if self.recipe.channels_last and x.ndim == 4:
             x = x.contiguous(memory_format=torch.channels_last)
-        weight = found.weight
+        weight = examples.weight
         if self.weights is not None:
-            weight = self.weights[found.y] if weight is None else weight * self.weights[found.y]
+            weight = self.weights[examples.y] if weight is None else weight * self.weights[examples.y]
         weight = None if weight is None else weight.to(x.dtype)
-        return Batch(x=x, y=found.y, index=number, weight=weight)
+        return Batch(x=x, y=examples.y, index=number, weight=weight)
 
     def batches(self, epoch: int) -> list[Tensor]:
         """The examples' numbers [batch] of each step of an epoch."""
@@ -189,8 +189,9 @@ def identity_of(recipe: Recipe, data: Dataset) -> dict[str, Any]:
 
 def completed(identity: dict[str, Any]) -> dict[str, Any]:
     """An identity as it was written down, with the settings that recipes have had only since: at their defaults."""
-    told = identity.get("recipe")
-    return {**identity, "recipe": {**Recipe.model_validate({}).model_dump(mode="json"), **told}} if told else identity
+    recipe = identity.get("recipe")
+    defaults = Recipe.model_validate({}).model_dump(mode="json")
+    return {**identity, "recipe": {**defaults, **recipe}} if recipe else identity
 
 
 def generator(recipe: Recipe, purpose: str, number: int | str) -> torch.Generator:
@@ -207,8 +208,8 @@ def _optimiser(recipe: Recipe, classifier: Classifier) -> torch.optim.Optimizer:
     }[recipe.decay]
     parameters = list(classifier.parameters())
     groups = [
-        {"params": [one for one in parameters if decays(one)], "weight_decay": recipe.weight_decay},
-        {"params": [one for one in parameters if not decays(one)], "weight_decay": 0.0},
+        {"params": [parameter for parameter in parameters if decays(parameter)], "weight_decay": recipe.weight_decay},
+        {"params": [parameter for parameter in parameters if not decays(parameter)], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
     if recipe.optimiser == "adam":

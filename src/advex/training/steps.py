@@ -59,7 +59,7 @@ def gradients(run: Run, loss_of: nn.Module, index: Tensor) -> tuple[float, Parts
     alone, but the accuracy) and the objective's state after it.
     """
     recipe, state = run.recipe, run.position.objective
-    loss, told, counted = 0.0, dict[str, float](), dict[str, int]()
+    loss, totals, counted = 0.0, dict[str, float](), dict[str, int]()
     pieces = index.tensor_split(recipe.accumulate)
     for number, piece in enumerate(pieces):
         own = piece[processes.rank() :: processes.count()]
@@ -72,8 +72,8 @@ def gradients(run: Run, loss_of: nn.Module, index: Tensor) -> tuple[float, Parts
             (value * (len(own) * processes.count() / len(index))).backward()
         loss += value.item() * len(own) / len(index)
         for name, part in parts.items():
-            told[name] = told.get(name, 0.0) + part * len(own)
+            totals[name] = totals.get(name, 0.0) + part * len(own)
             counted[name] = counted.get(name, 0) + len(own)
-    parts = {name: value / counted[name] for name, value in told.items()}
-    loss, right = processes.sums([loss, told.get("accuracy", 0.0)])
+    parts = {name: value / counted[name] for name, value in totals.items()}
+    loss, right = processes.sums([loss, totals.get("accuracy", 0.0)])
     return loss, {**parts, "accuracy": right / len(index)}, state

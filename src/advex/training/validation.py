@@ -25,22 +25,22 @@ def robust_accuracy(classifier: Classifier, data: Dataset, attack: str, samples:
     search, stands = attacks.build(attack), 0
     shown = data.sample(samples, seed=0)  # at random: files often come sorted by class
     for batch in shown.batches(batch_size, classifier.device):
-        found = search(classifier, batch.x, Misclassify(batch.y), seed=0)
-        stands += int((~found.reached).sum())
+        attacked = search(classifier, batch.x, Misclassify(batch.y), seed=0)
+        stands += int((~attacked.reached).sum())
     return stands / max(len(shown), 1)
 
 
 def look(run: Run, validation: Dataset, *, clean: bool, robust: bool) -> dict[str, float]:
     """What is asked of a run's network between epochs: `accuracy` and `robust_accuracy`, where they are wanted."""
-    recipe, found = run.recipe, dict[str, float]()
+    recipe, figures = run.recipe, dict[str, float]()
     with run.classifier.accelerated():  # in its own precision, whatever it is trained in
         if clean:
-            found["accuracy"] = accuracy(run.result, validation, run.piece)
+            figures["accuracy"] = accuracy(run.result, validation, run.piece)
         if robust:
-            found["robust_accuracy"] = robust_accuracy(
+            figures["robust_accuracy"] = robust_accuracy(
                 run.result, validation, recipe.robust_attack, recipe.robust_samples, run.piece
             )
-    return found
+    return figures
 
 
 def due(run: Run, every: int, epoch: int) -> bool:

@@ -39,12 +39,12 @@ _MOST_MAKERS = 8  # that a part names; the table names all of them
 
 @dataclass(frozen=True, kw_only=True)
 class Annotated:
-    """An annotated folder: its table is read, its pictures are not. pictures: all, by file. rule: which count."""
+    """An annotated folder: its table is read, its pictures are not. pictures: all, by file. policy: which count."""
 
     root: Path
     source: Source
     pictures: Mapping[str, Judged]
-    rule: AnnotationPolicy
+    policy: AnnotationPolicy
 
     @property
     def name(self) -> str:
@@ -61,7 +61,7 @@ class Annotated:
         return self.source.ids(split)
 
     def read(self, how: Reading) -> Dataset:
-        """The pictures that count by the rule, with their original labels and weights.
+        """The pictures that count by the policy, with their original labels and weights.
 
         They are never scaled: neither the change nor what people said of it would survive it. Raises DataError.
         """
@@ -84,7 +84,7 @@ class AnnotatedFolder:
         return find(place.path, place.files, place.policy)
 
 
-def find(root: Path, files: Sequence[PurePosixPath], rule: AnnotationPolicy) -> Annotated | None:
+def find(root: Path, files: Sequence[PurePosixPath], policy: AnnotationPolicy) -> Annotated | None:
     """The annotated folder `root`, if its `annotations.csv` says that it is one. Raises DataError.
 
     files: all below root, relative to it.
@@ -95,21 +95,21 @@ def find(root: Path, files: Sequence[PurePosixPath], rule: AnnotationPolicy) -> 
     table = answers.read(table_file)
     judged = answers.judge(table, str(table_file))
     pictures = {each.about.picture: each for each in judged}
-    kept = [each.about for each in judged if rule.weight(each) > 0]
+    kept = [each.about for each in judged if policy.weight(each) > 0]
     class_names = tuple(sorted({each.label for each in kept}))
     index = {name: number for number, name in enumerate(class_names)}
     split = Split(
         ids=[each.picture for each in kept],
         labels=np.array([index[each.label] for each in kept], dtype=np.int64),
         read=partial(_encoded, root, [each.picture for each in kept]),
-        notes=tuple(filter(None, (_tally(judged, rule), _unlisted(pictures, files), _unknown(table.unknown)))),
+        notes=tuple(filter(None, (_tally(judged, policy), _unlisted(pictures, files), _unknown(table.unknown)))),
     )
     name = root.resolve().name
     return Annotated(
         root=root,
         source=Source(name=name, class_names=class_names, splits={"": lambda: split}),
         pictures=pictures,
-        rule=rule,
+        policy=policy,
     )
 
 
@@ -129,7 +129,7 @@ def _with_answers(found: Annotated, data: Dataset) -> Dataset:
     origins = tuple(
         Origin(part=data.name, id=each.picture, source=each.source, source_id=each.source_id) for each in about
     )
-    weights = torch.tensor([found.rule.weight(found.pictures[name]) for name in data.ids])
+    weights = torch.tensor([found.policy.weight(found.pictures[name]) for name in data.ids])
     weights = None if bool((weights == 1).all()) else weights
     return dataclasses.replace(data, parts=(part,), origins=origins, weights=weights)
 
@@ -238,7 +238,7 @@ def _check_sizes(found: Annotated, asked: tuple[int, int] | None) -> None:
     sizes: dict[tuple[int, int], list[str]] = {}
     for name, judged in found.pictures.items():
         path = _inside(found.root, name)
-        if found.rule.weight(judged) > 0 and not isinstance(path, Unreadable) and (layout := _layout(_head(path))):
+        if found.policy.weight(judged) > 0 and not isinstance(path, Unreadable) and (layout := _layout(_head(path))):
             sizes.setdefault(layout[:2], []).append(name)
     listed = "; ".join(
         f"{height}x{width} ({len(names)}: {shortened(names)})"
@@ -277,16 +277,18 @@ def _each_once(data: Dataset) -> Dataset:
 # -- what is said of it --------------------------------------------------------------------------------------
 
 
-def _tally(judged: Sequence[Judged], rule: AnnotationPolicy) -> str:
+def _tally(judged: Sequence[Judged], policy: AnnotationPolicy) -> str:
     """How many answers there were, and which pictures are left out for them."""
     votes = sum((Counter(each.votes) for each in judged), Counter())
     listed = ", ".join(f"{votes[answer]:,} {answer}" for answer in answers.ANSWERS)
     replaced = sum(each.replaced for each in judged)
     taken_back = f", {replaced:,} replaced by a later one of the same annotator" if replaced else ""
     told = [f"{counted(votes.total(), 'answer')} to {counted(len(judged), 'picture')} ({listed}{taken_back})"]
-    weights = {each.about.picture: rule.weight(each) for each in judged}
+    weights = {each.about.picture: policy.weight(each) for each in judged}
     if light := [name for name, weight in weights.items() if 0 < weight < 1]:
-        told.append(f"{counted(len(light), 'picture')} undecided, with the weight {rule.unsure:g} ({shortened(light)})")
+        told.append(
+            f"{counted(len(light), 'picture')} undecided, with the weight {policy.unsure:g} ({shortened(light)})"
+        )
     for verdict, why in (
         (UNCHANGED, "not unchanged to all"),
         (CHANGED, "changed to most"),

@@ -1,0 +1,60 @@
+"""`advex annotate export` and `advex annotate import`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from advex.cli import options, terminal
+from advex.errors import SpecError
+
+
+@terminal.verb
+def export(
+    project: options.Project,
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="A table (.parquet, .csv, .json), or a folder for advex train --add.")
+    ],
+    database: options.Database = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the table that is there.")] = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Write all answers into a table, or the standing ones with their pictures into a folder."""
+    from advex.annotation.project import opened
+    from advex.feedback.folders import write_folder
+
+    with opened(project, database) as store:
+        from advex.annotation import exchange
+
+        if out.suffix in exchange.FORMS:
+            if out.exists() and not overwrite:
+                raise SpecError(f"{out} is there: choose another name, or say --overwrite.")
+            rows = exchange.rows_of(store)
+            exchange.write(out, rows)
+            number = sum(row.answer is not None for row in rows)
+        else:
+            number = write_folder(store, out, overwrite=overwrite)
+    terminal.emit(f"{out}  {number:,} answers")
+
+
+@terminal.verb
+def import_(
+    project: options.Project,
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A table of advex annotate export, or a folder.")],
+    votes: Annotated[int, typer.Option(min=1, help="How many people judge each image, in a new project.")] = 2,
+    database: options.Database = None,
+    verbose: options.Verbose = False,
+) -> None:
+    """Add the answers of a table or of an annotated folder; those that are there already are left as they are."""
+    from advex.annotation.project import opened
+    from advex.feedback.folders import read_folder
+
+    with opened(project, database, new=True) as store:
+        from advex.annotation import exchange, intake
+
+        store.create_project(project.resolve().name, votes=votes, seed=0, alone=False, about={"source": source.name})
+        rows = read_folder(store, source) if source.is_dir() else exchange.read(source)
+        images, answers = intake.take_in(store, rows)
+    terminal.emit(f"{project}  {images:,} images and {answers:,} answers added")

@@ -1,0 +1,80 @@
+"""`advex annotate prepare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from advex import progress
+from advex.cli import options, terminal
+from advex.errors import SpecError
+
+
+@terminal.verb
+def prepare(
+    model: options.Model = [],  # noqa: B006  (typer copies it)
+    data: options.Data = "",
+    out: Annotated[Path | None, typer.Option(metavar="PROJECT", help="Folder of the project to write.")] = None,
+    split: options.Split = None,
+    margin: Annotated[
+        float, typer.Option(min=0, max=0.99, help="A wrong class is this far ahead of the next, in confidence.")
+    ] = 0.5,
+    search: Annotated[str, typer.Option(metavar="SPEC", help="The search: see advex list.")] = "minimal",
+    votes: Annotated[int, typer.Option(min=1, help="How many people judge each image.")] = 2,
+    alone: Annotated[
+        bool, typer.Option("--alone", help="Show the changed picture first, the original on demand.")
+    ] = False,
+    name: Annotated[str | None, typer.Option(help="What annotators see. Default: the folder's name.")] = None,
+    max_samples: options.MaxSamples = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Examples per finished piece.")] = 64,
+    weights: options.Weights = None,
+    box: options.BoxOption = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    classes: options.Classes = None,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    database: options.Database = None,
+    overwrite: options.Overwrite = False,
+    json_: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Make high-confidence adversarial images of training pictures, to be judged by people.
+
+    Example: advex annotate prepare --model runs/robust --data digits --out hitl
+    """
+    if not model or not data or out is None:
+        raise SpecError("Say what to attack, with which pictures, and where to: --model RUN --data DATA --out PROJECT.")
+    from advex.annotation import FILE, PICTURES
+    from advex.annotation.project import opened
+    from advex.feedback import images
+    from advex.lookup import datasets
+    from advex.lookup.folders import prepare_folder
+    from advex.lookup.models import Wrapping, open_models
+
+    say = progress.Terminal(quiet=quiet)
+    prepare_folder(out, (PICTURES, FILE, images.MADE), overwrite)
+    models = open_models(model, device, Wrapping.of(weights, box, mean, std, classes))
+    split = datasets.preferred(data, split, *datasets.TRAIN)
+    if split is not None and datasets.is_held_out(split):
+        say.note(f"{split} is held out by its name: advex train will not learn from what is made of it.")
+    shape = models[0].input_shape
+    examples = datasets.open_split(data, split, say, max_samples=max_samples, seed=seed, shape=shape)
+    making = images.Making(margin=margin, search=search, seed=seed, batch_size=batch_size)
+    about = images.about(models, examples, making)
+    with opened(out, database, new=True) as store:
+        store.create_project(name or out.resolve().name, votes=votes, seed=seed, alone=alone, about=about)
+        outcomes = images.prepare(models, examples, store, making, say)
+        total = len(store.images())
+    if json_:
+        terminal.emit_json({"project": str(out), "images": total, "models": outcomes})
+        return
+    for of_model, counts in outcomes.items():
+        say.note(
+            f"{of_model}: {counts['made']:,} images; {counts['missed']:,} without a change that 8 bits keep, "
+            f"{counts['already']:,} as confidently another class unchanged"
+        )
+    terminal.emit(f"{out}  {total:,} images")

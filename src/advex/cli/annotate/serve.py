@@ -1,0 +1,68 @@
+"""`advex annotate serve`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from advex.cli import options, terminal
+from advex.errors import SpecError
+
+
+@terminal.verb
+def serve(
+    project: options.Project,
+    annotator: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Who shall judge; several may be given.")
+    ] = None,
+    new_link: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A new link for somebody; the old one ends.")
+    ] = None,
+    revoke: Annotated[list[str] | None, typer.Option(metavar="NAME", help="End somebody's link.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8321,
+    allow_remote: Annotated[bool, typer.Option("--allow-remote", help="Let other machines in.")] = False,
+    public: Annotated[
+        str | None, typer.Option(metavar="URL", help="How the server is called from outside, e.g. https://ask.lab.org.")
+    ] = None,
+    model: options.Model = [],  # noqa: B006  (typer copies it)
+    data: options.Data = "",
+    split: options.Split = None,
+    max_samples: options.MaxSamples = None,
+    weights: options.Weights = None,
+    box: options.BoxOption = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    classes: options.Classes = None,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    database: options.Database = None,
+    verbose: options.Verbose = False,
+) -> None:
+    """Serve the page, and print one personal link for each annotator, and one for the owner.
+
+    With --model and --data the owner can also explore these: ask for explanations of single pictures.
+
+    Examples: advex annotate serve hitl --annotator anna --annotator ben;
+    advex annotate serve hitl --model runs/robust --data digits
+    """
+    from advex.annotation.project import opened
+    from advex.explore import sources
+
+    explore = None
+    if model:
+        wrapping = {"weights": tuple(weights or ()), "box": box, "mean": mean, "std": std, "classes": classes}
+        chosen = sources.Sources(
+            models=model, data=data, split=split, wrapping=wrapping, device=device, max_samples=max_samples, seed=seed
+        )
+        explore = sources.desk(chosen)
+    elif data:
+        raise SpecError("--data is for exploring a model: name one with --model RUN.")
+    with opened(project, database) as store:
+        from advex.cli.annotate.server import serve as run
+
+        run(
+            store, annotators=annotator or [], renewed=new_link or [], revoked=revoke or [], host=host, port=port,
+            allow_remote=allow_remote, public=public, verbose=verbose, explore=explore,
+        )  # fmt: skip
