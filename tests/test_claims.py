@@ -12,7 +12,7 @@ from torch import Tensor
 
 from advex.evaluation.scores import SCORES, area_contrasts, bounded, mean_contrast
 from advex.measures import intervals
-from advex.record import Difference
+from advex.record import Difference, Figure
 from advex.report.cells import inverse, separated
 
 TABLES, N = 100, 80
@@ -64,6 +64,17 @@ def test_models_that_say_the_same_cost_the_others_nothing() -> None:
     (equal, area) = compared(same, dict(zip(same, radii.values(), strict=True)))
     assert (equal.figure.low, equal.figure.high) == (0, 0)
     assert (area.figure.low, area.figure.high) == (alone[0].figure.low, alone[0].figure.high)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"n": -1}, "-1 examples"), ({"failures": -2}, "-2 failures"), ({"low": 0.7}, "low end is above its high end")],
+)
+def test_a_figure_that_contradicts_itself_is_refused(changes: dict[str, float], said: str) -> None:
+    figure = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 4}
+    assert Figure.model_validate(figure).n == 4
+    with pytest.raises(ValueError, match=said):
+        Figure.model_validate(figure | changes)
 
 
 def test_nothing_is_known_of_two_infinite_areas() -> None:

@@ -48,6 +48,14 @@ class Figure(_Model):
     failures: int = 0
     better: Better = "high"
 
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.n < 0 or self.failures < 0:
+            raise ValueError(f"a figure of {self.n} examples and {self.failures} failures is impossible")
+        if self.low > self.high:
+            raise ValueError(f"a figure's interval is [{self.low:g}, {self.high:g}]: its low end is above its high end")
+        return self
+
 
 class CertificateFigures(_Model):
     """How a model's smoothed form was certified, and the network itself on the same examples.
