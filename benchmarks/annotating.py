@@ -175,7 +175,7 @@ def make_project(folder: Path, database: str | None, images: int, votes: int) ->
         names.append(hashlib.sha256(file.getvalue()).hexdigest())
         (folder / PICTURES / f"{names[-1]}.png").write_bytes(file.getvalue())
     store = Store(folder, database)
-    store.found("load", votes=votes, seed=0, alone=False, about={})
+    store.create_project("load", votes=votes, seed=0, alone=False, about={})
     pairs = zip(names[::2], names[1::2], strict=True)
     store.add_images([NewImage(label="cat", original=one, changed=other) for one, other in pairs])
     store.close()

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ from torch.nn.functional import interpolate
 from advex.classifier import Classifier
 from advex.explainers import ExpectedGradients, GradCAM, IntegratedGradients, SmoothGrad
 from advex.explainers.expected_gradients import draws
-from advex.explainers.maps import rows_of_a_pass
+from advex.explainers.request import rows_of_a_pass
 from advex.randomness import normal
 from advex.registry import parse
 from benchmarks.memory import above_rest, in_a_process
@@ -71,7 +72,7 @@ def methods(classifier: Classifier, x: Tensor, target: Tensor) -> dict[str, Meth
             x, 0.0, target=target, n_steps=STEPS, method="riemann_middle", internal_batch_size=batch
         )
 
-    def tunnel(batch: int | None) -> Tensor:
+    def tunnel(batch: int | None) -> Any:
         with given(normals=noise):
             return attr.NoiseTunnel(attr.Saliency(classifier.logits)).attribute(
                 x, nt_type="smoothgrad", nt_samples=SAMPLES, nt_samples_batch_size=batch, stdevs=1.0, target=target,
@@ -84,8 +85,8 @@ def methods(classifier: Classifier, x: Tensor, target: Tensor) -> dict[str, Meth
             return attr.GradientShap(classifier.logits).attribute(x, background, n_samples=SAMPLES, target=target)
 
     def grad_cam() -> Tensor:
-        found = attr.LayerGradCam(classifier.logits, layer).attribute(x, target=target, relu_attributions=True)
-        return interpolate(found, size=x.shape[2:], mode="bilinear", align_corners=False).expand_as(x)
+        maps: Any = attr.LayerGradCam(classifier.logits, layer).attribute(x, target=target, relu_attributions=True)
+        return interpolate(maps, size=x.shape[2:], mode="bilinear", align_corners=False).expand_as(x)
 
     return {
         f"Integrated Gradients, {STEPS} points": Method(

@@ -46,8 +46,8 @@ def grad_cam(classifier: Classifier, x: Tensor, target: int) -> Tensor:
     from captum.attr import LayerAttribution, LayerGradCam
 
     network: Any = classifier.network
-    found = LayerGradCam(classifier, network.act).attribute(x, target=target, relu_attributions=True)
-    return LayerAttribution.interpolate(found, x.shape[2:], "bilinear")[0, 0].detach()
+    maps: Any = LayerGradCam(classifier, network.act).attribute(x, target=target, relu_attributions=True)
+    return LayerAttribution.interpolate(maps, x.shape[2:], "bilinear")[0, 0].detach()
 
 
 def lime(classifier: Classifier, x: Tensor, target: int, patch: int = 4) -> Tensor:

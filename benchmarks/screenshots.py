@@ -51,7 +51,7 @@ def copied(project: Path, folder: Path, *, alone: bool) -> Store:
     given = Store(project)
     shutil.copytree(project / PICTURES, folder / PICTURES)
     store = Store(folder)
-    store.found(given.project().name, votes=2, seed=3, alone=alone, about={})
+    store.create_project(given.project().name, votes=2, seed=3, alone=alone, about={})
     store.add_images([NewImage(**{name: getattr(image, name) for name in COPIED}) for image in given.images()])
     given.close()
     return store

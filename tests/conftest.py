@@ -156,7 +156,7 @@ def digits() -> SimpleNamespace:
     """
     from sklearn.datasets import load_digits
 
-    data = load_digits()
+    data: Any = load_digits()
     order = np.random.default_rng(0).permutation(len(data.target))
     x, y = torch.tensor(data.data[order] / 16, dtype=torch.float32), torch.tensor(data.target[order])
     with torch.random.fork_rng(devices=[]):

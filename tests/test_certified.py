@@ -78,7 +78,7 @@ def test_the_published_maximum() -> None:
     # Cohen et al., Sec. 4: with n = 100,000 and alpha = 0.001, no radius above about 3.8 sigma.
     assert Certify(sigma=1, samples=100_000).largest == pytest.approx(3.81, abs=0.005)
     assert [l2_radius(lower, 1.0) for lower in (0.0, 0.3, 0.5)] == [0, 0, 0]
-    assert l2_radius(stats.norm.cdf(1.5), 2.0) == pytest.approx(3.0)
+    assert l2_radius(float(stats.norm.cdf(1.5)), 2.0) == pytest.approx(3.0)
 
 
 # -- classifiers whose smoothed form is known ---------------------------------------------------------------
@@ -139,7 +139,8 @@ def test_sphere_radii_stay_below_the_true_distance(toys: SimpleNamespace) -> Non
     def inside(centre: float) -> float:
         return float(stats.ncx2.cdf((radius / sigma) ** 2, d, (centre / sigma) ** 2))
 
-    smoothed = float(optimize.brentq(lambda centre: inside(centre) - 0.5, 0.1, 3.0))
+    root: Any = optimize.brentq(lambda centre: inside(centre) - 0.5, 0.1, 3.0)
+    smoothed = float(root)
     assert smoothed < radius
     direction = nn.functional.normalize(torch.randn(40, d, dtype=torch.float64), dim=1)
     centre = torch.linspace(0.05, 2.9, 40, dtype=torch.float64)
@@ -333,7 +334,8 @@ def test_impossible_rows_are_refused(toys: SimpleNamespace) -> None:
 
 
 def test_sigma_may_be_a_fraction() -> None:
-    assert Certify(sigma="64/256", samples=500) == Certify(sigma=0.25, samples=500)
+    fraction: Any = "64/256"
+    assert Certify(sigma=fraction, samples=500) == Certify(sigma=0.25, samples=500)
 
 
 # -- accuracy, area, bracket --------------------------------------------------------------------------------

@@ -286,7 +286,8 @@ def advex_in(folder: Path, capfd: pytest.CaptureFixture[str], *arguments: str) -
         patch.setattr(sys, "argv", ["advex", *arguments])
         with pytest.raises(SystemExit) as ended:
             main()
-    return int(ended.value.code or 0), *capfd.readouterr()
+    captured = capfd.readouterr()
+    return int(ended.value.code or 0), captured.out, captured.err
 
 
 def test_on_the_command_line(digits: SimpleNamespace, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -51,6 +51,7 @@ def test_a_clear_difference_is_still_found_among_many() -> None:
     found = [one for one in compared(right, radii) if one.measure == "attack_ara" and one.second == "m7"]
     assert len(found) == 7
     assert all(one.comparisons == 56 and one.figure.high < 0 for one in found)
+    assert found[0].ratio is not None
     ratio = inverse(found[0].ratio)  # of m7 to m0: all that differs is the factor, so it is known exactly
     assert ratio.low == pytest.approx(ratio.high) == pytest.approx(3, rel=1e-9)
     assert all(inverse(one.ratio).low > 1 for one in found if one.ratio is not None)
@@ -60,7 +61,7 @@ def test_models_that_say_the_same_cost_the_others_nothing() -> None:
     rng = np.random.default_rng(3)
     right, radii = drawn(2, rng)
     alone = bounded(list(area_contrasts("attack_ara", radii, 0.1, seed=0)))
-    same = dict.fromkeys(("a", "b"), right["m0"])
+    same: dict[str, Tensor] = dict.fromkeys(("a", "b"), right["m0"])
     (equal, area) = compared(same, dict(zip(same, radii.values(), strict=True)))
     assert (equal.figure.low, equal.figure.high) == (0, 0)
     assert (area.figure.low, area.figure.high) == (alone[0].figure.low, alone[0].figure.high)

@@ -294,7 +294,8 @@ def test_any_function_has_one_compiled_form_within_a_block(monkeypatch: pytest.M
 def precisions() -> list[str]:
     """What torch's two switches for TF32 say."""
     cudnn: Any = torch.backends.cudnn
-    return [cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision]
+    matmul: Any = torch.backends.cuda.matmul
+    return [cudnn.conv.fp32_precision, matmul.fp32_precision]
 
 
 @pytest.mark.parametrize("breaks", [False, True])

@@ -83,7 +83,8 @@ def advex_in(
     def run(*arguments: str | Path) -> Ended:
         capfd.readouterr()
         code = in_process(*arguments, cwd=tmp_path)
-        return Ended(code, *capfd.readouterr())
+        captured = capfd.readouterr()
+        return Ended(code, captured.out, captured.err)
 
     return run
 
@@ -950,6 +951,6 @@ def test_demo_trains_when_asked(advex_in: Callable[..., Ended]) -> None:
     assert "ordinary - robust" in ended.out
     page = Path("demo/report.html").read_text()
     assert "advex demo --train --epochs 2 --max-samples 16" in page
-    again: dict[str, Any] = {path: path.stat().st_mtime_ns for path in Path("demo").rglob("*.safetensors")}
+    again = {path: path.stat().st_mtime_ns for path in Path("demo").rglob("*.safetensors")}
     assert advex_in(*command).code == 0
     assert {path: path.stat().st_mtime_ns for path in again} == again

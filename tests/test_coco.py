@@ -419,7 +419,7 @@ def test_work_ahead_keeps_order_and_bounds_itself() -> None:
             asked.append(number)
             yield number
 
-    results = ahead(lambda number: [number, -number], items())
+    results: Any = ahead(lambda number: [number, -number], items())
     assert [next(results) for _ in range(6)] == [0, 0, 1, -1, 2, -2]
     assert len(asked) < 50
     results.close()

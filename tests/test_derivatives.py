@@ -152,7 +152,9 @@ def test_finite_differences_compile_too(traced: None) -> None:
 def test_generated_code_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
     """The real compiler, on the smallest network that has everything: batch norm and a half-Huber activation."""
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), small("half_huber").network.act, nn.Linear(3, 3))
+    network = nn.Sequential(
+        nn.Linear(4, 3), nn.BatchNorm1d(3), small("half_huber").get_submodule("network.act"), nn.Linear(3, 3)
+    )
     plain = Classifier(network, class_names="abc").double().train()
     fast = copy.deepcopy(plain)
     batch = Batch(x=torch.rand(6, 4, dtype=torch.float64), y=torch.tensor([0, 1, 2, 0, 1, 2]))

@@ -129,7 +129,7 @@ def as_one_of_two(out: Path) -> None:
                 told["digests"][name] = digest(found.state_dict())
                 told["numbers"][name] = [{**line, "rate": 0} for line in lines if "epoch" not in line]
             for name in ("one-then-two", "two-then-one"):
-                options = stopped_after(STOP) if name == "two-then-one" else {"resume": True}
+                options: dict[str, Any] = stopped_after(STOP) if name == "two-then-one" else {"resume": True}
                 with contextlib.suppress(training.Interrupted):
                     training.train(recipe_from({**BASE, **CASES[STOPPED]}), data, out / name, **options)
             for name, (recipe, mine) in mistakes(data, rank).items():

@@ -92,6 +92,8 @@ def test_only_the_rows_without_a_gradient_are_flat(x: Tensor, y: Tensor) -> None
     plain = Toward()(Classifier(network()), x, y)
     with pytest.warns(AdvexWarning, match=f"3 of {N} maps"):
         explanation = Toward()(Classifier(half), x, y)
+    assert explanation.flat is not None
+    assert plain.flat is not None
     assert explanation.flat.tolist() == [True, False] * 3
     assert not plain.flat.any()
 
@@ -106,6 +108,9 @@ def test_completeness_is_judged_against_the_change(x: Tensor, y: Tensor) -> None
 
     with pytest.warns(AdvexWarning, match="misses the change of output"):
         explanation = IntegratedGradients(steps=50)(Classifier(Half()), x, torch.zeros(N, dtype=torch.int64))
+    assert explanation.incomplete is not None
+    assert explanation.flat is not None
+    assert explanation.completeness is not None
     assert explanation.incomplete.all()
     assert not explanation.flat.any()
     assert torch.allclose(explanation.completeness, -x.flatten(1).square().sum(1), rtol=1e-3)
@@ -252,9 +257,11 @@ def test_outputs_of_other_forms_are_read_as_logits(x: Tensor, y: Tensor) -> None
     }
     for around, options in forms.values():
         assert torch.equal(radii(Around(around), x, y, **options), plain)
-    compiled = torch.compile(network(), backend="eager")
+    compiled: Any = torch.compile(network(), backend="eager")
     assert torch.equal(radii(compiled, x, y), plain)
-    assert DeepLift()(Classifier(compiled), x, y).completeness.abs().max() < 1e-5
+    completeness = DeepLift()(Classifier(compiled), x, y).completeness
+    assert completeness is not None
+    assert completeness.abs().max() < 1e-5
     exported = torch.export.export(network().eval(), (x,), dynamic_shapes=({0: torch.export.Dim("n")},)).module()
     assert torch.allclose(radii(exported, x, y), plain)
 

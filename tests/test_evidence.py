@@ -73,7 +73,7 @@ def left_of(of: tuple[int, int], size: tuple[int, int], box: Box) -> Fraction:
     share = Fraction(1)
     for low, high, side, kept in ((box[0], box[2] + 1, of[1], across), (box[1], box[3] + 1, of[0], down)):
         start = Fraction(side - kept) / 2
-        share *= max(Fraction(0), min(high, start + kept) - max(low, start)) / (high - low)
+        share *= Fraction(max(0, min(high, start + kept) - max(low, start))) / (high - low)
     return share
 
 
@@ -409,6 +409,7 @@ def test_coco_has_boxes_and_outlines_of_the_class_in_the_cut(tmp_path: Path) -> 
     assert np.array_equal(first.mask(0, (12, 12)), expected)
     assert first.boxes[1].tolist() == [[0, 0, 11, 11]]  # of the large box less than half is left in the small one's cut
     assert first.mask(1, (12, 12)).all()
+    assert first.outlines is not None
     assert not first.outlines[3].any()
     assert first.mask(3, (12, 12)).all()  # its outline cannot be read: the box
     assert "1 outlines cannot be read, their boxes are taken" in data.notes

@@ -310,6 +310,7 @@ def test_features_are_saved_exactly(tmp_path: Path) -> None:
     assert torch.equal(again.lower, made.lower)
     assert torch.equal(again.upper, made.upper)
     assert again.rises is not None
+    assert made.box.rises is not None
     assert torch.equal(again.rises, made.box.rises)
     assert torch.equal(again(valid(5)), made(valid(5)))
 

@@ -6,6 +6,7 @@ import importlib.util
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -365,10 +366,11 @@ def test_the_change_against_its_formula(window: int) -> None:
         shear = np.array([[1, -math.tan(lean)], [0, 1]])
         back = np.linalg.inv(float(drawn.scale[row]) * rotate @ shear)  # of (x, y)
         back = back[::-1, ::-1]  # of (row, column), as SciPy counts
+        offset: Any = 47.5 - back @ np.full(2, (window - 1) / 2)
         expected = scipy.ndimage.affine_transform(
             x[row, 0].numpy(),
             back,
-            offset=47.5 - back @ np.full(2, (window - 1) / 2),
+            offset=offset,
             output_shape=(window, window),
             order=1,
             mode="nearest",
@@ -456,7 +458,7 @@ def test_rows_do_not_depend_on_each_other_and_values_stay_in_the_box() -> None:
 @pytest.mark.parametrize(
     "options", [{"rotation": -1.0}, {"shear": 90.0}, {"scale": (0.0, 1.0)}, {"scale": (2.0, 1.0)}, {"erase": -1}]
 )
-def test_impossible_changes_are_refused(options: dict[str, float]) -> None:
+def test_impossible_changes_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(SpecError, match=next(iter(options))):
         AffineAugmentation(**options)
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -286,7 +287,8 @@ def drawn(seed: int, blocks: int, n: int, survival: float) -> tuple[Tensor, Tens
     torch.manual_seed(seed)
     p = torch.tensor([1 - l / blocks * (1 - survival) for l in range(1, blocks + 1)])  # noqa: E741
     b = (torch.rand(blocks) < p).double()
-    return b, *torch.rand(2, blocks, n).double()
+    alpha, beta = torch.rand(2, blocks, n).double()
+    return b, alpha, beta
 
 
 def with_branches_times(network: PreactResNet, x: Tensor, forwards: Tensor, backwards: Tensor) -> Tensor:
@@ -540,7 +542,7 @@ def test_dropping_has_functional_derivatives(drop: str) -> None:
     jacobian = [[torch.autograd.grad(logits(at)[row, score], at)[0] for score in range(3)] for row in range(2)]
     reference = torch.stack([torch.stack(row) for row in jacobian])
     assert torch.allclose(torch.func.jacrev(logits)(x), reference, rtol=1e-9, atol=1e-12)
-    _, pull = torch.func.vjp(logits, x)
+    pull: Any = torch.func.vjp(logits, x)[1]
     assert torch.allclose(pull(torch.ones(2, 3, dtype=torch.float64))[0], reference.sum(dim=(0, 1)), atol=1e-12)
     gradient = torch.func.grad(lambda x: logits(x)[0, 0])
     assert torch.allclose(gradient(x), reference[0, 0], atol=1e-12)

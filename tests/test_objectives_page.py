@@ -78,7 +78,7 @@ def test_the_searches_are_searches_and_go_as_far_as_they_say(toys: Any) -> None:
     clf = toys.affine(torch.eye(2, 12, dtype=torch.float64) * 0.01, torch.tensor([2.0, 0.0]), box=(-5.0, 5.0))
     batch = Batch(x=torch.zeros(2, 12, dtype=torch.float64), y=torch.tensor([0, 0]))
     for spec in specs:
-        search = attacks.build(spec)
+        search: Any = attacks.build(spec)
         term = objectives.Adversarial(attack=spec, share=1.0)
         with (step := Step(classifier=clf, batch=batch, seed=0)).seeded():
             delta = term.alter(step)

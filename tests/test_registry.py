@@ -68,6 +68,7 @@ def test_everything_listed_is_built_from_its_name_and_from_its_own_description(k
         return
     assert type(thing) is type(build(kind, f"  {name} "))
     if entries(kind)[name].make is type(thing) and dataclasses.is_dataclass(thing):
+        assert not isinstance(thing, type)
         assert dataclasses.replace(thing) == thing == build(kind, describe(thing))
         with pytest.raises(dataclasses.FrozenInstanceError):
             thing.anything = 1  # pyright: ignore[reportAttributeAccessIssue]

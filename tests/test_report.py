@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import unescape
 from html.parser import HTMLParser
@@ -345,7 +346,7 @@ class Tree(HTMLParser):
         self.open[-1].children.append(data)
 
 
-def page(folder: Path, **options: int) -> Node:
+def page(folder: Path, **options: Any) -> Node:
     """The report of a record as a tree."""
     return Tree(render(read(folder, **options))).root
 
@@ -698,7 +699,7 @@ def noted(epoch: int, **changes: Any) -> dict[str, Any]:
     return line | changes
 
 
-def make_run(folder: Path, lines: list[dict[str, Any] | str] | None = None, *, finished: bool = True) -> Path:
+def make_run(folder: Path, lines: Sequence[dict[str, Any] | str] | None = None, *, finished: bool = True) -> Path:
     """A run folder as training leaves it. lines: of metrics.jsonl; a text stands as it is."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = [noted(epoch) for epoch in range(1, 11)] if lines is None else lines
@@ -719,7 +720,7 @@ def known(folder: Path) -> Training:
     return training
 
 
-def run_of(**curves: list[float | None]) -> TrainingHistory:
+def run_of(**curves: Sequence[float | None]) -> TrainingHistory:
     """A run with given curves, one value per epoch."""
     length = len(next(iter(curves.values())))
     return TrainingHistory(0, "net", Training(epoch=list(range(1, length + 1)), curves=curves, finished=True))  # pyright: ignore

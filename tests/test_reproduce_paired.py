@@ -20,6 +20,7 @@ from advex.record import DataEntry, Figure, MapFigures, MeasureEntry, ModelEntry
 from advex.report import write_report
 from advex.reproduction import Job, carry_out, planned
 from advex.reproduction.figures import write_figures
+from advex.reproduction.folder import Folder
 from advex.reproduction.paired import Pair
 
 PAPER: dict[str, Any] = {
@@ -119,6 +120,9 @@ class Worker:
         x = torch.zeros(2, 1, 2, 2)
         data = Dataset(x=x, y=torch.tensor([0, 1]), ids=("a", "b"), class_names=("no", "yes"), name=job.data)
         return data, data
+
+    def answered(self, job: Job, data: Dataset, folder: Folder) -> Dataset | None:
+        raise NotImplementedError  # no row of these papers learns from answers
 
     def train(self, job: Job, data: Dataset, validation: Dataset, run: Path) -> None:
         pass

@@ -357,7 +357,8 @@ def test_impossible_parameters_are_refused_in_fit(
 
 
 def sets() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    for load in (load_iris, load_wine, load_breast_cancer, load_diabetes):
+    loads: tuple[Any, ...] = (load_iris, load_wine, load_breast_cancer, load_diabetes)
+    for load in loads:
         x, y = load(return_X_y=True)
         yield x, (y > np.median(y)).astype(int) if load is load_diabetes else y
 
@@ -385,7 +386,8 @@ def test_the_robust_loss_is_the_worst_cases_and_at_its_minimum() -> None:
     def robust(weight: np.ndarray, bias: np.ndarray) -> float:
         away = np.sign(weight[1 - y] - weight[y])
         logits = (x + epsilon * away) @ weight.T + bias
-        return float((logsumexp(logits, axis=1) - logits[np.arange(80), y]).mean() + 1e-2 / 2 * (weight**2).sum())
+        normaliser: Any = logsumexp(logits, axis=1)
+        return float((normaliser - logits[np.arange(80), y]).mean() + 1e-2 / 2 * (weight**2).sum())
 
     least = robust(solution.weight, solution.bias)
     for _ in range(300):

@@ -226,7 +226,8 @@ def test_the_average_is_of_weights_and_running_statistics(tmp_path: Path, few: D
     assert len(states) == 24
     for name, value in weights(tmp_path).items():
         # 24 times the rounding of values of order 1.
-        torch.testing.assert_close(value.double(), average[name], rtol=0, atol=24 * 6e-8 * average[name].abs().max())
+        atol = 24 * 6e-8 * average[name].abs().max().item()
+        torch.testing.assert_close(value.double(), average[name], rtol=0, atol=atol)
     assert not equal(weights(tmp_path), states[-1])
 
 

@@ -212,15 +212,21 @@ def test_the_rehearsal_leaves_no_trace(
     assert equal(weights(tmp_path / "with" / "best"), weights(tmp_path / "without" / "best"))
 
 
-def refused(said: str, error: type[Exception], tmp_path: Path, change: dict[str, Any], *data: Dataset) -> None:
+def refused(
+    said: str,
+    error: type[Exception],
+    tmp_path: Path,
+    change: dict[str, Any],
+    data: Dataset,
+    validation: Dataset | None = None,
+) -> None:
     """Training and a dry run say the same, and write nothing."""
     recipe = recipe_from({**SMALL, **change})
-    validation = data[1] if len(data) > 1 else None
     ready: list[int] = []
     with pytest.raises(error, match=said):
-        train(recipe, data[0], tmp_path / "run", validation=validation, ready=lambda: ready.append(1))
+        train(recipe, data, tmp_path / "run", validation=validation, ready=lambda: ready.append(1))
     with pytest.raises(error, match=said):
-        dry_run(recipe, data[0], validation=validation)
+        dry_run(recipe, data, validation=validation)
     assert not ready
     assert not list(tmp_path.iterdir())
 

@@ -21,7 +21,8 @@ from advex import training
 from advex.data.dataset import Dataset
 from advex.errors import AdvexWarning, ArtifactError
 from advex.recipes import Recipe, recipe_from
-from advex.training import Interrupted, checkpoints_in, train
+from advex.training import Interrupted, checkpoints, checkpoints_in, train
+from advex.training.run import begin
 
 SMALL = {
     "network": "small_cnn:widths=4-8-8", "epochs": 3, "batch_size": 32, "seed": 1, "pad": 1, "robust_every": 0,
@@ -306,7 +307,7 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path, few: Dataset, m
     """The third checkpoint meets a full disk: those before it are kept, and the same call goes on."""
     recipe = recipe_from(PLAIN)
     train(recipe, few, tmp_path / "whole")
-    write, calls = training.checkpoints.artifacts.save_file, []
+    write, calls = checkpoints.artifacts.save_file, []
 
     def full(*arguments: Any) -> None:
         calls.append(1)
@@ -315,7 +316,7 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path, few: Dataset, m
         write(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.checkpoints.artifacts, "save_file", full)
+        patch.setattr(checkpoints.artifacts, "save_file", full)
         with pytest.raises(ArtifactError, match=r"step-00000012 cannot be written: .* No space left .* make room"):
             train(recipe, few, tmp_path / "broken")
     assert [path.name for path in checkpoints_in(tmp_path / "broken")] == ["step-00000008", "step-00000004"]
@@ -326,9 +327,9 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path, few: Dataset, m
 def test_momentum_comes_back_in_the_layout_of_its_weights(tmp_path: Path, few: Dataset) -> None:
     """Arithmetic on another layout may round otherwise: a resumed run would differ in the last bit."""
     recipe = recipe_from({**SMALL, "channels_last": True})
-    run = training.run.begin(training.fitted(recipe, few.shape, 10), few, tmp_path, "cpu")
+    run = begin(training.fitted(recipe, few.shape, 10), few, tmp_path, "cpu")
     train(recipe, few, tmp_path)
-    training.checkpoints.restore(run)
+    checkpoints.restore(run)
     layouts = set()
     for parameter, memory in run.optimiser.state.items():
         assert memory["momentum_buffer"].stride() == parameter.stride()

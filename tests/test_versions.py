@@ -186,11 +186,12 @@ def test_a_run_says_its_version(tmp_path: Path) -> None:
     """What training writes is what reading expects."""
     from advex.progress import Terminal
     from advex.recipes import recipe_from
+    from advex.record.run import SCHEMA
     from advex.training.run_folder import run
 
     recipe = recipe_from({"network": "linear:features=64,classes=10", "epochs": 1})
     run(recipe, open_dataset("digits", split="train").sample(32, seed=0), tmp_path / "run", say=Terminal(quiet=True))
-    assert json.loads((tmp_path / "run" / "env.json").read_text())["schema_version"] == schema.run.SCHEMA
+    assert json.loads((tmp_path / "run" / "env.json").read_text())["schema_version"] == SCHEMA
     training = schema.read_run(tmp_path / "run")
     assert training is not None
     assert "schema_version" not in training.environment

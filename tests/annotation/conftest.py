@@ -108,11 +108,11 @@ class Postgres:
     """
 
     def __init__(self, *, fsync: bool) -> None:
-        programs = program("initdb"), program("postgres")
-        if None in programs:
+        initdb, server = program("initdb"), program("postgres")
+        if initdb is None or server is None:
             pytest.skip("PostgreSQL is not installed")
         pytest.importorskip("psycopg", reason="the extra `postgres` is not installed")
-        initdb, self.server = programs
+        self.server = server
         self.folder = Path(tempfile.mkdtemp(prefix="advex-pg-"))
         who: dict[str, Any] = {}
         if os.geteuid() == 0:  # it refuses to run as root
@@ -186,10 +186,11 @@ def own_postgres() -> Iterator[Postgres]:
 def new_database(server: str) -> str:
     """An empty database; returns its URL."""
     import psycopg
+    from psycopg import sql
 
     name = f"test_{time.monotonic_ns()}"
     with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
     return f"{server}/{name}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from itertools import combinations, permutations
 
@@ -91,7 +91,7 @@ def test_the_two_annotators_of_the_paper() -> None:
 
 def alpha_by_pairs(observers: Sequence[str]) -> float:
     """alpha = 1 - D_o / D_e: the coincidence matrix filled pair by pair, as Krippendorff describes it."""
-    o: Counter[tuple[str, str]] = Counter()
+    o: defaultdict[tuple[str, str], float] = defaultdict(float)
     for unit in zip(*observers, strict=True):
         values = [value for value in unit if value != "."]
         for first, second in permutations(range(len(values)), 2):

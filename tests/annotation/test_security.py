@@ -55,7 +55,7 @@ class Visitor:
     def session(self) -> str:
         return next(iter(self.http.cookies.jar)).value or ""
 
-    def post(self, path: str, body: Any, **headers: str) -> Any:
+    def post(self, path: str, body: Any, **headers: Any) -> Any:
         return self.http.post(path, json=body, headers={"X-CSRF-Token": csrf_token(self.session)} | headers)
 
     def images(self) -> list[str]:
@@ -316,7 +316,7 @@ def test_long_bodies_are_refused_before_they_are_read(visit: Callable[..., Visit
     packed = headers | {"Content-Encoding": "deflate"}
     assert visitor.http.post("/api/answers", content=bomb, headers=packed).status_code == 422
     for length in ("-1", "1e3", "9" * 400, "\u0661"):
-        sent = headers | {"Content-Length": length.encode()}
+        sent: dict[str, Any] = headers | {"Content-Length": length.encode()}
         assert visitor.http.post("/api/answers", content=b"{}", headers=sent).status_code == 413
 
 
@@ -561,14 +561,17 @@ def test_the_interface_keeps_to_its_description(lite: Store, make: SimpleNamespa
     visitor = Visitor(guard, lite)
     visitor.enter(people.invite(lite.database, "anna"))
     keys = visitor.images()
-    schema = schemathesis.openapi.from_dict(guard.app.openapi())  # pyright: ignore[reportAttributeAccessIssue]
+    app: Any = guard.app
+    schema: Any = schemathesis.openapi.from_dict(app.openapi())
     operations = {each.ok().label: each.ok() for each in schema.get_all_operations()}
     assert operations.keys() == OPERATIONS
     strategy = operations[label].as_strategy(generation_mode=getattr(schemathesis.GenerationMode, mode))
     checks = [getattr(conformance, name) for name in CHECKS]
     seen = set()
 
-    @settings(max_examples=40, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    every: Any = list(HealthCheck)
+
+    @settings(max_examples=40, deadline=None, database=None, derandomize=True, suppress_health_check=every)
     @given(case=strategy)
     def ask(case: Any) -> None:
         if mode == "POSITIVE" and isinstance(case.body, dict) and "image" in case.body:

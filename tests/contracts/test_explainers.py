@@ -240,6 +240,10 @@ def test_adversarial_explanations_lie_on_the_sphere_and_move_the_class(
     clf, x = clf.to(dtype), x.to(dtype)
     for make, sign in ((explainers.Toward, 1), (explainers.Away, -1)):
         explanation = make(rho=rho)(clf, x, TARGET)
+        assert explanation.rmse is not None
+        assert explanation.picture is not None
+        assert explanation.before is not None
+        assert explanation.after is not None
         assert explanation.rmse.tolist() == pytest.approx([rho] * 5, abs=1e-5)
         assert ((explanation.picture >= 0) & (explanation.picture <= 1)).all()
         moved = (explanation.after - explanation.before).gather(1, TARGET[:, None])
@@ -248,7 +252,8 @@ def test_adversarial_explanations_lie_on_the_sphere_and_move_the_class(
 
 def test_a_farther_explanation_moves_the_class_farther(clf: Classifier, x: Tensor) -> None:
     explanation = [explainers.Toward(rho=rho)(clf, x, TARGET) for rho in (0.02, 0.1, 0.25)]
-    confidences = [each.after.gather(1, TARGET[:, None]) for each in explanation]
+    confidences = [each.after.gather(1, TARGET[:, None]) for each in explanation if each.after is not None]
+    assert len(confidences) == 3
     assert (confidences[0] < confidences[1]).all()
     assert (confidences[1] < confidences[2]).all()
 
@@ -276,9 +281,12 @@ def test_which_class_is_asked_about(clf: Classifier, x: Tensor) -> None:
 def test_a_sweep_is_every_distance_by_itself(clf: Classifier, x: Tensor) -> None:
     rhos = (0.02, "8/255", 0.1)
     swept = explainers.sweep(explainers.Toward(steps=5), rhos, clf, x, TARGET, seed=1)
+    sizes = []
     for explanation, rho in zip(swept, rhos, strict=True):
         same(explanation, explainers.Toward(rho=rho, steps=5)(clf, x, TARGET, seed=1))
-    assert [explanation.rmse.mean().item() for explanation in swept] == pytest.approx([0.02, 8 / 255, 0.1], abs=1e-4)
+        assert explanation.rmse is not None
+        sizes.append(explanation.rmse.mean().item())
+    assert sizes == pytest.approx([0.02, 8 / 255, 0.1], abs=1e-4)
 
 
 def test_targets_may_be_named(clf: Classifier, x: Tensor) -> None:

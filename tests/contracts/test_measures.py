@@ -26,7 +26,7 @@ MEASURES = {
 }
 
 
-def those(holds: Callable[[Any], bool]) -> pytest.MarkDecorator:
+def those(holds: Callable[[Any], object]) -> pytest.MarkDecorator:
     """The measures of whose facts something holds."""
     names = [name for name, measure in MEASURES.items() if holds(measure)]
     return pytest.mark.parametrize("measure", [MEASURES[name] for name in names], ids=names)
@@ -84,8 +84,7 @@ def network(dtype: torch.dtype = torch.float64) -> Classifier:
 
 def case_of(explainer: Explain | str = "input_x_gradient", n: int = N, dtype: torch.dtype = torch.float64) -> Case:
     """Inputs away from the walls of the box, the classes decided, and evidence for all: the upper left quarter."""
-    if isinstance(explainer, str):
-        explainer = registry.build("explainer", explainer)
+    built: Explain = registry.build("explainer", explainer) if isinstance(explainer, str) else explainer
     classifier = network(dtype)
     x = torch.rand(N, *SHAPE, generator=torch.Generator().manual_seed(1), dtype=torch.float64)[:n].to(dtype) * 0.8 + 0.1
     target = classifier.predict(x).argmax(dim=1)
@@ -93,8 +92,8 @@ def case_of(explainer: Explain | str = "input_x_gradient", n: int = N, dtype: to
         classifier=classifier,
         x=x,
         y=target,
-        explainer=explainer,
-        explanation=explainer(classifier, x, target),
+        explainer=built,
+        explanation=built(classifier, x, target),
         evidence=quarter(n),
     )
 
@@ -149,7 +148,7 @@ def test_it_is_a_value_and_is_built_again_from_its_spec(measure: Any) -> None:
     assert registry.build("measure", registry.describe(measure)) == measure
     assert hash(measure) is not None
     with pytest.raises(dataclasses.FrozenInstanceError):
-        measure.anything = 1
+        measure.anything = 1  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @EVERY
@@ -285,7 +284,9 @@ def good_and_bad(measure: Any) -> tuple[Case, Case]:
     if measure.of == "stable":  # a map that hardly moves with the input, and one that turns over
         return case_of(Painted(strength=0.01)), case_of(Painted(strength=1.0))
     if measure.of == "placed":  # all on the object, and all beside it
-        mask = quarter(N).outlines[:, None].expand(N, *SHAPE).double()
+        outlines = quarter(N).outlines
+        assert outlines is not None
+        mask = outlines[:, None].expand(N, *SHAPE).double()
         shaded = mask * (1 + torch.rand(N, *SHAPE, dtype=torch.float64))
         return with_map(case, shaded), with_map(case, shaded.flip(2, 3))
     if measure.of == "faithful":  # what each element adds to a linear logit, and the opposite

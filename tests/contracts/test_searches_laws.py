@@ -135,9 +135,10 @@ def test_the_radius_is_never_exceeded(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_at_distance_is_at_that_distance(clf: Classifier, x: Tensor, y: Tensor, dtype: torch.dtype) -> None:
     mask = torch.rand(N, *SHAPE) < 0.7
-    narrow = [{}, {"steps": 1}, {"steps": 3, "outward": 0.9}, {"turn": 2.0}]
-    for options in (*narrow, {"rho": 0.6}, {"rho": 0.6, "steps": 1}, {"rho": 0.9}):
-        search = attacks.AtDistance(**{"rho": 0.2, **options})
+    narrow: list[dict[str, Any]] = [{}, {"steps": 1}, {"steps": 3, "outward": 0.9}, {"turn": 2.0}]
+    wide: list[dict[str, Any]] = [{"rho": 0.6}, {"rho": 0.6, "steps": 1}, {"rho": 0.9}]
+    for options in narrow + wide:
+        search: Any = attacks.AtDistance(**{"rho": 0.2, **options})
         for kept in (None, mask):
             result = search(clf.to(dtype), x.to(dtype), Misclassify(y), mask=kept)
             farthest = RMSE.size(torch.maximum(x, 1 - x) * (1 if kept is None else kept))

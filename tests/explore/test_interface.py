@@ -50,14 +50,17 @@ def test_the_interface_keeps_to_its_description(guard: Any, lite: Store, label: 
     token = people.invite_owner(lite.database, renew=True)
     assert http.post("/api/session", json={"token": token}, headers={"X-Advex": "enter"}).status_code == 204
     csrf = csrf_token(next(iter(http.cookies.jar)).value or "")
-    schema = schemathesis.openapi.from_dict(guard.app.openapi())  # pyright: ignore[reportAttributeAccessIssue]
+    app: Any = guard.app
+    schema: Any = schemathesis.openapi.from_dict(app.openapi())
     operations = {each.ok().label: each.ok() for each in schema.get_all_operations()}
     assert {each for each in operations if "/explore" in each} == OPERATIONS
     strategy = operations[label].as_strategy(generation_mode=getattr(schemathesis.GenerationMode, mode))
     checks = [getattr(conformance, name) for name in CHECKS]
     seen: set[int] = set()
 
-    @settings(max_examples=25, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    every: Any = list(HealthCheck)
+
+    @settings(max_examples=25, deadline=None, database=None, derandomize=True, suppress_health_check=every)
     @given(case=strategy)
     def ask(case: Any) -> None:
         if mode == "POSITIVE" and isinstance(case.body, dict) and "picture" in case.body:

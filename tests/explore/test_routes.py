@@ -49,7 +49,7 @@ class Visitor:
 
     def send(self, path: str, body: Any, **headers: str) -> Any:
         cookie = next(iter(self.http.cookies.jar)).value or ""
-        content = {"content": body} if isinstance(body, bytes) else {"json": body}
+        content: dict[str, Any] = {"content": body} if isinstance(body, bytes) else {"json": body}
         return self.http.post(path, **content, headers={"X-CSRF-Token": csrf_token(cookie)} | headers)
 
     def explain(self, **changes: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -105,7 +106,7 @@ def compare(found: Tensor, reached: Tensor, slow: list[Tensor | None]) -> None:
 @pytest.mark.parametrize("steps", [1, 60])
 def test_the_printed_form(problem: tuple[Classifier, Tensor, Tensor], goal: type, g: Test, steps: int) -> None:
     f, x, t = problem
-    options = {"rate": 0.02, "momentum": 0.8, "eta": 0.7}
+    options: dict[str, Any] = {"rate": 0.02, "momentum": 0.8, "eta": 0.7}
     found = Algorithm1(steps=steps, **options)(f, x, goal(t))
     slow = [printed(f, image, int(c), g, steps, **options) for image, c in zip(x, t, strict=True)]
     if steps == 60:

@@ -36,11 +36,11 @@ TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-9}
 
 def convolutional(dtype: torch.dtype = torch.float64) -> Classifier:
     torch.manual_seed(0)
-    network = nn.Sequential(
+    network: Any = nn.Sequential(
         nn.Conv2d(2, 5, 3, padding=1), nn.BatchNorm2d(5), nn.ReLU(), nn.MaxPool2d(2),
         nn.Conv2d(5, 7, 2), nn.Tanh(), nn.Flatten(), nn.Linear(28, 4),
     )  # fmt: skip
-    network[1].running_mean.normal_(std=0.1)  # pyright: ignore
+    network[1].running_mean.normal_(std=0.1)
     network[7].weight.data.mul_(5)
     return Classifier(network.to(dtype), mean=0.4, std=0.3).eval()
 
@@ -223,7 +223,7 @@ def test_smooth_grad_agrees_with_captums_noise_tunnel(
     noise = torch.stack([normal(x, 0, f"smooth_grad:{k}") for k in range(n)], dim=1).flatten(0, 1)
     monkeypatch.setattr(torch, "normal", lambda mean, deviation: 0.15 * noise)
     tunnel = attr.NoiseTunnel(attr.Saliency(classifier.logits))
-    theirs = tunnel.attribute(x, nt_type=kind, nt_samples=n, stdevs=0.15, target=TARGET, abs=False)
+    theirs: Any = tunnel.attribute(x, nt_type=kind, nt_samples=n, stdevs=0.15, target=TARGET, abs=False)
     agree(SmoothGrad(samples=n, take=take)(classifier, x, TARGET).map, theirs)
 
 
@@ -231,7 +231,7 @@ def test_smooth_grad_agrees_with_captums_noise_tunnel(
 def test_grad_cam_agrees_with_captum(dtype: torch.dtype) -> None:
     classifier, x = convolutional(dtype), inputs(dtype)
     for name, module in (("4", classifier.network[4]), ("auto", classifier.network[5])):  # pyright: ignore
-        maps = attr.LayerGradCam(classifier, module).attribute(x, target=TARGET, relu_attributions=True)
+        maps: Any = attr.LayerGradCam(classifier, module).attribute(x, target=TARGET, relu_attributions=True)
         theirs = interpolate(maps, size=SHAPE[1:], mode="bilinear", align_corners=False)
         agree(GradCAM(layer=name)(classifier, x, TARGET).map, theirs.expand_as(x))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Literal
 
 import pytest
 import torch
@@ -53,7 +54,9 @@ def l2min(f: Classifier, x: Tensor, t: int, epsilon: float, k: int, on_failure: 
 
 @pytest.mark.parametrize("on_failure", ["last", "clean"])
 @pytest.mark.parametrize(("epsilon", "k"), [(0.3, 7), (0.1, 7), (0.2, 3), (0.05, 1)])
-def test_l2min_is_the_papers(toys: SimpleNamespace, epsilon: float, k: int, on_failure: str) -> None:
+def test_l2min_is_the_papers(
+    toys: SimpleNamespace, epsilon: float, k: int, on_failure: Literal["last", "clean"]
+) -> None:
     f: Classifier = toys.mlp()
     rng = torch.Generator().manual_seed(6)
     x = (torch.rand(12, 3, 2, 2, generator=rng, dtype=torch.float64) * 1.2 - 0.1).clamp(0, 1)

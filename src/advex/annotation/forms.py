@@ -31,7 +31,7 @@ class NewAnswer(_Body):
     client: str = Field(pattern=CLIENT)
     image: str = Field(pattern=KEY)
     answer: Literal["unchanged", "unsure", "changed"]
-    milliseconds: int | None = Field(None, ge=0, le=2**31 - 1)
+    milliseconds: int | None = Field(default=None, ge=0, le=2**31 - 1)
 
 
 class Retraction(_Body):

@@ -42,21 +42,21 @@ class Settings(BaseModel):
     btr: str | None = "minimal"
     searches: tuple[str, ...] = ()
     published: bool = False
-    explanations: int = Field(8, ge=0)
+    explanations: int = Field(default=8, ge=0)
     pictures: tuple[str, ...] = ("toward", "away")
     targets: Literal["all", "runner_up"] = "all"
-    rho: float = Field(0.1, gt=0, le=1)
-    sweep: int = Field(2, ge=0)
+    rho: float = Field(default=0.1, gt=0, le=1)
+    sweep: int = Field(default=2, ge=0)
     sweep_rhos: tuple[Annotated[float, Field(ge=0, le=1)], ...] = (0.0, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2)
-    steps: int = Field(35, ge=1)
-    recheck: int = Field(64, ge=0)
-    batch_size: int = Field(128, ge=1)
+    steps: int = Field(default=35, ge=1)
+    recheck: int = Field(default=64, ge=0)
+    batch_size: int = Field(default=128, ge=1)
     seed: int = 0
     bfloat16: bool = False
     compiled: bool = False
-    certify: float | None = Field(None, gt=0, allow_inf_nan=False)
-    certify_samples: int = Field(10_000, ge=10, le=10_000_000)
-    certify_examples: int = Field(500, ge=1)
+    certify: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    certify_samples: int = Field(default=10_000, ge=10, le=10_000_000)
+    certify_examples: int = Field(default=500, ge=1)
     maps: tuple[str, ...] = ()
     map_target: Literal["predicted", "true"] = "predicted"
     measures: tuple[str, ...] = ("gini", "entropy", "effective")

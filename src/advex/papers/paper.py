@@ -151,9 +151,9 @@ class Budget(_Model):
     summary: str
     subset: str | None = None
     data: dict[str, str] = {}
-    threads: int | None = Field(None, ge=1)
-    train_samples: int | None = Field(None, ge=2)
-    test_samples: int | None = Field(None, ge=1)
+    threads: int | None = Field(default=None, ge=1)
+    train_samples: int | None = Field(default=None, ge=2)
+    test_samples: int | None = Field(default=None, ge=1)
     simulated: Simulated | None = None
     change: dict[str, Any] = {}
     evaluation: dict[str, Any] = {}

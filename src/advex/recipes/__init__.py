@@ -31,36 +31,36 @@ class Recipe(BaseModel):
     objective: dict[str, dict[str, Any]] = Field(default_factory=lambda: {"natural": {}})
     mean: float | tuple[float, ...] = 0.5
     std: float | tuple[float, ...] = 0.25
-    epochs: int = Field(10, ge=1)
-    batch_size: int = Field(128, ge=2)
-    accumulate: int = Field(1, ge=1)
+    epochs: int = Field(default=10, ge=1)
+    batch_size: int = Field(default=128, ge=2)
+    accumulate: int = Field(default=1, ge=1)
     optimiser: Literal["sgd", "adam", "adamw", "adagrad"] = "sgd"
-    learning_rate: float = Field(0.1, gt=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
+    learning_rate: float = Field(default=0.1, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
     nesterov: bool = True
-    weight_decay: float = Field(1e-4, ge=0)
+    weight_decay: float = Field(default=1e-4, ge=0)
     decay: Literal["all", "weights", "biases"] = "all"
-    ema: float = Field(0.0, ge=0, lt=1)
+    ema: float = Field(default=0.0, ge=0, lt=1)
     schedule: Literal["one_cycle", "constant", "step"] = "one_cycle"
-    warm_up: float = Field(0.2, ge=0, lt=1)
+    warm_up: float = Field(default=0.2, ge=0, lt=1)
     milestones: tuple[Annotated[float, Field(ge=0, le=1)], ...] = (0.85, 0.975)
     flip: bool = False
-    pad: int = Field(0, ge=0)
+    pad: int = Field(default=0, ge=0)
     padding: Padding = "replicate"
     resize: tuple[float, float] | None = None
-    crop: int = Field(0, ge=0)
+    crop: int = Field(default=0, ge=0)
     affine: AffineAugmentation | None = None
     balanced: bool = False
     precision: Literal["float32", "bfloat16"] = "float32"
     compiled: bool = False
     channels_last: bool = True
-    validate_every: int = Field(1, ge=1)
-    robust_every: int = Field(5, ge=0)
+    validate_every: int = Field(default=1, ge=1)
+    robust_every: int = Field(default=5, ge=0)
     robust_attack: str = "pgd:norm=rmse,radius=0.01,steps=10"
-    robust_samples: int = Field(256, ge=1)
+    robust_samples: int = Field(default=256, ge=1)
     best_by: Literal["accuracy", "robust_accuracy"] = "accuracy"
-    keep: int = Field(2, ge=1)
-    seed: int = Field(0, ge=0, lt=2**63)
+    keep: int = Field(default=2, ge=1)
+    seed: int = Field(default=0, ge=0, lt=2**63)
 
     @property
     def augmentations(self) -> tuple[Augmentation | AffineAugmentation, ...]:

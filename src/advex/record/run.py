@@ -52,11 +52,11 @@ class Training(BaseModel):
 
     model_config = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
 
-    objective: str = Field("", max_length=2_000)
-    attack: str = Field("", max_length=2_000)
-    recipe: str = Field("", max_length=_LARGEST_TEXT)
+    objective: str = Field(default="", max_length=2_000)
+    attack: str = Field(default="", max_length=2_000)
+    recipe: str = Field(default="", max_length=_LARGEST_TEXT)
     environment: Annotated[dict[Name, str], Field(max_length=64)] = {}
-    epochs: int | None = Field(None, ge=1)
+    epochs: int | None = Field(default=None, ge=1)
     epoch: Annotated[list[Annotated[int, Field(ge=1)]], Field(max_length=EPOCHS)] = []
     curves: dict[Name, Curve] = {}
     parts: Annotated[dict[Name, Curve], Field(max_length=_PARTS)] = {}
