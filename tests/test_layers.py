@@ -273,3 +273,27 @@ def test_nothing_is_left_over() -> None:
 
 def test_files_have_names_that_say_something() -> None:
     none(module for module in MODULES if re.search(r"util|helper|manager|misc(?!l)|common", module))
+
+
+SAY_NOTHING = {"found", "told", "asked", "one", "there"}
+
+
+def test_values_have_names_that_say_what_they_are() -> None:
+    """Of variables and arguments; a field of a file's form keeps the name that it has in files."""
+
+    def faults() -> Iterator[str]:
+        for module in MODULES:
+            fields = {
+                node.target
+                for owner in nodes_of(module)
+                if isinstance(owner, ast.ClassDef)
+                for node in owner.body
+                if isinstance(node, ast.AnnAssign)
+            }
+            for node in nodes_of(module):
+                stored = isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node not in fields
+                name = node.id if stored else node.arg if isinstance(node, ast.arg) else ""
+                if name in SAY_NOTHING:
+                    yield f"{module}:{node.lineno}: {name}"
+
+    none(faults())

@@ -145,9 +145,9 @@ def _free_name(data: Dataset, taken: Collection[str], ids: Collection[str]) -> s
 
 def _check_shape(first: Dataset, other: Dataset) -> None:
     if other.shape != first.shape:
-        here, there = ("x".join(map(str, each.shape)) for each in (other, first))
+        here, shape = ("x".join(map(str, each.shape)) for each in (other, first))
         raise DataError(
-            f"{other.name}: its inputs are {here} (channels x height x width), those of {first.name} are {there}. They "
+            f"{other.name}: its inputs are {here} (channels x height x width), those of {first.name} are {shape}. They "
             "are joined as they are, without scaling: open or make both at one size."
         )
 

@@ -218,10 +218,10 @@ def describe(data: Dataset, *, most: int = 3) -> str:
     return "".join(c if c.isprintable() else "?" for c in "; ".join([*parts, *data.notes]))
 
 
-def counted(count: int, one: str, many: str | None = None) -> str:
+def counted(count: int, singular: str, plural: str | None = None) -> str:
     """A number and its noun.
 
     >>> counted(1, "class", "classes"), counted(1200, "image")
     ('1 class', '1,200 images')
     """
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
+    return f"{count:,} {singular if count == 1 else plural or singular + 's'}"

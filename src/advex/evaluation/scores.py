@@ -68,11 +68,15 @@ def area_contrasts(measure: str, radii: Mapping[str, Tensor], chance: float, see
     """Every two models' areas, paired. radii: by model, [n] each."""
     areas = {model: resampled_area(rmse, chance, seed=seed) for model, rmse in radii.items()}
     for first, second in itertools.combinations(radii, 2):
-        (one, estimates), (other, minus) = areas[first], areas[second]
+        (area, estimates), (second_area, minus) = areas[first], areas[second]
         n, failures = len(radii[first]), int((radii[first].isinf() | radii[second].isinf()).sum())
-        ratio = _unbounded(one / other, n, failures) if other and math.isfinite(one) and math.isfinite(other) else None
+        ratio = (
+            _unbounded(area / second_area, n, failures)
+            if second_area and math.isfinite(area) and math.isfinite(second_area)
+            else None
+        )
         difference = Difference(
-            first=first, second=second, measure=measure, figure=_unbounded(one - other, n, failures), ratio=ratio
+            first=first, second=second, measure=measure, figure=_unbounded(area - second_area, n, failures), ratio=ratio
         )
         yield Contrast(family=SCORES, difference=difference, estimates=estimates - minus, ratios=estimates / minus)
 
@@ -102,11 +106,11 @@ def _bounded(contrast: Contrast, factor: float | None, comparisons: int) -> Diff
     if math.isnan(difference.figure.value):
         return difference
     low, high = (end.item() for end in widened(contrast.estimates[:, None], factor))
-    found: dict[str, Any] = {"figure": difference.figure.model_copy(update={"low": low, "high": high})}
+    bounded: dict[str, Any] = {"figure": difference.figure.model_copy(update={"low": low, "high": high})}
     if difference.ratio is not None and contrast.ratios is not None:
         low, high = (end.exp().item() for end in widened(contrast.ratios.log()[:, None], factor))
-        found["ratio"] = difference.ratio.model_copy(update={"low": low, "high": high})
-    return difference.model_copy(update={**found, "comparisons": comparisons})
+        bounded["ratio"] = difference.ratio.model_copy(update={"low": low, "high": high})
+    return difference.model_copy(update={**bounded, "comparisons": comparisons})
 
 
 def median(rmse: Tensor) -> Figure:

@@ -66,8 +66,8 @@ def fit_linear(
     parameters, steps, converged = np.zeros(classes * (1 + shape[1])), 0, False
     for scale in _ROUNDED if epsilon else _ROUNDED[-1:]:
         options = {"maxiter": MOST_STEPS, "maxfun": 2 * MOST_STEPS, "ftol": 1e-9, "gtol": 1e-5}
-        found = minimize(loss, parameters, (scale,), "L-BFGS-B", jac=True, options=options)
-        parameters, steps, converged = found.x, steps + int(found.nit), bool(found.success)
+        optimum = minimize(loss, parameters, (scale,), "L-BFGS-B", jac=True, options=options)
+        parameters, steps, converged = optimum.x, steps + int(optimum.nit), bool(optimum.success)
     return LinearFit(
         weight=parameters[classes:].reshape(shape), bias=parameters[:classes], steps=steps, converged=converged
     )

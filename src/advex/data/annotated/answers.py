@@ -169,12 +169,12 @@ def as_csv(answers: Sequence[Annotation], where: str) -> str:
     # The mark at the start tells spreadsheets that this is UTF-8.
     text = "\ufeff" + file.getvalue()
     try:
-        found = [answer for _, answer in parse(text.encode("utf-8"), where).lines]
+        written = [answer for _, answer in parse(text.encode("utf-8"), where).lines]
     except UnicodeEncodeError as error:
         raise DataError(f"{where}: {error.object[error.start : error.end]!a} is no text that can be saved.") from None
-    if len(found) < len(wanted):
+    if len(written) < len(wanted):
         raise DataError(f"{where}: an answer names no picture.")
-    for wish, answer in zip(wanted, found, strict=True):
+    for wish, answer in zip(wanted, written, strict=True):
         for name in COLUMNS:
             if getattr(wish, name) != getattr(answer, name):
                 raise DataError(
@@ -204,10 +204,10 @@ def _check_columns(names: Sequence[str], where: str) -> None:
             raise DataError(f"{where}: two columns are called '{name}'.")
     for name in _REQUIRED:
         if name not in names:
-            there = [quoted(each)[1:-1] for each in names if each][:20]
-            found = did_you_mean(name, there) if there else "it is empty."
+            given = [quoted(each)[1:-1] for each in names if each][:20]
+            near = did_you_mean(name, given) if given else "it is empty."
             needed = ", ".join(_REQUIRED)
-            raise DataError(f"{where}: the first line must name the columns {needed}; there is no '{name}': {found}")
+            raise DataError(f"{where}: the first line must name the columns {needed}; there is no '{name}': {near}")
 
 
 def _answer(row: Sequence[str], names: Sequence[str], place: str) -> Annotation:
@@ -262,7 +262,7 @@ def _rmse(cell: str, place: str) -> float | None:
 
 def _agreed(lines: Sequence[tuple[int, Annotation]], where: str) -> Annotation:
     """What the lines of one picture say of it. A line may leave out what another says."""
-    found: dict[str, Any] = {}
+    agreed: dict[str, Any] = {}
     picture = quoted(lines[0][1].picture)
     for name in COLUMNS:
         said = [(line, value) for line, each in lines if (value := getattr(each, name)) not in ("", None)]
@@ -275,10 +275,10 @@ def _agreed(lines: Sequence[tuple[int, Annotation]], where: str) -> Annotation:
                     f"{where}: lines {at} and {line} give {picture} two values of '{name}': {quoted(str(first))} and "
                     f"{quoted(str(value))}."
                 )
-        found[name] = first
-    if "label" not in found:
+        agreed[name] = first
+    if "label" not in agreed:
         raise DataError(f"{where}, line {lines[0][0]}: no label is given for {picture}.")
-    return Annotation(**found)
+    return Annotation(**agreed)
 
 
 def _normal(answer: Annotation) -> Annotation:

@@ -113,10 +113,10 @@ def find(root: Path, files: Sequence[PurePosixPath], policy: AnnotationPolicy) -
     )
 
 
-def _with_answers(found: Annotated, data: Dataset) -> Dataset:
+def _with_answers(annotated: Annotated, data: Dataset) -> Dataset:
     """The pictures with where they come from and how much each counts."""
-    about = [found.pictures[name].about for name in data.ids]
-    votes = sum((Counter(each.votes) for each in found.pictures.values()), Counter())
+    about = [annotated.pictures[name].about for name in data.ids]
+    votes = sum((Counter(each.votes) for each in annotated.pictures.values()), Counter())
     made_by = Counter(f"{each.model}, {each.search}".strip(", ") for each in about).most_common()
     named, others = made_by[:_MOST_MAKERS], sum(number for _, number in made_by[_MOST_MAKERS:])
     part = Part(
@@ -129,7 +129,7 @@ def _with_answers(found: Annotated, data: Dataset) -> Dataset:
     origins = tuple(
         Origin(part=data.name, id=each.picture, source=each.source, source_id=each.source_id) for each in about
     )
-    weights = torch.tensor([found.policy.weight(found.pictures[name]) for name in data.ids])
+    weights = torch.tensor([annotated.policy.weight(annotated.pictures[name]) for name in data.ids])
     weights = None if bool((weights == 1).all()) else weights
     return dataclasses.replace(data, parts=(part,), origins=origins, weights=weights)
 
@@ -233,12 +233,13 @@ def _layout(head: bytes) -> tuple[int, int, int] | None:
     return (height, width, bits) if zlib.crc32(head[12:29]) == int.from_bytes(head[29:33]) else None
 
 
-def _check_sizes(found: Annotated, asked: tuple[int, int] | None) -> None:
+def _check_sizes(annotated: Annotated, size: tuple[int, int] | None) -> None:
     """Raise DataError unless the pictures that count have one size, and the one asked for."""
     sizes: dict[tuple[int, int], list[str]] = {}
-    for name, judged in found.pictures.items():
-        path = _inside(found.root, name)
-        if found.policy.weight(judged) > 0 and not isinstance(path, Unreadable) and (layout := _layout(_head(path))):
+    for name, judged in annotated.pictures.items():
+        path = _inside(annotated.root, name)
+        counts = annotated.policy.weight(judged) > 0 and not isinstance(path, Unreadable)
+        if counts and (layout := _layout(_head(path))):
             sizes.setdefault(layout[:2], []).append(name)
     listed = "; ".join(
         f"{height}x{width} ({len(names)}: {shortened(names)})"
@@ -246,9 +247,9 @@ def _check_sizes(found: Annotated, asked: tuple[int, int] | None) -> None:
     )
     why = "Pictures that people judged are not scaled: the change would be another one."
     if len(sizes) > 1:
-        raise DataError(f"{found.root}: the pictures have several sizes (height x width): {listed}. {why}")
-    if asked is not None and sizes and asked not in sizes:
-        raise DataError(f"{found.root}: the pictures are {listed} and not {asked[0]}x{asked[1]}. {why}")
+        raise DataError(f"{annotated.root}: the pictures have several sizes (height x width): {listed}. {why}")
+    if size is not None and sizes and size not in sizes:
+        raise DataError(f"{annotated.root}: the pictures are {listed} and not {size[0]}x{size[1]}. {why}")
 
 
 def _each_once(data: Dataset) -> Dataset:
@@ -283,10 +284,10 @@ def _tally(judged: Sequence[Judged], policy: AnnotationPolicy) -> str:
     listed = ", ".join(f"{votes[answer]:,} {answer}" for answer in answers.ANSWERS)
     replaced = sum(each.replaced for each in judged)
     taken_back = f", {replaced:,} replaced by a later one of the same annotator" if replaced else ""
-    told = [f"{counted(votes.total(), 'answer')} to {counted(len(judged), 'picture')} ({listed}{taken_back})"]
+    sentences = [f"{counted(votes.total(), 'answer')} to {counted(len(judged), 'picture')} ({listed}{taken_back})"]
     weights = {each.about.picture: policy.weight(each) for each in judged}
     if light := [name for name, weight in weights.items() if 0 < weight < 1]:
-        told.append(
+        sentences.append(
             f"{counted(len(light), 'picture')} undecided, with the weight {policy.unsure:g} ({shortened(light)})"
         )
     for verdict, why in (
@@ -299,8 +300,8 @@ def _tally(judged: Sequence[Judged], policy: AnnotationPolicy) -> str:
         if names := [
             each.about.picture for each in judged if each.verdict == verdict and not weights[each.about.picture]
         ]:
-            told.append(f"{counted(len(names), 'picture')} left out: {why} ({shortened(names)})")
-    return "; ".join(told)
+            sentences.append(f"{counted(len(names), 'picture')} left out: {why} ({shortened(names)})")
+    return "; ".join(sentences)
 
 
 def _unlisted(pictures: Mapping[str, Judged], files: Sequence[PurePosixPath]) -> str:

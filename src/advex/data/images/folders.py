@@ -132,10 +132,10 @@ def _split(
     )
 
 
-def _note(paths: Sequence[PurePosixPath], one: str, many: str) -> str:
+def _note(paths: Sequence[PurePosixPath], singular: str, plural: str) -> str:
     """A sentence about files that were left out, empty for none."""
     if not paths:
         return ""
     count = "1 file is" if len(paths) == 1 else f"{len(paths):,} files are"
     names = shortened([_text(path) for path in paths])
-    return f"{count} {one if len(paths) == 1 else many} and left out ({names})"
+    return f"{count} {singular if len(paths) == 1 else plural} and left out ({names})"

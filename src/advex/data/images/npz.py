@@ -210,8 +210,8 @@ def _array(path: Path, archive: zipfile.ZipFile, key: str) -> Iterator[tuple[IO[
         if fortran and len(shape) > 1:
             raise DataError(f"{path}: '{key}' is stored column by column; save numpy.ascontiguousarray({key}).")
         need = math.prod(shape) * dtype.itemsize
-        if (found := member.file_size - file.tell()) != need:
-            raise DataError(f"{path}: '{key}' is damaged: {need} bytes expected, {found} found.")
+        if (size := member.file_size - file.tell()) != need:
+            raise DataError(f"{path}: '{key}' is damaged: {need} bytes expected, {size} found.")
         yield file, shape, dtype
 
 

@@ -188,12 +188,13 @@ def _values(kind: pa.DataType) -> pa.DataType:
 
 def _one_of(path: Path, schema: pa.Schema, usual: Sequence[str], fitting: Sequence[str], what: str) -> str:
     """The one column with a usual name, else the only fitting one. Raises DataError."""
-    found = [name for name in schema.names if name in usual] or fitting
-    if len(found) == 1:
-        return found[0]
+    candidates = [name for name in schema.names if name in usual] or fitting
+    if len(candidates) == 1:
+        return candidates[0]
     columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
     raise DataError(
-        f"{path} has {len(found) or 'no'} columns{f': {shortened(found)},' if found else ''} that may hold the {what}. "
+        f"{path} has {len(candidates) or 'no'} columns{f': {shortened(candidates)},' if candidates else ''} that may "
+        f"hold the {what}. "
         f"One is needed, best called '{usual[0]}'. Its columns: {columns}."
     )
 

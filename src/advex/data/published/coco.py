@@ -235,8 +235,8 @@ def _picture(path: Path, size: tuple[int, int]) -> np.ndarray | Unreadable:
     except Unreadable as error:
         return Unreadable(f"its picture {path.name}: {error}")
     if pixels.shape[1:] != size:
-        found, told = ("x".join(map(str, each)) for each in (pixels.shape[1:], size))
-        return Unreadable(f"its picture {path.name} is {found} (height x width), and {told} by the annotations")
+        actual, expected = ("x".join(map(str, each)) for each in (pixels.shape[1:], size))
+        return Unreadable(f"its picture {path.name} is {actual} (height x width), and {expected} by the annotations")
     return pixels
 
 

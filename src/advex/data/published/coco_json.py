@@ -170,9 +170,9 @@ def _whole(place: str, entry: dict[str, Any], key: str, least: int = -(2**63)) -
     if type(value) is float and value.is_integer():  # pandas makes 7.0 of a 7
         value = int(value)
     if type(value) is not int or not least <= value < 2**63:
-        found = quoted(repr(value)) if key in entry else "none"
+        given = quoted(repr(value)) if key in entry else "none"
         at_least = f" of at least {least}" if least > 0 else ""
-        raise DataError(f"{place} needs a whole number '{key}'{at_least}; it has {found}.")
+        raise DataError(f"{place} needs a whole number '{key}'{at_least}; it has {given}.")
     return value
 
 

@@ -48,10 +48,10 @@ def imagenet(*, root: str = "", side: int = 224, edge: int = 256) -> Source:
     place = pictures.folder_of("imagenet", root)
     base = place / "ILSVRC" / "Data" / "CLS-LOC"
     base = base if base.is_dir() else place
-    there = [split for split in _SPLITS if (base / split).is_dir()]
-    if not there:
+    present = [split for split in _SPLITS if (base / split).is_dir()]
+    if not present:
         raise DataError(f"{base} holds neither 'train' nor 'val'.")
-    names = _readable(place) or _synsets([base / split for split in there])
+    names = _readable(place) or _synsets([base / split for split in present])
     if not names:
         raise DataError(
             f"{base} holds no class folders such as train/n01440764, and {place} no {' or '.join(_MAPPINGS)}."
@@ -61,13 +61,13 @@ def imagenet(*, root: str = "", side: int = 224, edge: int = 256) -> Source:
     return Source(
         name=place.resolve().name,
         class_names=tuple(names.values()),
-        splits={split: partial(_split, place, base, split, **options) for split in there},
+        splits={split: partial(_split, place, base, split, **options) for split in present},
     )
 
 
 def _synsets(splits: Sequence[Path]) -> dict[str, str]:
-    found = {path.name for split in splits for path in split.iterdir() if _SYNSET.fullmatch(path.name)}
-    return {synset: synset for synset in sorted(found)}
+    synsets = {path.name for split in splits for path in split.iterdir() if _SYNSET.fullmatch(path.name)}
+    return {synset: synset for synset in sorted(synsets)}
 
 
 def _split(place: Path, base: Path, split: str, *, index: Mapping[str, int], side: int, edge: int) -> Split:
@@ -159,13 +159,13 @@ def _solution(path: Path) -> dict[str, str]:
         raise DataError(
             f"The pictures of 'val' lie in no class folders, and there is no {path} that says their classes."
         )
-    found: dict[str, str] = {}
+    synsets: dict[str, str] = {}
     try:
         for row in csv.reader(_text(path).splitlines(), strict=True):
             if len(row) == 2 and _SYNSET.match(row[1]):
-                if row[0] in found:
+                if row[0] in synsets:
                     raise DataError(f"{path}: '{row[0][:80]}' is listed twice.")
-                found[row[0]] = row[1][:9]
+                synsets[row[0]] = row[1][:9]
     except csv.Error as error:
         raise DataError(f"{path} is damaged: {error}.") from None
-    return found
+    return synsets

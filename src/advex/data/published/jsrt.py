@@ -181,8 +181,8 @@ def regions_at(
     x, y = centres.cpu().numpy().T
     rows = np.clip(y[:, None] + reach, 0, pixels.shape[0] - 1)
     columns = np.clip(x[:, None] + reach, 0, pixels.shape[1] - 1)
-    found = torch.from_numpy(pixels[rows[:, :, None], columns[:, None, :]].astype(np.float64))
-    values = found / HIGHEST if scale == "stored" else standardised(found)
+    windows = torch.from_numpy(pixels[rows[:, :, None], columns[:, None, :]].astype(np.float64))
+    values = windows / HIGHEST if scale == "stored" else standardised(windows)
     return (1 - values if invert else values).float()[:, None]
 
 

@@ -57,12 +57,12 @@ def radiographs(root: Path, files: Mapping[str, list[PurePosixPath]]) -> tuple[R
     files: those below root, by lower-case name. Of several files of one name the first counts. Raises
     DataError for a table that is missing or cannot be believed, naming the line.
     """
-    found: dict[str, Radiograph] = {}
+    radiographs: dict[str, Radiograph] = {}
     for table in (NODULES, OTHERS):
         if table.lower() not in files:
             raise DataError(f"{root} holds no {table}: JSRT comes with two tables, {NODULES} and {OTHERS}.")
         path = root / files[table.lower()][0]
-        before = len(found)
+        before = len(radiographs)
         for place, line in _lines(path):
             cells = _cells(line)
             name = cells[0]
@@ -71,14 +71,14 @@ def radiographs(root: Path, files: Mapping[str, list[PurePosixPath]]) -> tuple[R
                     f"{place}: a line begins with the name of a file such as JPCLN001.IMG, not {quoted(name)}."
                 )
             stem = name[:-4].upper()
-            if stem in found:
+            if stem in radiographs:
                 raise DataError(f"{place}: {stem} is listed twice.")
             image = root / files[name.lower()][0] if name.lower() in files else None
             make = _nodule if table == NODULES else _other
-            found[stem] = make(place, stem, image, cells)
-        if len(found) == before:
+            radiographs[stem] = make(place, stem, image, cells)
+        if len(radiographs) == before:
             raise DataError(f"{path} is empty.")
-    return tuple(found.values())
+    return tuple(radiographs.values())
 
 
 def unlisted(known: tuple[Radiograph, ...], files: Mapping[str, list[PurePosixPath]]) -> str:
@@ -87,12 +87,12 @@ def unlisted(known: tuple[Radiograph, ...], files: Mapping[str, list[PurePosixPa
     pictures = [paths for name, paths in files.items() if name.endswith(".img")]
     loose = [str(path) for paths in pictures for path in paths if path.name.lower() not in names]
     twice = [str(path) for paths in pictures for path in paths[1:] if path.name.lower() in names]
-    told = []
+    notes = []
     if loose:
-        told.append(f"{len(loose)} .IMG left out: in no table ({shortened(loose)})")
+        notes.append(f"{len(loose)} .IMG left out: in no table ({shortened(loose)})")
     if twice:
-        told.append(f"{len(twice)} .IMG left out: another file has the same name ({shortened(twice)})")
-    return "; ".join(told)
+        notes.append(f"{len(twice)} .IMG left out: another file has the same name ({shortened(twice)})")
+    return "; ".join(notes)
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
@@ -120,8 +120,8 @@ def _nodule(place: str, name: str, path: Path | None, cells: list[str]) -> Radio
     _, subtlety, size, age, sex, x, y, kind = cells[:_NEEDED]
     if kind.lower() not in ("malignant", "benign"):
         raise DataError(f"{place}: a nodule is malignant or benign, not {quoted(kind)}.")
-    told = _number(place, "size", size)
-    if told is not None and not 0 < told <= SIDE * SPACING:
+    size_mm = _number(place, "size", size)
+    if size_mm is not None and not 0 < size_mm <= SIDE * SPACING:
         raise DataError(f"{place}: a nodule's size lies between 0 and {SIDE * SPACING:g} mm, not at {quoted(size)}.")
     degree = _whole(place, "subtlety", subtlety)
     if degree not in (1, 2, 3, 4, 5):
@@ -133,7 +133,7 @@ def _nodule(place: str, name: str, path: Path | None, cells: list[str]) -> Radio
         name=name,
         path=path,
         nodule=(centre[0], centre[1]),
-        size=told,
+        size=size_mm,
         subtlety=degree,
         malignant=kind.lower() == "malignant",
         age=_whole(place, "age", age),

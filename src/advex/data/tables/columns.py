@@ -63,10 +63,10 @@ class Column:
         """The same column with its numbers as texts (1.0 is "1")."""
         if self.texts is not None:
             return self
-        there = ~self.missing
-        values, inverse = np.unique(self.numbers[there], return_inverse=True)
+        present = ~self.missing
+        values, inverse = np.unique(self.numbers[present], return_inverse=True)
         codes = np.full(len(self.numbers), -1, np.int32)
-        codes[there] = inverse
+        codes[present] = inverse
         return Column(name=self.name, codes=codes, texts=tuple(as_text(float(value)) for value in values))
 
     def as_numbers(self) -> Column:

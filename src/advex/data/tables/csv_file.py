@@ -145,19 +145,19 @@ def _column(
     if not column.texts or name in style.texts:
         return column
     try:
-        found = amounts(
+        amount = amounts(
             name, column.texts, decimal=style.decimal or layout.decimal, sure=style.decimal is not None,
             thousands=style.thousands, unit=style.units.get(name, ""),
         )  # fmt: skip
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
-    if found is None:
+    if amount is None:
         return column
-    if found.unit:
-        marks.setdefault(f"the unit {found.unit}", []).append(name)
-    if "," in found.decimals and layout.decimal == ".":
-        marks.setdefault("decimal commas" + (" and points" if "." in found.decimals else ""), []).append(name)
-    return column.with_values(np.array(found.values), found.unit)
+    if amount.unit:
+        marks.setdefault(f"the unit {amount.unit}", []).append(name)
+    if "," in amount.decimals and layout.decimal == ".":
+        marks.setdefault("decimal commas" + (" and points" if "." in amount.decimals else ""), []).append(name)
+    return column.with_values(np.array(amount.values), amount.unit)
 
 
 def _is_plain(text: str) -> bool:
@@ -188,9 +188,9 @@ def _unreadable(encoding: str, style: Style) -> str:
 def _reason(text: str) -> str:
     """What Arrow says, in a sentence."""
     if match := re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", text):
-        line, wanted, found = match.groups()
+        line, wanted, count = match.groups()
         return (
-            f"line {line} has {found} values, the header {wanted}. Is one of them not quoted that holds the delimiter?"
+            f"line {line} has {count} values, the header {wanted}. Is one of them not quoted that holds the delimiter?"
         )
     if match := re.search(r"Expected (\d+) columns, got (\d+)(: ?(.{0,60}))?", text):
         return f"a line has {match[2]} values, the header {match[1]}: {match[4] or ''}"

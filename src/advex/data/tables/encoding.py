@@ -88,18 +88,18 @@ def _category(feature: Feature, column: Column, place: int, fill: Column | None,
     number = {value: index for index, value in enumerate(feature.values)}
     # By code: the category's number; -1 unknown, and last, where code -1 looks, -2 missing.
     into = np.array([*(number.get(text, -1) for text in texts), -2])
-    found = into[column.codes]
+    categories = into[column.codes]
     if fill is not None:
         other = fill.as_texts()
         codes = other.codes[other.codes >= 0]
         often = (other.texts or ())[np.bincount(codes).argmax()]
-        found = np.where(found == -2, number.get(often, 0), found)
-    if (found == -2).any():
-        rows.refuse(found == -2, f"'{feature.name}' is missing")
+        categories = np.where(categories == -2, number.get(often, 0), categories)
+    if (categories == -2).any():
+        rows.refuse(categories == -2, f"'{feature.name}' is missing")
     for code in np.flatnonzero(into[:-1] == -1).tolist():
         rows.refuse(column.codes == code, f"'{feature.name}' is {texts[code]!r:.60}, a category that was not learned")
-    known = np.flatnonzero(found >= 0)
-    rows.x[known, place + found[known]] = 1
+    known = np.flatnonzero(categories >= 0)
+    rows.x[known, place + categories[known]] = 1
 
 
 def labelled(column: Column, values: tuple[str, ...], rows: Rows) -> np.ndarray:
@@ -107,10 +107,10 @@ def labelled(column: Column, values: tuple[str, ...], rows: Rows) -> np.ndarray:
     column = column.as_texts()
     number = {value: index for index, value in enumerate(values)}
     into = np.array([*(number.get(text, -1) for text in column.texts or ()), -2])
-    found = into[column.codes]
-    if (found == -2).any():
-        rows.refuse(found == -2, "it has no label")
+    classes = into[column.codes]
+    if (classes == -2).any():
+        rows.refuse(classes == -2, "it has no label")
     for code in np.flatnonzero(into[:-1] == -1).tolist():
         text = (column.texts or ())[code]
         rows.refuse(column.codes == code, f"label {text!r:.60} is not among the {len(values)} classes")
-    return np.maximum(found, 0).astype(np.int64)
+    return np.maximum(classes, 0).astype(np.int64)

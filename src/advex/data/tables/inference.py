@@ -93,7 +93,7 @@ def _classes(
     """(values, names, notes) of the classes, in order."""
     if description.classes is not None:
         return tuple(description.classes), tuple(description.classes.values()), []
-    found: set[str] = set()
+    labels: set[str] = set()
     learned: set[str] = set()
     for frame in (*others, train):
         column = frame.columns[target]
@@ -105,12 +105,12 @@ def _classes(
                 "another column (target: ... in the YAML), or cut its range into classes."
             )
         learned = column.used
-        found |= learned
-    if len(found) < 2:
+        labels |= learned
+    if len(labels) < 2:
         raise DataError(
-            f"{where}: '{target}' has {len(found)} class(es) ({shortened(sorted(found)) or 'all missing'})."
+            f"{where}: '{target}' has {len(labels)} class(es) ({shortened(sorted(labels)) or 'all missing'})."
         )
-    values = in_order(found)
+    values = in_order(labels)
     strange = [quoted(value) for value in values if value not in learned]
     notes = [f"{counted(len(strange), 'class', 'classes')} never in the rows to learn from: {shortened(strange)}"]
     spelt: dict[str, list[str]] = {}

@@ -194,16 +194,16 @@ def _is_data(names: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
     columns = columns or [()] * len(names)
     numbers = texts = again = 0
     for name, values in zip(names, columns, strict=True):
-        there = [value for value in values if not is_missing(value)]
+        present = [value for value in values if not is_missing(value)]
         if not name or is_missing(name):
             continue
-        if all(map(is_amount, there)) and (there or is_amount(name)):
+        if all(map(is_amount, present)) and (present or is_amount(name)):
             if not is_amount(name):
                 return False
             numbers += 1
-        elif there:
+        elif present:
             texts += 1
-            again += name in map(str.strip, there)
+            again += name in map(str.strip, present)
     return again > 0 if numbers and texts else numbers > 0 or again == texts > 1
 
 
@@ -226,5 +226,5 @@ def _with_zeros(text: str, delimiter: str, names: Sequence[str]) -> frozenset[st
     if not re.search(rf"(^|{ends})0\d+(?={ends}|$)", text):
         return frozenset()
     rows = csv.reader(io.StringIO(text), delimiter=delimiter)
-    found = {place for row in rows for place, cell in enumerate(row) if cell[:1] == "0" and cell[1:].isdigit()}
-    return frozenset(names[place] for place in found if place < len(names))
+    places = {place for row in rows for place, cell in enumerate(row) if cell[:1] == "0" and cell[1:].isdigit()}
+    return frozenset(names[place] for place in places if place < len(names))

@@ -120,16 +120,16 @@ def amounts(
 def _parts(text: str) -> _Parts | None:
     plain = _SPACES.sub(" ", unicodedata.normalize("NFKC", text.translate(_MINUS))).strip()
     inside = _BRACKETS.fullmatch(plain)  # as accountants write what is below zero
-    found = _SHAPE.fullmatch(inside[1] if inside else plain)
-    if found is None or bool(found["sign"]) + bool(found["inner"]) + bool(inside) > 1:
+    match = _SHAPE.fullmatch(inside[1] if inside else plain)
+    if match is None or bool(match["sign"]) + bool(match["inner"]) + bool(inside) > 1:
         return None
-    before, after = (found["before"] or "").strip(), found["after"].strip()
+    before, after = (match["before"] or "").strip(), match["after"].strip()
     if (before and after) or len(before) + len(after) > 12:
         return None
-    sign = "-" if inside else found["sign"] or found["inner"]
+    sign = "-" if inside else match["sign"] or match["inner"]
     if after == "-" and not sign:  # as accounting programs write what is below zero
         sign, after = "-", ""
-    return _Parts(text, sign, found["body"].strip(), found["power"] or "", before or after, bool(after))
+    return _Parts(text, sign, match["body"].strip(), match["power"] or "", before or after, bool(after))
 
 
 def _value(part: _Parts, decimal: str, thousands: str | None) -> float | None:

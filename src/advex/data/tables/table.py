@@ -121,8 +121,8 @@ def _from_folder(root: Path, files: Sequence[PurePosixPath]) -> Table | None:
 
 def in_folder(root: Path) -> dict[str, Path]:
     """CSV files of a folder by their stems; a single one has no name unless it is that of a split."""
-    found = {path.stem: path for path in sorted(root.iterdir()) if path.suffix.lower() == ".csv" and path.is_file()}
-    return {"": next(iter(found.values()))} if len(found) == 1 and not set(found) & {*_TRAIN, "test"} else found
+    files = {path.stem: path for path in sorted(root.iterdir()) if path.suffix.lower() == ".csv" and path.is_file()}
+    return {"": next(iter(files.values()))} if len(files) == 1 and not set(files) & {*_TRAIN, "test"} else files
 
 
 def _table(name: str, files: dict[str, Path], description: Path | None) -> Table:
