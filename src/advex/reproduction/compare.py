@@ -51,15 +51,15 @@ def compared(
     paper, scale = plan.paper, plan.settings
     tables, paired = [], _paired(plan, outcomes)
     for name, table in paper.tables.items():
-        entries = [_row(one, table, plan, outcomes, paired) for one in plan.rows if one.table == name]
+        entries = [_row(planned, table, plan, outcomes, paired) for planned in plan.rows if planned.table == name]
         if entries:
             columns = [
-                ColumnEntry(key=key, title=one.title, unit=one.unit, digits=one.digits, better=one.better)
-                for key, one in table.columns.items()
+                ColumnEntry(key=key, title=column.title, unit=column.unit, digits=column.digits, better=column.better)
+                for key, column in table.columns.items()
             ]
             tables.append(TableEntry(id=name, title=table.title, data=table.data, columns=columns, rows=entries))
-    records = [one.record for one in outcomes.values() if one.record is not None]
-    shown = {table.id for table in tables}
+    records = [outcome.record for outcome in outcomes.values() if outcome.record is not None]
+    shown, shown_data = {table.id for table in tables}, {table.data for table in tables}
     return Reproduction(
         advex=__version__,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -75,14 +75,14 @@ def compared(
         searches=records[-1].searches if records else {},
         changes=list(plan.changes),
         tables=tables,
-        others=[OtherEntry(**one.model_dump()) for one in paper.others if one.data in {table.data for table in tables}],
+        others=[OtherEntry(**other.model_dump()) for other in paper.others if other.data in shown_data],
         plots=[
-            _plot(paper, key, one)
-            for key, one in paper.plots.items()
-            if shown & set(one.tables) and (not one.rows or set(one.rows) & {each.row.id for each in plan.rows})
+            _plot(paper, key, plot)
+            for key, plot in paper.plots.items()
+            if shown & set(plot.tables) and (not plot.rows or set(plot.rows) & {each.row.id for each in plan.rows})
         ],
-        grids=[GridEntry(id=key, **one.model_dump()) for key, one in paper.grids.items()],
-        maps=[MapsEntry(id=key, **one.model_dump()) for key, one in paper.maps.items()],
+        grids=[GridEntry(id=key, **grid.model_dump()) for key, grid in paper.grids.items()],
+        maps=[MapsEntry(id=key, **maps.model_dump()) for key, maps in paper.maps.items()],
         differences=_gains(paired),
         answered=_answered(plan, answered),
     )
@@ -94,8 +94,8 @@ def _answered(plan: Plan, answered: Callable[[str], AnsweredEntry | None]) -> li
     for job in plan.jobs:
         if job.feedback is not None:
             learning.setdefault(job.feedback.start, {})[job.name] = job.feedback.annotators
-    found = ((rows, answered(start)) for start, rows in learning.items())
-    return [entry.model_copy(update={"rows": rows}) for rows, entry in found if entry is not None]
+    entries = ((rows, answered(start)) for start, rows in learning.items())
+    return [entry.model_copy(update={"rows": rows}) for rows, entry in entries if entry is not None]
 
 
 def _plot(paper: Paper, name: str, plot: Plot) -> PlotEntry:
@@ -115,7 +115,7 @@ def _paired(plan: Plan, outcomes: Mapping[str, Outcome]) -> Paired:
         column.measure for table in plan.paper.tables.values() for column in table.columns.values() if column.paired
     }
     contrasts = {}
-    for row in {row.id: row for row in (plan.paper.original(one.row) for one in plan.rows)}.values():
+    for row in {row.id: row for row in (plan.paper.original(planned.row) for planned in plan.rows)}.values():
         pair = _pair(plan.paper, row, outcomes)
         for measure in pair.measures if pair else ():
             if pair is not None and (measure in shown or measure.endswith("_gini")):
@@ -128,8 +128,8 @@ def _paired(plan: Plan, outcomes: Mapping[str, Outcome]) -> Paired:
 def _gains(paired: Paired) -> list[Difference]:
     """Of every network that is set against another one: the other's Gini indices minus its own, by explainer."""
     return [
-        one.model_copy(update={"first": one.second, "second": one.first, "figure": _scaled(one.figure, -1, "low")})
-        for (_, measure), one in paired.items()
+        gain.model_copy(update={"first": gain.second, "second": gain.first, "figure": _scaled(gain.figure, -1, "low")})
+        for (_, measure), gain in paired.items()
         if measure.endswith("_gini")
     ]
 
@@ -149,12 +149,12 @@ def _drawn(train: int | None, test: int | None) -> str:
     return f"{train or 'all'} training and {test or 'all'} test images"
 
 
-def _row(one: Planned, table: Table, plan: Plan, outcomes: Mapping[str, Outcome], paired: Paired) -> RowEntry:
-    row, job = one.row, one.job
+def _row(planned: Planned, table: Table, plan: Plan, outcomes: Mapping[str, Outcome], paired: Paired) -> RowEntry:
+    row, job = planned.row, planned.job
     entry = RowEntry(
-        id=row.id, label=row.label, section=one.section, mark=row.mark, network=row.same_as or row.id,
-        published=row.published, state="not run", reason=one.reason, note=row.note,
-        changes=list(one.changes),
+        id=row.id, label=row.label, section=planned.section, mark=row.mark, network=row.same_as or row.id,
+        published=row.published, state="not run", reason=planned.reason, note=row.note,
+        changes=list(planned.changes),
     )  # fmt: skip
     if job is None:
         return entry
@@ -179,12 +179,12 @@ def _row(one: Planned, table: Table, plan: Plan, outcomes: Mapping[str, Outcome]
 
 def _figures(table: Table, scores: Mapping[str, Figure], *, protocol: bool) -> dict[str, Figure]:
     """The scores that belong to a table's columns, in their units."""
-    found = {}
+    figures = {}
     for key, column in table.columns.items():
         name = column.by_protocol if protocol else column.measure
         if name is not None and name in scores and not column.paired:
-            found[key] = _scaled(scores[name], column.factor)
-    return found
+            figures[key] = _scaled(scores[name], column.factor)
+    return figures
 
 
 def _differences(table: Table, row: Row, paired: Paired) -> dict[str, Figure]:

@@ -39,7 +39,7 @@ class Pair:
 
 def _values(folder: Path) -> Values:
     rows = read_rows(folder, "examples")
-    found = {"accuracy": {row["example"]: float(row["prediction"] == row["label"]) for row in rows}}
+    values = {"accuracy": {row["example"]: float(row["prediction"] == row["label"]) for row in rows}}
     for row in read_rows(folder, "maps") if (folder / "maps.parquet").is_file() else ():
-        found.setdefault(f"{row['explainer']}_gini", {})[row["example"]] = row["gini"]
-    return found
+        values.setdefault(f"{row['explainer']}_gini", {})[row["example"]] = row["gini"]
+    return values
