@@ -367,6 +367,7 @@ def test_of_many_columns_those_that_change_are_shown(tmp_path: Path) -> None:
     assert "28 further columns" in page
 
 
+@pytest.mark.filterwarnings("ignore:input_x_gradient.* maps are doubtful")  # of the logit that is 0 throughout
 def test_maps_of_rows_are_bars_of_columns(models: list, data: Dataset, rows: list, tmp_path: Path) -> None:
     record = evaluate(models, data, tmp_path, Settings(**QUICK, maps=("input_x_gradient",)))
     contents = read(tmp_path)
