@@ -118,7 +118,12 @@ class Postgres:
         if os.geteuid() == 0:  # it refuses to run as root
             who = {"user": "nobody", "group": "nogroup"}
             shutil.chown(self.folder, **who)
-        self.quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": self.folder, **who}
+        self.quiet: dict[str, Any] = {
+            "stdout": subprocess.DEVNULL,
+            "stderr": subprocess.DEVNULL,
+            "cwd": self.folder,
+            **who,
+        }
         made = subprocess.run(
             [initdb, "-D", self.folder / "data", "-A", "trust", "-U", "advex", "-E", "UTF8", "--no-sync"],
             check=False, **self.quiet,
