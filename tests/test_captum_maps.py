@@ -322,6 +322,7 @@ def test_max_pools_whose_windows_overlap_share_out_the_whole_change() -> None:
         network = nn.Sequential(*layers).double()
         network(x)
         explanation = DeepLift(baseline=u)(Classifier(network), x, torch.tensor([0, 1, 2, 0]))
+        assert explanation.completeness is not None
         assert explanation.completeness.abs().max() < 1e-9
     weight = torch.tensor([[1.0, -2.0, 4.0]]).double()  # of the windows (a, b), (b, c), (c, d)
     head = nn.Linear(3, 2, bias=False).double()

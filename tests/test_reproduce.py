@@ -31,6 +31,7 @@ from advex.record.reproduction import as_plain, read_reproduction
 from advex.report import write_report
 from advex.report.pages import reproduction
 from advex.reproduction import Job, carry_out, planned
+from advex.reproduction.carry import Work
 from advex.reproduction.folder import Folder
 from advex.reproduction.scaling import changes, scaled
 from advex.training import Diverged
@@ -324,7 +325,7 @@ def test_named_data_are_used_at_any_scale_and_must_be_told_apart() -> None:
 # -- doing it ----------------------------------------------------------------------------------------------------------
 
 
-class Worker:
+class Worker(Work):
     """Invents figures: accuracy 0.5, an area of the number of the call. log: what it was asked to do."""
 
     def __init__(self, *, diverges: str = "", stops_at: str = "") -> None:

@@ -19,6 +19,7 @@ from advex.errors import SpecError
 from advex.record import DataEntry, Figure, MapFigures, MeasureEntry, ModelEntry, Record, write_record
 from advex.report import write_report
 from advex.reproduction import Job, carry_out, planned
+from advex.reproduction.carry import Work
 from advex.reproduction.figures import write_figures
 from advex.reproduction.folder import Folder
 from advex.reproduction.paired import Pair
@@ -113,7 +114,7 @@ def record_of(name: str, folder: Path) -> Record:
     return made
 
 
-class Worker:
+class Worker(Work):
     """Trains nothing; its records are those of `record_of`."""
 
     def open(self, job: Job) -> tuple[Dataset, Dataset]:

@@ -191,8 +191,9 @@ def _pooled(pool: Any, grad_input: Tensor, grad_output: Tensor, eps: float) -> T
     cross = torch.maximum(at_x, at_u)
     share = (grad_output * torch.cat([cross - at_u, at_x - cross])).flatten(2)
     total = torch.zeros_like(pool.input).flatten(2).scatter_add(2, places, share).reshape(pool.input.shape)
+    up, down = total.chunk(2)
     change = torch.cat([x - u] * 2)
-    return torch.where(change.abs() < eps, grad_input, torch.cat([sum(total.chunk(2))] * 2) / change)
+    return torch.where(change.abs() < eps, grad_input, torch.cat([up + down] * 2) / change)
 
 
 def _rescale(chosen: Chosen) -> Any:
