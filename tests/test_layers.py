@@ -291,9 +291,10 @@ def test_values_have_names_that_say_what_they_are() -> None:
                 if isinstance(node, ast.AnnAssign)
             }
             for node in nodes_of(module):
-                stored = isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node not in fields
-                name = node.id if stored else node.arg if isinstance(node, ast.arg) else ""
+                name = node.arg if isinstance(node, ast.arg) else ""
+                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node not in fields:
+                    name = node.id
                 if name in SAY_NOTHING:
-                    yield f"{module}:{node.lineno}: {name}"
+                    yield f"{module}:{getattr(node, 'lineno', 0)}: {name}"
 
     none(faults())

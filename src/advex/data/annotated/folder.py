@@ -238,8 +238,9 @@ def _check_sizes(annotated: Annotated, size: tuple[int, int] | None) -> None:
     sizes: dict[tuple[int, int], list[str]] = {}
     for name, judged in annotated.pictures.items():
         path = _inside(annotated.root, name)
-        counts = annotated.policy.weight(judged) > 0 and not isinstance(path, Unreadable)
-        if counts and (layout := _layout(_head(path))):
+        if isinstance(path, Unreadable) or annotated.policy.weight(judged) == 0:
+            continue
+        if layout := _layout(_head(path)):
             sizes.setdefault(layout[:2], []).append(name)
     listed = "; ".join(
         f"{height}x{width} ({len(names)}: {shortened(names)})"
