@@ -70,7 +70,7 @@ def left_of(of: tuple[int, int], size: tuple[int, int], box: Box) -> Fraction:
     """The share of a box's area in what is cut out."""
     ratio = Fraction(size[1], size[0])
     across, down = (ratio * of[0], of[0]) if of[1] >= ratio * of[0] else (of[1], of[1] / ratio)
-    share = Fraction(1)
+    share: Any = Fraction(1)
     for low, high, side, kept in ((box[0], box[2] + 1, of[1], across), (box[1], box[3] + 1, of[0], down)):
         start = Fraction(side - kept) / 2
         share *= Fraction(max(0, min(high, start + kept) - max(low, start))) / (high - low)
