@@ -31,10 +31,10 @@ class AnnotationPolicy:
         """How much a picture counts: 1, `unsure` or nothing.
 
         >>> from advex.data.annotated.answers import Annotation, Judged
-        >>> one = Judged(about=Annotation(picture="a.png", label="7"), votes={"unchanged": 2, "unsure": 1})
-        >>> AnnotationPolicy().weight(one), AnnotationPolicy(agree="all").weight(one)
+        >>> judged = Judged(about=Annotation(picture="a.png", label="7"), votes={"unchanged": 2, "unsure": 1})
+        >>> AnnotationPolicy().weight(judged), AnnotationPolicy(agree="all").weight(judged)
         (1.0, 0.0)
-        >>> AnnotationPolicy(agree="all", unsure=0.5).weight(one)
+        >>> AnnotationPolicy(agree="all", unsure=0.5).weight(judged)
         0.5
         """
         votes = {answer: number for answer, number in judged.votes.items() if number}
