@@ -72,7 +72,7 @@ def run(
     def describe() -> None:
         write_text(folder / RECIPE, as_yaml(recipe))
         about = environment(torch.device(device)) | {"command": without_places(progress.command_line())}
-        write_text(folder / ENVIRONMENT, json.dumps(about, indent=1) + "\n")
+        write_text(folder / ENVIRONMENT, json.dumps(about | {"schema_version": SCHEMA}, indent=1) + "\n")
         if data.parts:
             write_text(folder / ADDED, _added(data))
 
