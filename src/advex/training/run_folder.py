@@ -31,6 +31,7 @@ from advex.files import write_text
 from advex.lookup.folders import prepare_folder
 from advex.progress import QUIET, Terminal
 from advex.recipes import Recipe, fitted
+from advex.record.run import SCHEMA
 from advex.training import checkpoints
 from advex.training.checkpoints import BEST, CHECKPOINTS, METRICS
 from advex.training.loop import train
