@@ -423,6 +423,26 @@ def test_a_row_made_otherwise_and_other_examples_are_refused(tmp_path: Path) -> 
         Folder(out).claim(planned(written(tmp_path), scale="tiny"))
 
 
+def test_a_folder_from_before_a_setting_was_added_goes_on(tmp_path: Path) -> None:
+    """What is written down of evaluation and recipe grows with them; `away` has become an explainer of pictures."""
+    paper, out = written(tmp_path), tmp_path / "out"
+    carry_out(planned(paper, scale="tiny"), out, Worker())
+    plan = json.loads((out / "plan.json").read_text(encoding="utf-8"))
+    for network in plan["networks"].values():
+        for name in ("pictures", "searches", "measures"):
+            del network["evaluation"][name]
+        network["evaluation"]["away"] = True
+        del network["recipe"]["balanced"]
+    (out / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
+    worker = Worker()
+    carry_out(planned(paper, scale="tiny"), out, worker)
+    assert worker.log == []
+    plan["networks"]["plain"]["evaluation"]["away"] = False
+    (out / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"plain: evaluation: pictures is \['toward'\] there"):
+        carry_out(planned(paper, scale="tiny"), out, worker)
+
+
 def test_figures_are_in_the_units_of_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan, out = planned(written(tmp_path, changed("grids", {})), scale="tiny"), tmp_path / "out"
     found = carry_out(plan, out, Worker(diverges="long"), command="advex reproduce")

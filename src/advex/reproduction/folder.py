@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from advex import training
 from advex._version import __version__
 from advex.documents import read_json
 from advex.errors import ArtifactError
+from advex.evaluation import Settings
 from advex.files import write_text
 from advex.record import Record, read_record
 from advex.record.reproduction import NAME, AnsweredEntry, read_answered
@@ -69,7 +71,7 @@ class Folder:
             ]
             shared = [] if differing else sorted(held["networks"].keys() & ours["networks"].keys())
             for name in shared:
-                differing += _differences(held["networks"][name], ours["networks"][name], name)
+                differing += _differences(_completed(held["networks"][name]), ours["networks"][name], name)
             self._refuse(differing)
         networks = {**held.get("networks", {}), **ours["networks"]}
         self._write({**ours, "networks": networks, "data": held.get("data", {})})
@@ -134,6 +136,15 @@ def _decisive(job: Job) -> dict[str, Any]:
             **job.feedback.simulated.model_dump(mode="json"),
         }
     return json.loads(json.dumps(values))
+
+
+def _completed(network: dict[str, Any]) -> dict[str, Any]:
+    """What `_decisive` gave before, with the settings that have come since at their defaults."""
+    evaluation = dict(network["evaluation"])
+    if "away" in evaluation:  # today one of the explainers of pictures
+        evaluation["pictures"] = ["toward", "away"] if evaluation.pop("away") else ["toward"]
+    recipe = training.completed({"recipe": network["recipe"]})["recipe"]
+    return {**network, "recipe": recipe, "evaluation": {**Settings().model_dump(mode="json"), **evaluation}}
 
 
 def _differences(theirs: Any, ours: Any, name: str) -> list[str]:
