@@ -72,9 +72,9 @@ def development_data() -> Path:
     return Path(os.environ["ADVEX_DATA"])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A Chromium, for tests marked `browser`: they share it, in one process."""
+    """A Chromium, for tests marked `browser`. It ends with the module: while it is open, an event loop is running."""
     assert CHROMIUM, "a test that needs a browser is marked: pytest.mark.browser"
     from playwright.sync_api import sync_playwright
 
