@@ -534,6 +534,12 @@ def test_a_folder_of_another_evaluation_is_refused_and_kept(models: list, data: 
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == held
     # The same search in other words is the same evaluation.
     evaluate(one, some, out, quick(attack="algorithm1: steps=40, eta=0.55 ,"))
+    # What another form began cannot be told from what differs: its form is named, not the names of its values.
+    owner = json.loads((out / "evaluation.json").read_text())
+    earlier = {key: value for key, value in owner.items() if key != "schema"} | {"searches": {}}
+    (out / "evaluation.json").write_text(json.dumps(earlier))
+    with pytest.raises(ArtifactError, match=r"schema 1\) this one \(schema \d+\)"):
+        evaluate(one, some, out, quick())
     (out / "evaluation.json").write_text("[1, 2")
     with pytest.raises(ArtifactError, match=r"evaluation\.json cannot be read"):
         evaluate(one, some, out, quick())

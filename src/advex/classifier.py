@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from advex.contexts import constant as constant
-from advex.contexts import own_context
+from advex.contexts import own_context, warn_of_doubt
 from advex.errors import AdvexError, AdvexWarning, InputError
 from advex.features import FeatureSpec
 from advex.geometry import Box, Norm, as_norm
@@ -172,7 +172,7 @@ class Classifier(nn.Module):
         elif silent := int((~answered(logits)).sum()):
             doubt = f"The network answers NaN or infinity to {silent} of {len(x)} inputs, which is no answer."
         if doubt:
-            warnings.warn(doubt, AdvexWarning, stacklevel=2)
+            warn_of_doubt(doubt, stacklevel=2)
         return logits
 
     def logits(self, x: Tensor) -> Tensor:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import warnings
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from advex.errors import AdvexWarning
+
+_in_training: ContextVar[bool] = ContextVar("in_training", default=False)
 Rows = TypeVar("Rows")
 
 
@@ -56,3 +61,19 @@ def constant(module: nn.Module) -> Iterator[None]:
     finally:
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
+
+
+@contextlib.contextmanager
+def in_training() -> Iterator[None]:
+    """Inside, nobody is warned of doubts about answers and maps: a training step shows its own by the loss alone."""
+    token = _in_training.set(True)
+    try:
+        yield
+    finally:
+        _in_training.reset(token)
+
+
+def warn_of_doubt(text: str, stacklevel: int) -> None:
+    """An AdvexWarning about an answer or a map that somebody is given. stacklevel: as if the caller warned."""
+    if not _in_training.get():
+        warnings.warn(text, AdvexWarning, stacklevel=stacklevel + 1)

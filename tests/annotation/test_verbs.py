@@ -24,6 +24,9 @@ from advex.data.annotated.answers import Annotation, Judged
 from advex.data.images.png import decode_png
 from advex.errors import DataError, SpecError
 
+# What `advex annotate prepare` left of two pictures when it knew data by another digest.
+OLD = Path(__file__).parents[1] / "references" / "project_of_before"
+
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
     """A verb in this process; returns its exit code."""
@@ -158,6 +161,28 @@ def test_prepare_whose_folder_vanishes_fails(
     shutil.rmtree("hitl", ignore_errors=True)
     assert advex_(*prepare) == 0
     assert "images" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("always::advex.errors.AdvexWarning")
+def test_a_project_of_an_earlier_version_goes_on(
+    advex_: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What it made is taken over, and nothing is made again; other pictures, or another search, are another's."""
+    shutil.copytree(OLD, "hitl")
+    (owner,) = Path("hitl/made").glob("*/evaluation.json")
+    search = json.loads(owner.read_text())["images"]["search"]
+    few = ["--data", "cifar10-sample", "--device", "cpu", "-q", "--out", "hitl"]
+    prepare = ["annotate", "prepare", "--model", "builtin:cifar10-robust", *few, "--max-samples", "2", "--search"]
+    with monkeypatch.context() as patched:
+        patched.setattr("advex.feedback.images._made", lambda *_: pytest.fail("images are made again"))
+        assert advex_(*prepare, search) == 0
+        assert advex_(*prepare, "minimal:gradients=21") == 1
+        assert "images.search is" in capsys.readouterr().err
+        assert advex_(*prepare, search, "--max-samples", "3") == 1
+        assert "data.examples is 2 there and 3 here" in capsys.readouterr().err
+    with contextlib.closing(Store(Path("hitl"))) as store:
+        shown = {name for image in store.images() for name in (image.changed, image.original)}
+    assert shown == {path.stem for path in OLD.glob("pictures/*.png")}
 
 
 @pytest.mark.parametrize(

@@ -121,16 +121,18 @@ def complete(
     return seconds
 
 
-def open_shards(out: Path, identity: dict[str, Any], resume: bool) -> Shards:
+def open_shards(
+    out: Path, identity: dict[str, Any], resume: bool, upgrade: Callable[[dict[str, Any]], None] | None = None
+) -> Shards:
     """The shards in `out`, which becomes the folder of this evaluation unless it is another's.
 
-    identity: plain values that decide every result. Raises ArtifactError for a folder of another
-    evaluation (saying what differs), of something else, one that may not be resumed or written.
+    identity: plain values that decide every result. upgrade: changes an identity as an earlier version wrote it into
+    what it is called today, in place. Raises ArtifactError for a folder of another evaluation (saying what differs),
+    of something else, one that may not be resumed or written.
     """
     path = out / IDENTITY
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     if path.exists():
-        _compare(path, identity)
+        digest = _agreed(path, identity, upgrade)
         if not resume:
             raise ArtifactError(f"{out} already holds this evaluation. Resume it, or choose another folder.")
         return Shards(out, digest)
@@ -140,18 +142,33 @@ def open_shards(out: Path, identity: dict[str, Any], resume: bool) -> Shards:
         write_text(path, json.dumps(identity, indent=1) + "\n")
     except OSError as error:
         raise ArtifactError(f"{out} cannot be written: {error.strerror}. Choose another folder.") from None
-    return Shards(out, digest)
+    return Shards(out, _digest(identity))
 
 
-def _compare(path: Path, identity: dict[str, Any]) -> None:
+def _digest(identity: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def _agreed(path: Path, identity: dict[str, Any], upgrade: Callable[[dict[str, Any]], None] | None) -> str:
+    """The digest of the identity that a folder has. Raises ArtifactError where it is not `identity`."""
     try:
         owner = read_json(path, "the description of an evaluation", ArtifactError)
+        digest, schema = _digest(owner), owner.get("schema", 1)
+        if upgrade is not None:
+            upgrade(owner)
         differing = _differences(owner, json.loads(json.dumps(identity)))
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ArtifactError(f"{path} cannot be read as an evaluation's: {error}. Choose another folder.") from None
+    if "schema" in identity and schema != identity["schema"]:
+        raise ArtifactError(
+            f"{path.parent} was begun by another version of advex, whose form of pieces (schema {schema}) this one "
+            f"(schema {identity['schema']}) does not go on with. A finished record can be shown by advex report; "
+            "choose another folder for a new one."
+        )
     if differing:
         reasons = "; ".join(differing)
         raise ArtifactError(f"{path.parent} belongs to another evaluation: {reasons}. Choose another folder.")
+    return digest
 
 
 def _differences(former: Any, present: Any, name: str = "") -> list[str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal, Protocol, TypeVar, dataclass_transform
@@ -17,8 +16,8 @@ import torch
 from torch import Tensor
 
 from advex.classifier import Classifier
-from advex.contexts import ordinary
-from advex.errors import AdvexWarning, InputError
+from advex.contexts import ordinary, warn_of_doubt
+from advex.errors import InputError
 from advex.explainers.request import ROWS as ROWS
 from advex.explainers.request import Attribution as Attribution
 from advex.explainers.request import AttributionRequest as AttributionRequest
@@ -154,7 +153,7 @@ def _explained(
             few = words == INCOMPLETE and int(rows.sum()) * 2 < len(rows)  # a map may be hard to sum up here and there
             if not (few or (words == INCOMPLETE and result.warned)):
                 text = f"{explanation.method}: {int(rows.sum())} of {len(rows)} maps are doubtful: {words}."
-                warnings.warn(text, AdvexWarning, stacklevel=3)
+                warn_of_doubt(text, stacklevel=3)
     return explanation
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,7 +80,9 @@ def prepare(
     with progress.stopping() as stop, say.progress("prepare") as bar:
         for model in models:
             _check(model, data)
-            shards = open_shards(store.folder / MADE / file_name(model.name), _identity(model, data, making), True)
+            made = store.folder / MADE / file_name(model.name)
+            upgrade = functools.partial(_upgrade, data=data)
+            shards = open_shards(made, _identity(model, data, making), True, upgrade)
             pieces = _pieces(model, data, store.folder / PICTURES, making)
 
             def show(event: dict[str, Any]) -> None:
@@ -116,14 +119,29 @@ def _check(model: Opened, data: Dataset) -> None:
 
 
 def _identity(model: Opened, data: Dataset, making: Making) -> dict[str, Any]:
-    """What must agree for images to be taken over."""
+    """What must agree for images to be taken over. Which version made them does not: each image was judged."""
     return {
-        "advex": __version__,
         "images": {"margin": making.margin, "search": describe(attacks.build(making.search)), "seed": making.seed},
         "batch_size": making.batch_size,
         "data": {"examples": len(data), "digest": fingerprint(data)},
         "model": weights_hash(model.classifier),
     }
+
+
+def _upgrade(identity: dict[str, Any], *, data: Dataset) -> None:
+    """Earlier versions wrote which they were, and knew the data by SHA-256 of its ids, classes and tensors.
+
+    Options that a search has got since stand at their defaults.
+    """
+    identity.pop("advex", None)
+    identity["images"]["search"] = describe(attacks.build(identity["images"]["search"]))
+    if "sha256" in identity["data"]:
+        digest = hashlib.sha256(json.dumps([data.ids, data.class_names, data.class_counts]).encode())
+        for rows in (*data.x.split(1024), data.y):
+            digest.update(f"{rows.dtype} {tuple(rows.shape)}".encode())
+            digest.update(rows.cpu().contiguous().flatten().numpy().data)
+        if identity["data"]["sha256"] == digest.hexdigest():
+            identity["data"] = {"examples": len(data), "digest": fingerprint(data)}
 
 
 def _pieces(model: Opened, data: Dataset, pictures: Path, making: Making) -> list[Piece]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from advex import registry
 from advex.classifier import Classifier
+from advex.contexts import in_training
 from advex.errors import InputError, SpecError
 from advex.objectives.adversarial import Adversarial as Adversarial
 from advex.objectives.l1 import L1 as L1
@@ -57,7 +58,7 @@ class Objective:
             raise InputError("A loss needs at least one example, but the batch is empty.")
         step = Step(classifier=classifier, batch=batch, seed=int(torch.randint(2**31, (), generator=rng)))
         losses, parts, after = [], {}, {}
-        with step.seeded(), classifier.between_rows():
+        with step.seeded(), classifier.between_rows(), in_training():
             for term in self.terms.values():
                 if isinstance(term, InputTransform):
                     step.x = term.alter(step)
