@@ -32,6 +32,11 @@ def returns_probabilities(logits: Tensor) -> bool:
     return bool(len(values) and (values >= 0).all() and ((values.sum(dim=1) - 1).abs() < 1e-3).all())
 
 
+def varies(once: Tensor, again: Tensor) -> bool:
+    """Whether two answers [n, classes] to the same inputs differ by more than the rounding of a parallel sum."""
+    return bool((once - again).abs().max() > 1e-5 * (1 + once.abs().max()))
+
+
 def as_logits(output: Any, n: int, chosen: Callable[[Any], Any] | None, binary: bool) -> Tensor:
     """The logits [n, classes] in what a network returned for n inputs. See `Classifier` for `chosen` and `binary`."""
     if chosen is not None:

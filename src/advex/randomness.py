@@ -29,6 +29,11 @@ def generators(x: Tensor, seed: int, stream: str = "") -> list[torch.Generator]:
     return [torch.Generator().manual_seed(int.from_bytes(digest) >> 1) for digest in digests]
 
 
+def numbers(x: Tensor, seed: int) -> Tensor:
+    """A number for each row of x [n, ...] by its bytes: [n] int64, for `uniform_for`."""
+    return torch.tensor([generator.initial_seed() for generator in generators(x, seed)], device=x.device)
+
+
 def _draw(x: Tensor, seed: int, stream: str, fill: Callable[[Tensor, torch.Generator], Tensor]) -> Tensor:
     noise = torch.empty(x.shape, dtype=torch.float32)
     for row, generator in zip(noise, generators(x, seed, stream), strict=True):

@@ -5,10 +5,11 @@ plan          what its specs name, read once and handed down
 shards        finished pieces on disk, and whose they are
 run           an evaluation at work: it loops over its stages
 
-The stages are six files of one shape (pieces, tables, figures, flags, differences):
+The stages are seven files of one shape (pieces, tables, figures, flags, differences):
 
 predictions   what a model says to each example
 searches      how far each example is from reaching a goal
+recheck       whether the attack can be believed
 pictures      the examples that a report shows, explained
 maps          maps of how much each input element counts, and what is measured of them
 rows          rows of tables: what would have had to be different, in sentences
@@ -33,7 +34,7 @@ from advex.classifier import Classifier
 from advex.data.dataset import Dataset
 from advex.environment import environment, without_places
 from advex.errors import DataError, InputError, SpecError
-from advex.evaluation import certificates, maps, pictures, predictions, rows, searches
+from advex.evaluation import certificates, maps, pictures, predictions, recheck, rows, searches
 from advex.evaluation.examples import batch_for
 from advex.evaluation.flags import flags_of_data
 from advex.evaluation.plan import Plan, plan_of
@@ -46,7 +47,7 @@ from advex.record import DataEntry, ModelEntry, Record, Training, read_run, writ
 
 Model = tuple[str, str, Classifier]  # name, source, classifier
 
-STAGES: tuple[Stage, ...] = (predictions, searches, pictures, maps, rows, certificates)
+STAGES: tuple[Stage, ...] = (predictions, searches, recheck, pictures, maps, rows, certificates)
 
 
 def evaluate(

@@ -20,7 +20,7 @@ from advex.evaluation.flags import flag
 from advex.evaluation.results import Results
 from advex.evaluation.run import Blocks, Evaluation, Pieces
 from advex.evaluation.scores import SCORES, Contrast, figure_of, mean_contrast
-from advex.logits import returns_probabilities
+from advex.logits import returns_probabilities, varies
 from advex.record import Flag, ModelEntry
 from advex.record.tables import PREDICTION
 
@@ -73,8 +73,7 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
             "stall, and it looks more robust than it is. Its confidences are wrong, too.",
             "Remove the final softmax or sigmoid and return logits.",
         )  # fmt: skip
-    # Equal but for the rounding of a parallel sum.
-    if (once - again).abs().max() > 1e-5 * (1 + once.abs().max()):
+    if varies(once, again):
         yield flag(
             entry.name, "stochastic", "warning",
             "Two answers to the same input differ: noise misleads searches, and no figure can be repeated.",

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 
 import pyarrow as pa
@@ -13,33 +12,27 @@ import torch
 from torch import Tensor
 
 from advex import goals, measures
-from advex.attacks import Search
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset
 from advex.evaluation.columns import table, tensor
-from advex.evaluation.examples import batch_for, spread
+from advex.evaluation.examples import batch_for
 from advex.evaluation.flags import flag, severity
-from advex.evaluation.plan import ATTACK, SearchTask
+from advex.evaluation.plan import SearchTask
 from advex.evaluation.results import Results
 from advex.evaluation.run import Blocks, Evaluation, Pieces
 from advex.evaluation.scores import SCORES, Contrast, area_contrasts, figure_of, mean, mean_contrast, median, share
-from advex.evaluation.shards import Piece
 from advex.record import Figure, Flag, ModelEntry
 from advex.record.tables import SEARCH
 from advex.types import Perturbation
 
-RECHECK = "recheck"
-HELPS = 0.02  # a mean RMSE that falls by more with twice the gradients was not near its end
-
 
 def pieces(work: Evaluation, model: str) -> Pieces:
-    """Every search on every example, and the attack again with more gradients on some."""
+    """Every search on every example."""
     classifier, settings = work.classifiers[model], work.plan.settings
     with classifier.accelerated(compiled=settings.compiled, bfloat16=settings.bfloat16):
         for task in work.plan.searches:
             search = partial(_searched, task, classifier, work.data, seed=settings.seed)
             yield work.pieces(model, task.name, search)
-        yield _recheck(work, model)
 
 
 def _searched(task: SearchTask, classifier: Classifier, data: Dataset, rows: range, seed: int) -> pa.Table:
@@ -55,31 +48,6 @@ def _holds_inside(classifier: Classifier, result: Perturbation, goal: goals.Goal
     confined = classifier.box.confine(result.clean, result.delta)
     with torch.no_grad(), classifier.frozen(), classifier.accelerated():
         return goal(classifier, result.clean + confined).reached
-
-
-def _recheck(work: Evaluation, model: str) -> Sequence[Piece]:
-    """The attack with twice its gradients, if it has such a number, on some examples."""
-    task, settings = work.plan.attack, work.plan.settings
-    rows = spread(work.data.y, settings.recheck, settings.seed)
-    longer = None if task is None else _doubled(task.search)
-    if task is None or longer is None or not rows:
-        return ()
-
-    def make() -> pa.Table:
-        classifier = work.classifiers[model]
-        batch = batch_for(classifier, work.data, torch.tensor(rows))
-        goal = goals.at(task.goal, classifier, batch.x, batch.y)
-        result = longer(classifier, batch.x, goal, seed=settings.seed, max_batch=settings.batch_size)
-        return table({"example": pa.int64(), "rmse": pa.float64()}, example=rows, rmse=result.rmse)
-
-    return (Piece(model=model, kind=RECHECK, index=0, examples=len(rows), make=make),)
-
-
-def _doubled(search: Search) -> Search | None:
-    assert dataclasses.is_dataclass(search)
-    assert not isinstance(search, type)
-    budget = next((name for name in ("gradients", "steps") if hasattr(search, name)), None)
-    return dataclasses.replace(search, **{budget: 2 * getattr(search, budget)}) if budget else None
 
 
 def tables(work: Evaluation, model: str) -> Blocks:
@@ -187,7 +155,6 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
                 "Return logits instead of probabilities, avoid saturating or quantising layers, or use a "
                 "smooth activation.",
             )  # fmt: skip
-    yield from _more_steps(work, entry, rows)
     for name in names:
         valid = entry.scores.get(f"{name}_valid")
         if valid is not None and valid.value < 1:
@@ -197,26 +164,3 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
                 "the published protocol does not keep to the box.",
                 "Use these figures only to compare with printed ones.",
             )  # fmt: skip
-
-
-def _more_steps(work: Evaluation, entry: ModelEntry, rows: pa.Table) -> Iterator[Flag]:
-    again = work.shards.find(entry.name, RECHECK, 0)
-    if again is None:  # not asked for, or a search without a number of gradients
-        return
-    once, longer = tensor(rows, f"{ATTACK}_rmse")[tensor(again, "example")], tensor(again, "rmse")
-    gained = int((torch.isinf(once) & torch.isfinite(longer)).sum())
-    both = torch.isfinite(once) & torch.isfinite(longer) & (once > 0)
-    before, after = once[both].sum().item(), longer[both].sum().item()
-    fall = 1 - after / before if before else 0.0
-    n, helped = int(both.sum()), []
-    if gained:
-        helped.append(f"{gained} more of {len(once)} examples are overcome")
-    if fall > HELPS:
-        helped.append(f"the mean RMSE of {n} falls by {fall:.1%} (from {before / n:.4g} to {after / n:.4g})")
-    if helped:
-        yield flag(
-            entry.name, "more_steps", "warning",
-            f"More steps still help: with twice the gradients of the attack, {' and '.join(helped)}. "
-            "Smaller changes exist, so the areas are too large.",
-            "Give the attack more gradients, until this flag goes.",
-        )  # fmt: skip

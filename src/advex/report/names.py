@@ -9,6 +9,8 @@ from advex.record import Record
 _MEASURES = {
     "accuracy": "Accuracy",
     "ara": "ARA",
+    "sample_ara": "ARA of the rechecked",
+    "decisions_ara": "ARA by decisions",
     "certified_accuracy": "Certified accuracy",
     "certified_ara": "Certified ARA",
     "rmse": "Mean RMSE",

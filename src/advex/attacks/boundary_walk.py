@@ -1,0 +1,89 @@
+"""A random walk along the boundary by decisions alone: it cannot be misled by gradients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from advex import randomness, registry
+from advex.attacks.attack import Search, attack
+from advex.attacks.search import SearchResult, SearchState, iterate, smallest
+from advex.classifier import Classifier
+from advex.geometry import RMSE, per_row
+from advex.goals import Goal
+from advex.options import Count
+
+_FIRST_STEP, _STEPS = 0.3, (1e-3, 1.0)  # sideways, as shares of the change
+_INWARD = (1.0, 0.02)  # inwards, first and last, as shares of the step sideways, which counts as 0.1 at most
+_FEW = 0.2  # share of the elements that every other step moves
+
+
+@attack("boundary_walk", cites="brendel2018, with steps sideways that adapt row by row", promises="smallest")
+class BoundaryWalk(Search):
+    """From the change that another search has found to shorter ones, by decisions alone.
+
+    Each step goes sideways at random, then inwards, and is kept if the goal still holds there. Where gradients tell
+    the truth, a good search leaves such a walk nothing to gain.
+
+    start: the spec of the other search; rows that it gave up stay given up. queries: forward passes.
+    """
+
+    start: str = "minimal"
+    queries: Count = 100
+
+    def find(self, classifier: Classifier, x: Tensor, goal: Goal, mask: Tensor | None, seed: int) -> SearchResult:
+        first = registry.build("attack", self.start)(classifier, x, goal, mask=mask, seed=seed)
+        walked = walk(classifier, x, goal, first.delta, queries=self.queries, seed=seed, mask=mask)
+        return SearchResult(
+            delta=walked.delta, size=walked.size, gradients=first.gradients, queries=first.queries + walked.queries,
+            flat=first.flat,
+        )  # fmt: skip
+
+
+def walk(
+    classifier: Classifier, x: Tensor, goal: Goal, start: Tensor, *, queries: int, seed: int, mask: Tensor | None = None
+) -> SearchResult:
+    """The shortest change that a walk of so many forward passes comes to. start: [n, *shape], changes to begin with."""
+    rule = _Walk(seed, queries)
+    return iterate(rule, classifier, x, goal, norm=RMSE, steps=queries, mask=mask, start=start)
+
+
+@dataclass(frozen=True)
+class _Walk:
+    seed: int
+    steps: int
+    needs_gradient = False
+
+    def start(self, state: SearchState) -> None:
+        state.memory = {
+            "step": torch.full_like(state.best_size, _FIRST_STEP / 1.3),
+            "kept": state.best_size.clone(),  # the size that the last step began at
+            "row": randomness.numbers(state.x, self.seed),
+        }
+
+    def step(self, state: SearchState, k: int) -> Tensor:
+        size, norm, change = state.best_size, state.norm, state.best
+        step = (state.memory["step"] * torch.where(size < state.memory["kept"], 1.3, 0.9)).clamp(*_STEPS)
+        state.memory = {**state.memory, "step": step, "kept": size}
+        draws = randomness.uniform_for(state.memory["row"], self.seed, f"walk {k}", 2 * change[0].numel())
+        sideways, which = draws.to(change).reshape(len(change), 2, *change.shape[1:]).unbind(1)
+        sideways = 2 * sideways - 1
+        if k % 2:
+            sideways = sideways * (which < _FEW)
+        if state.mask is not None:
+            sideways = sideways * state.mask
+        flat, along = sideways.flatten(1), change.flatten(1)
+        share = (flat * along).sum(dim=1) / along.square().sum(dim=1).clamp_min(torch.finfo(flat.dtype).tiny)
+        sideways = norm.steepest(sideways - per_row(share, change) * change)
+        moved = change + per_row(step * size.nan_to_num(posinf=0.0), change) * sideways
+        first, last = _INWARD
+        shorter = size.nan_to_num(posinf=0.0) * (1 - first * (last / first) ** (k / self.steps) * step.clamp_max(0.1))
+        return norm.steepest(moved) * per_row(shorter, change)
+
+    def better(self, state: SearchState) -> Tensor:
+        return smallest(state)
+
+    def finished(self, state: SearchState, k: int) -> Tensor:
+        return ~state.best_reached | (state.best_size == 0)

@@ -1,0 +1,195 @@
+"""Whether the attack can be believed: on some examples with more gradients, beside differences, and by decisions."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator, Sequence
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from advex import goals, measures
+from advex.attacks import Search
+from advex.attacks.boundary_walk import walk
+from advex.attacks.slopes import compare_slopes
+from advex.classifier import Classifier
+from advex.evaluation.columns import table, tensor
+from advex.evaluation.examples import batch_for, spread
+from advex.evaluation.flags import flag
+from advex.evaluation.plan import ATTACK, SearchTask
+from advex.evaluation.results import Results
+from advex.evaluation.run import Blocks, Evaluation, Pieces
+from advex.evaluation.scores import Contrast, figure_of
+from advex.evaluation.shards import Piece
+from advex.geometry import RMSE, as_norm, per_row
+from advex.goals import Goal
+from advex.logits import varies
+from advex.record import Flag, ModelEntry
+from advex.types import Perturbation, take
+
+RECHECK, BY_DECISIONS = "recheck", "by_decisions"
+HELPS = 0.02  # a mean RMSE that falls by more with twice the gradients was not near its end
+DISAGREE = 0.25  # error of the gradient: at most 0.1 where it tells the truth, from 0.4 on where it does not
+WALKED = 0.01  # share of the mean RMSE that a walk by decisions takes off: 0.0001 where gradients tell the truth
+PASSES, MANY_PASSES = 100, 1000
+
+_COLUMNS = {
+    "example": pa.int64(), "rmse": pa.float64(), "error": pa.float64(), "constant": pa.bool_(), "walked": pa.float64(),
+}  # fmt: skip
+
+
+def pieces(work: Evaluation, model: str) -> Pieces:
+    """The attack with twice its gradients on some examples, and a longer walk where its gradients do not lead there."""
+    task, rows = work.plan.attack, spread(work.data.y, work.plan.settings.recheck, work.plan.settings.seed)
+    if task is None or not rows:
+        return
+    for kind, passes in ((RECHECK, PASSES), (BY_DECISIONS, MANY_PASSES)):
+        if kind == RECHECK or _misled(work.shards.read(model, RECHECK)):
+            make = _Recheck(work, model, task, rows, passes)
+            yield (Piece(model=model, kind=kind, index=0, examples=len(rows), make=make),)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Recheck:
+    """The attack with twice its gradients, and what speaks for and against it. passes: of the walk."""
+
+    work: Evaluation
+    model: str
+    task: SearchTask
+    rows: Sequence[int]
+    passes: int
+
+    def __call__(self) -> pa.Table:
+        classifier, settings = self.work.classifiers[self.model], self.work.plan.settings
+        batch = batch_for(classifier, self.work.data, torch.tensor(self.rows))
+        goal = goals.at(self.task.goal, classifier, batch.x, batch.y)
+        with classifier.accelerated(compiled=settings.compiled, bfloat16=settings.bfloat16):
+            result = _doubled(self.task.search)(
+                classifier, batch.x, goal, seed=settings.seed, max_batch=settings.batch_size
+            )
+        checked: list[tuple[Tensor, ...]] = []
+        with classifier.frozen():
+            for rows in torch.arange(len(batch), device=classifier.device).split(settings.batch_size):
+                checked.append(self._checked(classifier, take(goal, rows), take(result, rows)))
+        error, constant, walked = (torch.cat(parts) for parts in zip(*checked, strict=True))
+        return table(_COLUMNS, example=self.rows, rmse=result.rmse, error=error, constant=constant, walked=walked)
+
+    def _checked(self, classifier: Classifier, goal: Goal, result: Perturbation) -> tuple[Tensor, Tensor, Tensor]:
+        """Error of the gradient, whether it is straight through, and the RMSE after the walk: [n] each.
+
+        NaN where a check has no say: tables, whose rows lie apart; answers that vary; other norms; no gradients.
+        """
+        error, constant = torch.full_like(result.rmse, math.nan), torch.zeros_like(result.reached)
+        with torch.no_grad():
+            once, again = classifier.logits(result.clean), classifier.logits(result.clean)
+        if classifier.features is not None or varies(once, again):
+            return error, constant, error
+        seed, reached = self.work.plan.settings.seed, per_row(result.reached, result.delta)
+        delta = torch.where(reached, result.delta, 0.0)
+        if result.gradients.any():
+            slopes = compare_slopes(classifier, goal, result.clean + delta, seed)
+            error, constant = slopes.error, slopes.constant
+        search = self.task.search
+        walks = as_norm(getattr(search, "norm", RMSE)) is RMSE and getattr(search, "promises", "") == "smallest"
+        walked = walk(classifier, result.clean, goal, delta, queries=self.passes, seed=seed).size
+        return error, constant, walked if walks else torch.full_like(walked, math.nan)
+
+
+def _doubled(search: Search) -> Search:
+    """The search with twice its gradients, if it has such a number."""
+    assert dataclasses.is_dataclass(search)
+    assert not isinstance(search, type)
+    budget = next((name for name in ("gradients", "steps") if hasattr(search, name)), None)
+    return dataclasses.replace(search, **{budget: 2 * getattr(search, budget)}) if budget else search
+
+
+def _disagrees(rows: pa.Table) -> float:
+    """The median error of the gradient if it is too large, else 0."""
+    median = tensor(rows, "error").nanmedian().item()
+    return median if median > DISAGREE else 0.0
+
+
+def _shortened(rows: pa.Table) -> float:
+    """The share of the mean RMSE that the walk takes off if it is too large, else 0."""
+    before, after = tensor(rows, "rmse"), tensor(rows, "walked")
+    both = before.isfinite() & after.isfinite()
+    share = 1 - (after[both].sum() / before[both].sum()).item() if before[both].any() else 0.0
+    return share if share > WALKED else 0.0
+
+
+def _misled(rows: pa.Table) -> bool:
+    return bool(_disagrees(rows) or _shortened(rows)) and not tensor(rows, "walked").isnan().all()
+
+
+def tables(work: Evaluation, model: str) -> Blocks:
+    """Nothing: the rows are of too few examples for the record's tables."""
+    return {}
+
+
+def figures(work: Evaluation, entry: ModelEntry) -> ModelEntry:
+    """attack_sample_ara and attack_decisions_ara, on the examples rechecked, where the gradients mislead the attack."""
+    rows = work.shards.find(entry.name, BY_DECISIONS, 0)
+    if rows is None:
+        return entry
+    radii = {"sample": tensor(rows, "rmse"), "decisions": tensor(rows, "walked")}
+    areas = {
+        f"{ATTACK}_{name}_ara": figure_of(
+            measures.accuracy_robustness_area(rmse, work.data.chance, seed=work.plan.settings.seed)
+        )
+        for name, rmse in radii.items()
+    }
+    return entry.model_copy(update={"scores": {**entry.scores, **areas}})
+
+
+def differences(results: Results) -> Iterable[Contrast]:
+    """None: models are compared by the attack itself."""
+    return ()
+
+
+def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
+    """The attack stopped too early, or its gradients are not the slope of what the network answers."""
+    rows = work.shards.find(entry.name, RECHECK, 0)
+    if rows is None:  # not asked for
+        return
+    yield from _more_steps(entry, tensor(work.written.rows("examples", entry.name), f"{ATTACK}_rmse"), rows)
+    by_decisions = "The figures by decisions stand beside those of the attack: trust the smaller."
+    if error := _disagrees(rows):
+        through = tensor(rows, "constant").double().mean() >= 0.5
+        why = "Its gradient is a straight-through one: nearby the answers stay the same to the last digit. "
+        yield flag(
+            entry.name, "gradients_disagree", "warning",
+            f"The gradient is not the slope of what the network answers: at the changes found, finite differences "
+            f"differ from it by {error:.0%} (median of {len(rows)} examples; honest networks stay below 10%). "
+            f"{why if through else ''}Searches that follow it may miss smaller changes, and maps show the gradient of "
+            "another function.",
+            f"Look for detach, no_grad, rounding or a backward pass of its own. {by_decisions}",
+        )  # fmt: skip
+    if share := _shortened(rows):
+        yield flag(
+            entry.name, "boundary_not_reached", "warning",
+            f"A walk of {PASSES} decisions, without gradients, makes the attack's changes {share:.1%} shorter (mean "
+            f"of {len(rows)} examples): the attack stops short of the nearest boundary, so the areas are too large.",
+            f"Give the attack more gradients; if the walk still gains, its gradients mislead it. {by_decisions}",
+        )  # fmt: skip
+
+
+def _more_steps(entry: ModelEntry, rmse: Tensor, again: pa.Table) -> Iterator[Flag]:
+    once, longer = rmse[tensor(again, "example")], tensor(again, "rmse")
+    gained = int((torch.isinf(once) & torch.isfinite(longer)).sum())
+    both = torch.isfinite(once) & torch.isfinite(longer) & (once > 0)
+    before, after = once[both].sum().item(), longer[both].sum().item()
+    fall = 1 - after / before if before else 0.0
+    n, helped = int(both.sum()), []
+    if gained:
+        helped.append(f"{gained} more of {len(once)} examples are overcome")
+    if fall > HELPS:
+        helped.append(f"the mean RMSE of {n} falls by {fall:.1%} (from {before / n:.4g} to {after / n:.4g})")
+    if helped:
+        yield flag(
+            entry.name, "more_steps", "warning",
+            f"More steps still help: with twice the gradients of the attack, {' and '.join(helped)}. "
+            "Smaller changes exist, so the areas are too large.",
+            "Give the attack more gradients, until this flag goes.",
+        )  # fmt: skip
