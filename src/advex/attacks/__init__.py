@@ -7,6 +7,7 @@ from advex.attacks.algorithm1 import Algorithm1 as Algorithm1
 from advex.attacks.at_distance import AtDistance as AtDistance
 from advex.attacks.attack import Search as Search
 from advex.attacks.attack import verify as verify
+from advex.attacks.boundary_walk import BoundaryWalk as BoundaryWalk
 from advex.attacks.closed_form import ClosedForm as ClosedForm
 from advex.attacks.counterfactual import FewFeatures as FewFeatures
 from advex.attacks.l2min import L2Min as L2Min

@@ -20,7 +20,12 @@ _INWARD = (1.0, 0.02)  # inwards, first and last, as shares of the step sideways
 _FEW = 0.2  # share of the elements that every other step moves
 
 
-@attack("boundary_walk", cites="brendel2018, with steps sideways that adapt row by row", promises="smallest")
+@attack(
+    "boundary_walk",
+    cites="brendel2018, with steps sideways that adapt row by row",
+    promises="smallest",
+    examples=("start=l2min",),
+)
 class BoundaryWalk(Search):
     """From the change that another search has found to shorter ones, by decisions alone.
 
