@@ -23,7 +23,7 @@ _FEW = 0.2  # share of the elements that every other step moves
 @attack(
     "boundary_walk",
     cites="brendel2018, with steps sideways that adapt row by row",
-    promises="smallest",
+    promises="smallest tried",
     examples=("start=l2min",),
 )
 class BoundaryWalk(Search):
