@@ -22,7 +22,7 @@ LAYERS = [
     # These read folders alone: see `READERS`.
     ("report",),
     ("annotation",),
-    ("classifier", "contexts", "layers", "logits", "networks", "bundled", "artifacts", "data", "batch_norm"),
+    ("classifier", "contexts", "inputs", "layers", "logits", "networks", "bundled", "artifacts", "data", "batch_norm"),
     ("lookup",),
     ("goals",),
     ("attacks",),

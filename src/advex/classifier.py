@@ -15,8 +15,10 @@ from advex.contexts import own_context, warn_of_doubt
 from advex.errors import AdvexError, AdvexWarning, InputError
 from advex.features import FeatureSpec
 from advex.geometry import Box, Norm, as_norm
+from advex.inputs import check_inputs
 from advex.layers import input_gradient as input_gradient
 from advex.logits import ERRORS, answered, as_logits, check_logits, failure, out_of_memory, returns_probabilities
+from advex.networks.function import FunctionNetwork, Returns
 from advex.networks.residual_drop import active_dropout
 from advex.precision import check_space, full_float32, may_round_float32
 
@@ -104,6 +106,38 @@ class Classifier(nn.Module):
         check_space(self.lower, self.upper, self.mean, self.std)
         self._compiled: dict[Callable[..., Any], Callable[..., Any]] | None = None
         self._autocast: torch.dtype | None = None
+
+    @classmethod
+    def from_function(
+        cls,
+        function: Callable[[Any], Any],
+        *,
+        classes: int | None = None,
+        class_names: Sequence[str] | None = None,
+        box: tuple[float | Tensor, float | Tensor] | None = None,
+        features: FeatureSpec | None = None,
+        returns: Returns = "confidences",
+        queries: int | None = None,
+        pairs: int = 0,
+    ) -> Classifier:
+        """A classifier that is only a function, such as a forest, an ONNX session or a service on this machine.
+
+        function: maps a NumPy array [n, *shape], float32 in data space, to confidences or logits [n, classes] or
+            to labels [n]: see `returns`. Its rows must not depend on each other.
+        classes: how many there are, if `class_names` does not say it; of labels they must be known.
+        queries: rows that it may be asked in all; None: any number. `classifier.network.asked` counts them.
+        pairs: of answers from which each gradient is estimated; 0: what needs gradients is refused with the reason.
+            Explanations by estimated gradients say so.
+        box, features: as of any classifier.
+
+        Raises InputError for what the function returns instead of answers, and for more than `queries`.
+        """
+        limits = Box(*(box or (0.0, 1.0))) if features is None else features.box()  # pyright: ignore
+        network = FunctionNetwork(
+            function, classes=classes if class_names is None else len(class_names), returns=returns, queries=queries,
+            pairs=pairs, lower=torch.as_tensor(limits.lower), upper=torch.as_tensor(limits.upper),
+        )  # fmt: skip
+        return cls(network, box=box, class_names=class_names, features=features).eval()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Classifier:
         """As of any module; but what is around the network stays at least float32."""
@@ -212,43 +246,8 @@ class Classifier(nn.Module):
 
     def check(self, x: Tensor) -> None:
         """Raise InputError unless x [n, *shape] is a valid input: see `forward`."""
-        if not isinstance(x, Tensor) or x.ndim < 2:
-            raise InputError(f"Inputs are tensors [n, *shape]; got {getattr(x, 'shape', type(x).__name__)}.")
-        if not x.is_floating_point():
-            hint = (
-                "divide 8-bit images by 255"
-                if x.dtype == torch.uint8
-                else "of token ids give the embeddings, to a module that starts there; numbers as x.float()"
-            )
-            raise InputError(f"Inputs must be floating point in data space, got {x.dtype}: {hint}.")
-        if x.dtype not in (self.dtype, self.network_dtype):
-            raise InputError(f"The input is {x.dtype}, the classifier {self.dtype}: use x.to(classifier.dtype).")
-        if x.device != self.device:
-            raise InputError(f"The input is on {x.device}, the classifier on {self.device}: x.to(classifier.device).")
-        for name in ("mean", "std"):
-            channels = getattr(self, name)
-            if channels.ndim and len(channels) not in (1, x.shape[1]):
-                raise InputError(
-                    f"The input has {x.shape[1]} channels (axis 1 of {tuple(x.shape)}), the classifier's "
-                    f"{name} has {len(channels)}. Grey and colour mixed up, or channels last?"
-                )
-        if x.numel() == 0:
-            return
-        try:
-            outside = torch.maximum((self.lower - x).amax(), (x - self.upper).amax()).item()
-        except RuntimeError:
-            shapes = f"Inputs of shape {tuple(x.shape)} do not fit the box of shape {tuple(self.lower.shape)}"
-            raise InputError(f"{shapes}.") from None
-        if not outside <= 1e-6 * (1 + self.upper.abs().max().item()):  # also true for NaN
-            if not torch.isfinite(x).all():
-                raise InputError(f"The input holds {int((~torch.isfinite(x)).sum())} values that are NaN or infinite.")
-            low, high = x.amin().item(), x.amax().item()
-            bytes_like = high > 2 and low >= 0
-            cause = "0..255 pixels: divide by 255" if bytes_like else "already normalised? The classifier does that"
-            raise InputError(
-                f"Inputs must lie in the box [{self.lower.amin().item():g}, {self.upper.amax().item():g}], found "
-                f"[{low:.4g}, {high:.4g}]. ({cause})"
-            )
+        types = (self.dtype, self.network_dtype)
+        check_inputs(x, self.lower, self.upper, {"mean": self.mean, "std": self.std}, types)
 
     # -- how it is used by searches ----------------------------------------------------------------------
 

@@ -146,8 +146,12 @@ def _explained(
             create_graph=create_graph,
             max_batch=max_batch,
         )
+        estimates = getattr(classifier.network, "estimates", 0)
         result = _attribution(explainer, request)
         explanation = _finished(explainer, request, result)
+        if getattr(classifier.network, "estimates", 0) > estimates:
+            how = f"by gradients estimated from {classifier.network.pairs} pairs of answers each"
+            explanation = replace(explanation, method=f"{explanation.method} {how}")
     if not create_graph:
         for words, rows in explanation.doubts().items():
             few = words == INCOMPLETE and int(rows.sum()) * 2 < len(rows)  # a map may be hard to sum up here and there

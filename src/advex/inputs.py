@@ -1,0 +1,55 @@
+"""What is a valid input, and what is probably wrong with one that is not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from advex.errors import InputError
+
+
+def check_inputs(
+    x: Tensor, lower: Tensor, upper: Tensor, normalisation: Mapping[str, Tensor], types: tuple[torch.dtype, torch.dtype]
+) -> None:
+    """Raise InputError unless x [n, *shape] lies in the box and has the type and place that a classifier takes.
+
+    lower, upper: the box, where the classifier is. normalisation: its mean and std. types: of it and of its network.
+    """
+    if not isinstance(x, Tensor) or x.ndim < 2:
+        raise InputError(f"Inputs are tensors [n, *shape]; got {getattr(x, 'shape', type(x).__name__)}.")
+    if not x.is_floating_point():
+        hint = (
+            "divide 8-bit images by 255"
+            if x.dtype == torch.uint8
+            else "of token ids give the embeddings, to a module that starts there; numbers as x.float()"
+        )
+        raise InputError(f"Inputs must be floating point in data space, got {x.dtype}: {hint}.")
+    if x.dtype not in types:
+        raise InputError(f"The input is {x.dtype}, the classifier {types[0]}: use x.to(classifier.dtype).")
+    if x.device != lower.device:
+        raise InputError(f"The input is on {x.device}, the classifier on {lower.device}: x.to(classifier.device).")
+    for name, channels in normalisation.items():
+        if channels.ndim and len(channels) not in (1, x.shape[1]):
+            raise InputError(
+                f"The input has {x.shape[1]} channels (axis 1 of {tuple(x.shape)}), the classifier's "
+                f"{name} has {len(channels)}. Grey and colour mixed up, or channels last?"
+            )
+    if x.numel() == 0:
+        return
+    try:
+        outside = torch.maximum((lower - x).amax(), (x - upper).amax()).item()
+    except RuntimeError:
+        shapes = f"Inputs of shape {tuple(x.shape)} do not fit the box of shape {tuple(lower.shape)}"
+        raise InputError(f"{shapes}.") from None
+    if not outside <= 1e-6 * (1 + upper.abs().max().item()):  # also true for NaN
+        if not torch.isfinite(x).all():
+            raise InputError(f"The input holds {int((~torch.isfinite(x)).sum())} values that are NaN or infinite.")
+        low, high = x.amin().item(), x.amax().item()
+        bytes_like = high > 2 and low >= 0
+        cause = "0..255 pixels: divide by 255" if bytes_like else "already normalised? The classifier does that"
+        raise InputError(
+            f"Inputs must lie in the box [{lower.amin().item():g}, {upper.amax().item():g}], found "
+            f"[{low:.4g}, {high:.4g}]. ({cause})"
+        )

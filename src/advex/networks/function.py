@@ -1,0 +1,137 @@
+"""A classifier that is only a function: its answers are known, its gradients are not."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from advex import randomness
+from advex.errors import InputError
+
+Returns = Literal["confidences", "logits", "labels"]
+
+NO_GRADIENT = (
+    "This classifier is a function that gives answers and no gradients. Take what asks for answers alone: the searches "
+    "boundary_walk from a search such as these, or counterfactual for tables; the explainers occlusion, "
+    "feature_ablation, kernel_shap and lime. Or let gradients be estimated from pairs of answers: "
+    "Classifier.from_function(f, ..., pairs=50)."
+)
+_STEP = 1e-3  # of differences, as a share of each element's range
+_SURE = 30.0  # the logit of a label that comes without a confidence
+
+
+class FunctionNetwork(nn.Module):
+    """A function of NumPy arrays in the place of a network. See `Classifier.from_function`.
+
+    asked: how many rows the function has answered. estimates: how many rows' gradients were estimated.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[np.ndarray], Any],
+        *,
+        classes: int | None,
+        returns: Returns,
+        queries: int | None,
+        pairs: int,
+        lower: Tensor,
+        upper: Tensor,
+    ) -> None:
+        super().__init__()
+        if returns not in ("confidences", "logits", "labels"):
+            raise InputError(f"A function returns 'confidences', 'logits' or 'labels', not {returns!r}.")
+        if returns == "labels" and (classes is None or pairs):
+            raise InputError(
+                "Of a function that returns labels say how many classes there are (classes=10), and estimate no "
+                "gradients: labels do not change by little."
+            )
+        self.function, self.classes, self.returns = function, classes, returns
+        self.queries, self.pairs, self.lower, self.upper = queries, pairs, lower, upper
+        self.asked = self.estimates = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits [n, classes]. Raises InputError for a gradient, unless they are estimated, and for too many rows."""
+        if not (torch.is_grad_enabled() and x.requires_grad):
+            return self.answers(x)
+        if not self.pairs:
+            raise InputError(NO_GRADIENT)
+        return _Estimated.apply(x, self)  # pyright: ignore[reportReturnType]
+
+    def answers(self, x: Tensor) -> Tensor:
+        """What the function says of x [n, *shape], as logits."""
+        if self.queries is not None and self.asked + len(x) > self.queries:
+            raise InputError(
+                f"The function has answered {self.asked} rows, and may answer {self.queries} (queries=): the next "
+                f"{len(x)} are too many. Allow more, take fewer examples, or a search with fewer queries."
+            )
+        output = np.asarray(self.function(x.detach().cpu().numpy()))
+        self.asked += len(x)
+        if self.returns == "labels":
+            return self._certain(output.reshape(-1), len(x)).to(x)
+        wide = output.ndim == 2 and output.shape[1] in (self.classes, output.shape[1] if self.classes is None else 0)
+        if not wide or len(output) != len(x) or output.dtype.kind not in "fiu":
+            wanted = f"[{len(x)}, {self.classes or 'classes'}]"
+            raise InputError(f"The function must return numbers {wanted}, not {output.dtype} {list(output.shape)}.")
+        values = torch.tensor(output.astype(np.float64))
+        if self.returns == "logits":
+            return values.to(x)
+        if ((values < 0) | (values > 1 + 1e-6)).any() or ((values.sum(dim=1) - 1).abs() > 1e-3).any():
+            raise InputError(
+                "The function's rows are no confidences: these lie in [0, 1] and add up to 1. Of logits say "
+                "returns='logits'."
+            )
+        return values.clamp_min(1e-30).log().to(x)  # a logit of -69, not of -inf
+
+    def _certain(self, labels: np.ndarray, n: int) -> Tensor:
+        assert self.classes is not None
+        if (
+            labels.shape != (n,)
+            or labels.dtype.kind not in "iub"
+            or not ((labels >= 0) & (labels < self.classes)).all()
+        ):
+            raise InputError(f"The function must return {n} labels, whole numbers from 0 to {self.classes - 1}.")
+        chosen = torch.tensor(labels.astype(np.int64))
+        return _SURE * torch.nn.functional.one_hot(chosen, self.classes).double()
+
+    def extra_repr(self) -> str:
+        """What tells one function from another, as far as it can be told: it names the classifier's identity."""
+        code = getattr(self.function, "__code__", None)
+        known = repr((code.co_code, code.co_consts)) if code is not None else type(self.function).__qualname__
+        name = f"{getattr(self.function, '__module__', '')}.{getattr(self.function, '__qualname__', known)}"
+        return (
+            f"{name}, {hashlib.sha256(known.encode()).hexdigest()[:16]}, returns={self.returns!r}, pairs={self.pairs}"
+        )
+
+
+class _Estimated(torch.autograd.Function):
+    """Answers whose gradient is a mean of differences along random directions (Nesterov and Spokoiny 2017, Eq. 26).
+
+    With u ~ N(0, I), E[u (F(x + h u) - F(x - h u)) / (2 h)] is the gradient of F smoothed over h; here in units of each
+    element's range, between the walls of the box.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, network: FunctionNetwork) -> Tensor:
+        ctx.network = network
+        ctx.save_for_backward(x)
+        return network.answers(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        network: FunctionNetwork = ctx.network
+        (x,) = ctx.saved_tensors
+        network.estimates += len(x)
+        low, high = network.lower.to(x), network.upper.to(x)
+        span = torch.where((high - low).isfinite(), high - low, 1.0)
+        total = torch.zeros_like(x)
+        for k in range(network.pairs):
+            step = _STEP * span * randomness.normal(x, 0, f"pair {k}")
+            ahead, behind = ((x + sign * step).clamp(low, high) for sign in (1, -1))
+            rise = ((network.answers(ahead) - network.answers(behind)) * gradients[0]).sum(dim=1) / (2 * _STEP)
+            total += rise.reshape(-1, *[1] * (x.ndim - 1)) * (ahead - behind) / (2 * _STEP * span**2)
+        return total / network.pairs, None
