@@ -97,7 +97,7 @@ def test_queries_are_counted_and_bounded(logistic: LogisticRegression, digits: S
 
 def test_labels_alone_serve(logistic: LogisticRegression, digits: SimpleNamespace) -> None:
     classifier = Classifier.from_function(logistic.predict, classes=10, returns="labels")
-    assert classifier.predict(digits.x).argmax(dim=1).tolist() == logistic.predict(digits.x.numpy()).tolist()
+    assert classifier.predict(digits.x).argmax(dim=1).tolist() == list(logistic.predict(digits.x.numpy()))
     with pytest.raises(InputError, match="classes"):
         Classifier.from_function(logistic.predict, returns="labels")
     with pytest.raises(InputError, match="labels"):
