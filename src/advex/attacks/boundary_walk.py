@@ -70,7 +70,8 @@ class _Walk:
 
     def step(self, state: SearchState, k: int) -> Tensor:
         size, norm, change = state.best_size, state.norm, state.best
-        step = (state.memory["step"] * torch.where(size < state.memory["kept"], 1.3, 0.9)).clamp(*_STEPS)
+        before = state.memory["step"]
+        step = torch.where(size < state.memory["kept"], 1.3 * before, 0.9 * before).clamp(*_STEPS)
         state.memory = {**state.memory, "step": step, "kept": size}
         draws = randomness.uniform_for(state.memory["row"], self.seed, f"walk {k}", 2 * change[0].numel())
         sideways, which = draws.to(change).reshape(len(change), 2, *change.shape[1:]).unbind(1)
