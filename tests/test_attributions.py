@@ -29,6 +29,10 @@ from advex.explainers import (
 from advex.explainers.integrated_gradients import quadrature
 from advex.types import Explanation
 
+# Their default without data, for speed; tests/test_background.py has the warning and what data change.
+pytestmark = pytest.mark.filterwarnings("ignore:The background is a single row")
+
+
 TARGET = torch.tensor([0, 1, 1])
 EVERY = pytest.mark.parametrize(
     "explain",

@@ -26,6 +26,10 @@ from advex.explainers.captum_perturbations import FeatureAblation, KernelShap, L
 from advex.networks import HalfHuberReLU
 from advex.randomness import generators
 
+# Their default without data, for speed; tests/test_background.py has the warning and what data change.
+pytestmark = pytest.mark.filterwarnings("ignore:The background is a single row")
+
+
 ALL = (
     *(DeepLift(), DeepLiftShap(), GuidedBackprop(), Deconvolution(), GuidedGradCAM()),
     *(Occlusion(window=2), Lime(samples=30, alpha=1e-4), KernelShap(samples=30, patch=3), FeatureAblation(patch=2)),

@@ -177,7 +177,7 @@ def test_splits_share_their_classes(tmp_path: Path) -> None:
     linked = open_dataset(tmp_path / "set", split="val")
     assert (linked.ids, linked.y.tolist()) == (("val/b/3.png", "val/c/4.png"), [1, 2])
     with pytest.raises(DataError, match="has no splits"):
-        open_dataset(tmp_path / "set" / "train", split="test")
+        open_dataset(tmp_path / "set" / "train", split="validation")
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:

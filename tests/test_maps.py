@@ -341,6 +341,7 @@ MAPPED = ("integrated_gradients:steps=5,input_x_gradient", "grad_cam", "expected
 
 
 @pytest.mark.filterwarnings("ignore:expected_gradients.* maps are doubtful")  # four samples: quick, not right
+@pytest.mark.filterwarnings("ignore:The background is a single row")  # files are no data
 def test_explain_writes_values_pictures_and_what_they_are(
     saved: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

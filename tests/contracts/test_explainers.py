@@ -19,6 +19,10 @@ from advex.classifier import Classifier
 from advex.errors import InputError
 from advex.types import Explanation, concatenate, take
 
+# Their default without data, for speed; tests/test_background.py has the warning and what data change.
+pytestmark = pytest.mark.filterwarnings("ignore:The background is a single row")
+
+
 EXPLAINERS = registry.entries("explainer")
 SHAPE = (3, 2, 2)
 

@@ -15,6 +15,7 @@ from advex.errors import SpecError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from advex.data import Dataset
     from advex.evaluation import Settings
     from advex.lookup.models import Opened
     from advex.record import Record
@@ -139,8 +140,7 @@ class Request:
     def run(self, *, least: int = 1) -> tuple[Record, Path]:
         """Evaluate; returns the record and its folder. least: of this many models. Raises AdvexError."""
         from advex.evaluation import folder
-        from advex.lookup import datasets
-        from advex.lookup.models import Wrapping, of_one_table, open_models
+        from advex.lookup.models import Wrapping, open_models
 
         settings, say = self.settings(), progress.Terminal(quiet=self.quiet)
         wrapping = Wrapping.of(self.weights, self.box, self.mean, self.std, self.classes)
@@ -149,17 +149,29 @@ class Request:
             raise SpecError(f"A comparison needs at least {least} models: --model A,B.")
         out = self.out or Path("records") / "-".join(model.name for model in models)
         folder.make_room(out, self.overwrite)
-        data = datasets.open_split(
-            self.data,
-            self.split,
-            say,
-            prefer=datasets.TEST,
-            max_samples=self.max_samples,
-            seed=self.seed,
-            shape=_shape(models, self.size),
-            like=of_one_table(models),
-        )
-        return folder.evaluate(models, data, out, settings, say, resume=self.resume), out
+        return folder.evaluate(models, self._examples(models, say), out, settings, say, resume=self.resume), out
+
+    def _examples(self, models: Sequence[Opened], say: progress.Terminal) -> Dataset:
+        """Those to evaluate on; of undivided data that a model has been trained on, those that training holds out."""
+        from advex import data as sets
+        from advex.evaluation import trained_on
+        from advex.lookup import datasets
+        from advex.lookup.models import of_one_table
+
+        def opened(split: str | None) -> Dataset:
+            return datasets.open_split(
+                self.data, split, say, prefer=datasets.TEST, max_samples=self.max_samples, seed=self.seed,
+                shape=_shape(models, self.size), like=of_one_table(models),
+            )  # fmt: skip
+
+        data = opened(self.split)
+        if self.split is None and sets.is_dealt(self.data):
+            rows = {model.name: trained_on(model.source, data) for model in models}
+            learned = [name for name, trained in rows.items() if trained is not None and trained.any()]
+            if learned:
+                say.note(f"{' and '.join(learned)} was trained on some of these: evaluated are those held out.")
+                return opened(*datasets.TEST)
+        return data
 
 
 def _shape(models: Sequence[Opened], size: str | None) -> tuple[int, ...] | None:

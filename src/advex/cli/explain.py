@@ -14,6 +14,7 @@ from advex.cli import options, terminal
 from advex.errors import SpecError
 
 if TYPE_CHECKING:
+    from advex.data import Dataset
     from advex.explanation import PictureRequest
     from advex.explanation.folder import Request
     from advex.explanation.subjects import Failure, Subject
@@ -137,13 +138,17 @@ def _request(
 
 def _explain(request: Request, models: list[Opened], inputs: _Inputs, out: Path) -> list[tuple[dict[str, Any], Path]]:
     """The results of all models, and their folders: each has one of its own in `out` where there are several."""
-    from advex.explanation import RowRequest
+    from advex.explanation import MapRequest, RowRequest
     from advex.explanation.folder import explain_into, unfinished
 
     results = []
     with unfinished(out) as journal:
         for model in models:
-            subjects = inputs.rows(model) if isinstance(request, RowRequest) else inputs.pictures(model)
+            if isinstance(request, RowRequest):
+                subjects = inputs.rows(model)
+            else:
+                subjects, examples = inputs.pictures(model)
+                request = replace(request, data=examples) if isinstance(request, MapRequest) else request
             folder = out if len(models) == 1 else out / model.name
             results.append((explain_into(folder, model, subjects, request, inputs.say, journal), folder))
     return results
@@ -160,17 +165,17 @@ class _Inputs:
     size: str | None
     say: progress.Terminal
 
-    def pictures(self, model: Opened) -> list[Subject | Failure]:
-        """Pictures of a model's size. Raises SpecError and DataError for data that are none."""
+    def pictures(self, model: Opened) -> tuple[list[Subject | Failure], Dataset | None]:
+        """Pictures of a model's size, and the data that they are of. Raises SpecError, DataError."""
         from advex.explanation import from_data, from_pictures
         from advex.lookup import datasets
 
         shape = model.input_shape if self.size is None else datasets.shape_from(self.size)
         if self.data is None:
-            return from_pictures(self.files, model.classifier, shape, self.say)
+            return from_pictures(self.files, model.classifier, shape, self.say), None
         numbers = self._numbers()
         examples = datasets.open_split(self.data, self.split, self.say, prefer=datasets.TEST, shape=shape)
-        return [from_data(examples, number) for number in numbers]
+        return [from_data(examples, number) for number in numbers], examples
 
     def rows(self, model: Opened) -> list[Subject | Failure]:
         """Rows of a table, by the columns of a model. Raises SpecError and DataError."""

@@ -36,7 +36,7 @@ def train(
     ] = None,
     validation: Annotated[
         str | None,
-        typer.Option(metavar="SPLIT", help="Split whose accuracy is shown. Default: test, where there is one."),
+        typer.Option(metavar="SPLIT", help="Split whose accuracy is shown. Default: test (undivided data are dealt)."),
     ] = None,
     add: Annotated[
         list[Path] | None,
@@ -105,16 +105,23 @@ def _open(
     **draw: Any,
 ) -> tuple[Dataset, Dataset | None]:
     """The examples to train on, annotated pictures among them, and those to validate on between epochs."""
+    from advex import data as sets
     from advex.feedback.annotations import with_annotated
     from advex.lookup import datasets
 
     shape = None if size is None else datasets.shape_from(size)
-    trained = datasets.preferred(data, split, *datasets.TRAIN)
+    trained = datasets.split_to_learn(data, split)
     examples = datasets.open_split(data, trained, say, shape=shape, **draw)
     if validation is None and trained == "train":
-        validation = datasets.preferred(data, None, *datasets.VALIDATION)
+        dealt = datasets.TEST[0] if sets.is_dealt(data) else None
+        validation = datasets.preferred(data, None, *datasets.VALIDATION) or dealt
     held_out = None
-    if validation is not None:
+    if validation is None:
+        say.note(
+            f"Nothing of {data} is held out: whether the network knows more than what it is shown is not seen. "
+            "Evaluate it on other data, or hold a part out (--validation SPLIT)."
+        )
+    else:
         held_out = datasets.open_split(data, validation, say, shape=examples.shape, like=examples, **draw)
     with annotations.folders(add) as folders:
         examples = with_annotated(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from advex import registry
+from advex.data import dealing
 from advex.data.annotated.answers import TABLE as TABLE
 from advex.data.annotated.answers import Annotation as Annotation
 from advex.data.annotated.folder import Annotated
@@ -54,7 +56,9 @@ def open_dataset(
     such, or a YAML that describes one (docs/tables.md); or a folder of the folder named by the environment
     variable ADVEX_DATA. `advex list format` names all formats, those of plugins too.
 
-    split: needed where there are several. size: (height, width), or the side of a square: images are
+    split: needed where there are several. Undivided data are read whole; their splits `train` and `test` are dealt by
+    chance, always alike, with a fifth of each class in `test`; of a table, rows of one group (a column such as
+    `patient_id`) stay together. size: (height, width), or the side of a square: images are
     scaled to cover it and their centre is cut out; needed where they differ. channels: 1 or 3; left
     away, 1 if all images are grey, else 3. Images are turned upright by their EXIF orientation,
     transparent parts lie on white, of 16-bit pixels the high byte is taken, of several frames the first.
@@ -80,7 +84,8 @@ def open_dataset(
         features=features,
         class_names=class_names,
     )
-    return _find(str(source), policy).read(how)
+    opened, part = _part(_find(str(source), policy), split)
+    return opened.read(replace(how, split=part))
 
 
 def splits(source: str | Path) -> tuple[str, ...]:
@@ -94,7 +99,13 @@ def ids(source: str | Path, chosen: Iterable[str | None]) -> dict[str | None, tu
     Raises DataError.
     """
     opened = _find(str(source))
-    return {split: opened.ids(split) for split in chosen}
+    parts = {split: _part(opened, split) for split in chosen}
+    return {split: part.ids(name) for split, (part, name) in parts.items()}
+
+
+def is_dealt(source: str | Path) -> bool:
+    """Whether a source has no splits of its own and is dealt into `train` and `test`. Raises DataError."""
+    return _find(str(source)).dealt() is not None
 
 
 def is_annotated(source: str | Path) -> bool:
@@ -105,6 +116,14 @@ def is_annotated(source: str | Path) -> bool:
 def is_table(source: str | Path) -> bool:
     """Whether a source is a table. Raises DataError where there is none."""
     return isinstance(_find(str(source)), Table)
+
+
+def _part(opened: Opened, split: str | None) -> tuple[Opened, str | None]:
+    """What a split is to be read from, and as which: undivided data are dealt where `train` or `test` is asked for."""
+    divided = opened.dealt() if split in (dealing.LEARN, dealing.TEST, dealing.ALL) else None
+    if divided is None:
+        return opened, split
+    return (opened, None) if split == dealing.ALL else (divided, split)
 
 
 def _find(source: str, policy: AnnotationPolicy = MAJORITY) -> Opened:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import ClassVar, Protocol
 
 import numpy as np
 
+from advex.data import dealing
 from advex.data.annotated.policy import MAJORITY, AnnotationPolicy
 from advex.data.dataset import Dataset
 from advex.data.evidence import Region
@@ -86,6 +87,10 @@ class Opened(Protocol):
 
     def read(self, how: Reading) -> Dataset:
         """A split as a data set. Raises DataError."""
+        ...
+
+    def dealt(self) -> Opened | None:
+        """The same with the splits `train` and `test`, where it has none and can be dealt out (`dealing`)."""
         ...
 
 
@@ -172,6 +177,25 @@ class Source:
         from advex.data.images.loader import load  # which needs this module
 
         return load(self, how)
+
+    def dealt(self) -> Source | None:
+        """The same with a part that is held out, where it is undivided."""
+        if set(self.splits) != {""}:
+            return None
+
+        def part(name: str) -> Split:
+            whole = self.splits[""]()
+            rows = dealing.dealt(whole.labels)[name]
+            evidence = whole.evidence
+            return Split(
+                ids=[whole.ids[row] for row in rows.tolist()],
+                labels=whole.labels[rows],
+                read=lambda chosen: whole.read(rows[list(chosen)].tolist()),
+                notes=(*whole.notes, dealing.described("images")),
+                evidence=None if evidence is None else lambda row: evidence(int(rows[row])),
+            )
+
+        return replace(self, splits={name: partial(part, name) for name in (dealing.LEARN, dealing.TEST)})
 
     def choose(self, split: str | None) -> str:
         """The split that is wanted, or the only one. Raises DataError, naming those there are."""

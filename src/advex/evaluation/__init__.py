@@ -25,25 +25,29 @@ folder        evaluating as the command line does
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from advex._version import __version__
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset
+from advex.data.digests import known, read_digests
 from advex.environment import environment, without_places
 from advex.errors import DataError, InputError, SpecError
 from advex.evaluation import certificates, maps, pictures, predictions, recheck, rows, searches
 from advex.evaluation.examples import batch_for
-from advex.evaluation.flags import flags_of_data
+from advex.evaluation.flags import flags_of_data, flags_of_training
 from advex.evaluation.plan import Plan, plan_of
 from advex.evaluation.plan import settings_from as settings_from
 from advex.evaluation.run import Evaluation, Progress, Stage, differences
 from advex.evaluation.settings import Settings as Settings
 from advex.evaluation.shards import identity_of, open_shards
 from advex.progress import Interrupted as Interrupted
-from advex.record import DataEntry, ModelEntry, Record, Training, read_run, write_record
+from advex.record import DataEntry, Flag, ModelEntry, Record, Training, read_run, write_record
 
 Model = tuple[str, str, Classifier]  # name, source, classifier
 
@@ -88,8 +92,10 @@ def evaluate(
     )
     seconds = sum(work.complete(name) for name in classifiers)
     work.write()
-    entries = [work.figures(_entry(*model)) for model in models]
+    trained = {name: rows for name, source, _ in models if (rows := trained_on(source, data)) is not None}
+    entries = [work.figures(_entry(*model, trained.get(model[0]))) for model in models]
     results = dataclasses.replace(work.written, entries=entries)
+    flags = [flag for entry in entries for flag in _flags(work, entry, trained.get(entry.name))]
     record = Record(
         advex=__version__,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -104,7 +110,7 @@ def evaluate(
         lowers=[task.name for task in plan.pictures if task.lowers],
         models=entries,
         differences=differences(STAGES, results),
-        flags=[*flags_of_data(data), *(flag for entry in entries for flag in work.flags(entry))],
+        flags=[*flags_of_data(data), *flags],
     )
     write_record(Path(out), record)
     return record
@@ -134,12 +140,30 @@ def _check(models: Sequence[Model], data: Dataset, plan: Plan) -> None:
             stage.check(plan, classifier, data)  # before hours of searching
 
 
-def _entry(name: str, source: str, classifier: Classifier) -> ModelEntry:
+def _flags(work: Evaluation, entry: ModelEntry, trained: Tensor | None) -> Iterator[Flag]:
+    """Reasons to trust a model's figures less. trained: [n] bool, which examples it was trained on, where known."""
+    if trained is not None:
+        right = work.written.column(entry.name, "prediction") == work.written.column(entry.name, "label")
+        yield from flags_of_training(entry.name, trained, right)
+    yield from work.flags(entry)
+
+
+def trained_on(source: str, data: Dataset) -> Tensor | None:
+    """[n] bool: which examples are among those that a run's network was trained on; None where that is not known.
+
+    source: a run folder, or something else. Raises ArtifactError for a run folder whose list of them is damaged.
+    """
+    digests = read_digests(Path(source))
+    return None if digests is None else torch.from_numpy(known(data.x, digests))
+
+
+def _entry(name: str, source: str, classifier: Classifier, trained: Tensor | None) -> ModelEntry:
     """What is known of a model before any figure."""
     return ModelEntry(
         name=name, source=without_places(source), spec=classifier.spec,
         parameters=sum(parameter.numel() for parameter in classifier.parameters()),
         box=(classifier.lower.amin().item(), classifier.upper.amax().item()), training=_training(source),
+        trained_on=None if trained is None else int(trained.sum()),
     )  # fmt: skip
 
 

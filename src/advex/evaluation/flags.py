@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
+from torch import Tensor
+
 from advex.data.dataset import Dataset
 from advex.record import Flag
 
@@ -26,6 +28,21 @@ def severity(share: float) -> Severity:
 def flag(model: str, code: str, severity: Severity, message: str, remedy: str) -> Flag:
     """A flag on a model."""
     return Flag(model=model, code=code, severity=severity, message=message, remedy=remedy)
+
+
+def flags_of_training(model: str, known: Tensor, right: Tensor) -> Iterator[Flag]:
+    """That a model is evaluated on what it was trained on. known, right: [n] bool, of each example."""
+    if count := int(known.sum()):
+        others = len(known) - count
+        accuracy = float(right[~known].double().mean())
+        apart = f" Of the other {others:,} it decides {accuracy:.1%} rightly." if others else ""
+        yield flag(
+            model, "trained_on", severity(count / len(known)),
+            f"{count:,} of the {len(known):,} examples ({count / len(known):.1%}) are among those that it was trained "
+            f"on: what it answers to them it may have learnt by heart, so accuracy, radii and confidences say too much "
+            f"of new ones.{apart}",
+            "Evaluate data that training has not seen (--split test, where a part is held out).",
+        )  # fmt: skip
 
 
 def flags_of_data(data: Dataset) -> Iterator[Flag]:

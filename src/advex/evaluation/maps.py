@@ -25,6 +25,7 @@ from advex.evaluation.plan import MapTask, MeasureTask, Plan
 from advex.evaluation.results import Results
 from advex.evaluation.run import Blocks, Evaluation, Pieces
 from advex.evaluation.scores import Contrast, mean, mean_contrast
+from advex.explainers.background import with_background
 from advex.measures.case import Case, apply
 from advex.record import Better, Figure, Flag, MapFigures, ModelEntry
 from advex.record.tables import maps_of
@@ -69,9 +70,10 @@ def _mapped(task: MapTask, classifier: Classifier, data: Dataset, plan: Plan, ro
         target = classifier.predict(batch.x, max_batch=settings.batch_size).argmax(dim=1)
     elif task.target != "true":
         target = torch.full_like(batch.y, int(task.target))
-    explanation = task.explainer(classifier, batch.x, target, seed=settings.seed, max_batch=settings.batch_size)
+    explainer = with_background(task.explainer, data, settings.seed)
+    explanation = explainer(classifier, batch.x, target, seed=settings.seed, max_batch=settings.batch_size)
     return Case(
-        classifier=classifier, x=batch.x, y=batch.y, explainer=task.explainer, explanation=explanation,
+        classifier=classifier, x=batch.x, y=batch.y, explainer=explainer, explanation=explanation,
         evidence=None if data.evidence is None else data.evidence.take(rows), seed=settings.seed,
         max_batch=settings.batch_size,
     )  # fmt: skip

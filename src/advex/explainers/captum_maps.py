@@ -17,13 +17,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from advex.errors import AdvexWarning, InputError
+from advex.explainers.background import background_rows
 from advex.explainers.captum_rules import POOLS, Chosen, Reach, has_rescale_rule, hooked, is_relu, reach
-from advex.explainers.expected_gradients import background_rows
 from advex.explainers.grad_cam import GradCAM
 from advex.explainers.integrated_gradients import Baseline, spread
 from advex.explainers.layers import AUTO
 from advex.explainers.maps import ROWS, Attribution, AttributionMethod, AttributionRequest, explainer
 from advex.explainers.outputs import Of, chosen_output
+from advex.options import Count
 
 
 @explainer("deep_lift", cites="shrikumar2017 (rescale rule)")
@@ -48,15 +49,17 @@ class DeepLift(AttributionMethod):
 class DeepLiftShap(AttributionMethod):
     """The mean of DeepLift's maps over background rows: shares of the change from their mean output.
 
-    baseline: a number (one row: the map of `deep_lift`), or a tensor of background rows [rows, *shape], all of
-    which are used. of, completeness, warnings and errors: as for `deep_lift`.
+    background: rows of the data that are the baselines, where there are data. baseline: a number (one row: the map of
+    `deep_lift`), or a tensor of such rows [rows, *shape], all of which are used, instead; without both a row of zeros,
+    with a warning. of, completeness, warnings and errors: as for `deep_lift`.
     """
 
-    baseline: Baseline = 0.0
+    background: Count = 20
+    baseline: Baseline | None = None
     of: Of = "logit"
 
     def attribute(self, request: AttributionRequest) -> Attribution:
-        background = background_rows(self.baseline, request.x)
+        background = background_rows(self.baseline, request.x, "deep_lift")
         return _rescaled(request, lambda i, k: background[k], len(background))
 
 

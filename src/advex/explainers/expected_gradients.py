@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from advex.errors import InputError
+from advex.explainers.background import background_rows
 from advex.explainers.integrated_gradients import Baseline
 from advex.explainers.maps import Attribution, AttributionRequest, DifferentiableMethod, explainer
 from advex.explainers.outputs import Of, chosen_output, every_output
@@ -18,7 +18,8 @@ from advex.randomness import generators
 class ExpectedGradients(DifferentiableMethod):
     """The mean of (x - u) times the gradient at a random point between x and a random baseline u.
 
-    samples: gradients per example. baseline: a number, or a tensor of background rows [rows, *shape].
+    samples: gradients per example. background: rows of the data to draw baselines from, where there are data.
+    baseline: a number, or a tensor of such rows [rows, *shape], instead; without both a row of zeros, with a warning.
     of: logit, probability or loss (the cross-entropy against the class).
     In expectation the map adds up to F(x) less the mean of F over the background; the explanation's
     `completeness` is what it misses that by, which is a sampling error. The draws are spread evenly (a Latin
@@ -27,11 +28,12 @@ class ExpectedGradients(DifferentiableMethod):
     """
 
     samples: Count = 100
-    baseline: Baseline = 0.0
+    background: Count = 100
+    baseline: Baseline | None = None
     of: Of = "logit"
 
     def attribute(self, request: AttributionRequest) -> Attribution:
-        background = background_rows(self.baseline, request.x)
+        background = background_rows(self.baseline, request.x, "integrated_gradients")
         alpha, row = draws(request.x, request.seed, self.samples, len(background))
 
         def points(i: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
@@ -57,17 +59,6 @@ def draws(x: Tensor, seed: int, samples: int, rows: int) -> tuple[Tensor, Tensor
     drawn = [(column(each), column(each)) for each in generators(x, seed, "expected_gradients")]
     alpha, where = (torch.stack(each) for each in zip(*drawn, strict=True))
     return alpha.to(x), (where * rows).long().clamp_max(rows - 1).to(x.device)
-
-
-def background_rows(baseline: float | Tensor, x: Tensor) -> Tensor:
-    """Background rows [rows, *shape] in x's type. Raises InputError where they do not fit x."""
-    if not isinstance(baseline, Tensor):
-        return torch.full_like(x[:1], baseline)
-    rows = baseline if baseline.ndim == x.ndim else baseline[None]
-    if rows.shape[1:] != x.shape[1:] or not len(rows):
-        wanted = f"[rows, {', '.join(map(str, x.shape[1:]))}]"
-        raise InputError(f"Background rows must have the shape {wanted}, not {tuple(baseline.shape)}.")
-    return rows.to(x)
 
 
 def _change(request: AttributionRequest, background: Tensor) -> Tensor:

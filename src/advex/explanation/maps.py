@@ -15,10 +15,12 @@ from torch import Tensor
 
 from advex import explainers, measures
 from advex.classifier import Classifier
+from advex.data.dataset import Dataset
 from advex.data.images.png import decode_png, encode_png
 from advex.drawing.contact_sheet import Cell, Row
 from advex.drawing.heat import PERCENTILE, coloured, over, reach_of, summed
 from advex.errors import AdvexError, AdvexWarning, InputError, SpecError
+from advex.explainers.background import with_background
 from advex.explanation.pictures import has_pictures, save_picture
 from advex.explanation.subjects import Subject, Target, class_name, targets_of
 from advex.files import atomic
@@ -122,12 +124,16 @@ def heat_scales(explanations: Mapping[str, Explanation], by_name: Mapping[str, E
 
 @dataclass(frozen=True, kw_only=True)
 class MapRequest:
-    """What to ask about every input. targets: see `targets_of`. explainers: by name, see `named_explainers`."""
+    """What to ask about every input. targets: see `targets_of`. explainers: by name, see `named_explainers`.
+
+    data: of which explainers that compare with many inputs take some.
+    """
 
     targets: tuple[str, ...] = ("predicted",)
     explainers: Mapping[str, Explainer]
     seed: int = 0
     max_batch: int | str = 128
+    data: Dataset | None = None
 
     @property
     def side(self) -> int:
@@ -151,7 +157,8 @@ class MapRequest:
         targets = targets_of(confidences, self.targets, classifier.class_names, subject)
         numbers = torch.tensor([target.number for target in targets], device=x.device)
         repeated = x.expand(len(targets), *x.shape[1:]).contiguous()
-        maps = explain_maps(classifier, repeated, numbers, self.explainers, seed=self.seed, max_batch=self.max_batch)
+        by_name = {name: with_background(each, self.data, self.seed) for name, each in self.explainers.items()}
+        maps = explain_maps(classifier, repeated, numbers, by_name, seed=self.seed, max_batch=self.max_batch)
         if not maps.explanations:
             raise next(iter(maps.refused.values()))
         for name, error in maps.refused.items():

@@ -88,7 +88,7 @@ def with_annotated(
     from an example of the validation split, or of one that is for tests by its name; warns where that cannot be told.
     SpecError for a folder that is not annotated.
     """
-    held_out = {name for name in sets.splits(source) if is_held_out(name) or name == validation} - {trained}
+    held_out = {validation, *filter(is_held_out, sets.splits(source))} - {trained, None}
     ids = sets.ids(source, [trained, *sorted(held_out)]) if folders and held_out else {}
     for folder in folders:
         if not sets.is_annotated(str(folder)):

@@ -9,6 +9,7 @@ from PIL import Image
 from advex import data as sets
 from advex.classifier import Classifier
 from advex.data import Dataset
+from advex.data.dealing import LEARN
 from advex.errors import SpecError
 from advex.progress import QUIET, Terminal
 
@@ -59,6 +60,11 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     clean = [["".join(c if c.isprintable() else "?" for c in cell)[:60] for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*clean, strict=True)]
     return [f"  {'  '.join(map(str.ljust, row, widths))}".rstrip() for row in clean]
+
+
+def split_to_learn(source: str, split: str | None) -> str | None:
+    """The split to learn from: the one that is named, else `train`, which undivided data are dealt for."""
+    return preferred(source, split, *TRAIN) or (LEARN if sets.is_dealt(source) else None)
 
 
 def is_held_out(split: str) -> bool:

@@ -128,7 +128,8 @@ class Answered(_Model):
 class ModelEntry(_Model):
     """One evaluated model. name: short, unique. source: as asked for. spec: of the network, if known.
 
-    training: how it was trained, where its source is a run folder. certified: None unless it was. maps: by the
+    training: how it was trained, where its source is a run folder; trained_on: how many of the examples are among those
+    that it was trained on, None where that is not known. certified: None unless it was. maps: by the
     explainer's name. answered: of a table.
     """
 
@@ -140,6 +141,7 @@ class ModelEntry(_Model):
     scores: dict[str, Figure] = {}
     rho_reached: dict[str, Figure] = {}
     training: Training | None = None
+    trained_on: int | None = None
     certified: CertificateFigures | None = None
     maps: dict[str, MapFigures] = {}
     answered: Answered | None = None

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from advex import artifacts, processes
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset
+from advex.data.digests import write_digests
 from advex.errors import ArtifactError, SpecError
 from advex.objectives.step import Parts
 from advex.processes import ProcessLost as ProcessLost
@@ -79,6 +80,8 @@ def train(
             _check_agreement(run)
             if first:
                 ready()
+                if out is not None:
+                    write_digests(out, seen(recipe, data).x)
             log = None if out is None else MetricsLog(out, board=board, step=run.position.step)
             with contextlib.nullcontext() if log is None else contextlib.closing(log):
                 while run.position.epoch < recipe.epochs:

@@ -6,6 +6,7 @@ metrics.jsonl        one line per epoch
 checkpoints/         where the run stands: the last few steps kept
 best/                the best classifier so far, by validation
 tensorboard/         with --tensorboard
+examples.safetensors what it was trained on, as digests
 added.csv            where pictures that were added come from
 config.json, model.safetensors    the finished classifier: `advex.load` opens the folder
 """
@@ -25,6 +26,7 @@ import yaml
 from advex import processes, progress
 from advex.artifacts import CONFIG, WEIGHTS, read_config
 from advex.data import Dataset
+from advex.data.digests import FILE as EXAMPLES
 from advex.environment import environment, without_places
 from advex.errors import ArtifactError, SpecError
 from advex.files import write_text
@@ -40,7 +42,9 @@ from advex.training.run import completed, identity_of
 
 RECIPE, ENVIRONMENT, ADDED = "recipe.yaml", "env.json", "added.csv"
 # The last is what an older version left of a run that was killed while it wrote its very first file.
-OURS = (CONFIG, WEIGHTS, CHECKPOINTS, BEST, METRICS, TENSORBOARD, RECIPE, ENVIRONMENT, ADDED, f".{RECIPE}.new")
+OURS = (
+    CONFIG, WEIGHTS, CHECKPOINTS, BEST, METRICS, TENSORBOARD, RECIPE, ENVIRONMENT, ADDED, EXAMPLES, f".{RECIPE}.new",
+)  # fmt: skip
 
 
 def as_yaml(recipe: Recipe) -> str:
@@ -158,7 +162,7 @@ def _forget(folder: Path) -> None:
             (path / name).unlink(missing_ok=True)
     for events in (folder / TENSORBOARD).glob("events.out.tfevents.*"):
         events.unlink()
-    for name in (METRICS, RECIPE, ENVIRONMENT, ADDED):
+    for name in (METRICS, RECIPE, ENVIRONMENT, ADDED, EXAMPLES):
         (folder / name).unlink(missing_ok=True)
     for path in [*inside, folder / CHECKPOINTS, folder / TENSORBOARD]:
         with contextlib.suppress(OSError):  # somebody else's files are in it, or it is not there

@@ -58,7 +58,7 @@ def prepare(
     say = progress.Terminal(quiet=quiet)
     prepare_folder(out, (PICTURES, FILE, images.MADE), overwrite)
     models = open_models(model, device, Wrapping.of(weights, box, mean, std, classes))
-    split = datasets.preferred(data, split, *datasets.TRAIN)
+    split = datasets.split_to_learn(data, split)
     if split is not None and datasets.is_held_out(split):
         say.note(f"{split} is held out by its name: advex train will not learn from what is made of it.")
     shape = models[0].input_shape

@@ -60,6 +60,9 @@ class Annotated:
         """Of all pictures that count. Raises DataError."""
         return self.source.ids(split)
 
+    def dealt(self) -> None:
+        """It is added to other data, which have a part that is held out."""
+
     def read(self, how: Reading) -> Dataset:
         """The pictures that count by the policy, with their original labels and weights.
 

@@ -46,7 +46,7 @@ def understand(train: Frame, others: Sequence[Frame], description: TableDescript
         if name not in train.columns:
             raise DataError(f"{where}: its YAML tells of a column '{name}': {did_you_mean(name, train.columns)}")
     _same_columns(train, others, where)
-    target = _target(train, description, where)
+    target = target_of(train, description, where)
     values, names, notes = _classes(target, train, others, description, where)
     features, left_out = [], []
     for name in train.columns:
@@ -76,7 +76,8 @@ def _same_columns(train: Frame, others: Sequence[Frame], where: str) -> None:
             raise DataError(f"{where}: {other.where} lacks the column '{lacking[0]}' that {train.where} has.")
 
 
-def _target(train: Frame, description: TableDescription, where: str) -> str:
+def target_of(train: Frame, description: TableDescription, where: str) -> str:
+    """The column that is predicted: as described, called so, or the last one. Raises DataError."""
     if description.target is not None:
         if description.target not in train.columns:
             raise DataError(

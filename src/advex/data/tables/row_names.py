@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from advex.data.dealing import are_groups, names_groups
 from advex.data.tables.columns import Column
 
 _LEAST = 10  # rows, of fewer it cannot be told by their values
@@ -16,10 +17,12 @@ _CAMEL = re.compile(r"[a-z]I[dD]$")
 
 
 def what_names_rows(name: str, columns: Sequence[Column]) -> str:
-    """Why a column only counts or names the rows, all splits together; empty where it does not."""
+    """Why a column only counts or names the rows, or groups of them, all splits together; empty where it does not."""
     if not name:
         return "it counts the rows"
     total = sum(len(column.missing) for column in columns)
+    if names_groups(name) and are_groups(len(set().union(*(column.used for column in columns))), total):
+        return "it says which rows belong together"
     if any(column.missing.any() for column in columns) or not total:
         return ""
     if any(column.texts is not None for column in columns):

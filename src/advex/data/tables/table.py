@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 import numpy as np
 import torch
 
+from advex.data import dealing
 from advex.data.dataset import Dataset, Skipped, counted, drawn
 from advex.data.source import Place, Reading, shortened
 from advex.data.tables.columns import Column, Frame
 from advex.data.tables.csv_file import read_csv
 from advex.data.tables.description import TableDescription, read_description, style_of
 from advex.data.tables.encoding import Rows, encoded, labelled
-from advex.data.tables.inference import understand
+from advex.data.tables.inference import target_of, understand
 from advex.errors import DataError, did_you_mean
 from advex.features import FeatureSpec
 from advex.registry import register
@@ -33,17 +34,20 @@ class Table:
     """A table that was found; nothing of it is read but its YAML.
 
     files: split -> CSV file; "" for one that has no name of its own. description: what the YAML says; of none, nothing.
-    described: whether there is one.
+    described: whether there is one. divided: without splits of its own it is dealt into `train` and `test`.
     """
 
     name: str
     files: Mapping[str, Path]
     description: TableDescription
     described: bool
+    divided: bool = False
 
     @property
     def split_names(self) -> tuple[str, ...]:
         """Sorted; none if there is but one without a name."""
+        if self.divided:
+            return dealing.TEST, dealing.LEARN
         return tuple(sorted(self.description.splits or filter(None, self.files)))
 
     def choose(self, split: str | None) -> str:
@@ -60,6 +64,10 @@ class Table:
         if split not in self.split_names:
             raise DataError(f"{self.name} has no split '{split}': {did_you_mean(split, self.split_names)}")
         return split
+
+    def dealt(self) -> Table | None:
+        """The same with a part that is held out, where it has no splits."""
+        return None if self.split_names else replace(self, divided=True)
 
     def ids(self, split: str | None) -> tuple[str, ...]:
         """Rows have no pictures to be found again by an id. Raises DataError."""
@@ -194,14 +202,29 @@ def _frames(
         frame = read_csv(path, lambda done, _, start=start: progress(start + done, total), style)
         before += path.stat().st_size
         frames[key] = frame, np.arange(frame.rows)
-    if not table.description.splits:
+    if not table.split_names or len(table.files) > 1:
         return frames
     ((frame, _),) = frames.values()
-    return {
-        key: (frame.take(rows), rows)
-        for key, rows in _dealt(frame.rows, table.description.splits, table.description.seed).items()
-        if split in (None, key)
-    }
+    if table.description.splits:
+        parts = _dealt(frame.rows, table.description.splits, table.description.seed)
+    else:
+        frame, parts = _held_out(table, frame, features)
+    return {key: (frame.take(rows), rows) for key, rows in parts.items() if split in (None, key)}
+
+
+def _held_out(table: Table, frame: Frame, features: FeatureSpec | None) -> tuple[Frame, dict[str, np.ndarray]]:
+    """The rows, and which of them are learned from and held out: by class, rows of one group together."""
+    target = features.target if features is not None else target_of(frame, table.description, table.name)
+    group, groups = "", None
+    for name, column in frame.columns.items():
+        if name != target and dealing.names_groups(name) and table.description.column(name).kind in (None, "ignore"):
+            codes = column.as_texts().codes
+            if dealing.are_groups(len(np.unique(codes[codes >= 0])), frame.rows):
+                group, groups = name, np.where(codes < 0, len(codes) + np.arange(len(codes)), codes)
+                break
+    labels = frame.columns[target].as_texts().codes if target in frame.columns else np.zeros(frame.rows, int)
+    note = dealing.described("rows", group)
+    return replace(frame, notes=(*frame.notes, note)), dealing.dealt(labels, groups)
 
 
 def _dealt(total: int, shares: Mapping[str, float], seed: int) -> dict[str, np.ndarray]:
