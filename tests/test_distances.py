@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 import scipy
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from advex.distances import Cosine, RelativeL2, Spearman, TopK
@@ -54,3 +57,41 @@ def test_more_elements_than_a_map_has_are_refused() -> None:
         TopK(5)(torch.ones(1, 4), torch.ones(1, 4))
     with pytest.raises(SpecError, match="at least 1"):
         TopK(0)
+
+
+def chosen_in_order(values: np.ndarray, k: int, order: tuple[int, ...]) -> set[int]:
+    """The k largest, zeros never, of equal ones those that come first in an order."""
+    ranked = sorted(range(len(values)), key=lambda i: (-abs(values[i]), order.index(i)))
+    return {i for i in ranked[:k] if values[i]}
+
+
+@given(st.integers(0, 10**6))
+def test_ties_are_broken_by_chance_for_both_maps_at_once(seed: int) -> None:
+    """The expected overlap, against all orders of six elements."""
+    rng = np.random.default_rng(seed)
+    k, (first, second) = int(rng.integers(1, 6)), rng.integers(-2, 3, (2, 6)).astype(float)
+    if not first.any():
+        first[0] = 1
+    shares = []
+    for order in itertools.permutations(range(6)):
+        one, other = (chosen_in_order(values, k, order) for values in (first, second))
+        shares.append(len(one & other) / len(one))
+    got = TopK(k)(maps(first.tolist()), maps(second.tolist())).item()
+    assert got == pytest.approx(1 - np.mean(shares), abs=1e-12)
+    assert TopK(k)(maps(first.tolist()), maps(first.tolist())).item() == 0
+
+
+def test_ties_do_not_depend_on_where_the_elements_stand() -> None:
+    """Large plateaus: of 200 equal elements 50 are chosen, of 300 others, 100 of them the same, 50 too."""
+    first, second = torch.zeros(500), torch.zeros(500)
+    first[:200], second[100:400] = 1.0, 2.0
+    rng = torch.Generator().manual_seed(0)
+    orders = [torch.randperm(500, generator=rng) for _ in range(4000)]
+    overlaps = [
+        len(set(order[first[order] > 0][:50].tolist()) & set(order[second[order] > 0][:50].tolist()))
+        for order in orders
+    ]
+    got = TopK(50)(first[None], second[None]).item()
+    assert got == pytest.approx(1 - np.mean(overlaps) / 50, abs=4 * np.std(overlaps) / 50 / len(orders) ** 0.5)
+    order = orders[0]
+    assert TopK(50)(first[None, order], second[None, order]).item() == pytest.approx(got, abs=1e-12)
