@@ -30,6 +30,7 @@ from advex.errors import ArtifactError, SpecError
 from advex.evaluation import Interrupted, Settings, evaluate, settings_from
 from advex.evaluation.merge import merge
 from advex.evaluation.settings import specs_from
+from advex.explainers.background import with_background
 from advex.report import write_report
 from advex.report.reading import read
 from advex.report.sections.maps import Maps
@@ -341,7 +342,6 @@ MAPPED = ("integrated_gradients:steps=5,input_x_gradient", "grad_cam", "expected
 
 
 @pytest.mark.filterwarnings("ignore:expected_gradients.* maps are doubtful")  # four samples: quick, not right
-@pytest.mark.filterwarnings("ignore:The background is a single row")  # files are no data
 def test_explain_writes_values_pictures_and_what_they_are(
     saved: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -369,7 +369,7 @@ def test_explain_writes_values_pictures_and_what_they_are(
                 assert found.shape == (1, 8, 8)
                 assert each["gini"] == pytest.approx(gini(found), abs=1e-5)
                 assert each["sum"] == pytest.approx(found.sum(), abs=1e-5)
-                own = advex.explainers.build(result["explainers"][each["explainer"]])
+                own = with_background(advex.explainers.build(result["explainers"][each["explainer"]]), data)
                 again = own(classifier, x, torch.tensor([each["target"]]), seed=0)
                 np.testing.assert_allclose(found, again.map[0].numpy(), atol=1e-6)
                 assert each["method"] == again.method

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from advex.attacks.attack import Search, attack
 from advex.attacks.search import SearchResult, SearchState, iterate, smallest
+from advex.attacks.smallest_row import smallest_rows
 from advex.classifier import Classifier
 from advex.geometry import RMSE, per_row
 from advex.goals import Goal, with_temperature, without_class
@@ -42,7 +43,8 @@ class Minimal(Search):
       low and of high confidence are treated alike;
     - the second leg starts anew and avoids the class that the first arrived at: most local minima are
       a matter of the class;
-    - at the end the change is drawn in along its ray by bisection, in forward passes alone.
+    - at the end the change is drawn in along its ray by bisection, in forward passes alone. Of a table it is then made
+      a valid row, beside one that a search by columns finds: see `smallest_rows`.
 
     gradients: at most that many gradient evaluations per example; rows that have converged stop
     earlier. second: share of them for the second leg; there is none where that makes fewer than 25
@@ -81,7 +83,8 @@ class Minimal(Search):
             arrived = changed.scatter(1, start[:, None], -math.inf).argmax(dim=1)
             avoided = torch.where(torch.isfinite(result.size), arrived, logits.argmin(dim=1))
             result = _shorter(result, leg(without_class(goal, avoided) or goal, second))
-        return _to_the_boundary(classifier, x, goal, result)
+        result = _to_the_boundary(classifier, x, goal, result)
+        return result if classifier.features is None else smallest_rows(classifier, x, goal, mask, result)
 
 
 def _spread(logits: Tensor) -> Tensor:

@@ -155,14 +155,14 @@ class FeatureSpec:
         InputError.
         """
         result = self.nearest(x, clean)
-        owner, stride = self._elements.to(x.device), self._strides.to(x)
+        owner, stride = self.owner.to(x.device), self._strides.to(x)
         longer = (result - clean).abs() > (x - clean).abs() * (1 + 1e-5)
         back = torch.where(longer, result - (result - clean).sign() * stride, result)
         return self._numbers(torch.where(self._any(longer, owner) & stride.isnan(), clean, back))
 
     def whole(self, mask: Tensor) -> Tensor:
         """mask [..., d] bool without the columns of which it has only some elements: a category changes as a whole."""
-        return ~self._any(~mask, self._elements.to(mask.device))
+        return ~self._any(~mask, self.owner.to(mask.device))
 
     def _any(self, flags: Tensor, owner: Tensor) -> Tensor:
         """[..., d] bool: of any element of the same column."""
@@ -170,7 +170,7 @@ class FeatureSpec:
         return count.index_add_(-1, owner, flags.to(count.dtype))[..., owner] > 0
 
     @cached_property
-    def _elements(self) -> Tensor:
+    def owner(self) -> Tensor:
         """[d] int64: the number of the column that an element belongs to."""
         widths = torch.tensor([feature.width for feature in self.features])
         return torch.arange(len(self.features)).repeat_interleave(widths)
@@ -179,7 +179,7 @@ class FeatureSpec:
     def _strides(self) -> Tensor:
         """[d] float64: length of an element's steps; 0: it has none, NaN: it is a category."""
         steps = [math.nan if f.kind == "category" else (f.step or 0.0) / f.scale for f in self.features]
-        return torch.tensor(steps, dtype=torch.float64)[self._elements]
+        return torch.tensor(steps, dtype=torch.float64)[self.owner]
 
     @cached_property
     def _box(self) -> Box:
@@ -196,7 +196,7 @@ class FeatureSpec:
         # The element of one category rises as that of another falls.
         rises = [f.change in ("free", "up") or (f.kind == "category" and f.change == "down") for f in self.features]
         falls = [f.change in ("free", "down") or (f.kind == "category" and f.change == "up") for f in self.features]
-        return Box(lower, upper, torch.tensor(rises)[self._elements], torch.tensor(falls)[self._elements])
+        return Box(lower, upper, torch.tensor(rises)[self.owner], torch.tensor(falls)[self.owner])
 
     # -- files -------------------------------------------------------------------------------------------
 

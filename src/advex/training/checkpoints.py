@@ -21,7 +21,7 @@ from torch import Tensor
 from advex import artifacts, processes
 from advex.documents import parse_json
 from advex.errors import AdvexWarning, ArtifactError
-from advex.files import write_text
+from advex.files import is_temporary, write_text
 from advex.training.run import Position, Run, completed
 
 METRICS, CHECKPOINTS, BEST = "metrics.jsonl", "checkpoints", "best"
@@ -175,7 +175,8 @@ def _clear(run: Run, useless: list[Path]) -> None:
 
 
 def _unfinished(out: Path) -> Iterator[Path]:
-    """The folders in which `artifacts.write_folder` was writing, and nobody else's."""
+    """The folders in which `artifacts.write_folder` was writing and the files of `files.atomic`; nobody else's."""
+    yield from [path for path in out.glob(".*") if is_temporary(path.name)]
     for parent, name in ((out / CHECKPOINTS, r"step-\d+"), (out, BEST), (out.parent, re.escape(out.name))):
         of_it = [path for path in parent.glob(".*") if re.fullmatch(rf"\.{name}\.[a-z0-9_]{{8}}", path.name)]
         for path in of_it:

@@ -80,7 +80,7 @@ def train(
             _check_agreement(run)
             if first:
                 ready()
-                if out is not None:
+                if out is not None and not run.position.step:
                     write_digests(out, seen(recipe, data).x)
             log = None if out is None else MetricsLog(out, board=board, step=run.position.step)
             with contextlib.nullcontext() if log is None else contextlib.closing(log):
