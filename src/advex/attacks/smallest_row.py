@@ -40,14 +40,14 @@ def smallest_rows(
     few = FewFeatures()
     by_columns = _by_columns(few, classifier, x, goal, mask, torch.ones(len(x), dtype=torch.bool, device=x.device))
     best = replace(result, size=torch.full_like(result.size, math.inf), queries=result.queries + by_columns.queries)
-    there = made_valid(features, x, result.delta, judge, torch.isfinite(result.size))
-    lost = by_columns.size.isinf() & ~there[1]
+    on_the_way = made_valid(features, x, result.delta, judge, torch.isfinite(result.size))
+    lost = by_columns.size.isinf() & ~on_the_way[1]
     if lost.any():
         most = replace(few, features=max(min(_MOST, len(features.features)), few.features))
         wide = _by_columns(most, classifier, x, goal, mask, lost)
         by_columns = replace(_shorter(by_columns, wide), queries=wide.queries)
         best = replace(best, queries=best.queries + wide.queries)
-    for delta, reached in (there, (by_columns.delta, by_columns.size.isfinite())):
+    for delta, reached in (on_the_way, (by_columns.delta, by_columns.size.isfinite())):
         drawn, queries = _drawn_in(features, x, delta, reached, judge)
         size = torch.where(reached, classifier.norm(RMSE).size(drawn), math.inf)
         best = _shorter(replace(best, queries=best.queries + queries), replace(best, delta=drawn, size=size))

@@ -188,7 +188,7 @@ class Source:
             rows = dealing.dealt(whole.labels)[name]
             evidence = whole.evidence
             return Split(
-                ids=[whole.ids[row] for row in rows.tolist()],
+                ids=[whole.ids[int(row)] for row in rows],
                 labels=whole.labels[rows],
                 read=lambda chosen: whole.read(rows[list(chosen)].tolist()),
                 notes=(*whole.notes, dealing.described("images")),
