@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from torch import Tensor
 
-from advex.errors import ArtifactError
 from advex.evaluation.columns import tensor
 from advex.record import MeasureEntry, ModelEntry, Table
+from advex.record.parquet import read_parquet
 from advex.record.tables import TABLES
 
 
@@ -52,10 +51,6 @@ def read_tables(folder: Path, *, without: Sequence[str] = ()) -> dict[Table, pa.
     tables: dict[Table, pa.Table] = {}
     for name in TABLES:
         path = folder / f"{name}.parquet"
-        try:
-            if path.exists():
-                columns = [column for column in pq.read_schema(path).names if column not in without]
-                tables[name] = pq.read_table(path, columns=columns)
-        except (OSError, pa.ArrowException) as error:
-            raise ArtifactError(f"{path} cannot be read: {str(error).partition(chr(10))[0]}.") from None
+        if path.exists():
+            tables[name] = read_parquet(path, without=without)
     return tables

@@ -94,21 +94,21 @@ def bounded(contrasts: Sequence[Contrast]) -> list[Difference]:
     for contrast in contrasts:
         if not math.isnan(contrast.difference.figure.value):
             families.setdefault(contrast.family, []).append(contrast)
-    factors = {
+    deviations = {
         family: widening(torch.stack([each.estimates for each in members], dim=1))
         for family, members in families.items()
     }
-    return [_bounded(each, factors.get(each.family), len(families.get(each.family, ()))) for each in contrasts]
+    return [_bounded(each, deviations.get(each.family), len(families.get(each.family, ()))) for each in contrasts]
 
 
-def _bounded(contrast: Contrast, factor: float | None, comparisons: int) -> Difference:
+def _bounded(contrast: Contrast, deviations: float | None, comparisons: int) -> Difference:
     difference = contrast.difference
     if math.isnan(difference.figure.value):
         return difference
-    low, high = (end.item() for end in widened(contrast.estimates[:, None], factor))
+    low, high = (end.item() for end in widened(contrast.estimates[:, None], deviations))
     bounded: dict[str, Any] = {"figure": difference.figure.model_copy(update={"low": low, "high": high})}
     if difference.ratio is not None and contrast.ratios is not None:
-        low, high = (end.exp().item() for end in widened(contrast.ratios.log()[:, None], factor))
+        low, high = (end.exp().item() for end in widened(contrast.ratios.log()[:, None], deviations))
         bounded["ratio"] = difference.ratio.model_copy(update={"low": low, "high": high})
     return difference.model_copy(update={**bounded, "comparisons": comparisons})
 

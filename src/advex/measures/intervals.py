@@ -64,46 +64,40 @@ def _ends(estimates: Tensor, beyond: float) -> tuple[Tensor, Tensor]:
 
 
 def widening(estimates: Tensor) -> float | None:
-    """By how much `percentiles` of k figures must be widened for all k to hold together with 95 %; None for k = 1.
+    """How many standard deviations k figures' intervals must be wide, each way, for all k to hold together with 95 %.
 
-    estimates: [resamples, k], each row from one resample of the examples. The least factor, from 1, by which all
-    intervals are stretched about their medians so that 95 % of the resamples lie inside in all k at once: the single
-    step of Westfall and Young (1993), scaled by each figure's own percentiles. Ranks alone would need many more
-    resamples: of k intervals only the outermost count. Figures with estimates that are not finite are left out.
+    estimates: [resamples, k], each row from one resample of the examples. In 95 % of the resamples no figure is farther
+    from its mean than that many of its own standard deviations: the single step of Westfall and Young (1993), with the
+    largest of k standardised changes. Percentiles stretched about their medians claim too much: with 30 examples two
+    equal models are said to differ in 8 % of tables and four in 10 %, where this says so of 3 to 4 %.
+    None where but one figure varies: it keeps its percentiles. Figures that are not all finite are left out.
     """
-    if estimates.shape[1] == 1:
-        return None
     finite = estimates[:, estimates.isfinite().all(dim=0)]
+    if estimates.shape[1] == 1 or (finite.shape[1] == estimates.shape[1] and int((finite.std(dim=0) > 0).sum()) < 2):
+        return None
     if not finite.shape[1]:
-        return 1.0
-    centre, below, above = _shape(finite)
-    change = finite - centre
-    outside = torch.where(change < 0, -change / below, change / above).nan_to_num(0.0).amax(dim=1)
-    return max(outside.sort().values[math.ceil(0.95 * len(outside)) - 1].item(), 1.0)
+        return 0.0
+    change = (finite - finite.mean(dim=0)).abs() / finite.std(dim=0).clamp_min(1e-300)
+    farthest = change.amax(dim=1).sort().values
+    return farthest[math.ceil(0.95 * len(farthest)) - 1].item()
 
 
-def widened(estimates: Tensor, factor: float | None) -> tuple[Tensor, Tensor]:
-    """`percentiles` of each column of [resamples, k] stretched by a factor from `widening`: lower and upper ends, [k].
+def widened(estimates: Tensor, deviations: float | None) -> tuple[Tensor, Tensor]:
+    """Intervals of k figures [resamples, k], as wide as `widening` says and never within `percentiles`: ends, [k] each.
 
-    Of a column with an estimate that is not finite, all its range, unless it stands alone (factor None).
+    Of a column with an estimate that is not finite, all its range, unless it stands alone (None).
     """
     low, high = _ends(estimates, 0.025)
-    if factor is None:
+    if deviations is None:
         return low, high
     finite = estimates.isfinite().all(dim=0)
-    _, below, above = _shape(torch.where(finite, estimates, 0.0))
+    held = torch.where(finite, estimates, 0.0)
+    mean, reach = held.mean(dim=0), deviations * held.std(dim=0)
     lowest, highest = _ends(estimates, 0.0)
     return (
-        torch.where(finite, low - (factor - 1) * below, lowest),
-        torch.where(finite, high + (factor - 1) * above, highest),
+        torch.where(finite, torch.minimum(low, mean - reach), lowest),
+        torch.where(finite, torch.maximum(high, mean + reach), highest),
     )
-
-
-def _shape(estimates: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each column: its median, and from there to the percentiles (two standard deviations where that is 0)."""
-    (low, high), centre, spread = _ends(estimates, 0.025), estimates.median(dim=0).values, 2 * estimates.std(dim=0)
-    below, above = (torch.where(size > 0, size, spread) for size in (centre - low, high - centre))
-    return centre, below, above
 
 
 def simultaneous(estimates: Tensor) -> tuple[Tensor, Tensor]:

@@ -257,18 +257,13 @@ def _described_measures(values: Values) -> None:
 
 def read_rows(folder: Path, table: str) -> list[dict[str, Any]]:
     """The rows of a record's table (maps as arrays). Raises ArtifactError."""
-    import pyarrow
-    import pyarrow.parquet
+    from advex.record.parquet import read_parquet
 
-    path = folder / f"{table}.parquet"
-    try:
-        rows = pyarrow.parquet.read_table(path)
-        if "map" not in rows.column_names:
-            return rows.to_pylist()
-        arrays = [cell.values.to_numpy() if cell.is_valid else None for cell in rows.column("map")]
-        return [row | {"map": values} for row, values in zip(rows.drop(["map"]).to_pylist(), arrays, strict=True)]
-    except (OSError, pyarrow.ArrowException) as error:
-        raise ArtifactError(f"{path} cannot be read: {error}") from None
+    rows = read_parquet(folder / f"{table}.parquet")
+    if "map" not in rows.column_names:
+        return rows.to_pylist()
+    arrays = [cell.values.to_numpy() if cell.is_valid else None for cell in rows.column("map")]
+    return [row | {"map": values} for row, values in zip(rows.drop(["map"]).to_pylist(), arrays, strict=True)]
 
 
 def plain(value: float) -> float | None:

@@ -26,6 +26,7 @@ from advex.registry import write
 
 SCHEMA = 1
 METRICS, RECIPE, ENVIRONMENT, CONFIG, BEST = "metrics.jsonl", "recipe.yaml", "env.json", "config.json", "best"
+WEIGHTS = "model.safetensors"
 
 # What a line of metrics.jsonl may hold beside `parts`: rate in examples per second, seconds since the run began.
 QUANTITIES = (
@@ -119,7 +120,7 @@ def _read_run(folder: Path) -> Training:
         curves=_measured(curves),
         parts=_parts(list(lines.values()), notes),
         best=max((epoch for epoch, line in lines.items() if line.get("best") is True), default=None),
-        finished=(folder / CONFIG).is_file(),
+        finished=(folder / CONFIG).is_file() and _is_whole(folder / WEIGHTS, notes),
         notes=notes,
     )
 
@@ -139,6 +140,24 @@ def _read(folder: Path, name: str, limit: int, notes: list[str]) -> str:
     except OSError as error:
         notes.append(f"{name} cannot be read: {error.strerror or error}.")
     return ""
+
+
+def _is_whole(weights: Path, notes: list[str]) -> bool:
+    """Whether a safetensors file is as long as its header says."""
+    try:
+        with weights.open("rb") as file:
+            header = int.from_bytes(file.read(8), "little")
+            about = parse_json(file.read(min(header, _LARGEST_CONFIG)), WEIGHTS)
+        ends = [tensor["data_offsets"][1] for name, tensor in about.items() if name != "__metadata__"]
+        if weights.stat().st_size == 8 + header + max(ends, default=0):
+            return True
+        reason = "is cut short"
+    except OSError as error:
+        reason = f"cannot be read ({error.strerror})"
+    except (DataError, AttributeError, TypeError, LookupError, ValueError):
+        reason = "is damaged"
+    notes.append(f"{WEIGHTS} {reason}: the run is not finished. Training goes on from its last checkpoint.")
+    return False
 
 
 def _lines(text: str, notes: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from advex.errors import ArtifactError
 from advex.record import TABLES, Record, Training, read_record, read_rows, read_run
+from advex.record.parquet import check_rows
 
 _COLUMNS: Mapping[str, Collection[str]] = {name: columns for name, columns in TABLES.items()}
 PICTURE_BYTES = 18_000_000  # of the page's 20 MB
@@ -145,11 +146,13 @@ def read(folder: Path, tables: Collection[str] = tuple(TABLES), picture_bytes: i
     promised["columns"] = promised["answers"]
     # Of explanations, and of tables that are a plugin's, record.json says nothing.
     known = [name for name in tables if promised.get(name, (folder / f"{name}.parquet").exists())]
-    return Contents(folder, record, {name: _rows(folder, name, names) for name in known}, picture_bytes)
+    return Contents(
+        folder, record, {name: _rows(folder, name, names, record.data.examples) for name in known}, picture_bytes
+    )
 
 
-def _rows(folder: Path, table: str, models: Collection[str]) -> tuple[Row, ...]:
-    """The rows of a table. Raises ArtifactError for lacking columns, and for models that the record does not list."""
+def _rows(folder: Path, table: str, models: Collection[str], examples: int) -> tuple[Row, ...]:
+    """The rows of a table. Raises ArtifactError for lacking columns or rows, and for models that are not listed."""
     path, rows = folder / f"{table}.parquet", read_rows(folder, table)
     missing = [name for name in _COLUMNS.get(table, ()) if rows and name not in rows[0]]
     if missing:
@@ -157,4 +160,7 @@ def _rows(folder: Path, table: str, models: Collection[str]) -> tuple[Row, ...]:
     strangers = sorted({str(row["model"]) for row in rows if "model" in row} - set(models))
     if strangers:
         raise ArtifactError(f"{path} speaks of '{strangers[0]}', a model that record.json does not list.")
+    if table == "examples":
+        of, numbers = ([row[name] for row in rows] for name in ("model", "example"))
+        check_rows(path, models, of, numbers, examples)
     return tuple(rows)

@@ -17,6 +17,7 @@ import contextlib
 import csv
 import io
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,11 @@ import torch
 import yaml
 
 from advex import processes, progress
-from advex.artifacts import CONFIG, WEIGHTS, read_config
+from advex.artifacts import CONFIG, WEIGHTS, checked_weights, read_config
 from advex.data import Dataset
 from advex.data.digests import FILE as EXAMPLES
 from advex.environment import environment, without_places
-from advex.errors import ArtifactError, SpecError
+from advex.errors import AdvexWarning, ArtifactError, SpecError
 from advex.files import write_text
 from advex.lookup.folders import prepare_folder
 from advex.progress import QUIET, Terminal
@@ -123,8 +124,18 @@ def _made_ready(recipe: Recipe, data: Dataset, folder: Path, *, resume: bool, ov
             raise SpecError(
                 f"{folder} holds this run; --no-resume would lose it. Say --overwrite, or choose another --out."
             )
-        return (folder / CONFIG).is_file()
+        return (folder / CONFIG).is_file() and _has_weights(folder)
     return False
+
+
+def _has_weights(folder: Path) -> bool:
+    """Whether the weights of a finished run are there, and whole; if not it is finished again from its checkpoint."""
+    try:
+        checked_weights(folder, read_config(folder))
+    except ArtifactError as error:
+        warnings.warn(f"{error} The run is not finished: it goes on.", AdvexWarning, stacklevel=2)
+        return False
+    return True
 
 
 def _held(folder: Path) -> dict[str, Any] | None:
