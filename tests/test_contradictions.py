@@ -1,0 +1,100 @@
+"""Records and runs that contradict themselves are refused, or finished, by what contradicts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+import advex
+from advex.data import Dataset, open_dataset
+from advex.errors import AdvexWarning, ArtifactError
+from advex.evaluation import evaluate, settings_from
+from advex.evaluation.results import read_tables
+from advex.recipes import recipe_from
+from advex.record import parquet, read_run
+from advex.report.reading import read
+from advex.training import run_folder
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Path:
+    x = torch.arange(54, dtype=torch.uint8).reshape(6, 1, 3, 3)
+    names = ("a", "b")
+    data = Dataset(name="d", x=x, y=torch.arange(6) % 2, class_names=names, ids=tuple(map(str, range(6))))
+    classifier = advex.Classifier("linear:features=9,classes=2")
+    settings = settings_from({"attack": "pgd:steps=2", "btr": None, "pictures": (), "explanations": 0, "sweep": 0})
+    evaluate([("m", "m", classifier)], data, tmp_path / "record", settings)
+    return tmp_path / "record"
+
+
+def rewritten(folder: Path, change: Any) -> None:
+    path = folder / "examples.parquet"
+    pq.write_table(change(pq.read_table(path)), path)
+
+
+def with_column(name: str, values: pa.Array) -> Any:
+    return lambda table: table.set_column(table.column_names.index(name), name, values)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda table: table.slice(0, 5), "5 rows of 'm', 5 of them different, .* 6 examples"),
+        (lambda table: pa.concat_tables([table, table.slice(2, 1)]), "7 rows of 'm', 6 of them different"),
+        (lambda table: pa.concat_tables([table.slice(0, 5), table.slice(2, 1)]), "6 rows of 'm', 5 of them different"),
+        (with_column("label", pa.array(list("abcdef"))), "'label' holds string, where it should hold int64"),
+        (with_column("confidence", pa.array([True] * 6)), "'confidence' holds bool"),
+        (with_column("attack_rmse", pa.array(["0.1"] * 6)), "'attack_rmse' holds string, where it should hold double"),
+        (with_column("attack_reached", pa.array([1.0] * 6)), "'attack_reached' holds double"),
+    ],
+)
+def test_a_record_that_contradicts_itself_is_refused(record: Path, change: Any, said: str) -> None:
+    assert len(read(record).rows("examples")) == 6
+    rewritten(record, change)
+    with pytest.raises(ArtifactError, match=said):
+        read(record)
+
+
+def test_no_more_is_read_than_there_may_be(record: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few kilobytes stand for a million rows: the file's own account is looked at before a row is read."""
+    rewritten(record, lambda table: pa.concat_tables([table] * 20_000).combine_chunks())
+    monkeypatch.setattr(parquet, "MOST_ROWS", 100_000)
+    for reader in (read, read_tables):
+        with pytest.raises(ArtifactError, match="says that it has 120,000 rows; at most 100,000"):
+            reader(record)
+    monkeypatch.setattr(parquet, "MOST_ROWS", 10**6)
+    monkeypatch.setattr(parquet, "MOST_VALUES", 100_000)
+    with pytest.raises(ArtifactError, match="'model' has 120,000 values"):
+        read_tables(record)
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "exchanged"])
+def test_a_run_without_whole_weights_is_not_finished(damage: str, tmp_path: Path) -> None:
+    recipe = recipe_from({"network": "linear", "epochs": 1, "robust_every": 0})
+    data = open_dataset("digits", split="train", max_samples=40)
+    run_folder.run(recipe, data, tmp_path / "run")
+    weights = tmp_path / "run" / "model.safetensors"
+    whole = weights.read_bytes()
+    run = read_run(tmp_path / "run")
+    assert run is not None
+    assert run.finished
+    if damage == "missing":
+        weights.unlink()
+    else:
+        weights.write_bytes(whole[:-5] if damage == "cut" else whole[:-4] + b"\0\0\0\0")
+    if damage != "exchanged":  # that takes a digest of the whole file, which a page does not ask for
+        run = read_run(tmp_path / "run")
+        assert run is not None
+        assert not run.finished
+        assert any("not finished" in note for note in run.notes)
+    with pytest.warns(AdvexWarning, match="not finished"):
+        run_folder.run(recipe, data, tmp_path / "run")
+    assert weights.read_bytes() == whole
+    run = read_run(tmp_path / "run")
+    assert run is not None
+    assert run.finished
