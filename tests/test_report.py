@@ -347,8 +347,12 @@ class Tree(HTMLParser):
 
 
 def page(folder: Path, **options: Any) -> Node:
-    """The report of a record as a tree."""
-    return Tree(render(read(folder, **options))).root
+    """The report of a record as a tree. No class of a cell, by itself, makes something else of it than a cell."""
+    root = Tree(render(read(folder, **options))).root
+    displayed = set(re.findall(r"^\.([\w-]+) \{[^}]*\bdisplay:", style(), re.MULTILINE))
+    for cell in (*root.all("td"), *root.all("th")):
+        assert not displayed & set(cell.attributes.get("class", "").split())
+    return root
 
 
 def numbers_in(text: str) -> list[float]:
