@@ -287,7 +287,7 @@ def test_a_table_has_a_largest_size(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         open_dataset(root)
     monkeypatch.setattr(answers, "_LARGEST", len(PLAIN))
     monkeypatch.setattr(answers, "_MOST", 2)
-    with pytest.raises(DataError, match="line 4: a table of answers has at most 2 lines"):
+    with pytest.raises(DataError, match="line 4: .* 2 lines"):
         open_dataset(root)
 
 
@@ -303,7 +303,7 @@ def test_a_table_of_another_kind_is_not_taken_for_ours(tmp_path: Path) -> None:
 
 def test_without_an_unchanged_picture_there_is_no_data(tmp_path: Path) -> None:
     root = folder(tmp_path / "hitl", "picture,label,answer\na.png,7,changed\nb.png,7,\n")
-    with pytest.raises(DataError, match=r"holds no labelled images.*1 picture left out: changed to most \(a.png\)"):
+    with pytest.raises(DataError, match=r"1 picture .*\(a\.png\)"):
         open_dataset(root)
 
 
@@ -385,14 +385,14 @@ def test_a_link_within_the_folder_is_followed(tmp_path: Path) -> None:
 def test_the_same_pixels_with_two_labels_are_refused(tmp_path: Path) -> None:
     root = folder(tmp_path / "hitl", "picture,label,answer\na.png,7,unchanged\nb.png,8,unchanged\n")
     shutil.copy(root / "a.png", root / "b.png")
-    with pytest.raises(DataError, match="'a.png' and 'b.png' have the same pixels and the labels '7' and '8'"):
+    with pytest.raises(DataError, match="'a.png' .*'b.png' .*'7' .*'8'"):
         open_dataset(root)
 
 
 def test_pictures_are_not_scaled(tmp_path: Path) -> None:
     root = folder(tmp_path / "hitl", PLAIN)
     assert open_dataset(root, size=4).shape == (1, 4, 4)
-    with pytest.raises(DataError, match=r"the pictures are 4x4 \(2: a.png, c.png\) and not 8x8. .* not scaled"):
+    with pytest.raises(DataError, match=r"4x4 \(2: a\.png, c\.png\) .*8x8"):
         open_dataset(root, size=8)
     (root / "c.png").write_bytes(encode_png(torch.zeros(1, 5, 6)))
     with pytest.raises(DataError, match=r"several sizes \(height x width\): 4x4 \(1: a.png\); 5x6 \(1: c.png\)"):
@@ -710,7 +710,7 @@ def test_a_label_that_is_not_its_originals_is_noticed() -> None:
     first = dataset("pets/train", "ab", "ab")
     made_from = tuple(Origin(part="hitl", id=str(row), source="pets/train", source_id=str(1 - row)) for row in range(2))
     assert len(concatenate(first, dataset("hitl", "ab", "ba", origins=made_from))) == 4
-    with pytest.raises(DataError, match="'0' has the label 'a'; '1' of pets/train, .* has 'b'. Was a column"):
+    with pytest.raises(DataError, match="'0' .*'a'; '1' of pets/train.* 'b'"):
         concatenate(first, dataset("hitl", "ab", "ab", origins=made_from))
     elsewhere = tuple(dataclasses.replace(each, source="zoo/train") for each in made_from)
     assert len(concatenate(first, dataset("hitl", "ab", "ab", origins=elsewhere))) == 4
@@ -736,7 +736,7 @@ def test_pictures_made_from_held_out_examples_are_refused(source: str, source_id
     added = dataset("hitl", "ab", "a", origins=(origin,))
     held_out = {"test": ["held", "both"], "val": ["other"]}
     if verdict == "leak":
-        with pytest.raises(DataError, match=f"1 example of 1 made from held-out data .0 from '{source_id}' of test"):
+        with pytest.raises(DataError, match=f"1 .* of 1 .*'{source_id}' of test"):
             untraced(added, ["mine", "both"], held_out)
     else:
         assert untraced(added, ["mine", "both"], held_out) == (["0"] if verdict == "unknown" else [])

@@ -165,7 +165,7 @@ def test_windows_obey_the_laws() -> None:
     assert CUT(x[:0], index[:0], seed=0, epoch=0).shape == (0, 3, 4, 4)
     square = pictures(2, 3, 4, 4)
     assert Augmentation(crop=4)(square, torch.arange(2), seed=0, epoch=0) is square
-    with pytest.raises(InputError, match="6x5 pixels are smaller than the 6x6 to be cut from them"):
+    with pytest.raises(InputError, match="6x5 .*6x6"):
         Augmentation(crop=6)(x, index, seed=0, epoch=0)
 
 
@@ -174,7 +174,7 @@ def test_the_centre() -> None:
     assert centre(x, 3).tolist() == [[[[7, 8, 9], [13, 14, 15], [19, 20, 21]]]]
     assert centre(x, 0) is x
     assert centre(x[0], 3) is not None  # no pictures, no centre
-    with pytest.raises(InputError, match="5x6 pixels are smaller than the 6x6"):
+    with pytest.raises(InputError, match="5x6 .*6x6"):
         centre(x, 6)
 
 
@@ -427,7 +427,7 @@ def test_shifts_beyond_the_picture_show_its_edge() -> None:
 @pytest.mark.parametrize(("shape", "pad"), [((1, 1), 1), ((4, 9), 4), ((9, 4), 7)])
 def test_reflection_needs_something_to_reflect(shape: tuple[int, int], pad: int) -> None:
     x, index = pictures(2, 1, *shape), torch.arange(2)
-    with pytest.raises(InputError, match=rf"{shape[0]}x{shape[1]} pixels cannot be shifted by {pad} over reflected"):
+    with pytest.raises(InputError, match=rf"{shape[0]}x{shape[1]} .*{pad}"):
         Augmentation(pad=pad, padding="reflect")(x, index, seed=0, epoch=0)
     Augmentation(pad=min(shape) - 1, padding="reflect")(x, index, seed=0, epoch=0)
 

@@ -365,7 +365,7 @@ def test_deep_lift_notices_an_error_whose_cause_it_does_not_see() -> None:
 def test_deep_lift_refuses_a_module_that_is_called_twice() -> None:
     classifier, (x, _) = passes(lambda net, x: net.c(net.act(net.b(net.act(net.a(x)))))), rows()
     for explain in (DeepLift(), DeepLiftShap()):
-        with pytest.raises(InputError, match="calls ReLU 'act' 2 times: give each call a module of its own"):
+        with pytest.raises(InputError, match="ReLU 'act' 2 times"):
             explain(classifier, x, TARGET)
 
 
@@ -380,9 +380,9 @@ def test_a_module_with_two_names_is_not_called_twice() -> None:
 @pytest.mark.parametrize("explain", [GuidedBackprop(), Deconvolution()], ids=repr)
 def test_guided_maps_need_relu_modules(explain: Any) -> None:
     x, _ = rows()
-    with pytest.raises(InputError, match="calls none, but the function relu: the map would be the plain gradient"):
+    with pytest.raises(InputError, match="none, .*function relu"):
         explain(passes(lambda net, x: net.c(relu(net.a(x)))), x, TARGET)
-    with pytest.warns(AdvexWarning, match="no rule for the function relu: their plain derivatives") as heard:
+    with pytest.warns(AdvexWarning, match="no rule .*function relu") as heard:
         explain(passes(lambda net, x: net.c(relu(net.b(net.act(net.a(x)))))), x, TARGET)
     assert heard[0].filename == __file__
     twice = passes(lambda net, x: net.c(net.act(net.b(net.act(net.a(x))))))

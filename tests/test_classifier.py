@@ -122,7 +122,7 @@ def test_rounding_at_the_wall_is_not_an_error() -> None:
 
 def test_a_box_of_another_shape_is_named() -> None:
     clf = Classifier(Wrapped(lambda y: y), box=(torch.zeros(5), torch.ones(5)))
-    with pytest.raises(InputError, match=r"shape \(4, 3, 2, 2\) do not fit the box of shape \(5,\)"):
+    with pytest.raises(InputError, match=r"\(4, 3, 2, 2\) .*\(5,\)"):
         clf(IMAGES)
 
 

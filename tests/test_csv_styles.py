@@ -205,7 +205,7 @@ def test_lines_may_end_in_any_way(csv: Write, ends: str) -> None:
     ],
 )
 def test_a_first_line_of_the_kind_of_all_others_is_no_header(csv: Write, text: str) -> None:
-    with pytest.raises(DataError, match="no header: the first line looks like data.*header: none"):
+    with pytest.raises(DataError, match="header: none"):
         open_dataset(csv(text))
     names = [f"n{i}" for i in range(text.partition("\n")[0].count(",") + 1)]
     data = open_dataset(csv(text, f"header: none\nnames: {names}\ncolumns: {{n1: {{kind: category}}}}"))
@@ -271,7 +271,7 @@ def test_a_header_may_be_longer_than_the_default_of_pythons_reader(csv: Write) -
 def test_a_value_that_is_listed_is_a_value(csv: Write, text: str) -> None:
     table = rows(text, "K", "Ca")
     if text != "None":
-        with pytest.raises(DataError, match="values are missing.*list it in the `values:`"):
+        with pytest.raises(DataError, match="`values:`"):
             open_dataset(csv(table))
     data = open_dataset(csv(table, f"columns: {{x: {{values: ['{text}', K, Ca]}}}}"))
     assert values(data)[:3] == [text, "K", "Ca"]
@@ -377,7 +377,7 @@ def test_units_of_two_files_agree_or_are_refused(csv: Write, tmp_path: Path) -> 
     with pytest.raises(DataError, match=r"'x' has other units.*'\$' and '%'"):
         open_dataset(tmp_path / "t", split="train")
     trained = open_dataset(csv(rows("1%", "2%", "4%")))
-    with pytest.raises(DataError, match=r"in '\$', and was learned in '%'"):
+    with pytest.raises(DataError, match=r"'\$'.*'%'"):
         open_dataset(csv(rows("$1", "$2", "$4")), features=trained.features, class_names=trained.class_names)
     plain = open_dataset(csv(rows("1", "2", "4")), features=trained.features, class_names=trained.class_names)
     assert plain.x.equal(trained.x)
@@ -397,7 +397,7 @@ def test_a_row_of_the_training_file_is_explained_though_columns_were_left_out(cs
         f"linear:features={data.features.width},classes=2", features=data.features, class_names=["no", "yes"]
     )
     row = csv("\n".join(text.split("\n")[i] for i in (0, 8)) + "\n", name="row.csv")
-    with pytest.warns(AdvexWarning, match="passed over what the model was not trained on: 'share'"):
+    with pytest.warns(AdvexWarning, match="not trained on: 'share'"):
         (subject,) = from_csv([Path(row)], model)
     assert isinstance(subject, Subject)
     assert subject.x.equal(data.x[7])

@@ -567,7 +567,7 @@ def test_parquet_that_is_none_or_several_is_refused(tmp_path: Path) -> None:
         open_dataset(save(tmp_path / "2" / "x.parquet", table([], pa.array([], pa.int64()))))
     for part in ("one", "two"):
         save(tmp_path / "3" / part / "train.parquet", table(ROWS, [0] * 6))
-    with pytest.raises(DataError, match="several data sets: 'train' is in the folders one, two"):
+    with pytest.raises(DataError, match="'train' .*one, two"):
         open_dataset(tmp_path / "3")
     for number, labels, names in ((4, [0] * 6, ["b", "a"]), (5, ["a"] * 6, ["a", "b"])):
         save(tmp_path / f"{number}" / "train.parquet", table(ROWS, [0] * 6, ["a", "b"]))
@@ -617,7 +617,7 @@ def test_npz_floats_between_the_bytes_are_kept_exactly(tmp_path: Path) -> None:
     x = np.random.default_rng(0).random((4, 1, 6, 6), dtype=np.float32)
     path = npz(tmp_path, x=x, y=[0, 1, 0, 1])
     assert np.array_equal(open_dataset(path, size=6, channels=1).x.numpy(), x)
-    with pytest.raises(DataError, match="size= and channels= change 8-bit images only"):
+    with pytest.raises(DataError, match="size= .*channels= .*8-bit"):
         open_dataset(path, size=8)
 
 

@@ -481,7 +481,7 @@ def test_half_of_torchruns_settings_are_not_enough(monkeypatch: pytest.MonkeyPat
     for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WORLD_SIZE", "4")
-    with pytest.raises(SpecError, match="WORLD_SIZE=4 says .* but RANK is not set"), processes.joined("cpu"):
+    with pytest.raises(SpecError, match="WORLD_SIZE=4 .*RANK"), processes.joined("cpu"):
         pass
 
 

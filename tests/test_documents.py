@@ -146,7 +146,7 @@ def test_files_are_bounded_and_are_files(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_text("\ufeffa: 1")
     assert read_yaml(path, "a recipe") == {"a": 1}
-    with pytest.raises(DataError, match="longer than 5 bytes; a recipe is never"):
+    with pytest.raises(DataError, match="5 bytes; a recipe"):
         read_yaml(path, "a recipe", largest=5)
     path.write_bytes(b"a: \xff")
     with pytest.raises(DataError, match="not UTF-8"):

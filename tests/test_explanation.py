@@ -79,7 +79,7 @@ def test_what_is_said_of_a_picture_is_said_of_its_eight_bits(linear: Classifier,
 
 def test_only_pictures_can_be_shown_and_only_by_what_makes_some(linear: Classifier, toys: Any) -> None:
     x = torch.full((1, *SHAPE), 0.5, dtype=torch.float64)
-    with pytest.raises(SpecError, match="gradient:of=logit maps what counts and makes no picture"):
+    with pytest.raises(SpecError, match="gradient:of=logit .*no picture"):
         explain_pictures(linear, x, torch.tensor([1]), Gradient())
     for wrong in (x[:, 0], x.expand(1, 2, 3, 4)):
         with pytest.raises(InputError, match="1 or 3 channels"):
@@ -246,7 +246,7 @@ def test_one_bad_file_among_twenty_does_not_lose_the_other_nineteen(tmp_path: Pa
     paths[7].write_bytes(paths[7].read_bytes()[:40])
     request = PictureRequest(targets=("predicted",), steps=2)
     subjects = from_pictures(paths, model.classifier, SHAPE)
-    with pytest.warns(AdvexWarning, match=r"7.png cannot be read as a picture.* \(7.png is left out.\)"):
+    with pytest.warns(AdvexWarning, match=r"7\.png .*\(7\.png is left out"):
         result = explain_into(tmp_path / "why", model, subjects, request)
     assert [each["name"] for each in result["inputs"]] == [path.name for path in paths if path != paths[7]]
     assert [each["name"] for each in result["failed"]] == ["7.png"]

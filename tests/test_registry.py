@@ -136,11 +136,9 @@ def test_a_file_in_one_of_a_kinds_rooms_is_discovered(tmp_path: Path) -> None:
 
 
 def test_a_thing_of_ours_outside_its_kinds_rooms_is_refused(shelf: dict[Any, Any]) -> None:
-    with pytest.raises(
-        SpecError, match=r"advex\.measures\.odd registers the goal 'odd', which belongs in advex\.goals"
-    ):
+    with pytest.raises(SpecError, match=r"advex\.measures\.odd .*'odd'.*advex\.goals"):
         register("goal", "odd", module="advex.measures.odd")(lambda: None)
-    with pytest.raises(SpecError, match="no kind 'gaol': did you mean 'goal'"):
+    with pytest.raises(SpecError, match="'gaol'.*'goal'"):
         register("gaol", "odd")
 
 
@@ -148,7 +146,7 @@ def test_recipes_are_built_with_changes() -> None:
     plain, changed = build("recipe", "digits-robust"), build("recipe", "digits-robust:epochs=3,network=(mlp:widths=8)")
     assert (changed.epochs, changed.network) == (3, "mlp:widths=8")
     assert plain.model_dump(exclude={"epochs", "network"}) == changed.model_dump(exclude={"epochs", "network"})
-    with pytest.raises(SpecError, match="no setting 'epoch': did you mean 'epochs'"):
+    with pytest.raises(SpecError, match="'epoch'.*'epochs'"):
         build("recipe", "digits-robust:epoch=3")
 
 
@@ -236,7 +234,7 @@ def test_what_a_constructor_refuses_becomes_a_spec_error(shelf: dict[Any, Any]) 
             raise ValueError("too large")
         return size
 
-    with pytest.raises(SpecError, match=r"'picky' cannot be made with \{'size': 2.0\}: too large"):
+    with pytest.raises(SpecError, match=r"'picky' .*\{'size': 2\.0\}: too large"):
         make("attack", "picky", size=2.0)
     assert make("attack", "picky", size=1) == 1  # a whole number is a number
 

@@ -1085,7 +1085,7 @@ def test_reports_of_several_folders_are_of_runs(record: Path, tmp_path: Path) ->
     one, other = make_run(tmp_path / "a" / "run"), make_run(tmp_path / "b" / "run")
     root = Tree(write_report([one, other]).read_text(encoding="utf-8")).root
     assert [node.attributes["data-course"] for node in root.all("article")] == ["a/run", "b/run"]
-    with pytest.raises(ArtifactError, match="is a record: a report is of one record, or of run folders"):
+    with pytest.raises(ArtifactError, match="is a record: "):
         write_report([one, record])
     with pytest.raises(ArtifactError, match="nowhere holds no record.json.*no metrics.jsonl"):
         write_report([one, tmp_path / "nowhere"])
@@ -1542,7 +1542,7 @@ def test_what_is_no_record_is_refused_by_name(record: Path, tmp_path: Path) -> N
         write_report(record, tmp_path / "file" / "page.html")
     rows = pq.read_table(record / "examples.parquet").to_pylist()
     _parquet(record / "examples.parquet", [row | {"model": "stranger"} for row in rows])
-    with pytest.raises(ArtifactError, match="'stranger', a model that record.json does not list"):
+    with pytest.raises(ArtifactError, match="'stranger'.*record.json"):
         write_report(record)
     _parquet(record / "examples.parquet", [{"model": "robust"} for _ in rows])
     with pytest.raises(ArtifactError, match="has no column example, id"):

@@ -145,7 +145,7 @@ def test_a_file_that_is_no_paper_says_where_and_why(tmp_path: Path, values: Any,
 
 
 def test_an_unknown_paper() -> None:
-    with pytest.raises(SpecError, match="no paper 'wods2019' and no such file: did you mean 'woods2019'"):
+    with pytest.raises(SpecError, match="'wods2019'.*'woods2019'"):
         read("wods2019")
 
 
@@ -416,7 +416,7 @@ def test_a_row_made_otherwise_and_other_examples_are_refused(tmp_path: Path) -> 
         carry_out(planned(changed_paper, rows=["plain"], scale="tiny"), out, Worker())
     other = Worker()
     other.shift = 0.5
-    with pytest.raises(ArtifactError, match="the training examples of digits are others"):
+    with pytest.raises(ArtifactError, match="training examples of digits"):
         carry_out(planned(written(tmp_path), rows=["long"], scale="tiny"), out, other)
     (out / "plan.json").write_text("{", encoding="utf-8")
     with pytest.raises(ArtifactError, match="cannot be read as a reproduction's"):

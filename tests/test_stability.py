@@ -527,7 +527,7 @@ def test_what_cannot_be_measured_is_refused(toys: SimpleNamespace) -> None:
         worst_case_stability(Slope(), classifier, x + 3, classes(2))
     for options in ({"epsilon_min": 0}, {"p": 0.5}, {"epsilon_min": math.nan}):
         for measure in (relative_input_stability, relative_output_stability):
-            with pytest.raises(SpecError, match="epsilon_min above 0 and p of at least 1"):
+            with pytest.raises(SpecError, match="epsilon_min .*p "):
                 measure(by_hand(), **options)
 
 

@@ -319,7 +319,7 @@ def test_networks_fit_the_table_or_say_so() -> None:
     assert (made.mean, made.std) == (0.0, 1.0)
     assert fitted(made, (26,), 2) == made
     assert fitted(recipe_from({"network": "linear", "mean": 0.5}), (26,), 2).mean == 0.5
-    with pytest.raises(SpecError, match="the table has 26 elements .* leave features out"):
+    with pytest.raises(SpecError, match="26 elements"):
         fitted(recipe_from({"network": "linear:features=64"}), (26,), 2)
 
 

@@ -186,7 +186,7 @@ def test_what_is_no_row_or_class_is_refused(toys: Any) -> None:
         counterfactuals(toys.mlp((7,)), encoded().double())
     with pytest.raises(InputError, match=r"One encoded row has the shape \[7\]"):
         counterfactuals(logistic(), encoded()[None])
-    with pytest.raises(InputError, match="There is no class 2: the classifier has 2, 0 to 1"):
+    with pytest.raises(InputError, match="no class 2: .*0 to 1"):
         counterfactuals(logistic(), encoded(), 2)
 
 
@@ -281,7 +281,7 @@ def test_it_learns_and_explains(fitted: RobustClassifier, blobs: tuple[np.ndarra
     assert re.match(r"The answer would have been yes had x[01] been \S+ instead of \S+: yes ", str(said))
     for each in said.alternatives:
         assert fitted.predict(np.array([[each.row[f"x{i}"] for i in range(3)]])).tolist() == ["yes"]
-    with pytest.raises(InputError, match="There is no class 'maybe': the classes are no, yes"):
+    with pytest.raises(InputError, match="'maybe'.*no, yes"):
         fitted.explain(x[:1], "maybe")
 
 
@@ -413,7 +413,7 @@ def test_other_networks_are_trained_until_the_loss_rests_and_leave_no_files(
     blobs: tuple[np.ndarray, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.warns(ConvergenceWarning, match="The loss still falls after 4 steps: raise epochs"):
+    with pytest.warns(ConvergenceWarning, match="4 steps.*epochs"):
         RobustClassifier("mlp:widths=8", epsilon=0, epochs=1).fit(*blobs)
     model = RobustClassifier("mlp:widths=8", epsilon=0).fit(*blobs)
     assert model.n_iter_ >= 1000

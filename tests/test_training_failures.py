@@ -171,7 +171,7 @@ def test_weights_that_are_not_finite_never_become_a_checkpoint(
         options["checkpoint_seconds"] = 0
     if when == "when stopped":
         options["stop"] = lambda: seen[-1] == step
-    with pytest.raises(Diverged, match=r"weights 'network\.\S+' are not finite at step \d+ .* learning_rate="):
+    with pytest.raises(Diverged, match=r"'network\.\S+' .*step \d+ .*learning_rate="):
         train(recipe_from(SMALL), few, tmp_path, **options)
     assert max(seen) == step
     kept = checkpoints_in(tmp_path)

@@ -143,7 +143,7 @@ def test_the_loss_does_not_saturate(form: str, toys: SimpleNamespace) -> None:
 def test_labels_that_do_not_fit_are_named(form: str, linear: Classifier) -> None:
     x, y = problem(3)
     for wrong in (y[:2], y.double(), y[:, None]):
-        with pytest.raises(InputError, match=r"one class per input, int64 \[3\], not"):
+        with pytest.raises(InputError, match=r"int64 \[3\], not"):
             goals.at(form, linear, x, wrong)
     right = goals.at(form, linear, x, y)(linear, x)
     for wrong in (y + 4, y - 5):  # of a class that is none, or the goal does not ask for labels
@@ -210,7 +210,7 @@ def test_a_search_refuses_what_is_no_goal(search: Any, linear: Classifier) -> No
     x, y = problem()
     unbound, goal = registry.build("goal", "misclassify"), goals.Misclassify(y)
     for wrong in (unbound, goals.Misclassify, goal.__call__, "misclassify", None):
-        with pytest.raises(InputError, match="A goal is a frozen dataclass whose tensors have a row per example"):
+        with pytest.raises(InputError, match="frozen dataclass"):
             search(linear, x, wrong)
 
 

@@ -241,7 +241,7 @@ def test_running_out_of_memory_halves_the_slices_and_says_so() -> None:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return part
 
-    with pytest.warns(AdvexWarning, match="Out of memory: going on with max_batch="):
+    with pytest.warns(AdvexWarning, match="max_batch="):
         parts = list(in_slices(run, 10, "auto"))
     assert sum(parts, []) == list(range(10))
     assert sizes == [10, 5, 3, 3, 3, 1]
@@ -263,5 +263,5 @@ def test_running_out_of_memory_is_not_hidden_unless_asked() -> None:
 
 @pytest.mark.parametrize("wrong", ["all", "3.5", -1, 0])
 def test_other_slice_sizes_are_refused(wrong: int | str) -> None:
-    with pytest.raises(InputError, match="max_batch must be at least 1, 'auto' or None"):
+    with pytest.raises(InputError, match="max_batch .*'auto'"):
         list(in_slices(lambda rows: rows, 4, wrong))

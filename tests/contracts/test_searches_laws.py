@@ -170,13 +170,13 @@ def test_only_the_mask_changes(search: Search, toys: SimpleNamespace, clf: Class
 
 
 def test_a_mask_that_does_not_fit_is_refused(search: Search, clf: Classifier, x: Tensor, y: Tensor) -> None:
-    with pytest.raises(InputError, match=r"mask of shape \(5,\) does not broadcast"):
+    with pytest.raises(InputError, match=r"mask .*\(5,\)"):
         search(clf, x, Misclassify(y), mask=torch.ones(5))
 
 
 def test_labels_that_do_not_fit_are_refused(search: Search, clf: Classifier, x: Tensor, y: Tensor) -> None:
     for wrong in (y[:2], torch.cat([y, y])):
-        with pytest.raises(InputError, match=f"The goal's y has {len(wrong)} rows for {N} inputs"):
+        with pytest.raises(InputError, match=rf"\by\b.* {len(wrong)} rows .* {N} inputs"):
             search(clf, x, Misclassify(wrong))
     with pytest.raises(InputError, match="one class per input, int64 in"):
         search(clf, x, Misclassify(y + 3))
