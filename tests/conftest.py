@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import hypothesis
@@ -40,9 +40,24 @@ MISSING = {
 }
 
 
+# What trains, evaluates, serves or starts processes takes seconds: a module of tests that imports it is `slow`.
+SLOW_ROOMS = ("training", "evaluation", "explanation", "feedback", "reproduction", "explore", "cli")
+SLOW = ("subprocess", "multiprocessing", "foolbox", "schemathesis", *(f"advex.{room}" for room in SLOW_ROOMS))
+
+
+def _is_slow(item: pytest.Item) -> bool:
+    """Whether a test's module imports something slow, or the test asks for a server or a browser."""
+    imported = vars(getattr(item, "module", None) or object).values()
+    homes = {str(getattr(each, "__name__" if isinstance(each, ModuleType) else "__module__", "")) for each in imported}
+    slow = any(home == name or home.startswith(f"{name}.") for home in homes for name in SLOW)
+    return slow or not {"serve", "browser"}.isdisjoint(getattr(item, "fixturenames", ()))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marked tests skip where what they need is missing. Those of a file share a process, as do all of browsers."""
     for item in items:
+        if _is_slow(item):
+            item.add_marker(pytest.mark.slow)
         needs = [name for name in MISSING if item.get_closest_marker(name)]
         for name in needs:
             if MISSING[name]:

@@ -76,6 +76,7 @@ def test_figures_stand_in_the_order_of_the_paper() -> None:
     assert min(btr["lipschitz"].low, btr["robust"].low) > btr["adversarial"].high
 
 
+@pytest.mark.slow
 def test_figures_are_not_only_on_paper(sample: Dataset) -> None:
     """Measured anew on the 24 pictures: the robust ones bear several times what the ordinary one bears."""
     batch = sample.batch(slice(None))

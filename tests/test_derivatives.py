@@ -105,6 +105,7 @@ def side_by_side(terms: dict[str, Any], steps: int, **acceleration: Any) -> Iter
                     other.mul_(0.95)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(*OF_ITS_OWN)
 def test_compiled_whole_it_is_the_same_and_steps_are_not_compiled_anew(traced: None) -> None:
     with torch._dynamo.config.patch(error_on_recompile=False):
@@ -137,6 +138,7 @@ def test_the_activation_that_is_compiled_is_the_usual_one(d: float, monkeypatch:
     assert torch.allclose(found[0][1], found[1][1], rtol=1e-12, atol=1e-15)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(*OF_ITS_OWN)
 def test_finite_differences_compile_too(traced: None) -> None:
     terms = {"lipschitz": {**TERMS["lipschitz"], "derivative": "finite_difference", "probe": 1e-4}}
@@ -147,6 +149,7 @@ def test_finite_differences_compile_too(traced: None) -> None:
         assert torch.allclose(one, other, rtol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(*OF_ITS_OWN)
 @pytest.mark.skipif(shutil.which("g++") is None or sys.platform == "win32", reason="needs a C++ compiler")
 def test_generated_code_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,6 +221,7 @@ def test_a_network_that_cannot_be_compiled_so_is_refused(traced: None, bend: Any
     assert relative(by_difference[1], exact[1]) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(*OF_ITS_OWN)
 def test_a_compiled_dropout_drops_the_same_units_in_every_pass_of_a_step(traced: None) -> None:
     """Of a linear network a finite difference has no error, unless its two passes have different masks."""
@@ -246,6 +250,7 @@ def test_bfloat16_is_near_the_truth_where_it_is_exact() -> None:
     assert coarse_value != value
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(*OF_ITS_OWN)
 def test_bfloat16_compiles_and_records_moments_in_float32(traced: None) -> None:
     plain = small("half_huber", class_names="abcd").float()

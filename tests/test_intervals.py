@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -17,6 +18,7 @@ def test_one_figure_has_the_interval_that_it_has_alone() -> None:
     assert (low.item(), high.item()) == percentiles(estimates[:, 0])
 
 
+@pytest.mark.slow
 def test_independent_figures_have_the_intervals_of_sidak() -> None:
     """Of k independent normal figures each needs 0.95 ** (1 / k); an order statistic of 200,000 is good to 0.02."""
     k = 20
@@ -45,6 +47,7 @@ def test_what_is_not_known_widens_both_ends() -> None:
     assert torch.isfinite(low[0])
 
 
+@pytest.mark.slow
 def test_equal_models_are_rarely_said_to_differ() -> None:
     """Eight equal models, 28 pairs, means of 100 examples: uncorrected, about half of such tables claim something."""
     n, pairs = 100, list(itertools.combinations(range(8), 2))

@@ -507,6 +507,7 @@ def test_weights_mean_the_same_with_any_drop(drop: str) -> None:
         assert torch.equal(plain.train(training)(x), certain.train(training)(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drop", ["drop=stochastic_depth", "drop=shakedrop,alpha=1"])
 def test_dropping_compiles_as_one_graph_with_its_gradients(drop: str) -> None:
     """Logits and an input gradient as one compiled function, whose result is differentiated once more."""

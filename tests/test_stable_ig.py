@@ -132,6 +132,7 @@ def test_weights_count_and_compiled_code_is_not_asked(monkeypatch: pytest.Monkey
         assert value(term, classifier, weighted).item() == pytest.approx((0.5 * each[0] + 2 * each[1]).item() / 2)
 
 
+@pytest.mark.slow
 def test_training_with_it_makes_attributions_stable() -> None:
     """One strong feature and 20 weak ones, which an ordinary network leans on."""
     rng = torch.Generator().manual_seed(0)

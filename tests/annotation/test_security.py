@@ -394,15 +394,15 @@ def test_bodies_that_do_not_come_to_their_end(project: Store) -> None:
     assert sent[0]["status"] == 408
 
 
-@pytest.mark.parametrize(("path", "status"), [("/api/answers", 413), ("/api/next", 413), ("/enter", 413)])
-def test_who_sends_too_much_hears_why(project: Store, serve: Callable[..., Any], path: str, status: int) -> None:
+def test_who_sends_too_much_hears_why(project: Store, serve: Callable[..., Any]) -> None:
     """By a real connection, on which a client sends everything before it listens."""
     server = serve(project.folder, "--verbose")
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)) as connection:
-        connection.request("POST", path, bytes(20_000_000))
-        response = connection.getresponse()
-        assert response.status == status
-        assert "16,384" in json.loads(response.read())["error"]
+    for path in ("/api/answers", "/api/next", "/enter"):
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)) as connection:
+            connection.request("POST", path, bytes(20_000_000))
+            response = connection.getresponse()
+            assert response.status == 413
+            assert "16,384" in json.loads(response.read())["error"]
 
 
 def test_the_log_holds_nothing_as_typed(project: Store, serve: Callable[..., Any]) -> None:

@@ -95,6 +95,7 @@ def test_a_second_pass_gives_the_same_verdict(form: str, toys: SimpleNamespace) 
         assert torch.equal(aim.reached, aim.loss < 0)
 
 
+@pytest.mark.slow
 @EVERY
 def test_going_downhill_lowers_the_loss_and_reaches_the_goal(form: str, linear: Classifier) -> None:
     """On a linear network a small step against the gradient lowers every loss, and enough of them succeed."""

@@ -88,6 +88,7 @@ def test_every_option_of_a_search_changes_something(
     pytest.fail(f"'{option}' makes no difference to any form of '{name}'")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "name", "option"), every_option("explainer"))
 @pytest.mark.filterwarnings("ignore:.*[Ss]oftmax:advex.errors.AdvexWarning")  # DeepLift has no rule for probabilities
 def test_every_option_of_an_explainer_changes_its_map(kind: str, name: str, option: str) -> None:

@@ -125,7 +125,7 @@ class Store:
             # One at a time: places are counted, then taken. (SQLite lets only one write at all.)
             project = session.scalars(select(Project).with_for_update()).one()
             order = self._order(session, project.seed, person)
-            waiting = _assigned(session, person, ~_answered(person))
+            waiting = _assigned(session, person, ~_answered())
             waiting = sorted(waiting, key=lambda each: order[each.image])[:count]
             for each in waiting:
                 if each.time < now() - self._lapse // 4:
@@ -288,7 +288,7 @@ def _standing(*columns: Any) -> Any:
     return select(*(columns or (Answer.id,))).select_from(Answer).where(Answer.answer != UNDONE, ~undone)
 
 
-def _answered(person: int | None = None) -> ColumnElement[bool]:
+def _answered() -> ColumnElement[bool]:
     """Whether an assignment has a standing answer."""
     last = select(func.max(Answer.round)).where(Answer.image == Assignment.image, Answer.person == Assignment.person)
     return func.coalesce(last.scalar_subquery(), 0) % 2 == 1

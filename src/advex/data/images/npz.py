@@ -55,7 +55,7 @@ def source(path: Path) -> Source:
                 f"'y_test'; it holds {', '.join(map(repr, names)) or 'none'}."
             )
         labels = {split: _labels(path, archive, y) for split, (_, y) in pairs.items()}
-        class_names = _class_names(path, archive, labels) if "class_names" in names else None
+        class_names = _class_names(path, archive) if "class_names" in names else None
     if class_names is None:
         class_names = _found_classes(path, list(labels.values()))
     index = {name: number for number, name in enumerate(class_names)}
@@ -152,7 +152,7 @@ def _labels(path: Path, archive: zipfile.ZipFile, key: str) -> np.ndarray:
     return values if values.dtype.kind == "U" else values.astype(np.int64)
 
 
-def _class_names(path: Path, archive: zipfile.ZipFile, labels: dict[str, np.ndarray]) -> tuple[str, ...]:
+def _class_names(path: Path, archive: zipfile.ZipFile) -> tuple[str, ...]:
     values = _whole(path, archive, "class_names")
     if values.ndim != 1 or values.dtype.kind not in "US":
         raise DataError(f"{path}: 'class_names' must be a list of texts, it is {values.dtype} of shape {values.shape}.")

@@ -145,7 +145,7 @@ def _feature(
         if all(column.is_date for column in columns) and _many(columns):
             return "dates; `kind: number` in the YAML counts their days"
         texts = {text for column in columns for text in column.texts or ()}
-        as_category = _categories(name, columns, len(texts), where)
+        as_category = _categories(columns, len(texts), where)
         if reason := what_names_rows(name, columns):
             return reason
         if as_category and len(texts) > max(100, train.rows // 2):
@@ -169,7 +169,7 @@ def _many(columns: Sequence[Column]) -> bool:
     return count > _FEW or 2 * count > sum(len(column.codes) for column in columns)
 
 
-def _categories(name: str, columns: Sequence[Column], texts: int, where: str) -> bool:
+def _categories(columns: Sequence[Column], texts: int, where: str) -> bool:
     """Whether a column of which nothing is said holds categories: texts, or two whole numbers (yes and no)."""
     if all(column.texts is None for column in columns):
         values = np.unique(np.concatenate([_pair(column) for column in columns]))
