@@ -519,7 +519,7 @@ def test_a_folder_of_another_evaluation_is_refused_and_kept(models: list, data: 
     changed = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
     trials = [
         (one, some, quick(seed=1, rho=0.2), r"settings\.rho is 0\.1 there and 0\.2 here; settings\.seed is 0 there"),
-        (one, some, quick(attack="pgd"), r"searches\.attack is algorithm1:.* there and pgd:"),
+        (one, some, quick(attack="l2min"), r"searches\.attack is algorithm1:.* there and l2min:"),
         (one, some, quick(published=True), r"searches\.attack_published is missing there"),
         (one, other, quick(), r"data\.digest is"),
         (one, some.take(slice(0, 4)), quick(), r"data\.examples is 8 there and 4 here"),

@@ -85,13 +85,13 @@ def test_they_are_trained_evaluated_recorded_and_shown(installed: dict[str, str]
     run(installed, "-m", "advex", "train", str(recipe), "--data", "bright-squares", "--out", str(folder), "-q")
     run(
         installed, "-m", "advex", "evaluate", "--model", str(folder), "--data", "bright-squares", "--out",
-        str(record_folder), "-q", "--attack", "momentum:radius=0.5", "--btr", "none",
+        str(record_folder), "-q", "--attack", "none", "--btr", "none", "--radius", "linf:0.5", "--suite", "momentum",
         "--search", "single_elements:radius=0.5,steps=20@misclassify,momentum:radius=0.05@forget:k=5",
         "--maps", "left_out:value=0.5,gradient", "--measures",
         "on_the_thing,worst_case:distance=moved_weight,search=(momentum:radius=0.02,steps=3)",
     )  # fmt: skip
     record = json.loads((record_folder / "record.json").read_text())
-    assert "momentum" in record["searches"]["attack"]
+    assert "radius=0.5" in record["radii"]["linf:0.5"]["searches"]["momentum"]
     assert any("single_elements" in spec for spec in record["searches"].values())
     assert any("@forget" in spec for spec in record["searches"].values())
     (model,) = record["models"]

@@ -29,8 +29,8 @@ from advex.drawing.pictures import colour_map
 from advex.errors import ArtifactError, SpecError
 from advex.evaluation import Interrupted, Settings, evaluate, settings_from
 from advex.evaluation.merge import merge
-from advex.evaluation.settings import specs_from
 from advex.explainers.background import with_background
+from advex.registry import specs_from
 from advex.report import write_report
 from advex.report.reading import read
 from advex.report.sections.maps import Maps

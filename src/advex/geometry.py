@@ -246,6 +246,9 @@ class Box:
     def _walls(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The lowest (at most 0) and the highest (at least 0) change of x that the box allows."""
         down, up = self.lower - x, self.upper - x
+        # What these lead to is rounded once more: one place nearer, where that would be outside.
+        down = torch.where(x + down < self.lower, torch.nextafter(down, torch.zeros_like(down)), down)
+        up = torch.where(x + up > self.upper, torch.nextafter(up, torch.zeros_like(up)), up)
         if self.falls is not None:
             down = torch.where(self.falls, down, 0.0)
         if self.rises is not None:

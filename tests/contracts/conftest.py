@@ -44,11 +44,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def shortened(search: Any, steps: int = 12) -> Any:
     """The same search with a budget that suits a test of laws."""
-    budget = {
+    budget: dict[str, Any] = {
         field.name: min(getattr(search, field.name), steps)
         for field in dataclasses.fields(search)
         if field.name in ("steps", "gradients", "queries")
     }
+    if hasattr(search, "searches"):  # of a suite: that of each
+        budget = {"searches": f"apgd:steps={steps},minimal:gradients={steps},square:queries={steps}"}
     return dataclasses.replace(search, **budget)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from advex import registry
 from advex.attacks.algorithm1 import Algorithm1 as Algorithm1
+from advex.attacks.apgd import APGD as APGD
 from advex.attacks.at_distance import AtDistance as AtDistance
 from advex.attacks.attack import Search as Search
 from advex.attacks.attack import verify as verify
@@ -13,6 +14,8 @@ from advex.attacks.counterfactual import FewFeatures as FewFeatures
 from advex.attacks.l2min import L2Min as L2Min
 from advex.attacks.minimal import Minimal as Minimal
 from advex.attacks.pgd import PGD as PGD
+from advex.attacks.square import Square as Square
+from advex.attacks.suite import Suite as Suite
 
 
 def build(spec: str) -> Search:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
-import torch
 from torch import Tensor
 
 from advex import randomness
 from advex.attacks.attack import Search, attack
-from advex.attacks.search import SearchResult, SearchState, deepest, iterate
+from advex.attacks.search import SearchResult, SearchState, deepest, in_turn, iterate
 from advex.classifier import Classifier
 from advex.geometry import as_norm, as_radius
 from advex.goals import Goal
 from advex.options import Count, NormOption, RadiusOption
-from advex.types import take
 
 
 @attack(
@@ -46,7 +45,7 @@ class PGD(Search):
     def find(self, classifier: Classifier, x: Tensor, goal: Goal, mask: Tensor | None, seed: int) -> SearchResult:
         norm, radius = classifier.norm(self.norm), as_radius(self.radius)
 
-        def descend(x: Tensor, goal: Goal, mask: Tensor | None, restart: int) -> SearchResult:
+        def descend(restart: int, x: Tensor, goal: Goal, mask: Tensor | None, rows: Tensor) -> SearchResult:
             start = None
             if self.random_start:
                 start = norm.sample(x, radius, randomness.draw(seed, restart))
@@ -55,22 +54,7 @@ class PGD(Search):
                 _Descend(self), classifier, x, goal, norm=as_norm(self.norm), steps=self.steps, mask=mask, start=start
             )
 
-        best = descend(x, goal, mask, 0)
-        for restart in range(1, self.restarts):
-            standing = torch.isinf(best.size).nonzero()[:, 0]
-            if not len(standing):
-                break
-            kept = None if mask is None else mask[standing]
-            _add_successes(best, descend(x[standing], take(goal, standing), kept, restart), standing)
-        return best
-
-
-def _add_successes(best: SearchResult, again: SearchResult, rows: Tensor) -> None:
-    fallen = torch.isfinite(again.size)
-    best.delta[rows[fallen]], best.size[rows[fallen]] = again.delta[fallen], again.size[fallen]
-    best.gradients[rows] += again.gradients
-    best.queries[rows] += again.queries
-    best.flat[rows] |= again.flat
+        return in_turn((partial(descend, restart) for restart in range(self.restarts)), x, goal, mask)
 
 
 @dataclass(frozen=True)

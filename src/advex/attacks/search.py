@@ -7,6 +7,7 @@ rows that are finished, so that they stop costing anything. Rules that need no g
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -95,6 +96,11 @@ def deepest(state: SearchState) -> Tensor:
     )
 
 
+def finished_when_reached(state: SearchState) -> Tensor | None:
+    """A row is finished once its goal is reached; a goal without an end is followed to the last step."""
+    return None if getattr(state.goal, "open_ended", False) else state.best_reached
+
+
 @dataclass(frozen=True, kw_only=True)
 class SearchResult:
     """What a search has come to, before it is verified. Rows as the input's.
@@ -108,6 +114,34 @@ class SearchResult:
     gradients: Tensor
     queries: Tensor
     flat: Tensor
+
+    @classmethod
+    def nothing(cls, x: Tensor) -> SearchResult:
+        """No change of any row of x, no success and no cost."""
+        count = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        size = x.new_full((len(x),), math.inf)
+        return cls(delta=torch.zeros_like(x), size=size, gradients=count, queries=count.clone(), flat=count.bool())
+
+
+# (x, goal, mask, rows) -> result of these rows, which are a part of the whole: rows [m] int64 says which.
+Run = Callable[[Tensor, Any, Tensor | None, Tensor], SearchResult]
+
+
+def in_turn(runs: Iterable[Run], x: Tensor, goal: Goal, mask: Tensor | None) -> SearchResult:
+    """Several runs, each of the rows that those before it left standing; what a row cost is added up."""
+    result = SearchResult.nothing(x)
+    standing = torch.arange(len(x), device=x.device)
+    for number, run in enumerate(runs):
+        part = run(x[standing], take(goal, standing), None if mask is None else mask[standing], standing)
+        taken = torch.isfinite(part.size) | (number == 0)  # of rows that no run overcomes, the first run's change
+        result.delta[standing[taken]], result.size[standing[taken]] = part.delta[taken], part.size[taken]
+        result.gradients[standing] += part.gradients
+        result.queries[standing] += part.queries
+        result.flat[standing] |= part.flat
+        standing = standing[torch.isinf(part.size)]
+        if not len(standing):
+            break
+    return result
 
 
 def iterate(
@@ -128,13 +162,7 @@ def iterate(
     start: the first change (zero if not given). clip=False leaves the box (only for published protocols).
     """
     n, climbs = len(x), getattr(rule, "needs_gradient", True)
-    whole = SearchResult(
-        delta=torch.zeros_like(x),
-        size=x.new_full((n,), math.inf),
-        gradients=torch.zeros(n, dtype=torch.int64, device=x.device),
-        queries=torch.zeros(n, dtype=torch.int64, device=x.device),
-        flat=torch.zeros(n, dtype=torch.bool, device=x.device),
-    )
+    whole = SearchResult.nothing(x)
     at = SearchState(
         classifier=classifier,
         norm=classifier.norm(norm),

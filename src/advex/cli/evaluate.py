@@ -40,6 +40,14 @@ Search = Annotated[
 Published = Annotated[
     bool, typer.Option("--published", help="Also by the papers' protocol, to compare printed figures.")
 ]
+Radius = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NORM:R,...", help="Robust accuracy within these radii, e.g. linf:8/255,l2:0.5."),
+]
+Suite = Annotated[
+    list[str] | None,
+    typer.Option(metavar="SPEC,...", help="Searches within a radius, in their order. Default: standard."),
+]
 Bf16 = Annotated[bool, typer.Option("--bf16", help="Search in bfloat16. What is claimed is judged in float32.")]
 Compile = Annotated[bool, typer.Option("--compile", help="Compile the networks for the searches.")]
 Explanations = Annotated[int, typer.Option(min=0, metavar="N", help="Examples to explain, spread over the classes.")]
@@ -88,6 +96,8 @@ class Request:
     btr: Btr = "minimal"
     search: Search = None
     published: Published = False
+    radius: Radius = None
+    suite: Suite = None
     bf16: Bf16 = False
     compile_: Compile = False
     explanations: Explanations = 8
@@ -118,15 +128,18 @@ class Request:
     def settings(self) -> Settings:
         """What decides the evaluation. Raises SpecError, also for options that mean nothing without another one."""
         from advex import evaluation
-        from advex.evaluation.settings import CERTIFICATION, MAPPING, specs_from
+        from advex.evaluation.settings import CERTIFICATION, MAPPING, RADII
+        from advex.registry import specs_from
 
         for (needed, *others), what in ((CERTIFICATION, "SIGMA: without it nothing is certified"),
-                                        (MAPPING, "SPEC: without it nothing is mapped")):  # fmt: skip
+                                        (MAPPING, "SPEC: without it nothing is mapped"),
+                                        (RADII, "NORM:R: without it there is no distance")):  # fmt: skip
             for name in others:
                 if getattr(self, name) is not None and not getattr(self, needed):
                     raise SpecError(f"--{name.replace('_', '-')} needs --{needed} {what}.")
         given = {name: getattr(self, name) for name in ("certify_samples", "certify_examples", "map_target")}
-        specs = {"maps": self.maps, "measures": self.measures, "pictures": self.pictures, "searches": self.search}
+        specs = {"maps": self.maps, "measures": self.measures, "pictures": self.pictures, "searches": self.search,
+                 "radius": self.radius, "suite": self.suite}  # fmt: skip
         given |= {name: None if texts is None else specs_from(texts) for name, texts in specs.items()}
         if given["pictures"] == ("none",):
             given["pictures"] = ()

@@ -117,8 +117,8 @@ def _request(
     changes: PictureRequest, explainers: list[str], models: list[Opened], alternatives: int
 ) -> tuple[Request, Callable[..., None]]:
     """What is asked of every model and input, and what shows the answers. Raises SpecError."""
-    from advex.evaluation.settings import specs_from
     from advex.explanation import MapRequest, RowRequest, named_explainers
+    from advex.registry import specs_from
 
     if explainers:
         if changes.is_chosen:

@@ -16,6 +16,7 @@ def show(record: Record) -> None:
     keys = [key for key in keys if any(key in model.scores for model in record.models)]
     rows = [[model.name, *(_figure(model.scores.get(key)) for key in keys)] for model in record.models]
     terminal.table(["model", *map(_words, keys)], rows)
+    _show_radii(record)
     _show_certificates(record)
     _show_maps(record)
     _show_answers(record)
@@ -23,6 +24,23 @@ def show(record: Record) -> None:
         if flag.severity == "warning":
             about = f"{flag.model}: " if flag.model else ""
             terminal.warn(f"{about}{flag.message} {flag.remedy}")
+
+
+def _show_radii(record: Record) -> None:
+    """What is left within each radius, and how many of the rest each search moved of those that were left to it."""
+    rows = [
+        [
+            model.name,
+            key,
+            _figure(model.scores[f"robust_accuracy:{key}"]),
+            _figure(radius.withstood),
+            ", ".join(f"{search} {moved}" for search, moved in radius.moved.items()),
+        ]
+        for model in record.models
+        for key, radius in model.radii.items()
+    ]
+    if rows:
+        terminal.table(["model", "radius", "robust accuracy", "of those right to begin with", "moved, in turn"], rows)
 
 
 def _show_certificates(record: Record) -> None:

@@ -17,7 +17,7 @@ from advex.errors import ArtifactError
 from advex.evaluation import STAGES
 from advex.evaluation.results import Results, read_tables
 from advex.evaluation.run import differences
-from advex.evaluation.settings import CERTIFICATION, MAPPING
+from advex.evaluation.settings import CERTIFICATION, MAPPING, RADII
 from advex.files import atomic
 from advex.record import Record, Table, read_record, write_record
 from advex.registry import numbered
@@ -77,13 +77,15 @@ def _check(folders: Sequence[Path], records: Sequence[Record], tables: Sequence[
     first, where = records[0], folders[0]
     for folder, record, table in zip(folders[1:], records[1:], tables[1:], strict=True):
         reasons: list[str] = []
-        idle = {key for keys in (CERTIFICATION, MAPPING) if not _given(keys[0], record, first) for key in keys}
+        idle = {key for keys in (CERTIFICATION, MAPPING, RADII) if not _given(keys[0], record, first) for key in keys}
         for key in sorted((record.settings.keys() | first.settings.keys()) - idle - set(_INDIFFERENT)):
             former, present = first.settings.get(key), record.settings.get(key)
             if former != present:
                 reasons.append(f"{key} is {former!r} there and {present!r} here")
         if record.searches != first.searches:
             reasons.append("the searches differ")
+        if record.radii != first.radii:
+            reasons.append("the radii, or the searches within them, differ")
         if record.data.class_names != first.data.class_names or record.data.chance != first.data.chance:
             reasons.append("the data have other classes")
         elif _examples(table["examples"], record) != _examples(tables[0]["examples"], first):

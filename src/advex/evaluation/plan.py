@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from advex import attacks, explainers, registry
+from advex.attacks.suite import Ball, members
 from advex.errors import SpecError
-from advex.evaluation.settings import CERTIFICATION, MAPPING, Settings, checked
+from advex.evaluation.settings import CERTIFICATION, MAPPING, RADII, Settings, checked
 from advex.explanation import named_explainers
-from advex.geometry import as_radius
+from advex.geometry import as_norm, as_radius
 from advex.measures.case import Measure, values_of
 from advex.measures.certified import Certify
-from advex.record import MeasureEntry
+from advex.record import MeasureEntry, RadiusEntry
 from advex.record.tables import TABLES, maps_of
 from advex.registry import describe, numbered, parse
 
@@ -31,8 +32,36 @@ class SearchTask:
 
     @property
     def area(self) -> bool:
-        """Whether what is left at a radius is the accuracy, so that there is an accuracy-robustness area."""
-        return parse(self.goal)[0] in ("misclassify", "below_chance")
+        """Whether what is left at a distance is the accuracy, so that there is an accuracy-robustness area."""
+        return not self.within and parse(self.goal)[0] in ("misclassify", "below_chance")
+
+    @property
+    def within(self) -> bool:
+        """Whether it looks within a distance of its own, so that what it does not reach may lie farther."""
+        return getattr(self.search, "promises", None) == "lowest"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RadiusTask:
+    """A distance and the searches within it, by name in their order. key: as in `Record.radii`.
+
+    Where the attack's changes are known in the norm, it stands first: what it has done already costs nothing.
+    """
+
+    key: str
+    ball: Ball
+    searches: Mapping[str, attacks.Search]
+
+    @property
+    def kind(self) -> str:
+        """Of its pieces."""
+        return f"within-{self.ball.norm.name}-{self.ball.radius:.6g}"
+
+    @property
+    def entry(self) -> RadiusEntry:
+        """What the record says of it."""
+        searches = {name: describe(search) for name, search in self.searches.items()}
+        return RadiusEntry(norm=self.ball.norm.name, radius=self.ball.radius, searches=searches)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +111,7 @@ class Plan:
 
     settings: Settings
     searches: tuple[SearchTask, ...]
+    radii: tuple[RadiusTask, ...]
     pictures: tuple[PictureTask, ...]
     maps: tuple[MapTask, ...]
     measures: tuple[MeasureTask, ...]
@@ -106,7 +136,9 @@ class Plan:
         """What must agree for results to be taken over; two ways to write one spec are one spec."""
         settings = self.settings
         idle = (() if self.certify else CERTIFICATION) + (() if self.maps else MAPPING)
-        values = settings.model_dump(mode="json", exclude={"attack", "btr", "searches", "published", *idle})
+        values = settings.model_dump(mode="json", exclude={"attack", "btr", "searches", "published", *RADII, *idle})
+        if self.radii:
+            values["radii"] = {task.key: task.entry.model_dump() for task in self.radii}
         values["pictures"] = {task.name: describe(task.explainer) for task in self.pictures}
         if self.maps:
             values["maps"] = {
@@ -133,9 +165,10 @@ def plan_of(settings: Settings) -> Plan:
         )  # with the published number of draws that choose a class, and risk
         if settings.attack is None:
             raise SpecError("Certificates are set beside the attack on the same examples: certify needs an attack.")
+    searches = _searches(settings)
     return Plan(
-        settings=settings, searches=_searches(settings), pictures=_pictures(settings), maps=_maps(settings),
-        measures=_measures(settings.measures), certify=certify,
+        settings=settings, searches=searches, radii=_radii(settings, searches), pictures=_pictures(settings),
+        maps=_maps(settings), measures=_measures(settings.measures), certify=certify,
     )  # fmt: skip
 
 
@@ -148,12 +181,45 @@ def _searches(settings: Settings) -> tuple[SearchTask, ...]:
     for name, (spec, goal) in pairs.items():
         if spec is not None:
             search = attacks.build(spec)
-            tasks.append(SearchTask(name=name, search=search, goal=goal, spec=describe(search)))
+            task = SearchTask(name=name, search=search, goal=goal, spec=describe(search))
+            if task.within:
+                raise SpecError(
+                    f"'{spec}' looks for a change within a distance of its own, and {name} wants the smallest change: "
+                    "the area of what it leaves would be infinite. Take a search such as 'minimal' here, and ask what "
+                    f"is left within a distance by --radius linf:8/255 --suite {parse(spec)[0]}."
+                )
+            tasks.append(task)
     if settings.published:
         search = attacks.Algorithm1(published=True)
         for name, (_, goal) in pairs.items():
             tasks.append(SearchTask(name=f"{name}_published", search=search, goal=goal, spec=describe(search)))
     return (*tasks, *_named_searches(settings.searches))
+
+
+def _radii(settings: Settings, searches: Sequence[SearchTask]) -> tuple[RadiusTask, ...]:
+    """The radii by norm, in each the smallest first: what moves an example there moves it farther out as well."""
+    tasks = []
+    for text in registry.specs_from(settings.radius):
+        ball = Ball.of(text)
+        suite, known = members(settings.suite, ball), next((task for task in searches if task.name == ATTACK), None)
+        if known is not None and ball.norm.name in ("l2", "rmse"):  # its changes are kept with their RMSE
+            others = {name: search for name, search in suite.items() if not _alike(search, known.search)}
+            suite = {ATTACK: known.search, **others}
+        tasks.append(RadiusTask(key=ball.key, ball=ball, searches=suite))
+    _refuse_repeated("radius", [task.kind for task in tasks])
+    norms = [task.ball.norm.name for task in tasks]
+    return tuple(sorted(tasks, key=lambda task: (norms.index(task.ball.norm.name), task.ball.radius)))
+
+
+def _alike(first: attacks.Search, second: attacks.Search) -> bool:
+    """Whether two searches are the same, but for l2 and rmse, which order all changes alike."""
+    options, others = ({**vars(each), "norm": _order(each)} for each in (first, second))
+    return type(first) is type(second) and options == others
+
+
+def _order(search: attacks.Search) -> str:
+    name = as_norm(getattr(search, "norm", "rmse")).name
+    return "rmse" if name == "l2" else name
 
 
 def _named_searches(specs: Sequence[str]) -> list[SearchTask]:

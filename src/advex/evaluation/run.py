@@ -122,7 +122,8 @@ class Evaluation:
 
     def _columns(self, table: Table) -> dict[str, pa.DataType]:
         searches = [task.name for task in self.plan.searches]
-        return columns_of(table, searches=searches, measures=self.plan.entries, certified=self.plan.certify is not None)
+        radii, certified = [task.key for task in self.plan.radii], self.plan.certify is not None
+        return columns_of(table, searches=searches, radii=radii, measures=self.plan.entries, certified=certified)
 
     def figures(self, entry: ModelEntry) -> ModelEntry:
         """A model's entry with the figures of all stages."""

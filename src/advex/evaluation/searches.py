@@ -124,7 +124,7 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
     """Searches that failed, were blind or stopped too early, and what the published protocol does."""
     rows = work.written.rows("examples", entry.name)
     names = [task.name for task in work.plan.searches]
-    for name in names:
+    for name in (task.name for task in work.plan.searches if not task.within):
         failed = int(torch.isinf(tensor(rows, f"{name}_rmse")).sum())
         flat = int((torch.isinf(tensor(rows, f"{name}_rmse")) & tensor(rows, f"{name}_flat")).sum())
         remedy = "Give it more gradients, or another search. If it still fails, gradients may be masked."

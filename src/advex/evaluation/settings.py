@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -12,6 +11,7 @@ from advex.errors import SpecError, did_you_mean
 # What means nothing unless the first of each group is given, and is then no difference between two evaluations.
 CERTIFICATION = ("certify", "certify_samples", "certify_examples")
 MAPPING = ("maps", "map_target", "measures")
+RADII = ("radius", "suite")
 
 
 class Settings(BaseModel):
@@ -20,6 +20,8 @@ class Settings(BaseModel):
     attack, btr: the searches for a change of the decision, and for a confidence below chance; None: no such search.
     searches: more of them, as SPEC@GOAL. published: also both searches by the papers' protocol, for comparison with
     printed figures.
+    radius: NORM:RADIUS, within which every search of `suite` tries to move the decision, one after the other on what
+    is left; suite: spec strings of searches, or `standard`.
     explanations: examples to explain, spread over the classes; rows of a table also in sentences. pictures: explainers
     of pictures by which they are explained. targets: `all` explains every class (of more than 10 about four: the
     predicted one, the label and the next likeliest), `runner_up` the second likeliest alone; what lowers a class is
@@ -42,6 +44,8 @@ class Settings(BaseModel):
     btr: str | None = "minimal"
     searches: tuple[str, ...] = ()
     published: bool = False
+    radius: tuple[str, ...] = ()
+    suite: tuple[str, ...] = ("standard",)
     explanations: int = Field(default=8, ge=0)
     pictures: tuple[str, ...] = ("toward", "away")
     targets: Literal["all", "runner_up"] = "all"
@@ -73,25 +77,3 @@ def checked(values: dict[str, Any]) -> Settings:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
         raise SpecError(f"The setting {name} = {first['input']!r} is not possible: {first['msg']}.") from None
-
-
-def specs_from(texts: Sequence[str]) -> tuple[str, ...]:
-    """Spec strings as typed, of which one text may hold several with commas between them.
-
-    A piece `option=value` belongs to the spec before it, as does whatever is within its brackets.
-
-    >>> specs_from(["integrated_gradients:steps=50,rule=trapezoid,grad_cam", "gradient"])
-    ('integrated_gradients:steps=50,rule=trapezoid', 'grad_cam', 'gradient')
-    """
-    specs: list[str] = []
-    for text in texts:
-        pieces: list[str] = []
-        for piece in text.split(","):
-            inside = bool(pieces) and pieces[-1].count("(") > pieces[-1].count(")")
-            option = bool(pieces) and "=" in piece and ":" not in piece.partition("=")[0]
-            if inside or option:
-                pieces[-1] += f",{piece}"
-            else:
-                pieces.append(piece.strip())
-        specs += pieces
-    return tuple(specs)

@@ -17,9 +17,9 @@ Returns = Literal["confidences", "logits", "labels"]
 
 NO_GRADIENT = (
     "This classifier is a function that gives answers and no gradients. Take what asks for answers alone: the searches "
-    "boundary_walk from a search such as these, or counterfactual for tables; the explainers occlusion, "
-    "feature_ablation, kernel_shap and lime. Or let gradients be estimated from pairs of answers: "
-    "Classifier.from_function(f, ..., pairs=50)."
+    "square within a distance (--suite square), boundary_walk from the change of such a search, or counterfactual for "
+    "tables; the explainers occlusion, feature_ablation, kernel_shap and lime. Or let gradients be estimated from pairs "
+    "of answers: Classifier.from_function(f, ..., pairs=50)."
 )
 _STEP = 1e-3  # of differences, as a share of each element's range
 _SURE = 30.0  # the logit of a label that comes without a confidence

@@ -20,10 +20,18 @@ import math
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import model_validator
 
 from advex.errors import ArtifactError
 from advex.files import write_text
+from advex.record.figures import Better as Better
+from advex.record.figures import CertificateFigures as CertificateFigures
+from advex.record.figures import Figure as Figure
+from advex.record.figures import MapFigures as MapFigures
+from advex.record.figures import MeasureEntry as MeasureEntry
+from advex.record.figures import RadiusEntry as RadiusEntry
+from advex.record.figures import RadiusFigures as RadiusFigures
+from advex.record.figures import Strict
 from advex.record.run import Training as Training
 from advex.record.run import read_run as read_run
 from advex.record.tables import TABLES as TABLES
@@ -31,90 +39,9 @@ from advex.record.tables import Table as Table
 from advex.record.versions import Values, read_versioned
 
 SCHEMA = 2
-Better = Literal["high", "low", "neither"]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
-
-
-class Figure(_Model):
-    """A measured value with its 95 % interval; `failures` examples had no value. Infinite values are allowed."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-    failures: int = 0
-    better: Better = "high"
-
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        if self.n < 0 or self.failures < 0:
-            raise ValueError(f"a figure of {self.n} examples and {self.failures} failures is impossible")
-        if self.low > self.high:
-            raise ValueError(f"a figure's interval is [{self.low:g}, {self.high:g}]: its low end is above its high end")
-        return self
-
-
-class CertificateFigures(_Model):
-    """How a model's smoothed form was certified, and the network itself on the same examples.
-
-    certified_accuracy and certified_ara are among the model's scores; the radii are in examples.parquet.
-    sigma: of the noise, in data units. selection, samples: draws that chose a class and that bound its probability.
-    alpha: the risk of each radius. largest: RMSE that no certificate of so many draws exceeds. examples: so many, drawn
-    at random from all, were certified.
-    accuracy, attack_ara: of the network. gap: attack_ara minus certified_ara, paired.
-    abstained: examples without an answer. crossed: examples whose certified radius is above the change that the attack
-    found. overclaimed: how many radii may be too large, at most, with 97.5 % certainty over the noise; least_ara: the
-    certified area if these are the largest.
-    """
-
-    sigma: float
-    selection: int
-    samples: int
-    alpha: float
-    largest: float
-    examples: int
-    accuracy: Figure
-    attack_ara: Figure
-    gap: Figure
-    abstained: int
-    crossed: int
-    overclaimed: int
-    least_ara: float
-
-
-class MeasureEntry(_Model):
-    """What is measured of every map, under one key of `Record.measures`.
-
-    title: for people. better: the good direction. unit: "" where it has none. of: what the measure judges (placed,
-    faithful, stable, shape or randomised). spec: builds the measure again; it may give several values, a key for each.
-    """
-
-    title: str
-    better: Better
-    unit: str = ""
-    of: str
-    spec: str
-
-
-class MapFigures(_Model):
-    """A model's maps by one explainer: means over all examples; the values of each example are in maps.parquet.
-
-    method: the explainer, with what it chose by itself. target: the class explained: `predicted` (what the model
-    answers), `true`, or a number. figures: by the keys of `Record.measures`; where the method promises a sum also
-    `change`, the size of the change of output that the map is meant to add up to, and `completeness`, by how much the
-    map misses it. undefined: by key, how many examples have no value for each reason; only keys with such examples.
-    """
-
-    method: str
-    target: str
-    figures: dict[str, Figure]
-    undefined: dict[str, dict[str, int]] = {}
-
-
-class Answered(_Model):
+class Answered(Strict):
     """How the explained rows of a table were: see answers.parquet.
 
     method: the search. alternatives: looked for, for each row. found: share of the rows for which there is one.
@@ -125,12 +52,12 @@ class Answered(_Model):
     found: Figure
 
 
-class ModelEntry(_Model):
+class ModelEntry(Strict):
     """One evaluated model. name: short, unique. source: as asked for. spec: of the network, if known.
 
     training: how it was trained, where its source is a run folder; trained_on: how many of the examples are among those
-    that it was trained on, None where that is not known. certified: None unless it was. maps: by the
-    explainer's name. answered: of a table.
+    that it was trained on, None where that is not known. radii: by the keys of `Record.radii`. certified: None unless
+    it was. maps: by the explainer's name. answered: of a table.
     """
 
     name: str
@@ -142,6 +69,7 @@ class ModelEntry(_Model):
     rho_reached: dict[str, Figure] = {}
     training: Training | None = None
     trained_on: int | None = None
+    radii: dict[str, RadiusFigures] = {}
     certified: CertificateFigures | None = None
     maps: dict[str, MapFigures] = {}
     answered: Answered | None = None
@@ -153,7 +81,7 @@ class ModelEntry(_Model):
         return self
 
 
-class Difference(_Model):
+class Difference(Strict):
     """first minus second on the same examples, paired bootstrap.
 
     comparisons: the intervals of so many differences hold together with 95 %, this one among them. ratio: first divided
@@ -173,7 +101,7 @@ class Difference(_Model):
     ratio: Figure | None = None
 
 
-class Flag(_Model):
+class Flag(Strict):
     """A reason to trust a figure less. severity: `warning` or `note`. remedy: what to do about it."""
 
     model: str
@@ -183,7 +111,7 @@ class Flag(_Model):
     remedy: str
 
 
-class DataEntry(_Model):
+class DataEntry(Strict):
     """The data evaluated on. chance: accuracy of always answering the largest class."""
 
     name: str
@@ -195,10 +123,9 @@ class DataEntry(_Model):
     skipped: list[tuple[str, str]] = []
 
 
-class Record(_Model):
-    """All of `record.json`. searches: name -> spec string. measures: of maps; key -> what it is, in order.
-
-    lowers: explainers of pictures that show what speaks against a class, not for it.
+class Record(Strict):
+    """All of `record.json`. searches: name -> spec string. radii: by keys such as linf:8/255. measures: of maps;
+    key -> what it is, in order. lowers: explainers of pictures that show what speaks against a class, not for it.
     command: what made it, to be typed again.
     """
 
@@ -212,6 +139,7 @@ class Record(_Model):
     settings: dict[str, Any]
     data: DataEntry
     searches: dict[str, str]
+    radii: dict[str, RadiusEntry] = {}
     measures: dict[str, MeasureEntry] = {}
     lowers: list[str] = []
     models: list[ModelEntry]
@@ -240,7 +168,8 @@ def _described_measures(values: Values) -> None:
     settings = values["settings"]
     if settings:
         explainers = ["toward", "away"] if settings.pop("away", True) else ["toward"]
-        settings |= {"searches": [], "pictures": explainers, "measures": ["gini", "entropy", "effective"]}
+        settings |= {"searches": [], "radius": [], "suite": ["standard"], "pictures": explainers}
+        settings["measures"] = ["gini", "entropy", "effective"]
     values["lowers"] = ["away"]
     entries = {
         "gini": {"title": "Gini index", "better": "high", "of": "shape", "spec": "gini"},
@@ -272,9 +201,10 @@ def plain(value: float) -> float | None:
 
 
 def all_figures(model: ModelEntry) -> dict[str, Figure]:
-    """A model's scores, and after them the figures of its maps as EXPLAINER_MEASURE."""
+    """A model's scores, and after them what it withstands as withstood:RADIUS, and its maps as EXPLAINER_MEASURE."""
+    of_radii = {f"withstood:{key}": radius.withstood for key, radius in model.radii.items()}
     of_maps = {f"{name}_{key}": figure for name, maps in model.maps.items() for key, figure in maps.figures.items()}
-    return model.scores | of_maps
+    return model.scores | of_radii | of_maps
 
 
 def summary(record: Record, folder: Path) -> str:

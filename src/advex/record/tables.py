@@ -34,6 +34,13 @@ CERTIFICATE: Columns = {
     "hits": _COUNT, "lower": _NUMBER,
 }  # fmt: skip
 
+# Within each radius KEY, as within_KEY_by: the search that moved an example, "" where none did, null where the example
+# was not right to begin with; ... distance: of the smallest change known, in the norm of the radius, by the search
+# `nearest` (inf, and ""). gradients, queries: of the searches that this radius took. flat: one of them was blind.
+RADIUS: Columns = {
+    "by": _TEXT, "nearest": _TEXT, "distance": _NUMBER, "gradients": _COUNT, "queries": _COUNT, "flat": pa.bool_(),
+}  # fmt: skip
+
 # before, after: confidences, those after at the picture as floats; png_*: of the decoded 8-bit PNG.
 # purpose: grid | sweep. rho: null where the explainer has no such size.
 EXPLANATION: Columns = {
@@ -79,12 +86,18 @@ OWN_FILES = ("record.json", *(f"{name}.parquet" for name in TABLES), "shards", "
 
 
 def columns_of(
-    table: Table, *, searches: Iterable[str] = (), measures: Iterable[str] = (), certified: bool = False
+    table: Table,
+    *,
+    searches: Iterable[str] = (),
+    radii: Iterable[str] = (),
+    measures: Iterable[str] = (),
+    certified: bool = False,
 ) -> Columns:
-    """All columns of a table, in order. searches, measures: the keys of `Record.searches` and `Record.measures`."""
+    """All columns of a table, in order. searches, radii, measures: the keys of these in `Record`."""
     columns = dict(TABLES[table])
     if table == "examples":
         columns |= {f"{search}_{name}": kind for search in searches for name, kind in SEARCH.items()}
+        columns |= {f"within_{radius}_{name}": kind for radius in radii for name, kind in RADIUS.items()}
         columns |= {f"certify_{name}": kind for name, kind in CERTIFICATE.items() if certified}
     return maps_of(measures) if table == "maps" else columns
 

@@ -21,6 +21,7 @@ from advex.registry.option_types import fitted
 from advex.registry.plugins import plugins, walk
 from advex.registry.specs import parse as parse
 from advex.registry.specs import parse_value as parse_value
+from advex.registry.specs import specs_from as specs_from
 from advex.registry.specs import write as write
 from advex.registry.specs import write_value as write_value
 

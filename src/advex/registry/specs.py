@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from advex.errors import SpecError, quoted
@@ -46,6 +46,28 @@ def _split(text: str) -> list[str]:
     if depth:
         raise SpecError(f"The brackets in '{text}' do not match.")
     return pieces
+
+
+def specs_from(texts: Sequence[str]) -> tuple[str, ...]:
+    """Spec strings as typed, of which one text may hold several with commas between them.
+
+    A piece `option=value` belongs to the spec before it, as does whatever is within its brackets.
+
+    >>> specs_from(["integrated_gradients:steps=50,rule=trapezoid,grad_cam", "gradient"])
+    ('integrated_gradients:steps=50,rule=trapezoid', 'grad_cam', 'gradient')
+    """
+    specs: list[str] = []
+    for text in texts:
+        pieces: list[str] = []
+        for piece in text.split(","):
+            inside = bool(pieces) and pieces[-1].count("(") > pieces[-1].count(")")
+            option = bool(pieces) and "=" in piece and ":" not in piece.partition("=")[0]
+            if inside or option:
+                pieces[-1] += f",{piece}"
+            else:
+                pieces.append(piece.strip())
+        specs += pieces
+    return tuple(specs)
 
 
 def parse_value(text: str) -> Any:

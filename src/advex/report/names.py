@@ -8,6 +8,7 @@ from advex.record import Record
 
 _MEASURES = {
     "accuracy": "Accuracy",
+    "robust_accuracy": "Robust accuracy",
     "ara": "ARA",
     "sample_ara": "ARA of the rechecked",
     "decisions_ara": "ARA by decisions",
@@ -26,6 +27,7 @@ _MEASURES = {
 }
 _SHARES = (
     "accuracy",
+    "robust_accuracy",
     "certified_accuracy",
     "certified:accuracy",
     "failures",
@@ -84,7 +86,20 @@ def measure_title(measure: str) -> str:
     """
     if measure.endswith("_gini"):  # of the maps of an explainer: only ever as a difference
         return f"dG of {measure.removesuffix('_gini').replace('_', ' ')}"
+    known, _, radius = measure.partition(":")
+    if radius and known in _MEASURES:
+        return f"{_MEASURES[known]}, {radius_title(radius)}"
     return _MEASURES.get(measure) or measure.replace("_", " ").capitalize()
+
+
+def radius_title(key: str) -> str:
+    """A radius as people write it.
+
+    >>> radius_title("linf:8/255"), radius_title("l2:0.5"), radius_title("rmse:0.01")
+    ('L∞ 8/255', 'L2 0.5', 'RMSE 0.01')
+    """
+    norm, _, size = key.partition(":")
+    return f"{ {'linf': 'L∞', 'l1': 'L1', 'l2': 'L2', 'rmse': 'RMSE'}.get(norm, norm) } {size}"
 
 
 def goal_title(goal: str) -> str:
@@ -120,4 +135,5 @@ def _unprotocolled(name: str) -> str:
 
 def is_share(key: str, record: Record) -> bool:
     """Whether a score is a share, shown in per cent."""
-    return origin(key, record.searches).measure in _SHARES
+    measure = origin(key, record.searches).measure
+    return measure in _SHARES or measure.partition(":")[0] == "robust_accuracy"
