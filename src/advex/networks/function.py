@@ -18,7 +18,7 @@ Returns = Literal["confidences", "logits", "labels"]
 NO_GRADIENT = (
     "This classifier is a function that gives answers and no gradients. Take what asks for answers alone: the searches "
     "square within a distance (--suite square), boundary_walk from the change of such a search, or counterfactual for "
-    "tables; the explainers occlusion, feature_ablation, kernel_shap and lime. Or let gradients be estimated from pairs "
+    "tables; the explainers occlusion, feature_ablation, kernel_shap and lime. Or let gradients be estimated, by pairs "
     "of answers: Classifier.from_function(f, ..., pairs=50)."
 )
 _STEP = 1e-3  # of differences, as a share of each element's range
