@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from advex import artifacts
-from advex.artifacts import CONFIG, WEIGHTS, load, save
+from advex.artifacts import CONFIG, WEIGHTS, load, save, weights_hash
 from advex.classifier import Classifier
 from advex.errors import ArtifactError, InputError
 
@@ -442,3 +442,28 @@ def test_weights_are_as_readable_as_any_file(tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     plain.touch()
     assert (folder / artifacts.WEIGHTS).stat().st_mode == plain.stat().st_mode
+
+
+def test_classifiers_that_take_another_output_are_others(tmp_path: Path) -> None:
+    """Two that answer differently have different identities; what a function does counts, not where it is written."""
+
+    class Two(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            flat = x.flatten(1)
+            return flat[:, :2], -flat[:, :2]
+
+    def take(number: int) -> Any:
+        return lambda output: output[number]
+
+    functions = [lambda output: output[0], lambda output: output[1], take(0), take(1), lambda output: 2 * output[0]]
+    hashes = [weights_hash(Classifier(Two(), logits=function)) for function in functions]
+    assert len(set(hashes)) == len(hashes)
+    assert weights_hash(Classifier(Two(), logits=take(0))) == hashes[2]
+    with pytest.raises(ArtifactError, match="logits=FUNCTION cannot be saved"):
+        save(Classifier("linear:features=4,classes=2", logits=take(0)), tmp_path / "m")
+    one = Classifier("linear:features=4,classes=2", binary=True)  # of a plugin's network it may be one output
+    again = load(save(one, tmp_path / "binary"))
+    x = torch.rand(5, 4)
+    assert again.binary
+    assert torch.equal(again.logits(x), one.logits(x))
+    assert weights_hash(again) == weights_hash(one)

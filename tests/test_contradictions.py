@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 
 import advex
+from advex.cli import main
 from advex.data import Dataset, open_dataset
+from advex.data.images import decode
 from advex.errors import AdvexWarning, ArtifactError
 from advex.evaluation import evaluate, settings_from
 from advex.evaluation.results import read_tables
@@ -98,3 +102,23 @@ def test_a_run_without_whole_weights_is_not_finished(damage: str, tmp_path: Path
     run = read_run(tmp_path / "run")
     assert run is not None
     assert run.finished
+
+
+def test_a_lack_of_memory_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a/1.png", "b/2.png"):
+        (tmp_path / "set" / name).parent.mkdir(parents=True)
+        Image.new("L", (4, 4), 90).save(tmp_path / "set" / name)
+
+    def exhausted(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(decode, "_upright", exhausted)
+    with pytest.raises(MemoryError):
+        open_dataset(tmp_path / "set")
+    monkeypatch.setattr(sys, "argv", ["advex", "train", "digits-robust", "--data", str(tmp_path / "set"), "--dry-run"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert "error: memory ran out" in capsys.readouterr().err

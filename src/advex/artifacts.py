@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -9,6 +10,7 @@ import re
 import shutil
 import tempfile
 from pathlib import Path
+from types import CodeType, FunctionType
 from typing import Any
 
 import torch
@@ -44,6 +46,7 @@ class _Described(BaseModel):
     upper: float | list[Any]
     mean: float | list[float]
     std: float | list[float]
+    binary: bool = False
     class_names: list[str] | None = None
     features: dict[str, Any] | None = None
     sha256: str
@@ -54,7 +57,12 @@ def save(classifier: Classifier, folder: str | Path, *, extra: dict[str, Any] | 
 
     Raises ArtifactError for a network that no spec string describes.
     """
-    if classifier.spec is None or classifier.chosen is not None or classifier.binary:
+    if classifier.chosen is not None:
+        raise ArtifactError(
+            "A classifier with logits=FUNCTION cannot be saved: a function would be code in a file. Save the state_dict"
+            " of the network, or put what the function does into its forward."
+        )
+    if classifier.spec is None:
         raise ArtifactError(
             "Only a classifier made from a spec string, e.g. Classifier('preact_resnet:depth=20'), can be saved "
             "whole. Save a network of your own by its state_dict, and open it on the command line by "
@@ -66,6 +74,7 @@ def save(classifier: Classifier, folder: str | Path, *, extra: dict[str, Any] | 
         "upper": classifier.upper.tolist(),
         "mean": classifier.mean.tolist(),
         "std": classifier.std.tolist(),
+        "binary": classifier.binary,
         "class_names": None if classifier.class_names is None else list(classifier.class_names),
         "features": None if classifier.features is None else classifier.features.plain(),
     }
@@ -112,6 +121,7 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Classifie
             box=(lower, upper) if features is None else None,
             mean=described.mean,
             std=described.std,
+            binary=described.binary,
             class_names=described.class_names,
             features=features,
         )
@@ -198,12 +208,30 @@ def write_folder(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor
 
 
 def weights_hash(classifier: Classifier) -> str:
-    """SHA-256 of everything that decides a classifier's answers: layers, weights, buffers, box, normalisation."""
+    """SHA-256 of all that decides a classifier's answers: layers, weights, box, normalisation, choice of output."""
     digest = hashlib.sha256(re.sub(r"0x[0-9a-f]+", "", repr(classifier.network)).encode())
     around = {name: getattr(classifier, name) for name in ("lower", "upper", "mean", "std")}
     for name, value in (classifier.network.state_dict() | around).items():
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    if classifier.binary or classifier.chosen is not None:
+        digest.update(repr((classifier.binary, _written(classifier.chosen))).encode())
     if classifier.features is not None:  # which searches keep to
         digest.update(json.dumps(classifier.features.plain(), sort_keys=True).encode())
     return digest.hexdigest()
+
+
+def _written(part: Any) -> Any:
+    """What a function does, as far as it can be written down: its code, and the values that it takes along."""
+    if isinstance(part, functools.partial):
+        return _written(part.func), _written(part.args), _written(tuple(part.keywords.items()))
+    if isinstance(part, CodeType):
+        return part.co_code, part.co_names, _written(part.co_consts)
+    if isinstance(part, FunctionType):
+        taken = tuple(cell.cell_contents for cell in part.__closure__ or ())
+        return _written(part.__code__), _written(part.__defaults__ or ()), _written(taken)
+    if isinstance(part, tuple):
+        return tuple(map(_written, part))
+    if isinstance(part, Tensor):
+        return tuple(part.shape), part.tolist()
+    return re.sub(r"0x[0-9a-f]+", "", repr(part))

@@ -47,6 +47,8 @@ def parse_yaml(text: str, where: str, error: type[AdvexError] = DataError, *, ty
             return loader.get_single_data()
         finally:
             loader.dispose()
+    except MemoryError:
+        raise
     except Exception as reason:  # a tag makes PyYAML raise whatever its text does not fit
         raise error(f"{where} is not YAML that can be read: {_reason(reason)}.") from None
 

@@ -35,6 +35,8 @@ def verb(function: Callable[P, None]) -> Callable[P, None]:
                 fail("interrupted.", INTERRUPTED)
             except Interrupted as interrupted:
                 resume_later(interrupted)
+            except MemoryError:
+                fail("memory ran out. Take a part of the data (--max-samples), smaller pictures or batches.", FAILED)
             except (AdvexError, OSError) as error:
                 if kwargs.get("verbose"):
                     import traceback

@@ -80,7 +80,7 @@ def decoded(
             window = Window.centred(window.of, size)
             image = _scaled(image, window)
         array = _to_pixels(image)
-    except Unreadable:
+    except (Unreadable, MemoryError):
         raise
     except Exception as error:  # Pillow's parsers raise whatever a damaged file makes them trip over
         raise Unreadable(_reason(error)) from None

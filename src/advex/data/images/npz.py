@@ -200,6 +200,8 @@ def _array(path: Path, archive: zipfile.ZipFile, key: str) -> Iterator[tuple[IO[
             version = np.lib.format.read_magic(file)
             header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, fortran, dtype = header(file)
+        except MemoryError:
+            raise
         except Exception as error:  # NumPy's parser raises whatever a damaged header makes it trip over
             raise DataError(f"{path}: '{key}' is not an array: {error}") from None
         if dtype.hasobject or dtype.fields is not None:

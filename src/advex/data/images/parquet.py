@@ -123,14 +123,21 @@ def _opened(path: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(path, page_checksum_verification=True)
     except _damage() as error:
-        raise DataError(f"{path} is damaged or is no Parquet file: {error}") from None
+        raise _told(f"{path} is damaged or is no Parquet file", error) from None
 
 
 def _damage() -> tuple[type[Exception], ...]:
     """What reading a damaged file can raise."""
     import pyarrow as pa
 
-    return pa.ArrowException, OSError, ValueError, MemoryError
+    return pa.ArrowException, OSError, ValueError
+
+
+def _told(damage: str, error: Exception) -> DataError:
+    """What is said of a damaged file. Where memory ran out, that is raised on: it says nothing of the file."""
+    if isinstance(error, MemoryError):
+        raise error
+    return DataError(f"{damage}: {error}")
 
 
 def _columns(path: Path) -> _Columns:
@@ -140,7 +147,7 @@ def _columns(path: Path) -> _Columns:
         try:
             schema = file.schema_arrow
         except _damage() as error:
-            raise DataError(f"{path}: its schema is damaged: {error}") from None
+            raise _told(f"{path}: its schema is damaged", error) from None
     features = _features(schema)
     encoded = [field.name for field in schema if _is_image(field.type)]
     countable = [field.name for field in schema if _is_label(field.type)]
@@ -240,7 +247,7 @@ def _column(path: Path, column: str) -> list[Any]:
         try:
             return _leaf(file.read(columns=[column]).column(0), column).to_pylist()
         except _damage() as error:
-            raise DataError(f"{path}: column '{column}' is damaged: {error}") from None
+            raise _told(f"{path}: column '{column}' is damaged", error) from None
 
 
 def _leaf(values: Any, column: str) -> Any:
@@ -304,6 +311,6 @@ def _of_group(path: Path, file: pq.ParquetFile, group: int, column: str, rows: n
             if given == len(rows):
                 return
     except _damage() as error:
-        damage = str(error)
+        damage = str(_told("", error)).removeprefix(": ")
     for _ in range(len(rows) - given):
         yield Unreadable(f"row group {group} of {path.name} is damaged: {damage}")
