@@ -395,3 +395,31 @@ def test_the_page_on_explainers_runs_and_lists_all(tmp_path: Path, monkeypatch: 
     assert names["after"] < names["before"]
     for name in registry.entries("explainer"):
         assert f"`{name}`" in page, name
+
+
+def test_grad_cam_passes_over_a_branch_that_does_not_decide() -> None:
+    """The convolution that is called last has no part in the answer: the map is that of the one before it."""
+
+    class Branched(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.main, self.aside, self.head = torch.nn.Conv2d(1, 3, 3), torch.nn.Conv2d(3, 3, 3), torch.nn.Linear(3, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            places = self.main(x)
+            self.aside(places)
+            return self.head(places.mean(dim=(2, 3)))
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        classifier = Classifier(Branched().double())
+        x = torch.rand(4, 1, 8, 8, dtype=torch.float64)
+    target = torch.tensor([0, 1, 0, 1])
+    found, named = (GradCAM(layer=layer)(classifier, x, target) for layer in ("auto", "main"))
+    assert "layer=network.main" in found.method
+    torch.testing.assert_close(found.map, named.map)
+    assert found.map.any()
+    with pytest.warns(AdvexWarning, match="no gradient reached"):
+        aside = GradCAM(layer="aside")(classifier, x, target)
+    assert aside.flat is not None
+    assert aside.flat.all()

@@ -21,7 +21,8 @@ def layer_gradient(request: AttributionRequest, rows: slice, layer: str = AUTO) 
     """d output / d A for the output A of a layer: (the layer's name, A, the derivative), [rows, channels, *places].
 
     layer: a name among `classifier.named_modules()` (the leading `network.` may be left out), or "auto": the layer
-    that answers last, before the head, with a value per channel and place. Where layers answer in tokens
+    that answers last, before the head, with a value per channel and place, and that the output depends on (not a branch
+    that is called last and does not decide). Where layers answer in tokens
     [n, tokens, dim], it is the last normalisation whose patch tokens still take part in the output (those after
     the last attention do not, where the head reads the class token alone).
     One forward pass. Raises InputError where there is no such layer.
@@ -73,7 +74,8 @@ def _hear(heard: list[tuple[str, Tensor]], x: Tensor, layer: str, *, cut: bool) 
         if answer.ndim == x.ndim or layer != AUTO:
             if cut and not (heard and heard[-1][1] is answer):  # else a container passes its last layer's answer on
                 answer = answer.detach().requires_grad_(True).clone()  # a copy, which may be written into
-            heard.clear()
+            if layer != AUTO:
+                heard.clear()
             heard.append((name, answer))
         elif "norm" in type(module).__name__.lower():
             heard.append((name, answer))
