@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import glob
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import hypothesis
@@ -41,22 +43,30 @@ MISSING = {
 
 
 # What trains, evaluates, serves or starts processes takes seconds: a module of tests that imports it is `slow`.
-SLOW_ROOMS = ("training", "evaluation", "explanation", "feedback", "reproduction", "explore", "cli")
-SLOW = ("subprocess", "multiprocessing", "foolbox", "schemathesis", *(f"advex.{room}" for room in SLOW_ROOMS))
+ROOMS = "training|evaluation|explanation|feedback|reproduction|explore|cli"
+SLOW = re.compile(
+    rf"^(?:from|import) (?:subprocess|multiprocessing|foolbox|schemathesis|advex\.(?:{ROOMS}))\b"
+    rf"|^from advex import .*\b(?:{ROOMS})\b",
+    re.MULTILINE,
+)
 
 
-def _is_slow(item: pytest.Item) -> bool:
-    """Whether a test's module imports something slow, or the test asks for a server or a browser."""
-    imported = vars(getattr(item, "module", None) or object).values()
-    homes = {str(getattr(each, "__name__" if isinstance(each, ModuleType) else "__module__", "")) for each in imported}
-    slow = any(home == name or home.startswith(f"{name}.") for home in homes for name in SLOW)
-    return slow or not {"serve", "browser"}.isdisjoint(getattr(item, "fixturenames", ()))
+@functools.cache
+def is_slow(path: Path) -> bool:
+    """Whether a module of tests imports something slow."""
+    return path.name.startswith("test_") and SLOW.search(path.read_text(encoding="utf-8")) is not None
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Where no slow test shall run, slow modules need not be imported either."""
+    wanted = config.option.markexpr.split(" and ")
+    return True if "not slow" in wanted and " or " not in config.option.markexpr and is_slow(collection_path) else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marked tests skip where what they need is missing. Those of a file share a process, as do all of browsers."""
     for item in items:
-        if _is_slow(item):
+        if is_slow(item.path) or not {"serve", "browser"}.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
         needs = [name for name in MISSING if item.get_closest_marker(name)]
         for name in needs:

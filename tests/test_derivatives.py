@@ -203,6 +203,7 @@ def by_numpy(x: Tensor) -> Tensor:
     return x * x
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(*OF_ITS_OWN)
 @pytest.mark.parametrize(
     ("bend", "sentence"),

@@ -178,6 +178,7 @@ def test_an_example_is_treated_alike_wherever_it_stands(term: str, clf: Classifi
     assert same_parts == pytest.approx(parts, rel=1e-9)
 
 
+@pytest.mark.slow
 @EVERY
 def test_descending_it_lowers_it(term: str, toys: SimpleNamespace, batch: Batch) -> None:
     clf = toys.mlp((2, 6, 6)).train()
