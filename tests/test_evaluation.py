@@ -195,7 +195,7 @@ def test_differences_are_paired(done: SimpleNamespace, data: Dataset) -> None:
 def test_progress_counts_every_example_of_every_phase(done: SimpleNamespace) -> None:
     last = {(event["model"], event["phase"]): (event["done"], event["total"]) for event in done.events}
     expected = {"predictions": 48, "attack": 48, "btr": 48, "attack_published": 48, "btr_published": 48}
-    expected |= {"recheck": 8, "grid": 3, "sweep": 1}
+    expected |= {"recheck": 8, "by_decisions": 8, "grid": 3, "sweep": 1}  # so few steps leave a walk something to gain
     assert last == {(name, phase): (n, n) for name in done.scores for phase, n in expected.items()}
     assert all(event["rate"] > 0 for event in done.events)
 
@@ -401,7 +401,7 @@ def assert_same_results(folder: Path, other: Path) -> None:
 def test_killed_at_any_moment_it_goes_on_and_ends_the_same(models: list, data: Dataset, tmp_path: Path) -> None:
     for name, _, classifier in models:
         advex.save(classifier, tmp_path / "models" / name)
-    out, shards = tmp_path / "out", 2 * (3 * 3 + 3)
+    out, shards = tmp_path / "out", 2 * (3 * 3 + 4)
     kept: dict[str, int] = {}
     with subprocess.Popen(
         [sys.executable, __file__, str(tmp_path / "models"), str(out)],
@@ -470,7 +470,7 @@ def test_asked_to_stop_it_keeps_what_is_finished(models: list, data: Dataset, tm
     events: list[dict] = []
     evaluate(models[:1], some, out, quick(), progress=events.append)
     assert {name: shard_times(out)[name] for name in kept} == kept
-    assert [event["rate"] is None for event in events] == [True] * 3 + [False] * 6
+    assert [event["rate"] is None for event in events] == [True] * 3 + [False] * 7
     evaluate(models[:1], some, tmp_path / "whole", quick())
     assert_same_results(out, tmp_path / "whole")
     # Finished, it is only put together again; the seconds are those of the work, in whatever run.
@@ -653,7 +653,7 @@ def test_masked_gradients_are_flagged_and_the_area_is_not_a_number_to_trust(
     found = {flag.code: flag for flag in made.flags if flag.model == "m"}
     accuracy = made.models[0].scores["accuracy"].value
     assert accuracy > 0.8
-    assert found.keys() == {"failures", "infinite_area", "flat_gradients"}
+    assert found.keys() == {"failures", "infinite_area", "flat_gradients", "gradients_disagree"}
     assert f"{round(100 * accuracy)} of 100 examples" in found["failures"].message
     assert found["flat_gradients"].severity == "warning"
     assert made.models[0].scores["attack_ara"].value == math.inf
@@ -733,6 +733,23 @@ def test_a_constant_network_is_flagged(toys: SimpleNamespace, hundred: Dataset, 
 def test_a_stochastic_network_is_flagged(models: list, hundred: Dataset, tmp_path: Path) -> None:
     found = flags_of(Classifier(Noisy(models[0][2].network)), hundred, tmp_path / "out")
     assert found["stochastic"].severity == "warning"
+
+
+def test_areas_of_few_examples_are_said_to_be_too_large(models: list, tmp_path: Path) -> None:
+    """The bootstrap's mean less the area, here from other draws of NumPy."""
+    data = some_digits(12)
+    found = flags_of(models[0][2], data, tmp_path / "out", attack="minimal:gradients=20", recheck=0)
+    rmse = np.array([row["attack_rmse"] for row in schema.read_rows(tmp_path / "out", "examples")])
+    rng, chance = np.random.default_rng(0), data.chance
+
+    def area(radii: np.ndarray) -> float:
+        steps, n = np.diff(np.sort(radii), prepend=0.0), len(radii)
+        return float((np.clip(1 - np.arange(n) / n - chance, 0, None) * steps).sum())
+
+    bias = np.mean([area(rng.choice(rmse, len(rmse))) for _ in range(4000)]) / area(rmse) - 1
+    said = float(found["area_bias"].message.partition("about ")[2].partition("%")[0])
+    assert bias > 0.01
+    assert said == pytest.approx(100 * bias, abs=0.5)
 
 
 def test_a_search_that_would_get_further_is_flagged(models: list, hundred: Dataset, tmp_path: Path) -> None:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 
 from advex.cli import terminal
-from advex.record import Figure, Record
+from advex.record import CALIBRATION, Figure, Record
 
 _COLUMNS = 4  # of measures side by side
 
 
 def show(record: Record) -> None:
     """Accuracy and areas of each model, with intervals, what is known of certificates, maps and rows, and warnings."""
-    keys = ["accuracy", *(f"{search}_{of}" for search in record.searches for of in ("ara", "reached"))]
+    shown = ("ara", "sample_ara", "decisions_ara", "reached")
+    keys = ["accuracy", *(f"{search}_{of}" for search in record.searches for of in shown)]
     keys = [key for key in keys if any(key in model.scores for model in record.models)]
     rows = [[model.name, *(_figure(model.scores.get(key)) for key in keys)] for model in record.models]
     terminal.table(["model", *map(_words, keys)], rows)
+    if "btr_ara" in keys:
+        terminal.emit(CALIBRATION)
     _show_radii(record)
     _show_certificates(record)
     _show_maps(record)

@@ -21,9 +21,12 @@ from advex.evaluation.plan import SearchTask
 from advex.evaluation.results import Results
 from advex.evaluation.run import Blocks, Evaluation, Pieces
 from advex.evaluation.scores import SCORES, Contrast, area_contrasts, figure_of, mean, mean_contrast, median, share
+from advex.measures.robustness import resampled_area
 from advex.record import Figure, Flag, ModelEntry
 from advex.record.tables import SEARCH
 from advex.types import Perturbation
+
+SPOKEN_OF = 0.01  # share by which an area is too large
 
 
 def pieces(work: Evaluation, model: str) -> Pieces:
@@ -96,6 +99,13 @@ def _scores(work: Evaluation, task: SearchTask, rows: pa.Table) -> dict[str, Fig
     return scores
 
 
+def _bias(work: Evaluation, rmse: Tensor) -> float:
+    """By which share the area is too large, as the bootstrap sees it; 0 where that is nothing to speak of."""
+    area, estimates = resampled_area(rmse, work.data.chance, seed=work.plan.settings.seed)
+    bias = (estimates.mean().item() - area) / area if 0 < area < math.inf else 0.0
+    return bias if math.isfinite(bias) and bias > SPOKEN_OF else 0.0
+
+
 def is_published(search: str) -> bool:
     """Whether a search follows the papers' protocol, by its name."""
     return search.endswith("_published")
@@ -137,6 +147,14 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
                 entry.name, "failures", "warning",
                 f"The search '{name}' found no change that reaches its goal on {failed} of {len(rows)} examples.",
                 remedy,
+            )  # fmt: skip
+    for task in work.plan.searches:
+        if task.area and not is_published(task.name) and (bias := _bias(work, tensor(rows, f"{task.name}_rmse"))):
+            yield flag(
+                entry.name, "area_bias", "note",
+                f"{task.name}_ara is about {bias:.1%} too large: areas of few examples are, the more so near chance "
+                "(the bootstrap's own estimate).",
+                "Evaluate more examples; intervals and differences of models on the same examples stay as they are.",
             )  # fmt: skip
     for key, figure in entry.scores.items():
         if key.endswith("_ara") and math.isinf(figure.value):

@@ -39,6 +39,10 @@ from advex.record.tables import Table as Table
 from advex.record.versions import Values, read_versioned
 
 SCHEMA = 2
+# Said wherever figures of "better than random" stand.
+CALIBRATION = (
+    "BTR asks for confidences, and so moves with calibration alone: logits times a constant change it, and no decision."
+)
 
 
 class Answered(Strict):

@@ -10,7 +10,7 @@ from typing import Any
 
 from advex.drawing.numbers import number
 from advex.drawing.scatter import Mark, Scatter, front, scatter
-from advex.record import Figure
+from advex.record import CALIBRATION, Figure
 from advex.record.reproduction import (
     ColumnEntry,
     PlotEntry,
@@ -46,6 +46,7 @@ class TablePart:
 def content(folder: Path, reproduction: Reproduction) -> dict[str, Any]:
     """What the template needs."""
     rows = reproduction.rows
+    keys = [column.key for table in reproduction.tables for column in table.columns]
     return {
         "reproduction": reproduction,
         "title": f"{reproduction.paper}, scale {reproduction.scale}",
@@ -54,7 +55,8 @@ def content(folder: Path, reproduction: Reproduction) -> dict[str, Any]:
         "grids": [part for grid in reproduction.grids if (part := grid_part(folder, reproduction, grid)) is not None],
         "mapped": [part for entry in reproduction.maps if (part := maps_part(folder, reproduction, entry)) is not None],
         "answered": [answered(folder, entry) for entry in reproduction.answered],
-        "areas": any(column.key.endswith("_ara") for table in reproduction.tables for column in table.columns),
+        "areas": any(key.endswith("_ara") for key in keys),
+        "calibration": CALIBRATION if any(key.startswith("btr_") for key in keys) else "",
         "together": together(reproduction.differences),
         "count_measured": sum(row.state == "measured" for row in rows),
         "reasons": _grouped((row.reason, row) for row in rows if row.state in ("not run", "waiting")),

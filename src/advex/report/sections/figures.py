@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from advex.drawing.numbers import decimals, number
-from advex.record import Record
+from advex.record import CALIBRATION, Record
 from advex.registry import register
 from advex.report.cells import (
     BETTER,
@@ -96,6 +96,7 @@ class Figures:
     def __call__(self, contents: Contents) -> dict[str, Any]:
         record = contents.record
         return {
+            "calibration": CALIBRATION if "btr" in record.searches else "",
             "warned": Counter(flag.model for flag in record.flags if flag.severity == "warning"),
             "table": main_table(contents, published=False),
             "published": main_table(contents, published=True),
