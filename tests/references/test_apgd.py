@@ -1,4 +1,4 @@
-"""APGD and Square against their papers: Algorithm 1 and the losses of Croce and Hein 2020 written out row by row."""
+"""Searches within a distance: exact on linear networks, and against the algorithms and formulas of their papers."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from advex.attacks import APGD, Square
+from advex.attacks import APGD, SPSA, Spatial, Square
 from advex.attacks.apgd import _Halving, _LogitRatio
 from advex.attacks.search import iterate
+from advex.attacks.spatial import posed
 from advex.attacks.square import _bump
 from advex.classifier import Classifier
+from advex.errors import InputError
 from advex.geometry import as_norm
 from advex.goals import Misclassify
 
@@ -210,3 +212,47 @@ def test_the_bumps_are_the_papers(side: int) -> None:
         expected = torch.cat([first / first.norm(), -second / second.norm()], dim=dim)
         found = _bump((side, side), torch.tensor([draw], dtype=torch.float64))[0]
         assert torch.allclose(found, expected / expected.norm(), atol=1e-12)
+
+
+# -- other searches within limits ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_spsa_moves_the_rows_within_the_radius(toys: SimpleNamespace, norm: str) -> None:
+    """Estimated slopes of a linear network are its slopes, up to the noise of the other directions."""
+    classifier, x, y, w = two_classes(toys)
+    distance = (classifier(x)[:, 1] - classifier(x)[:, 0]).abs().detach() / DUAL[norm](w)
+    radius = distance.median().item()
+    result = SPSA(norm=norm, radius=radius, queries=2000, samples=8, step=radius / 10)(classifier, x, Misclassify(y))
+    assert not result.reached[distance > radius].any()
+    assert result.reached[distance < 0.9 * radius].all()
+    assert (as_norm(norm).size(result.delta) <= radius * (1 + 1e-9)).all()
+    assert not result.gradients.any()
+    assert (result.queries[~result.reached] == 2000).all()
+
+
+def test_poses_are_what_they_say() -> None:
+    """A quarter turn is the picture's own, anticlockwise; a whole number of pixels moves it, with 0 behind it."""
+    x = torch.rand(2, 3, 6, 6, dtype=torch.float64)
+    assert torch.allclose(posed(x, math.pi / 2, 0, 0), torch.rot90(x, 1, dims=(2, 3)), atol=1e-12)
+    moved = posed(x, 0, 2 / 6, 4 / 6)  # a pixel to the right and two down, in half sides of three pixels
+    assert torch.allclose(moved[:, :, 2:, 1:], x[:, :, :-2, :-1], atol=1e-12)
+    assert moved[:, :, :2].abs().max() < 1e-12
+    assert moved[:, :, :, 0].abs().max() < 1e-12
+
+
+def test_spatial_finds_the_mildest_pose_that_suffices(toys: SimpleNamespace) -> None:
+    """A network that looks at one dark pixel beside a bright one: moving by a pixel shows it the bright one."""
+    w = torch.zeros(1, 5, 5, dtype=torch.float64)
+    w[0, 2, 2] = 1.0
+    classifier = toys.affine(torch.stack([-w.flatten(), w.flatten()]), torch.tensor([0.5, -0.5]))
+    x = torch.zeros(3, 1, 5, 5, dtype=torch.float64)
+    x[0, 0, 2, 3], x[1, 0, 1, 2] = 1.0, 1.0  # to the right of the middle; above it; nowhere
+    search = Spatial(angle=0, angles=1, shift=0.2, shifts=3)
+    result = search(classifier, x, Misclassify(torch.zeros(3, dtype=torch.int64)))
+    assert result.reached.tolist() == [True, True, False]
+    assert torch.allclose(result.adversarial[0], posed(x[:1], 0, -0.4, 0)[0], atol=1e-12)
+    assert torch.allclose(result.adversarial[1], posed(x[1:2], 0, 0, 0.4)[0], atol=1e-12)
+    assert result.queries[2].item() == len(search.poses) + 1 == 9
+    with pytest.raises(InputError, match="Only pictures"):
+        search(classifier, x.flatten(1), Misclassify(torch.zeros(3, dtype=torch.int64)))

@@ -14,6 +14,8 @@ from advex.attacks.counterfactual import FewFeatures as FewFeatures
 from advex.attacks.l2min import L2Min as L2Min
 from advex.attacks.minimal import Minimal as Minimal
 from advex.attacks.pgd import PGD as PGD
+from advex.attacks.spatial import Spatial as Spatial
+from advex.attacks.spsa import SPSA as SPSA
 from advex.attacks.square import Square as Square
 from advex.attacks.suite import Suite as Suite
 
