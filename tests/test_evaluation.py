@@ -45,7 +45,7 @@ QUICK: dict[str, Any] = {
     "recheck": 8,
     "batch_size": 16,
 }
-SEARCHED = ("rmse", "reached", "gradients", "queries", "flat", "valid")
+SEARCHED = ("rmse", "size", "reached", "gradients", "queries", "flat", "valid")
 
 
 def quick(**changes: Any) -> Settings:

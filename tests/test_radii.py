@@ -141,6 +141,23 @@ def test_what_is_known_costs_nothing_again(done: SimpleNamespace) -> None:
         assert model.radii["linf:0.1"].by_distance is None
 
 
+def test_distances_in_the_attacks_own_norm_count(models: list, data: Dataset, tmp_path: Path) -> None:
+    """The search by elements measures its changes in L1: these are kept, and are what they say."""
+    asked = Settings(**{**BASE, "attack": "counterfactual:features=1,beam=1"}, radius=("l1:0.5", "linf:0.1"),
+                     suite=("apgd:steps=5",))  # fmt: skip
+    made = evaluate(models[:1], data.take(slice(0, 12)), tmp_path / "out", asked)
+    assert [list(entry.searches) for entry in made.radii.values()] == [["attack", "apgd"], ["apgd"]]
+    moved = 0
+    for row in schema.read_rows(tmp_path / "out", "examples"):
+        # One element changes: L1 is its change, RMSE an eighth of it.
+        assert row["attack_size"] == pytest.approx(8 * row["attack_rmse"])
+        if 0 < row["attack_size"] <= 0.5:
+            assert row["within_l1:0.5_by"] == "attack"
+            moved += 1
+    assert moved
+    assert "Every L1 distance" in write_report(tmp_path / "out").read_text(encoding="utf-8")
+
+
 def test_pairs_differ_by_the_share_of_examples(done: SimpleNamespace) -> None:
     lines = {line.measure: line for line in done.record.differences}
     for key in done.record.radii:

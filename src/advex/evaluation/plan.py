@@ -202,7 +202,8 @@ def _radii(settings: Settings, searches: Sequence[SearchTask]) -> tuple[RadiusTa
     for text in registry.specs_from(settings.radius):
         ball = Ball.of(text)
         suite, known = members(settings.suite, ball), next((task for task in searches if task.name == ATTACK), None)
-        if known is not None and ball.norm.name in ("l2", "rmse"):  # its changes are kept with their RMSE
+        # Its changes are kept with their RMSE, and their size in its own norm.
+        if known is not None and ball.norm.name in ("l2", "rmse", as_norm(getattr(known.search, "norm", "rmse")).name):
             others = {name: search for name, search in suite.items() if not _alike(search, known.search)}
             suite = {ATTACK: known.search, **others}
         tasks.append(RadiusTask(key=ball.key, ball=ball, searches=suite))

@@ -103,8 +103,10 @@ def _known(
 
 def distances(attacked: pa.Table, prefix: str, task: RadiusTask, data: Dataset) -> Tensor:
     """The sizes [n] of the attack's changes in the norm of a radius, inf where there is none inside the box."""
-    units = math.sqrt(max(math.prod(data.shape), 1)) if task.ball.norm.name == "l2" else 1.0
-    return torch.where(tensor(attacked, f"{prefix}valid"), tensor(attacked, f"{prefix}rmse") * units, math.inf)
+    norm = task.ball.norm.name
+    units = math.sqrt(max(math.prod(data.shape), 1)) if norm == "l2" else 1.0
+    size = tensor(attacked, f"{prefix}rmse" if norm in ("l2", "rmse") else f"{prefix}size") * units
+    return torch.where(tensor(attacked, f"{prefix}valid"), size, math.inf)
 
 
 def _left(task: RadiusTask, smaller: RadiusTask | None) -> dict[str, Search]:

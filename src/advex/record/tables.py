@@ -20,10 +20,10 @@ PREDICTION: Columns = {
     "label_confidence": _NUMBER,
 }  # fmt: skip
 
-# Of each search NAME, as NAME_rmse (inf: failed), ... queries: of the goal without its gradient. valid: the goal still
-# holds once the change is cut to the box.
+# Of each search NAME, as NAME_rmse (inf: failed), ... size: in the search's own norm. queries: of the goal without its
+# gradient. valid: the goal still holds once the change is cut to the box.
 SEARCH: Columns = {
-    "rmse": _NUMBER, "reached": pa.bool_(), "gradients": _COUNT, "queries": _COUNT, "flat": pa.bool_(),
+    "rmse": _NUMBER, "size": _NUMBER, "reached": pa.bool_(), "gradients": _COUNT, "queries": _COUNT, "flat": pa.bool_(),
     "valid": pa.bool_(),
 }  # fmt: skip
 

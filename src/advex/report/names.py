@@ -99,7 +99,16 @@ def radius_title(key: str) -> str:
     ('L∞ 8/255', 'L2 0.5', 'RMSE 0.01')
     """
     norm, _, size = key.partition(":")
-    return f"{ {'linf': 'L∞', 'l1': 'L1', 'l2': 'L2', 'rmse': 'RMSE'}.get(norm, norm) } {size}"
+    return f"{norm_title(norm)} {size}"
+
+
+def norm_title(norm: str) -> str:
+    """A norm as people write it.
+
+    >>> norm_title("linf"), norm_title("mine")
+    ('L∞', 'mine')
+    """
+    return {"linf": "L∞", "l1": "L1", "l2": "L2", "rmse": "RMSE"}.get(norm, norm)
 
 
 def goal_title(goal: str) -> str:

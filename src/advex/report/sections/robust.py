@@ -11,7 +11,7 @@ from advex.drawing.numbers import count, number, percent
 from advex.record import ModelEntry, RadiusEntry, RadiusFigures
 from advex.registry import register
 from advex.report.cells import FigureCell, measured, show
-from advex.report.names import radius_title
+from advex.report.names import norm_title, radius_title
 from advex.report.reading import Contents
 
 _SHADES = (1.0, 0.75, 0.55, 0.4)  # of searches, the first the darkest
@@ -148,7 +148,8 @@ def _panel(contents: Contents, norm: str) -> DistancePanel:
     """The attack's distances in a norm: every example that it moved, at every radius at once."""
     record = contents.record
     units = math.sqrt(max(math.prod(record.data.shape), 1)) if norm == "l2" else 1.0
-    radii = {model.name: contents.radii(model.name, "attack") for model in record.models}
+    column = "attack_rmse" if norm in ("l2", "rmse") else "attack_size"
+    radii = {model.name: contents.column(model.name, column) for model in record.models}
     known = {name: values * units for name, values in radii.items() if values is not None}
     within = {key: entry.radius for key, entry in record.radii.items() if entry.norm == norm}
     on = backdrop(list(known.values()), record.data.chance)
@@ -164,7 +165,7 @@ def _panel(contents: Contents, norm: str) -> DistancePanel:
             dots.append(
                 Dot(index, round(x, 2), y, low, high, f"{model.name}, {radius_title(key)}: {percent(figure.value)}")
             )
-    title = {"l2": "L2", "rmse": "RMSE"}.get(norm, norm)
+    title = norm_title(norm)
     what = f"Share of {contents.noun} that the attack did not move within a distance, and the robust accuracies"
     description = f"{what}: {'; '.join(dot.text for dot in dots)}."
     return DistancePanel(f"Every {title} distance", f"{title} of the change", on, curves, tuple(dots), description)
