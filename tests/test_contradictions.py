@@ -31,7 +31,7 @@ def record(tmp_path: Path) -> Path:
     names = ("a", "b")
     data = Dataset(name="d", x=x, y=torch.arange(6) % 2, class_names=names, ids=tuple(map(str, range(6))))
     classifier = advex.Classifier("linear:features=9,classes=2")
-    settings = settings_from({"attack": "pgd:steps=2", "btr": None, "pictures": (), "explanations": 0, "sweep": 0})
+    settings = settings_from({"attack": "l2min:steps=2", "btr": None, "pictures": (), "explanations": 0, "sweep": 0})
     evaluate([("m", "m", classifier)], data, tmp_path / "record", settings)
     return tmp_path / "record"
 

@@ -34,7 +34,7 @@ from advex.tabular import counterfactuals
 from advex.tabular.search import as_typed
 
 HOSTILE = '</style><script>alert(1)</script>"><img src=x onerror=alert(1)>'
-QUICK = {"attack": "pgd:radius=0.5,norm=linf,steps=3", "btr": "pgd:radius=0.5,norm=linf,steps=3", "recheck": 0}
+QUICK = {"attack": "l2min:steps=3", "btr": "l2min:steps=3", "recheck": 0}
 QUICK |= {"explanations": 6, "sweep": 0, "steps": 2, "pictures": ("toward",), "batch_size": 64}
 
 INCOME = Feature(name="income", low=0, high=200_000, step=100, center=30_000, scale=12_000, unit="EUR")
