@@ -24,6 +24,7 @@ from advex.geometry import as_norm
 from advex.goals import Misclassify
 from advex.measures import wilson
 from advex.report import write_report
+from advex.training.validation import robust_accuracy
 from advex.types import Perturbation
 
 N = 40
@@ -158,6 +159,14 @@ def test_distances_in_the_attacks_own_norm_count(models: list, data: Dataset, tm
     assert "Every L1 distance" in write_report(tmp_path / "out").read_text(encoding="utf-8")
 
 
+def test_training_looks_at_the_same_share(done: SimpleNamespace, models: list, data: Dataset) -> None:
+    """`robust_attack` of a recipe may be a suite: the share that it leaves is the evaluation's."""
+    suite = f"suite:norm=linf,radius=0.1,searches=({','.join(SUITE)})"
+    for (_, _, classifier), model in zip(models, done.record.models, strict=True):
+        left = robust_accuracy(classifier, data, suite, N)
+        assert left == pytest.approx(model.scores["robust_accuracy:linf:0.1"].value, abs=1.5 / N)
+
+
 def test_pairs_differ_by_the_share_of_examples(done: SimpleNamespace) -> None:
     lines = {line.measure: line for line in done.record.differences}
     for key in done.record.radii:
@@ -208,6 +217,8 @@ def test_the_page_shows_what_the_record_says(done: SimpleNamespace) -> None:
             assert f'data-model="{model.name}" data-measure="robust_accuracy:{key}"><span class="value">{share}' in page
             for name, moved in figures.moved.items():
                 assert (f"moved by {name}: {moved}<" in page) == bool(moved)
+    for key, title in (("linf:0.1", "L∞ 0.1"), ("l2:0.5", "L2 0.5")):
+        assert f"moved by no search within {title}" in page, key
     assert "Every L2 distance" in page
     assert "Every RMSE distance" not in page
 

@@ -22,7 +22,7 @@ from advex.report.cells import (
     together,
     turned,
 )
-from advex.report.names import score_title
+from advex.report.names import radius_title, score_title
 from advex.report.reading import Contents
 from advex.report.sentences import figure, name, say
 
@@ -51,7 +51,10 @@ def findings(contents: Contents) -> Iterator[Markup]:
     else:
         for key in _AREAS:
             yield from _comparisons(record, key)
-        yield from _accuracies(record)
+        yield from _shares(record, "accuracy", "On unchanged inputs: {} accuracy")
+    for key in record.radii:
+        opening = f"Right, and moved by no search within {radius_title(key)}: {{}}"
+        yield from _shares(record, f"robust_accuracy:{key}", opening)
     for model in record.models:
         if model.certified is not None:
             yield _certain(model, record)
@@ -101,15 +104,16 @@ def _unbounded(model: ModelEntry, key: str, record: Record) -> Markup:
     )  # fmt: skip
 
 
-def _accuracies(record: Record) -> Iterator[Markup]:
-    measured = [model for model in record.models if "accuracy" in model.scores]
+def _shares(record: Record, key: str, opening: str) -> Iterator[Markup]:
+    """All models by a share, and of two the paired difference. opening: the sentence, {} in the place of the shares."""
+    measured = [model for model in record.models if key in model.scores]
     if not measured:
         return
-    each = (say("{} {}", name(model.name), figure(share_in_words(model.scores["accuracy"]))) for model in measured)
-    sentence = say("On unchanged inputs: {} accuracy", Markup(", ").join(each))
-    pairs = [difference.figure for difference in record.differences if difference.measure == "accuracy"]
+    each = (say("{} {}", name(model.name), figure(share_in_words(model.scores[key]))) for model in measured)
+    sentence = say(opening, Markup(", ").join(each))
+    pairs = [difference.figure for difference in record.differences if difference.measure == key]
     if len(measured) == 2 and pairs and math.isfinite(pairs[0].value):
-        cell = points("accuracy", pairs[0])
+        cell = points(key, pairs[0])
         paired = figure(f"{cell.text} [{cell.low}, {cell.high}]")
         sentence += say("; paired difference {}{}", paired, "" if separated(pairs[0]) else ", which includes zero")
     yield sentence + "."
