@@ -185,7 +185,7 @@ def test_a_first_save_that_is_interrupted_leaves_nothing(tmp_path: Path, monkeyp
         raise OSError("no space left on device")
 
     monkeypatch.setattr(artifacts, "save_file", full)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(ArtifactError, match="no space left"):
         save(trained(), tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 

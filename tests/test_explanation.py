@@ -205,7 +205,6 @@ def test_a_folder_that_was_broken_off_goes_on_to_the_same_files(end: Any, reques
     assert again.passes == passes // 2
     assert resumed == whole
     assert contents(tmp_path / "broken") == contents(tmp_path / "whole")
-    assert not network._forward_pre_hooks
 
 
 def test_only_answers_to_the_same_question_are_kept(tmp_path: Path) -> None:
@@ -322,7 +321,7 @@ def test_files_of_inputs_never_share_a_name() -> None:
 # -- between two passes of a network -----------------------------------------------------------------------
 
 
-def test_a_network_is_left_as_it_was_by_whoever_stops_it() -> None:
+def test_whoever_counts_passes_may_stop_before_the_next() -> None:
     network, model = counting()
 
     def ticks() -> Iterator[None]:
@@ -330,17 +329,18 @@ def test_a_network_is_left_as_it_was_by_whoever_stops_it() -> None:
         yield
         raise Stopped
 
-    counted = ticks()
+    counted, outside = ticks(), list[int]()
 
     def ask() -> None:
-        with each_pass(network, lambda: next(counted)):
+        with each_pass(lambda: outside.append(1)), each_pass(lambda: next(counted)):
             for _ in range(3):
                 model.classifier.predict(SUBJECTS[0].x[None])
 
     with pytest.raises(Stopped):
         ask()
     assert network.passes == 1
-    assert not network._forward_pre_hooks
+    model.classifier.predict(SUBJECTS[0].x[None])  # nobody listens any more
+    assert (network.passes, len(outside)) == (2, 3)
 
 
 # -- the command -------------------------------------------------------------------------------------------

@@ -286,14 +286,14 @@ def test_what_others_have_put_beside_a_run_stays(tmp_path: Path, few: Dataset) -
     """A killed run's unfinished folders go; what only looks like them does not."""
     out = tmp_path / "run"
     train(recipe_from(PLAIN), few, out)
-    theirs = [tmp_path / ".run.notes", tmp_path / ".run.abcdefgh" / "mine", out / ".best.txt", out / ".best.abcdefgh"]
+    theirs = [tmp_path / ".run.notes", tmp_path / ".run.9-abcdefgh" / "mine", out / ".best.txt", out / ".best.abc.new"]
     theirs[1].mkdir(parents=True)
     for path in (theirs[0], theirs[2], theirs[3]):
         path.write_text("mine")
     ours = [
-        tmp_path / ".run.12345678" / "new",
-        out / ".best.12345678" / "new",
-        out / "checkpoints" / ".step-00000004.12345678",
+        out / ".recipe.yaml.7fffffff-12345678.new",
+        out / ".best.7fffffff-12345678.new",
+        out / "checkpoints" / ".step-00000004.7fffffff-12345678.new",
     ]
     for path in ours:
         path.mkdir(parents=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
 import os
 import re
 import shutil
-import tempfile
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
@@ -26,6 +26,7 @@ from advex.contexts import own_context
 from advex.documents import read_json
 from advex.errors import AdvexError, ArtifactError
 from advex.features import FeatureSpec
+from advex.files import atomic, atomic_folder
 from advex.record.versions import upgraded
 
 SCHEMA = 1
@@ -161,15 +162,15 @@ def checked_weights(folder: Path, config: dict[str, Any]) -> Path:
     raise ArtifactError(f"{path} is damaged or was exchanged: its SHA-256 is not the one in {CONFIG}.")
 
 
-def _keep_former(folder: Path, new: Path) -> None:
+def _keep_former(folder: Path) -> None:
     """Keep the weights that the present config names, unless an interrupted save has kept them already."""
     try:
         committed = _digest(folder / WEIGHTS) == read_config(folder).get("sha256")
     except (ArtifactError, OSError):
         return
     if committed:
-        shutil.copyfile(folder / WEIGHTS, new / _FORMER)
-        os.replace(new / _FORMER, folder / _FORMER)
+        with atomic(folder / _FORMER) as former:
+            shutil.copyfile(folder / WEIGHTS, former)
 
 
 def _digest(path: Path) -> str:
@@ -182,29 +183,31 @@ def write_folder(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor
 
     Both are written beside their places and renamed, weights first. Until the config has followed, it
     names the hash of the former weights, which are kept until then under another name.
-    Raises ArtifactError where a file is in the way.
+    Raises ArtifactError where a file is in the way, and when the disk does not take it.
     """
     if folder.exists() and not folder.is_dir():
         raise ArtifactError(f"{folder} is a file; a classifier is saved as a folder. Choose another name.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-        new = Path(temporary) / "new"
-        new.mkdir()
-        save_file(tensors, new / WEIGHTS)
-        described = {**config, "schema_version": SCHEMA, "advex": __version__, "sha256": _digest(new / WEIGHTS)}
-        (new / CONFIG).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
-        shutil.copymode(new / CONFIG, new / WEIGHTS)  # safetensors makes files that only their owner can read
-        for name in (WEIGHTS, CONFIG):
-            with (new / name).open("rb") as file:
-                os.fsync(file.fileno())
-        if not folder.exists():
-            os.rename(new, folder)
-            return folder
-        _keep_former(folder, new)
-        for name in (WEIGHTS, CONFIG):
-            os.replace(new / name, folder / name)
+    if not folder.exists():
+        with atomic_folder(folder) as new:
+            _write_pair(new / WEIGHTS, new / CONFIG, config, tensors)
+        return folder
+    with atomic(folder / CONFIG) as new_config, atomic(folder / WEIGHTS) as new_weights:  # the latter comes first
+        _write_pair(new_weights, new_config, config, tensors)
+        _keep_former(folder)
+    with contextlib.suppress(OSError):
         (folder / _FORMER).unlink(missing_ok=True)
     return folder
+
+
+def _write_pair(weights: Path, config: Path, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    try:
+        save_file(tensors, weights)
+    except SafetensorError as error:  # which holds the system's error as text
+        number = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error)) from None
+    described = {**values, "schema_version": SCHEMA, "advex": __version__, "sha256": _digest(weights)}
+    config.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+    shutil.copymode(config, weights)  # safetensors makes files that only their owner can read
 
 
 def weights_hash(classifier: Classifier) -> str:

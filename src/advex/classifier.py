@@ -21,6 +21,7 @@ from advex.logits import ERRORS, answered, as_logits, check_logits, failure, out
 from advex.networks.function import FunctionNetwork, Returns
 from advex.networks.residual_drop import active_dropout
 from advex.precision import check_space, full_float32, may_round_float32
+from advex.progress import beat
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -227,6 +228,7 @@ class Classifier(nn.Module):
         if torch.compiler.is_compiling():
             output = network(normalised)
         else:
+            beat()
             try:
                 output = network(normalised)
             except ERRORS as error:

@@ -1,21 +1,47 @@
-"""Files: written whole or not at all, read up to a limit."""
+"""Files: written whole or not at all, read up to a limit; which of them a process had not finished."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from advex.errors import AdvexError, ArtifactError, DataError
 
-_UNFINISHED = ".new"
+LOCK = ".in-use"
+_TEMPORARY = re.compile(r"\..+\.([0-9a-f]+)-[0-9a-f]{8}\.new")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file of this name is one that `atomic` had not finished when its process ended."""
-    return name.startswith(".") and name.endswith(_UNFINISHED)
+    """Whether a file or folder of this name is one that a process of ours had not finished when it ended."""
+    return name == LOCK or _TEMPORARY.fullmatch(name) is not None
+
+
+def maker_of(name: str) -> int | None:
+    """The number of the process that was writing a temporary file or folder; None for other names."""
+    match = _TEMPORARY.fullmatch(name)
+    return int(match[1], 16) if match else None
+
+
+# -- writing -------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """A full disk inside, or whatever else keeps a file from being written, as a sentence (ArtifactError)."""
+    try:
+        yield
+    except OSError as error:
+        room = ": make room, and the same command goes on from there" if error.errno in _FULL else ""
+        raise ArtifactError(
+            f"{path} cannot be written: {error.strerror or error}. What was there is kept{room}."
+        ) from None
 
 
 @contextlib.contextmanager
@@ -25,18 +51,31 @@ def atomic(path: Path) -> Iterator[Path]:
     Its bytes are on the disk before it does, and two processes never share a temporary name. Where the block fails,
     what was there is kept and the temporary file is removed. Raises ArtifactError when the disk does not take it.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid():x}{secrets.token_hex(4)}{_UNFINISHED}")
+    temporary = _beside(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise ArtifactError(f"{path} cannot be written: {error.strerror or error}. What was there is kept.") from None
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            _on_the_disk(temporary)
+            os.replace(temporary, path)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """As `atomic`, of a folder with files, at a place where nothing is yet."""
+    temporary = _beside(path)
+    try:
+        with writing(path):
+            temporary.mkdir(parents=True)
+            yield temporary
+            for file in temporary.iterdir():
+                _on_the_disk(file)
+            os.rename(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -49,6 +88,18 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Write a file completely or not at all. Raises ArtifactError."""
     with atomic(path) as temporary:
         temporary.write_bytes(data)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid():x}-{secrets.token_hex(4)}.new")
+
+
+def _on_the_disk(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+# -- reading -------------------------------------------------------------------------------------------------
 
 
 def read_bytes(path: Path, largest: int, what: str, error: type[AdvexError] = DataError) -> bytes:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 import signal
 import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -17,6 +19,7 @@ from typing import Any
 from advex.errors import visible
 
 PERIOD = 5.0  # seconds between plain progress lines
+_BEAT = 0.5  # seconds between two looks at how many passes a network has made
 _BESIDE, _BELOW = 44, 98  # of 100 columns: beside a bar, or on lines of their own
 
 
@@ -26,13 +29,26 @@ def plain(stream: Any) -> bool:
 
 
 def command_line(*without: str) -> str:
-    """What was typed, to be typed again, less some flags; after `torchrun` where that has started this process."""
-    typed = shlex.join(["advex", *[word for word in sys.argv[1:] if word not in without]])
+    """What was typed, to be typed again, less some flags; after `torchrun` where that has started this process.
+
+    The passwords of URLs are left out: it is kept in files and shown to others.
+    """
+    typed = shlex.join(["advex", *[without_password(word) for word in sys.argv[1:] if word not in without]])
     machines, here = int(os.environ.get("GROUP_WORLD_SIZE", "1")), os.environ.get("LOCAL_WORLD_SIZE", "1")
     if machines > 1:  # where they meet is not known here
         met = f"--rdzv-backend=c10d --rdzv-endpoint=HOST:PORT --rdzv-id={os.environ.get('TORCHELASTIC_RUN_ID', 'ID')}"
         return f"torchrun --nnodes={machines} --nproc-per-node={here} {met} -m {typed}"
     return typed if here == "1" else f"torchrun --nproc-per-node={here} -m {typed}"
+
+
+def without_password(word: str) -> str:
+    """A word of a command line in which stars stand for the password of a URL.
+
+    >>> without_password("--database=postgresql://me:p:a@ss/w@host/name?sslpassword=x&port=1")
+    '--database=postgresql://me:***@host/name?sslpassword=***&port=1'
+    """
+    word = re.sub(r"(://[^/:@]*:).*@", r"\1***@", word, flags=re.DOTALL)
+    return re.sub(r"([?&][^=&]*(?:pass|secret|token)[^=&]*=)[^&]*", r"\1***", word, flags=re.DOTALL | re.IGNORECASE)
 
 
 # -- progress ----------------------------------------------------------------------------------------------
@@ -55,21 +71,45 @@ class Terminal:
 
         A bar on a terminal; one plain line every few seconds elsewhere; nothing when quiet. texts: more about it, each
         on lines of its own. A new `what` begins anew. brief: no line for a loop that is over within a few seconds.
+        Between two calls the passes of networks are told, so that also a long step shows that it goes on.
         """
         if self.quiet:
             yield lambda done, total, *texts, what=None: None
         elif plain(sys.stderr):
             lines = _Lines(what)
-            yield lines
+            with _alive(lines) as show:
+                yield show
             if lines.spoke or not brief:
                 lines.finish()
         else:
-            with _bar(what) as bar:
-                yield bar
+            with _bar(what) as bar, _alive(bar) as show:
+                yield show
 
 
 def _wrapped(texts: Sequence[str], width: int) -> list[str]:
     return [line for text in texts for line in textwrap.wrap(visible(text), width, break_on_hyphens=False)]
+
+
+@contextlib.contextmanager
+def _alive(bar: Callable[..., None]) -> Iterator[Callable[..., None]]:
+    """The same bar, which now and then says again what it said last, with the passes of networks so far."""
+    said: tuple[Any, ...] = (0, 0)
+    passes, last = 0, time.monotonic()
+
+    def show(*args: Any, what: str | None = None) -> None:
+        nonlocal said, last
+        said, last = args, time.monotonic()
+        bar(*args, what=what)
+
+    def tick() -> None:
+        nonlocal passes, last
+        passes += 1
+        if time.monotonic() - last >= _BEAT:
+            last = time.monotonic()
+            bar(*said, f"{passes:,} passes of the network")
+
+    with each_pass(tick):
+        yield show
 
 
 QUIET = Terminal(quiet=True)  # what library calls say unless they are given another
@@ -158,18 +198,47 @@ class Stopped(BaseException):
     """Raised between two passes of a network, once a caller is no longer waiting: see `each_pass`."""
 
 
-@contextlib.contextmanager
-def each_pass(network: Any, tick: Callable[[], None]) -> Iterator[None]:
-    """Inside, `tick` is called before every forward pass of a network (a torch.nn.Module), and once at the beginning.
+_listener: ContextVar[Callable[[], None]] = ContextVar("listener", default=lambda: None)
 
-    It may say how far a long computation is, or raise Stopped to end it: the network is left as it was.
+
+@contextlib.contextmanager
+def each_pass(tick: Callable[[], None]) -> Iterator[None]:
+    """Inside, `tick` is called before every forward pass of any classifier in this thread, and once at the beginning.
+
+    It may say how far a long computation is, or raise Stopped to end it. What listens outside is called, too.
     """
-    hook = network.register_forward_pre_hook(lambda *_: tick())
+    outside = _listener.get()
+
+    def both() -> None:
+        outside()
+        tick()
+
+    token = _listener.set(both)
     try:
         tick()
         yield
     finally:
-        hook.remove()
+        _listener.reset(token)
+
+
+def beat() -> None:
+    """Said by a classifier before a pass of its network: see `each_pass`."""
+    _listener.get()()
+
+
+@contextlib.contextmanager
+def until(stop: Callable[[], bool], sentence: str) -> Iterator[None]:
+    """Inside, the next pass of a network raises Interrupted with this sentence once `stop` says so."""
+
+    def tick() -> None:
+        if stop():
+            raise Stopped
+
+    try:
+        with each_pass(tick):
+            yield
+    except Stopped:
+        raise Interrupted(sentence) from None
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from advex.annotation import FILE, PICTURES
 from advex.errors import SpecError
+from advex.files import writing
 
 if TYPE_CHECKING:
     from advex.annotation.store import Store
@@ -30,7 +31,8 @@ def opened(folder: Path, database: str | None = None, *, new: bool = False) -> I
     if not new and not url and not (folder / FILE).is_file():
         raise SpecError(f"{folder} has no {FILE}: name its database with --database, or in {DATABASE}.")
     if new:
-        (folder / PICTURES).mkdir(parents=True, exist_ok=True)
+        with writing(folder):
+            (folder / PICTURES).mkdir(parents=True, exist_ok=True)
     store = Store(folder, url)
     try:
         if not new:

@@ -34,12 +34,12 @@ def compare(records: Records = None, *, request: Request) -> None:
     if records:
         if request.model or request.data:
             raise SpecError("Compare either finished records, or --model A,B on --data: not both.")
-        record, folder = _merged(records, request.out, request.overwrite)
+        record, folder, path = _merged(records, request.out, request.overwrite)
     else:
         if not request.model or not request.data:
             raise SpecError("Say what to compare: record folders, or --model A,B with --data.")
         record, folder = request.run(least=2)
-    path = write_report(folder)
+        path = write_report(folder)
     if request.json_:
         terminal.emit_json(_compared(record, folder, path))
         return
@@ -48,20 +48,19 @@ def compare(records: Records = None, *, request: Request) -> None:
     terminal.emit(str(path))
 
 
-def _merged(records: Sequence[Path], out: Path | None, overwrite: bool) -> tuple[Record, Path]:
-    """One record of several finished ones. Raises ArtifactError for records that cannot be compared."""
-    from advex.evaluation.folder import make_room
+def _merged(records: Sequence[Path], out: Path | None, overwrite: bool) -> tuple[Record, Path, Path]:
+    """One record of several finished ones, its folder and its report. Raises ArtifactError."""
+    from advex.evaluation.folder import opened
     from advex.evaluation.merge import merge
-    from advex.lookup.folders import prepare_folder
+    from advex.report import write_report
 
     if len(records) < 2:
         raise SpecError("A comparison needs two or more records.")
     folder = out or Path("records") / "-".join(path.name for path in records)
     if any(folder.resolve() == path.resolve() for path in records):
         raise SpecError(f"--out {folder} is one of the records to compare; name a new folder.")
-    prepare_folder(folder, (), overwrite)
-    make_room(folder, overwrite)
-    return merge(records, folder, command=progress.command_line()), folder
+    with opened(folder, overwrite, ours=()):
+        return merge(records, folder, command=progress.command_line()), folder, write_report(folder)
 
 
 def _compared(record: Record, folder: Path, report: Path) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def demo(
     from advex.evaluation import settings_from
     from advex.lookup import datasets
     from advex.lookup.devices import device_named
-    from advex.lookup.folders import prepare_folder
+    from advex.lookup.folders import opened_folder
     from advex.lookup.models import open_models
     from advex.record import summary
     from advex.report import write_report
@@ -63,22 +63,22 @@ def demo(
         raise SpecError("--epochs belongs to --train: the bundled networks are trained already.")
     began = time.perf_counter()
     say = progress.Terminal(quiet=quiet)
-    prepare_folder(out, ("runs", "record", "explanations.png", "report.html"), overwrite)
-    device = device_named(device)
-    test = datasets.open_split(
-        "digits" if train else DATA, "test" if train else None, say, max_samples=max_samples, seed=seed
-    )
-    if train:
-        changes = [] if epochs is None else [f"epochs={epochs}"]
-        models = _trained(out / "runs", changes, seed, device, overwrite, test, say)
-        settings = settings_from({"seed": seed, "rho": TRAINED_RHO})
-    else:
-        models = open_models([f"{name}=builtin:cifar10-{name}" for name in NETWORKS], device)
-        settings = settings_from({"seed": seed, "explanations": 6, "sweep": 1, "recheck": 0})
-    record_folder.make_room(out / "record", overwrite)
-    record = record_folder.evaluate(models, test, out / "record", settings, say)
-    draw_examples(out / "record", out / "explanations.png")
-    path = write_report(out / "record", out / "report.html")
+    with opened_folder(out, ("runs", "record", "explanations.png", "report.html"), overwrite):
+        device = device_named(device)
+        test = datasets.open_split(
+            "digits" if train else DATA, "test" if train else None, say, max_samples=max_samples, seed=seed
+        )
+        if train:
+            changes = [] if epochs is None else [f"epochs={epochs}"]
+            models = _trained(out / "runs", changes, seed, device, overwrite, test, say)
+            settings = settings_from({"seed": seed, "rho": TRAINED_RHO})
+        else:
+            models = open_models([f"{name}=builtin:cifar10-{name}" for name in NETWORKS], device)
+            settings = settings_from({"seed": seed, "explanations": 6, "sweep": 1, "recheck": 0})
+        with record_folder.opened(out / "record", overwrite):
+            record = record_folder.evaluate(models, test, out / "record", settings, say)
+        draw_examples(out / "record", out / "explanations.png")
+        path = write_report(out / "record", out / "report.html")
     say.note(f"done in {time.perf_counter() - began:.0f} s")
     if json_:
         terminal.emit(summary(record, out / "record"))

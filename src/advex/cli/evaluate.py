@@ -161,8 +161,8 @@ class Request:
         if len(models) < least:
             raise SpecError(f"A comparison needs at least {least} models: --model A,B.")
         out = self.out or Path("records") / "-".join(model.name for model in models)
-        folder.make_room(out, self.overwrite)
-        return folder.evaluate(models, self._examples(models, say), out, settings, say, resume=self.resume), out
+        with folder.opened(out, self.overwrite):
+            return folder.evaluate(models, self._examples(models, say), out, settings, say, resume=self.resume), out
 
     def _examples(self, models: Sequence[Opened], say: progress.Terminal) -> Dataset:
         """Those to evaluate on; of undivided data that a model has been trained on, those that training holds out."""

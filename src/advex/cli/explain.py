@@ -95,9 +95,9 @@ def explain(
     )  # fmt: skip
     say = progress.Terminal(quiet=quiet)
     opened = models.open_models(model, device, models.Wrapping.of(weights, box, mean, std, classes))
-    folders.prepare_folder(out, (FIGURES, UNFINISHED, *[each.name for each in opened]), overwrite)
     request, show = _request(changes, explainer or [], opened, alternatives)
-    results = _explain(request, opened, _Inputs(images or [], data, split, index, size, say), out)
+    with folders.opened_folder(out, (FIGURES, UNFINISHED, *[each.name for each in opened]), overwrite):
+        results = _explain(request, opened, _Inputs(images or [], data, split, index, size, say), out)
     _tell(results, show, as_json=json_)
 
 

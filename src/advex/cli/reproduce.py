@@ -68,7 +68,7 @@ def reproduce(
 
     from advex import reproduction
     from advex.lookup.devices import device_named
-    from advex.lookup.folders import prepare_folder
+    from advex.lookup.folders import opened_folder
     from advex.report import write_report
     from advex.reproduction.figures import write_figures
 
@@ -81,13 +81,13 @@ def reproduce(
         _show_plan(plan, json_)
         return
     folder = out or Path("reproductions") / f"{Path(name).stem}-{scale}"
-    prepare_folder(folder, reproduction.OURS, overwrite=None)
-    say = progress.Terminal(quiet=quiet)
-    if plan.settings.threads is not None:
-        torch.set_num_threads(plan.settings.threads)
-    work = reproduction.Work(device=device_named(device), seed=plan.seed, say=say)
-    result = reproduction.carry_out(plan, folder, work, command=progress.command_line(), say=say)
-    written = [*write_figures(folder, result), write_report(folder)]
+    with opened_folder(folder, reproduction.OURS, overwrite=None):
+        say = progress.Terminal(quiet=quiet)
+        if plan.settings.threads is not None:
+            torch.set_num_threads(plan.settings.threads)
+        work = reproduction.Work(device=device_named(device), seed=plan.seed, say=say)
+        result = reproduction.carry_out(plan, folder, work, command=progress.command_line(), say=say)
+        written = [*write_figures(folder, result), write_report(folder)]
     _show(result, folder, written, json_)
     if any(row.state == "failed" for row in result.rows):
         raise typer.Exit(terminal.FAILED)

@@ -47,6 +47,7 @@ from advex.evaluation.plan import settings_from as settings_from
 from advex.evaluation.run import Evaluation, Progress, Stage, differences
 from advex.evaluation.settings import Settings as Settings
 from advex.evaluation.shards import identity_of, open_shards
+from advex.ownership import owned
 from advex.progress import Interrupted as Interrupted
 from advex.record import DataEntry, Flag, ModelEntry, Record, Training, read_run, write_record
 
@@ -74,20 +75,35 @@ def evaluate(
     folder of an evaluation of other settings, weights or data is refused; without `resume` one of
     this very evaluation is, too.
     progress: gets {phase, model, done, total, rate} after each piece: examples, and examples per second
-    (None where an earlier run made the piece). stop: called before each piece; True ends the evaluation.
+    (None where an earlier run made the piece). stop: called before each piece and each pass of a network; True ends
+    the evaluation.
 
     Raises Interrupted when stopped; DataError, InputError and SpecError for data, models and settings
     that do not fit each other; ArtifactError for the folder.
     """
     plan = plan_of(settings or settings_from({}))
     _check(models, data, plan)
+    with owned(Path(out)):
+        return _evaluate(models, data, Path(out), plan, command, resume, progress, stop)
+
+
+def _evaluate(
+    models: Sequence[Model],
+    data: Dataset,
+    out: Path,
+    plan: Plan,
+    command: str,
+    resume: bool,
+    progress: Progress | None,
+    stop: Callable[[], bool] | None,
+) -> Record:
     classifiers = {name: classifier for name, _, classifier in models}
     work = Evaluation(
         stages=STAGES,
         plan=plan,
         data=data,
         classifiers=classifiers,
-        shards=open_shards(Path(out), identity_of(plan.identity(), data, classifiers), resume),
+        shards=open_shards(out, identity_of(plan.identity(), data, classifiers), resume),
         progress=progress or (lambda event: None),
         stop=stop or (lambda: False),
     )
@@ -114,7 +130,7 @@ def evaluate(
         differences=differences(STAGES, results),
         flags=[*flags_of_data(data), *flags],
     )
-    write_record(Path(out), record)
+    write_record(out, record)
     return record
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from advex.documents import read_json
 from advex.errors import ArtifactError
 from advex.evaluation import Settings
 from advex.evaluation.shards import IDENTITY
-from advex.lookup.folders import prepare_folder
+from advex.lookup.folders import opened_folder
 from advex.lookup.models import Opened
 from advex.record import Record, read_record
 from advex.record.tables import OWN_FILES
@@ -49,16 +50,18 @@ def evaluate(
         )
 
 
-def make_room(folder: Path, overwrite: bool) -> None:
-    """See that an evaluation may write into a folder; with overwrite, take away what an earlier one left there.
+@contextlib.contextmanager
+def opened(folder: Path, overwrite: bool, *, ours: tuple[str, ...] = OURS) -> Iterator[Path]:
+    """A folder for an evaluation (see `opened_folder`); with overwrite, what an earlier one left there is taken away.
 
     Where no evaluation is, nothing is taken away, whatever its name: somebody else's pictures stay.
     """
-    prepare_folder(folder, OURS, overwrite)
-    if overwrite and _holds_evaluation(folder):
-        for name in OURS:
-            path = folder / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    with opened_folder(folder, ours, overwrite):
+        if overwrite and _holds_evaluation(folder):
+            for name in OURS:
+                path = folder / name
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        yield folder
 
 
 def _holds_evaluation(folder: Path) -> bool:

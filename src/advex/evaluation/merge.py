@@ -18,7 +18,8 @@ from advex.evaluation import STAGES
 from advex.evaluation.results import Results, read_tables
 from advex.evaluation.run import differences
 from advex.evaluation.settings import CERTIFICATION, MAPPING, RADII
-from advex.files import atomic
+from advex.files import atomic, writing
+from advex.ownership import owned
 from advex.record import Record, Table, read_record, write_record
 from advex.registry import numbered
 
@@ -35,13 +36,24 @@ def merge(folders: Sequence[Path], out: Path, *, command: str = "") -> Record:
     records = [read_record(folder) for folder in folders]
     tables = [read_tables(folder) for folder in folders]
     _check(folders, records, tables)
+    with owned(out):
+        return _merged(folders, records, tables, out, command)
+
+
+def _merged(
+    folders: Sequence[Path],
+    records: Sequence[Record],
+    tables: Sequence[Mapping[Table, pa.Table]],
+    out: Path,
+    command: str,
+) -> Record:
     owners = [(number, model) for number, record in enumerate(records) for model in record.models]
     names = numbered([model.name for _, model in owners])
     renamed = {(number, model.name): name for (number, model), name in zip(owners, names, strict=True)}
-    out.mkdir(parents=True, exist_ok=True)
     for number, folder in enumerate(folders):
         if (folder / "pictures").is_dir():
-            shutil.copytree(folder / "pictures", out / "pictures" / str(number), dirs_exist_ok=True)
+            with writing(out / "pictures"):
+                shutil.copytree(folder / "pictures", out / "pictures" / str(number), dirs_exist_ok=True)
     joined: dict[Table, pa.Table] = {name: _joined([each[name] for each in tables], renamed) for name in tables[0]}
     for name, table in joined.items():
         with atomic(out / f"{name}.parquet") as temporary:

@@ -27,7 +27,7 @@ from advex.data.dataset import Dataset, fingerprint
 from advex.documents import read_json
 from advex.errors import AdvexWarning, ArtifactError
 from advex.files import atomic, write_text
-from advex.progress import Interrupted
+from advex.progress import until
 from advex.record import SCHEMA
 from advex.record.tables import OWN_FILES
 
@@ -99,7 +99,8 @@ def complete(
     """Make the pieces (of one model and kind) that are not there yet. Returns the seconds of all, in whatever run.
 
     progress: told after each piece; `rate` is examples per second, None where an earlier run made it.
-    Raises Interrupted before the next piece once `stop` says so.
+    Raises Interrupted before the next piece, or pass of a network, once `stop` says so: of a piece that is broken off
+    nothing is kept.
     """
     total, done, seconds = sum(piece.examples for piece in pieces), 0, 0.0
     for piece in pieces:
@@ -108,10 +109,9 @@ def complete(
         if finished is not None:
             took, rate = float(finished.schema.metadata[_SECONDS]), None
         else:
-            if stop():
-                raise Interrupted(f"Stopped. What is finished is in {shards.folder}; the same call goes on from there.")
             began = time.perf_counter()
-            table = piece.make()
+            with until(stop, f"Stopped. What is finished is in {shards.folder}; the same call goes on from there."):
+                table = piece.make()
             took = time.perf_counter() - began
             rate = piece.examples / max(took, 1e-9)
             shards.write(*at, table, took)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import itertools
 import json
 import os
 import warnings
@@ -26,9 +25,10 @@ from advex.drawing.contact_sheet import SIDE, Cell, Row, draw
 from advex.environment import without_places
 from advex.errors import AdvexError, AdvexWarning, InputError
 from advex.explanation.subjects import Failure, Subject, class_name, file_names
-from advex.files import atomic, write_text
+from advex.files import atomic, write_text, writing
 from advex.lookup.models import Opened
-from advex.progress import QUIET, Interrupted, Stopped, Terminal
+from advex.ownership import owned
+from advex.progress import QUIET, Terminal
 
 FIGURES, UNFINISHED = "explanations.json", "unfinished.jsonl"
 _ACROSS = 8  # cells of a contact sheet side by side, next to the input
@@ -78,8 +78,9 @@ class Journal:
     def keep(self, key: str, answer: dict[str, Any]) -> None:
         """Add an answer whose files are written. Raises ValueError for numbers that strict JSON does not have."""
         self.answers[key] = answer
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"key": key, "answer": answer}, allow_nan=False) + "\n")
+        line = json.dumps({"key": key, "answer": answer}, allow_nan=False) + "\n"
+        with writing(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.write(line)
             file.flush()
             os.fsync(file.fileno())
 
@@ -105,16 +106,15 @@ def _names(answer: Any) -> Iterator[str]:
 @contextlib.contextmanager
 def unfinished(folder: Path) -> Iterator[Journal]:
     """The journal of a folder, which ends with the block; kept where the block fails and anything is finished."""
-    journal = Journal(folder)
-    try:
-        yield journal
-    except BaseException:
-        if not journal.answers:
-            journal.path.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # something else is in it
-                folder.rmdir()
-        raise
-    journal.path.unlink(missing_ok=True)
+    with owned(folder):
+        journal = Journal(folder)
+        try:
+            yield journal
+        except BaseException:
+            if not journal.answers:
+                journal.path.unlink(missing_ok=True)
+            raise
+        journal.path.unlink(missing_ok=True)
 
 
 def explain_into(
@@ -140,19 +140,10 @@ def explain_into(
     failures: list[Failure] = []
     prefixes = file_names([subject.name for subject in subjects])
     with progress.stopping() as stop, say.progress(f"explain with {model.name}") as bar:
-        passes = itertools.count()
-
-        def tick() -> None:
-            if stop():
-                raise Stopped
-            bar(len(answers) + len(failures), len(subjects), f"{next(passes):,} passes of the network")
-
         for number, (subject, prefix) in enumerate(zip(subjects, prefixes, strict=True)):
             try:
-                with progress.each_pass(classifier.network, tick):
+                with progress.until(stop, f"Stopped after {number} of {len(subjects)} inputs; they are kept."):
                     answers.append(_answer(folder, classifier, subject, request, prefix, identity, journal))
-            except Stopped:
-                raise Interrupted(f"Stopped after {number} of {len(subjects)} inputs; they are kept.") from None
             except AdvexError as error:
                 failures.append(Failure(name=subject.name, error=error))
             bar(number + 1, len(subjects))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
 from advex import report
 from advex.explore import FOLDER
 from advex.explore.requests import ExploreResponse
-from advex.files import write_bytes, write_text
+from advex.files import atomic_folder
 from advex.record.explored import NAME, Explored, picture_name, read_explored
 
 
@@ -17,18 +15,15 @@ def save(project: Path, key: str, response: ExploreResponse) -> tuple[str, int]:
     """Keep an explanation, and write the page anew. Returns the folder's name, and how many there are.
 
     key: of the explanation, which is kept once, however often it is saved. A folder appears under its name with all
-    that belongs to it on the disk. Raises OSError, ArtifactError.
+    that belongs to it on the disk. Raises ArtifactError.
     """
     entry = Explored.model_validate(response.entry)
     folder = project / FOLDER
     name = f"{entry.created:%Y%m%d-%H%M%S}-{key[:8]}"
     if not (folder / name).exists():
-        temporary = folder / f".{name}.new"
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        for which, png in response.pictures.items():
-            write_bytes(temporary / picture_name(which), png)
-        write_text(temporary / NAME, entry.model_dump_json(indent=1) + "\n")
-        os.replace(temporary, folder / name)
+        with atomic_folder(folder / name) as new:
+            for which, png in response.pictures.items():
+                (new / picture_name(which)).write_bytes(png)
+            (new / NAME).write_text(entry.model_dump_json(indent=1) + "\n", encoding="utf-8")
     report.write_report(folder)
     return name, len(read_explored(folder))

@@ -168,7 +168,7 @@ class Study:
             if stop():
                 raise Stopped
 
-        with each_pass(classifier.network, tick):
+        with each_pass(tick):
             change = _changed(classifier, x, request)
             both = torch.cat([x, change.picture])
             before, after = classifier.predict(both).double().tolist()

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from advex.errors import SpecError
 from advex.files import is_temporary
+from advex.ownership import owned
 
 
-def prepare_folder(folder: Path, ours: tuple[str, ...], overwrite: bool | None) -> Path:
-    """See that a folder may be written into. Raises SpecError when it holds only files that are not `ours`.
+@contextlib.contextmanager
+def opened_folder(folder: Path, ours: tuple[str, ...], overwrite: bool | None) -> Iterator[Path]:
+    """A folder to write into, of this process alone until the block ends: see `files.owned`.
 
-    A file that a killed process left unfinished is always ours (`files.is_temporary`).
-    overwrite: the verb's option, which allows such a folder too; None where the verb has no such option.
+    Raises SpecError when it holds only files that are not `ours`; what a killed process left unfinished always is.
+    ArtifactError when another process has it, or it cannot be written.
+    overwrite: the verb's option, which allows other files too; None where the verb has no such option.
     """
     if folder.exists() and not folder.is_dir():
         raise SpecError(f"{folder} is a file; --out needs a folder.")
@@ -22,4 +27,5 @@ def prepare_folder(folder: Path, ours: tuple[str, ...], overwrite: bool | None) 
         if overwrite is None:
             raise SpecError(f"{refusal}.")
         raise SpecError(f"{refusal}, or say --overwrite to write into it. Other files there are left alone.")
-    return folder
+    with owned(folder, ours):
+        yield folder

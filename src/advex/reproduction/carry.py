@@ -10,6 +10,7 @@ from advex.data.dataset import content
 from advex.evaluation.folder import evaluate
 from advex.lookup import datasets
 from advex.lookup.models import open_models
+from advex.ownership import owned
 from advex.progress import QUIET, Terminal
 from advex.record import Record
 from advex.record.reproduction import Reproduction, write_reproduction
@@ -62,7 +63,11 @@ def carry_out(plan: Plan, out: Path, work: Work, *, command: str = "", say: Term
     that diverges is a row's outcome. Raises ArtifactError for a folder of another reproduction; whatever `work` raises
     when it is stopped.
     """
-    folder = Folder(out)
+    with owned(out):
+        return _carried_out(plan, Folder(out), work, command, say)
+
+
+def _carried_out(plan: Plan, folder: Folder, work: Work, command: str, say: Terminal) -> Reproduction:
     folder.claim(plan)
     outcomes = {
         job.name: Outcome(record=record, folder=folder.record(job.name))
@@ -80,8 +85,8 @@ def carry_out(plan: Plan, out: Path, work: Work, *, command: str = "", say: Term
                 folder.agree(job.data, {"training": content(train), "test": content(test)})
             outcomes[job.name] = _outcome(job, *opened[job.data], folder, work)
             result = compared(plan, outcomes, command=command, answered=folder.answered)
-            write_reproduction(out, result)
-    write_reproduction(out, result)
+            write_reproduction(folder.path, result)
+    write_reproduction(folder.path, result)
     return result
 
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import re
 import shutil
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -53,8 +50,7 @@ def write(run: Run) -> Path:
     folder = run.folder / CHECKPOINTS / f"step-{run.position.step:08d}"
     state = {"position": dataclasses.asdict(run.position), "identity": run.identity}
     tensors = {name: value.detach().contiguous().cpu() for name, value in _tensors(run).items()}
-    with writing(folder):
-        artifacts.write_folder(folder, {**state, "digest": _digest(state)}, tensors)
+    artifacts.write_folder(folder, {**state, "digest": _digest(state)}, tensors)
     _drop_old(run)
     return folder
 
@@ -64,22 +60,10 @@ def _drop_old(run: Run) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def writing(what: Path) -> Iterator[None]:
-    """A full disk inside, or whatever else keeps a file from being written, as a sentence (ArtifactError)."""
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        raise ArtifactError(
-            f"{what} cannot be written: {error}. The checkpoints before it are kept: make room, and the same command "
-            "goes on from there."
-        ) from error
-
-
 def restore(run: Run) -> Path | None:
     """Go on from the newest whole checkpoint of the same run, if there is one. Says which were damaged.
 
-    Clears away what a killed run has left half written, and lines of epochs that will be repeated.
+    Clears away damaged checkpoints, and lines of epochs that will be repeated.
     Raises ArtifactError when the folder holds checkpoints and none of them can be used.
     """
     damaged: dict[Path, ArtifactError] = {}
@@ -164,7 +148,7 @@ def _laid_out(value: Tensor, parameter: Tensor) -> Tensor:
 
 
 def _clear(run: Run, useless: list[Path]) -> None:
-    for path in [*useless, *_unfinished(run.folder)]:
+    for path in useless:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
@@ -172,16 +156,6 @@ def _clear(run: Run, useless: list[Path]) -> None:
     _drop_old(run)
     if (run.folder / METRICS).exists():
         _forget_after(run.folder / METRICS, run.position.epoch)
-
-
-def _unfinished(out: Path) -> Iterator[Path]:
-    """The folders in which `artifacts.write_folder` was writing and the files of `files.atomic`; nobody else's."""
-    yield from [path for path in out.glob(".*") if is_temporary(path.name)]
-    for parent, name in ((out / CHECKPOINTS, r"step-\d+"), (out, BEST), (out.parent, re.escape(out.name))):
-        of_it = [path for path in parent.glob(".*") if re.fullmatch(rf"\.{name}\.[a-z0-9_]{{8}}", path.name)]
-        for path in of_it:
-            if path.is_dir() and {inner.name for inner in path.iterdir()} <= {"new"}:
-                yield path
 
 
 def _forget_after(path: Path, epoch: int) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from advex.data.dataset import Dataset
 from advex.data.digests import write_digests
 from advex.errors import ArtifactError, SpecError
 from advex.objectives.step import Parts
+from advex.ownership import owned
 from advex.processes import ProcessLost as ProcessLost
-from advex.progress import Interrupted
+from advex.progress import Interrupted, Stopped, each_pass, until
 from advex.recipes import Recipe, fitted, learning_rate
 from advex.training import checkpoints
 from advex.training.divergence import watch, watch_weights
@@ -30,6 +32,7 @@ from advex.training.validation import due, look
 
 Report = Callable[[dict[str, Any]], None]
 CHECKPOINT_SECONDS = 600.0
+_LONG_STEP = 0.5  # seconds: a shorter one is waited for
 
 
 def train(
@@ -51,11 +54,11 @@ def train(
     What the network's spec leaves open (channels, features, classes) is taken from the data. Before
     anything is written one batch is rehearsed, so that what cannot work fails at once. ready: called
     after that. report: called with a dict of numbers after each step, and after each epoch (those have
-    `epoch`). stop: asked after each step; when true the run writes a checkpoint and ends with
-    `Interrupted`. resume: go on from the newest whole checkpoint in `out`, with the same result as
-    without the break. Checkpoints are written after each epoch and, in long ones, every
-    `checkpoint_seconds`. tensorboard: also write its event files. The process's random numbers are left
-    as they were. Under `torchrun` (see `processes.joined`) each process takes its share of every batch;
+    `epoch`). stop: asked after each step, and within long ones and validation before each pass of the
+    network; when true the run writes a checkpoint and ends with `Interrupted`. resume: go on from the newest whole
+    checkpoint in `out`, with the same result as without the break. Checkpoints are written after each epoch and, in
+    long ones, every `checkpoint_seconds`. tensorboard: also write its event files. The process's random numbers are
+    left as they were. Under `torchrun` (see `processes.joined`) each process takes its share of every batch;
     the first one writes, and it alone calls `ready`.
 
     Raises DataError for data that does not fit, ArtifactError when `out` holds another run or cannot be
@@ -67,16 +70,18 @@ def train(
     if not resume and checkpoints.checkpoints_in(out):
         raise ArtifactError(f"{out} holds checkpoints of a run: go on with resume=True, or choose another folder.")
     first = processes.rank() == 0
+    stop_within = stop if processes.count() == 1 else lambda: False  # of what all processes make together
     board = board_writer() if tensorboard and first else None
-    with processes.lost_told():
+    owning = contextlib.nullcontext() if out is None or not first else owned(out)
+    with owning, processes.lost_told():
         run = begin(fitted(recipe, data.shape, len(data.class_names)), data, out, device)
         validation = None if validation is None else seen(recipe, validation)
         _check_agreement(run)
         with prepared(run) as loss_of:
-            rehearse(run, loss_of, validation)
+            with until(stop_within, "Stopped before the first step."):
+                rehearse(run, loss_of, validation)
             if out is not None:
                 checkpoints.restore(run)
-                out.mkdir(parents=True, exist_ok=True)
             _check_agreement(run)
             if first:
                 ready()
@@ -85,11 +90,12 @@ def train(
             log = None if out is None else MetricsLog(out, board=board, step=run.position.step)
             with contextlib.nullcontext() if log is None else contextlib.closing(log):
                 while run.position.epoch < recipe.epochs:
-                    if not _epoch(run, loss_of, report, stop, checkpoint_seconds):
+                    whole = _epoch(run, loss_of, report, stop, stop_within, checkpoint_seconds)
+                    whole = whole and _finish_epoch(run, validation, log if first else None, report, stop)
+                    if processes.largest(float(not whole)):
                         kept = _keep(run) if first and out is not None else out
                         processes.wait()  # when one process ends, torchrun ends the others: not before it is written
                         raise Interrupted(f"Stopped after step {run.position.step} of {run.steps}; {kept} is kept.")
-                    _finish_epoch(run, validation, log if first else None, report)
         if first and out is not None:
             _save(run, out, {})
         processes.wait()  # until it is there
@@ -105,15 +111,26 @@ def _check_agreement(run: Run) -> None:
         )
 
 
-def _epoch(run: Run, loss_of: nn.Module, report: Report, stop: Callable[[], bool], checkpoint_seconds: float) -> bool:
-    """What is left of one pass over the data. False: asked to stop on the way."""
+def _epoch(
+    run: Run,
+    loss_of: nn.Module,
+    report: Report,
+    stop: Callable[[], bool],
+    stop_within: Callable[[], bool],
+    checkpoint_seconds: float,
+) -> bool:
+    """What is left of one pass over the data. False: asked to stop after a step, or within one."""
     position = run.position
     batches = run.batches(position.epoch)
     run.classifier.train()
-    kept = time.monotonic()
+    kept, seconds = time.monotonic(), math.inf
     for index in batches[position.step - position.epoch * run.steps_per_epoch :]:
         began = time.perf_counter()
-        numbers = _step(run, loss_of, index)
+        try:
+            with _stoppable(run, stop_within) if seconds > _LONG_STEP else contextlib.nullcontext():
+                numbers = _step(run, loss_of, index)
+        except Stopped:
+            return False
         position.step += 1
         seconds = time.perf_counter() - began
         position.seconds += seconds
@@ -150,47 +167,66 @@ def _step(run: Run, loss_of: nn.Module, index: Tensor) -> Parts:
     return {"loss": loss, **parts}
 
 
-def _finish_epoch(run: Run, validation: Dataset | None, log: MetricsLog | None, report: Report) -> None:
+@contextlib.contextmanager
+def _stoppable(run: Run, stop: Callable[[], bool]) -> Iterator[None]:
+    """A long step, which may be stopped between two passes of the network: the run is as it was before it."""
+    buffers = [buffer.clone() for buffer in run.classifier.buffers()]  # the only thing that passes change
+
+    def tick() -> None:
+        if stop():
+            raise Stopped
+
+    try:
+        with each_pass(tick):
+            yield
+    except Stopped:
+        for buffer, kept in zip(run.classifier.buffers(), buffers, strict=True):
+            buffer.copy_(kept)
+        raise
+
+
+def _finish_epoch(
+    run: Run, validation: Dataset | None, log: MetricsLog | None, report: Report, stop: Callable[[], bool]
+) -> bool:
+    """Validation, a line of the log and a checkpoint. False: asked to stop before any of it."""
     watch_weights(run)
-    position = run.position
+    position, recipe, figures = run.position, run.recipe, dict[str, Any]()
+    if log is not None and validation is not None:
+        began = time.perf_counter()
+        clean, robust = (due(run, every, position.epoch + 1) for every in (recipe.validate_every, recipe.robust_every))
+        try:
+            with until(stop, ""):
+                figures |= look(run, validation, clean=clean, robust=robust)
+        except Interrupted:
+            return False
+        position.seconds += time.perf_counter() - began
     means = {name: total / count for name, (total, count) in position.sums.items()}
     position.epoch += 1
     position.sums = {}
     if log is None:
-        return
+        return True
     line: dict[str, Any] = {
         "epoch": position.epoch,
-        "epochs": run.recipe.epochs,
+        "epochs": recipe.epochs,
         "step": position.step,
         "steps": run.steps,
         "loss": means.pop("loss"),
         "train_accuracy": means.pop("accuracy"),
-        "learning_rate": learning_rate(run.recipe, (position.step - 1) / run.steps),
+        "learning_rate": learning_rate(recipe, (position.step - 1) / run.steps),
         "rate": 1 / means.pop("seconds"),
         "parts": means,
         "objective": position.objective,
     }
-    if validation is not None:
-        began = time.perf_counter()
-        line |= _validated(run, validation)
-        position.seconds += time.perf_counter() - began
-    line["seconds"] = position.seconds
-    log.write(line)
-    _keep(run)
-    report(line)
-
-
-def _validated(run: Run, data: Dataset) -> dict[str, Any]:
-    """Accuracy and robust accuracy, in the epochs in which they are due; the best network so far is kept."""
-    position, recipe = run.position, run.recipe
-    clean, robust = (due(run, every, position.epoch) for every in (recipe.validate_every, recipe.robust_every))
-    figures: dict[str, Any] = {**look(run, data, clean=clean, robust=robust)}
     score = figures.get(recipe.best_by)
     if score is not None and (position.best is None or score > position.best):
         position.best = score
         _save(run, run.folder / checkpoints.BEST, {"epoch": position.epoch, **figures})
         figures["best"] = True
-    return figures
+    line |= {**figures, "seconds": position.seconds}
+    log.write(line)
+    _keep(run)
+    report(line)
+    return True
 
 
 def _keep(run: Run) -> Path:
@@ -204,5 +240,4 @@ def _save(run: Run, folder: Path, more: dict[str, Any]) -> None:
     parts = {"parts": run.data.provenance()} if run.data.parts else {}
     training = {**run.identity, "data": run.data.name, **parts, **more}
     shape = seen(run.recipe, run.data.take(slice(0, 1))).shape
-    with checkpoints.writing(folder):
-        artifacts.save(run.result, folder, extra={"training": training, "input_shape": list(shape)})
+    artifacts.save(run.result, folder, extra={"training": training, "input_shape": list(shape)})

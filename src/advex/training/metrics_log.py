@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from advex.errors import SpecError
-from advex.training.checkpoints import METRICS, writing
+from advex.files import writing
+from advex.training.checkpoints import METRICS
 
 TENSORBOARD = "tensorboard"
 _SMOOTHING = 0.9  # of the numbers of steps, as people see them

@@ -31,7 +31,7 @@ from advex.data.digests import FILE as EXAMPLES
 from advex.environment import environment, without_places
 from advex.errors import AdvexWarning, ArtifactError, SpecError
 from advex.files import write_text
-from advex.lookup.folders import prepare_folder
+from advex.lookup.folders import opened_folder
 from advex.progress import QUIET, Terminal
 from advex.recipes import Recipe, fitted
 from advex.record.run import SCHEMA
@@ -42,10 +42,7 @@ from advex.training.metrics_log import TENSORBOARD, RunningNumbers, last_figures
 from advex.training.run import completed, identity_of
 
 RECIPE, ENVIRONMENT, ADDED = "recipe.yaml", "env.json", "added.csv"
-# The last is what an older version left of a run that was killed while it wrote its very first file.
-OURS = (
-    CONFIG, WEIGHTS, CHECKPOINTS, BEST, METRICS, TENSORBOARD, RECIPE, ENVIRONMENT, ADDED, EXAMPLES, f".{RECIPE}.new",
-)  # fmt: skip
+OURS = (CONFIG, WEIGHTS, CHECKPOINTS, BEST, METRICS, TENSORBOARD, RECIPE, ENVIRONMENT, ADDED, EXAMPLES)
 
 
 def as_yaml(recipe: Recipe) -> str:
@@ -70,10 +67,18 @@ def run(
     A finished run of the same recipe and data is left as it is. Raises Interrupted when stopped.
     """
     recipe = fitted(recipe, data.shape, len(data.class_names))
-    finished = processes.rank() == 0 and _made_ready(recipe, data, folder, resume=resume, overwrite=overwrite)
-    if processes.largest(float(finished)):
-        say.note(f"{folder} already holds this run, finished.")
+    first = processes.rank() == 0
+    with opened_folder(folder, OURS, overwrite) if first else contextlib.nullcontext():
+        finished = first and _made_ready(recipe, data, folder, resume=resume, overwrite=overwrite)
+        if processes.largest(float(finished)):
+            say.note(f"{folder} already holds this run, finished.")
+        else:
+            _train(recipe, data, folder, say, validation=validation, device=device, tensorboard=tensorboard)
         return {"run": str(folder), **last_figures(folder)}
+
+
+def _train(recipe: Recipe, data: Dataset, folder: Path, say: Terminal, *, device: str, **options: Any) -> None:
+    """Begin a run, or go on with it, with a progress bar."""
 
     def describe() -> None:
         write_text(folder / RECIPE, as_yaml(recipe))
@@ -89,11 +94,7 @@ def run(
             numbers.add(line)
             bar(numbers.step, numbers.steps, *numbers.texts())
 
-        train(
-            recipe, data, folder, validation=validation, device=device, resume=True, ready=describe, report=report,
-            stop=stop, tensorboard=tensorboard,
-        )  # fmt: skip
-    return {"run": str(folder), **last_figures(folder)}
+        train(recipe, data, folder, device=device, resume=True, ready=describe, report=report, stop=stop, **options)
 
 
 def _added(data: Dataset) -> str:
@@ -114,7 +115,6 @@ def _added(data: Dataset) -> str:
 
 def _made_ready(recipe: Recipe, data: Dataset, folder: Path, *, resume: bool, overwrite: bool) -> bool:
     """Whether a folder holds this run, finished; if not, it may be written into. Raises for what must stay."""
-    prepare_folder(folder, OURS, overwrite)
     held = _held(folder)
     if overwrite and (held is not None or (folder / RECIPE).is_file()):
         _forget(folder)

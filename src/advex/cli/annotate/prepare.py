@@ -52,23 +52,23 @@ def prepare(
     from advex.annotation.project import opened
     from advex.feedback import images
     from advex.lookup import datasets
-    from advex.lookup.folders import prepare_folder
+    from advex.lookup.folders import opened_folder
     from advex.lookup.models import Wrapping, open_models
 
     say = progress.Terminal(quiet=quiet)
-    prepare_folder(out, (PICTURES, FILE, images.MADE), overwrite)
-    models = open_models(model, device, Wrapping.of(weights, box, mean, std, classes))
-    split = datasets.split_to_learn(data, split)
-    if split is not None and datasets.is_held_out(split):
-        say.note(f"{split} is held out by its name: advex train will not learn from what is made of it.")
-    shape = models[0].input_shape
-    examples = datasets.open_split(data, split, say, max_samples=max_samples, seed=seed, shape=shape)
-    making = images.Making(margin=margin, search=search, seed=seed, batch_size=batch_size)
-    about = images.about(models, examples, making)
-    with opened(out, database, new=True) as store:
-        store.create_project(name or out.resolve().name, votes=votes, seed=seed, alone=alone, about=about)
-        outcomes = images.prepare(models, examples, store, making, say)
-        total = len(store.images())
+    with opened_folder(out, (PICTURES, FILE, images.MADE), overwrite):
+        models = open_models(model, device, Wrapping.of(weights, box, mean, std, classes))
+        split = datasets.split_to_learn(data, split)
+        if split is not None and datasets.is_held_out(split):
+            say.note(f"{split} is held out by its name: advex train will not learn from what is made of it.")
+        shape = models[0].input_shape
+        examples = datasets.open_split(data, split, say, max_samples=max_samples, seed=seed, shape=shape)
+        making = images.Making(margin=margin, search=search, seed=seed, batch_size=batch_size)
+        about = images.about(models, examples, making)
+        with opened(out, database, new=True) as store:
+            store.create_project(name or out.resolve().name, votes=votes, seed=seed, alone=alone, about=about)
+            outcomes = images.prepare(models, examples, store, making, say)
+            total = len(store.images())
     if json_:
         terminal.emit_json({"project": str(out), "images": total, "models": outcomes})
         return
