@@ -56,16 +56,15 @@ def slow() -> tuple[Slow, advex.Classifier]:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_an_evaluation_stops_before_the_next_pass_in_any_stage(stage: str, tmp_path: Path) -> None:
-    """Half-way: not one pass more is made, and the same call ends as if nothing had been."""
-    settings = settings_from(
-        {"attack": None, "btr": None, "explanations": 0, "recheck": 0, "batch_size": 1, **STAGES[stage]}
-    )
+    """Not one pass more is made, and the same call ends as if nothing had been."""
+    alone = {"attack": None, "btr": None, "explanations": 0, "recheck": 0, "batch_size": 1}
+    settings = settings_from({**alone, **STAGES[stage]})
     network, classifier = slow()
     whole = evaluate([("a", "a", classifier)], DATA, tmp_path / "whole", settings)
     passes = network.passes
     network, classifier = slow()
     stops: list[int] = []
-    stop_at = passes // 2
+    stop_at = max(3, passes // 4)
     network.events = {stop_at: lambda: stops.append(1)}
     with pytest.raises(Interrupted, match="goes on from there"):
         evaluate([("a", "a", classifier)], DATA, tmp_path / "out", settings, stop=lambda: bool(stops))
