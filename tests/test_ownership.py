@@ -183,7 +183,7 @@ def test_a_verb_that_breaks_off_anywhere_goes_on(verb: str, broken: list[dict[st
         assert told["again"] == 0, where
         assert told["left"] == whole["left"], where
     assert {told["end"] for told in cases} == {"killed", "full", "broken"}
-    assert len(cases) >= 10
+    assert len(cases) >= 6
 
 
 def test_passwords_are_in_no_command_that_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
