@@ -6,6 +6,8 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -25,6 +27,7 @@ _PACKAGES = (
     "numpy", "scipy", "scikit-learn", "pillow", "pyarrow", "captum", "safetensors", "pydantic", "PyYAML", "typer",
     "rich", "jinja2", "matplotlib",
 )  # fmt: skip
+_EXTRAS = ("annotate", "postgres", "augment", "tensorboard")
 _LEAST_TORCH = (2, 10)
 _GIB = 2**30
 
@@ -44,6 +47,7 @@ def examine(device: str) -> list[Check]:
     steps: dict[str, Callable[[], Check]] = {
         "python": python,
         "packages": packages,
+        "extras": extras,
         "torch": torch_build,
         "device": lambda: device_found(device),
         "torchvision": torchvision,
@@ -70,17 +74,54 @@ def python() -> Check:
 
 
 def packages() -> Check:
-    """The packages that advex needs are there."""
-    versions, missing = [], []
-    for name in _PACKAGES:
+    """The packages that advex needs are there, and not older than it asks for."""
+    lacking = [text for text, installed in _required("").items() if not installed]
+    if lacking:
+        words = " ".join(shlex.quote(text) for text in lacking)
+        return Check(
+            "packages", "broken", f"missing or too old: {', '.join(lacking)}",
+            f"Install them: {sys.executable} -m pip install {words}.",
+        )  # fmt: skip
+    return Check("packages", "ok", ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES))
+
+
+def extras() -> Check:
+    """Which extras are complete."""
+    lacking = {extra: [text for text, installed in _required(extra).items() if not installed] for extra in _EXTRAS}
+    texts = [f"{extra} ({', '.join(texts)})" if texts else extra for extra, texts in lacking.items()]
+    missing = [extra for extra, texts in lacking.items() if texts]
+    if not missing:
+        return Check("extras", "ok", ", ".join(texts))
+    here = [extra for extra in _EXTRAS if extra not in missing]
+    text = f"{', '.join(here) or 'none'}; missing or too old: {', '.join(t for t in texts if '(' in t)}"
+    return Check("extras", "note", text, f"Where they are wanted: pip install 'advex[{','.join(missing)}]'.")
+
+
+def _required(extra: str) -> dict[str, bool]:
+    """What advex, or an extra, asks for, and whether it is installed in such a version."""
+    try:
+        lines = importlib.metadata.requires("advex") or []
+    except importlib.metadata.PackageNotFoundError:  # run from a folder without being installed
+        lines = []
+    required = {}
+    for line in lines:
+        match = re.fullmatch(r"([\w.-]+)(?:\[[^]]*\])?>=([\d.]+)(?:; extra == '(\w+)')?", line.replace('"', "'"))
+        if match is None or (match[3] or "") != extra:
+            continue
         try:
-            versions.append(f"{name} {importlib.metadata.version(name)}")
+            installed = _numbers(importlib.metadata.version(match[1])) >= _numbers(match[2])
         except importlib.metadata.PackageNotFoundError:
-            missing.append(name)
-    if missing:
-        remedy = f"Install them: {sys.executable} -m pip install {' '.join(missing)}."
-        return Check("packages", "broken", f"missing: {', '.join(missing)}", remedy)
-    return Check("packages", "ok", ", ".join(versions))
+            installed = False
+        required[f"{match[1]}>={match[2]}"] = installed
+    return required
+
+
+def _numbers(version: str) -> list[int]:
+    """The leading numbers of a version, without zeros at its end."""
+    numbers = [int(part) for part in re.match(r"[\d.]*", version)[0].split(".") if part]  # pyright: ignore
+    while numbers and numbers[-1] == 0:
+        numbers.pop()
+    return numbers
 
 
 def torch_build() -> Check:
