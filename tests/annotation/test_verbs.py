@@ -119,6 +119,22 @@ def test_from_pictures_to_training(
     assert "anna" not in Path("with-0/config.json").read_text()
 
 
+@pytest.mark.parametrize("form", ["csv", "json", "folder"])
+def test_a_refused_import_leaves_no_project(form: str, advex_: Callable[..., int], tmp_path: Path) -> None:
+    source = tmp_path / f"answers.{form}"
+    if form == "folder":
+        source.mkdir()
+    table = source / "annotations.csv" if form == "folder" else source
+    table.write_text("picture,label,answer\nnowhere.png,cat,perhaps\n")
+    project = tmp_path / "project"
+    assert advex_("annotate", "import", str(project), str(source)) == 1
+    assert not project.exists()
+    project.mkdir()  # what was there before stays
+    (project / "mine").write_text("mine")
+    assert advex_("annotate", "import", str(project), str(source)) == 1
+    assert (project / "mine").read_text() == "mine"
+
+
 def test_names_of_a_project_do_not_speak_to_the_terminal(
     lite: Store, make: Any, serve: Callable[..., Any], advex_: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from advex.cli import options, terminal
-from advex.errors import SpecError
+from advex.errors import AdvexError, SpecError
 
 
 @terminal.verb
@@ -51,10 +52,17 @@ def import_(
     from advex.annotation.project import opened
     from advex.feedback.folders import read_folder
 
-    with opened(project, database, new=True) as store:
-        from advex.annotation import exchange, intake
+    is_new = not project.exists()
+    try:
+        with opened(project, database, new=True) as store:
+            from advex.annotation import exchange, intake
 
-        store.create_project(project.resolve().name, votes=votes, seed=0, alone=False, about={"source": source.name})
-        rows = read_folder(store, source) if source.is_dir() else exchange.read(source)
-        images, answers = intake.take_in(store, rows)
+            rows = read_folder(store, source) if source.is_dir() else exchange.read(source)
+            about = {"source": source.name}
+            store.create_project(project.resolve().name, votes=votes, seed=0, alone=False, about=about)
+            images, answers = intake.take_in(store, rows)
+    except (AdvexError, OSError):
+        if is_new:  # of what is refused nothing is left
+            shutil.rmtree(project, ignore_errors=True)
+        raise
     terminal.emit(f"{project}  {images:,} images and {answers:,} answers added")
