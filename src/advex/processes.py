@@ -160,7 +160,8 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
         summed = values.clone(memory_format=torch.contiguous_format)
-        distributed.all_reduce(summed)
+        with lost_told():  # here: a pass of a network that asks for this is not to blame
+            distributed.all_reduce(summed)
         return summed
 
     @staticmethod
