@@ -18,7 +18,7 @@ from torch import Tensor
 from advex import artifacts, processes
 from advex.documents import parse_json
 from advex.errors import AdvexWarning, ArtifactError
-from advex.files import is_temporary, write_text
+from advex.files import write_text
 from advex.training.run import Position, Run, completed
 
 METRICS, CHECKPOINTS, BEST = "metrics.jsonl", "checkpoints", "best"
