@@ -14,6 +14,7 @@ from advex.data.annotated.answers import judge, read
 from advex.data.images.png import decode_png
 from advex.errors import ArtifactError, DataError
 from advex.files import atomic
+from advex.ownership import owned
 
 if TYPE_CHECKING:
     from advex.annotation.exchange import Row
@@ -39,7 +40,8 @@ def write_folder(store: Store, folder: Path, *, overwrite: bool = False) -> int:
         )
         for row in given
     ]  # fmt: skip
-    data.write_annotated(folder, pictures, answers, overwrite=overwrite)
+    with owned(folder):
+        data.write_annotated(folder, pictures, answers, overwrite=overwrite)
     return sum(bool(answer.answer) for answer in answers)
 
 

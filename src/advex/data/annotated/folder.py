@@ -31,7 +31,6 @@ from advex.data.images.png import decode_png, encode_png
 from advex.data.source import Place, Reading, Source, Split, Unreadable, shortened
 from advex.errors import DataError, did_you_mean, quoted
 from advex.files import write_bytes, write_text
-from advex.ownership import owned
 from advex.registry import register
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -174,10 +173,9 @@ def write_annotated(
         if each.picture not in encoded and not (folder / each.picture).is_file():
             known = f": {did_you_mean(each.picture, sorted(encoded)[:20])}" if encoded else "."
             raise DataError(f"There is an answer about {quoted(each.picture)}, which is not among the pictures{known}")
-    with owned(folder):
-        for name, data in encoded.items():
-            write_bytes(folder / name, data)
-        write_text(table_file, text)
+    for name, data in encoded.items():
+        write_bytes(folder / name, data)
+    write_text(table_file, text)
     return folder
 
 
