@@ -30,7 +30,7 @@ from advex.files import LOCK, is_temporary
 FEW = 6
 ENDS = {"killed": 0, "full": errno.ENOSPC, "broken": errno.EIO}
 EVALUATE = ["--explanations", "0", "--btr", "none"]
-EVALUATE += ["--attack", "pgd:steps=1", "--data", "digits", "--max-samples", "2", "-q"]
+EVALUATE += ["--attack", "minimal:gradients=40", "--data", "digits", "--max-samples", "2", "-q"]
 VERBS = {
     "evaluate": ["evaluate", "-m", "a/run", *EVALUATE],
     "compare": ["compare", "a/record", "b/record", "-q"],

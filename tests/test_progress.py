@@ -25,10 +25,10 @@ from advex.training.checkpoints import checkpoints_in
 DATA = advex.open_dataset("digits", split="test", max_samples=4)
 STAGES = {
     "predictions": {},
-    "attack": {"attack": "pgd:steps=3"},
+    "attack": {"attack": "minimal:gradients=40"},
     "grid": {"pictures": ("toward:steps=3",), "explanations": 1, "sweep": 1, "targets": "runner_up"},
     "maps": {"maps": ("integrated_gradients:steps=4", "occlusion"), "measures": ("gini", "random_stability")},
-    "certificates": {"attack": "pgd:steps=1", "certify": 0.25, "certify_samples": 100, "certify_examples": 2},
+    "certificates": {"attack": "minimal:gradients=40", "certify": 0.25, "certify_samples": 100, "certify_examples": 2},
 }  # fmt: skip
 
 
