@@ -23,7 +23,7 @@ from advex.classifier import Classifier
 from advex.data.images.png import decode_png, encode_png
 from advex.drawing.contact_sheet import SIDE, Cell, Row, draw
 from advex.environment import without_places
-from advex.errors import AdvexError, AdvexWarning, InputError
+from advex.errors import AdvexError, AdvexWarning, ArtifactError, InputError
 from advex.explanation.subjects import Failure, Subject, class_name, file_names
 from advex.files import atomic, write_text, writing
 from advex.lookup.models import Opened
@@ -144,6 +144,8 @@ def explain_into(
             try:
                 with progress.until(stop, f"Stopped after {number} of {len(subjects)} inputs; they are kept."):
                     answers.append(_answer(folder, classifier, subject, request, prefix, identity, journal))
+            except ArtifactError:
+                raise  # what cannot be written of one input cannot be written of the others
             except AdvexError as error:
                 failures.append(Failure(name=subject.name, error=error))
             bar(number + 1, len(subjects))
