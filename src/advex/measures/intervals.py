@@ -26,7 +26,7 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     share, z2 = successes / n, _Z * _Z
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = _Z * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return max(centre - half, 0.0), min(centre + half, 1.0)
+    return max(centre - half, 0.0) if successes else 0.0, min(centre + half, 1.0) if successes < n else 1.0
 
 
 def bootstrap(n: int, estimate: Callable[[Tensor], Tensor], seed: int) -> Tensor:
