@@ -27,6 +27,8 @@ from advex.explainers import (
     smooth_grad,
 )
 from advex.explainers.integrated_gradients import quadrature
+from advex.layers import listening
+from advex.networks.preact_resnet import PreactResNet
 from advex.types import Explanation
 
 # Their default without data, for speed; tests/test_background.py has the warning and what data change.
@@ -423,3 +425,78 @@ def test_grad_cam_passes_over_a_branch_that_does_not_decide() -> None:
         aside = GradCAM(layer="aside")(classifier, x, target)
     assert aside.flat is not None
     assert aside.flat.all()
+
+
+class Residual(torch.nn.Module):
+    """Blocks whose shortcut is called last, as in ResNets: their sum has no layer of its own in `functional` ones."""
+
+    def __init__(self, functional: bool) -> None:
+        super().__init__()
+        self.stem, self.main, self.skip = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1)
+        self.act, self.head = nn.ReLU(inplace=True), nn.Linear(4, 2)
+        self.functional = functional
+
+    def forward(self, x: Tensor) -> Tensor:
+        places = self.act(self.stem(x))
+        both = self.main(places) + self.skip(places)
+        return self.head((both.relu() if self.functional else self.act(both)).mean(dim=(2, 3)))
+
+
+class TwoWays(torch.nn.Module):
+    """The input itself goes to the head, beside the only layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(1, 1, 3, padding=1), nn.Linear(1, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head((self.conv(x) + x).mean(dim=(2, 3)))
+
+
+class Stem(torch.nn.Module):
+    """A module is called twice: its name stands for the last call, which is one summand only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.act = nn.Conv2d(1, 4, 3), nn.Softplus()
+        self.main, self.skip, self.head = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        places = self.act(self.stem(x))
+        return self.head((self.act(self.main(places)) + self.skip(places)).mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("build", "layer"),
+    [
+        (lambda: Residual(functional=True), "act"),
+        (lambda: Residual(functional=False), "act"),
+        (Stem, "stem"),
+        (lambda: PreactResNet(depth=10, widths=(4, 8), channels=1, classes=2), None),
+        (lambda: nn.Sequential(nn.Conv2d(1, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(144, 2)), "1"),
+    ],
+)
+def test_the_whole_answer_goes_through_grad_cams_layer(build: Any, layer: str | None) -> None:
+    """With that layer's last answer held constant, nothing of the input reaches the logits."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        classifier = Classifier(build().double()).eval()
+        x = torch.rand(3, 1, 8, 8, dtype=torch.float64)
+    name = re.search("layer=([^,]*)", GradCAM()(classifier, x, TARGET).method)
+    assert name is not None
+    assert layer is None or name[1] == f"network.{layer}"
+
+    def slope_around(name: str) -> float:
+        at = x.clone().requires_grad_()
+        with classifier.frozen(), listening(classifier, lambda name, module, answer: answer.detach().clone(), [name]):
+            logits = classifier.logits(at).sum()
+        return 0.0 if not logits.requires_grad else torch.autograd.grad(logits, at)[0].abs().max().item()
+
+    assert slope_around(name[1]) == 0
+    if isinstance(classifier.network, Residual | Stem):
+        assert slope_around("skip") > 0
+
+
+def test_grad_cam_refuses_where_the_answer_goes_around_every_layer() -> None:
+    with pytest.raises(InputError, match="whole answer goes through: at the end .network.conv. give"):
+        GradCAM()(Classifier(TwoWays()), torch.rand(3, 1, 8, 8), TARGET)

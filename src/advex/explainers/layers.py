@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from itertools import chain
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from advex.errors import InputError
 from advex.explainers.maps import AttributionRequest
 from advex.explainers.outputs import output
-from advex.layers import Hear, derivatives, listening
+from advex.layers import derivatives, listening
 
 AUTO = "auto"
 
@@ -20,28 +19,61 @@ AUTO = "auto"
 def layer_gradient(request: AttributionRequest, rows: slice, layer: str = AUTO) -> tuple[str, Tensor, Tensor]:
     """d output / d A for the output A of a layer: (the layer's name, A, the derivative), [rows, channels, *places].
 
-    layer: a name among `classifier.named_modules()` (the leading `network.` may be left out), or "auto": the layer
-    that answers last, before the head, with a value per channel and place, and that the output depends on (not a branch
-    that is called last and does not decide). Where layers answer in tokens
-    [n, tokens, dim], it is the last normalisation whose patch tokens still take part in the output (those after
-    the last attention do not, where the head reads the class token alone).
-    One forward pass. Raises InputError where there is no such layer.
+    layer: a name among `classifier.named_modules()` (the leading `network.` may be left out), of which the last call
+    counts, or "auto": see `_last_layer`. One forward pass; automatic choices may need more, and do where
+    derivatives are to be differentiated. Raises InputError where there is no such layer.
     """
+    if layer == AUTO:
+        layer, answer, slope = _last_layer(request, rows)
+        if not request.create_graph:
+            return layer, as_places(answer, request.x[rows]), as_places(slope, request.x[rows])
     x, heard = request.x[rows], []
-    hear = _hear(heard, x, layer, cut=not request.create_graph)
-    with torch.enable_grad(), listening(request.classifier, hear, None if layer == AUTO else [layer]):
+    hear = partial(_hear, heard, x, tokens=True, cut=not request.create_graph, most=None)
+    with torch.enable_grad(), listening(request.classifier, hear, [layer]):
         value = output(request.classifier, x, request.target[rows], request.of)
     if not heard:
-        raise InputError(_nothing_heard(layer))
+        raise InputError(
+            f"The output of layer '{layer}' has no places that Grad-CAM could show: it needs [n, channels, h, w]."
+        )
+    name, answer = heard[-1]
+    (slope,) = derivatives(value, [answer], create_graph=request.create_graph)
+    return name, as_places(answer, x), as_places(slope, x)
 
-    def looked_at() -> Iterator[tuple[str, Tensor, Tensor]]:
-        for name, answer in reversed(heard):
-            (slope,) = derivatives(value, [answer], create_graph=request.create_graph, keep=True)
-            yield name, as_places(answer, x), as_places(slope, x)
 
-    looks = looked_at()
-    last = next(looks)
-    return next((look for look in chain([last], looks) if look[2].any()), last)
+def _last_layer(request: AttributionRequest, rows: slice) -> tuple[str, Tensor, Tensor]:
+    """The last layer before the head with a value per channel and place that the whole answer goes through.
+
+    With its output held constant, the answer does not depend on the input: it is neither a summand beside a shortcut
+    nor a branch that does not decide. Where layers answer in tokens [n, tokens, dim], it is the last normalisation
+    whose patch tokens still take part in the output (those after the last attention do not, where the head reads the
+    class token alone).
+
+    All outputs are held constant at once: the answer's gradient is then zero but in those it depends on directly. Where
+    these are several, the latest is no longer held in another forward pass, until there is one.
+    Returns its name, its answer and the output's derivative by that. Raises InputError where there is no such layer.
+    """
+    x, most = request.x[rows].detach().requires_grad_(True), None
+    names, last = [], []
+    while True:
+        heard: list[tuple[str, Tensor]] = []
+        hear = partial(_hear, heard, x, tokens=False, cut=True, most=most)
+        with torch.enable_grad(), listening(request.classifier, hear):
+            value = output(request.classifier, x, request.target[rows], request.of)
+        around, *slopes = derivatives(value, [x, *(answer for _, answer in heard)])
+        direct = [i for i, slope in enumerate(slopes) if as_places(slope, x).any()]
+        if not names:
+            names, last = [name for name, _ in heard], [heard[i][0] for i in direct]
+        if heard and not direct and not around.any():
+            return *heard[-1], slopes[-1]
+        if direct and heard[direct[-1]][1].ndim != x.ndim:
+            return *heard[direct[-1]], slopes[direct[-1]]
+        direct = [i for i in direct if heard[i][1].ndim == x.ndim]
+        if not direct or around.any():
+            raise InputError(_no_layer(last, names))
+        one = [i for i in direct if heard[i][1] is heard[direct[-1]][1]]  # a container passes its last layer's on
+        if one == direct and names[one[-1]] not in names[one[-1] + 1 :]:  # a name stands for the layer's last call
+            return *heard[one[-1]], slopes[one[-1]]
+        most = one[0]
 
 
 def has_places(answer: Tensor, x: Tensor) -> bool:
@@ -62,32 +94,38 @@ def as_places(answer: Tensor, x: Tensor) -> Tensor:
     return answer[:, answer.shape[1] - side**2 :].transpose(1, 2).unflatten(2, (side, side))
 
 
-def _hear(heard: list[tuple[str, Tensor]], x: Tensor, layer: str, *, cut: bool) -> Hear:
+def _hear(
+    heard: list[tuple[str, Tensor]],
+    x: Tensor,
+    name: str,
+    module: nn.Module,
+    answer: Tensor,
+    *,
+    tokens: bool,
+    cut: bool,
+    most: int | None,
+) -> Tensor | None:
     """Keep in `heard` what the layers that may be looked at answer to x, in order: (name, answer).
 
-    cut: derivatives go no further back than to an answer with places, so that no graph of the layers before is kept.
+    tokens: those of any layer, not of normalisations alone. cut: derivatives go no further back than to an answer with
+    places on axes of its own, so that no graph of the layers before is kept. most: calls that are heard; None: all.
     """
-
-    def hear(name: str, module: nn.Module, answer: Tensor) -> Tensor | None:
-        if len(answer) != len(x) or not has_places(answer, x):
-            return None
-        if answer.ndim == x.ndim or layer != AUTO:
-            if cut and not (heard and heard[-1][1] is answer):  # else a container passes its last layer's answer on
-                answer = answer.detach().requires_grad_(True).clone()  # a copy, which may be written into
-            if layer != AUTO:
-                heard.clear()
-            heard.append((name, answer))
-        elif "norm" in type(module).__name__.lower():
+    if len(heard) == most or len(answer) != len(x) or not has_places(answer, x):
+        return None
+    if answer.ndim != x.ndim and not tokens:
+        if "norm" in type(module).__name__.lower():
             heard.append((name, answer))
         return answer
+    if cut and not (heard and heard[-1][1] is answer):  # else a container passes its last layer's answer on
+        answer = answer.detach().requires_grad_(True).clone()  # a copy, which may be written into
+    heard.append((name, answer))
+    return answer
 
-    return hear
 
-
-def _nothing_heard(layer: str) -> str:
-    if layer == AUTO:
-        return (
-            "Grad-CAM finds no layer whose output has places (channels on axis 1, or a square of tokens): name one "
-            "with layer=..., or choose another map."
-        )
-    return f"The output of layer '{layer}' has no places that Grad-CAM could show: it needs [n, channels, h, w]."
+def _no_layer(last: list[str], names: list[str]) -> str:
+    if not names:
+        why = "whose output has places (channels on axis 1, or a square of tokens)"
+    else:
+        each = " and ".join(f"'{name}'" for name in last) or "none"
+        why = f"that the whole answer goes through: at the end {each} give parts of it"
+    return f"Grad-CAM finds no layer {why}. Name one with layer=..., or choose another map."
