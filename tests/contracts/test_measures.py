@@ -232,6 +232,25 @@ def test_in_single_precision_it_says_the_same(measure: Any) -> None:
 
 
 @EVERY
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_in_half_precision_it_says_what_the_same_numbers_say_in_single(measure: Any, dtype: torch.dtype) -> None:
+    """Draws follow from a row's values, so they are the same; a map's rounding may weigh where maps are subtracted."""
+    half = case_of(dtype=dtype)
+    classifier, x = network(dtype).float(), half.x.float()
+    single = replace(
+        half, classifier=classifier, x=x, explanation=half.explainer(classifier, x, half.explanation.target)
+    )
+    if not measure.needs:
+        same(apply(measure, half), apply(measure, with_map(single, half.explanation.map)))
+        return
+    coarse, fine = apply(measure, half), apply(measure, single)
+    assert coarse.undefined.keys() == fine.undefined.keys()
+    for name, value in fine.values.items():
+        low, high = sorted(values.nanmedian().item() for values in (coarse.values[name], value))
+        assert high <= (1.05 if dtype == torch.float16 else 1.3) * low, name
+
+
+@EVERY
 def test_without_evidence_it_is_undefined_and_says_so(measure: Any) -> None:
     case = case_of()
     some = torch.tensor([True, False, False, True, True, True])
