@@ -22,7 +22,7 @@ def draw(seed: int, k: int) -> int:
 
 
 def generators(x: Tensor, seed: int, stream: str = "") -> list[torch.Generator]:
-    """One CPU generator per row of x [n, ...], seeded by (seed, stream, the row's bytes; of half precision in float32)."""
+    """One CPU generator per row of x [n, ...], seeded by (seed, stream, the row's bytes; half precision in float32)."""
     salt = f"{seed}|{stream}|".encode()
     rows = x.detach().flatten(1).contiguous().cpu()
     rows = (rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows).numpy()

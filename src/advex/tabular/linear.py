@@ -38,7 +38,7 @@ def fit_linear(
     x: [n, d] float64. y: [n] classes. bias: whether there is one.
     """
     shape = (classes, x.shape[1])
-    rows = np.arange(len(x))
+    rows, own = np.arange(len(x)), np.eye(classes)[y]
 
     def loss(parameters: np.ndarray, scale: float) -> tuple[float, np.ndarray]:
         weight, offset = parameters[classes:].reshape(shape), parameters[:classes]
@@ -52,13 +52,10 @@ def fit_linear(
         shares = np.exp(logits - most)
         sums = shares.sum(axis=1, keepdims=True)
         shares /= sums * len(x)
-        slope = shares.copy()
-        slope[rows, y] -= 1 / len(x)
+        slope = shares - own / len(x)
         gradient = slope.T @ x + weight_decay * weight
         if epsilon:
-            by_class = np.zeros((classes, classes))
-            np.add.at(by_class, y, shares)
-            pull = epsilon * by_class[:, :, None] * between / size
+            pull = epsilon * (own.T @ shares)[:, :, None] * between / size
             gradient += pull.sum(axis=0) - pull.sum(axis=1)
         value = (np.log(sums) + most).mean() + weight_decay / 2 * (weight**2).sum()
         return value, np.concatenate([slope.sum(axis=0) * bias, gradient.ravel()])
