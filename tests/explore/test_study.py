@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor, nn
 
 from advex.classifier import Classifier
 from advex.data import Dataset
@@ -21,6 +22,7 @@ from advex.explore.study import MAPS, Model, Study
 from advex.progress import Stopped
 from advex.record.explored import Explored
 from advex.report.pages.explored import told
+from advex.types import FLAT
 
 
 def explored(study: Study, **changes: object) -> Explored:
@@ -28,6 +30,15 @@ def explored(study: Study, **changes: object) -> Explored:
     request = ExploreRequest(model=0, picture=3, target=8, rho=0.15, explainer="input_x_gradient")
     answer = study.explain(dataclasses.replace(request, **changes), lambda: False)  # pyright: ignore
     return Explored.model_validate(answer.entry)
+
+
+class Rounding(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network((10 * x).round() / 10)
 
 
 def pixels(png: bytes) -> np.ndarray:
@@ -89,6 +100,24 @@ def test_what_came_of_it_is_said(study: Study, trained: SimpleNamespace) -> None
     most = told(explored(study, rho=1.0))
     assert not most[0].endswith("A larger change may.")
     assert most[1].startswith("Between black and white there is room for RMSE 0.")
+
+
+@pytest.mark.filterwarnings("ignore:.*are doubtful")
+@pytest.mark.parametrize(("rho", "why"), [(0.1, FLAT), (None, "the search was blind")])
+def test_without_a_gradient_no_change_is_shown_and_that_is_said(
+    rho: float | None, why: str, trained: SimpleNamespace
+) -> None:
+    """A network that rounds: its answers move with the input, its derivatives are zero."""
+    rounds = Rounding(trained.classifier.network)
+    study = Study(models=[Model(name="m", source="m", classifier=Classifier(rounds))], data=trained.data)
+    answer = study.explain(ExploreRequest(model=0, picture=3, target=8, rho=rho, explainer="gradient"), lambda: False)
+    entry = Explored.model_validate(answer.entry)
+    assert (entry.rmse, entry.before == entry.after) == (0, True)
+    (said,) = answer.summary["sentences"]
+    assert said.startswith("There is no change to show: ")
+    assert why in said
+    assert FLAT in answer.summary["no_maps"]
+    assert answer.pictures["changed"] == answer.pictures["input"]
 
 
 def test_as_little_as_is_needed_is_less_than_what_the_slider_needs(study: Study) -> None:

@@ -192,6 +192,7 @@ class Study:
             target=request.target,
             rho=request.rho,
             search=change.search,
+            doubt=change.doubt,
             seed=SEED,
             command=_command(model, names[request.target], change),
             before=before,
@@ -224,11 +225,15 @@ class Study:
 
 @dataclass(frozen=True)
 class _Change:
-    """A changed picture [1, *shape]. search: the spec that finds it again; rho: its size, where that was asked for."""
+    """A changed picture [1, *shape]. search: the spec that finds it again; rho: its size, where that was asked for.
+
+    doubt: why it is no explanation; then nothing is changed.
+    """
 
     picture: Tensor
     search: str
     rho: float | None
+    doubt: str = ""
 
 
 def _changed(classifier: Classifier, x: Tensor, request: ExploreRequest) -> _Change:
@@ -236,13 +241,17 @@ def _changed(classifier: Classifier, x: Tensor, request: ExploreRequest) -> _Cha
     if request.rho is None:
         search = attacks.build("minimal")
         perturbation = search(classifier, x, Become(target), seed=SEED)
-        return _Change(torch.where(perturbation.reached[0], perturbation.adversarial, x), describe(search), None)
+        reached = perturbation.reached[0]
+        doubt = (
+            "the gradient vanished on the way, and the search was blind" if perturbation.flat[0] and not reached else ""
+        )
+        return _Change(torch.where(reached, perturbation.adversarial, x), describe(search), None, doubt)
     if request.rho == 0:  # where the slider starts
         return _Change(x, "none", 0.0)
     toward = Toward(rho=request.rho)
     explained = toward(classifier, x, target, seed=SEED)
     assert explained.picture is not None
-    return _Change(explained.picture, describe(toward), request.rho)
+    return _Change(explained.picture, describe(toward), request.rho, FLAT if FLAT in explained.doubts() else "")
 
 
 @dataclass(frozen=True)

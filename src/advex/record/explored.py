@@ -26,7 +26,7 @@ class Explored(BaseModel):
     command: gives the same of input.png; may be empty. before, after: confidences by class. reached: the decision is
     the target. png_rmse, png_after: of the decoded 8-bit PNG. gain: by how much the difference is drawn larger than it
     is. explainer: of the maps, a spec. reach: where their common scale ends; 0: nothing counts. no_maps: why there are
-    none.
+    none. doubt: why there is no change either.
     """
 
     model_config = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
@@ -57,6 +57,7 @@ class Explored(BaseModel):
     explainer: str
     reach: float
     no_maps: str = ""
+    doubt: str = ""
     seconds: float
 
     @property

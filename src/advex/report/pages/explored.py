@@ -58,6 +58,8 @@ class Kept:
 
 def told(entry: Explored) -> tuple[str, ...]:
     """What came of it, in sentences: whether the class was reached, at what size, and whether 8 bits keep it."""
+    if entry.doubt:
+        return (f"There is no change to show: {entry.doubt}.",)
     return (_outcome(entry), *_size(entry), *_eight_bits(entry))
 
 
