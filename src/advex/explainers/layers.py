@@ -70,10 +70,10 @@ def _last_layer(request: AttributionRequest, rows: slice) -> tuple[str, Tensor, 
         direct = [i for i in direct if heard[i][1].ndim == x.ndim]
         if not direct or around.any():
             raise InputError(_no_layer(last, names))
-        one = [i for i in direct if heard[i][1] is heard[direct[-1]][1]]  # a container passes its last layer's on
-        if one == direct and names[one[-1]] not in names[one[-1] + 1 :]:  # a name stands for the layer's last call
-            return *heard[one[-1]], slopes[one[-1]]
-        most = one[0]
+        same = [i for i in direct if heard[i][1] is heard[direct[-1]][1]]  # a container passes its last layer's on
+        if same == direct and names[same[-1]] not in names[same[-1] + 1 :]:  # a name stands for the layer's last call
+            return *heard[same[-1]], slopes[same[-1]]
+        most = same[0]
 
 
 def has_places(answer: Tensor, x: Tensor) -> bool:
