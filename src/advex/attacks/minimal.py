@@ -2,61 +2,71 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from advex import randomness
 from advex.attacks.attack import Search, attack
-from advex.attacks.search import SearchResult, SearchState, iterate, smallest
+from advex.attacks.rays import crossing, drawn_in
+from advex.attacks.search import SearchResult, SearchState, iterate, nothing_yet, smallest
 from advex.attacks.smallest_row import smallest_rows
 from advex.classifier import Classifier
-from advex.geometry import RMSE, per_row
-from advex.goals import Goal, with_temperature, without_class
-from advex.options import Above0, AtLeast0, Count, ShareBelow1
+from advex.geometry import L2, as_norm, per_row
+from advex.goals import Aim, Goal, with_temperature, without_class
+from advex.options import Above0, AtLeast0, Count, NormOption, ShareBelow1
+from advex.types import take
 
 # A leg: the ball shrinks (grows) by this share after a success (failure), from first to last step.
-_GAMMA = (0.05, 0.001)
-_LAST_STEP = 0.01
-# The bisection at the end: from this share of the change (or the last factor that failed) to it, to 0.05 % of it.
-_NEAREST, _HALVINGS, _LONGER = 0.9, 8, (1.02, 1.06, 1.15, 1.4)
+_GAMMA, _LAST_STEP = (0.05, 0.001), 0.01
 _HURRY = 0.85
-_SHORTEST_LEG = 25
+_FASTER = 3  # so many times faster does the clock of a row run that stagnates
+_PASSES = 4  # forward passes that draw in a first success
+# Gradients of the first leg, of each further one, and of each after so many; the fewest that make a further one.
+_FIRST, _FURTHER, _LATER, _EARLY, _SHORTEST = 40, 40, 60, 8, 20
+# A leg is given up after this share of its time where its best is so many times the best of the legs before.
+_GIVEN_UP, _BEHIND = 0.4, 1.1
 
 
 @attack(
     "minimal",
     cites="pintor2021 (fast minimum norm); rony2019 (decoupled direction and norm)",
     promises="smallest",
-    examples=("gradients=40",),
+    examples=("gradients=40", "norm=l1", "norm=linf,gradients=200"),
 )
 class Minimal(Search):
-    """The smallest change, in RMSE, that reaches the goal.
+    """The smallest change, in a norm, that reaches the goal.
 
-    Two legs, each a fast-minimum-norm search: a step along the averaged, normalised gradient, relative to
-    the present radius, then back into a ball that shrinks after each success and grows after each
-    failure. Three things make few gradients enough:
+    Several legs, each a fast-minimum-norm search: a step along the averaged, normalised gradient, relative to the
+    present radius, then back into a ball that shrinks after each success and grows after each failure. What makes few
+    gradients enough, and more of them better:
 
-    - the loss is annealed from nearly cross-entropy (all wrong classes count) to the margin (only the
-      nearest does), with a temperature in units of the row's own spread of logits, so that networks of
-      low and of high confidence are treated alike;
-    - the second leg starts anew and avoids the class that the first arrived at: most local minima are
-      a matter of the class;
-    - at the end the change is drawn in along its ray by bisection, in forward passes alone. Of a table it is then made
-      a valid row, beside one that a search by columns finds: see `smallest_rows`.
+    - the loss is annealed from nearly cross-entropy (all wrong classes count) to the margin (only the nearest does),
+      with a temperature in units of the row's own spread of logits, so that networks of low and of high confidence are
+      treated alike;
+    - each row has a clock of its own, which all schedules follow and which runs faster while the row stagnates: a row
+      ends when it stagnates at the end of its time, and never before it is annealed;
+    - the first success of a leg, which may overshoot several times, is drawn in along its ray at once;
+    - most local minima are a matter of the class: the second leg avoids the class that the first arrived at, further
+      ones go by way of one class each, the likeliest first, and when these are spent legs start at random changes. A
+      leg is given up early where it stays far behind the best, so that its gradients serve the next one;
+    - at the end of each leg its change is drawn in along its ray, in forward passes alone. Of a table it is in the end
+      made a valid row, beside one that a search by columns finds: see `smallest_rows`.
 
-    gradients: at most that many gradient evaluations per example; rows that have converged stop
-    earlier. second: share of them for the second leg; there is none where that makes fewer than 25
-    (then all gradients serve the first leg better). momentum: of the gradient's average. step: first step, relative
-    to the radius; it falls to a hundredth as a cosine. At 4 nearly all of the next change is the averaged
-    gradient and little the present change: that turns fast and leaves poor minima. temperature: first
-    temperature, relative to the spread. patience: a row stops once that many steps have not made its
-    change `tolerance` smaller.
+    norm: of the change. gradients: at most that many gradient evaluations per example; fewer than 20 are never spent
+    on a further leg. momentum: of the gradient's average. step: first step, relative to the radius; it falls to a
+    hundredth as a cosine. At 4 nearly all of the next change is the averaged gradient and little the present change:
+    that turns fast and leaves poor minima. (In L1 a step goes towards the corner of ball and box that the gradient
+    points at, first all the way, then a falling share of it: Frank and Wolfe 1956.) temperature: first temperature,
+    relative to the spread. patience: a row stagnates once that many steps have not made its change `tolerance` smaller.
     """
 
+    norm: NormOption = "rmse"
     gradients: Count = 100
-    second: ShareBelow1 = 0.4
     momentum: ShareBelow1 = 0.4
     step: Above0 = 4.0
     temperature: AtLeast0 = 0.4
@@ -66,25 +76,56 @@ class Minimal(Search):
     def find(self, classifier: Classifier, x: Tensor, goal: Goal, mask: Tensor | None, seed: int) -> SearchResult:
         with torch.no_grad():
             logits = classifier.logits(x)
-        spread = _spread(logits)
-        start = logits.argmax(dim=1)
-        second = round(self.second * self.gradients)
-        if second < _SHORTEST_LEG or logits.shape[1] < 3 or without_class(goal, start) is None:
-            second = 0
+        norm, spread = as_norm(self.norm), _spread(logits)
+        farthest = classifier.norm(norm).size(classifier.box.farthest(x))
 
-        def leg(goal: Goal, steps: int) -> SearchResult:
-            return iterate(_Leg(self, steps, spread), classifier, x, goal, norm=RMSE, steps=steps, mask=mask)
+        def leg(best: SearchResult, aim: Goal, steps: int, start: Tensor | None = None) -> SearchResult:
+            left = self._left(best)
+            rule = _Leg(self, left.clamp_max(steps), best.size, spread)
+            again = iterate(rule, classifier, x, aim, norm=norm, steps=steps, mask=mask, start=start, skip=left == 0)
+            return _shorter(best, drawn_in(classifier, x, goal, again, norm, again.size <= _BEHIND * best.size))
 
-        result = leg(goal, self.gradients - second)
-        if second:
-            with torch.no_grad():
-                changed = classifier.logits(x + result.delta)
-            # The class arrived at; for rows that arrived nowhere, the least likely one: no loss.
-            arrived = changed.scatter(1, start[:, None], -math.inf).argmax(dim=1)
-            avoided = torch.where(torch.isfinite(result.size), arrived, logits.argmin(dim=1))
-            result = _shorter(result, leg(without_class(goal, avoided) or goal, second))
-        result = _to_the_boundary(classifier, x, goal, result)
-        return result if classifier.features is None else smallest_rows(classifier, x, goal, mask, result)
+        best = leg(nothing_yet(x), goal, _FIRST if self.gradients >= _FIRST + _SHORTEST else self.gradients)
+        detours = None
+        for number in itertools.count():
+            if not self._left(best).any():
+                break
+            if detours is None:
+                with torch.no_grad():
+                    detours = _detours(goal, logits, classifier.logits(x + best.delta))
+            detour, start = next(detours, None), None
+            if detour is None:
+                size = torch.where(torch.isfinite(best.size), best.size, farthest / 10)
+                start = classifier.norm(norm).sample(x, size, randomness.draw(seed, number))
+                start = classifier.box.confine(x, start if mask is None else start * mask)
+            best = leg(best, detour or goal, _FURTHER if number < _EARLY else _LATER, start)
+        return best if classifier.features is None else smallest_rows(classifier, x, goal, mask, norm, best)
+
+    def _left(self, best: SearchResult) -> Tensor:
+        """[n] int64: the gradients that each row may still take; 0 where they make no leg, or none is needed."""
+        left = torch.where(best.size > 0, self.gradients - best.gradients, 0)
+        return torch.where(left < min(_SHORTEST, self.gradients), 0, left)
+
+
+def _detours(goal: Goal, logits: Tensor, changed: Tensor) -> Iterator[Goal]:
+    """The goal by way of any class but the one that the first leg arrived at; then of each single one, likeliest first.
+
+    logits, changed: [n, V], those of the inputs, and of what the first leg came to.
+    """
+    n, classes = logits.shape
+    start = logits.argmax(dim=1, keepdim=True)
+    arrived = changed.scatter(1, start, -math.inf).argmax(dim=1, keepdim=True)
+    detour = without_class(goal, arrived[:, 0]) if classes > 2 else None
+    if detour is None:
+        return
+    yield detour
+    every = torch.arange(classes, device=logits.device).expand(n, classes)
+    # That which the first leg arrived at comes last, though it comes: where two classes meet, legs may hover between.
+    lowest = logits.amin(dim=1, keepdim=True)
+    ranks = logits.scatter(1, arrived, lowest - 1).scatter(1, start, lowest - 2).argsort(dim=1, descending=True)
+    for rank in range(classes - 1):
+        others = (every != start) & (every != ranks[:, rank : rank + 1])
+        yield without_class(goal, every[others].reshape(n, classes - 2)) or goal
 
 
 def _spread(logits: Tensor) -> Tensor:
@@ -104,8 +145,8 @@ def _spread(logits: Tensor) -> Tensor:
     return torch.where(near.all(dim=1), every, some)
 
 
-def _cosine(first: float, last: float, progress: float) -> float:
-    return last + (first - last) * (1 + math.cos(math.pi * progress)) / 2
+def _cosine(first: float, last: float, progress: Tensor) -> Tensor:
+    return last + (first - last) * (1 + torch.cos(math.pi * progress)) / 2
 
 
 def _shorter(first: SearchResult, second: SearchResult) -> SearchResult:
@@ -119,76 +160,66 @@ def _shorter(first: SearchResult, second: SearchResult) -> SearchResult:
     )
 
 
-def _to_the_boundary(classifier: Classifier, x: Tensor, goal: Goal, result: SearchResult) -> SearchResult:
-    """Draw each change in (or, after a search in low precision, out) along its ray to where the goal just holds."""
-
-    def along(scale: Tensor) -> Tensor:
-        return classifier.box.confine(x, result.delta * per_row(scale, x))
-
-    far = torch.ones_like(result.size)
-    near, lost, queries = far * _NEAREST, far > 0, result.queries + _HALVINGS
-    with torch.no_grad(), classifier.accelerated():
-
-        def holds(scale: Tensor) -> Tensor:
-            return goal(classifier, x + along(scale)).reached
-
-        for factor in _LONGER:
-            queries = queries + lost  # rows that hold are evaluated again only beside others, which does not count
-            lost = torch.isfinite(result.size) & ~holds(far)
-            if not lost.any():
-                break
-            near, far = torch.where(lost, far, near), torch.where(lost, factor, far)
-        for _ in range(_HALVINGS):
-            middle = (near + far) / 2
-            inside = holds(middle)
-            near, far = torch.where(inside, near, middle), torch.where(inside, middle, far)
-    delta = along(far)
-    size = torch.where(torch.isfinite(result.size), classifier.norm(RMSE).size(delta), math.inf)
-    return replace(result, delta=delta, size=size, queries=queries)
-
-
 @dataclass(frozen=True)
 class _Leg:
+    """The rule of one leg."""
+
     search: Minimal
-    steps: int
-    spread: Tensor
+    steps: Tensor  # [n] int64, gradients of each row
+    known: Tensor  # [n], the best size that other legs have found
+    spread: Tensor  # [n], of the logits
 
     def start(self, state: SearchState) -> None:
-        farthest = state.classifier.box.farthest(state.x)
+        farthest, zero = state.classifier.box.farthest(state.x), torch.zeros_like(state.best_size)
         state.memory = {
-            "radius": torch.full_like(state.best_size, math.inf),
+            "clock": zero,  # the row's progress, from 0 to 1: all that is annealed follows it
+            "radius": torch.full_like(zero, math.inf),
             "limit": state.norm.size(farthest if state.mask is None else farthest * state.mask),
             "velocity": torch.zeros_like(state.x),
+            "steps": self.steps,
+            "known": self.known,
             "spread": self.spread,
+            "loss": zero,  # at the start
+            "arrived": zero > 0,  # whether the goal was ever reached
             "mark": state.best_size.clone(),  # best size when it last improved by more than the tolerance ...
-            "since": torch.zeros_like(state.best_size),  # ... and how many steps ago that was
+            "since": zero,  # ... and how many steps ago that was
         }
         self._anneal(state, 0)
 
     def _anneal(self, state: SearchState, k: int) -> None:
         # A row that pushes all classes at once may never get there: it is hurried on to the nearest one.
-        hurry = torch.where(state.best_reached, torch.ones_like(state.best_size), _HURRY**k)
-        temperature = _cosine(self.search.temperature, 0, k / self.steps)
+        hurry = torch.where(state.best_reached, 1.0, _HURRY**k)
+        temperature = _cosine(self.search.temperature, 0, state.memory["clock"])
         state.goal = with_temperature(state.goal, state.memory["spread"] * temperature * hurry)
 
     def step(self, state: SearchState, k: int) -> Tensor:
-        progress, memory, norm = k / self.steps, state.memory, state.norm
-        gamma = _cosine(*_GAMMA, progress)
+        memory, norm, clock = state.memory, state.norm, state.memory["clock"]
+        if k == 0:
+            memory["loss"] = state.loss
+        if (fresh := (state.reached & ~memory["arrived"] & ~state.done).nonzero()[:, 0]).numel():
+            _cut_short(state, fresh)
+        gamma = _cosine(*_GAMMA, clock)
         # Not there yet: as far as the linearised boundary, and a tenth further where that is no way at all.
-        slope = norm.size(state.gradient).clamp_min(torch.finfo(state.x.dtype).tiny)
-        slope = slope * state.x[0].numel() * state.classifier.width**2
+        slope = norm.dual(state.gradient).clamp_min(torch.finfo(state.x.dtype).tiny)
         outward = state.size + torch.maximum(state.loss / slope, 0.1 * state.size)
         radius = torch.where(
             state.reached,
             torch.minimum(memory["radius"], state.best_size) * (1 - gamma),
             torch.where(state.best_reached, memory["radius"] * (1 + gamma), outward),
         ).clamp_max(memory["limit"])
-        velocity = self.search.momentum * memory["velocity"] + norm.steepest(state.free_gradient)
-        state.memory = {**memory, "radius": radius, "velocity": velocity}
+        velocity = self.search.momentum * memory["velocity"] + L2.steepest(state.free_gradient)
+        late = state.best_reached & (memory["since"] >= self.search.patience)
+        memory |= {"arrived": state.best_reached, "radius": radius, "velocity": velocity}
+        memory["clock"] = (clock + torch.where(late, _FASTER, 1) / memory["steps"]).clamp_max(1)
         self._anneal(state, k + 1)
-        annealed = _cosine(self.search.step, _LAST_STEP * self.search.step, progress)
-        length = radius * torch.where(state.best_reached, torch.full_like(radius, annealed), self.search.step)
-        return norm.project(state.delta - per_row(length, state.x) * norm.steepest(velocity), radius)
+        annealed = _cosine(1.0, _LAST_STEP, clock)
+        share = torch.where(state.best_reached, annealed, 1.0)
+        if norm.fill is None:
+            aside = per_row(self.search.step * share * radius, state.x) * norm.steepest(-velocity)
+            return norm.project(state.delta + aside, radius)
+        room = state.classifier.box.room(state.x, -velocity)
+        corner = norm.fill(-velocity, radius, room if state.mask is None else room * state.mask)
+        return norm.project(torch.lerp(state.delta, corner, per_row(share, state.x)), radius)
 
     def better(self, state: SearchState) -> Tensor:
         return smallest(state)
@@ -198,6 +229,28 @@ class _Leg:
         improved = state.best_size < memory["mark"] * (1 - self.search.tolerance)
         since = torch.where(improved, 0.0, memory["since"] + 1)
         mark = torch.where(improved, state.best_size, memory["mark"])
-        state.memory = {**memory, "mark": mark, "since": since}
-        converged = state.best_reached & (since >= self.search.patience)
-        return converged | (state.best_size == 0)
+        memory |= {"mark": mark, "since": since}
+        stagnates = state.best_reached & (since >= self.search.patience)
+        behind = (memory["clock"] >= _GIVEN_UP) & (state.best_size > memory["known"] * _BEHIND)
+        over = (k + 1 >= memory["steps"]) | (stagnates & (memory["clock"] >= 1)) | (state.best_size == 0)
+        return over | behind
+
+
+def _cut_short(state: SearchState, rows: Tensor) -> None:
+    """Draw the first successes of these rows in along their rays: a step too long costs many steps of shrinking.
+
+    Asked in full precision, also because each batch size of a compiled network is compiled anew.
+    """
+    goal, x, change = with_temperature(take(state.goal, rows), 0.0), state.x[rows], state.delta[rows]
+    far = torch.ones_like(state.size[rows])
+
+    def ask(scale: Tensor) -> Aim:
+        return goal(state.classifier, x + change * per_row(scale, x))
+
+    with torch.no_grad(), state.classifier.accelerated():
+        far = crossing(ask, torch.zeros_like(far), far, state.memory["loss"][rows], state.loss[rows], _PASSES)
+    state.delta, state.size, state.queries = state.delta.clone(), state.size.clone(), state.queries.clone()
+    state.delta[rows], state.queries[rows] = change * per_row(far, x), state.queries[rows] + _PASSES
+    state.size[rows] = state.norm.size(state.delta[rows])
+    state.best, state.best_size = state.best.clone(), state.best_size.clone()
+    state.best[rows], state.best_size[rows] = state.delta[rows], state.size[rows]

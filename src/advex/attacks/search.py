@@ -48,9 +48,9 @@ class SearchState:
     flat: Tensor
     done: Tensor
     gradient: Tensor
-    loss: Tensor = field(default_factory=lambda: torch.empty(0))
-    reached: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.bool))
-    size: Tensor = field(default_factory=lambda: torch.empty(0))
+    loss: Tensor
+    reached: Tensor
+    size: Tensor
     memory: dict[str, Tensor] = field(default_factory=dict)
 
     def confine(self, delta: Tensor) -> Tensor:
@@ -154,12 +154,14 @@ def iterate(
     steps: int,
     mask: Tensor | None = None,
     start: Tensor | None = None,
+    skip: Tensor | None = None,
     clip: bool = True,
 ) -> SearchResult:
     """Step `steps` times, look once more, and return the best.
 
     Each step costs a gradient, or a query (a forward pass) if the rule needs none; the last look is a query.
-    start: the first change (zero if not given). clip=False leaves the box (only for published protocols).
+    start: the first change (zero if not given). skip: [n] bool, rows left out: they cost and find nothing. clip=False
+    leaves the box (only for published protocols).
     """
     n, climbs = len(x), getattr(rule, "needs_gradient", True)
     whole = SearchResult.nothing(x)
@@ -171,8 +173,8 @@ def iterate(
         mask=mask,
         delta=torch.zeros_like(x) if start is None else start,
         rows=torch.arange(n, device=x.device),
-        best=whole.delta,
-        best_size=whole.size,
+        best=whole.delta.clone(),
+        best_size=whole.size.clone(),
         best_loss=x.new_full((n,), math.inf),
         best_reached=torch.zeros(n, dtype=torch.bool, device=x.device),
         gradients=whole.gradients.clone(),
@@ -180,8 +182,14 @@ def iterate(
         flat=whole.flat.clone(),
         done=torch.zeros(n, dtype=torch.bool, device=x.device),
         gradient=x.new_zeros(()).expand_as(x),
+        loss=x.new_zeros(n),
+        reached=torch.zeros(n, dtype=torch.bool, device=x.device),
+        size=x.new_zeros(n),
     )
     rule.start(at)
+    if skip is not None:
+        at.done = skip
+        at = _compact(at, whole)
     for k in range(steps + 1):
         _look(at, gradient=climbs and k < steps)
         _remember(at, rule.better(at))

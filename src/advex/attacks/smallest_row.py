@@ -14,7 +14,7 @@ from advex.attacks.rows import made_valid
 from advex.attacks.search import SearchResult
 from advex.classifier import Classifier
 from advex.features import FeatureSpec
-from advex.geometry import RMSE, per_row
+from advex.geometry import Norm, per_row
 from advex.goals import Goal
 from advex.types import take
 
@@ -23,9 +23,9 @@ _MOST = 12  # columns that are changed at once where few do not do
 
 
 def smallest_rows(
-    classifier: Classifier, x: Tensor, goal: Goal, mask: Tensor | None, result: SearchResult
+    classifier: Classifier, x: Tensor, goal: Goal, mask: Tensor | None, norm: Norm, result: SearchResult
 ) -> SearchResult:
-    """The smallest, in RMSE, of the valid rows that `result` leads to and that a search by columns finds.
+    """The smallest, in a norm, of the valid rows that `result` leads to and that a search by columns finds.
 
     A relaxed row that reaches the goal may have no valid one on its way, or a far one. All are drawn in, column by
     column, as far as the goal still holds. Where there are none, more columns are changed at once.
@@ -49,7 +49,7 @@ def smallest_rows(
         best = replace(best, queries=best.queries + wide.queries)
     for delta, reached in (on_the_way, (by_columns.delta, by_columns.size.isfinite())):
         drawn, queries = _drawn_in(features, x, delta, reached, judge)
-        size = torch.where(reached, classifier.norm(RMSE).size(drawn), math.inf)
+        size = torch.where(reached, classifier.norm(norm).size(drawn), math.inf)
         best = _shorter(replace(best, queries=best.queries + queries), replace(best, delta=drawn, size=size))
     return best
 

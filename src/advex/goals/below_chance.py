@@ -18,7 +18,7 @@ class BelowChance:
     """The class's confidence below that of a random guess ("better than random", BTR): s_y < 1/V; or no answer.
 
     The loss is logit(s_y) - logit(1/V), which is monotone in s_y and does not saturate.
-    y: [n] int64. avoided: [n] int64 or None, classes that the loss does not pursue.
+    y: [n] int64. avoided: [n] or [n, k] int64, or None: classes that the loss does not pursue.
     """
 
     y: Tensor

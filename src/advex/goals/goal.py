@@ -84,7 +84,7 @@ def with_temperature(goal: G, temperature: float | Tensor) -> G:
 
 
 def without_class(goal: G, avoided: Tensor) -> G | None:
-    """The same goal, pursued by way of other classes than `avoided` [n]; None if it knows no such detour.
+    """The same goal, pursued by way of other classes than `avoided` [n] or [n, k]; None if it knows no such detour.
 
     Searches use it to leave a local minimum. What counts as reached does not change.
     """
@@ -98,11 +98,11 @@ def advantage(
 ) -> Tensor:
     """How far `classes` [n] lie ahead of the others: [n], see the module's formula.
 
-    temperature: tau, one or [n]. avoided: [n], one class per row that the others do not include.
+    temperature: tau, one or [n]. avoided: [n] or [n, k], classes of each row that the others do not include.
     """
     own, others = own_and_others(logits, classes)
     if avoided is not None:
-        others = others.scatter(1, avoided[:, None], -math.inf)
+        others = others.scatter(1, avoided.reshape(len(others), -1), -math.inf)
     if isinstance(temperature, Tensor):
         # A tau of nothing is the margin, up to rounding; how little that is goes by the size of small logits.
         size = logits.detach().abs().amax(dim=1).clamp(torch.finfo(logits.dtype).tiny * 1e6, 1.0)

@@ -16,8 +16,8 @@ from advex.logits import answered
 class Misclassify:
     """Any class but y: s_y - max_{j != y} s_j < 0; or no answer, such as NaN.
 
-    y: [n] int64, the class to lose. temperature: tau of `advantage`, one or [n]. avoided: [n] int64 or
-    None, classes that the loss does not pursue (they count as reached all the same).
+    y: [n] int64, the class to lose. temperature: tau of `advantage`, one or [n]. avoided: [n] or [n, k]
+    int64 or None, classes that the loss does not pursue (they count as reached all the same).
     """
 
     y: Tensor

@@ -1,7 +1,4 @@
-"""Norms and the box: where a search may go, and how far it went.
-
-Everything works row by row on [n, *shape] tensors; sizes and radii are [n].
-"""
+"""Norms: how far a change goes, what it can do within a size, and which lie within one."""
 
 from __future__ import annotations
 
@@ -38,6 +35,9 @@ class Norm:
     project: (delta, radius) -> the nearest delta whose size is at most radius.
     steepest: gradient -> the step of size 1 that climbs fastest (zero where the gradient is zero).
     sample: (x, radius, seed) -> a delta drawn uniformly from the ball, per-row seeded.
+    fill: (direction, radius [n], room) -> the delta of at most that size, and in no element larger than room, that
+    follows the direction furthest. Only of norms whose steepest step moves so few elements that the box, which may not
+    let it, has to be asked before.
     """
 
     name: str
@@ -45,20 +45,27 @@ class Norm:
     project: Callable[[Tensor, Tensor | float], Tensor]
     steepest: Callable[[Tensor], Tensor]
     sample: Callable[[Tensor, Tensor | float, int], Tensor]
+    fill: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
 
     def __repr__(self) -> str:
         return self.name
+
+    def dual(self, gradient: Tensor) -> Tensor:
+        """[n]: by how much a linear function of this gradient grows at most, per size of the change."""
+        return (gradient * self.steepest(gradient)).flatten(1).sum(dim=1)
 
     def per(self, width: float) -> Norm:
         """This norm of changes in units of `width`: steps and samples of size 1 are of that length in data space."""
         if width == 1:
             return self
+        fill = self.fill
         return Norm(
             self.name,
             lambda delta: self.size(delta / width),
             lambda delta, radius: self.project(delta / width, radius) * width,
             lambda gradient: self.steepest(gradient) * width,
             lambda x, radius, seed: self.sample(x, radius, seed) * width,
+            fill and (lambda direction, radius, room: fill(direction, radius, room / width) * width),
         )
 
 
@@ -131,6 +138,16 @@ def _l1_steepest(gradient: Tensor) -> Tensor:
     return step.scatter(1, where, flat.gather(1, where).sign()).reshape(gradient.shape)
 
 
+def _l1_fill(direction: Tensor, radius: Tensor, room: Tensor) -> Tensor:
+    """The elements of the largest slopes first, each as far as it has room, until the size is spent."""
+    flat, room = _flat(direction), _flat(room)
+    order = flat.abs().argsort(dim=1, descending=True)
+    sorted_room = room.gather(1, order)
+    spent = sorted_room.cumsum(dim=1) - sorted_room
+    moved = torch.minimum((radius[:, None] - spent).clamp_min(0), sorted_room)
+    return (torch.zeros_like(flat).scatter(1, order, moved) * flat.sign()).reshape(direction.shape)
+
+
 def _l1_sample(x: Tensor, radius: Tensor | float, seed: int) -> Tensor:
     # Signed exponentials, normalised, are uniform on the L1 sphere; u^(1/d) fills the ball.
     u = randomness.uniform(x, seed, "simplex")
@@ -154,7 +171,7 @@ def _rmse_project(delta: Tensor, radius: Tensor | float) -> Tensor:
     return _shrink(delta, _rmse_size(delta), _radii(radius, delta))
 
 
-L1 = Norm("l1", _l1_size, _l1_project, _l1_steepest, _l1_sample)
+L1 = Norm("l1", _l1_size, _l1_project, _l1_steepest, _l1_sample, _l1_fill)
 L2 = Norm("l2", _l2_size, _l2_project, _l2_steepest, _l2_sample)
 LINF = Norm("linf", _linf_size, _linf_project, torch.sign, _linf_sample)
 # Root mean square: the unit of Woods et al. (0 = no change, 1 = black to white), L2 / sqrt(elements).
@@ -223,98 +240,3 @@ def as_radius(value: float | str) -> float:
     if not (math.isfinite(number) and number >= 0):
         raise SpecError(f"A radius is a number of at least 0 such as 0.03 or '8/255', not {value!r}.")
     return number
-
-
-@dataclass(frozen=True, eq=False)
-class Box:
-    """The valid range of each input element: lower and upper broadcast against [*shape].
-
-    rises, falls: [*shape] bool, whether an element may become larger, or smaller, than it was before any change;
-    None: all may. (Columns of tables may be immutable or go one way alone.)
-    """
-
-    lower: Tensor
-    upper: Tensor
-    rises: Tensor | None = None
-    falls: Tensor | None = None
-
-    def to(self, like: Tensor) -> Box:
-        """The same box with the type and on the device of `like`."""
-        rises, falls = (None if part is None else part.to(like.device) for part in (self.rises, self.falls))
-        return Box(self.lower.to(like), self.upper.to(like), rises, falls)
-
-    def _walls(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The lowest (at most 0) and the highest (at least 0) change of x that the box allows."""
-        down, up = self.lower - x, self.upper - x
-        # What these lead to is rounded once more: one place nearer, where that would be outside.
-        down = torch.where(x + down < self.lower, torch.nextafter(down, torch.zeros_like(down)), down)
-        up = torch.where(x + up > self.upper, torch.nextafter(up, torch.zeros_like(up)), up)
-        if self.falls is not None:
-            down = torch.where(self.falls, down, 0.0)
-        if self.rises is not None:
-            up = torch.where(self.rises, up, 0.0)
-        return down, up
-
-    def confine(self, x: Tensor, delta: Tensor) -> Tensor:
-        """delta, cut where x + delta would leave the box. Never longer than before: x lies in the box."""
-        down, up = self._walls(x)
-        return torch.minimum(torch.maximum(delta, down), up)
-
-    def free(self, x: Tensor, delta: Tensor, direction: Tensor) -> Tensor:
-        """`direction` where x + delta can still follow it, 0 where the box is in the way."""
-        at = x + delta
-        low, high = at <= self.lower, at >= self.upper
-        if self.falls is not None:
-            low = low | (~self.falls & (delta <= 0))
-        if self.rises is not None:
-            high = high | (~self.rises & (delta >= 0))
-        return torch.where((low & (direction < 0)) | (high & (direction > 0)), 0.0, direction)
-
-    def farthest(self, x: Tensor) -> Tensor:
-        """The change that leads to the corner of the box farthest from x."""
-        down, up = self._walls(x)
-        return torch.where(-down > up, down, up).expand_as(x)
-
-    def to_distance(self, x: Tensor, delta: Tensor, rmse: float, mask: Tensor | None = None) -> Tensor:
-        """delta rescaled so that, cut to the box, its root mean square is exactly `rmse`.
-
-        Where the whole box corner that delta points at is nearer than that, the corner is blended
-        towards the farthest one; where the box itself is too small, the farthest corner is returned.
-        """
-        wanted = rmse * rmse * math.prod(x.shape[1:])
-
-        def reach(candidate: Tensor) -> Tensor:
-            return _flat(candidate).square().sum(dim=1)
-
-        # |cut(s * delta)|^2 is piecewise quadratic and rising in s: solve for s on the elements that
-        # are not cut, until no further element is.
-        # From 0 the solutions rise to the right one; from beyond it everything could be cut at once.
-        scale = torch.zeros(len(x), dtype=x.dtype, device=x.device)
-        for _ in range(64):
-            scaled = delta * per_row(scale, delta)
-            cut = self.confine(x, scaled)
-            inside = cut == scaled
-            held = reach(torch.where(inside, 0.0, cut))
-            slope = reach(torch.where(inside, delta, 0.0))
-            solved = ((wanted - held).clamp_min(0) / slope.clamp_min(torch.finfo(x.dtype).tiny)).sqrt()
-            step = torch.where((slope > 0) & torch.isfinite(solved), solved, scale)
-            if torch.allclose(step, scale, rtol=1e-7, atol=0):
-                break
-            scale = step
-        result = self.confine(x, delta * per_row(scale, delta))
-        short = reach(result) < wanted * (1 - 1e-6)
-        if short.any():
-            result = torch.where(per_row(short, x), self._blend(x, result, delta, wanted, mask), result)
-        return result
-
-    def _blend(self, x: Tensor, start: Tensor, delta: Tensor, wanted: float, mask: Tensor | None) -> Tensor:
-        far = self.farthest(x)
-        if mask is not None:
-            far = far * mask
-        low, high = x.new_zeros(len(x)), x.new_ones(len(x))
-        for _ in range(40):
-            middle = (low + high) / 2
-            blend = torch.lerp(start, far, per_row(middle, x))
-            short = _flat(blend).square().sum(dim=1) < wanted
-            low, high = torch.where(short, middle, low), torch.where(short, high, middle)
-        return torch.lerp(start, far, per_row(high, x))
