@@ -13,7 +13,7 @@ from torch import Tensor
 from advex import randomness
 from advex.attacks.attack import Search, attack
 from advex.attacks.rays import crossing, drawn_in
-from advex.attacks.search import SearchResult, SearchState, iterate, nothing_yet, smallest
+from advex.attacks.search import SearchResult, SearchState, iterate, smallest
 from advex.attacks.smallest_row import smallest_rows
 from advex.classifier import Classifier
 from advex.geometry import L2, as_norm, per_row
@@ -85,7 +85,7 @@ class Minimal(Search):
             again = iterate(rule, classifier, x, aim, norm=norm, steps=steps, mask=mask, start=start, skip=left == 0)
             return _shorter(best, drawn_in(classifier, x, goal, again, norm, again.size <= _BEHIND * best.size))
 
-        best = leg(nothing_yet(x), goal, _FIRST if self.gradients >= _FIRST + _SHORTEST else self.gradients)
+        best = leg(SearchResult.nothing(x), goal, _FIRST if self.gradients >= _FIRST + _SHORTEST else self.gradients)
         detours = None
         for number in itertools.count():
             if not self._left(best).any():
@@ -119,12 +119,13 @@ def _detours(goal: Goal, logits: Tensor, changed: Tensor) -> Iterator[Goal]:
     if detour is None:
         return
     yield detour
-    every = torch.arange(classes, device=logits.device).expand(n, classes)
     # That which the first leg arrived at comes last, though it comes: where two classes meet, legs may hover between.
-    lowest = logits.amin(dim=1, keepdim=True)
-    ranks = logits.scatter(1, arrived, lowest - 1).scatter(1, start, lowest - 2).argsort(dim=1, descending=True)
+    every = torch.arange(classes, device=logits.device).expand(n, classes)
+    order = logits.nan_to_num(-math.inf).argsort(dim=1, descending=True)
+    late = (order == arrived).long() + 2 * (order == start)
+    order = order.gather(1, late.argsort(dim=1, stable=True))
     for rank in range(classes - 1):
-        others = (every != start) & (every != ranks[:, rank : rank + 1])
+        others = (every != start) & (every != order[:, rank : rank + 1])
         yield without_class(goal, every[others].reshape(n, classes - 2)) or goal
 
 
@@ -150,13 +151,14 @@ def _cosine(first: float, last: float, progress: Tensor) -> Tensor:
 
 
 def _shorter(first: SearchResult, second: SearchResult) -> SearchResult:
+    """The shorter change of each row, and whether the leg that found it (where none did, any leg) was blind."""
     nearer = second.size < first.size
     return SearchResult(
         delta=torch.where(per_row(nearer, first.delta), second.delta, first.delta),
         size=torch.where(nearer, second.size, first.size),
         gradients=first.gradients + second.gradients,
         queries=first.queries + second.queries,
-        flat=first.flat | second.flat,
+        flat=torch.where(nearer, second.flat, first.flat | (second.flat & torch.isinf(first.size))),
     )
 
 

@@ -83,7 +83,7 @@ def drawn_in(
         near, far = torch.where(held, scale, before), torch.where(held, before, scale)
         above, below = torch.where(held, loss, loss_before), torch.where(held, loss_before, loss)
         if len(left := turned.nonzero()[:, 0]):
-            far[left] = crossing(asks(left), *(ends[left] for ends in (near, far, above, below)), _PASSES)
+            far[left] = crossing(asks(left), near[left], far[left], above[left], below[left], _PASSES)
     delta, size = result.delta.clone(), result.size.clone()
     delta[rows] = classifier.box.confine(x[rows], change * per_row(far, change))
     size[rows] = torch.where(held | turned, classifier.norm(norm).size(delta[rows]), torch.inf)

@@ -11,7 +11,7 @@ from advex.attacks.suite import Ball, members
 from advex.errors import SpecError
 from advex.evaluation.settings import CERTIFICATION, MAPPING, RADII, Settings, checked
 from advex.explanation import named_explainers
-from advex.geometry import as_norm, as_radius
+from advex.geometry import L2, RMSE, as_norm, as_radius
 from advex.measures.case import Measure, values_of
 from advex.measures.certified import Certify
 from advex.record import MeasureEntry, RadiusEntry
@@ -29,6 +29,14 @@ class SearchTask:
     search: attacks.Search
     goal: str
     spec: str
+
+    def __post_init__(self) -> None:
+        norm = as_norm(getattr(self.search, "norm", RMSE))
+        if self.area and norm not in (RMSE, L2) and getattr(self.search, "promises", "") == "smallest":
+            raise SpecError(
+                f"'{self.spec}' looks for the change that is smallest in {norm}; the curve and area of an evaluation "
+                "are in RMSE and would be too large by it: leave its norm out, or ask it in Python."
+            )
 
     @property
     def area(self) -> bool:
