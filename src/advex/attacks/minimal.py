@@ -178,7 +178,7 @@ class _Leg:
             "radius": torch.full_like(zero, math.inf),
             "limit": state.norm.size(farthest if state.mask is None else farthest * state.mask),
             "velocity": torch.zeros_like(state.x),
-            "steps": self.steps,
+            "steps": self.steps.to(zero),
             "known": self.known,
             "spread": self.spread,
             "loss": zero,  # at the start
@@ -190,7 +190,7 @@ class _Leg:
 
     def _anneal(self, state: SearchState, k: int) -> None:
         # A row that pushes all classes at once may never get there: it is hurried on to the nearest one.
-        hurry = torch.where(state.best_reached, 1.0, _HURRY**k)
+        hurry = torch.where(state.best_reached, torch.ones_like(state.best_size), _HURRY**k)
         temperature = _cosine(self.search.temperature, 0, state.memory["clock"])
         state.goal = with_temperature(state.goal, state.memory["spread"] * temperature * hurry)
 
