@@ -17,6 +17,7 @@ from advex.types import take
 # At the end of a search: factors at which the goal should not hold any more; after one in low precision: should again.
 _INWARDS, _OUTWARDS, _PASSES = (0.99, 0.93, 0.75, 0.0), (1.02, 1.06, 1.15, 1.4), 2
 
+_HAIR = 1e-5  # of its size: a change ends so far beyond the boundary, where confidences are not tied by rounding
 _BEYOND = 1e-3  # of the far part: asked so much beyond the line's root, where rounding would decide
 
 
@@ -85,6 +86,6 @@ def drawn_in(
         if len(left := turned.nonzero()[:, 0]):
             far[left] = crossing(asks(left), near[left], far[left], above[left], below[left], _PASSES)
     delta, size = result.delta.clone(), result.size.clone()
-    delta[rows] = classifier.box.confine(x[rows], change * per_row(far, change))
+    delta[rows] = classifier.box.confine(x[rows], change * per_row(far * (1 + _HAIR), change))
     size[rows] = torch.where(held | turned, classifier.norm(norm).size(delta[rows]), torch.inf)
     return replace(result, delta=delta, size=size, queries=queries)

@@ -9,7 +9,7 @@ from typing import Any
 from advex import attacks, explainers, registry
 from advex.attacks.suite import Ball, members
 from advex.errors import SpecError
-from advex.evaluation.settings import CERTIFICATION, MAPPING, RADII, Settings, checked
+from advex.evaluation.settings import CERTIFICATION, MAPPING, RADII, Settings, checked, parted
 from advex.explanation import named_explainers
 from advex.geometry import L2, RMSE, as_norm, as_radius
 from advex.measures.case import Measure, values_of
@@ -233,7 +233,7 @@ def _order(search: attacks.Search) -> str:
 
 def _named_searches(specs: Sequence[str]) -> list[SearchTask]:
     """Searches of `SPEC@GOAL`, named by the registry's names of both."""
-    pairs = [_parted(spec) for spec in specs]
+    pairs = [parted(spec) for spec in specs]
     for spec, goal in pairs:
         if not goal:
             raise SpecError(f"The search '{spec}' has no goal: write SPEC@GOAL, e.g. '{spec}@misclassify'.")
@@ -246,16 +246,6 @@ def _named_searches(specs: Sequence[str]) -> list[SearchTask]:
         SearchTask(name=name, search=search, goal=goal, spec=spec)
         for name, search, (_, goal), spec in zip(names, searches, pairs, written, strict=True)
     ]
-
-
-def _parted(text: str) -> tuple[str, str]:
-    """`SPEC@REST`, parted at the first @ that is not in brackets; REST is empty without one."""
-    depth = 0
-    for place, character in enumerate(text):
-        depth += {"(": 1, ")": -1}.get(character, 0)
-        if character == "@" and depth == 0:
-            return text[:place], text[place + 1 :]
-    return text, ""
 
 
 # -- explainers and measures -------------------------------------------------------------------------------
@@ -288,7 +278,7 @@ def _refuse_repeated(kind: str, specs: Sequence[str]) -> None:
 
 
 def _maps(settings: Settings) -> tuple[MapTask, ...]:
-    pairs = [_parted(spec) for spec in settings.maps]
+    pairs = [parted(spec) for spec in settings.maps]
     for spec, target in pairs:
         if target not in ("", "predicted", "true") and not target.isdecimal():
             raise SpecError(f"In '{spec}@{target}', the class is 'predicted', 'true' or its number.")

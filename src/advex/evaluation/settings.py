@@ -77,3 +77,13 @@ def checked(values: dict[str, Any]) -> Settings:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
         raise SpecError(f"The setting {name} = {first['input']!r} is not possible: {first['msg']}.") from None
+
+
+def parted(text: str) -> tuple[str, str]:
+    """`SPEC@REST`, parted at the first @ that is not in brackets; REST is empty without one."""
+    depth = 0
+    for place, character in enumerate(text):
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        if character == "@" and depth == 0:
+            return text[:place], text[place + 1 :]
+    return text, ""
