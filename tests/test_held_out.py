@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from advex.data import open_dataset
 from advex.data.dealing import dealt
 from advex.data.digests import FILE, digests, known, read_digests
 from advex.errors import ArtifactError
+from advex.evaluation import trained_on
 
 
 @given(st.lists(st.integers(0, 3), min_size=2, max_size=60))
@@ -174,3 +176,13 @@ def test_a_damaged_list_of_examples_is_refused(workplace: Path) -> None:
         Path("run", FILE).write_bytes(damaged)
         with pytest.raises(ArtifactError, match=FILE):
             read_digests(Path("run"))
+
+
+@pytest.mark.parametrize("name", ["cifar10-ordinary", "cifar10-robust"])
+def test_a_bundled_network_is_known_to_have_learned_the_training_part_it_names(name: str) -> None:
+    data = replace(open_dataset("digits", split="test"), name="cifar10/train")
+    learned = trained_on(f"builtin:{name}", data)
+    assert learned is not None
+    assert len(learned) == len(data)
+    assert learned.all()
+    assert trained_on(f"builtin:{name}", replace(data, name="cifar10/test")) is None

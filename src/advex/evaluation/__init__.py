@@ -33,7 +33,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from advex import bundled
 from advex._version import __version__
+from advex.artifacts import read_config
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset
 from advex.data.digests import known, read_digests
@@ -169,8 +171,12 @@ def _flags(work: Evaluation, entry: ModelEntry, trained: Tensor | None) -> Itera
 def trained_on(source: str, data: Dataset) -> Tensor | None:
     """[n] bool: which examples are among those that a run's network was trained on; None where that is not known.
 
-    source: a run folder, or something else. Raises ArtifactError for a run folder whose list of them is damaged.
+    source: a run folder, whose list of them is compared; a bundled network, of which the data's name is (so other
+    encodings of the same pictures count, too); or something else. Raises ArtifactError for a damaged list.
     """
+    if source.startswith(bundled.PREFIX):
+        same = read_config(bundled.folder(source))["training"]["data"] == data.name
+        return torch.ones(len(data), dtype=torch.bool) if same else None
     digests = read_digests(Path(source))
     return None if digests is None else torch.from_numpy(known(data.x, digests))
 
