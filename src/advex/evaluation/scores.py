@@ -90,27 +90,28 @@ def bounded(contrasts: Sequence[Contrast]) -> list[Difference]:
 
     A difference of two infinite areas is NaN: nothing is known about it, and it counts for nothing.
     """
-    families: dict[str, list[Contrast]] = {}
-    for contrast in contrasts:
-        if not math.isnan(contrast.difference.figure.value):
-            families.setdefault(contrast.family, []).append(contrast)
-    deviations = {
-        family: widening(torch.stack([each.estimates for each in members], dim=1))
-        for family, members in families.items()
-    }
-    return [_bounded(each, deviations.get(each.family), len(families.get(each.family, ()))) for each in contrasts]
+    differences = [each.difference for each in contrasts]
+    families: dict[str, list[int]] = {}
+    for place, difference in enumerate(differences):
+        if not math.isnan(difference.figure.value):
+            families.setdefault(contrasts[place].family, []).append(place)
+    for places in families.values():
+        members = [contrasts[place] for place in places]
+        estimates = torch.stack([each.estimates for each in members], dim=1)
+        ratios = [torch.ones_like(each.estimates) if each.ratios is None else each.ratios for each in members]
+        deviations = widening(estimates)
+        of_ratios = (end.exp() for end in widened(torch.stack(ratios, dim=1).log(), deviations))
+        ends = torch.stack([*widened(estimates, deviations), *of_ratios], dim=1).tolist()
+        for place, bounds in zip(places, ends, strict=True):
+            differences[place] = _bounded(differences[place], bounds, len(places))
+    return differences
 
 
-def _bounded(contrast: Contrast, deviations: float | None, comparisons: int) -> Difference:
-    difference = contrast.difference
-    if math.isnan(difference.figure.value):
-        return difference
-    low, high = (end.item() for end in widened(contrast.estimates[:, None], deviations))
-    bounded: dict[str, Any] = {"figure": difference.figure.model_copy(update={"low": low, "high": high})}
-    if difference.ratio is not None and contrast.ratios is not None:
-        low, high = (end.exp().item() for end in widened(contrast.ratios.log()[:, None], deviations))
-        bounded["ratio"] = difference.ratio.model_copy(update={"low": low, "high": high})
-    return difference.model_copy(update={**bounded, "comparisons": comparisons})
+def _bounded(difference: Difference, bounds: Sequence[float], comparisons: int) -> Difference:
+    """With the ends of its interval, and of its ratio's."""
+    figure = difference.figure.model_copy(update={"low": bounds[0], "high": bounds[1]})
+    ratio = difference.ratio and difference.ratio.model_copy(update={"low": bounds[2], "high": bounds[3]})
+    return difference.model_copy(update={"figure": figure, "ratio": ratio, "comparisons": comparisons})
 
 
 def median(rmse: Tensor) -> Figure:
