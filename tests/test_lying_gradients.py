@@ -13,12 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from advex import goals
-from advex.attacks import ClosedForm, Minimal
+from advex.attacks import PGD, ClosedForm, Minimal
 from advex.attacks.boundary_walk import BoundaryWalk, walk
 from advex.attacks.slopes import compare_slopes
 from advex.classifier import Classifier
+from advex.contexts import averaged
 from advex.data import open_dataset
 from advex.data.dataset import Dataset
+from advex.errors import SpecError
 from advex.evaluation import evaluate, settings_from
 from advex.record import Figure
 
@@ -205,3 +207,27 @@ def test_answers_that_vary_are_not_taken_for_lies(digits: SimpleNamespace, reche
     flags, _ = evaluated(noisy, rechecked, tmp_path / "out")
     assert "stochastic" in flags
     assert not {"gradients_disagree", "boundary_not_reached"} & flags.keys()
+
+
+def test_the_mean_of_many_answers_is_attacked(digits: SimpleNamespace) -> None:
+    """A coin decides which of two linear networks answers: the mean of their confidences is known."""
+
+    class Coin(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            weight = 4.0 if torch.rand(()) < 0.5 else -1.0
+            return torch.stack([torch.zeros(len(x)), weight * (x.sum(dim=1) - 1)], dim=1)
+
+    classifier, x = Classifier(Coin()).eval(), torch.full((1, 4), 0.1)
+    goal = goals.Become(torch.tensor([1]))
+    with averaged(classifier, 2000):
+        mean = classifier.predict(x)[0, 1].item()
+    expected = (torch.tensor([4.0, -1.0]) * (0.4 - 1)).sigmoid().mean().item()
+    assert mean == pytest.approx(expected, abs=0.02)
+    assert classifier.draws == 1
+    # The mean is above a half beyond 1, where the one is surer of it than the other is of the contrary.
+    for search in (Minimal(draws=64), PGD(norm="l2", radius=1.0, draws=64)):
+        result = search(classifier, x, goal)
+        assert result.reached.all()
+        assert result.adversarial.sum() > 1
+    with pytest.raises(SpecError):
+        PGD(draws=0)

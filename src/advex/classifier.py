@@ -17,7 +17,7 @@ from advex.features import FeatureSpec
 from advex.geometry import Box, Norm, as_norm
 from advex.inputs import check_inputs
 from advex.layers import input_gradient as input_gradient
-from advex.logits import ERRORS, answered, as_logits, check_logits, failure, out_of_memory, returns_probabilities
+from advex.logits import ERRORS, as_logits, check_logits, doubt_of, failure, mean_of, out_of_memory
 from advex.networks.function import FunctionNetwork, Returns
 from advex.networks.residual_drop import active_dropout
 from advex.precision import check_space, full_float32, may_round_float32
@@ -107,6 +107,7 @@ class Classifier(nn.Module):
         check_space(self.lower, self.upper, self.mean, self.std)
         self._compiled: dict[Callable[..., Any], Callable[..., Any]] | None = None
         self._autocast: torch.dtype | None = None
+        self.draws = 1  # see `contexts.averaged`
 
     @classmethod
     def from_function(
@@ -123,13 +124,9 @@ class Classifier(nn.Module):
     ) -> Classifier:
         """A classifier that is only a function, such as a forest, an ONNX session or a service on this machine.
 
-        function: maps a NumPy array [n, *shape], float32 in data space, to confidences or logits [n, classes] or
-            to labels [n]: see `returns`. Its rows must not depend on each other.
-        classes: how many there are, if `class_names` does not say it; of labels they must be known.
-        queries: rows that it may be asked in all; None: any number. `classifier.network.asked` counts them.
-        pairs: of answers from which each gradient is estimated; 0: what needs gradients is refused with the reason.
-            Explanations by estimated gradients say so.
-        box, features: as of any classifier.
+        function: maps a NumPy array [n, *shape], float32 in data space, to confidences or logits [n, classes] or to
+            labels [n]; a row's answer must not depend on the others. classes, returns, queries, pairs: see
+            `networks.function.FunctionNetwork`. class_names, box, features: as of any classifier.
 
         Raises InputError for what the function returns instead of answers, and for more than `queries`.
         """
@@ -198,15 +195,7 @@ class Classifier(nn.Module):
             )
         logits = self._logits(self.network, x)
         check_logits(logits, len(x), None if self.class_names is None else len(self.class_names))
-        doubt = ""
-        if returns_probabilities(logits):
-            doubt = (
-                "The network seems to return probabilities (rows are positive and sum to one). Attacks on "
-                "them stall and look stronger than they are: remove the final softmax and return logits."
-            )
-        elif silent := int((~answered(logits)).sum()):
-            doubt = f"The network answers NaN or infinity to {silent} of {len(x)} inputs, which is no answer."
-        if doubt:
+        if doubt := doubt_of(logits):
             warn_of_doubt(doubt, stacklevel=2)
         return logits
 
@@ -223,6 +212,9 @@ class Classifier(nn.Module):
             return self._logits(network, x).to(self.dtype)
 
     def _logits(self, network: Callable[[Tensor], Any], x: Tensor) -> Tensor:
+        return mean_of(lambda: self._answer(network, x), self.draws)
+
+    def _answer(self, network: Callable[[Tensor], Any], x: Tensor) -> Tensor:
         x = x.to(self.dtype)
         normalised = ((x - _per_channel(self.mean, x)) / _per_channel(self.std, x)).to(self.network_dtype)
         if torch.compiler.is_compiling():

@@ -64,6 +64,17 @@ def constant(module: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def averaged(classifier: nn.Module, draws: int) -> Iterator[None]:
+    """Inside, a classifier whose answers vary gives the mean of so many: the logarithm of its mean confidences."""
+    before = classifier.__dict__["draws"]
+    classifier.__dict__["draws"] = draws
+    try:
+        yield
+    finally:
+        classifier.__dict__["draws"] = before
+
+
+@contextlib.contextmanager
 def in_training() -> Iterator[None]:
     """Inside, nobody is warned of doubts about answers and maps: a training step shows its own by the loss alone."""
     token = _in_training.set(True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import traceback
 from collections.abc import Callable, Mapping
@@ -32,9 +33,31 @@ def returns_probabilities(logits: Tensor) -> bool:
     return bool(len(values) and (values >= 0).all() and ((values.sum(dim=1) - 1).abs() < 1e-3).all())
 
 
+def doubt_of(logits: Tensor) -> str:
+    """Why answers [n, classes] cannot be trusted, in a sentence; empty where nothing speaks against them."""
+    if returns_probabilities(logits):
+        return (
+            "The network seems to return probabilities (rows are positive and sum to one). Attacks on "
+            "them stall and look stronger than they are: remove the final softmax and return logits."
+        )
+    silent = int((~answered(logits)).sum())
+    return (
+        f"The network answers NaN or infinity to {silent} of {len(logits)} inputs, which is no answer."
+        if silent
+        else ""
+    )
+
+
 def varies(once: Tensor, again: Tensor) -> bool:
     """Whether two answers [n, classes] to the same inputs differ by more than the rounding of a parallel sum."""
     return bool((once - again).abs().max() > 1e-5 * (1 + once.abs().max()))
+
+
+def mean_of(answer: Callable[[], Tensor], draws: int) -> Tensor:
+    """The logarithm of the mean confidences of several answers [n, classes]; of one answer its logits."""
+    if draws == 1:
+        return answer()
+    return torch.stack([answer().log_softmax(dim=1) for _ in range(draws)]).logsumexp(dim=0) - math.log(draws)
 
 
 def as_logits(output: Any, n: int, chosen: Callable[[Any], Any] | None, binary: bool) -> Tensor:

@@ -39,7 +39,7 @@ class APGD(Search):
     as a share of the distance from the highest logit to the third, which neither scale nor shift of the logits alters;
     targeted_dlr, the same towards each of the `targets` likeliest wrong classes in turn. restarts: starts at random
     points of the ball, for rows that still stand. momentum: share of the new step. share: of the steps between two
-    checkpoints that must have helped.
+    checkpoints that must have helped. draws: answers of which the mean is attacked, where they vary.
     """
 
     norm: NormOption = "linf"
@@ -48,6 +48,7 @@ class APGD(Search):
     loss: Literal["cross_entropy", "dlr", "targeted_dlr"] = "cross_entropy"
     targets: Count = 9
     restarts: Count = 1
+    draws: Count = 1
     momentum: Share = 0.75
     share: Share = 0.75
 

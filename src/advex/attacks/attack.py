@@ -18,7 +18,7 @@ from torch import Tensor
 from advex.attacks.rows import made_valid
 from advex.attacks.search import SearchResult
 from advex.classifier import Classifier
-from advex.contexts import ordinary
+from advex.contexts import averaged, ordinary
 from advex.errors import AdvexWarning, InputError
 from advex.geometry import RMSE, Norm, as_norm, per_row
 from advex.goals import Goal
@@ -62,9 +62,10 @@ class Search(Protocol):
 
         clip, norm = getattr(self, "clip", True), as_norm(getattr(self, "norm", RMSE))
         lengthen = 8 if clip and self.promises in ("smallest", "fewest") else 0
-        return run_search(
-            find, classifier, x, goal, norm=norm, mask=mask, max_batch=max_batch, clip=clip, lengthen=lengthen
-        )
+        with averaged(classifier, getattr(self, "draws", 1)):
+            return run_search(
+                find, classifier, x, goal, norm=norm, mask=mask, max_batch=max_batch, clip=clip, lengthen=lengthen
+            )
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -83,6 +84,9 @@ def attack(
     for rows x [n, *shape] that have been checked, on a frozen classifier; mask is bool like x, or None. Its `norm`, a
     field or a class attribute, measures the result (RMSE where it has none). Where its `clip` is False, changes may
     leave the box.
+
+    Its `draws`, where it has such an option, says of how many answers the mean is attacked, of networks whose answers
+    vary.
 
     promises: what it is after; a small change that fails by a rounding error is made longer (see `verify`).
     exact_for: the only networks that it is for. examples: see `registry.register`.

@@ -30,9 +30,9 @@ class PGD(Search):
 
     norm: l1, l2, linf or rmse. radius: in that norm, as a share of the box's width (`"8/255"` is accepted).
     steps: gradients per start. step: length of one step; None is 2.5 radius / steps.
-    random_start: begin at a point drawn uniformly from the ball. restarts: further starts, for rows
-    that still stand. The goal decides the loss: `Misclassify(y)` is the margin,
-    `Misclassify(y, temperature=1)` the direction of cross-entropy.
+    random_start: begin at a point drawn uniformly from the ball. restarts: further starts, for rows that still stand.
+    draws: answers of which the mean is attacked, where they vary. The goal decides the loss: `Misclassify(y)` is the
+    margin, `Misclassify(y, temperature=1)` the direction of cross-entropy.
     """
 
     norm: NormOption = "linf"
@@ -41,6 +41,7 @@ class PGD(Search):
     step: RadiusOption | None = None
     random_start: bool = True
     restarts: Count = 1
+    draws: Count = 1
 
     def find(self, classifier: Classifier, x: Tensor, goal: Goal, mask: Tensor | None, seed: int) -> SearchResult:
         norm, radius = classifier.norm(self.norm), as_radius(self.radius)

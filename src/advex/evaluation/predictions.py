@@ -77,7 +77,7 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
         yield flag(
             entry.name, "stochastic", "warning",
             "Two answers to the same input differ: noise misleads searches, and no figure can be repeated.",
-            "Switch the noise off in evaluation mode, or attack the mean of many answers.",
+            "Switch the noise off in evaluation mode, or attack the mean of many answers, e.g. minimal:draws=16.",
         )  # fmt: skip
     elif (mixing := _mixing(classifier, probe, once)) is not None:
         yield flag(

@@ -28,6 +28,9 @@ _SURE = 30.0  # the logit of a label that comes without a confidence
 class FunctionNetwork(nn.Module):
     """A function of NumPy arrays in the place of a network. See `Classifier.from_function`.
 
+    classes: how many there are; of labels they must be known. returns: confidences, logits or labels. queries: rows
+    that the function may be asked in all; None: any number. pairs: of answers from which each gradient is estimated; 0:
+    what needs gradients is refused with the reason. lower, upper: the box.
     asked: how many rows the function has answered. estimates: how many rows' gradients were estimated.
     """
 
