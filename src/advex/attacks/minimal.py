@@ -63,6 +63,7 @@ class Minimal(Search):
     that turns fast and leaves poor minima. (In L1 a step goes towards the corner of ball and box that the gradient
     points at, first all the way, then a falling share of it: Frank and Wolfe 1956.) temperature: first temperature,
     relative to the spread. patience: a row stagnates once that many steps have not made its change `tolerance` smaller.
+    draws: answers of which the mean is attacked, where they vary.
     """
 
     norm: NormOption = "rmse"
@@ -72,6 +73,7 @@ class Minimal(Search):
     temperature: AtLeast0 = 0.4
     patience: Count = 10
     tolerance: AtLeast0 = 1e-3
+    draws: Count = 1
 
     def find(self, classifier: Classifier, x: Tensor, goal: Goal, mask: Tensor | None, seed: int) -> SearchResult:
         with torch.no_grad():
