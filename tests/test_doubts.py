@@ -184,11 +184,13 @@ class WithPlaces(nn.Sequential):
 
 
 def budget(made: Any) -> Any:
-
-    names = (
-        {"gradients": 30, "steps": 8, "samples": 40} if hasattr(made, "attribute") else {"gradients": 30, "steps": 8}
-    )
-    return dataclasses.replace(made, **{name: value for name, value in names.items() if hasattr(made, name)})
+    """With few steps, and with a background that is named."""
+    few = {"gradients": 30, "steps": 8}
+    if hasattr(made, "attribute"):
+        few |= {"samples": 40}
+    if hasattr(made, "background"):
+        few |= {"baseline": 0.0}
+    return dataclasses.replace(made, **{name: value for name, value in few.items() if hasattr(made, name)})
 
 
 @pytest.mark.filterwarnings("ignore:.*misses the change")

@@ -15,7 +15,9 @@ from torch import Tensor
 
 from advex import objectives, registry
 from advex.classifier import Classifier
+from advex.data import Dataset
 from advex.errors import SpecError
+from advex.explainers.background import with_background
 from advex.goals import BelowChance, Confident, Misclassify
 from advex.types import Batch
 
@@ -100,7 +102,12 @@ def test_every_option_of_an_explainer_changes_its_map(kind: str, name: str, opti
     classifier, x, y = problem(Classifier(network.double(), mean=0.5, std=0.3))
     usual = registry.make(kind, name)
     other = dataclasses.replace(usual, **{option: another(kind, name, option, getattr(usual, option))})
-    assert not torch.equal(usual(classifier, x, y).map, other(classifier, x, y).map)
+    pixels = torch.randint(256, (120, *x.shape[1:]), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    rows = Dataset(
+        name="d", x=pixels, y=torch.arange(120) % 3, class_names=("a", "b", "c"), ids=tuple(map(str, range(120)))
+    )
+    made = [with_background(each, rows)(classifier, x, y).map for each in (usual, other)]
+    assert not torch.equal(*made)
 
 
 def trained(term: Any, dtype: torch.dtype) -> tuple[list[float], list[Tensor]]:

@@ -35,6 +35,7 @@ class Spatial(Search):
     angles: Count = 15
     shifts: Count = 3
     needs_gradient: ClassVar[bool] = False
+    only_pictures: ClassVar[bool] = True
 
     def find(self, classifier: Classifier, x: Tensor, goal: Goal, mask: Tensor | None, seed: int) -> SearchResult:
         if x.ndim != 4:
