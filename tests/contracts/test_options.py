@@ -93,6 +93,7 @@ def test_every_option_of_a_search_changes_something(
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "name", "option"), every_option("explainer"))
 @pytest.mark.filterwarnings("ignore:.*[Ss]oftmax:advex.errors.AdvexWarning")  # DeepLift has no rule for probabilities
+@pytest.mark.filterwarnings("ignore:.*misses the change")  # samples are few
 def test_every_option_of_an_explainer_changes_its_map(kind: str, name: str, option: str) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
