@@ -9,15 +9,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from advex.classifier import Classifier
 from advex.data import Dataset, describe, open_dataset, spec_to_yaml
+from advex.data.tables.csv_file import read_csv
+from advex.data.tables.layout import HEAD
 from advex.data.tables.numbers import amounts
 from advex.errors import AdvexWarning, DataError
 from advex.explanation.rows import from_csv
 from advex.explanation.subjects import Failure, Subject
+from advex.report.row_values import value_text
+from advex.tabular.search import counterfactuals
 
 Write = Callable[..., str]
 
@@ -360,6 +365,45 @@ def test_dates_are_left_out_by_name_and_their_days_counted_if_wanted(csv: Write,
     data = open_dataset(path)
     days = np.datetime64("1950-01-01", "D").astype(int)
     assert (values(data)[0], feature(data).unit) == (days, "days since 1970-01-01")
+
+
+def test_sentences_about_days_show_dates(csv: Write) -> None:
+    text = rows(*(f"{1950 + i}-{i % 12 + 1:02}-{i % 28 + 1:02}" for i in range(60)))
+    data = open_dataset(csv(text, "columns: {x: {kind: number}, age: {kind: ignore}}"))
+    model = Classifier("linear:features=1,classes=2", features=data.features, class_names=data.class_names)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.tensor([-1.0, 1.0]).reshape(parameter.shape) * (parameter.ndim > 1))
+    result = counterfactuals(model, data.x[3], 1)
+    ((change,),) = [each.changes for each in result.alternatives]
+    before, after = (str(np.datetime64(int(days), "D")) for days in (change.before, change.after))
+    assert before == "1953-04-04"
+    assert after > "1975"
+    assert f"been {after} instead of {before}" in result.sentences[0]
+    assert value_text(change.after, change.unit) == after
+    assert "days since" not in describe(data) + " ".join(result.sentences)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "cp1252"])
+def test_leading_zeros_are_noticed_wherever_they_are(csv: Write, encoding: str) -> None:
+    text = ["x,age,label", *(f"{10000 + i % 9000},{i},{'né' if i % 2 else 'yes'}" for i in range(300_000))]
+    assert sum(map(len, text)) > HEAD
+    last = '01067,7,"within\n5,0123,quotes\n"\n'
+    assert read_csv(Path(csv("\n".join(text).encode(encoding)))).columns["x"].texts is None
+    columns = read_csv(Path(csv("\n".join([*text, last]).encode(encoding)))).columns
+    assert columns["x"].texts is not None
+    assert "01067" in columns["x"].texts
+    assert columns["age"].texts is None
+
+
+@pytest.mark.parametrize("place", [0, 600])
+def test_long_cells_are_read_and_those_without_an_end_refused(csv: Write, place: int) -> None:
+    table = ["x,age,label", *(f"{i},{i},{('no', 'yes')[i % 2]}" for i in range(1000))]
+    table[place + 1] = f"007,{'9' * 200_000}x,no"
+    assert "007" in (read_csv(Path(csv("\n".join(table)))).columns["x"].texts or ())
+    table[place + 1] = f'007,"{"9" * 9_000_000},no'
+    with pytest.raises(DataError, match="is a quote not closed"):
+        read_csv(Path(csv("\n".join(table))))
 
 
 def test_labels_that_training_never_saw_are_named(csv: Write, tmp_path: Path) -> None:

@@ -102,11 +102,16 @@ def _on_the_disk(path: Path) -> None:
 # -- reading -------------------------------------------------------------------------------------------------
 
 
+def check_file(path: Path, error: type[AdvexError] = DataError) -> None:
+    """Raise `error` for a pipe, which would be waited for, a device, which may never end, and for a folder."""
+    if path.exists() and not path.is_file():
+        raise error(f"{path} is not a file.")
+
+
 def read_bytes(path: Path, largest: int, what: str, error: type[AdvexError] = DataError) -> bytes:
     """A file of at most `largest` bytes. what: it should be, e.g. "a table of answers". Raises `error`."""
     try:
-        if path.exists() and not path.is_file():  # a pipe would be waited for
-            raise error(f"{path} is not a file.")
+        check_file(path, error)
         with path.open("rb") as file:
             data = file.read(largest + 1)
     except OSError as reason:

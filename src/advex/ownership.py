@@ -16,8 +16,9 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
+from advex.documents import read_json
 from advex.errors import AdvexWarning, ArtifactError, quoted
-from advex.files import LOCK, maker_of, read_bytes, writing
+from advex.files import LOCK, maker_of, writing
 from advex.progress import command_line
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
@@ -134,7 +135,7 @@ def _unlocked(folder: Path, lock: int, *, keep: bool) -> None:
 def _owner(path: Path) -> str:
     """Who has a lock, in words."""
     try:
-        about = json.loads(read_bytes(path, 2**16, "a lock", ArtifactError))
+        about = read_json(path, "a lock", ArtifactError, largest=2**16)
         words = {name: quoted(str(about[name]), 200)[1:-1] for name in ("process", "host", "since", "command")}
     except (ValueError, TypeError, KeyError):  # it has only just begun
         return "another process"

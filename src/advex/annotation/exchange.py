@@ -23,7 +23,7 @@ from advex.annotation.models import Answer, Image, Person
 from advex.annotation.store import Store
 from advex.documents import parse_json, read_json
 from advex.errors import AdvexError, DataError, SpecError, quoted
-from advex.files import atomic, write_text
+from advex.files import atomic, check_file, write_text
 
 FORMS = (".parquet", ".csv", ".json")
 _MOST = 2**28  # bytes of a table
@@ -143,8 +143,7 @@ def read(path: Path) -> list[Row]:
     if path.suffix not in readers:
         raise SpecError(f"{path}: a table ends with {', '.join(FORMS)}.")
     try:
-        if path.exists() and not path.is_file():
-            raise DataError(f"{path} is not a file.")
+        check_file(path)
         if path.stat().st_size > _MOST:
             raise DataError(f"{path} is longer than {_MOST:,} bytes; a table of answers is never that large.")
         values = readers[path.suffix](path)

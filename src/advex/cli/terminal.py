@@ -59,7 +59,7 @@ def resume_later(interrupted: Interrupted) -> NoReturn:
 
     number = int(processes.largest(interrupted.signal))  # the signal may have come to another process alone
     again = command_line("--no-resume", "--overwrite")
-    print(f"{interrupted}\nresume with: {again}", file=sys.stderr, flush=True)
+    print(visible(f"{interrupted}\nresume with: {again}"), file=sys.stderr, flush=True)
     processes.wait()  # where one process ends, torchrun ends the others
     sys.exit(128 + number)
 

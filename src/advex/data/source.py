@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -26,6 +27,9 @@ class Unreadable(Exception):
 
 # A file, the bytes of one, pixels [c, h, w] that need no decoding, or are cut out of a picture, or why there are none.
 Encoded = Path | bytes | np.ndarray | Cut | Unreadable
+
+
+_MOST_WAYS = 64  # in which links may lead to one folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,15 +134,18 @@ class Format(Protocol):
 def files_below(root: Path) -> list[PurePosixPath]:
     """All files below a folder, relative to it and sorted; hidden ones left out, links followed.
 
-    Raises DataError for a folder that cannot be listed.
+    Raises DataError for a folder that cannot be listed, and for links that lead to one folder by more than 64 ways.
     """
-    return sorted(_walk(root, PurePosixPath(), ()))
+    return sorted(_walk(root, PurePosixPath(), (), Counter()))
 
 
-def _walk(folder: Path, within: PurePosixPath, above: tuple[str, ...]) -> Iterator[PurePosixPath]:
+def _walk(folder: Path, within: PurePosixPath, above: tuple[str, ...], ways: Counter[str]) -> Iterator[PurePosixPath]:
     real = os.path.realpath(folder)
     if real in above:  # a link that leads round in a circle
         return
+    ways[real] += 1
+    if ways[real] > _MOST_WAYS:  # a dozen folders that all link to each other have millions of paths
+        raise DataError(f"{folder}: links lead to this folder by more than {_MOST_WAYS} ways. Take some of them away.")
     try:
         entries = list(os.scandir(folder))
     except OSError as error:
@@ -147,7 +154,7 @@ def _walk(folder: Path, within: PurePosixPath, above: tuple[str, ...]) -> Iterat
         if entry.name.startswith(".") or entry.name == "__MACOSX":
             continue
         if entry.is_dir():
-            yield from _walk(folder / entry.name, within / entry.name, (*above, real))
+            yield from _walk(folder / entry.name, within / entry.name, (*above, real), ways)
         else:
             yield within / entry.name
 

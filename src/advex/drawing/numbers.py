@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable
 from datetime import datetime
 
+DAYS = "days since 1970-01-01"  # the unit of a column of dates
+EPOCH, _LAST = datetime(1970, 1, 1).toordinal(), datetime.max.toordinal()
 UNIT = "\u202f%"  # a narrow no-break space keeps it with its number
 _MINUS = "\u2212"
 _MONTHS = (
@@ -41,6 +43,16 @@ def number(value: float, digits: int) -> str:
     if not any(digit in text for digit in "123456789"):
         text = text.removeprefix("-")
     return text.replace("-", _MINUS)
+
+
+def date_text(value: float, unit: str) -> str:
+    """A number of days as the date that it stands for; empty for another unit, and for days of no calendar.
+
+    >>> date_text(11356.0, DAYS), date_text(-1.0, DAYS), date_text(5.0, "kg"), date_text(1e9, DAYS)
+    ('2001-02-03', '1969-12-31', '', '')
+    """
+    day = EPOCH + math.floor(value)
+    return datetime.fromordinal(day).date().isoformat() if unit == DAYS and 1 <= day <= _LAST else ""
 
 
 def percent(share: float, digits: int = 1) -> str:

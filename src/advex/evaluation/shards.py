@@ -63,7 +63,7 @@ class Shards:
     def find(self, model: str, kind: str, index: int) -> pa.Table | None:
         """A finished shard, checked against its checksums; None where it has to be made (again, and says so)."""
         path = self.path(model, kind, index)
-        if not path.exists():
+        if not path.is_file():
             return None
         try:
             with pq.ParquetFile(path, page_checksum_verification=True) as file:

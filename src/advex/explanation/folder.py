@@ -21,16 +21,18 @@ from advex._version import __version__
 from advex.artifacts import weights_hash
 from advex.classifier import Classifier
 from advex.data.images.png import decode_png, encode_png
+from advex.documents import parse_json
 from advex.drawing.contact_sheet import SIDE, Cell, Row, draw
 from advex.environment import without_places
 from advex.errors import AdvexError, AdvexWarning, ArtifactError, InputError
 from advex.explanation.subjects import Failure, Subject, class_name, file_names
-from advex.files import atomic, write_text, writing
+from advex.files import atomic, read_bytes, write_text, writing
 from advex.lookup.models import Opened
 from advex.ownership import owned
 from advex.progress import QUIET, Terminal
 
 FIGURES, UNFINISHED = "explanations.json", "unfinished.jsonl"
+_LARGEST = 2**28  # bytes of what is unfinished
 _ACROSS = 8  # cells of a contact sheet side by side, next to the input
 _LINES = 24  # of cells, per sheet
 
@@ -64,10 +66,11 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self.path = folder / UNFINISHED
         self.answers: dict[str, dict[str, Any]] = {}
-        with contextlib.suppress(OSError):
-            for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+        if self.path.exists():
+            held = read_bytes(self.path, _LARGEST, "a list of answers", ArtifactError).decode("utf-8", "replace")
+            for line in held.splitlines():
                 with contextlib.suppress(ValueError, KeyError, TypeError):  # a line that was cut off
-                    entry = json.loads(line)
+                    entry = parse_json(line, UNFINISHED)
                     self.answers[entry["key"]] = dict(entry["answer"])
         self._write()
 

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from typing import Any
@@ -69,7 +70,8 @@ def _outcome(call: Callable[..., Any], *values: Any) -> Any:
     except AdvexError as error:
         return Refusal("wrong", str(error))
     except Exception as error:  # one request that goes wrong must not end the others
-        log.exception("a request failed")
+        places = "".join(traceback.format_tb(error.__traceback__))  # without its words, which may be what was typed
+        log.error("a request failed: %s\n%s", type(error).__name__, places)
         return Refusal("broken", _sentence(error))
 
 

@@ -13,13 +13,14 @@ from advex.data import Annotation
 from advex.data.annotated.answers import judge, read
 from advex.data.images.png import decode_png
 from advex.errors import ArtifactError, DataError
-from advex.files import atomic
+from advex.files import atomic, read_bytes
 from advex.ownership import owned
 
 if TYPE_CHECKING:
     from advex.annotation.exchange import Row
     from advex.annotation.store import Store
 
+_LARGEST = 2**26  # bytes of a picture
 _NAME = 16  # hexadecimal digits of a picture's SHA-256 that are its name in a folder
 
 
@@ -95,7 +96,7 @@ def read_folder(store: Store, folder: Path) -> list[Row]:
 
 def _copy(store: Store, path: Path) -> str:
     try:
-        encoded = path.read_bytes()
+        encoded = read_bytes(path, _LARGEST, "a picture")
         decode_png(encoded)
     except (OSError, DataError) as error:
         raise DataError(f"{path} cannot be taken over: {error}.") from None

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from advex.errors import ArtifactError
+from advex.files import check_file
 from advex.record.tables import CERTIFICATE, SEARCH, TABLES
 
 MOST_ROWS, MOST_VALUES = 5_000_000, 1_000_000_000  # values: of one column, with those inside lists
@@ -21,6 +22,7 @@ def read_parquet(path: Path, *, without: Sequence[str] = ()) -> pa.Table:
 
     A file of a few kilobytes may stand for more rows than there is memory: what it says it holds is looked at first.
     """
+    check_file(path, ArtifactError)
     try:
         with pq.ParquetFile(path) as file:
             about = file.metadata

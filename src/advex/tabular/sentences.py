@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from advex.drawing.numbers import date_text
+
 _PLAIN = re.compile(r"[\w.+-]+")  # words that need no quotation marks
 _MOST_NAMED = 12  # columns, in a sentence
 
@@ -105,14 +107,16 @@ class Counterfactuals:
 
 
 def shown(value: float | str, unit: str = "") -> str:
-    """A value as a sentence shows it, and as it may be typed in again.
+    """A value as a sentence shows it, and as it may be typed in again; days as dates.
 
     >>> shown(45000.0, "USD"), shown(0.1), shown(-1234567.25), shown("own house"), shown("own")
     ('45,000 USD', '0.1', '-1,234,567.25', '"own house"', 'own')
+    >>> shown(11356.0, "days since 1970-01-01")
+    '2001-02-03'
     """
     if isinstance(value, str):
         return value if _PLAIN.fullmatch(value) else '"' + value.replace('"', "'") + '"'
-    return number_text(value) + (f" {unit}" if unit else "")
+    return date_text(value, unit) or number_text(value) + (f" {unit}" if unit else "")
 
 
 def number_text(value: float) -> str:

@@ -12,16 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from advex import artifacts, processes
 from advex.documents import parse_json
-from advex.errors import AdvexWarning, ArtifactError
-from advex.files import write_text
+from advex.errors import AdvexWarning, ArtifactError, quoted
+from advex.files import read_bytes, write_text
 from advex.training.run import Position, Run, completed
 
 METRICS, CHECKPOINTS, BEST = "metrics.jsonl", "checkpoints", "best"
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+_MEMORIES = {"sgd": ("momentum_buffer",), "adam": _MOMENTS, "adamw": _MOMENTS, "adagrad": ("step", "sum")}
+_POSITION = TypeAdapter(Position)
+_LARGEST = 2**28  # bytes of a log
 _NAME = re.compile(r"step-(\d{8,})")
 
 
@@ -39,6 +45,11 @@ def described(folder: Path) -> dict[str, Any]:
     config = artifacts.read_config(folder)
     if config.get("digest") != _digest({name: config.get(name) for name in ("position", "identity")}):
         raise ArtifactError(f"{folder / artifacts.CONFIG} is damaged or not a checkpoint's.")
+    try:
+        _POSITION.validate_json(json.dumps(config["position"]), strict=True)
+        completed(config["identity"]).items()
+    except (ValueError, TypeError, AttributeError, KeyError):
+        raise ArtifactError(f"{folder / artifacts.CONFIG} says nothing possible of where its run stood.") from None
     return config
 
 
@@ -72,8 +83,10 @@ def restore(run: Run) -> Path | None:
             config = described(folder)
             weights = artifacts.checked_weights(folder, config)
             tensors = load_file(weights)
-        except ArtifactError as error:
-            damaged[folder] = error
+            if completed(config["identity"]) == run.identity:
+                _check(run, folder, config["position"], tensors)
+        except (ArtifactError, SafetensorError) as error:
+            damaged[folder] = error if isinstance(error, ArtifactError) else ArtifactError(f"{folder}: {error}.")
             continue
         if completed(config["identity"]) != run.identity:
             raise ArtifactError(f"{folder} belongs to a run with another recipe or other data; choose another --out.")
@@ -125,6 +138,30 @@ def _part(tensors: dict[str, Tensor], start: str) -> dict[str, Tensor]:
     return {name[len(start) :]: value for name, value in tensors.items() if name.startswith(start)}
 
 
+def _check(run: Run, folder: Path, position: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Raise ArtifactError unless position and tensors are such as the run itself may have written."""
+    epoch, step, counts = position["epoch"], position["step"], [count for _, count in position["sums"].values()]
+    begun = epoch * run.steps_per_epoch
+    whole = position.keys() == {field.name for field in dataclasses.fields(Position)}
+    if not (whole and 0 <= begun <= step <= min(begun + run.steps_per_epoch, run.steps) and all(n > 0 for n in counts)):
+        raise ArtifactError(f"{folder} says that its run stood at step {step} in epoch {epoch}, which cannot be.")
+    known = {f"model.{name}": value for name, value in run.classifier.state_dict().items()}
+    if run.average is not None:
+        known |= {f"average.{name}": value for name, value in run.average.state_dict().items()}
+    memories = _MEMORIES[run.recipe.optimiser]
+    held = {}
+    for name, parameter in _parameters(run):
+        mine = {f"optimiser.{name}.{key}": parameter.new_zeros(()) if key == "step" else parameter for key in memories}
+        held |= mine if any(key in tensors for key in mine) else {}
+    for name in sorted(tensors.keys() | known.keys() | held.keys()):
+        value, like = tensors.get(name), known.get(name, held.get(name))
+        if value is None or like is None or value.shape != like.shape or value.dtype != like.dtype:
+            raise ArtifactError(
+                f"{folder} does not fit its run: the tensor {quoted(name)} is missing, unknown or of "
+                "another shape or type."
+            )
+
+
 def _put(run: Run, tensors: dict[str, Tensor], position: dict[str, Any]) -> None:
     run.classifier.load_state_dict(_part(tensors, "model."))
     if run.average is not None:
@@ -161,7 +198,8 @@ def _clear(run: Run, useless: list[Path]) -> None:
 def _forget_after(path: Path, epoch: int) -> None:
     """Drop lines of epochs that the checkpoint does not hold: they will be written again."""
     lines = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+    held = read_bytes(path, _LARGEST, "a log of epochs", ArtifactError).decode("utf-8", "replace")
+    for line in held.splitlines(keepends=True):
         try:
             if parse_json(line, METRICS)["epoch"] <= epoch:
                 lines.append(line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Callable
@@ -9,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from advex.errors import SpecError
-from advex.files import writing
+from advex.documents import parse_json
+from advex.errors import ArtifactError, DataError, SpecError
+from advex.files import read_bytes, writing
 from advex.training.checkpoints import METRICS
 
 TENSORBOARD = "tensorboard"
@@ -59,12 +61,15 @@ def last_figures(out: Path) -> dict[str, Any]:
     """What the log of a run folder says at its end, by name; null where it says nothing of it."""
     lines = []
     if (out / METRICS).is_file():
-        lines = [json.loads(line) for line in (out / METRICS).read_text(encoding="utf-8").splitlines()]
+        for line in read_bytes(out / METRICS, 2**28, "a log of epochs", ArtifactError).splitlines():
+            with contextlib.suppress(DataError):  # one that was cut off
+                lines.append(parse_json(line, METRICS))
+        lines = [line for line in lines if isinstance(line, dict)]
     last = lines[-1] if lines else {}
     return {
         "accuracy": last.get("accuracy"),
         "robust_accuracy": last.get("robust_accuracy"),
-        "best_epoch": next((line["epoch"] for line in reversed(lines) if line.get("best")), None),
+        "best_epoch": next((line.get("epoch") for line in reversed(lines) if line.get("best")), None),
         "epochs": last.get("epoch"),
         "steps": last.get("step"),
     }

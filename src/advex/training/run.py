@@ -191,7 +191,7 @@ def completed(identity: dict[str, Any]) -> dict[str, Any]:
     """An identity as it was written down, with the settings that recipes have had only since: at their defaults."""
     recipe = identity.get("recipe")
     defaults = Recipe.model_validate({}).model_dump(mode="json")
-    return {**identity, "recipe": {**defaults, **recipe}} if recipe else identity
+    return {**identity, "recipe": {**defaults, **recipe}} if isinstance(recipe, dict) and recipe else identity
 
 
 def generator(recipe: Recipe, purpose: str, number: int | str) -> torch.Generator:

@@ -148,12 +148,16 @@ def _held(folder: Path) -> dict[str, Any] | None:
             return checkpoints.described(checkpoint)["identity"]
     if (folder / BEST / CONFIG).exists():
         read_config(folder / BEST)
-    return read_config(folder).get("training", {}) if (folder / CONFIG).exists() else None
+    held = read_config(folder).get("training", {}) if (folder / CONFIG).exists() else None
+    if not isinstance(held, dict | None):
+        raise ArtifactError(f"{folder / CONFIG} is not a run's: its 'training' is no object. Choose another --out.")
+    return held
 
 
 def _compare(folder: Path, held: dict[str, Any], wanted: dict[str, Any]) -> None:
     """Raise ArtifactError, saying what differs, unless the folder holds the run that is wanted."""
-    theirs, ours = completed(held).get("recipe") or {}, wanted["recipe"]
+    theirs, ours = completed(held).get("recipe"), wanted["recipe"]
+    theirs = theirs if isinstance(theirs, dict) else {}
     differing = [
         f"{key} is {theirs.get(key)!r} there and {ours[key]!r} here" for key in ours if theirs.get(key) != ours[key]
     ]

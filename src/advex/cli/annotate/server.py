@@ -19,7 +19,7 @@ from advex.annotation.connections import Connection
 from advex.annotation.security import LOOPBACK, Limits, check_address
 from advex.annotation.store import Store
 from advex.cli import terminal
-from advex.errors import SpecError, quoted
+from advex.errors import SpecError, quoted, visible
 from advex.progress import Terminal
 
 if TYPE_CHECKING:
@@ -55,7 +55,9 @@ def serve(
         address = public.rstrip("/") if public else _address(host, listener.getsockname()[1])
         _hand_out(store, address, annotators, renewed, revoked)
         # Our own log names routes; uvicorn's would name what strangers typed.
-        logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(_Visible("%(message)s"))
+        logging.basicConfig(handlers=[handler], level=logging.WARNING)
         logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
         logging.getLogger("advex.annotation").setLevel(logging.INFO if verbose else logging.WARNING)
         config = uvicorn.Config(
@@ -66,6 +68,13 @@ def serve(
         _SAY.note(f"serving {store.project().name} at {address} (Ctrl-C ends)")
         with _told_to_end(), contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is how one ends it
             uvicorn.Server(config).run(sockets=[listener])
+
+
+class _Visible(logging.Formatter):
+    """Lines of a log without control characters: a folder's name, say, may hold some."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
 
 
 @contextlib.contextmanager

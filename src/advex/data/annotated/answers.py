@@ -17,7 +17,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from advex.errors import DataError, did_you_mean, quoted
-from advex.files import read_bytes
+from advex.files import check_file, read_bytes
 
 TABLE = "annotations.csv"
 UNCHANGED, CHANGED, UNSURE = "unchanged", "changed", "unsure"
@@ -98,6 +98,7 @@ def read(path: Path) -> Table:
 def is_foreign(path: Path) -> bool:
     """Whether a file of our name is a table of another kind: it can be read, and names none of our columns."""
     try:
+        check_file(path)
         with path.open("rb") as file:
             text = file.read(2**16).partition(b"\n")[0].decode("utf-8-sig")
         names = [_column(cell) for cell in next(_rows(text), [])]

@@ -15,11 +15,12 @@ from typing import IO, ClassVar
 import numpy as np
 
 from advex.data.source import Encoded, Place, Source, Split, Unreadable, shortened
-from advex.errors import DataError
+from advex.errors import DataError, quoted
+from advex.files import check_file
 from advex.registry import register
 
 _WHOLE = {"x": "y", "images": "labels"}
-_LARGEST_LABELS = 2**30  # bytes
+_MOST_LABELS, _LARGEST_LABELS = 10_000_000, 2**30  # of a split; bytes
 
 
 @register("format", "npz")
@@ -52,7 +53,7 @@ def source(path: Path) -> Source:
         if not pairs:
             raise DataError(
                 f"{path} needs arrays 'x' and 'y' ('images' and 'labels'), or 'x_train', 'y_train', 'x_test' and "
-                f"'y_test'; it holds {', '.join(map(repr, names)) or 'none'}."
+                f"'y_test'; it holds {shortened([*map(quoted, names)], 12) or 'none'}."
             )
         labels = {split: _labels(path, archive, y) for split, (_, y) in pairs.items()}
         class_names = _class_names(path, archive) if "class_names" in names else None
@@ -184,6 +185,7 @@ def numbered(name: str, highest: int) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    check_file(path)
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
@@ -212,6 +214,8 @@ def _array(path: Path, archive: zipfile.ZipFile, key: str) -> Iterator[tuple[IO[
         if fortran and len(shape) > 1:
             raise DataError(f"{path}: '{key}' is stored column by column; save numpy.ascontiguousarray({key}).")
         need = math.prod(shape) * dtype.itemsize
+        if min(shape, default=0) < 0 or not dtype.itemsize:
+            raise DataError(f"{path}: '{key}' is damaged: there is no array of shape {shape} and type {dtype}.")
         if (size := member.file_size - file.tell()) != need:
             raise DataError(f"{path}: '{key}' is damaged: {need} bytes expected, {size} found.")
         yield file, shape, dtype
@@ -221,8 +225,11 @@ def _whole(path: Path, archive: zipfile.ZipFile, key: str) -> np.ndarray:
     """A small array, all of it."""
     with _array(path, archive, key) as (file, shape, dtype):
         need = math.prod(shape) * dtype.itemsize
-        if need > _LARGEST_LABELS:
-            raise DataError(f"{path}: '{key}' is {need} bytes long; labels are never that large.")
+        if need > _LARGEST_LABELS or max(shape, default=0) > _MOST_LABELS:
+            raise DataError(
+                f"{path}: '{key}' holds {math.prod(shape):,} values in {need:,} bytes; at most "
+                f"{_MOST_LABELS:,} labels are read."
+            )
         return np.frombuffer(_taken(path, key, file, need), dtype).reshape(shape)
 
 

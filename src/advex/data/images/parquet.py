@@ -17,6 +17,7 @@ from advex.data.evidence import Region
 from advex.data.images.npz import numbered
 from advex.data.source import Encoded, Place, Source, Split, Unreadable, shortened
 from advex.errors import DataError
+from advex.files import check_file
 from advex.registry import register
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ def split_name(root: Path, path: Path) -> str:
 def _opened(path: Path) -> pq.ParquetFile:
     import pyarrow.parquet as pq  # heavy: only when asked for
 
+    check_file(path)
     try:
         return pq.ParquetFile(path, page_checksum_verification=True)
     except _damage() as error:

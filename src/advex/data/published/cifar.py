@@ -13,7 +13,7 @@ import numpy as np
 from advex.data.images.npz import numbered
 from advex.data.source import Place, Source, Split, shortened
 from advex.errors import DataError
-from advex.files import read_bytes
+from advex.files import check_file, read_bytes
 from advex.registry import register
 
 _PIXELS = 3 * 32 * 32
@@ -47,6 +47,7 @@ class CIFAR:
 
 
 def _is_pickle(path: Path) -> bool:
+    check_file(path)
     with path.open("rb") as file:
         return file.read(1) == b"\x80"
 
@@ -78,6 +79,7 @@ def _source(root: Path, names: set[str], splits: Mapping[str, Sequence[str]], la
 
 def _records(path: Path, labels: int) -> np.ndarray:
     """[n, labels + pixels] uint8, read as they are looked at. Raises DataError."""
+    check_file(path)
     size = path.stat().st_size
     if not size or size % (labels + _PIXELS):
         raise DataError(f"{path} is damaged: {size:,} bytes are no whole number of records of {labels + _PIXELS:,}.")

@@ -15,6 +15,7 @@ from advex.data.evidence import polygons
 from advex.data.source import shortened
 from advex.data.window import Window
 from advex.errors import DataError, quoted
+from advex.files import check_file
 
 LARGEST = 2**31  # bytes of a file: the largest published one has 450 MB
 # All else is dropped while the file is parsed, and outlines are packed.
@@ -103,6 +104,7 @@ def read(path: Path, *, outlines: bool = False, largest: int = LARGEST) -> Boxes
 
 def _document(path: Path, outlines: bool, largest: int) -> dict[str, Any]:
     try:
+        check_file(path)
         if path.stat().st_size > largest:
             raise DataError(f"{path} is longer than {largest:,} bytes; a file of annotations is never that large.")
         document = json.loads(path.read_bytes(), object_pairs_hook=partial(_pruned, outlines), parse_constant=_refused)

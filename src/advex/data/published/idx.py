@@ -18,6 +18,7 @@ import numpy as np
 from advex.data.images.npz import numbered
 from advex.data.source import Place, Source, Split
 from advex.errors import DataError
+from advex.files import check_file
 from advex.registry import register
 
 _NAME = re.compile(r"(?P<split>.+?)[-_.](?P<what>images|labels)[-_.]idx(?P<axes>[13])[-_.]ubyte(?P<packed>\.gz)?")
@@ -67,6 +68,7 @@ def _split(split: str, path: Path, labels: np.ndarray) -> Split:
 @contextlib.contextmanager
 def _opened(path: Path, axes: int) -> Iterator[tuple[IO[bytes], tuple[int, ...]]]:
     """A file of bytes after its header, and how long its axes are. Raises DataError."""
+    check_file(path)
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             header = file.read(4 + 4 * axes)

@@ -131,6 +131,8 @@ def picture(path: str | Path) -> np.ndarray:
 
 def _picture(path: Path) -> np.ndarray:
     try:
+        if not path.is_file():
+            raise Unreadable("not a file that can be opened")
         with path.open("rb") as file:
             data = file.read(_BYTES + 1)
             length = len(data) if len(data) <= _BYTES else path.stat().st_size

@@ -10,11 +10,10 @@ import numpy as np
 
 from advex.data.dataset import counted
 from advex.data.source import shortened
+from advex.drawing.numbers import DAYS, EPOCH
 from advex.errors import DataError, quoted
 from advex.features.typed import as_number, as_text
 
-DAYS = "days since 1970-01-01"
-_EPOCH = date(1970, 1, 1).toordinal()
 _DATE = re.compile(
     r"(\d{4}([./-])\d{1,2}\2\d{1,2}|\d{1,2}([./-])\d{1,2}\3(\d{4}|\d{2})|\d{1,2}[ -][^\W\d_]{3,9}\.?[ -](\d{4}|\d{2})"
     r"|[^\W\d_]{3,9}\.? \d{1,2},? \d{4})([ T].*)?"
@@ -97,7 +96,7 @@ def _days(text: str) -> float | None:
     """Days from 1970-01-01 to a date as ISO 8601 writes it; a time of the day is passed over."""
     match = _ISO.fullmatch(text)
     try:
-        return None if match is None else float(date(*map(int, match.groups()[:3])).toordinal() - _EPOCH)
+        return None if match is None else float(date(*map(int, match.groups()[:3])).toordinal() - EPOCH)
     except ValueError:
         return None
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import io
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from advex.data.tables.columns import Column, Frame
 from advex.data.tables.layout import HEAD, Layout, Style, encoding_of, layout_of
 from advex.data.tables.numbers import amounts
 from advex.errors import DataError, quoted
+from advex.files import check_file
 
 _BLOCK = 2**23  # bytes parsed at a time; a row is never longer
 
@@ -28,16 +31,18 @@ def read_csv(
     progress: called with (bytes read, bytes in all). style: what is known of it. Raises DataError.
     """
     style = style or Style()
+    check_file(path)
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(HEAD)
     encoding = encoding_of(path, head, style)
     while True:
         try:
-            layout = layout_of(path, head, encoding, style)
+            with _long_cells():
+                layout = layout_of(path, head, encoding, style)
             values = _arrow_columns(path, layout, size, progress, style)
             break
-        except (UnicodeDecodeError, pa.ArrowInvalid) as error:
+        except (UnicodeDecodeError, pa.ArrowInvalid, csv.Error) as error:
             undecodable = isinstance(error, UnicodeDecodeError) or "UTF8" in str(error)
             if undecodable and encoding == "utf-8" and style.encoding is None:
                 encoding = "cp1252"
@@ -66,6 +71,16 @@ def read_csv(
     frame = Frame(where=str(path), columns=columns, rows=rows, notes=tuple(notes))
     filled = np.flatnonzero(~np.logical_and.reduce([column.missing for column in columns.values()]))
     return frame.until(int(filled[-1]) + 1 if len(filled) else 0)
+
+
+@contextlib.contextmanager
+def _long_cells() -> Iterator[None]:
+    """Python's reader takes long cells inside: read by another delimiter than theirs, some headers are a single one."""
+    usual = csv.field_size_limit(_BLOCK)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(usual)
 
 
 class _Observed(io.RawIOBase):
@@ -194,6 +209,6 @@ def _reason(text: str) -> str:
         )
     if match := re.search(r"Expected (\d+) columns, got (\d+)(: ?(.{0,60}))?", text):
         return f"a line has {match[2]} values, the header {match[1]}: {match[4] or ''}"
-    if "straddl" in text:
+    if "straddl" in text or "field larger" in text:
         return f"a row is longer than {_BLOCK // 2**20} MiB; is a quote not closed?"
     return f"it cannot be read as CSV: {' '.join(text.split())[:200]}"

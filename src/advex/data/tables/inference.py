@@ -14,6 +14,7 @@ from advex.data.tables.columns import Column, Frame
 from advex.data.tables.description import TableDescription
 from advex.data.tables.numbers import is_amount
 from advex.data.tables.row_names import what_names_rows
+from advex.drawing.numbers import date_text
 from advex.errors import DataError, did_you_mean, quoted
 from advex.features import Feature, FeatureSpec
 
@@ -276,17 +277,11 @@ def listed(spec: FeatureSpec, most: int = 24) -> list[list[str]]:
             scale = "one-hot"
         else:
             low, high = feature.range
-            what = (
-                "numbers"
-                if feature.step is None
-                else "whole numbers"
-                if feature.step == 1
-                else f"steps of {feature.step:g}"
-            )
-            holds, scale = (
-                f"{what}, {low:g} to {high:g} {feature.unit}".rstrip(),
-                f"{feature.center:g} / {feature.scale:g}",
-            )
+            first, last = (date_text(end, feature.unit) for end in feature.range)
+            step = "whole numbers" if feature.step == 1 else f"steps of {feature.step:g}" if feature.step else "numbers"
+            numbers = f"{step}, {low:g} to {high:g} {feature.unit}".rstrip()
+            holds = f"dates, {first} to {last}" if first and last else numbers
+            scale = f"{feature.center:g} / {feature.scale:g}"
         rows.append([feature.name, holds, scale, feature.change])
     if len(spec.features) > most:
         rows.append([f"and {len(spec.features) - most:,} more", "", "", ""])

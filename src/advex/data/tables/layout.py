@@ -17,7 +17,8 @@ from advex.data.tables.numbers import decimal_mark, is_amount
 from advex.errors import DataError, quoted
 from advex.features.typed import MISSING, is_missing
 
-HEAD = 2**22  # bytes looked at to tell all this; a header is never longer
+HEAD = 2**22  # bytes looked at to tell all this but zeros; a header is never longer
+_BLOCK, _LONGEST_CODE = 2**22, 64  # characters looked at together for zeros; of a cell of digits that begins with one
 _SAMPLE = 500  # rows looked at to tell numbers from texts
 _DELIMITERS = ",;\t|"
 _SEP = re.compile(r'"?sep=(?P<delimiter>[,;\t|])"?[,;\t|]*', re.IGNORECASE)
@@ -100,11 +101,7 @@ def layout_of(path: Path, head: bytes, encoding: str, style: Style) -> Layout:
     rest = "\n".join(lines[before:])
     if style.header != "none" and rest.startswith("#"):
         rest = rest[1:] if rest[1:2] not in ("", *_DELIMITERS) else rest
-    usual = csv.field_size_limit(HEAD)  # read by another delimiter than theirs, some headers are a single cell
-    try:
-        names, delimiter, length = _header(path, rest, said or _DELIMITERS)
-    finally:
-        csv.field_size_limit(usual)
+    names, delimiter, length = _header(path, rest, said or _DELIMITERS)
     rows = [row for row in itertools.islice(csv.reader(io.StringIO(rest), delimiter=delimiter), _SAMPLE) if any(row)]
     if style.header == "none":
         names, length, sample = _given(path, style, len(names)), 0, rows
@@ -120,7 +117,7 @@ def layout_of(path: Path, head: bytes, encoding: str, style: Style) -> Layout:
         encoding=encoding,
         decimal="," if comma else ".",
         returns=returns,
-        zeros=_with_zeros(rest, delimiter, names),
+        zeros=_with_zeros(path, delimiter, encoding, before + length, names),
         notes=tuple(notes),
     )
 
@@ -221,10 +218,19 @@ def _commas(rows: Sequence[Sequence[str]], delimiter: str) -> bool:
     return "," in marks and "." not in marks
 
 
-def _with_zeros(text: str, delimiter: str, names: Sequence[str]) -> frozenset[str]:
+def _with_zeros(path: Path, delimiter: str, encoding: str, lines: int, names: Sequence[str]) -> frozenset[str]:
+    """The columns that somewhere, in the whole file, hold digits that begin with a zero."""
     ends = f'["{re.escape(delimiter)}\n]'
-    if not re.search(rf"(^|{ends})0\d+(?={ends}|$)", text):
-        return frozenset()
-    rows = csv.reader(io.StringIO(text), delimiter=delimiter)
-    places = {place for row in rows for place, cell in enumerate(row) if cell[:1] == "0" and cell[1:].isdigit()}
+    numbers = re.compile(f"{ends}0\\d+(?={ends})")
+    with path.open(encoding=encoding, errors="replace") as file:  # what cannot be decoded is told when it is read
+        before = "\n"
+        while block := file.read(_BLOCK):
+            if numbers.search(before + block):
+                break
+            before = block[-_LONGEST_CODE:]
+        if not block and not numbers.search(f"{before}\n"):
+            return frozenset()
+        file.seek(0)
+        rows = csv.reader(itertools.islice(file, lines, None), delimiter=delimiter)
+        places = {place for row in rows for place, cell in enumerate(row) if cell[:1] == "0" and cell[1:].isdigit()}
     return frozenset(names[place] for place in places if place < len(names))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from advex.drawing.numbers import UNIT, confidence, significant
+from advex.drawing.numbers import UNIT, confidence, date_text, significant
 from advex.registry import register
 from advex.report.reading import Contents, Row
 from advex.report.row_values import SHOWN_ROWS, value_text
@@ -221,8 +221,8 @@ def _spread(column: Row, value: float | str | None, changed: list[tuple[int, flo
         marks=tuple(_mark(index, float(after), edges, column["unit"]) for index, after in changed),
         bars=histogram(column["counts"]),
         x=0.0 if value is None else _mark(0, float(value), edges, "").x,
-        low=("≤ " if column["least"] < edges[0] else "") + significant(low),
-        high=("≥ " if column["most"] > edges[-1] else "") + significant(high),
+        low=("≤ " if column["least"] < edges[0] else "") + (date_text(low, column["unit"]) or significant(low)),
+        high=("≥ " if column["most"] > edges[-1] else "") + (date_text(high, column["unit"]) or significant(high)),
     )  # fmt: skip
 
 
