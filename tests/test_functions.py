@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 
 from advex import explainers, goals
 from advex.artifacts import weights_hash
-from advex.attacks import Minimal
+from advex.attacks import BoundaryWalk, Minimal
 from advex.classifier import Classifier
 from advex.data import open_dataset
 from advex.errors import InputError
@@ -87,6 +87,37 @@ def test_estimates_of_a_row_do_not_depend_on_its_company(logistic: LogisticRegre
     assert torch.allclose(together, alone, atol=1e-6)
 
 
+def test_a_function_may_change_what_it_is_given(logistic: LogisticRegression, digits: SimpleNamespace) -> None:
+    def scribbling(x: np.ndarray) -> np.ndarray:
+        answer = logistic.predict_proba(x.reshape(len(x), -1))
+        x[:] = 0
+        return answer
+
+    explainer, x, y = explainers.build("gradient:of=probability"), digits.x[:4], digits.y[:4]
+    made = explainer(Classifier.from_function(scribbling, pairs=16), x, y)
+    assert torch.equal(made.map, explainer(function(logistic, pairs=16), x, y).map)
+
+
+def test_the_smallest_change_by_decisions_alone(logistic: LogisticRegression, digits: SimpleNamespace) -> None:
+    """From noise into the neighbourhood of what gradients find on the same linear classifier."""
+    x, y = digits.x[:6], torch.tensor(logistic.predict(digits.x[:6].numpy()))
+    walked = BoundaryWalk(start="noise", queries=2000)(function(logistic), x, goals.Misclassify(y))
+    best = Minimal()(linear(logistic), x.double(), goals.Misclassify(y))
+    assert walked.reached.all()
+    assert not walked.gradients.any()
+    assert (walked.rmse / best.rmse).mean() < 1.4  # another class may be arrived at
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"queries": -1}, {"pairs": 2.5}, {"classes": 1}, {"classes": 3, "class_names": "ab"}]
+)
+def test_options_that_cannot_be_meant_are_refused(wrong: dict[str, Any], logistic: LogisticRegression) -> None:
+    with pytest.raises(InputError):
+        function(logistic, **wrong)
+    with pytest.raises(InputError, match="LogisticRegression"):
+        Classifier.from_function(logistic)  # pyright: ignore
+
+
 def test_queries_are_counted_and_bounded(logistic: LogisticRegression, digits: SimpleNamespace) -> None:
     classifier = function(logistic, queries=25)
     classifier.predict(digits.x[:20])
@@ -114,6 +145,7 @@ def test_labels_alone_serve(logistic: LogisticRegression, digits: SimpleNamespac
         (lambda x: np.full(len(x), 3), "labels", "0 to 2"),
         (lambda x: np.full(len(x), 0.5), "labels", "0 to 2"),
         (lambda x: None, "logits", "numbers"),
+        (lambda x: [[1.0], [1.0, 2.0]] * 2, "logits", "no array"),
     ],
 )
 def test_what_is_no_answer_is_told(answer: Any, returns: Any, words: str) -> None:
@@ -122,11 +154,13 @@ def test_what_is_no_answer_is_told(answer: Any, returns: Any, words: str) -> Non
 
 
 def test_errors_of_the_function_are_told_in_its_words() -> None:
-    def broken(x: np.ndarray) -> np.ndarray:
-        raise ValueError("the service is away")
+    for error in (ValueError, ConnectionError, ZeroDivisionError):
 
-    with pytest.raises(InputError, match="the service is away"):
-        Classifier.from_function(broken, classes=3)(torch.rand(4, 5))
+        def broken(x: np.ndarray, error: type[Exception] = error) -> np.ndarray:
+            raise error("the service is away")
+
+        with pytest.raises(InputError, match="the service is away"):
+            Classifier.from_function(broken, classes=3)(torch.rand(4, 5))
 
 
 def test_two_functions_are_two_identities(logistic: LogisticRegression) -> None:

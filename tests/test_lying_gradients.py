@@ -202,6 +202,18 @@ def test_a_liar_is_flagged_and_its_figure_by_decisions_stands_beside(
         assert decisions.value < 0.98 * sample.value
 
 
+def test_where_the_attack_fails_decisions_still_give_a_figure(
+    digits: SimpleNamespace, rechecked: Dataset, tmp_path: Path
+) -> None:
+    """With a gradient of the wrong sign no search finds a change; a gradient that is NaN is no slope either."""
+    for number, back in enumerate((lambda g: -g, lambda g: g * math.nan)):
+        ways = (lambda x, back=back: Backward.apply(x, torch.clone, back), same)
+        flags, scores = evaluated(around(digits, ways), rechecked, tmp_path / str(number))
+        assert {"failures", "gradients_disagree"} <= flags.keys()
+        assert scores["attack_sample_ara"].value > scores["attack_decisions_ara"].value
+        assert scores["attack_decisions_ara"].value < 0.2
+
+
 def test_answers_that_vary_are_not_taken_for_lies(digits: SimpleNamespace, rechecked: Dataset, tmp_path: Path) -> None:
     noisy = around(digits, (lambda x: x + 0.05 * torch.randn_like(x), same))
     flags, _ = evaluated(noisy, rechecked, tmp_path / "out")

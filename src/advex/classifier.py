@@ -131,6 +131,8 @@ class Classifier(nn.Module):
         Raises InputError for what the function returns instead of answers, and for more than `queries`.
         """
         limits = Box(*(box or (0.0, 1.0))) if features is None else features.box()  # pyright: ignore
+        if class_names is not None and classes not in (None, len(class_names)):
+            raise InputError(f"There are {classes} classes, and {len(class_names)} names of classes.")
         network = FunctionNetwork(
             function, classes=classes if class_names is None else len(class_names), returns=returns, queries=queries,
             pairs=pairs, lower=torch.as_tensor(limits.lower), upper=torch.as_tensor(limits.upper),

@@ -17,6 +17,7 @@ from advex.options import Count
 
 _FIRST_STEP, _STEPS = 0.3, (1e-3, 1.0)  # sideways, as shares of the change
 _INWARD = (1.0, 0.02)  # inwards, first and last, as shares of the step sideways, which counts as 0.1 at most
+_DRAWS = 20
 _FEW = 0.2  # share of the elements that every other step moves
 
 
@@ -24,27 +25,53 @@ _FEW = 0.2  # share of the elements that every other step moves
     "boundary_walk",
     cites="brendel2018, with steps sideways that adapt row by row",
     promises="smallest tried",
-    examples=("start=l2min",),
+    examples=("start=l2min", "start=noise,queries=400"),
 )
 class BoundaryWalk(Search):
-    """From the change that another search has found to shorter ones, by decisions alone.
+    """From the change that another search has found, or from noise, to shorter ones, by decisions alone.
 
     Each step goes sideways at random, then inwards, and is kept if the goal still holds there. Where gradients tell
     the truth, a good search leaves such a walk nothing to gain.
 
-    start: the spec of the other search; rows that it gave up stay given up. queries: forward passes.
+    start: the spec of the other search, or `noise`: random inputs, of which up to 20 are asked. There begin also the
+    rows that the search gave up. queries: forward passes of the walk.
     """
 
     start: str = "minimal"
     queries: Count = 100
 
     def find(self, classifier: Classifier, x: Tensor, goal: Goal, mask: Tensor | None, seed: int) -> SearchResult:
-        first = registry.build("attack", self.start)(classifier, x, goal, mask=mask, seed=seed)
-        walked = walk(classifier, x, goal, first.delta, queries=self.queries, seed=seed, mask=mask)
+        first = SearchResult.nothing(x)
+        if self.start != "noise":
+            first = registry.build("attack", self.start)(classifier, x, goal, mask=mask, seed=seed)
+        start, passes = from_noise(classifier, x, goal, first.delta, seed=seed, mask=mask)
+        walked = walk(classifier, x, goal, start, queries=self.queries, seed=seed, mask=mask)
         return SearchResult(
-            delta=walked.delta, size=walked.size, gradients=first.gradients, queries=first.queries + walked.queries,
-            flat=first.flat,
+            delta=walked.delta, size=walked.size, gradients=first.gradients, flat=first.flat,
+            queries=first.queries + passes + walked.queries,
         )  # fmt: skip
+
+
+def from_noise(
+    classifier: Classifier, x: Tensor, goal: Goal, delta: Tensor, *, seed: int, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Changes [n, *shape] that reach the goal where they did not: to random inputs in the box, of which some are asked.
+
+    Rows that none of these reaches keep theirs. Also the passes that it took, [n] int64.
+    """
+    with torch.no_grad():
+        lost = ~goal(classifier, x + delta).reached
+        passes = torch.ones_like(lost, dtype=torch.int64)
+        low, high = (wall.to(x).expand_as(x) for wall in (classifier.box.lower, classifier.box.upper))
+        for k in range(_DRAWS if bool((high - low).isfinite().all()) else 0):
+            if not lost.any():
+                break
+            noise = low + (high - low) * randomness.uniform(x, seed, f"noise {k}") - x
+            noise = classifier.box.confine(x, noise if mask is None else noise * mask)
+            passes += lost
+            reached = lost & goal(classifier, x + noise).reached
+            delta, lost = torch.where(per_row(reached, x), noise, delta), lost & ~reached
+    return delta, passes
 
 
 def walk(

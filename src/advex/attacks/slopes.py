@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +24,8 @@ class Slopes:
     """How far gradients are from differences, row by row.
 
     error: [n], the root mean square of (difference - gradient) in random directions, relative to that of the
-    differences; NaN where nothing can be said: no digits, or nothing changes and no gradient says otherwise.
+    differences; infinite of a gradient that is not finite; NaN where nothing can be said: no digits, or nothing changes
+    and no gradient says otherwise.
     constant: [n] bool, the answers around the input are the same to the last digit, while the gradient is not zero: a
     straight-through gradient.
     """
@@ -51,6 +53,7 @@ def compare_slopes(classifier: Classifier, goal: Goal, x: Tensor, seed: int = 0)
             apart = (differences - slopes).square().mean(dim=1).sqrt() / size
             clear = noise / (2 * step) < _ROUNDING * torch.maximum(size, own)
             error = torch.where(error.isnan() & clear, apart, error)
+        error = torch.where(gradient.flatten(1).isfinite().all(dim=1), error, math.inf)
         still = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         for k in range(DIRECTIONS):
             few = randomness.uniform(x, seed, f"few {k}") < _FEW / x[0].numel()

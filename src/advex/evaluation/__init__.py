@@ -145,7 +145,7 @@ def _check(models: Sequence[Model], data: Dataset, plan: Plan) -> None:
     if not names or "" in names or len({name.casefold() for name in names}) < len(names):
         raise SpecError(f"An evaluation needs one or more models, each with a name of its own, not {names}.")
     for name, _, classifier in models:
-        classes = classifier.predict(batch_for(classifier, data, slice(0, 1)).x).shape[1]
+        classes = classifier.predict(batch_for(classifier, data, slice(0, 2)).x).shape[1]
         if classes != len(data.class_names):
             raise InputError(
                 f"The model '{name}' answers {classes} classes, {data.name} has {len(data.class_names)}. "

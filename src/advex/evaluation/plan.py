@@ -192,9 +192,10 @@ def _searches(settings: Settings) -> tuple[SearchTask, ...]:
             task = SearchTask(name=name, search=search, goal=goal, spec=describe(search))
             if task.within:
                 raise SpecError(
-                    f"'{spec}' looks for a change within a distance of its own, and {name} wants the smallest change: "
-                    "the area of what it leaves would be infinite. Take a search such as 'minimal' here, and ask what "
-                    f"is left within a distance by --radius linf:8/255 --suite {parse(spec)[0]}."
+                    f"'{spec}' promises the lowest loss within a distance of its own, and {name} wants the smallest "
+                    "change (`promises`): the area of what it leaves would be infinite. Take a search such as "
+                    "'minimal' here, and ask what is left within a distance by "
+                    f"--radius linf:8/255 --suite {parse(spec)[0]}."
                 )
             tasks.append(task)
     if settings.published:

@@ -66,6 +66,13 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
     probe = batch_for(classifier, data, torch.tensor(rows)).x
     with torch.no_grad(), classifier.frozen(), classifier.accelerated():
         once, again = classifier.logits(probe), classifier.logits(probe)
+    if pairs := getattr(classifier.network, "pairs", 0):
+        yield flag(
+            entry.name, "estimated_gradients", "note",
+            f"Its gradients are estimates, each from {pairs} pairs of answers: searches that follow them come less "
+            f"near, and radii are too large. {classifier.network.asked:,} rows have been asked.",
+            "Take more pairs, or a search by answers alone (boundary_walk:start=noise).",
+        )  # fmt: skip
     if returns_probabilities(once):
         yield flag(
             entry.name, "probabilities", "warning",

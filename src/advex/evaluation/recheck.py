@@ -12,7 +12,7 @@ from torch import Tensor
 
 from advex import goals, measures
 from advex.attacks import Search
-from advex.attacks.boundary_walk import walk
+from advex.attacks.boundary_walk import from_noise, walk
 from advex.attacks.slopes import compare_slopes
 from advex.classifier import Classifier
 from advex.evaluation.columns import table, tensor
@@ -86,11 +86,15 @@ class _Recheck:
             once, again = classifier.logits(result.clean), classifier.logits(result.clean)
         if classifier.features is not None or varies(once, again):
             return error, constant, error
-        seed, reached = self.work.plan.settings.seed, per_row(result.reached, result.delta)
-        delta = torch.where(reached, result.delta, 0.0)
-        if result.gradients.any():
+        seed = self.work.plan.settings.seed
+        delta = torch.where(per_row(result.reached, result.delta), result.delta, 0.0)
+        if result.gradients.any() and not getattr(classifier.network, "pairs", 0):  # estimates are known to be rough
             slopes = compare_slopes(classifier, goal, result.clean + delta, seed)
             error, constant = slopes.error, slopes.constant
+            if result.reached.any():  # else at the inputs themselves
+                error = torch.where(result.reached, error, math.nan)
+        if self.passes == MANY_PASSES:
+            delta, _ = from_noise(classifier, result.clean, goal, delta, seed=seed)
         search = self.task.search
         walks = as_norm(getattr(search, "norm", RMSE)) is RMSE and getattr(search, "promises", "") == "smallest"
         walked = walk(classifier, result.clean, goal, delta, queries=self.passes, seed=seed).size
@@ -108,7 +112,7 @@ def _doubled(search: Search) -> Search:
 def _disagrees(rows: pa.Table) -> float:
     """The median error of the gradient if it is too large, else 0."""
     median = tensor(rows, "error").nanmedian().item()
-    return median if median > DISAGREE else 0.0
+    return median if median > DISAGREE else 0.0  # NaN, of nothing known, is not above
 
 
 def _shortened(rows: pa.Table) -> float:
@@ -120,7 +124,9 @@ def _shortened(rows: pa.Table) -> float:
 
 
 def _misled(rows: pa.Table) -> bool:
-    return bool(_disagrees(rows) or _shortened(rows)) and not tensor(rows, "walked").isnan().all()
+    """Whether the attack is misled or failed, and decisions can say more."""
+    doubtful = _disagrees(rows) or _shortened(rows) or tensor(rows, "rmse").isinf().any()
+    return bool(doubtful) and not tensor(rows, "walked").isnan().all()
 
 
 def tables(work: Evaluation, model: str) -> Blocks:
@@ -129,7 +135,10 @@ def tables(work: Evaluation, model: str) -> Blocks:
 
 
 def figures(work: Evaluation, entry: ModelEntry) -> ModelEntry:
-    """attack_sample_ara and attack_decisions_ara, on the examples rechecked, where the gradients mislead the attack."""
+    """attack_sample_ara and attack_decisions_ara, on the examples rechecked, where the attack failed or is misled.
+
+    The first is that of the attack with twice its gradients.
+    """
     rows = work.shards.find(entry.name, BY_DECISIONS, 0)
     if rows is None:
         return entry
@@ -154,14 +163,18 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
     if rows is None:  # not asked for
         return
     yield from _more_steps(entry, tensor(work.written.rows("examples", entry.name), f"{ATTACK}_rmse"), rows)
-    by_decisions = "The figures by decisions stand beside those of the attack: trust the smaller."
+    by_decisions = "The area by decisions, from noise where the attack failed, stands beside it: trust the smaller."
     if error := _disagrees(rows):
         through = tensor(rows, "constant").double().mean() >= 0.5
         why = "Its gradient is a straight-through one: nearby the answers stay the same to the last digit. "
+        known, where = int((~tensor(rows, "error").isnan()).sum()), "at the changes found"
+        if tensor(rows, "rmse").isinf().all():
+            where = "at the inputs (no change was found)"
+        apart = f"differ from it by {error:.0%}" if math.isfinite(error) else "exist, and it is NaN or infinite"
         yield flag(
             entry.name, "gradients_disagree", "warning",
-            f"The gradient is not the slope of what the network answers: at the changes found, finite differences "
-            f"differ from it by {error:.0%} (median of {len(rows)} examples; honest networks stay below 10%). "
+            f"The gradient is not the slope of what the network answers: {where}, finite differences "
+            f"{apart} (median of {known} examples; honest networks stay below 10%). "
             f"{why if through else ''}Searches that follow it may miss smaller changes, and maps show the gradient of "
             "another function.",
             f"Look for detach, no_grad, rounding or a backward pass of its own. {by_decisions}",
@@ -169,8 +182,9 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
     if share := _shortened(rows):
         yield flag(
             entry.name, "boundary_not_reached", "warning",
-            f"A walk of {PASSES} decisions, without gradients, makes the attack's changes {share:.1%} shorter (mean "
-            f"of {len(rows)} examples): the attack stops short of the nearest boundary, so the areas are too large.",
+            f"A walk of {PASSES} decisions, without gradients, makes the changes of the attack with twice its "
+            f"gradients {share:.1%} shorter (mean of {int(tensor(rows, 'walked').isfinite().sum())} examples): it "
+            "stops short of the nearest boundary, so the areas are too large.",
             f"Give the attack more gradients; if the walk still gains, its gradients mislead it. {by_decisions}",
         )  # fmt: skip
 

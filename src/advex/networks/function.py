@@ -17,9 +17,11 @@ Returns = Literal["confidences", "logits", "labels"]
 
 NO_GRADIENT = (
     "This classifier is a function that gives answers and no gradients. Take what asks for answers alone: the searches "
-    "square within a distance (--suite square), boundary_walk from the change of such a search, or counterfactual for "
-    "tables; the explainers occlusion, feature_ablation, kernel_shap and lime. Or let gradients be estimated, by pairs "
-    "of answers: Classifier.from_function(f, ..., pairs=50)."
+    "boundary_walk:start=noise for the smallest change, square, spsa and spatial within a distance (--suite square), "
+    "counterfactual for tables; the explainers occlusion, feature_ablation, kernel_shap and lime. An evaluation takes "
+    "searches and pictures that follow gradients unless it is told otherwise: --attack boundary_walk:start=noise,"
+    "queries=1000 --btr none --pictures none. Or let gradients be estimated from pairs of answers: "
+    "Classifier.from_function(f, ..., pairs=50)."
 )
 _STEP = 1e-3  # of differences, as a share of each element's range
 _SURE = 30.0  # the logit of a label that comes without a confidence
@@ -46,6 +48,11 @@ class FunctionNetwork(nn.Module):
         upper: Tensor,
     ) -> None:
         super().__init__()
+        if not callable(function):
+            raise InputError(f"A function is called with an array, and {type(function).__name__} cannot be called.")
+        for name, value, least in (("classes", classes, 2), ("queries", queries, 1), ("pairs", pairs, 0)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+                raise InputError(f"{name} is a whole number of at least {least}, not {value!r}.")
         if returns not in ("confidences", "logits", "labels"):
             raise InputError(f"A function returns 'confidences', 'logits' or 'labels', not {returns!r}.")
         if returns == "labels" and (classes is None or pairs):
@@ -72,7 +79,14 @@ class FunctionNetwork(nn.Module):
                 f"The function has answered {self.asked} rows, and may answer {self.queries} (queries=): the next "
                 f"{len(x)} are too many. Allow more, take fewer examples, or a search with fewer queries."
             )
-        output = np.asarray(self.function(x.detach().cpu().numpy()))
+        try:
+            answer = self.function(x.detach().cpu().numpy().copy())  # the function may change what it is given
+        except (OSError, ArithmeticError) as error:
+            raise InputError(f"The function raised {type(error).__name__} for {len(x)} rows: {error}.") from error
+        try:
+            output = np.asarray(answer)
+        except ValueError as error:
+            raise InputError(f"What the function returns is no array: {error}.") from None
         self.asked += len(x)
         if self.returns == "labels":
             return self._certain(output.reshape(-1), len(x)).to(x)

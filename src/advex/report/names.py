@@ -10,7 +10,7 @@ _MEASURES = {
     "accuracy": "Accuracy",
     "robust_accuracy": "Robust accuracy",
     "ara": "ARA",
-    "sample_ara": "ARA of the rechecked",
+    "sample_ara": "ARA, twice the gradients",
     "decisions_ara": "ARA by decisions",
     "certified_accuracy": "Certified accuracy",
     "certified_ara": "Certified ARA",
