@@ -87,7 +87,7 @@ SMALL: dict[str, Any] = {
             "train_samples": 96,
             "test_samples": 12,
             "change": {"network": "linear", "epochs": {40: 1, 20: 1, 80: 2}, "batch_size": 32, "robust_every": 0},
-            "evaluation": {"attack": "pgd:norm=rmse,radius=0.4,steps=3", "btr": "minimal:gradients=4", "sweep": 0,
+            "evaluation": {"attack": "minimal:gradients=3", "btr": "minimal:gradients=4", "sweep": 0,
                            "explanations": 1, "recheck": 0, "steps": 2},
         },
         "full": {"summary": "All of it.", "evaluation": {"published": True}},

@@ -171,7 +171,8 @@ def test_differences_are_of_the_same_examples(tmp_path: Path) -> None:
     assert (robust.measured["dg"].n, robust.measured["dg"].failures) == (3, 1)
     assert robust.measured["dg"].low <= 0.1 <= robust.measured["dg"].high
     assert robust.measured["drop"].value == pytest.approx(25)
-    assert (robust.measured["drop"].low, robust.measured["drop"].high) == (0, 75)  # 1 of 4, drawn again
+    low, high = robust.measured["drop"].low, robust.measured["drop"].high
+    assert low <= 0 < 75 <= high  # 1 of 4, drawn again; wider where several shall hold together
     (gain,) = found.differences
     assert (gain.first, gain.second, gain.measure) == ("natural", "robust", "gradient_gini")
     assert gain.figure.value == pytest.approx(-0.1)

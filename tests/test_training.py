@@ -407,7 +407,7 @@ def test_tensorboard_is_told_the_same_numbers(
     recipe, steps = recipe_from(SMALL), list[int]()
     with pytest.raises(training.Interrupted):
         train(
-            recipe, few, tmp_path, validation=held_out, tensorboard=True, stop=lambda: steps[-1] == 6,
+            recipe, few, tmp_path, validation=held_out, tensorboard=True, stop=lambda: steps[-1:] == [6],
             report=lambda line: steps.append(line["step"]),
         )  # fmt: skip
     train(recipe, few, tmp_path, validation=held_out, tensorboard=True, resume=True)

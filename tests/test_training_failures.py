@@ -170,7 +170,7 @@ def test_weights_that_are_not_finite_never_become_a_checkpoint(
     if when == "by the clock":
         options["checkpoint_seconds"] = 0
     if when == "when stopped":
-        options["stop"] = lambda: seen[-1] == step
+        options["stop"] = lambda: seen[-1:] == [step]
     with pytest.raises(Diverged, match=r"'network\.\S+' .*step \d+ .*learning_rate="):
         train(recipe_from(SMALL), few, tmp_path, **options)
     assert max(seen) == step

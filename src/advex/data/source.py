@@ -163,12 +163,13 @@ def _walk(folder: Path, within: PurePosixPath, above: tuple[str, ...], ways: Cou
 class Source:
     """A data set of pictures: its classes, the same for every split, and how to open each split.
 
-    A source without splits has one, named "".
+    A source without splits has one, named "". indivisible: it is never dealt into parts, being one already.
     """
 
     name: str
     class_names: tuple[str, ...]
     splits: Mapping[str, Callable[[], Split]]
+    indivisible: bool = False
 
     @property
     def split_names(self) -> tuple[str, ...]:
@@ -187,7 +188,7 @@ class Source:
 
     def dealt(self) -> Source | None:
         """The same with a part that is held out, where it is undivided."""
-        if set(self.splits) != {""}:
+        if set(self.splits) != {""} or self.indivisible:
             return None
 
         def part(name: str) -> Split:

@@ -45,7 +45,7 @@ class DeepLift(AttributionMethod):
         return _rescaled(request, lambda i, k: baseline[i])
 
 
-@explainer("deep_lift_shap", cites="lundberg2017 (DeepSHAP); shrikumar2017", examples=("baseline=0.5",))
+@explainer("deep_lift_shap", cites="lundberg2017 (DeepSHAP); shrikumar2017", examples=("baseline=0.0",))
 class DeepLiftShap(AttributionMethod):
     """The mean of DeepLift's maps over background rows: shares of the change from their mean output.
 

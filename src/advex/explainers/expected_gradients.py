@@ -14,7 +14,7 @@ from advex.options import Count
 from advex.randomness import generators
 
 
-@explainer("expected_gradients", cites="erion2021; lundberg2017 (GradientSHAP)", examples=("baseline=0.5",))
+@explainer("expected_gradients", cites="erion2021; lundberg2017 (GradientSHAP)", examples=("baseline=0.0",))
 class ExpectedGradients(DifferentiableMethod):
     """The mean of (x - u) times the gradient at a random point between x and a random baseline u.
 

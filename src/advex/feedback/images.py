@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from advex import attacks, progress
+from advex import attacks, progress, registry
 from advex._version import __version__
 from advex.annotation import PICTURES
 from advex.artifacts import weights_hash
@@ -131,10 +131,13 @@ def _identity(model: Opened, data: Dataset, making: Making) -> dict[str, Any]:
 def _upgrade(identity: dict[str, Any], *, data: Dataset) -> None:
     """Earlier versions wrote which they were, and knew the data by SHA-256 of its ids, classes and tensors.
 
-    Options that a search has got since stand at their defaults.
+    Options that a search has got since stand at their defaults; those that it has no more are passed over.
     """
     identity.pop("advex", None)
-    identity["images"]["search"] = describe(attacks.build(identity["images"]["search"]))
+    name, options = registry.parse(identity["images"]["search"])
+    known = registry.entries("attack")[name].options()
+    search = registry.make("attack", name, **{key: value for key, value in options.items() if key in known})
+    identity["images"]["search"] = describe(search)
     if "sha256" in identity["data"]:
         digest = hashlib.sha256(json.dumps([data.ids, data.class_names, data.class_counts]).encode())
         for rows in (*data.x.split(1024), data.y):

@@ -18,4 +18,4 @@ def cifar10_sample() -> Source:
     of its JPEG version, on which the bundled networks were trained. An id is class/place in the split.
     """
     root = Path(__file__).with_name("cifar10_sample")
-    return replace(folders.source(root, files_below(root)), name="cifar10-sample")
+    return replace(folders.source(root, files_below(root)), name="cifar10-sample", indivisible=True)
