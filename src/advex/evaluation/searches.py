@@ -157,7 +157,7 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
                 "Evaluate more examples; intervals and differences of models on the same examples stay as they are.",
             )  # fmt: skip
     for key, figure in entry.scores.items():
-        if key.endswith("_ara") and math.isinf(figure.value):
+        if key in [f"{name}_ara" for name in names] and math.isinf(figure.value):
             yield flag(
                 entry.name, "infinite_area", "warning",
                 f"{key} is infinite: the search failed on a larger share of examples than a naive answer gets right.",
