@@ -171,7 +171,7 @@ def test_files_that_are_no_radiograph_are_refused(tmp_path: Path, data: bytes, w
 
 
 def test_files_that_cannot_be_opened_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot be read: Is a directory"):
+    with pytest.raises(DataError, match="not a file that can be opened"):
         picture(tmp_path)
 
 
