@@ -259,6 +259,7 @@ def test_no_connection_at_all_is_said_and_overcome(begin: Callable[..., Any]) ->
 
 def test_the_server_may_die_and_come_back(begin: Callable[..., Any], serve: Callable[..., Any]) -> None:
     store, server, (page,) = begin("anna")
+    page.loaded(40)
     page.press("1")
     page.saved()
     server.kill()
@@ -271,6 +272,7 @@ def test_the_server_may_die_and_come_back(begin: Callable[..., Any], serve: Call
 
 def test_a_revoked_link_keeps_what_waits_until_the_next(begin: Callable[..., Any]) -> None:
     store, server, (page,) = begin("anna")
+    page.loaded(40)  # a picture that is refused would end the session before the answer is given
     people.revoke(store.database, "anna")
     page.press("3")
     page.saved("signed out")
