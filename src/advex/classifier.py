@@ -20,6 +20,7 @@ from advex.layers import input_gradient as input_gradient
 from advex.logits import ERRORS, as_logits, check_logits, doubt_of, failure, mean_of, out_of_memory
 from advex.networks.function import FunctionNetwork, Returns
 from advex.networks.residual_drop import active_dropout
+from advex.networks.softening import Softening, softened
 from advex.precision import check_space, full_float32, may_round_float32
 from advex.progress import beat
 
@@ -107,7 +108,7 @@ class Classifier(nn.Module):
         check_space(self.lower, self.upper, self.mean, self.std)
         self._compiled: dict[Callable[..., Any], Callable[..., Any]] | None = None
         self._autocast: torch.dtype | None = None
-        self.draws = 1  # see `contexts.averaged`
+        self._eager, self.draws = False, 1  # see `softened` and `contexts.averaged`
 
     @classmethod
     def from_function(
@@ -286,9 +287,17 @@ class Classifier(nn.Module):
             finally:
                 self.__dict__["_compiled"], self.__dict__["_autocast"] = before
 
+    @contextlib.contextmanager
+    def softened(self, beta: float, kind: Softening = "softplus") -> Iterator[int]:
+        """Inside, activations with kinks are smooth and nothing is compiled: see `networks.softening.softened`."""
+        with contextlib.ExitStack() as after:
+            after.callback(setattr, self, "_eager", self._eager)
+            self._eager = True
+            yield after.enter_context(softened(self.network, beta, kind))
+
     def fast(self, function: Function, **options: Any) -> Function:
         """A function of this network; inside `accelerated(compiled=True)` its `torch.compile`d form, made once."""
-        if self._compiled is None:
+        if self._compiled is None or self._eager:
             return function
         if function not in self._compiled:
             self._compiled[function] = torch.compile(function, dynamic=False, **options)
@@ -297,7 +306,7 @@ class Classifier(nn.Module):
     @property
     def compiled(self) -> bool:
         """Searches should keep to few batch sizes: each new one is compiled anew."""
-        return self._compiled is not None
+        return self._compiled is not None and not self._eager
 
     @property
     def reduced_precision(self) -> bool:

@@ -1,0 +1,115 @@
+"""Smooth activations in the place of those with kinks, for a while (Dombrowski et al. 2019)."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, Literal
+
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from advex.errors import InputError
+from advex.networks.activations import HalfHuberReLU
+
+Softening = Literal["softplus"]
+
+# max(x, 0) made smooth.
+Ramp = Callable[[Tensor], Tensor]
+
+
+def _with_slope(module: Any, x: Tensor, ramp: Ramp) -> Tensor:
+    slope = module.negative_slope
+    return slope * x + (1 - slope) * ramp(x)
+
+
+def _with_slopes(module: Any, x: Tensor, ramp: Ramp) -> Tensor:
+    slope = module.weight if module.weight.numel() == 1 else module.weight.reshape(-1, *[1] * (x.ndim - 2))
+    return slope * x + (1 - slope) * ramp(x)
+
+
+def _between(module: Any, x: Tensor, ramp: Ramp) -> Tensor:
+    low, high = module.min_val, module.max_val
+    return low + ramp(x - low) - ramp(x - high)
+
+
+def _half_huber(module: Any, x: Tensor, ramp: Ramp) -> Tensor:
+    return ramp(x - 1 / (4 * module.d))
+
+
+# What becomes of each activation, all of which are sums of ramps; far from a kink nothing changes. ReLU6 is a Hardtanh.
+_SMOOTH: dict[type[nn.Module], Callable[[Any, Tensor, Ramp], Tensor]] = {
+    nn.ReLU: lambda module, x, ramp: ramp(x),
+    nn.LeakyReLU: _with_slope,
+    nn.PReLU: _with_slopes,
+    nn.Hardtanh: _between,
+    HalfHuberReLU: _half_huber,
+}
+# The operations that these and other activations with kinks consist of, as functions too.
+_KINKED = {"relu", "leaky_relu", "prelu_kernel", "hardtanh", "threshold", "rrelu_with_noise"}
+
+
+@contextlib.contextmanager
+def softened(network: nn.Module, beta: float, kind: Softening = "softplus") -> Iterator[int]:
+    """Inside, every activation module with a kink is smooth: softplus_beta(x) = log(1 + exp(beta x)) / beta for ReLU.
+
+    LeakyReLU and PReLU keep their slope below 0, Hardtanh and ReLU6 their upper end. HalfHuberReLU(d) is a softplus
+    about the middle of its quadratic part, x = 1/(4d), with beta = 8d at most, where it is as steep as that part.
+    Modules that work in place still do. Contexts may be nested: the innermost counts.
+
+    Yields how many modules are smooth now, 0 if the network has no kinks. Raises InputError for a beta that is not
+    finite and above 0, and inside, when the network runs, for a kink in a function (`F.relu`), which stays as it is.
+    """
+    if isinstance(beta, bool) or not isinstance(beta, int | float) or not (math.isfinite(beta) and beta > 0):
+        raise InputError(f"A softened network needs a beta that is finite and above 0, such as 50, not {beta!r}.")
+    if kind != "softplus":
+        raise InputError(f"A network is softened by 'softplus', not by {kind!r}.")
+    kinked = [module for module in network.modules() if isinstance(module, tuple(_SMOOTH))]
+    with contextlib.ExitStack() as replaced:
+        for module in kinked:
+            replaced.enter_context(_forward_of(module, partial(_smooth, module, float(beta))))
+        replaced.enter_context(_forward_of(network, partial(_watched, network.forward)))
+        yield len(kinked)
+
+
+@contextlib.contextmanager
+def _forward_of(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Inside, the module answers by another function; hooks are called as ever."""
+    before = module.__dict__.get("forward")
+    module.__dict__["forward"] = forward  # around nn.Module, which a ScriptModule does not let set anything
+    try:
+        yield
+    finally:
+        del module.__dict__["forward"]
+        if before is not None:
+            module.__dict__["forward"] = before
+
+
+def _smooth(module: nn.Module, beta: float, x: Tensor) -> Tensor:
+    formula = next(formula for kind, formula in _SMOOTH.items() if isinstance(module, kind))
+    in_place = getattr(module, "inplace", False)
+    beta = min(beta, 8 * module.d) if isinstance(module, HalfHuberReLU) else beta
+    answer = formula(module, x.clone() if in_place else x, partial(softplus, beta=beta))
+    return x.copy_(answer) if in_place else answer
+
+
+def _watched(forward: Callable[..., Any], *inputs: Any, **named: Any) -> Any:
+    with _Watch():
+        return forward(*inputs, **named)
+
+
+class _Watch(TorchDispatchMode):
+    """Refuses what has a kink and is no module: a search would not see that its slope is missing there."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__.strip("_")
+        if name in _KINKED:
+            raise InputError(
+                f"The network calls '{name}' as a function, as F.relu is, and only modules can be softened: a search "
+                "does not see how maps move there. Make it a module (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.ReLU6), or go "
+                "without (soften=none) and explain the probability (explainer of=probability), whose map has a slope."
+            )
+        return func(*args, **(kwargs or {}))
