@@ -22,7 +22,7 @@ PIXELS = torch.tensor([[1.0, -3.0, 2.0], [-1.0, -2.0, 0.5]])  # two pixels of th
 )
 def test_the_channels_of_a_pixel_become_one_value(channels: Channels, values: list[float]) -> None:
     maps = PIXELS.T.reshape(1, 3, 1, 2)
-    assert torch.allclose(per_pixel(maps, channels), torch.tensor(values).reshape(1, 1, 2))
+    assert torch.allclose(per_pixel(maps, channels), torch.tensor(values, dtype=torch.float32).reshape(1, 1, 2))
     assert torch.equal(per_pixel(-maps, "relu"), torch.tensor([[[0.0, 2.5]]]))
     assert torch.equal(per_pixel(maps, "none"), maps)
 
