@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from types import SimpleNamespace
+from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from advex import attacks
 from advex.attacks import PGD, Minimal
 from advex.attacks.attack import in_slices, run_search, verify
 from advex.attacks.search import SearchResult, SearchState, deepest, iterate, smallest
 from advex.classifier import Classifier
 from advex.errors import AdvexWarning, InputError
 from advex.geometry import LINF, RMSE, per_row
-from advex.goals import Misclassify
+from advex.goals import Aim, Misclassify
 from advex.randomness import uniform
 from advex.types import Perturbation, concatenate
 
@@ -265,3 +268,64 @@ def test_running_out_of_memory_is_not_hidden_unless_asked() -> None:
 def test_other_slice_sizes_are_refused(wrong: int | str) -> None:
     with pytest.raises(InputError, match="max_batch .*'auto'"):
         list(in_slices(lambda rows: rows, 4, wrong))
+
+
+VISITED: list[tuple[float, float, bool]] = []  # (loss, score, reached) wherever a `Hill` was asked
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Hill:
+    """Climbed along `uphill`, judged by how near a bend on the way a point is. Beyond `wall` it is lost."""
+
+    uphill: Tensor
+    y: Tensor
+    wall: float = 1e9
+    open_ended: ClassVar[bool] = True
+
+    def __call__(self, classifier: Classifier, x: Tensor) -> Aim:
+        way = (x * self.uphill).flatten(1).sum(dim=1)
+        reached, score = way.detach() < self.wall, (way - 0.8).abs().detach()
+        VISITED.extend(zip((-way).tolist(), score.tolist(), reached.tolist(), strict=True))
+        return Aim(loss=-way, score=score, reached=reached)
+
+
+@pytest.mark.parametrize("search", ["pgd:radius=0.3", "apgd:radius=0.3", "square:radius=0.3", "spsa:radius=0.3"])
+@pytest.mark.parametrize("wall", [1e9, 0.75], ids=["open", "wall"])
+def test_the_best_is_the_best_by_its_score(toys: SimpleNamespace, search: str, wall: float) -> None:
+    """What is climbed rises to the end; of the points on the way the one with the lowest score is kept."""
+    x = torch.full((1, 3, 2, 2), 0.5, dtype=torch.float64)
+    goal = Hill(uphill=torch.full_like(x, 0.1), y=torch.zeros(1, dtype=torch.int64), wall=wall)
+    VISITED.clear()
+    result = attacks.build(search)(toys.mlp(), x, goal)
+    points = [(reached, score) for _, score, reached in VISITED]
+    least = min(score for reached, score in points if reached)
+    kept = abs((result.adversarial * goal.uphill).sum().item() - 0.8)
+    assert kept == pytest.approx(least, abs=1e-12)
+    assert result.reached.all()
+    if search.startswith("pgd") and wall > 1:
+        assert min(loss for loss, _, _ in VISITED) < -0.9  # it went on beyond the best
+
+
+def test_pgd_may_keep_the_last_point_without_a_look_at_it(toys: SimpleNamespace) -> None:
+    """Sign steps of a known length about the bottom of |x - 0.62|: where the last one leads, by hand."""
+
+    class Bottom(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            off = (x.flatten(1) - 0.62).abs().sum(dim=1)
+            return torch.stack([torch.zeros_like(off), off - 0.1], dim=1)
+
+    classifier = Classifier(Bottom()).double().eval()
+    start = torch.tensor([[0.5, 0.1, 0.9]], dtype=torch.float64)
+    at = start.numpy().copy()
+    for _ in range(7):
+        at = np.clip(at - 0.05 * np.sign(at - 0.62), start.numpy() - 0.3, start.numpy() + 0.3)
+    goal = Misclassify(torch.ones(1, dtype=torch.int64))
+    options: dict[str, Any] = {"radius": 0.3, "steps": 7, "step": 0.05, "random_start": False}
+    last, best = (PGD(keep=keep, **options)(classifier, start, goal) for keep in ("last", "best"))
+    assert np.allclose(last.adversarial, at)
+    assert not torch.equal(last.delta, best.delta)
+    assert (last.gradients.item(), last.queries.item()) == (7, 0)
+    assert (best.gradients.item(), best.queries.item()) == (7, 1)
+    # Whether a row stands must be known before the next start.
+    several = PGD(keep="last", restarts=3, radius=0.3, steps=7)(classifier, start, goal)
+    assert several.queries.item() == several.gradients.item() // 7

@@ -119,7 +119,7 @@ class _Halving:
         return {at: at - before for before, at in zip(steps, steps[1:], strict=False) if at > before}
 
     def start(self, state: SearchState) -> None:
-        zero, nowhere = torch.zeros_like(state.best_loss), torch.full_like(state.best_loss, math.inf)
+        zero, nowhere = torch.zeros_like(state.best_rank), torch.full_like(state.best_rank, math.inf)
         state.memory = {
             "length": torch.full_like(zero, 2 * as_radius(self.search.radius)),
             "before": state.delta,  # the change before the present one, and its loss
@@ -136,14 +136,14 @@ class _Halving:
         memory["gradient"] = torch.where(per_row(best, here), gradient, memory["gradient"])
         memory["helped"] = memory["helped"] + (state.loss < memory["loss"]) if k else memory["helped"]
         if k == 0:
-            memory["mark"] = state.best_loss
+            memory["mark"] = state.best_rank
         elif k in self.checkpoints:
             stuck = memory["helped"] < self.search.share * self.checkpoints[k]
-            stuck = stuck | (~memory["halved"] & (state.best_loss >= memory["mark"]))
+            stuck = stuck | (~memory["halved"] & (state.best_rank >= memory["mark"]))
             here = torch.where(per_row(stuck, here), state.best, here)
             gradient = torch.where(per_row(stuck, here), memory["gradient"], gradient)
             memory["length"] = torch.where(stuck, memory["length"] / 2, memory["length"])
-            memory |= {"mark": state.best_loss, "halved": stuck, "helped": torch.zeros_like(memory["helped"])}
+            memory |= {"mark": state.best_rank, "halved": stuck, "helped": torch.zeros_like(memory["helped"])}
         z = self._inside(state, here - per_row(memory["length"], here) * state.norm.steepest(gradient))
         momentum = self.search.momentum if k else 1.0
         state.memory = memory | {"before": here, "loss": state.loss}

@@ -57,7 +57,7 @@ class _Orbit:
     def better(self, state: SearchState) -> Tensor:
         least = as_radius(self.search.rho) * (1 - 1e-3)
         best_is_there = state.norm.size(state.best) >= least
-        return ~best_is_there | ((state.size >= least) & (state.loss < state.best_loss))
+        return ~best_is_there | ((state.size >= least) & (state.rank < state.best_rank))
 
     def finished(self, state: SearchState, k: int) -> Tensor | None:
         return None

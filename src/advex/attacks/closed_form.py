@@ -53,9 +53,9 @@ class ClosedForm(Search):
             way = way if mask is None else way * mask
             way = classifier.box.confine(x, way) if self.clip else way
             aim = goal(classifier, x + way)
-            better = (aim.reached & ~reached) | ((aim.reached == reached) & (aim.loss < best))
+            better = (aim.reached & ~reached) | ((aim.reached == reached) & (aim.rank < best))
             delta = torch.where(per_row(better, x), way, delta)
-            best, reached = torch.where(better, aim.loss, best), torch.where(better, aim.reached, reached)
+            best, reached = torch.where(better, aim.rank, best), torch.where(better, aim.reached, reached)
         return SearchResult(
             delta=delta,
             size=torch.where(reached, classifier.norm(LINF).size(delta), torch.inf),

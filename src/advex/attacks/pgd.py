@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
+import torch
 from torch import Tensor
 
 from advex import randomness
@@ -23,6 +25,7 @@ from advex.options import Count, NormOption, RadiusOption
         "norm=l1,radius=0.5,restarts=2",
         "norm=l2,radius=0.2,random_start=false",
         "norm=rmse,radius=0.05,step=0.01",
+        "keep=last",
     ),
 )
 class PGD(Search):
@@ -31,6 +34,7 @@ class PGD(Search):
     norm: l1, l2, linf or rmse. radius: in that norm, as a share of the box's width (`"8/255"` is accepted).
     steps: gradients per start. step: length of one step; None is 2.5 radius / steps.
     random_start: begin at a point drawn uniformly from the ball. restarts: further starts, for rows that still stand.
+    keep: the best point on the way, or the last one, without a look at it unless further starts depend on that.
     draws: answers of which the mean is attacked, where they vary. The goal decides the loss: `Misclassify(y)` is the
     margin, `Misclassify(y, temperature=1)` the direction of cross-entropy.
     """
@@ -41,6 +45,7 @@ class PGD(Search):
     step: RadiusOption | None = None
     random_start: bool = True
     restarts: Count = 1
+    keep: Literal["best", "last"] = "best"
     draws: Count = 1
 
     def find(self, classifier: Classifier, x: Tensor, goal: Goal, mask: Tensor | None, seed: int) -> SearchResult:
@@ -52,8 +57,9 @@ class PGD(Search):
                 start = norm.sample(x, radius, randomness.draw(seed, restart))
                 start = classifier.box.confine(x, start if mask is None else start * mask)
             return iterate(
-                _Descend(self), classifier, x, goal, norm=as_norm(self.norm), steps=self.steps, mask=mask, start=start
-            )
+                _Descend(self), classifier, x, goal, norm=as_norm(self.norm), steps=self.steps, mask=mask, start=start,
+                unseen=self.keep == "last" and self.restarts == 1,
+            )  # fmt: skip
 
         return in_turn((partial(descend, restart) for restart in range(self.restarts)), x, goal, mask)
 
@@ -71,7 +77,7 @@ class _Descend:
         return state.norm.project(state.delta - length * state.norm.steepest(state.free_gradient), radius)
 
     def better(self, state: SearchState) -> Tensor:
-        return deepest(state)
+        return deepest(state) if self.pgd.keep == "best" else torch.ones_like(state.reached)
 
     def finished(self, state: SearchState, k: int) -> Tensor | None:
         return None

@@ -25,9 +25,9 @@ class SearchState:
     """Where the active rows are. Tensors are [n, ...]; `rows` maps them back to the whole batch.
 
     norm: of changes as shares of the box's width. x, mask: the clean input, and which of its elements may change.
-    delta: the present change, inside the box. loss, reached, size: of the goal there; gradient: of its loss, 0 outside
-    the mask, and everywhere for a rule that needs none. best, best_size, best_loss, best_reached: the best change so
-    far in the rule's sense.
+    delta: the present change, inside the box. loss, rank, reached, size: of the goal there; gradient: of its loss, 0
+    outside the mask, and everywhere for a rule that needs none. best, best_size, best_rank, best_reached: the best
+    change so far in the rule's sense. rank: what the best is the lowest by (see `Aim`).
     gradients, queries, flat: see `SearchResult`. memory: the rule's own tensors, with a row per example.
     done: the rule has finished the row; it may stay in the batch for a while, but no longer counts or changes.
     """
@@ -41,7 +41,7 @@ class SearchState:
     rows: Tensor
     best: Tensor
     best_size: Tensor
-    best_loss: Tensor
+    best_rank: Tensor
     best_reached: Tensor
     gradients: Tensor
     queries: Tensor
@@ -49,6 +49,7 @@ class SearchState:
     done: Tensor
     gradient: Tensor
     loss: Tensor
+    rank: Tensor
     reached: Tensor
     size: Tensor
     memory: dict[str, Tensor] = field(default_factory=dict)
@@ -90,9 +91,9 @@ def smallest(state: SearchState) -> Tensor:
 
 
 def deepest(state: SearchState) -> Tensor:
-    """Better is: reached first of all, then a lower loss."""
+    """Better is: reached first of all, then a lower rank."""
     return (state.reached & ~state.best_reached) | (
-        (state.reached == state.best_reached) & (state.loss < state.best_loss)
+        (state.reached == state.best_reached) & (state.rank < state.best_rank)
     )
 
 
@@ -156,12 +157,14 @@ def iterate(
     start: Tensor | None = None,
     skip: Tensor | None = None,
     clip: bool = True,
+    unseen: bool = False,
 ) -> SearchResult:
     """Step `steps` times, look once more, and return the best.
 
     Each step costs a gradient, or a query (a forward pass) if the rule needs none; the last look is a query.
     start: the first change (zero if not given). skip: [n] bool, rows left out: they cost and find nothing. clip=False
-    leaves the box (only for published protocols).
+    leaves the box (only for published protocols). unseen: return where the last step leads without a look at it, with
+    its size, reached or not.
     """
     n, climbs = len(x), getattr(rule, "needs_gradient", True)
     whole = SearchResult.nothing(x)
@@ -175,7 +178,7 @@ def iterate(
         rows=torch.arange(n, device=x.device),
         best=whole.delta.clone(),
         best_size=whole.size.clone(),
-        best_loss=x.new_full((n,), math.inf),
+        best_rank=x.new_full((n,), math.inf),
         best_reached=torch.zeros(n, dtype=torch.bool, device=x.device),
         gradients=whole.gradients.clone(),
         queries=whole.queries.clone(),
@@ -183,6 +186,7 @@ def iterate(
         done=torch.zeros(n, dtype=torch.bool, device=x.device),
         gradient=x.new_zeros(()).expand_as(x),
         loss=x.new_zeros(n),
+        rank=x.new_zeros(n),
         reached=torch.zeros(n, dtype=torch.bool, device=x.device),
         size=x.new_zeros(n),
     )
@@ -191,6 +195,9 @@ def iterate(
         at.done = skip
         at = _compact(at, whole)
     for k in range(steps + 1):
+        if unseen and k == steps:
+            at.best, at.best_size = at.delta, at.norm.size(at.delta)
+            break
         _look(at, gradient=climbs and k < steps)
         _remember(at, rule.better(at))
         if k == steps:
@@ -224,7 +231,7 @@ def _look(at: SearchState, *, gradient: bool) -> None:
         with torch.no_grad():
             aim = ask(at.x + at.delta)
         at.queries = at.queries + ~at.done
-    at.loss, at.reached = aim.loss.detach(), aim.reached
+    at.loss, at.rank, at.reached = aim.loss.detach(), aim.rank, aim.reached
     at.size = at.norm.size(at.delta)
 
 
@@ -232,7 +239,7 @@ def _remember(at: SearchState, better: Tensor) -> None:
     better = better & ~at.done
     at.best = torch.where(per_row(better, at.x), at.delta, at.best)
     at.best_size = torch.where(better, torch.where(at.reached, at.size, math.inf), at.best_size)
-    at.best_loss = torch.where(better, at.loss, at.best_loss)
+    at.best_rank = torch.where(better, at.rank, at.best_rank)
     at.best_reached = torch.where(better, at.reached, at.best_reached)
 
 

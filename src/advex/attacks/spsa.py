@@ -54,7 +54,7 @@ class _Pairs:
     def start(self, state: SearchState) -> None:
         zero = torch.zeros_like(state.x)
         names = ("centre", "slope", "first", "second")
-        state.memory = {"number": numbers(state.x, self.seed), "ahead": torch.zeros_like(state.best_loss)}
+        state.memory = {"number": numbers(state.x, self.seed), "ahead": torch.zeros_like(state.best_rank)}
         state.memory |= dict.fromkeys(names, zero)
 
     def step(self, state: SearchState, k: int) -> Tensor:

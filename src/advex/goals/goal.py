@@ -28,10 +28,20 @@ from advex.registry import register
 
 @dataclass(frozen=True, kw_only=True)
 class Aim:
-    """loss: [n], falls towards the goal. reached: [n] bool."""
+    """loss: [n], falls towards the goal. reached: [n] bool.
+
+    score: [n], what the best of several points is the lowest by, where the loss is only what can be climbed in its place
+    (the share of the largest elements that stay, beside something with derivatives). None: the loss.
+    """
 
     loss: Tensor
     reached: Tensor
+    score: Tensor | None = None
+
+    @property
+    def rank(self) -> Tensor:
+        """[n], without derivatives: the score, and the loss where there is none."""
+        return (self.loss if self.score is None else self.score).detach()
 
 
 class Goal(Protocol):
