@@ -764,7 +764,7 @@ def test_a_search_that_would_get_further_is_flagged(models: list, hundred: Datas
     rows = schema.read_rows(tmp_path / "two", "examples")
     again = pq.read_table(tmp_path / "two" / "shards" / "m.recheck.00000.parquet").to_pylist()
     assert len(again) == 64
-    pairs = [(rows[row["example"]]["attack_rmse"], row["rmse"]) for row in again]
+    pairs = [(rows[row["example"]]["attack_rmse"], row["size"]) for row in again]
     kept = [pair for pair in pairs if 0 < pair[0] < math.inf and pair[1] < math.inf]
     fall = 1 - sum(after for _, after in kept) / sum(before for before, _ in kept)
     assert fall > 0.02

@@ -16,8 +16,6 @@ from torch import Tensor, nn
 from advex.attacks import Minimal
 from advex.attacks.rays import crossing
 from advex.classifier import Classifier
-from advex.errors import SpecError
-from advex.evaluation.plan import settings_from
 from advex.geometry import as_norm
 from advex.goals import Aim, Become, BelowChance, Misclassify
 
@@ -244,11 +242,3 @@ def test_false_position_finds_where_a_goal_begins_to_hold(misleads: bool) -> Non
     found = crossing(ask, near, far, ask(near).loss, ask(far).loss, passes)
     assert (found > root).all()
     assert (found - root).max() <= (2.0**-29 if misleads else 1e-5)
-
-
-@pytest.mark.parametrize("asked", [{"attack": "minimal:norm=linf"}, {"btr": "minimal:norm=l1"},
-                                   {"searches": ["minimal:norm=l1@misclassify"]}], ids=str)  # fmt: skip
-def test_an_area_in_rmse_is_not_made_of_changes_that_are_smallest_in_another_norm(asked: dict[str, Any]) -> None:
-    with pytest.raises(SpecError, match="smallest in l.*the curve and area of an evaluation are in RMSE"):
-        settings_from(asked)
-    settings_from({"attack": "minimal:norm=l2", "searches": ["minimal:norm=linf@become"]})

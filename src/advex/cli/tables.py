@@ -6,18 +6,20 @@ import math
 
 from advex.cli import terminal
 from advex.record import CALIBRATION, Figure, Record
+from advex.record.tables import in_norm
 
 _COLUMNS = 4  # of measures side by side
 
 
 def show(record: Record) -> None:
     """Accuracy and areas of each model, with intervals, what is known of certificates, maps and rows, and warnings."""
-    shown = ("ara", "sample_ara", "decisions_ara", "reached")
-    keys = ["accuracy", *(f"{search}_{of}" for search in record.searches for of in shown)]
+    shown = ("ara", "sample_ara", "decisions_ara")
+    keys = ["accuracy", *(in_norm(f"{name}_{of}", record.norm(name)) for name in record.searches for of in shown)]
+    keys += [f"{name}_reached" for name in record.searches]
     keys = [key for key in keys if any(key in model.scores for model in record.models)]
     rows = [[model.name, *(_figure(model.scores.get(key)) for key in keys)] for model in record.models]
     terminal.table(["model", *map(_words, keys)], rows)
-    if "btr_ara" in keys:
+    if any(key.partition(":")[0] == "btr_ara" for key in keys):
         terminal.emit(CALIBRATION)
     _show_radii(record)
     _show_certificates(record)
@@ -108,9 +110,9 @@ def show_differences(record: Record) -> None:
 
 
 def _words(key: str) -> str:
-    """`btr_published_ara` -> `BTR published ARA`."""
-    names = {"btr": "BTR", "ara": "ARA"}
-    return " ".join(names.get(word, word) for word in key.split("_"))
+    """`btr_published_ara` -> `BTR published ARA`, `attack_ara:linf` -> `attack ARA, linf`."""
+    names, (key, _, norm) = {"btr": "BTR", "ara": "ARA"}, key.partition(":")
+    return " ".join(names.get(word, word) for word in key.split("_")) + (f", {norm}" if norm else "")
 
 
 def _figure(figure: Figure | None, failed: str = "failed") -> str:

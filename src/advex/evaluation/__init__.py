@@ -1,7 +1,7 @@
 """Models on a data set -> a record folder, in pieces, so that an evaluation can be stopped and resumed.
 
 settings      what decides an evaluation, as typed and kept
-plan          what its specs name, read once and handed down
+plan          what its specs name, read once and handed down; tasks: one of each of them
 shards        finished pieces on disk, and whose they are
 run           an evaluation at work: it loops over its stages
 
@@ -125,6 +125,7 @@ def _evaluate(
         settings=plan.settings.model_dump(mode="json"),
         data=_data_entry(data),
         searches=dict(results.searches),
+        norms=dict(results.norms),
         radii={task.key: task.entry for task in plan.radii},
         measures=dict(results.measures),
         lowers=[task.name for task in plan.pictures if task.lowers],

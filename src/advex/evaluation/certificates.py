@@ -22,11 +22,11 @@ from advex.data.dataset import Dataset
 from advex.evaluation.columns import table, tensor
 from advex.evaluation.examples import batch_for
 from advex.evaluation.flags import FEW_EXAMPLES, flag
-from advex.evaluation.plan import ATTACK
 from advex.evaluation.results import Results
 from advex.evaluation.run import Blocks, Evaluation, Pieces
 from advex.evaluation.scores import SCORES, Contrast, area_contrasts, figure_of, mean_contrast
 from advex.evaluation.shards import Piece
+from advex.evaluation.tasks import ATTACK
 from advex.measures.certified import Certificate, Certify, bracket, certified_accuracy, certified_area
 from advex.randomness import uniform_for
 from advex.record import CertificateFigures, Flag, ModelEntry

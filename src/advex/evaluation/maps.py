@@ -21,10 +21,11 @@ from advex.errors import SpecError
 from advex.evaluation.columns import beside, table, tensor
 from advex.evaluation.examples import batch_for
 from advex.evaluation.flags import flag, severity
-from advex.evaluation.plan import MapTask, MeasureTask, Plan
+from advex.evaluation.plan import Plan
 from advex.evaluation.results import Results
 from advex.evaluation.run import Blocks, Evaluation, Pieces
 from advex.evaluation.scores import Contrast, mean, mean_contrast
+from advex.evaluation.tasks import MapTask, MeasureTask
 from advex.explainers.background import with_background
 from advex.measures.case import Case, apply
 from advex.record import Better, Figure, Flag, MapFigures, ModelEntry

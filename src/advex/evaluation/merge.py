@@ -61,8 +61,8 @@ def _merged(
     first = records[0]
     entries = [model.model_copy(update={"name": name}) for (_, model), name in zip(owners, names, strict=True)]
     results = Results(
-        tables=joined, chance=first.data.chance, seed=first.seed, searches=first.searches, measures=first.measures,
-        entries=entries,
+        tables=joined, chance=first.data.chance, seed=first.seed, searches=first.searches, norms=first.norms,
+        measures=first.measures, entries=entries,
     )  # fmt: skip
     record = first.model_copy(
         update={
@@ -96,6 +96,8 @@ def _check(folders: Sequence[Path], records: Sequence[Record], tables: Sequence[
                 reasons.append(f"{key} is {former!r} there and {present!r} here")
         if record.searches != first.searches:
             reasons.append("the searches differ")
+        elif record.norms != first.norms:
+            reasons.append("the areas of their searches are in other norms")
         if record.radii != first.radii:
             reasons.append("the radii, or the searches within them, differ")
         if record.data.class_names != first.data.class_names or record.data.chance != first.data.chance:

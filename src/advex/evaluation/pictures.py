@@ -21,11 +21,12 @@ from advex.errors import SpecError
 from advex.evaluation.columns import beside, table, tensor
 from advex.evaluation.examples import batch_for
 from advex.evaluation.flags import flag, severity
-from advex.evaluation.plan import PictureTask, Plan
+from advex.evaluation.plan import Plan
 from advex.evaluation.results import Results
 from advex.evaluation.run import Blocks, Evaluation, Pieces
 from advex.evaluation.scores import Contrast, share
 from advex.evaluation.shards import Piece, file_name
+from advex.evaluation.tasks import PictureTask
 from advex.explanation import as_files, has_pictures
 from advex.files import write_bytes
 from advex.geometry import RMSE

@@ -6,111 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from advex import attacks, explainers, registry
+from advex import attacks, registry
 from advex.attacks.suite import Ball, members
 from advex.errors import SpecError
 from advex.evaluation.settings import CERTIFICATION, MAPPING, RADII, Settings, checked, parted
+from advex.evaluation.tasks import ATTACK, MapTask, MeasureTask, PictureTask, RadiusTask, SearchTask
 from advex.explanation import named_explainers
-from advex.geometry import L2, RMSE, as_norm, as_radius
-from advex.measures.case import Measure, values_of
+from advex.geometry import as_norm, as_radius
+from advex.measures.case import values_of
 from advex.measures.certified import Certify
-from advex.record import MeasureEntry, RadiusEntry
+from advex.record import MeasureEntry
 from advex.record.tables import TABLES, maps_of
 from advex.registry import describe, numbered, parse
-
-ATTACK = "attack"  # the search that certificates and the recheck are set beside
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchTask:
-    """A search and the spec of its goal. name: as in `Record.searches`; spec: as kept there."""
-
-    name: str
-    search: attacks.Search
-    goal: str
-    spec: str
-
-    def __post_init__(self) -> None:
-        norm = as_norm(getattr(self.search, "norm", RMSE))
-        if self.area and norm not in (RMSE, L2) and getattr(self.search, "promises", "") == "smallest":
-            raise SpecError(
-                f"'{self.spec}' looks for the change that is smallest in {norm}; the curve and area of an evaluation "
-                "are in RMSE and would be too large by it: leave its norm out, or ask it in Python."
-            )
-
-    @property
-    def area(self) -> bool:
-        """Whether what is left at a distance is the accuracy, so that there is an accuracy-robustness area."""
-        return not self.within and parse(self.goal)[0] in ("misclassify", "below_chance")
-
-    @property
-    def within(self) -> bool:
-        """Whether it looks within a distance of its own, so that what it does not reach may lie farther."""
-        return getattr(self.search, "promises", None) == "lowest"
-
-
-@dataclass(frozen=True, kw_only=True)
-class RadiusTask:
-    """A distance and the searches within it, by name in their order. key: as in `Record.radii`.
-
-    Where the attack's changes are known in the norm, it stands first: what it has done already costs nothing.
-    """
-
-    key: str
-    ball: Ball
-    searches: Mapping[str, attacks.Search]
-
-    @property
-    def kind(self) -> str:
-        """Of its pieces."""
-        return f"within-{self.ball.norm.name}-{self.ball.radius:.6g}"
-
-    @property
-    def entry(self) -> RadiusEntry:
-        """What the record says of it."""
-        searches = {name: describe(search) for name, search in self.searches.items()}
-        return RadiusEntry(norm=self.ball.norm.name, radius=self.ball.radius, searches=searches)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PictureTask:
-    """An explainer of pictures. rho: the RMSE of its changes, None where it has no such size."""
-
-    name: str
-    explainer: explainers.Explainer
-    rho: float | None
-
-    @property
-    def lowers(self) -> bool:
-        """Whether it shows what speaks against the class rather than for it."""
-        return bool(getattr(self.explainer, "lowers", False))
-
-
-@dataclass(frozen=True, kw_only=True)
-class MapTask:
-    """An explainer whose maps are measured. target: the class that they are of: `predicted`, `true`, or a number."""
-
-    name: str
-    explainer: explainers.Explainer
-    target: str = "predicted"
-
-
-@dataclass(frozen=True, kw_only=True)
-class MeasureTask:
-    """What is measured of maps. keys: of the record for each of its values, by the measure's own name of the value."""
-
-    name: str
-    measure: Measure
-    keys: Mapping[str, str]
-
-    @property
-    def entries(self) -> dict[str, MeasureEntry]:
-        """What the record says of its values."""
-        values, spec = values_of(self.measure), describe(self.measure)
-        return {
-            key: MeasureEntry(title=value.title, better=value.better, unit=value.unit, of=self.measure.of, spec=spec)
-            for key, value in ((self.keys[name], value) for name, value in values.items())
-        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,6 +81,11 @@ def plan_of(settings: Settings) -> Plan:
         if settings.attack is None:
             raise SpecError("Certificates are set beside the attack on the same examples: certify needs an attack.")
     searches = _searches(settings)
+    if certify and searches[0].norm.name not in ("rmse", "l2"):
+        raise SpecError(
+            f"Certificates hold in l2, and the attack '{settings.attack}' looks for small changes in "
+            f"{searches[0].norm}: certify beside an attack in l2 or rmse."
+        )
     return Plan(
         settings=settings, searches=searches, radii=_radii(settings, searches), pictures=_pictures(settings),
         maps=_maps(settings), measures=_measures(settings.measures), certify=certify,

@@ -20,10 +20,11 @@ from advex.evaluation import predictions
 from advex.evaluation.columns import table, tensor
 from advex.evaluation.examples import batch_for
 from advex.evaluation.flags import flag, severity
-from advex.evaluation.plan import ATTACK, Plan, RadiusTask
+from advex.evaluation.plan import Plan
 from advex.evaluation.results import Results
 from advex.evaluation.run import Blocks, Evaluation, Pieces
 from advex.evaluation.scores import SCORES, Contrast, mean_contrast, share
+from advex.evaluation.tasks import ATTACK, RadiusTask
 from advex.goals import Misclassify
 from advex.record import Flag, ModelEntry, RadiusFigures
 from advex.record.tables import RADIUS

@@ -18,25 +18,25 @@ from advex.classifier import Classifier
 from advex.evaluation.columns import table, tensor
 from advex.evaluation.examples import batch_for, spread
 from advex.evaluation.flags import flag
-from advex.evaluation.plan import ATTACK, SearchTask
 from advex.evaluation.results import Results
 from advex.evaluation.run import Blocks, Evaluation, Pieces
 from advex.evaluation.scores import Contrast, figure_of
 from advex.evaluation.shards import Piece
-from advex.geometry import RMSE, as_norm, per_row
+from advex.evaluation.tasks import SearchTask
+from advex.geometry import L2, RMSE, per_row
 from advex.goals import Goal
 from advex.logits import varies
-from advex.record import Flag, ModelEntry
+from advex.record import Flag, ModelEntry, norm_title
 from advex.types import Perturbation, take
 
 RECHECK, BY_DECISIONS = "recheck", "by_decisions"
-HELPS = 0.02  # a mean RMSE that falls by more with twice the gradients was not near its end
+HELPS = 0.02  # a mean distance that falls by more with twice the gradients was not near its end
 DISAGREE = 0.25  # error of the gradient: at most 0.1 where it tells the truth, from 0.4 on where it does not
-WALKED = 0.01  # share of the mean RMSE that a walk by decisions takes off: 0.0001 where gradients tell the truth
+WALKED = 0.01  # share of the mean distance that a walk by decisions takes off: 0.0001 where gradients tell the truth
 PASSES, MANY_PASSES = 100, 1000
 
 _COLUMNS = {
-    "example": pa.int64(), "rmse": pa.float64(), "error": pa.float64(), "constant": pa.bool_(), "walked": pa.float64(),
+    "example": pa.int64(), "size": pa.float64(), "error": pa.float64(), "constant": pa.bool_(), "walked": pa.float64(),
 }  # fmt: skip
 
 
@@ -74,10 +74,11 @@ class _Recheck:
             for rows in torch.arange(len(batch), device=classifier.device).split(settings.batch_size):
                 checked.append(self._checked(classifier, take(goal, rows), take(result, rows)))
         error, constant, walked = (torch.cat(parts) for parts in zip(*checked, strict=True))
-        return table(_COLUMNS, example=self.rows, rmse=result.rmse, error=error, constant=constant, walked=walked)
+        size = result.rmse if self.task.norm is RMSE else result.size
+        return table(_COLUMNS, example=self.rows, size=size, error=error, constant=constant, walked=walked)
 
     def _checked(self, classifier: Classifier, goal: Goal, result: Perturbation) -> tuple[Tensor, Tensor, Tensor]:
-        """Error of the gradient, whether it is straight through, and the RMSE after the walk: [n] each.
+        """Error of the gradient, whether it is straight through, and the distance after the walk: [n] each.
 
         NaN where a check has no say: tables, whose rows lie apart; answers that vary; other norms; no gradients.
         """
@@ -95,10 +96,11 @@ class _Recheck:
                 error = torch.where(result.reached, error, math.nan)
         if self.passes == MANY_PASSES:
             delta, _ = from_noise(classifier, result.clean, goal, delta, seed=seed)
-        search = self.task.search
-        walks = as_norm(getattr(search, "norm", RMSE)) is RMSE and getattr(search, "promises", "") == "smallest"
-        walked = walk(classifier, result.clean, goal, delta, queries=self.passes, seed=seed).size
-        return error, constant, walked if walks else torch.full_like(walked, math.nan)
+        if self.task.norm not in (RMSE, L2) or getattr(self.task.search, "promises", "") != "smallest":
+            return error, constant, torch.full_like(error, math.nan)
+        walked = walk(classifier, result.clean, goal, delta, queries=self.passes, seed=seed)
+        size = classifier.norm(self.task.norm).size(walked.delta)
+        return error, constant, torch.where(walked.size.isfinite(), size, math.inf)
 
 
 def _doubled(search: Search) -> Search:
@@ -116,8 +118,8 @@ def _disagrees(rows: pa.Table) -> float:
 
 
 def _shortened(rows: pa.Table) -> float:
-    """The share of the mean RMSE that the walk takes off if it is too large, else 0."""
-    before, after = tensor(rows, "rmse"), tensor(rows, "walked")
+    """The share of the mean distance that the walk takes off if it is too large, else 0."""
+    before, after = tensor(rows, "size"), tensor(rows, "walked")
     both = before.isfinite() & after.isfinite()
     share = 1 - (after[both].sum() / before[both].sum()).item() if before[both].any() else 0.0
     return share if share > WALKED else 0.0
@@ -125,7 +127,7 @@ def _shortened(rows: pa.Table) -> float:
 
 def _misled(rows: pa.Table) -> bool:
     """Whether the attack is misled or failed, and decisions can say more."""
-    doubtful = _disagrees(rows) or _shortened(rows) or tensor(rows, "rmse").isinf().any()
+    doubtful = _disagrees(rows) or _shortened(rows) or tensor(rows, "size").isinf().any()
     return bool(doubtful) and not tensor(rows, "walked").isnan().all()
 
 
@@ -137,17 +139,17 @@ def tables(work: Evaluation, model: str) -> Blocks:
 def figures(work: Evaluation, entry: ModelEntry) -> ModelEntry:
     """attack_sample_ara and attack_decisions_ara, on the examples rechecked, where the attack failed or is misled.
 
-    The first is that of the attack with twice its gradients.
+    The first is that of the attack with twice its gradients. In another norm than RMSE their keys end in :NORM.
     """
-    rows = work.shards.find(entry.name, BY_DECISIONS, 0)
-    if rows is None:
+    rows, task = work.shards.find(entry.name, BY_DECISIONS, 0), work.plan.attack
+    if rows is None or task is None:
         return entry
-    radii = {"sample": tensor(rows, "rmse"), "decisions": tensor(rows, "walked")}
+    radii = {"sample": tensor(rows, "size"), "decisions": tensor(rows, "walked")}
     areas = {
-        f"{ATTACK}_{name}_ara": figure_of(
-            measures.accuracy_robustness_area(rmse, work.data.chance, seed=work.plan.settings.seed)
+        task.key(f"{name}_ara"): figure_of(
+            measures.accuracy_robustness_area(size, work.data.chance, seed=work.plan.settings.seed)
         )
-        for name, rmse in radii.items()
+        for name, size in radii.items()
     }
     return entry.model_copy(update={"scores": {**entry.scores, **areas}})
 
@@ -159,16 +161,16 @@ def differences(results: Results) -> Iterable[Contrast]:
 
 def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
     """The attack stopped too early, or its gradients are not the slope of what the network answers."""
-    rows = work.shards.find(entry.name, RECHECK, 0)
-    if rows is None:  # not asked for
+    rows, task = work.shards.find(entry.name, RECHECK, 0), work.plan.attack
+    if rows is None or task is None:  # not asked for
         return
-    yield from _more_steps(entry, tensor(work.written.rows("examples", entry.name), f"{ATTACK}_rmse"), rows)
+    yield from _more_steps(entry, task, tensor(work.written.rows("examples", entry.name), task.column), rows)
     by_decisions = "The area by decisions, from noise where the attack failed, stands beside it: trust the smaller."
     if error := _disagrees(rows):
         through = tensor(rows, "constant").double().mean() >= 0.5
         why = "Its gradient is a straight-through one: nearby the answers stay the same to the last digit. "
         known, where = int((~tensor(rows, "error").isnan()).sum()), "at the changes found"
-        if tensor(rows, "rmse").isinf().all():
+        if tensor(rows, "size").isinf().all():
             where = "at the inputs (no change was found)"
         apart = f"differ from it by {error:.0%}" if math.isfinite(error) else "exist, and it is NaN or infinite"
         yield flag(
@@ -189,8 +191,8 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
         )  # fmt: skip
 
 
-def _more_steps(entry: ModelEntry, rmse: Tensor, again: pa.Table) -> Iterator[Flag]:
-    once, longer = rmse[tensor(again, "example")], tensor(again, "rmse")
+def _more_steps(entry: ModelEntry, task: SearchTask, distances: Tensor, again: pa.Table) -> Iterator[Flag]:
+    once, longer = distances[tensor(again, "example")], tensor(again, "size")
     gained = int((torch.isinf(once) & torch.isfinite(longer)).sum())
     both = torch.isfinite(once) & torch.isfinite(longer) & (once > 0)
     before, after = once[both].sum().item(), longer[both].sum().item()
@@ -199,7 +201,8 @@ def _more_steps(entry: ModelEntry, rmse: Tensor, again: pa.Table) -> Iterator[Fl
     if gained:
         helped.append(f"{gained} more of {len(once)} examples are overcome")
     if fall > HELPS:
-        helped.append(f"the mean RMSE of {n} falls by {fall:.1%} (from {before / n:.4g} to {after / n:.4g})")
+        size = norm_title(task.norm.name)
+        helped.append(f"the mean {size} of {n} falls by {fall:.1%} (from {before / n:.4g} to {after / n:.4g})")
     if helped:
         yield flag(
             entry.name, "more_steps", "warning",

@@ -19,15 +19,17 @@ from advex.record.tables import TABLES
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """The tables of a record. entries: its models, once their figures are known; searches, measures: as in `Record`.
+    """The tables of a record.
 
-    chance: accuracy of always answering the largest class. seed: of every bootstrap.
+    entries: its models, once their figures are known; searches, norms, measures: as in `Record`. chance: accuracy of
+    always answering the largest class. seed: of every bootstrap.
     """
 
     tables: Mapping[Table, pa.Table]
     chance: float
     seed: int
     searches: Mapping[str, str]
+    norms: Mapping[str, str]
     measures: Mapping[str, MeasureEntry]
     entries: Sequence[ModelEntry] = ()
 

@@ -19,6 +19,7 @@ from advex.evaluation.results import Results, read_tables
 from advex.evaluation.scores import Contrast, bounded
 from advex.evaluation.shards import Piece, Shards, complete
 from advex.files import atomic
+from advex.geometry import RMSE
 from advex.record import Difference, Flag, ModelEntry, Table
 from advex.record.tables import TABLES, columns_of
 
@@ -141,6 +142,7 @@ class Evaluation:
         return Results(
             tables=read_tables(self.shards.folder, without=("map",)), chance=self.data.chance,
             seed=self.plan.settings.seed, searches={task.name: task.spec for task in self.plan.searches},
+            norms={task.name: task.norm.name for task in self.plan.searches if task.norm is not RMSE},
             measures=self.plan.entries,
         )  # fmt: skip
 

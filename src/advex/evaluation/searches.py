@@ -17,13 +17,13 @@ from advex.data.dataset import Dataset
 from advex.evaluation.columns import table, tensor
 from advex.evaluation.examples import batch_for
 from advex.evaluation.flags import flag, severity
-from advex.evaluation.plan import SearchTask
 from advex.evaluation.results import Results
 from advex.evaluation.run import Blocks, Evaluation, Pieces
 from advex.evaluation.scores import SCORES, Contrast, area_contrasts, figure_of, mean, mean_contrast, median, share
+from advex.evaluation.tasks import SearchTask
 from advex.measures.robustness import resampled_area
 from advex.record import Figure, Flag, ModelEntry
-from advex.record.tables import SEARCH
+from advex.record.tables import SEARCH, distance_column, in_norm
 from advex.types import Perturbation
 
 SPOKEN_OF = 0.01  # share by which an area is too large
@@ -72,36 +72,38 @@ def figures(work: Evaluation, entry: ModelEntry) -> ModelEntry:
 
     NAME_ara (of published searches by the papers' estimator), or NAME_reached, the share of the examples, where what is
     left at a radius is not the accuracy; NAME_rmse_median, of the examples that the goal did not hold for from the
-    start; NAME_gradients per example, and NAME_queries of a search that took none; of published searches NAME_valid:
-    the share of the changes whose goal still holds once they are cut to the box.
+    start; of a search that makes another NORM small NAME_ara:NORM and NAME_median:NORM instead; NAME_gradients per
+    example, and NAME_queries of a search that took none; of published searches NAME_valid: the share of the changes
+    whose goal still holds once they are cut to the box.
     """
     rows, scores = work.written.rows("examples", entry.name), dict(entry.scores)
     for task in work.plan.searches:
-        scores |= {f"{task.name}_{key}": figure for key, figure in _scores(work, task, rows).items()}
+        scores |= _scores(work, task, rows)
     return entry.model_copy(update={"scores": scores})
 
 
 def _scores(work: Evaluation, task: SearchTask, rows: pa.Table) -> dict[str, Figure]:
     chance, seed = work.data.chance, work.plan.settings.seed
-    rmse, published = tensor(rows, f"{task.name}_rmse"), is_published(task.name)
+    size, published = tensor(rows, task.column), is_published(task.name)
     scores: dict[str, Figure] = {}
     if task.area:
-        scores["ara"] = figure_of(measures.accuracy_robustness_area(rmse, chance, published=published, seed=seed))
+        area = measures.accuracy_robustness_area(size, chance, published=published, seed=seed)
+        scores[task.key("ara")] = figure_of(area)
     else:
-        scores["reached"] = share(tensor(rows, f"{task.name}_reached"), better="neither")
-    scores["rmse_median"] = median(rmse[rmse > 0])
+        scores[f"{task.name}_reached"] = share(tensor(rows, f"{task.name}_reached"), better="neither")
+    scores[task.key("rmse_median")] = median(size[size > 0])
     gradients, queries = (tensor(rows, f"{task.name}_{of}").double() for of in ("gradients", "queries"))
-    scores["gradients"] = mean(gradients, "neither", seed)
+    scores[f"{task.name}_gradients"] = mean(gradients, "neither", seed)
     if queries.any() and not gradients.any():
-        scores["queries"] = mean(queries, "neither", seed)
+        scores[f"{task.name}_queries"] = mean(queries, "neither", seed)
     if published:
-        scores["valid"] = share(tensor(rows, f"{task.name}_valid")[torch.isfinite(rmse) & (rmse > 0)])
+        scores[f"{task.name}_valid"] = share(tensor(rows, f"{task.name}_valid")[torch.isfinite(size) & (size > 0)])
     return scores
 
 
-def _bias(work: Evaluation, rmse: Tensor) -> float:
+def _bias(work: Evaluation, size: Tensor) -> float:
     """By which share the area is too large, as the bootstrap sees it; 0 where that is nothing to speak of."""
-    area, estimates = resampled_area(rmse, work.data.chance, seed=work.plan.settings.seed)
+    area, estimates = resampled_area(size, work.data.chance, seed=work.plan.settings.seed)
     bias = (estimates.mean().item() - area) / area if 0 < area < math.inf else 0.0
     return bias if math.isfinite(bias) and bias > SPOKEN_OF else 0.0
 
@@ -116,8 +118,10 @@ def differences(results: Results) -> Iterator[Contrast]:
     for name in results.searches:
         if is_published(name):
             continue
-        area = all(f"{name}_ara" in entry.scores for entry in results.entries)
-        key, column = (f"{name}_ara", f"{name}_rmse") if area else (f"{name}_reached", f"{name}_reached")
+        norm = results.norms.get(name, "rmse")
+        key, column = in_norm(f"{name}_ara", norm), distance_column(name, norm)
+        if not (area := all(key in entry.scores for entry in results.entries)):
+            key = column = f"{name}_reached"
         values = {entry.name: results.column(entry.name, column).double() for entry in results.entries}
         if area:
             yield from area_contrasts(key, values, results.chance, results.seed)
@@ -149,15 +153,15 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
                 remedy,
             )  # fmt: skip
     for task in work.plan.searches:
-        if task.area and not is_published(task.name) and (bias := _bias(work, tensor(rows, f"{task.name}_rmse"))):
+        if task.area and not is_published(task.name) and (bias := _bias(work, tensor(rows, task.column))):
             yield flag(
                 entry.name, "area_bias", "note",
-                f"{task.name}_ara is about {bias:.1%} too large: areas of few examples are, the more so near chance "
+                f"{task.key('ara')} is about {bias:.1%} too large: areas of few examples are, the more so near chance "
                 "(the bootstrap's own estimate).",
                 "Evaluate more examples; intervals and differences of models on the same examples stay as they are.",
             )  # fmt: skip
     for key, figure in entry.scores.items():
-        if key in [f"{name}_ara" for name in names] and math.isinf(figure.value):
+        if key in [task.key("ara") for task in work.plan.searches] and math.isinf(figure.value):
             yield flag(
                 entry.name, "infinite_area", "warning",
                 f"{key} is infinite: the search failed on a larger share of examples than a naive answer gets right.",

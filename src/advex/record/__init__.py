@@ -32,6 +32,7 @@ from advex.record.figures import MeasureEntry as MeasureEntry
 from advex.record.figures import RadiusEntry as RadiusEntry
 from advex.record.figures import RadiusFigures as RadiusFigures
 from advex.record.figures import Strict
+from advex.record.figures import norm_title as norm_title
 from advex.record.run import Training as Training
 from advex.record.run import read_run as read_run
 from advex.record.tables import TABLES as TABLES
@@ -128,9 +129,10 @@ class DataEntry(Strict):
 
 
 class Record(Strict):
-    """All of `record.json`. searches: name -> spec string. radii: by keys such as linf:8/255. measures: of maps;
-    key -> what it is, in order. lowers: explainers of pictures that show what speaks against a class, not for it.
-    command: what made it, to be typed again.
+    """All of `record.json`. searches: name -> spec string. norms: what the distances of a search, their median and area
+    are in, where it is not RMSE; such figures have keys as attack_ara:linf. radii: by keys such as linf:8/255.
+    measures: of maps; key -> what it is, in order. lowers: explainers of pictures that show what speaks against a
+    class, not for it. command: what made it, to be typed again.
     """
 
     schema_version: int = SCHEMA
@@ -143,12 +145,17 @@ class Record(Strict):
     settings: dict[str, Any]
     data: DataEntry
     searches: dict[str, str]
+    norms: dict[str, str] = {}
     radii: dict[str, RadiusEntry] = {}
     measures: dict[str, MeasureEntry] = {}
     lowers: list[str] = []
     models: list[ModelEntry]
     differences: list[Difference] = []
     flags: list[Flag] = []
+
+    def norm(self, search: str) -> str:
+        """What the distances of a search are in."""
+        return self.norms.get(search, "rmse")
 
 
 def write_record(folder: Path, record: Record) -> None:

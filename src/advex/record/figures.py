@@ -9,6 +9,15 @@ from pydantic import BaseModel, ConfigDict, model_validator
 Better = Literal["high", "low", "neither"]
 
 
+def norm_title(norm: str) -> str:
+    """A norm as people write it.
+
+    >>> norm_title("linf"), norm_title("mine")
+    ('L∞', 'mine')
+    """
+    return {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0", "rmse": "RMSE"}.get(norm, norm)
+
+
 class Strict(BaseModel):
     """What a JSON file of advex holds: no other fields; infinite and undefined numbers are words there."""
 

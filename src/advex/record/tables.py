@@ -85,6 +85,18 @@ TABLES: dict[Table, Columns] = {
 OWN_FILES = ("record.json", *(f"{name}.parquet" for name in TABLES), "shards", "pictures")
 
 
+def in_norm(key: str, norm: str) -> str:
+    """The key of a figure of distances. `attack_ara` and `attack_rmse_median` are, in linf, `attack_ara:linf` and
+    `attack_median:linf`.
+    """
+    return key if norm == "rmse" else f"{key.replace('rmse_', '')}:{norm}"
+
+
+def distance_column(search: str, norm: str) -> str:
+    """The column of a search's distances in the norm that it makes small (see `Record.norms`)."""
+    return f"{search}_{'rmse' if norm == 'rmse' else 'size'}"
+
+
 def columns_of(
     table: Table,
     *,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from advex.record import Record
+from advex.record import Record, norm_title
 
 _MEASURES = {
     "accuracy": "Accuracy",
@@ -19,6 +19,7 @@ _MEASURES = {
     "rmse_mean": "Mean RMSE",
     "median_rmse": "Median RMSE",
     "rmse_median": "Median RMSE",
+    "median": "Median",
     "failures": "Not found",
     "failed": "Not found",
     "gradients": "Gradients per image",
@@ -81,34 +82,25 @@ def is_published(name: str) -> bool:
 def measure_title(measure: str) -> str:
     """A measure's name as people write it.
 
-    >>> measure_title("ara"), measure_title("robust_share"), measure_title("grad_cam_gini")
-    ('ARA', 'Robust share', 'dG of grad cam')
+    >>> measure_title("ara"), measure_title("ara:linf"), measure_title("robust_share"), measure_title("grad_cam_gini")
+    ('ARA', 'ARA in L∞', 'Robust share', 'dG of grad cam')
     """
     if measure.endswith("_gini"):  # of the maps of an explainer: only ever as a difference
         return f"dG of {measure.removesuffix('_gini').replace('_', ' ')}"
     known, _, radius = measure.partition(":")
     if radius and known in _MEASURES:
-        return f"{_MEASURES[known]}, {radius_title(radius)}"
+        return f"{_MEASURES[known]}{', ' if ':' in radius else ' in '}{radius_title(radius)}"
     return _MEASURES.get(measure) or measure.replace("_", " ").capitalize()
 
 
 def radius_title(key: str) -> str:
-    """A radius as people write it.
+    """A radius, or a norm alone, as people write it.
 
     >>> radius_title("linf:8/255"), radius_title("l2:0.5"), radius_title("rmse:0.01")
     ('L∞ 8/255', 'L2 0.5', 'RMSE 0.01')
     """
     norm, _, size = key.partition(":")
-    return f"{norm_title(norm)} {size}"
-
-
-def norm_title(norm: str) -> str:
-    """A norm as people write it.
-
-    >>> norm_title("linf"), norm_title("mine")
-    ('L∞', 'mine')
-    """
-    return {"linf": "L∞", "l1": "L1", "l2": "L2", "rmse": "RMSE"}.get(norm, norm)
+    return f"{norm_title(norm)} {size}".strip()
 
 
 def goal_title(goal: str) -> str:

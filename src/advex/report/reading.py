@@ -12,6 +12,7 @@ import numpy as np
 from advex.errors import ArtifactError
 from advex.record import TABLES, Record, Training, read_record, read_rows, read_run
 from advex.record.parquet import check_rows
+from advex.record.tables import distance_column
 
 _COLUMNS: Mapping[str, Collection[str]] = {name: columns for name, columns in TABLES.items()}
 PICTURE_BYTES = 18_000_000  # of the page's 20 MB
@@ -46,8 +47,11 @@ class Contents:
         return [row for row in self.rows("examples") if row["model"] == model]
 
     def radii(self, model: str, search: str) -> np.ndarray | None:
-        """RMSE that a search found for each example of a model, inf where it failed; None if it was not run."""
-        return self.column(model, f"{search}_rmse")
+        """How far a search had to go for each example of a model, inf where it failed; None if it was not run.
+
+        In the norm that `Record.norms` says.
+        """
+        return self.column(model, distance_column(search, self.record.norm(search)))
 
     def certified(self, model: str) -> tuple[np.ndarray, np.ndarray] | None:
         """(certified RMSE, RMSE that the attack found) [k] of a model's certified examples; None without any."""

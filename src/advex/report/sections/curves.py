@@ -10,6 +10,7 @@ import numpy as np
 
 from advex.drawing.accuracy_curve import Backdrop, area, backdrop, line
 from advex.drawing.numbers import percent
+from advex.record import norm_title
 from advex.registry import register
 from advex.report.names import is_published, search_title
 from advex.report.reading import Contents
@@ -31,10 +32,11 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel:
-    """The curves of all models under one search."""
+    """The curves of all models under one search. norm: what the axis measures changes in."""
 
     search: str
     title: str
+    norm: str
     published: bool
     spec: str
     backdrop: Backdrop
@@ -72,7 +74,7 @@ def panels(contents: Contents) -> tuple[Panel, ...]:
 
 
 def _panel(contents: Contents, search: str) -> Panel | None:
-    record = contents.record
+    record, norm = contents.record, norm_title(contents.record.norm(search))
     measured = [
         (index, model.name, radii)
         for index, model in enumerate(record.models)
@@ -94,17 +96,17 @@ def _panel(contents: Contents, search: str) -> Panel | None:
         )  # fmt: skip
     searched = any((np.isfinite(radii) & (radii > 0)).any() for radii in all_radii)
     return Panel(
-        search, search_title(search), is_published(search), record.searches[search], on, f"{on.top:.3g}", searched,
-        _description(search, measured), tuple(curves),
+        search, search_title(search), norm, is_published(search), record.searches[search], on, f"{on.top:.3g}",
+        searched, _description(search, norm, measured), tuple(curves),
     )  # fmt: skip
 
 
-def _description(search: str, measured: list[tuple[int, str, np.ndarray]]) -> str:
+def _description(search: str, norm: str, measured: list[tuple[int, str, np.ndarray]]) -> str:
     """The panel for those who do not see it: where each curve starts, and where it has halved."""
     parts = []
     for _, model, radii in measured:
         start, ordered = float((radii > 0).mean()), np.sort(radii)
         half = float(ordered[math.ceil(len(ordered) * (1 - start / 2)) - 1]) if start else 0.0
-        falls = f"half of that at RMSE {half:.3g}" if math.isfinite(half) else "never down to half of that"
+        falls = f"half of that at {norm} {half:.3g}" if math.isfinite(half) else "never down to half of that"
         parts.append(f"{model} starts at {percent(start)} and is {falls}")
-    return f"Share of images against RMSE of the change, {search_title(search)}: {'; '.join(parts)}."
+    return f"Share of images against {norm} of the change, {search_title(search)}: {'; '.join(parts)}."

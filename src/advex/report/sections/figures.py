@@ -12,6 +12,7 @@ import numpy as np
 
 from advex.drawing.numbers import decimals, number
 from advex.record import CALIBRATION, Record
+from advex.record.tables import in_norm
 from advex.registry import register
 from advex.report.cells import (
     BETTER,
@@ -30,7 +31,6 @@ from advex.report.reading import Contents
 
 # Counted from the examples of a search: part of the column's name, title.
 _COUNTED = (
-    ("median", "Median RMSE"),
     ("failed", "Not found"),
     ("gradients", "Gradients per image"),
     ("flat", "Met a flat goal"),
@@ -96,6 +96,7 @@ class Figures:
     def __call__(self, contents: Contents) -> dict[str, Any]:
         record = contents.record
         return {
+            "in_rmse": ", in RMSE unless it says another norm" if "rmse" in map(record.norm, record.searches) else "",
             "calibration": CALIBRATION if "btr" in record.searches else "",
             "warned": Counter(flag.model for flag in record.flags if flag.severity == "warning"),
             "table": main_table(contents, published=False),
@@ -109,14 +110,15 @@ class Figures:
 def main_table(contents: Contents, *, published: bool) -> FigureTable:
     """All figures of one protocol: a row per model, the columns grouped by the search that made them.
 
-    A group holds the scores of its search and, where they are not among those, the median RMSE, the
+    A group holds the scores of its search and, where they are not among those, the median distance, the
     failures and the gradients per image, counted from the examples (without an interval).
     """
     record = contents.record
     columns, cells = _score_columns(record)
     for name in record.searches:
         known = {column.title for column in columns.get((name, is_published(name)), [])}
-        counted = _counted(contents, name, tuple(part for part in _COUNTED[:3] if part[1] not in known))
+        median = ("median", measure_title(in_norm("rmse_median", record.norm(name))))
+        counted = _counted(contents, name, tuple(part for part in (median, *_COUNTED[:2]) if part[1] not in known))
         for column, by_model in counted:
             columns.setdefault((name, is_published(name)), []).append(column)
             cells |= {(column.key, model): cell for model, cell in by_model.items()}
@@ -131,7 +133,7 @@ def search_table(contents: Contents) -> FigureTable:
     columns: Columns = {}
     cells: Cells = {}
     for name in record.searches:
-        for column, by_model in _counted(contents, name, _COUNTED[1:]):
+        for column, by_model in _counted(contents, name, _COUNTED):
             columns.setdefault((name, is_published(name)), []).append(column)
             cells |= {(column.key, model): cell for model, cell in by_model.items()}
     return _table(record, columns, cells)
@@ -182,8 +184,9 @@ def _table(record: Record, columns: Columns, cells: Cells) -> FigureTable:
 
 
 def _rank(column: FigureColumn) -> int:
-    """Place of a column in its group; measures that are not known come last."""
-    return ORDER.index(column.title) if column.title in ORDER else len(ORDER)
+    """Place of a column in its group, whatever norm it is in; measures that are not known come last."""
+    titles = (column.title, column.title.rpartition(" in ")[0])
+    return next((ORDER.index(title) for title in titles if title in ORDER), len(ORDER))
 
 
 def _median(contents: Contents, model: str, radii: np.ndarray) -> float:

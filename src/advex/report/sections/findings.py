@@ -9,7 +9,8 @@ from typing import Any
 from markupsafe import Markup
 
 from advex.drawing.numbers import count, decimals, number, percent
-from advex.record import Difference, Figure, ModelEntry, Record
+from advex.record import Difference, Figure, ModelEntry, Record, norm_title
+from advex.record.tables import in_norm
 from advex.registry import register
 from advex.report.cells import (
     digits_for,
@@ -26,8 +27,6 @@ from advex.report.names import radius_title, score_title
 from advex.report.reading import Contents
 from advex.report.sentences import figure, name, say
 
-_AREAS = {"attack_ara": "bears", "btr_ara": "keeps above chance under"}
-
 
 @register("section", "findings")
 class Findings:
@@ -37,7 +36,21 @@ class Findings:
 
     def __call__(self, contents: Contents) -> dict[str, Any]:
         scored = [each for each in contents.record.differences if is_scored(each, contents.record)]
-        return {"findings": list(findings(contents)), "together": together(scored)}
+        return {"findings": list(findings(contents)), "together": together(scored), "norms": _norms(contents)}
+
+
+def _norms(contents: Contents) -> list[str]:
+    """What distances are in, a sentence for each norm of them."""
+    zero = "0 is no change" + (", 1 is black to white" if contents.black_to_white else "")
+    meaning = {
+        "rmse": f"the root mean square of the change to the input: {zero}",
+        "linf": f"the largest change of an element: {zero}",
+        "l2": "the Euclidean length of the change, that of one element from end to end of the box being 1",
+        "l1": "the sum of all absolute changes, that of one element from end to end of the box being 1",
+        "l0": "the number of elements that change at all",
+    }
+    used = dict.fromkeys(map(contents.record.norm, contents.record.searches)) or ("rmse",)
+    return [f"{norm_title(norm)} is {meaning.get(norm, 'a norm of a package of its own')}." for norm in used]
 
 
 def findings(contents: Contents) -> Iterator[Markup]:
@@ -49,8 +62,8 @@ def findings(contents: Contents) -> Iterator[Markup]:
     if len(record.models) == 1:
         yield from _alone(record, record.models[0])
     else:
-        for key in _AREAS:
-            yield from _comparisons(record, key)
+        for key, verb in _areas(record).items():
+            yield from _comparisons(record, key, verb)
         yield from _shares(record, "accuracy", "On unchanged inputs: {} accuracy")
     for key in record.radii:
         opening = f"Right, and moved by no search within {radius_title(key)}: {{}}"
@@ -61,16 +74,22 @@ def findings(contents: Contents) -> Iterator[Markup]:
     yield from _saved(contents)
 
 
-def _comparisons(record: Record, key: str) -> Iterator[Markup]:
+def _areas(record: Record) -> dict[str, str]:
+    """What a model does with the change that an area is of."""
+    verbs = {"attack": "bears", "btr": "keeps above chance under"}
+    return {in_norm(f"{search}_ara", record.norm(search)): verb for search, verb in verbs.items()}
+
+
+def _comparisons(record: Record, key: str, verb: str) -> Iterator[Markup]:
     """The model with the largest area against each of the others."""
     measured = [model for model in record.models if key in model.scores]
     unknown = [model for model in measured if not math.isfinite(model.scores[key].value)]
     known = sorted((m for m in measured if m not in unknown), key=lambda m: -m.scores[key].value)
     yield from (_unbounded(model, key, record) for model in unknown)
-    yield from (_comparison(record, key, known[0], other) for other in known[1:])
+    yield from (_comparison(record, key, verb, known[0], other) for other in known[1:])
 
 
-def _comparison(record: Record, key: str, best: ModelEntry, other: ModelEntry) -> Markup:
+def _comparison(record: Record, key: str, verb: str, best: ModelEntry, other: ModelEntry) -> Markup:
     first, second, title = best.scores[key], other.scores[key], score_title(key, record)
     digits = decimals([first.value, second.value])
     both = say("{} against {}", *(figure(in_words(area, digits)) for area in (first, second)))
@@ -83,7 +102,6 @@ def _comparison(record: Record, key: str, best: ModelEntry, other: ModelEntry) -
     if not separated(paired.figure):
         words = "The data do not separate {} and {} by {}: {}; the paired difference {} includes zero."
         return say(words, better, worse, title, both, interval)
-    verb = _AREAS[key]
     if second.value > 0:
         does = "bears" if verb == "bears" else "does"
         ratio = _times(first.value / second.value, paired.ratio)
@@ -127,7 +145,7 @@ def _alone(record: Record, model: ModelEntry) -> Iterator[Markup]:
             "{} decides {} of {} rightly; chance is {}.", name(model.name), figure(share_in_words(accuracy)),
             count(accuracy.n, "example"), percent(record.data.chance),
         )  # fmt: skip
-    for key in _AREAS:
+    for key in _areas(record):
         if key in model.scores:
             area = model.scores[key]
             if math.isfinite(area.value):

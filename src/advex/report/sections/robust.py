@@ -74,7 +74,7 @@ class DistancePanel:
     """The curves of the attack's distances in a norm, with the robust accuracies at the radii."""
 
     title: str
-    axis: str
+    norm: str
     backdrop: Backdrop
     curves: tuple[tuple[int, str, str], ...]
     dots: tuple[Dot, ...]
@@ -168,4 +168,4 @@ def _panel(contents: Contents, norm: str) -> DistancePanel:
     title = norm_title(norm)
     what = f"Share of {contents.noun} that the attack did not move within a distance, and the robust accuracies"
     description = f"{what}: {'; '.join(dot.text for dot in dots)}."
-    return DistancePanel(f"Every {title} distance", f"{title} of the change", on, curves, tuple(dots), description)
+    return DistancePanel(f"Every {title} distance", title, on, curves, tuple(dots), description)
