@@ -193,9 +193,10 @@ def slow_block(block: nn.Module, x: Tensor) -> Tensor:
         return (x - mean) / (variance + layer.eps).sqrt() * scale + shift
 
     def conv(layer: nn.Conv2d, x: Tensor) -> Tensor:
-        patches = nn.functional.unfold(x, 3, padding=1, stride=layer.stride)
+        kernel = layer.weight.shape[2]
+        patches = nn.functional.unfold(x, kernel, padding=kernel // 2, stride=layer.stride)
         rows = layer.weight.flatten(1) @ patches
-        side = (x.shape[2] + 2 - 3) // layer.stride[0] + 1
+        side = (x.shape[2] - 1) // layer.stride[0] + 1
         return rows.reshape(len(x), -1, side, side)
 
     active = torch.nn.functional.silu(norm(block.norm1, x))  # pyright: ignore
@@ -204,19 +205,44 @@ def slow_block(block: nn.Module, x: Tensor) -> Tensor:
     return path + (x if block.shortcut is None else conv(block.shortcut, active))  # pyright: ignore
 
 
-def test_a_block_is_the_pre_activation_residual() -> None:
-    network = networks.build("preact_resnet:depth=8,widths=4-6-8,activation=silu").double().train()
-    for block, width in zip(network.blocks, (4, 4, 6), strict=True):  # pyright: ignore
+@pytest.mark.parametrize(
+    ("spec", "widths"), [("preact_resnet:depth=8,widths=4-6-8", (4, 4, 6)), ("wide_resnet:depth=10,width=1", (16, 16, 32))]
+)
+def test_a_block_is_the_pre_activation_residual(spec: str, widths: tuple[int, ...]) -> None:
+    network = networks.build(f"{spec},activation=silu").double().train()
+    for block, width in zip(network.blocks, widths, strict=True):  # pyright: ignore
         for parameter in block.parameters():
             nn.init.normal_(parameter)
         x = torch.randn(5, width, 6, 6, dtype=torch.float64)
         assert torch.allclose(block(x), slow_block(block, x), rtol=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("depth", "width", "millions"),
+    [(40, 1, 0.6), (40, 2, 2.2), (40, 4, 8.9), (16, 8, 11.0), (28, 10, 36.5), (28, 12, 52.5), (22, 8, 17.2)],
+)
+def test_wide_resnets_have_the_published_numbers_of_parameters(depth: int, width: int, millions: float) -> None:
+    """Zagoruyko and Komodakis 2016, Tables 2 to 4."""
+    with torch.device("meta"):
+        network = networks.build(f"wide_resnet:depth={depth},width={width}")
+    assert round(sum(parameter.numel() for parameter in network.parameters()) / 1e6, 1) == millions
+
+
+def test_dropout_of_a_wide_resnet_acts_in_training_alone_and_adds_no_weights() -> None:
+    plain, dropped = (networks.build(f"wide_resnet:depth=10,width=1,dropout={share}") for share in (0, 0.5))
+    dropped.load_state_dict(plain.state_dict())
+    x = torch.rand(4, 3, 8, 8)
+    assert torch.equal(plain.eval()(x), dropped.eval()(x))
+    lost = [(layer.p, layer.training) for layer in dropped.train().modules() if isinstance(layer, nn.Dropout)]
+    assert lost == [(0.5, True)] * 3
+    assert not torch.equal(plain.train()(x), dropped(x))
+
+
 FROZEN = {
     "preact_resnet:depth=8,widths=4-6-8,classes=3": [0.85733062, -0.15354107, -0.62318056],
     "preact_resnet:depth=8,widths=4-6-8,classes=3,activation=softplus,stem=4x4s3": [1.45507364, 1.03955473, 0.6297252],
     "preact_resnet:depth=8,widths=4-6-8,classes=3,drop=shakedrop,survival=0.5": [1.46932267, 0.99704488, 0.54953778],
+    "wide_resnet:depth=10,width=1,classes=3": [1240261.68860524, -801748.16679014, -2336890.49681545],
     "small_cnn:channels=3,widths=4-6-8,classes=3,d=2": [1.0260185, 1.4346574, 1.4025502],
     "mlp:features=192,widths=5-4,classes=3,activation=gelu": [2.7095864, -0.81843652, 2.0866165],
     "linear:features=192,classes=3": [1.3027917, 0.77018584, 1.6311327],
@@ -635,8 +661,11 @@ def test_absurd_sizes_are_refused_quickly_and_without_eating_memory(spec: str) -
         ("preact_resnet:drop=shakedrop,alpha=-1", "alpha.*must lie in"),
         ("preact_resnet:drop=stochastic_depth,alpha=0.5", "drop=shakedrop alone"),
         ("mlp:classes=1", "classes must be a whole number from 2"),
-        ("resnet", "no network 'resnet'.*did you mean 'preact_resnet'"),
+        ("resnet", "no network 'resnet'.*did you mean 'wide_resnet'"),
         ("os.system", "no network 'os.system'"),
+        ("wide_resnet:depth=29", r"6n \+ 4 \(10, 16, 22, 28"),
+        ("wide_resnet:depth=10,dropout=1", "below 1, not 1"),
+        ("wide_resnet:depth=10,width=0", "width must be a whole number"),
         ("mlp:weights=3", "no option 'weights'.*did you mean 'widths'"),
     ],
 )

@@ -14,6 +14,7 @@ from advex.networks.residual_drop import ResidualDrop as ResidualDrop
 from advex.networks.small import MLP as MLP
 from advex.networks.small import Linear as Linear
 from advex.networks.small import SmallCNN as SmallCNN
+from advex.networks.wide_resnet import WideResNet as WideResNet
 
 # Each size is within its own range and their product may still be absurd.
 _MOST_PARAMETERS = 500_000_000

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from torch import Tensor, nn
 
 from advex.errors import SpecError, did_you_mean
@@ -27,21 +30,25 @@ def _stem(kind: str, channels: int, width: int) -> nn.Sequential:
     return nn.Sequential(*stems[kind]())
 
 
-class _Block(nn.Module):
-    """x + conv(act(bn(conv(act(bn(x)))))), the last convolution zero at the start.
+class Block(nn.Module):
+    """x + conv(act(bn(conv(act(bn(x)))))).
 
-    Where the shape changes, the shortcut is a strided 3x3 convolution of the pre-activated input,
-    as in the authors' code (not the usual 1x1).
+    Where the shape changes, the shortcut is a strided convolution of the pre-activated input, `kernel` pixels wide.
+    dropout: of the second activation.
     """
 
-    def __init__(self, before: int, width: int, stride: int, activation: str, d: float) -> None:
+    def __init__(
+        self, before: int, width: int, stride: int, activation: str, d: float, *, kernel: int, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.norm1, self.act1 = nn.BatchNorm2d(before), make_activation(activation, d)
         self.conv1 = nn.Conv2d(before, width, 3, stride, padding=1, bias=False)
         self.norm2, self.act2 = nn.BatchNorm2d(width), make_activation(activation, d)
+        if dropout:
+            self.act2 = nn.Sequential(self.act2, nn.Dropout(dropout))
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         changes = stride != 1 or before != width
-        self.shortcut = nn.Conv2d(before, width, 3, stride, padding=1, bias=False) if changes else None
+        self.shortcut = nn.Conv2d(before, width, kernel, stride, kernel // 2, bias=False) if changes else None
 
     def forward(self, x: Tensor, factors: Factors | None = None) -> Tensor:
         active = self.act1(self.norm1(x))
@@ -49,6 +56,16 @@ class _Block(nn.Module):
         if factors is not None:
             path = scaled(path, factors)
         return path + (x if self.shortcut is None else self.shortcut(active))
+
+
+def stages(before: int, widths: Sequence[int], count: int, **options: Any) -> list[Block]:
+    """`count` blocks of each width; each stage but the first halves height and width. options: of the blocks."""
+    blocks: list[Block] = []
+    for stage, width in enumerate(widths):
+        for position in range(count):
+            blocks.append(Block(before, width, 2 if stage > 0 and position == 0 else 1, **options))
+            before = width
+    return blocks
 
 
 @register(
@@ -98,20 +115,15 @@ class PreactResNet(nn.Module):
                 f"{len(widths)} widths, not {depth}."
             )
         self.stem = _stem(stem, check_range("channels", channels, 1, 1024), widths[0])
-        blocks: list[nn.Module] = []
-        before = widths[0]
-        for stage, width in enumerate(widths):
-            for position in range(count):
-                stride = 2 if stage > 0 and position == 0 else 1
-                blocks.append(_Block(before, width, stride, activation, d))
-                before = width
+        # The shortcuts are as wide as in the authors' code (not the usual 1x1).
+        blocks = stages(widths[0], widths, count, activation=activation, d=d, kernel=3)
         self.blocks = nn.Sequential(*blocks)
         self.drop = residual_drop(drop, len(blocks), survival, alpha)
-        self.norm, self.act = nn.BatchNorm2d(before), make_activation(activation, d)
-        self.head = nn.Linear(before, check_range("classes", classes, 2, 100_000))
+        self.norm, self.act = nn.BatchNorm2d(widths[-1]), make_activation(activation, d)
+        self.head = nn.Linear(widths[-1], check_range("classes", classes, 2, 100_000))
         he_init(self)
         for block in blocks:
-            nn.init.zeros_(block.conv2.weight)  # pyright: ignore
+            nn.init.zeros_(block.conv2.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
