@@ -57,6 +57,11 @@ CASES: dict[str, dict[str, Any]] = {
     },
     # One row of each batch is attacked: the second process has none.
     "one_attacked": {"objective": {"adversarial": {**ATTACK, "share": 0.1}}, "batch_size": 10},
+    # At the default beta of 50 the search is so steep that 8 steps make 1e-8 of a rounding error.
+    "attributional": {
+        "network": "small_cnn:widths=4-8-8,activation=relu", "batch_size": 15, "balanced": True,
+        "objective": {"attributional": {"attack": "pgd:norm=rmse,radius=0.1,steps=2,keep=last", "beta": 5.0}},
+    },
     "stochastic_depth": {"network": "preact_resnet:depth=8,drop=stochastic_depth,survival=0.5"},
 }  # fmt: skip
 # Sums of a thousand numbers in another order, 8 steps: some 10 units in the last place were seen. A finite

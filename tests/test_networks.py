@@ -206,7 +206,8 @@ def slow_block(block: nn.Module, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("spec", "widths"), [("preact_resnet:depth=8,widths=4-6-8", (4, 4, 6)), ("wide_resnet:depth=10,width=1", (16, 16, 32))]
+    ("spec", "widths"),
+    [("preact_resnet:depth=8,widths=4-6-8", (4, 4, 6)), ("wide_resnet:depth=10,width=1", (16, 16, 32))],
 )
 def test_a_block_is_the_pre_activation_residual(spec: str, widths: tuple[int, ...]) -> None:
     network = networks.build(f"{spec},activation=silu").double().train()

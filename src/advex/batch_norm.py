@@ -35,6 +35,19 @@ def unrecorded(module: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def by_running_statistics(module: nn.Module) -> Iterator[None]:
+    """Inside, batch norm layers use their running statistics, whatever mode the network is in."""
+    training = [layer for layer in layers(module) if layer.training]
+    try:
+        for layer in training:
+            layer.training = False
+        yield
+    finally:
+        for layer in training:
+            layer.training = True
+
+
+@contextlib.contextmanager
 def replaced(module: nn.Module, forward: Callable[[_BatchNorm, Tensor], Tensor]) -> Iterator[None]:
     """Inside, `forward(layer, x)` is what batch norm layers do.
 

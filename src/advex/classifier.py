@@ -15,8 +15,9 @@ from advex.contexts import own_context, warn_of_doubt
 from advex.errors import AdvexError, AdvexWarning, InputError
 from advex.features import FeatureSpec
 from advex.geometry import Box, Norm, as_norm
-from advex.inputs import check_inputs
+from advex.inputs import check_inputs, per_channel
 from advex.layers import input_gradient as input_gradient
+from advex.layers import input_gradients as input_gradients
 from advex.logits import ERRORS, as_logits, check_logits, doubt_of, failure, mean_of, out_of_memory
 from advex.networks.function import FunctionNetwork, Returns
 from advex.networks.residual_drop import active_dropout
@@ -218,8 +219,7 @@ class Classifier(nn.Module):
         return mean_of(lambda: self._answer(network, x), self.draws)
 
     def _answer(self, network: Callable[[Tensor], Any], x: Tensor) -> Tensor:
-        x = x.to(self.dtype)
-        normalised = ((x - _per_channel(self.mean, x)) / _per_channel(self.std, x)).to(self.network_dtype)
+        normalised = self.normalised(x).to(self.network_dtype)
         if torch.compiler.is_compiling():
             output = network(normalised)
         else:
@@ -231,6 +231,11 @@ class Classifier(nn.Module):
                     raise
                 raise failure(error, x) from error
         return as_logits(output, len(x), self.chosen, self.binary).to(self.dtype)
+
+    def normalised(self, x: Tensor) -> Tensor:
+        """What the network sees of x [n, *shape]: (x - mean) / std, channel by channel."""
+        x = x.to(self.dtype)
+        return (x - per_channel(self.mean, x)) / per_channel(self.std, x)
 
     @torch.no_grad()
     def predict(self, x: Tensor, *, max_batch: int = 512) -> Tensor:
@@ -313,7 +318,3 @@ class Classifier(nn.Module):
         """Whether `logits` has fewer digits than its type: bfloat16, or TF32 on a GPU. See `accelerated`."""
         rounds = self.device.type == "cuda" and self.dtype == torch.float32
         return self._autocast is not None or (rounds and may_round_float32())
-
-
-def _per_channel(values: Tensor, x: Tensor) -> Tensor:
-    return values.reshape(-1, *[1] * (x.ndim - 2)) if values.ndim else values

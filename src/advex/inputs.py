@@ -53,3 +53,8 @@ def check_inputs(
             f"Inputs must lie in the box [{lower.amin().item():g}, {upper.amax().item():g}], found "
             f"[{low:.4g}, {high:.4g}]. ({cause})"
         )
+
+
+def per_channel(values: Tensor, x: Tensor) -> Tensor:
+    """One number, or one per channel, so that it broadcasts to x [n, channels, ...]."""
+    return values.reshape(-1, *[1] * (x.ndim - 2)) if values.ndim else values

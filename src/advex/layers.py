@@ -87,3 +87,14 @@ def input_gradient(
         values: Tensor = result if isinstance(result, Tensor) else result.loss  # pyright: ignore[reportAttributeAccessIssue]
         (gradient,) = derivatives(values, [x], create_graph=create_graph)
     return gradient, result
+
+
+def input_gradients(
+    scores: Callable[[Tensor], Sequence[Tensor]], x: Tensor, *, create_graph: bool = False
+) -> list[Tensor]:
+    """d(sum of score)/dx of several scores of one pass: a list of [n, *shape]. See `input_gradient`."""
+    if not x.requires_grad:
+        x = x.detach().requires_grad_(True)
+    with torch.enable_grad():
+        values = scores(x)
+        return [derivatives(value, [x], create_graph=create_graph, keep=value is not values[-1])[0] for value in values]
