@@ -101,6 +101,24 @@ def test_the_risk_is_never_below_the_loss_at_the_same_neighbour() -> None:
                 assert (before + goal.size(classifier, worst) >= after - 1e-9).all()
 
 
+def test_at_the_worst_neighbour_loss_and_norm_are_both_taken_there_and_searched_together() -> None:
+    """IG-SUM-NORM: the sum is above that at any random neighbour, and is what training minimises."""
+    classifier, at = network(), batch()
+    objective = objectives.make("stable_ig", attack=ATTACK, strength=0.3, at="worst", points=30)
+    step = Step(classifier=classifier, batch=at, seed=0)
+    moved = StableIG(attack=ATTACK, strength=0.3, at="worst", points=30).alter(step)
+
+    def sums(x: Tensor) -> Tensor:
+        return cross_entropy(classifier(x), at.y, reduction="none") + 0.3 * norm_of_IG(classifier, at.x, x, at.y)
+
+    loss, parts, _ = objective(classifier, at, objective.start(), rng=torch.Generator().manual_seed(0))
+    assert loss.item() == pytest.approx(sums(moved).mean().item(), rel=1e-3)  # 50 midpoints in the reference
+    assert parts["cross_entropy"] == pytest.approx(cross_entropy(classifier(moved), at.y).item(), rel=1e-9)
+    rng = torch.Generator().manual_seed(4)
+    noise = [at.x + 0.2 * torch.rand(at.x.shape, generator=rng, dtype=at.x.dtype) - 0.1 for _ in range(20)]
+    assert (sums(moved) >= torch.stack([sums(x) for x in noise]).amax(dim=0)).all()
+
+
 def linear(toys: SimpleNamespace, classes: int) -> Classifier:
     weight = 2 * torch.randn(classes, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     return toys.affine(weight, torch.zeros(classes)).train()
@@ -158,7 +176,12 @@ def test_training_with_it_makes_attributions_stable() -> None:
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"strength": -1.0}, "at least 0"), ({"points": 0}, "points"), ({"attack": "pdg"}, "did you mean 'pgd'")],
+    [
+        ({"strength": -1.0}, "at least 0"),
+        ({"points": 0}, "points"),
+        ({"at": "worse"}, "worst"),
+        ({"attack": "pdg"}, "did you mean 'pgd'"),
+    ],
     ids=str,
 )
 def test_impossible_options_are_refused(options: dict[str, object], said: str) -> None:

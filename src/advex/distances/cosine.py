@@ -28,6 +28,12 @@ class Cosine:
         return self(first, second)
 
 
+def cosine(a: Tensor, b: Tensor) -> Tensor:
+    """Of rows [n, d]: [n]; 0, and with no slope, where one of them is zero. For losses, which NaN would spoil."""
+    sizes = torch.linalg.vector_norm(a, dim=1) * torch.linalg.vector_norm(b, dim=1)
+    return (a * b).sum(dim=1) / torch.where(sizes == 0, math.inf, sizes)
+
+
 def one_minus_cosine(a: Tensor, b: Tensor) -> Tensor:
     """Of rows [n, d]: [n]. NaN where a is zero, 1 where only b is."""
     # As half the squared distance of the directions: exact for nearly equal ones, where 1 - cos would be rounding.

@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy, softplus
 
 from advex.classifier import Classifier, input_gradients
 from advex.distances.channels import Channels, per_pixel
+from advex.distances.cosine import cosine
 from advex.errors import SpecError, did_you_mean
 from advex.goals.goal import Aim, goal, own_and_others
 from advex.inputs import per_channel
@@ -106,8 +107,8 @@ class Misaligned:
         if self.form == "l2":
             return torch.linalg.vector_norm(own - anchor, dim=1)
         if self.form == "cosine":
-            return 1 - _cosine(own, anchor)
-        return softplus(_cosine(other[0], anchor) - _cosine(own, anchor))
+            return 1 - cosine(own, anchor)
+        return softplus(cosine(other[0], anchor) - cosine(own, anchor))
 
     def _gradients(self, classifier: Classifier, x: Tensor, ask: Callable[[Tensor], Tensor] | None) -> list[Tensor]:
         """g^y, and of a triplet g^j: [n, d] each."""
@@ -129,9 +130,3 @@ class Misaligned:
     def _list(self, values: Tensor) -> Tensor:
         """[n, d]: what is left of the channels."""
         return per_pixel(values, self.channels).flatten(1)
-
-
-def _cosine(first: Tensor, second: Tensor) -> Tensor:
-    """[n], of rows [n, d]; 0, and with no slope, where one of them is zero."""
-    sizes = torch.linalg.vector_norm(first, dim=1) * torch.linalg.vector_norm(second, dim=1)
-    return (first * second).sum(dim=1) / torch.where(sizes == 0, math.inf, sizes)

@@ -14,6 +14,7 @@ from advex.classifier import Classifier
 from advex.contexts import in_training
 from advex.errors import InputError, SpecError
 from advex.objectives.adversarial import Adversarial as Adversarial
+from advex.objectives.alignment import Alignment as Alignment
 from advex.objectives.attributional import Attributional as Attributional
 from advex.objectives.l1 import L1 as L1
 from advex.objectives.lipschitz import Lipschitz as Lipschitz

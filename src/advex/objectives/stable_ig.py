@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -12,7 +14,11 @@ from advex.objectives.step import AttackSpec, Parts, State, Step, objective
 from advex.options import AtLeast0, Count
 
 
-@objective("stable_ig", cites="chalasani2020 Eq. 17", examples=("attack=(pgd:norm=l2,radius=0.5,steps=2)",))
+@objective(
+    "stable_ig",
+    cites="chalasani2020 Eq. 17; chen2019",
+    examples=("attack=(pgd:norm=l2,radius=0.5,steps=2)", "at=worst,strength=0.1"),
+)
 class StableIG:
     """strength times max over x' of ||IG^{L_y}(x, x')||_1: how much the attribution of the loss can change nearby.
 
@@ -23,6 +29,8 @@ class StableIG:
     attack: spec string of the search for x'; its norm and radius are the neighbourhood. It should start at x: the
     norm hardly tells up from down nearby, and from a random start many elements go the wrong way. With `closed_form`
     and two classes the norm is the difference of the losses itself, and no path is walked. strength: 1 in the paper.
+    at: where cross-entropy is taken: at the `example` (IG-NORM of Chen et al. 2019), or at x' (`worst`: IG-SUM-NORM),
+    which then makes the sum of both as large as can be, and takes the example's place for the terms that follow.
     points: of the path (Gauss-Legendre). Everything here is computed in evaluation mode, so batch-norm statistics
     do not see it, and in full precision. Where the batch has weights, each example's norm has its own.
     """
@@ -30,9 +38,17 @@ class StableIG:
     attack: AttackSpec = "pgd:norm=linf,radius=8/255,steps=5,random_start=false"
     strength: AtLeast0 = 1.0
     points: Count = 5
+    at: Literal["example", "worst"] = "example"
 
     def start(self) -> State:
         return {}
+
+    def alter(self, step: Step) -> Tensor:
+        if self.at == "example":
+            return step.x
+        goal = Unstable(x=step.batch.x, y=step.y, points=self.points, strength=self.strength, loss=1.0)
+        with step.classifier.accelerated():
+            return attacks.build(self.attack)(step.classifier, step.x, goal, seed=step.seed).adversarial
 
     def __call__(self, step: Step, state: State) -> tuple[Tensor, Parts, State]:
         with step.classifier.accelerated():  # compiled code cannot be differentiated twice
@@ -45,6 +61,8 @@ class StableIG:
     def _largest(self, step: Step) -> Tensor:
         """[n], with a gradient in the parameters; x' itself is held constant, as an adversarial example is."""
         classifier, x, y = step.classifier, step.x.detach(), step.y
+        if self.at == "worst":
+            return Unstable(x=step.batch.x, y=y, points=self.points).size(classifier, x)
         search = attacks.build(self.attack)
         if isinstance(search, ClosedForm) and step.classes == 2:
             worst = search(classifier, x, Misclassify(y, temperature=1.0), seed=step.seed).adversarial
