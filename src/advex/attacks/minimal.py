@@ -52,8 +52,9 @@ class Minimal(Search):
       ends when it stagnates at the end of its time, and never before it is annealed;
     - the first success of a leg, which may overshoot several times, is drawn in along its ray at once;
     - most local minima are a matter of the class: the second leg avoids the class that the first arrived at, further
-      ones go by way of one class each, the likeliest first, and when these are spent legs start at random changes. A
-      leg is given up early where it stays far behind the best, so that its gradients serve the next one;
+      ones go by way of one class each (that of the first leg next where the second stays far behind, else the
+      likeliest one not tried), and when these are spent legs start at random changes. A leg is given up early where it
+      stays far behind the best, so that its gradients serve the next one;
     - at the end of each leg its change is drawn in along its ray, in forward passes alone. Of a table it is in the end
       made a valid row, beside one that a search by columns finds: see `smallest_rows`.
 
@@ -80,21 +81,22 @@ class Minimal(Search):
             logits = classifier.logits(x)
         norm, spread = as_norm(self.norm), _spread(logits)
         farthest = classifier.norm(norm).size(classifier.box.farthest(x))
+        legs: list[SearchResult] = []  # what the first two have come to, each by itself
 
         def leg(best: SearchResult, aim: Goal, steps: int, start: Tensor | None = None) -> SearchResult:
             left = self._left(best)
             rule = _Leg(self, left.clamp_max(steps), best.size, spread)
             again = iterate(rule, classifier, x, aim, norm=norm, steps=steps, mask=mask, start=start, skip=left == 0)
-            return _shorter(best, drawn_in(classifier, x, goal, again, norm, again.size <= _BEHIND * best.size))
+            again = drawn_in(classifier, x, goal, again, norm, again.size <= _BEHIND * best.size)
+            if len(legs) < 2:
+                legs.append(again)
+            return _shorter(best, again)
 
         best = leg(SearchResult.nothing(x), goal, _FIRST if self.gradients >= _FIRST + _SHORTEST else self.gradients)
-        detours = None
+        detours = _detours(goal, classifier, x, logits, legs)
         for number in itertools.count():
             if not self._left(best).any():
                 break
-            if detours is None:
-                with torch.no_grad():
-                    detours = _detours(goal, logits, classifier.logits(x + best.delta))
             detour, start = next(detours, None), None
             if detour is None:
                 size = torch.where(torch.isfinite(best.size), best.size, farthest / 10)
@@ -109,23 +111,33 @@ class Minimal(Search):
         return torch.where(left < min(_SHORTEST, self.gradients), 0, left)
 
 
-def _detours(goal: Goal, logits: Tensor, changed: Tensor) -> Iterator[Goal]:
-    """The goal by way of any class but the one that the first leg arrived at; then of each single one, likeliest first.
+def _detours(goal: Goal, classifier: Classifier, x: Tensor, logits: Tensor, legs: list[SearchResult]) -> Iterator[Goal]:
+    """The goal by way of any class but the one that the first leg arrived at; then of each single one.
 
-    logits, changed: [n, V], those of the inputs, and of what the first leg came to.
+    logits: [n, V], of x. legs: what the first two have come to; the list grows while they are made.
+
+    The single classes come in the order of the logits where the first leg arrived. Its own comes last, though it comes:
+    where two classes meet, legs may hover between. It comes first where the second leg stayed far behind, which tells
+    that the nearest class is known; the second leg's own has had its turn and comes late.
     """
     n, classes = logits.shape
     start = logits.argmax(dim=1, keepdim=True)
-    arrived = changed.scatter(1, start, -math.inf).argmax(dim=1, keepdim=True)
-    detour = without_class(goal, arrived[:, 0]) if classes > 2 else None
+
+    def ranked(leg: SearchResult) -> Tensor:
+        with torch.no_grad():
+            after = classifier.logits(x + leg.delta).nan_to_num(-math.inf)
+        return after.scatter(1, start, -math.inf).argsort(dim=1, descending=True, stable=True)
+
+    order = ranked(legs[0])
+    first = order[:, :1]
+    detour = without_class(goal, first[:, 0]) if classes > 2 else None
     if detour is None:
         return
     yield detour
-    # That which the first leg arrived at comes last, though it comes: where two classes meet, legs may hover between.
+    second, far = ranked(legs[1])[:, :1], legs[1].size > _BEHIND * legs[0].size
+    late = torch.where(order == first, torch.where(far, -1, 2)[:, None], 0) + (order == second).long()
+    order = order.gather(1, (late + 4 * (order == start)).argsort(dim=1, stable=True))
     every = torch.arange(classes, device=logits.device).expand(n, classes)
-    order = logits.nan_to_num(-math.inf).argsort(dim=1, descending=True)
-    late = (order == arrived).long() + 2 * (order == start)
-    order = order.gather(1, late.argsort(dim=1, stable=True))
     for rank in range(classes - 1):
         others = (every != start) & (every != order[:, rank : rank + 1])
         yield without_class(goal, every[others].reshape(n, classes - 2)) or goal
