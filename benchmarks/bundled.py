@@ -7,7 +7,8 @@
     python -m benchmarks.bundled --runs runs --record records/bundled --published records/published
 
 `advex demo`, `builtin:cifar10-robust` and `advex list builtin` then show them. Prints the table of NUMBERS.md.
-Without --runs the weights stay and the figures alone are replaced.
+Without --runs the weights stay, and the figures alone are replaced by those of `--model builtin:cifar10-ordinary,...`;
+certified and published figures that no record given holds are kept.
 """
 
 from __future__ import annotations
@@ -60,23 +61,27 @@ def entry(record: Record | None, kind: str) -> ModelEntry | None:
     return next((model for model in models if model.name.removeprefix("cifar10-") == kind), None)
 
 
-def figures(kind: str, record: Record, published: Record | None) -> Figures:
-    """What `figures.json` says of one network."""
+def figures(kind: str, record: Record, published: Record | None, kept: Figures | None) -> Figures:
+    """What `figures.json` says of one network. kept: of the same weights, what it said before."""
     model, theirs = entry(record, kind), entry(published, kind)
     if model is None:
         raise SystemExit(f"The record has no model '{kind}'.")
     accuracy, area = model.scores["accuracy"], model.scores["attack_ara"]
     depth = "pre-activation ResNet-14" if "depth=14" in (model.spec or "") else str(model.spec)
-    scores = theirs.scores if theirs else {}
+    certified = {name: score for name, score in (kept.scores if kept else {}).items() if name.startswith("certified")}
+    examples, protocol = (kept.published_examples, kept.published) if kept else (0, {})
+    if theirs is not None and published is not None:
+        examples = published.data.examples
+        protocol = {name: score for name, score in theirs.scores.items() if "published" in name or name == "accuracy"}
     return Figures(
         summary=f"{depth} for CIFAR-10, {KINDS[kind]}: accuracy {100 * accuracy.value:.1f} %, attack ARA "
         f"{area.value:.4f} (n = {accuracy.n})",
         data=f"CIFAR-10 (JPEG), {record.data.source}",
         examples=record.data.examples,
         searches=record.searches,
-        scores=model.scores,
-        published_examples=0 if published is None else published.data.examples,
-        published={name: figure for name, figure in scores.items() if "published" in name or name == "accuracy"},
+        scores=certified | model.scores,
+        published_examples=examples,
+        published=protocol,
         training=trained(kind),
     )
 
@@ -122,7 +127,8 @@ def main() -> None:
         if args.runs is not None:
             copied(args.runs / kind, kind)
         theirs = next((one for one in published if entry(one, kind)), None)
-        text = figures(kind, record, theirs).model_dump_json(indent=1)
+        kept = bundled.figures(f"cifar10-{kind}") if args.runs is None else None
+        text = figures(kind, record, theirs, kept).model_dump_json(indent=1)
         write_text(place(kind) / FIGURES, text + "\n")
     print(table())
 
