@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +15,9 @@ from scipy.optimize import nnls
 from torch import Tensor, nn
 
 from advex.attacks import Minimal
+from advex.attacks.minimal import _detours  # pyright: ignore[reportPrivateUsage]
 from advex.attacks.rays import crossing
+from advex.attacks.search import SearchResult
 from advex.classifier import Classifier
 from advex.geometry import as_norm
 from advex.goals import Aim, Become, BelowChance, Misclassify
@@ -215,6 +218,24 @@ def test_the_passes_without_a_gradient_are_few(toys: SimpleNamespace, monkeypatc
     assert (result.gradients <= 20).all()
     assert (result.queries <= 8).all()
     assert passes <= int(result.gradients.sum()) + 11 * len(x)
+
+
+def test_legs_by_single_classes_come_in_an_order_that_goes_by_the_first_two(toys: SimpleNamespace) -> None:
+    """Logits are the input. Of both rows, the first leg arrives at class 2 and the second at class 1."""
+    x = torch.tensor([[0.9, 0.5, 0.6, 0.1, 0.2]] * 2, dtype=torch.float64)
+    classifier = toys.affine(torch.eye(5, dtype=torch.float64), torch.zeros(5, dtype=torch.float64))
+    first = torch.tensor([[-0.2, 0.0, 0.2, 0.3, -0.1]] * 2, dtype=torch.float64)  # then 3 before 4, other than at x
+    second = torch.tensor([[-0.2, 0.3, 0.0, 0.0, 0.0]] * 2, dtype=torch.float64)
+    made = SearchResult.nothing(x)
+    legs = [replace(made, delta=first, size=torch.tensor([1.0, 1.0]))]
+    detours = _detours(Misclassify(torch.tensor([0, 0])), classifier, x, x, legs)
+    avoided: Any = next(detours)
+    assert avoided.avoided.tolist() == [2, 2]
+    legs.append(replace(made, delta=second, size=torch.tensor([1.05, 1.3])))
+    every = torch.arange(5)
+    order = [[int(c) for c in every if c not in (0, *row.tolist())] for goal in detours for row in goal.avoided]  # pyright: ignore[reportAttributeAccessIssue]
+    assert order[0::2] == [[3], [4], [1], [2]]  # the second leg came near: other classes next
+    assert order[1::2] == [[2], [3], [4], [1]]  # it stayed far behind: the class of the first alone
 
 
 @pytest.mark.parametrize("goal", [Misclassify, BelowChance, Become])
