@@ -171,9 +171,15 @@ def _rmse_project(delta: Tensor, radius: Tensor | float) -> Tensor:
     return _shrink(delta, _rmse_size(delta), _radii(radius, delta))
 
 
+def _l0_size(delta: Tensor) -> Tensor:
+    return _flat(delta).count_nonzero(dim=1).to(delta)
+
+
 L1 = Norm("l1", _l1_size, _l1_project, _l1_steepest, _l1_sample, _l1_fill)
 L2 = Norm("l2", _l2_size, _l2_project, _l2_steepest, _l2_sample)
 LINF = Norm("linf", _linf_size, _linf_project, torch.sign, _linf_sample)
+# How many elements change. It has no ball to step or to draw in: of the rest it has what L1 has.
+L0 = Norm("l0", _l0_size, _l1_project, _l1_steepest, _l1_sample)
 # Root mean square: the unit of Woods et al. (0 = no change, 1 = black to white), L2 / sqrt(elements).
 RMSE = Norm(
     "rmse",
