@@ -117,7 +117,7 @@ def test_none_and_one(explain: Any, clf: Classifier, x: Tensor, n: int) -> None:
     assert explanation.map.shape == (n, *SHAPE)
 
 
-@every(lambda explain: explain.shows != "regions")
+@every(lambda explain: explain.shows not in ("regions", "control"))
 def test_what_the_classifier_ignores_is_not_in_the_map(explain: Any, toys: SimpleNamespace, x: Tensor) -> None:
     weight = torch.randn(3, 12, dtype=torch.float64)
     weight[:, [1, 7]] = 0
@@ -126,7 +126,7 @@ def test_what_the_classifier_ignores_is_not_in_the_map(explain: Any, toys: Simpl
     assert explanation.map.flatten(1)[:, [0, 2]].any()
 
 
-@every(lambda explain: explain.shows != "regions" and explain.looks_at == "input")
+@every(lambda explain: explain.shows not in ("regions", "control") and explain.looks_at == "input")
 def test_a_linear_classifier_is_explained_by_its_weights(explain: Any, toys: SimpleNamespace) -> None:
     """Two classes, far from the walls: the map is the weight vector, or weight times input, up to sign."""
     w = torch.randn(12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

@@ -29,9 +29,9 @@ from advex.types import INCOMPLETE, MISSES, Explanation
 
 Made = TypeVar("Made", bound=type)
 
-# What a map shows: how much each element counts; which region counts, coarser than elements; or how the input was
-# changed (the explanation then has the changed picture).
-Shows = Literal["elements", "regions", "change"]
+# What a map shows: how much each element counts; which region counts, coarser than elements; how the input was changed
+# (the explanation then has the changed picture); or nothing of the model: a control, beside which others are judged.
+Shows = Literal["elements", "regions", "change", "control"]
 
 
 class AttributionMethod(Protocol):

@@ -1,0 +1,99 @@
+"""What measures of place and of removal share: maps as one value per pixel, in order, and answers without pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+from torch.nn.functional import conv2d
+
+from advex import randomness
+from advex.classifier import Classifier
+from advex.distances.channels import Channels, per_pixel
+from advex.errors import SpecError
+from advex.explainers.outputs import Of, output
+from advex.explainers.request import AttributionRequest
+from advex.measures.case import Case
+
+NOT_FINITE = "the map is not finite"
+CONSTANT = "the map is the same everywhere"
+
+# What stands in a pixel's place that is taken away: the colour that the network is normalised by, the middle of what an
+# input may be, or the picture blurred beyond recognition.
+Fill = Literal["mean", "grey", "blur"]
+_BLUR, _SIGMA = 11, 5.0  # RISE's kernel, in pixels
+
+
+def pixels(case: Case, channels: Channels) -> tuple[Tensor, dict[str, Tensor]]:
+    """([n, height, width] float64, one value per pixel; reason -> [n] bool, the maps that put no pixel before another).
+
+    A map that has one value in all channels of a pixel keeps it, with its sign. One that is not finite is 0 in the
+    values. channels: see `per_pixel`; for `none` as for sum_abs, since a place has one value.
+    Raises SpecError for inputs without places.
+    """
+    if case.x.ndim != 4:
+        raise SpecError(
+            f"This measure looks at places in a picture, and an input of shape {tuple(case.x.shape[1:])} has none: "
+            "leave it out, or explain pictures."
+        )
+    maps = case.explanation.map.detach().double()
+    finite = maps.flatten(1).isfinite().all(dim=1)
+    maps = torch.where(finite.reshape(-1, 1, 1, 1), maps, 0.0)
+    agree = (maps == maps[:, :1]).flatten(1).all(dim=1).reshape(-1, 1, 1)
+    values = torch.where(agree, maps[:, 0], per_pixel(maps, "sum_abs" if channels == "none" else channels))
+    flat = values.flatten(1)
+    return values, {NOT_FINITE: ~finite, CONSTANT: finite & (flat == flat[:, :1]).all(dim=1)}
+
+
+def ranks(case: Case, values: Tensor) -> Tensor:
+    """The place of each pixel when the strongest comes first: like values [n, height, width], int64 from 0.
+
+    Pixels of equal value come in an order drawn for the row from the case's seed: that of their numbers would be a map
+    of its own.
+    """
+    flat = values.flatten(1)
+    chance = randomness.uniform_for(randomness.numbers(case.x, case.seed), case.seed, "ties", flat.shape[1])
+    mixed = chance.argsort(dim=1)
+    order = mixed.gather(1, flat.gather(1, mixed).argsort(dim=1, descending=True, stable=True))
+    return order.argsort(dim=1).reshape(values.shape)
+
+
+@torch.no_grad()
+def outputs(case: Case, points: Callable[[Tensor, Tensor], Tensor], count: int, of: Of) -> Tensor:
+    """The output of the class explained at `count` points for each example: [n, count] float64.
+
+    points: (i, k), both [rows] int64 -> [rows, *shape], the k-th point of example i; they exist pass by pass only.
+    """
+    n, target = len(case), case.explanation.target
+    values = torch.zeros(n * count, dtype=torch.float64, device=case.x.device)
+    request = AttributionRequest(classifier=case.classifier, x=case.x, target=target, max_batch=case.max_batch)
+
+    def run(rows: slice) -> None:
+        row = torch.arange(rows.start, min(rows.stop, n * count), device=case.x.device)
+        i = row // count
+        values[row] = output(case.classifier, points(i, row % count), target[i], of).double()
+
+    with case.classifier.frozen():
+        request.passes(run, n * count)
+    return values.reshape(n, count)
+
+
+def filled(classifier: Classifier, x: Tensor, fill: Fill) -> Tensor:
+    """What stands in the place of pixels of x [n, c, height, width] that are taken away: like x.
+
+    blur: as in RISE's own code a kernel of 11 x 11 pixels with sigma 5 (and mirrored tails), beyond whose edges the
+    picture has the colour that the network is normalised by.
+    """
+    if fill == "grey":
+        return ((classifier.lower + classifier.upper) / 2).to(x).expand(x.shape[1:]).expand(x.shape)
+    mean = classifier.mean.to(x).reshape(-1, 1, 1).expand(x.shape)
+    if fill == "mean":
+        return mean
+    point = np.zeros((_BLUR, _BLUR))
+    point[_BLUR // 2, _BLUR // 2] = 1
+    kernel = torch.from_numpy(gaussian_filter(point, _SIGMA)).to(x).expand(x.shape[1], 1, _BLUR, _BLUR)
+    return mean + conv2d(x - mean, kernel, padding=_BLUR // 2, groups=x.shape[1])

@@ -1,0 +1,121 @@
+"""Whether a map lies on the thing that the label names: its strongest pixel, its weight, its strongest pixels."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, ClassVar
+
+import torch
+from pydantic import PlainValidator
+from scipy.ndimage import distance_transform_edt
+from torch import Tensor
+
+from advex.distances.channels import Channels
+from advex.errors import SpecError
+from advex.measures.case import Better, Case, Measured, Need, Of, measure
+from advex.measures.pixels import pixels
+
+NO_MASS = "no pixel of the map counts for the class"
+
+
+def as_tolerance(text: str | float) -> tuple[float, float | None]:
+    """Pixels, and the side of the picture that they are meant for (None: any). Raises SpecError.
+
+    >>> as_tolerance("15@224"), as_tolerance(3)
+    ((15.0, 224.0), (3.0, None))
+    """
+    number, at, side = str(text).partition("@")
+    try:
+        value, meant = float(number), float(side) if at else None
+    except ValueError:
+        value, meant = math.nan, None
+    if not (0 <= value < math.inf) or (meant is not None and not 0 < meant < math.inf):
+        raise SpecError(f"A tolerance is a number of pixels, as 3, or that at a side, as 15@224, not {text!r}.")
+    return value, meant
+
+
+Tolerance = Annotated[str | float, PlainValidator(lambda value: as_tolerance(value) and value)]
+
+
+@measure("pointing", cites="zhang2018 (the pointing game); fong2019 (TorchRay)", examples=("tolerance=1,channels=sum",))
+class Pointing:
+    """1 where the map's strongest pixel lies on the evidence or nearer to it than the tolerance, else 0.
+
+    Of several that are equally strong, the share that does. tolerance: in pixels; 15@224 are 15 at a (longer) side of
+    224, and in proportion at others. channels: how those of a pixel become one value.
+    """
+
+    tolerance: Tolerance = "15@224"
+    channels: Channels = "max_abs"
+
+    title: ClassVar[str] = "Points at the thing"
+    better: ClassVar[Better] = "high"
+    of: ClassVar[Of] = "placed"
+    needs: ClassVar[frozenset[Need]] = frozenset({"evidence"})
+    scale_free: ClassVar[bool] = True
+
+    def __call__(self, case: Case) -> Measured:
+        values, undefined = pixels(case, self.channels)
+        flat = values.flatten(1)
+        strongest = flat == flat.amax(dim=1, keepdim=True)
+        near = self._near(case.evidence_mask).to(flat.device).flatten(1)
+        return Measured(value=(strongest & near).sum(dim=1) / strongest.sum(dim=1).double(), undefined=undefined)
+
+    def _near(self, masks: Tensor) -> Tensor:
+        """[n, height, width] bool: the evidence, and what lies nearer to it than the tolerance."""
+        pixels, side = as_tolerance(self.tolerance)
+        limit = pixels if side is None else pixels * max(masks.shape[1:]) / side
+        near = masks.cpu().clone()
+        for mask in near:
+            apart: Any = distance_transform_edt(~mask.numpy())
+            mask |= torch.from_numpy(apart < limit)
+        return near
+
+
+@measure("mass", cites="arras2022 (CLEVR-XAI, relevance mass accuracy)", examples=("channels=relu",))
+class Mass:
+    """The share of the map's weight that lies on the evidence. channels: how those of a pixel become one value.
+
+    Of signed values (`sum`) what counts for the class.
+    """
+
+    channels: Channels = "max_abs"
+
+    title: ClassVar[str] = "Weight on the thing"
+    better: ClassVar[Better] = "high"
+    of: ClassVar[Of] = "placed"
+    needs: ClassVar[frozenset[Need]] = frozenset({"evidence"})
+    scale_free: ClassVar[bool] = True
+
+    def __call__(self, case: Case) -> Measured:
+        values, undefined = pixels(case, self.channels)
+        weight = values.clamp_min(0).flatten(1)
+        inside, total = (weight * case.evidence_mask.flatten(1)).sum(dim=1), weight.sum(dim=1)
+        none = {NO_MASS: (total == 0) & ~torch.stack([*undefined.values()]).any(dim=0)}
+        return Measured(value=inside / total, undefined=undefined | none)
+
+
+@measure("rank", cites="arras2022 (CLEVR-XAI, relevance rank accuracy)", examples=("channels=sum",))
+class Rank:
+    """Of as many of the strongest pixels as the evidence has, the share that lies on it.
+
+    Of pixels that are equally strong, as many as are expected. channels: how those of a pixel become one value.
+    """
+
+    channels: Channels = "max_abs"
+
+    title: ClassVar[str] = "Strongest pixels on the thing"
+    better: ClassVar[Better] = "high"
+    of: ClassVar[Of] = "placed"
+    needs: ClassVar[frozenset[Need]] = frozenset({"evidence"})
+    scale_free: ClassVar[bool] = True
+
+    def __call__(self, case: Case) -> Measured:
+        values, undefined = pixels(case, self.channels)
+        flat, mask = values.flatten(1), case.evidence_mask.flatten(1)
+        count = mask.sum(dim=1, keepdim=True)
+        least = flat.sort(dim=1, descending=True).values.gather(1, (count - 1).clamp_min(0))
+        sure, tied = flat > least, flat == least
+        free = (count - sure.sum(dim=1, keepdim=True)).double() / tied.sum(dim=1, keepdim=True)
+        hits = (sure & mask).sum(dim=1, keepdim=True) + free * (tied & mask).sum(dim=1, keepdim=True)
+        return Measured(value=(hits / count)[:, 0], undefined=undefined)

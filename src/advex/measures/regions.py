@@ -1,0 +1,64 @@
+"""Whether squares of a picture that weigh more in the map are those that the answer loses more by."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from advex.distances.channels import Channels
+from advex.explainers.outputs import Of as Output
+from advex.measures.case import Better, Case, Measured, Need, Of, measure
+from advex.measures.pixels import Fill, filled, outputs, pixels
+from advex.options import Count
+
+ALL_ALIKE = "all squares weigh the same in the map, or the answer loses the same by each"
+
+
+@measure("regions", cites="bhatt2020 (faithfulness correlation), of squares one at a time", examples=("side=2",))
+class Regions:
+    """Correlation (Pearson) of what the output loses by each square of the picture with the square's share of the map.
+
+    side: of the squares in pixels, at most half the picture's; those at the right and at the bottom may be smaller.
+    fill: what stands in the square's place: grey, the colour that the network is normalised by (mean), or the blurred
+    picture. output: probability, logit or loss. channels: how those of a pixel become one value.
+    """
+
+    side: Count = 8
+    fill: Fill = "grey"
+    output: Output = "logit"
+    channels: Channels = "max_abs"
+
+    title: ClassVar[str] = "Correlation with effects of squares"
+    better: ClassVar[Better] = "high"
+    of: ClassVar[Of] = "faithful"
+    needs: ClassVar[frozenset[Need]] = frozenset({"model"})
+    scale_free: ClassVar[bool] = True
+
+    def __call__(self, case: Case) -> Measured:
+        values, undefined = pixels(case, self.channels)
+        height, width = values.shape[1:]
+        side = min(self.side, math.ceil(max(height, width) / 2))
+        rows, columns = (torch.arange(size, device=values.device) // side for size in (height, width))
+        square = rows[:, None] * (int(columns[-1]) + 1) + columns  # [height, width]
+        count = int(square.max()) + 1
+        empty = filled(case.classifier, case.x, self.fill)
+
+        def points(i: Tensor, k: Tensor) -> Tensor:
+            return torch.where(square == (k - 1).reshape(-1, 1, 1, 1), empty[i], case.x[i])  # the first one is whole
+
+        answers = outputs(case, points, count + 1, self.output)
+        lost = answers[:, :1] - answers[:, 1:]
+        weight = values.new_zeros(len(values), count).index_add_(1, square.flatten(), values.flatten(1))
+        (lost, size), (weight, heavy) = _centred(lost), _centred(weight)
+        alike = ((size == 0) | (heavy == 0)) & ~torch.stack([*undefined.values()]).any(dim=0)
+        return Measured(value=(lost * weight).sum(dim=1) / (size * heavy), undefined=undefined | {ALL_ALIKE: alike})
+
+
+def _centred(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Values [n, k] less their means, exactly 0 where all are equal, and their norms [n]."""
+    alike = (values == values[:, :1]).all(dim=1, keepdim=True)
+    centred = torch.where(alike, 0.0, values - values.mean(dim=1, keepdim=True))
+    return centred, centred.norm(dim=1)

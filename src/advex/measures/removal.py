@@ -1,0 +1,80 @@
+"""What the answer loses while a picture's pixels are taken away, and gains while they come back, strongest first."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from advex.distances.channels import Channels
+from advex.explainers.outputs import Of as Output
+from advex.measures.case import Better, Case, Measured, Need, Of, measure
+from advex.measures.pixels import Fill, filled, outputs, pixels, ranks
+from advex.options import Count, with_options
+
+
+@with_options
+class _Removal:
+    steps: Count = 32
+    output: Output = "probability"
+    channels: Channels = "max_abs"
+
+    of: ClassVar[Of] = "faithful"
+    needs: ClassVar[frozenset[Need]] = frozenset({"model"})
+    scale_free: ClassVar[bool] = True
+
+    def curve(self, case: Case, fill: Fill, *, back: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        """The output [n, steps + 1] after each step, and what is undefined. back: pixels come back, else they go."""
+        values, undefined = pixels(case, self.channels)
+        rank = ranks(case, values)[:, None]
+        size = values[0].numel() if len(values) else 1
+        cuts = torch.tensor([round(k * size / self.steps) for k in range(self.steps + 1)], device=rank.device)
+        empty = filled(case.classifier, case.x, fill)
+
+        def points(i: Tensor, k: Tensor) -> Tensor:
+            first = rank[i] < cuts[k].reshape(-1, 1, 1, 1)
+            return torch.where(first == back, case.x[i], empty[i])
+
+        return outputs(case, points, self.steps + 1, self.output), undefined
+
+    def area(self, case: Case, fill: Fill, *, back: bool) -> Measured:
+        """The area under that curve by the trapezoid rule, over the share of pixels from 0 to 1."""
+        curve, undefined = self.curve(case, fill, back=back)
+        return Measured(value=(curve[:, 1:] + curve[:, :-1]).mean(dim=1) / 2, undefined=undefined)
+
+
+@measure("deletion", cites="petsiuk2018 (RISE), deletion", examples=("fill=grey,steps=4,output=logit",))
+class Deletion(_Removal):
+    """Area under the curve of the output while the map's strongest pixels are taken away first: low where they matter.
+
+    steps: in which equal shares of the pixels go. fill: what stands in their place: the colour that the network is
+    normalised by (mean; what RISE's code does), grey, or the blurred picture. output: probability, logit or loss.
+    channels: how those of a pixel become one value. Equal pixels go in an order by chance.
+    """
+
+    fill: Fill = "mean"
+
+    title: ClassVar[str] = "Deletion"
+    better: ClassVar[Better] = "low"
+
+    def __call__(self, case: Case) -> Measured:
+        return self.area(case, self.fill, back=False)
+
+
+@measure("insertion", cites="petsiuk2018 (RISE), insertion", examples=("fill=mean,steps=4,output=logit",))
+class Insertion(_Removal):
+    """Area under the curve of the output while the map's strongest pixels come back first: high where they matter.
+
+    steps: in which equal shares of the pixels come. fill: what the picture begins as: blurred (what RISE's code does),
+    grey, or the colour that the network is normalised by (mean). output: probability, logit or loss. channels: how
+    those of a pixel become one value. Equal pixels come in an order by chance.
+    """
+
+    fill: Fill = "blur"
+
+    title: ClassVar[str] = "Insertion"
+    better: ClassVar[Better] = "high"
+
+    def __call__(self, case: Case) -> Measured:
+        return self.area(case, self.fill, back=True)

@@ -1,0 +1,267 @@
+"""Measures of place and of removal: by hand, by slow loops, and by other libraries' solvers."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+from scipy.sparse import lil_matrix
+from scipy.sparse.linalg import spsolve
+from torch import Tensor, nn
+
+from advex import registry
+from advex.classifier import Classifier
+from advex.data.evidence import Evidence
+from advex.errors import SpecError
+from advex.measures.case import Case, apply
+from advex.measures.pixels import filled
+from advex.measures.place import Rank
+from advex.measures.removal import Deletion, Insertion
+from advex.measures.road import imputed
+from advex.types import Explanation
+
+
+def case(
+    maps: Tensor, *, box: tuple[int, ...] = (), classifier: Classifier | None = None, x: Tensor | None = None
+) -> Case:
+    """maps: [n, height, width], or with channels."""
+    maps = maps if maps.ndim == 4 else maps[:, None].expand(-1, 3, -1, -1)
+    n = len(maps)
+    given: Any = Explanation(map=maps, target=torch.zeros(n, dtype=torch.int64), method="given")
+    nothing: Any = None
+    return Case(
+        classifier=classifier or Classifier(nn.Sequential(nn.Flatten(), nn.Linear(maps[0].numel(), 2))),
+        x=torch.rand(maps.shape, generator=torch.Generator().manual_seed(0)).double() if x is None else x,
+        y=given.target, explainer=nothing, explanation=given, evidence=evidence(box, n) if box else None,
+    )  # fmt: skip
+
+
+def evidence(box: tuple[int, ...], n: int) -> Evidence:
+    return Evidence(boxes=(torch.tensor([box]),) * n)
+
+
+def value(spec: str, about: Case, name: str = "") -> list[float]:
+    return apply(registry.build("measure", spec), about).values[name].tolist()
+
+
+def peak(row: int, column: int, side: int = 32) -> Tensor:
+    maps = torch.zeros(1, side, side, dtype=torch.float64)
+    maps[0, row, column] = 1
+    return maps
+
+
+# -- place --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("where", "tolerance", "hit"),
+    [
+        ((10, 10), 0, 1),  # a corner of the box
+        ((10, 9), 0, 0),
+        ((10, 7), 3, 0),  # strictly nearer
+        ((10, 7), 3.01, 1),
+        ((7, 6), 5, 0),  # 3-4-5, across the corner
+        ((7, 6), 5.01, 1),
+        ((10, 8), "15@224", 1),  # 2 of 2.14
+        ((10, 7), "15@224", 0),
+    ],
+)
+def test_pointing_is_a_hit_nearer_than_the_tolerance(where: tuple[int, int], tolerance: object, hit: int) -> None:
+    assert value(f"pointing:tolerance={tolerance}", case(peak(*where), box=(10, 10, 20, 15))) == [hit]
+
+
+def test_of_several_strongest_pixels_pointing_is_the_share_that_hits() -> None:
+    maps = peak(12, 12) + peak(0, 0) + peak(30, 30) + peak(13, 12)
+    assert value("pointing:tolerance=0", case(maps, box=(10, 10, 20, 15))) == [0.5]
+
+
+def test_mass_is_the_share_of_the_weight() -> None:
+    maps = 3 * peak(12, 12) + peak(0, 0)
+    assert value("mass", case(maps, box=(10, 10, 20, 15))) == [0.75]
+    signed = torch.stack([3 * peak(12, 12), -peak(12, 12), -5 * peak(0, 0)], dim=1)
+    assert value("mass:channels=sum", case(signed, box=(10, 10, 20, 15))) == [1.0], "what counts for the class"
+    assert value("mass:channels=sum_abs", case(signed, box=(10, 10, 20, 15))) == [4 / 9]
+    against = apply(registry.build("measure", "mass"), case(-maps, box=(10, 10, 20, 15)))
+    assert "no pixel of the map counts for the class" in against.undefined
+
+
+def test_rank_of_tied_pixels_is_what_is_expected_of_any_order() -> None:
+    maps = torch.tensor([[[5.0, 1, 1], [1, 0, 0], [0, 0, 0]]])
+    about = case(maps, box=(0, 0, 0, 1))  # the first column's upper two pixels
+    flat, mask = maps.flatten().tolist(), about.evidence_mask.flatten().tolist()
+    hits = []
+    for order in itertools.permutations(range(9)):
+        first = sorted(range(9), key=lambda pixel: (-flat[pixel], order[pixel]))[:2]
+        hits.append(sum(mask[pixel] for pixel in first) / 2)
+    assert math.isclose(apply(Rank(), about).values[""][0].item(), sum(hits) / len(hits))
+
+
+def test_a_map_of_one_value_points_nowhere_and_is_counted() -> None:
+    for spec in ("pointing", "mass", "rank", "deletion", "regions", "road"):
+        measured = apply(registry.build("measure", spec), case(torch.full((2, 8, 8), 0.3), box=(1, 1, 3, 3)))
+        assert all(each.isnan().all() for each in measured.values.values())
+        assert list(measured.undefined) == ["the map is the same everywhere"]
+
+
+@pytest.mark.parametrize("spec", ["pointing", "mass", "rank", "deletion", "insertion", "regions", "road"])
+def test_rows_have_no_places(spec: str) -> None:
+    flat = case(torch.rand(2, 8, 8))
+    given: Any = Explanation(map=torch.rand(2, 5), target=flat.y, method="given")
+    about = Case(
+        classifier=flat.classifier, x=torch.rand(2, 5), y=flat.y, explainer=flat.explainer, explanation=given,
+    )  # fmt: skip
+    with pytest.raises(SpecError, match="places"):
+        registry.build("measure", spec)(about)
+
+
+IMPOSSIBLE = (
+    "pointing:tolerance=-1", "pointing:tolerance=3@0", "pointing:tolerance=x", "road:shares=0-50",
+    "road:shares=10-100", "road:shares=x", "deletion:steps=0", "regions:side=0",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("spec", IMPOSSIBLE)
+def test_impossible_options_are_refused(spec: str) -> None:
+    with pytest.raises(SpecError):
+        registry.build("measure", spec)
+
+
+# -- removal ------------------------------------------------------------------------------------------------
+
+
+def small_network(side: int = 8) -> Classifier:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 4, 3, padding=1), nn.SiLU(), nn.Flatten(), nn.Linear(4 * side * side, 3)]
+    return Classifier(nn.Sequential(*layers).double(), mean=(0.4, 0.5, 0.6), std=0.3).eval()
+
+
+def test_curves_are_those_of_a_loop_over_pictures_and_steps() -> None:
+    maps = torch.randn(5, 3, 8, 8, dtype=torch.float64)
+    about = case(maps, classifier=small_network())
+    for measure, back in ((Deletion(fill="grey", steps=7), False), (Insertion(fill="blur", steps=7), True)):
+        empty = filled(about.classifier, about.x, measure.fill)
+        expected = []
+        for i in range(5):
+            order = maps[i].abs().amax(dim=0).flatten().argsort(descending=True)
+            points = []
+            for k in range(8):
+                gone = torch.zeros(64, dtype=torch.bool)
+                gone[order[: round(k * 64 / 7)]] = True
+                picture = torch.where(gone.reshape(8, 8) != back, empty[i], about.x[i])
+                points.append(about.classifier.predict(picture[None])[0, 0].item())
+            expected.append(np.trapezoid(points, dx=1 / 7))
+        assert torch.allclose(apply(measure, about).values[""], torch.tensor(expected), atol=1e-12)
+
+
+def test_of_a_linear_logit_the_areas_are_known() -> None:
+    """Each pixel counts w: with all of one sign the curve falls by the sum of what has gone."""
+    weight = torch.arange(1.0, 17, dtype=torch.float64).reshape(4, 4)
+    layer = nn.Linear(48, 2).double()
+    layer.weight.data, layer.bias.data = (
+        torch.stack([weight.expand(3, 4, 4).flatten(), torch.zeros(48)]),
+        torch.zeros(2),
+    )
+    classifier = Classifier(nn.Sequential(nn.Flatten(), layer)).eval()
+    x = torch.full((1, 3, 4, 4), 0.25, dtype=torch.float64)
+    about = case(weight[None], classifier=classifier, x=x)
+    left = 0.75 * np.array([136 - sum(range(17 - k, 17)) for k in range(17)])
+    best = np.trapezoid(left, dx=1 / 16)
+    assert math.isclose(value("deletion:steps=16,output=logit", about)[0], best)
+    upside_down = case(-weight[None], classifier=classifier, x=x)
+    worst = np.trapezoid(0.75 * np.array([sum(range(k + 1, 17)) for k in range(17)]), dx=1 / 16)
+    assert math.isclose(value("deletion:steps=16,output=logit", upside_down)[0], worst)
+    assert math.isclose(value("insertion:steps=16,output=logit,fill=mean", about)[0], 0.75 * 136 - best)
+    assert math.isclose(value("regions:side=1,fill=mean", about)[0], 1)
+    assert math.isclose(value("regions:side=1,fill=mean", upside_down)[0], -1)
+    assert math.isclose(value("regions:side=2,fill=mean", about)[0], 1)
+
+
+def test_equal_pixels_go_in_an_order_by_chance_that_is_each_rows_own() -> None:
+    maps = peak(3, 3, side=8).expand(40, -1, -1)
+    about = case(maps, classifier=small_network())
+    rows = torch.cat([apply(Deletion(), case(maps[:1], classifier=about.classifier, x=about.x[i : i + 1])).values[""]
+                      for i in range(40)])  # fmt: skip
+    assert torch.allclose(rows, apply(Deletion(), about).values[""], atol=1e-12)
+    by_number = maps + 1e-9 * torch.arange(64).reshape(8, 8)
+    up, down = (
+        apply(Deletion(), case(each, classifier=about.classifier, x=about.x)).values[""].mean()
+        for each in (by_number, maps - 1e-9 * torch.arange(64).reshape(8, 8))
+    )
+    assert (rows.mean() - (up + down) / 2).abs() < (up - down).abs(), "neither from the top nor from the bottom"
+
+
+def test_the_blur_is_the_one_of_rise() -> None:
+    classifier = small_network(side=32)
+    x = torch.rand(2, 3, 32, 32, dtype=torch.float64)
+    kernel = np.zeros((11, 11))
+    kernel[5, 5] = 1
+    kernel = ndimage.gaussian_filter(kernel, 5)
+    mean = np.array([0.4, 0.5, 0.6]).reshape(3, 1, 1)
+    normalised = (x.numpy() - mean) / 0.3
+    blurred = np.stack([[ndimage.convolve(c, kernel, mode="constant") for c in picture] for picture in normalised])
+    assert np.allclose(filled(classifier, x, "blur").numpy(), blurred * 0.3 + mean, atol=1e-7)
+    assert torch.equal(filled(classifier, x, "grey"), torch.full_like(x, 0.5))
+    assert np.allclose(filled(classifier, x, "mean").numpy(), np.broadcast_to(mean, x.shape))
+
+
+# -- road ---------------------------------------------------------------------------------------------------
+
+
+def solved(picture: np.ndarray, holes: np.ndarray) -> np.ndarray:
+    """Rong et al. 2022, Sec. 4.2: one sparse system for the pixels of one picture that are gone."""
+    weights = {(0, 1): 1 / 6, (1, 0): 1 / 6, (0, -1): 1 / 6, (-1, 0): 1 / 6,
+               (1, 1): 1 / 12, (1, -1): 1 / 12, (-1, 1): 1 / 12, (-1, -1): 1 / 12}  # fmt: skip
+    height, width = holes.shape
+    gone = list(zip(*np.nonzero(holes), strict=True))
+    number = {place: i for i, place in enumerate(gone)}
+    matrix, right = lil_matrix((len(gone), len(gone))), np.zeros((len(gone), len(picture)))
+    for i, (row, column) in enumerate(gone):
+        for (down, across), weight in weights.items():
+            place = row + down, column + across
+            if not (0 <= place[0] < height and 0 <= place[1] < width):
+                continue
+            matrix[i, i] += weight
+            if place in number:
+                matrix[i, number[place]] -= weight
+            else:
+                right[i] += weight * picture[:, place[0], place[1]]
+    result = picture.copy()
+    result[:, holes] = spsolve(matrix.tocsc(), right).reshape(len(gone), -1).T
+    return result
+
+
+def test_pixels_are_replaced_as_by_a_direct_solver_in_any_company() -> None:
+    rng = torch.Generator().manual_seed(0)
+    x = torch.rand(4, 3, 12, 10, generator=rng, dtype=torch.float64)
+    holes = torch.rand(4, 1, 12, 10, generator=rng) < torch.tensor([0.1, 0.5, 0.9, 0.5]).reshape(4, 1, 1, 1)
+    holes[3], holes[3, :, 2:9, 1:8] = False, True
+    pictures, settled = imputed(x, holes)
+    assert settled.all()
+    for i in range(4):
+        assert np.allclose(pictures[i].numpy(), solved(x[i].numpy(), holes[i, 0].numpy()), atol=1e-4)
+        assert torch.allclose(imputed(x[i : i + 1], holes[i : i + 1])[0][0], pictures[i], atol=1e-12)
+
+
+def test_road_is_the_answer_without_the_strongest_and_without_the_weakest() -> None:
+    maps = torch.randn(3, 3, 8, 8, dtype=torch.float64)
+    about = case(maps, classifier=small_network())
+    measured = apply(registry.build("measure", "road:shares=25-50,noise=0"), about).values
+    for i in range(3):
+        order = maps[i].abs().amax(dim=0).flatten().argsort(descending=True)
+        answers = {}
+        for most in (True, False):
+            parts = []
+            for count in (16, 32):
+                holes = torch.zeros(64, dtype=torch.bool)
+                holes[order[:count] if most else order[-count:]] = True
+                picture = solved(about.x[i].numpy(), holes.reshape(8, 8).numpy())
+                parts.append(about.classifier.predict(torch.from_numpy(picture)[None])[0, 0].item())
+            answers[most] = sum(parts) / 2
+        assert math.isclose(measured["most_first"][i].item(), answers[True], abs_tol=1e-5)
+        assert math.isclose(measured["least_first"][i].item(), answers[False], abs_tol=1e-5)
+        assert math.isclose(measured["combined"][i].item(), (answers[False] - answers[True]) / 2, abs_tol=1e-5)
