@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from advex.distances import Cosine, RelativeL2, Spearman, TopK
+from advex.distances import (
+    Cosine,
+    Kendall,
+    LensKendall,
+    LensPrecision,
+    LensRecall,
+    LensSpearman,
+    RelativeL2,
+    Spearman,
+    TopK,
+)
 from advex.errors import InputError, SpecError
 
 
@@ -95,3 +106,121 @@ def test_ties_do_not_depend_on_where_the_elements_stand() -> None:
     assert got == pytest.approx(1 - np.mean(overlaps) / 50, abs=4 * np.std(overlaps) / 50 / len(orders) ** 0.5)
     order = orders[0]
     assert TopK(50)(first[None, order], second[None, order]).item() == pytest.approx(got, abs=1e-12)
+
+
+# -- channels -----------------------------------------------------------------------------------------------
+
+
+def test_pixels_are_compared_unless_elements_are_asked_for() -> None:
+    first = torch.zeros(1, 2, 2, 2).double()
+    first[0, :, 0, 0], first[0, :, 0, 1], first[0, :, 1, 1] = torch.tensor([3.0, -3]), torch.tensor([4.0, 0]), 0.5
+    second = first.flip(1)  # every pixel's channels change places
+    for distance in (TopK(1), Spearman(), Cosine(), RelativeL2(), Kendall(), LensRecall(k=1)):
+        assert distance(first, second).item() == 0
+    assert TopK(1, channels="none")(first, second).item() == 1
+    # The channel sums are 0, 4, 0, 1.
+    assert TopK(1, channels="sum")(first, first.roll(1, 3)).item() == 1
+    assert TopK(1)(first, torch.tensor([3.0, 2, 0, 0]).reshape(1, 1, 2, 2).expand(1, 2, 2, 2)).item() == 0
+    assert Cosine(channels="none")(first, -first).item() == pytest.approx(2)
+    with pytest.raises(SpecError, match=r"not 'sum_bas'.*did you mean 'sum_abs'"):
+        TopK(1, channels="sum_bas")  # pyright: ignore
+    with pytest.raises(InputError, match="of 4 values has no 5 largest"):
+        TopK(5)(first, second)  # 8 elements, 4 pixels
+
+
+# -- Kendall ------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 10**6))
+def test_kendall_counts_pairs(seed: int) -> None:
+    """tau-b, pair by pair, with ties."""
+    first, second = np.random.default_rng(seed).integers(-3, 4, (2, 7)).astype(float)
+    a, b = abs(first), abs(second)
+    signs = [(np.sign(a[i] - a[j]), np.sign(b[i] - b[j])) for i, j in itertools.combinations(range(len(first)), 2)]
+    together = sum(one * other for one, other in signs)
+    untied = math.prod(sum(bool(pair[k]) for pair in signs) for k in (0, 1))
+    got = Kendall()(maps(first.tolist()), maps(second.tolist())).item()
+    if len(set(a)) == 1:
+        assert math.isnan(got)
+    elif len(set(b)) == 1:
+        assert got == 1
+    else:
+        assert got == pytest.approx(1 - together / math.sqrt(untied), abs=1e-11)
+
+
+# -- LENS ---------------------------------------------------------------------------------------------------
+
+
+def near(pixels: set[tuple[int, int]], w: int, side: int) -> set[tuple[int, int]]:
+    return {
+        (y, x)
+        for y, x in itertools.product(range(side), repeat=2)
+        if any(abs(y - v) <= w and abs(x - u) <= w for v, u in pixels)
+    }
+
+
+@pytest.mark.parametrize("w", [0, 1, 2])
+def test_lens_is_its_definition(w: int) -> None:
+    rng, side, k = torch.Generator().manual_seed(w), 6, 5
+    for _ in range(20):
+        first, second = torch.randn(2, 1, 3, side, side, generator=rng, dtype=torch.float64)
+        top = []
+        for values in (first, second):
+            size = values[0].abs().sum(dim=0).numpy()
+            top.append({divmod(int(place), side) for place in np.argsort(-size, axis=None)[:k]})
+        s, t = top
+        assert LensRecall(k=k, w=w)(first, second).item() == pytest.approx(1 - len(near(s, w, side) & t) / k)
+        assert LensPrecision(k=k, w=w)(first, second).item() == pytest.approx(1 - len(s & near(t, w, side)) / k)
+        sizes = [values[0].abs().sum(dim=0).numpy() for values in (first, second)]
+        means = [
+            [np.mean([size[p] for p in near({(y, x)}, w, side)]) for y, x in itertools.product(range(side), repeat=2)]
+            for size in sizes
+        ]
+        tau: Any = scipy.stats.kendalltau(*means)
+        rho: Any = scipy.stats.spearmanr(*means)
+        assert LensKendall(w=w)(first, second).item() == pytest.approx(1 - tau.statistic, abs=1e-9)
+        assert LensSpearman(w=w)(first, second).item() == pytest.approx(1 - rho.statistic, abs=1e-9)
+
+
+def test_lens_ends_at_the_border_and_knows_the_first_pixel() -> None:
+    """The last pixel of a row is not near the first of the next, and the corner counts."""
+    side = 4
+    first, second, across = (torch.zeros(1, 1, side, side).double() for _ in range(3))
+    first[..., 0, 0] = 1.0
+    second[..., 1, 1] = 1.0
+    across[..., 0, side - 1] = 1.0
+    assert LensRecall(k=1)(first, second).item() == LensPrecision(k=1)(second, first).item() == 0
+    assert LensRecall(k=1)(across, across.roll(1)).item() == 1  # (0, 3) and (1, 0): neighbours in memory alone
+
+
+@pytest.mark.parametrize(
+    ("lens", "plain"),
+    [
+        (LensRecall(k=20, w=0), TopK(20)),
+        (LensPrecision(k=20, w=0), TopK(20)),
+        (LensKendall(w=0), Kendall()),
+        (LensSpearman(w=0), Spearman()),
+    ],
+    ids=lambda distance: type(distance).__name__,
+)
+def test_without_a_square_lens_is_the_plain_distance(lens: Any, plain: Any) -> None:
+    first, second = torch.randn(2, 6, 3, 8, 8, dtype=torch.float64).round(decimals=1)  # with ties
+    assert torch.equal(lens(first, second), plain(first, second))
+    assert torch.equal(lens.smooth(first, second), plain.smooth(first, second))
+    wider = type(lens)(**{**vars(lens), "w": 1})
+    if isinstance(plain, TopK):
+        assert (wider(first, second) <= plain(first, second) + 1e-12).all()
+
+
+def test_what_lens_cannot_do_is_said() -> None:
+    with pytest.raises(SpecError, match="w = 0, 1, 2, ... pixels away, not -1"):
+        LensKendall(w=-1)
+    with pytest.raises(SpecError, match="at least 1, not 0"):
+        LensRecall(k=0)
+    for distance in (LensRecall(k=1), LensPrecision(k=1), LensKendall(), LensSpearman()):
+        with pytest.raises(InputError, match=r"in a row \[4\] nothing is near anything else.*top_k, kendall"):
+            distance(maps([1, 2, 3, 4]), maps([1, 2, 3, 4]))
+        with pytest.raises(InputError, match="same inputs can be compared"):
+            distance(torch.ones(1, 3, 4, 4), torch.ones(1, 3, 4, 5))
+    with pytest.raises(InputError, match="of 16 values has no 17 largest"):
+        LensRecall(k=17)(torch.ones(1, 3, 4, 4), torch.ones(1, 3, 4, 4))

@@ -217,16 +217,87 @@ def test_the_worst_case_of_a_bowl_in_linf_is_a_corner() -> None:
 
 
 @EVERY
-def test_the_worst_found_is_worse_than_random(distance, toys: SimpleNamespace) -> None:
+def test_the_worst_is_the_worse_of_search_and_random_points(distance, toys: SimpleNamespace) -> None:
     classifier, x = toys.mlp(), draws(6, 3, 2, 2)
     around = neighbours(Slope(), classifier, x, classes(6), radius=0.1, samples=20)
-    worst = worst_case_stability(Slope(), classifier, x, classes(6), distance=distance, search=PGD(radius=0.1))
-    # A search that climbs something smooth in place of a step function can miss a step: it is so in the mean.
+    worst = worst_case_stability(
+        Slope(), classifier, x, classes(6), distance=distance, search=PGD(radius=0.1), samples=20
+    )
     random = random_stability(around, distance)
-    assert worst.distance.mean() >= random.largest.mean()
-    if isinstance(distance, RelativeL2 | Cosine):
-        assert (worst.distance >= random.largest - 1e-9).all()
-        assert (worst.distance > 1.2 * random.mean).all()
+    assert torch.equal(worst.random, random.largest)
+    assert torch.equal(worst.distance, torch.maximum(worst.attack, worst.random))
+    assert torch.equal(worst.by_attack, worst.attack >= worst.random)
+    # A search that climbs something smooth in place of a step function can miss a step: it is so in the mean.
+    assert worst.attack.mean() > random.mean.mean()
+    # The change that is given leads to what is claimed, whoever met it.
+    moved = Slope()(classifier, x + worst.delta, classes(6)).map
+    assert torch.allclose(distance(around.map, moved), worst.distance, rtol=1e-9)
+
+
+@dataclass(frozen=True)
+class Idle:
+    """A search that finds nothing, and one that loses the decision."""
+
+    radius: float = 0.1
+    norm: str = "linf"
+    loses: bool = False
+
+    def __call__(self, classifier, x, goal, *, seed=0, mask=None, max_batch=None) -> Any:
+        found = PGD(radius=0.1, steps=1)(classifier, x, goal, seed=seed)
+        return replace(found, delta=0 * found.delta, reached=found.reached & (not self.loses), flat=found.flat & False)
+
+
+def test_what_a_weak_search_misses_random_points_may_show() -> None:
+    x = draws(5, 4) + 0.5
+    idle, lost = (
+        worst_case_stability(Slope(), bowl(), x, classes(5), search=search, samples=3)
+        for search in (Idle(), Idle(loses=True))
+    )
+    assert (idle.attack == 0).all()
+    assert lost.attack.isnan().all()
+    for change in (idle, lost):
+        assert not change.by_attack.any()
+        assert torch.equal(change.distance, change.random)
+        assert (change.delta != 0).any(dim=1).all()
+        assert not any(rows.any() for rows in change.undefined.values())
+    measured = apply(WorstCase(search=Idle(), samples=3), case_of(Slope(), bowl(), x))  # pyright: ignore
+    assert torch.equal(measured.values[""], idle.random)
+    assert (measured.values["by_attack"] == 0).all()
+    assert (measured.values["attack"] == 0).all()
+
+
+def test_more_starts_find_no_less(toys: SimpleNamespace) -> None:
+    classifier, x = toys.mlp(), draws(6, 3, 2, 2)
+    few, many = (
+        worst_case_stability(Slope(), classifier, x, classes(6), search=PGD(radius=0.1, steps=10), restarts=restarts)
+        for restarts in (1, 6)
+    )
+    assert (many.attack >= few.attack).all()
+    assert (many.attack > few.attack).any()
+    assert torch.equal(many.gradients, 6 * few.gradients)
+
+
+@dataclass(frozen=True)
+class Walk:
+    """A slope that is the mean of several; it counts them."""
+
+    steps: int = 50
+    differentiable: ClassVar[bool] = True
+
+    def __call__(self, classifier, x, target, *, create_graph=False, **options) -> Explanation:
+        STEPS.append((self.steps, create_graph))
+        return Slope()(classifier, x, target, create_graph=create_graph)
+
+
+STEPS: list[tuple[int, bool]] = []
+
+
+def test_a_long_path_is_climbed_by_few_points_and_measured_by_all() -> None:
+    for points, climbed in ((10, 10), (None, 50), (80, 50)):
+        STEPS.clear()
+        worst_case_stability(Walk(), bowl(), draws(1, 4) + 0.5, classes(1), search=PGD(steps=3), points=points)
+        assert {steps for steps, graph in STEPS if graph} == {climbed}
+        assert STEPS[0] == STEPS[-1] == (50, False)
 
 
 def test_the_worst_case_keeps_the_decision(toys: SimpleNamespace) -> None:
@@ -273,15 +344,55 @@ def test_where_a_map_cannot_move_nothing_is_claimed(toys: SimpleNamespace) -> No
     assert change.score().failures == 3
 
 
-def test_relu_networks_blind_the_search_and_it_says_so() -> None:
+def relu() -> Classifier:
     torch.manual_seed(1)
-    classifier = Classifier(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).double()).eval()
-    x = draws(8, 4)
+    return Classifier(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).double()).eval()
+
+
+def test_relu_networks_blind_a_search_that_is_not_softened_and_it_says_so() -> None:
+    classifier, x = relu(), draws(8, 4)
     decision = classifier(x).argmax(dim=1)
-    change = worst_case_stability(Slope(), classifier, x, decision, search=PGD(radius=0.3, steps=10))
+    change = worst_case_stability(Slope(), classifier, x, decision, search=PGD(radius=0.3, steps=10), soften=None)
     assert change.flat.all()  # the gradient of a logit is constant, piece by piece
     assert change.reached.all()
     assert change.distance.isnan().all()
+
+
+def test_a_softened_map_is_climbed_and_the_networks_own_is_measured() -> None:
+    """What is found holds of the ReLU network, map and decision, and comes near to the worst of all its pieces."""
+    classifier, x = relu(), draws(8, 4)
+    decision = classifier(x).argmax(dim=1)
+    change = worst_case_stability(
+        Slope(), classifier, x, decision, search=PGD(radius=0.3, steps=20), restarts=3, samples=1
+    )
+    assert not change.flat.any()
+    at = x + change.delta
+    assert torch.equal(classifier(at).argmax(dim=1), decision)
+    first, moved = (Slope()(classifier, points, decision).map for points in (x, at))
+    assert torch.allclose(RelativeL2()(first, moved), change.distance, rtol=1e-12)
+    near = (x + 0.3 * (2 * draws(20000, 1, 4, seed=7) - 1)).clamp(0, 1)
+    kept = classifier(near.reshape(-1, 4)).argmax(dim=1).reshape(20000, 8) == decision
+    maps = Slope()(classifier, near.reshape(-1, 4), decision.repeat(20000)).map.reshape(20000, 8, 4)
+    apart = torch.stack([RelativeL2()(first, each) for each in maps])
+    worst = torch.where(kept, apart, 0.0).amax(dim=0)
+    assert change.distance.mean() >= 0.9 * worst.mean()
+
+
+def test_a_network_that_cannot_be_softened_is_told_from_a_stable_one() -> None:
+    class ByFunction(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            return self[1](torch.relu(self[0](x)))
+
+    torch.manual_seed(1)
+    classifier, x = Classifier(ByFunction(nn.Linear(4, 8), nn.Linear(8, 3)).double()).eval(), draws(3, 4)
+    with pytest.raises(InputError, match="only modules can be softened"):
+        worst_case_stability(Slope(), classifier, x, classes(3))
+    measured = apply(WorstCase(), case_of(Slope(), classifier, x))
+    ((reason, rows),) = measured.undefined.items()
+    assert "only modules can be softened" in reason
+    assert rows.all()
+    plain = worst_case_stability(Slope(times_input=True), classifier, x, classes(3), soften=None)
+    assert (plain.distance > 0).all()
 
 
 def test_a_search_that_starts_at_the_input_is_blind_there() -> None:
@@ -480,9 +591,7 @@ def test_measures_of_one_ball_share_their_points(toys: SimpleNamespace) -> None:
 
 
 def test_a_worst_case_that_was_not_seen_is_undefined_and_the_reason_is_given(toys: SimpleNamespace) -> None:
-    torch.manual_seed(1)
-    relu = Classifier(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).double()).eval()
-    blind = apply(WorstCase(search=PGD(radius=0.3, steps=10)), case_of(Slope(), relu, draws(8, 4)))
+    blind = apply(WorstCase(search=PGD(radius=0.3, steps=10), soften=None), case_of(Slope(), relu(), draws(8, 4)))
     assert blind.values[""].isnan().all()
     assert {reason: int(rows.sum()) for reason, rows in blind.undefined.items()} == {
         "the search was blind: the derivative of the map vanished": 8
@@ -492,7 +601,22 @@ def test_a_worst_case_that_was_not_seen_is_undefined_and_the_reason_is_given(toy
         "the explainer gives maps without derivatives": 2
     }
     bottom = apply(WorstCase(), case_of(Slope(), bowl(), torch.zeros(2, 4, dtype=torch.float64)))
-    assert {reason: int(rows.sum()) for reason, rows in bottom.undefined.items()} == {"the map is zero": 2}
+    assert {reason: int(rows.sum()) for reason, rows in bottom.undefined.items()} == {
+        "the map at the input is constant": 2
+    }
+    broken = case_of(Slope(), bowl(), draws(2, 4))
+    maps = broken.explanation.map.clone()
+    maps[1, 0] = math.nan
+    measured = apply(WorstCase(), replace(broken, explanation=replace(broken.explanation, map=maps)))
+    assert {reason: rows.tolist() for reason, rows in measured.undefined.items()} == {
+        "the map at the input is not finite": [False, True]
+    }
+    edge = worst_case_stability(
+        Slope(), bowl(offset=-1e-12), 0 * draws(1, 4) + 1e-7, classes(1), search=PGD(radius=0.1)
+    )
+    assert [reason for reason, rows in edge.undefined.items() if rows.any()] == [
+        "no point was met that keeps the decision"
+    ]
 
 
 def test_an_input_without_a_neighbour_of_its_decision_is_undefined_and_says_so() -> None:

@@ -17,7 +17,7 @@ from advex.errors import InputError
 EVERY = pytest.mark.parametrize(
     "distance", [registry.build("distance", name) for name in registry.entries("distance")], ids=registry.describe
 )
-SHAPE = (3, 8, 8)  # large enough for every default
+SHAPE = (3, 24, 24)  # large enough for every default
 
 
 def maps(n: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -124,7 +124,7 @@ def test_a_climb_leads_away(distance: Distance) -> None:
 
 @EVERY
 def test_what_cannot_be_compared_is_refused(distance: Distance) -> None:
-    with pytest.raises(InputError, match=r"\(2, 3, 8, 8\) and \(2, 3, 8, 7\)"):
+    with pytest.raises(InputError, match=r"\(2, 3, 24, 24\) and \(2, 3, 24, 7\)"):
         distance(maps(2), maps(2)[..., :7])
     for wrong in (torch.ones(4), torch.ones(4, 0)):
         with pytest.raises(InputError, match="same inputs can be compared"):

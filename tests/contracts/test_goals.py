@@ -196,7 +196,7 @@ def test_a_spec_says_which_maps_are_scrambled_and_how_they_are_compared(toys: Si
     """The loss is minus the share of the changed map that is off the k largest elements of the first."""
     classifier, x = toys.mlp(), torch.rand(5, 3, 2, 2, dtype=torch.float64)
     y = classifier.predict(x).argmax(dim=1)
-    goal = goals.at("scramble:explainer=(gradient),distance=(top_k:k=3),target=1", classifier, x, y)
+    goal = goals.at("scramble:explainer=(gradient),distance=(top_k:k=3,channels=none),target=1", classifier, x, y)
     near = (x + 1e-3).clamp(max=1)
     explain = registry.build("explainer", "gradient")
     first, second = (explain(classifier, at, torch.ones_like(y)).map.flatten(1).abs() for at in (x, near))

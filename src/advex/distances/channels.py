@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import typing
 from typing import Literal
 
 from torch import Tensor
+
+from advex.errors import SpecError, did_you_mean
 
 # How the channels of a pixel become its one value; none: each element counts by itself.
 Channels = Literal["sum_abs", "none", "sum", "mean_abs", "max_abs", "relu"]
@@ -29,3 +32,9 @@ def per_pixel(maps: Tensor, channels: Channels) -> Tensor:
     if channels == "max_abs":
         return size.amax(dim=1)
     return size.sum(dim=1) if channels == "sum_abs" else size.mean(dim=1)
+
+
+def check_channels(channels: str) -> None:
+    """Raise SpecError unless it is one of `Channels`."""
+    if channels not in (known := typing.get_args(Channels)):
+        raise SpecError(f"channels is one of {', '.join(known)}, not {channels!r}: {did_you_mean(channels, known)}")

@@ -9,19 +9,22 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from advex.distances.distance import largest, rows
+from advex.distances.distance import OfMaps, largest
 from advex.registry import register
 
 
 @register("distance", "cosine")
 @dataclass(frozen=True)
-class Cosine:
-    """1 - cos of the angle between the maps: 0 same direction, 1 nothing in common, 2 opposite."""
+class Cosine(OfMaps):
+    """1 - cos of the angle between the maps: 0 same direction, 1 nothing in common, 2 opposite.
+
+    channels: see `Channels`. Values without a sign are never opposite.
+    """
 
     highest: ClassVar[float] = 2.0
 
     def __call__(self, first: Tensor, second: Tensor) -> Tensor:
-        return one_minus_cosine(*rows(first, second))
+        return one_minus_cosine(*self.rows(first, second))
 
     def smooth(self, first: Tensor, second: Tensor) -> Tensor:
         """The distance itself."""

@@ -1,14 +1,20 @@
-"""What all distances between two maps of one input share. A map counts as one list of numbers."""
+"""What all distances between two maps of one input share. Channels are part of a distance: a reader sees pixels."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
+from advex.distances.channels import Channels, check_channels, per_pixel
 from advex.errors import InputError
+
+
+class IncomparableError(InputError):
+    """Maps of this shape have no such distance."""
 
 
 class Distance(Protocol):
@@ -28,6 +34,21 @@ class Distance(Protocol):
     def smooth(self, first: Tensor, second: Tensor) -> Tensor:
         """What a search climbs in place of the distance: [n], differentiable in `second`, rising with the distance."""
         ...
+
+
+@dataclass(frozen=True)
+class OfMaps:
+    """What distances have in common that know of channels. channels: see `Channels`; maps of rows have none."""
+
+    channels: Channels = field(default="sum_abs", kw_only=True)
+
+    def __post_init__(self) -> None:
+        check_channels(self.channels)
+
+    def rows(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        """Both sets of maps as lists of the numbers that are compared: [n, d] each. Raises InputError."""
+        rows(first, second)  # of other shapes is refused
+        return rows(per_pixel(first, self.channels), per_pixel(second, self.channels))
 
 
 def rows(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,19 +9,22 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from advex.distances.distance import largest, rows
+from advex.distances.distance import OfMaps, largest
 from advex.registry import register
 
 
 @register("distance", "relative_l2")
 @dataclass(frozen=True)
-class RelativeL2:
-    """|b - a|_2 / |a|_2: the share of the map that has changed. At least 0, without an upper end."""
+class RelativeL2(OfMaps):
+    """|b - a|_2 / |a|_2: the share of the map that has changed. At least 0, without an upper end.
+
+    channels: see `Channels`.
+    """
 
     highest: ClassVar[float] = math.inf
 
     def __call__(self, first: Tensor, second: Tensor) -> Tensor:
-        a, b = rows(first, second)
+        a, b = self.rows(first, second)
         unit = largest(a)
         norm = torch.linalg.vector_norm(a / unit, dim=1)
         return torch.linalg.vector_norm((b - a) / unit, dim=1) / torch.where(norm > 0, norm, math.nan)

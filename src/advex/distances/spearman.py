@@ -9,27 +9,27 @@ import torch
 from torch import Tensor
 
 from advex.distances.cosine import one_minus_cosine
-from advex.distances.distance import largest, rows, where_finite
+from advex.distances.distance import OfMaps, largest, where_finite
 from advex.registry import register
 
 
 @register("distance", "spearman", cites="ghorbani2019")
 @dataclass(frozen=True)
-class Spearman:
+class Spearman(OfMaps):
     """1 - Spearman's rank correlation of absolute values: 0 same order, 1 no relation, 2 reversed.
 
-    Equal values share their mean rank. NaN where all values of the first map are equal.
+    Equal values share their mean rank. NaN where all values of the first map are equal. channels: see `Channels`.
     """
 
     highest: ClassVar[float] = 2.0
 
     def __call__(self, first: Tensor, second: Tensor) -> Tensor:
-        a, b = rows(first, second)
+        a, b = self.rows(first, second)
         return where_finite(a, b, one_minus_cosine(_centred(_ranks(a)), _centred(_ranks(b))).to(b))
 
     def smooth(self, first: Tensor, second: Tensor) -> Tensor:
         """1 - the correlation of the second map's absolute values themselves with the first's ranks."""
-        a, b = rows(first, second)
+        a, b = self.rows(first, second)
         return one_minus_cosine(_centred(_ranks(a)), _centred((b / largest(b)).abs().double())).to(b)
 
 

@@ -10,31 +10,33 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from advex.distances.distance import largest, rows, where_finite
-from advex.errors import InputError, SpecError
+from advex.distances.distance import IncomparableError, OfMaps, largest, where_finite
+from advex.errors import SpecError
 from advex.registry import register
 
 
 @register("distance", "top_k", cites="ghorbani2019")
 @dataclass(frozen=True)
-class TopK:
+class TopK(OfMaps):
     """1 - the share of the first map's k largest absolute values that are among the second's.
 
     Which of several equal values is among the largest is left to chance, one random order of the elements for both
     maps, and the overlap is what is expected then: no order of rows or pixels matters, and equal maps are alike.
 
-    k: how many elements a reader looks at. Zeros are never among the largest, even if fewer than k others are left.
+    k: how many pixels a reader looks at. Zeros are never among the largest, even if fewer than k others are left.
+    channels: see `Channels`.
     """
 
     highest: ClassVar[float] = 1.0
     k: int = 100
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.k < 1:
             raise SpecError(f"The largest k elements are at least 1, not {self.k}.")
 
     def __call__(self, first: Tensor, second: Tensor) -> Tensor:
-        a, b = rows(first, second)
+        a, b = self.rows(first, second)
         (chosen, tied), (chosen_too, tied_too) = self._top(a), self._top(b)
         together = tied & tied_too  # there the two choices hang together
         overlap = (chosen * chosen_too * ~together).sum(dim=1)
@@ -46,7 +48,7 @@ class TopK:
 
     def smooth(self, first: Tensor, second: Tensor) -> Tensor:
         """The share of the second map that does not lie on the first's largest k elements."""
-        a, b = rows(first, second)
+        a, b = self.rows(first, second)
         size = (b / largest(b)).abs()
         top = self._top(a)[0].to(b)
         total = size.sum(dim=1)
@@ -56,7 +58,7 @@ class TopK:
     def _top(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """([n, d] float64, how likely each element is among the largest; [n, d] bool, whether chance decides that)."""
         if self.k > rows.shape[1]:
-            raise InputError(f"A map of {rows.shape[1]} elements has no {self.k} largest: use a smaller k.")
+            raise IncomparableError(f"A map of {rows.shape[1]} values has no {self.k} largest: use a smaller k.")
         size = rows.detach().abs()
         least = size.topk(self.k, dim=1).values[:, -1:]
         sure, last = size > least, (size == least) & (least > 0)

@@ -16,10 +16,12 @@ from advex.goals.goal import Goal as Goal
 from advex.goals.goal import advantage as advantage
 from advex.goals.goal import with_temperature as with_temperature
 from advex.goals.goal import without_class as without_class
+from advex.goals.mass_centre import MassCentre as MassCentre
 from advex.goals.misaligned import Misaligned as Misaligned
 from advex.goals.misclassify import Misclassify as Misclassify
 from advex.goals.scramble import Scramble as Scramble
 from advex.goals.targets import targets as targets
+from advex.goals.toward_map import TowardMap as TowardMap
 from advex.goals.unstable import Unstable as Unstable
 
 

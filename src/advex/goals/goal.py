@@ -30,7 +30,7 @@ from advex.registry import register
 class Aim:
     """loss: [n], falls towards the goal. reached: [n] bool.
 
-    score: [n], what the best of several points is the lowest by, where the loss is only what can be climbed in its place
+    score: [n], what the best of several points is the lowest by, where the loss is only what can be climbed instead
     (the share of the largest elements that stay, beside something with derivatives). None: the loss.
     """
 

@@ -1,46 +1,64 @@
-"""How far a search can move an explanation while the decision stays (Ghorbani et al. 2019).
+"""How far an explanation can be moved while the decision stays (Ghorbani et al. 2019; Singh et al. 2020).
 
-A search finds more than random points do, but never certainly the most: what it finds is a lower bound. It is blind
-where a map is constant, and the gradient of a ReLU network's logit is, piece by piece. There it finds nothing, which
-does not mean that there is nothing: the value is undefined.
+A search finds more than random points do, but never certainly the most: what it finds is a lower bound, and where
+random points show more, these are the bound. Where the search is blind, as where a map is constant, nothing is known.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from advex import attacks
 from advex.attacks import Search
+from advex.attacks.suite import Ball
 from advex.classifier import Classifier
-from advex.distances import Distance, as_distance
+from advex.distances import Distance, IncomparableError, as_distance, per_pixel
 from advex.errors import SpecError
+from advex.geometry import as_norm, as_radius, per_row
 from advex.goals import Scramble
-from advex.measures.case import Better, Case, DistanceOption, Measured, Need, Of, SearchOption, measure
+from advex.goals.on_maps import SOFT
+from advex.measures.case import Case, DistanceOption, Measured, Need, Of, SearchOption, Value, measure
 from advex.measures.intervals import mean_score
-from advex.measures.nearby import logits_of
+from advex.measures.nearby import Neighbours, neighbours, neighbours_of
+from advex.networks.softening import KinkError
+from advex.options import Above0, Count
 from advex.types import Explainer, Score
+
+CONSTANT = "the map at the input is constant"
+NOT_FINITE = "the map at the input is not finite"
+NO_POINT = "no point was met that keeps the decision"
+BLIND = "the search was blind: the derivative of the map vanished"
+
+NO_DERIVATIVES = "the explainer gives maps without derivatives"
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorstChange:
-    """How far the map lies from that of the input at the worst point that a search found: a lower bound.
+    """How far the map lies from that of the input at the worst point that was met: a lower bound.
 
-    distance: [n]; NaN where the search was blind, where it found no point that keeps the decision, and where the
-    distance is. delta: [n, *shape], the change of the input. reached: [n] bool, the decision stays there and the
-    distance is defined. flat: [n] bool, the derivative of the map vanished on the way: the search was blind.
-    gradients: [n] int64, those that it spent.
+    distance: [n], the larger of `attack`, at the best point of the search, and `random`, the largest at random points
+    of its ball; both [n], NaN where no point kept the decision. NaN too where `undefined` gives a reason [n] bool.
+    by_attack: [n] bool, the search met the worst point. delta: [n, *shape], the change that leads there. reached: [n]
+    bool, the search kept the decision. flat: [n] bool, the derivative of the map vanished on its way. gradients: [n]
+    int64, those that it spent.
     """
 
     distance: Tensor
+    attack: Tensor
+    random: Tensor
+    by_attack: Tensor
     delta: Tensor
     reached: Tensor
     flat: Tensor
     gradients: Tensor
+    undefined: Mapping[str, Tensor]
 
     def __len__(self) -> int:
         return len(self.distance)
@@ -58,44 +76,122 @@ def worst_case_stability(
     *,
     search: Search | str = "pgd",
     distance: Distance | str = "relative_l2",
+    soften: float | None = SOFT,
+    restarts: int = 1,
+    samples: int = 5,
+    points: int | None = 10,
     map: Tensor | None = None,
     seed: int = 0,
     max_batch: int | str | None = None,
 ) -> WorstChange:
-    """How far a search can move the map of each input [n, *shape] while the decision stays.
+    """How far the map of each input [n, *shape] can be moved while the decision stays.
 
     search: or its spec string. It must leave the input without a slope to follow, as PGD and AtDistance do: there the
-    distance has its least value. distance: or its spec string. map: that of x, where it is known already. max_batch:
-    inputs at a time.
-    Raises SpecError for an explainer whose maps cannot be differentiated, InputError for inputs that are refused.
+    distance has its least value. distance: or its spec string; it measures search and random points alike. soften: the
+    beta of the softened network whose map the search climbs, or None; what is measured, and the decision, are the
+    network's own. restarts: of the search, with other seeds; the worst counts. samples: random points of the search's
+    ball. points: of the path that is climbed, of explainers that walk along one; what is measured has all of its own.
+    map: that of x, where it is known already. max_batch: inputs at a time.
+    Raises SpecError for an explainer whose maps cannot be differentiated, InputError for inputs that are refused and
+    for activations that cannot be softened.
     """
+    ball = ball_of(attacks.as_search(search))
+    around = neighbours(
+        explainer, classifier, x, target, norm=ball.norm, radius=ball.radius, samples=samples, map=map, seed=seed,
+        max_batch=max_batch,
+    )  # fmt: skip
+    return worst_around(
+        around, explainer, classifier, target, search=search, distance=distance, soften=soften, restarts=restarts,
+        points=points, seed=seed, max_batch=max_batch,
+    )  # fmt: skip
+
+
+def worst_around(
+    around: Neighbours,
+    explainer: Explainer,
+    classifier: Classifier,
+    target: Tensor,
+    *,
+    search: Search | str,
+    distance: Distance | str,
+    soften: float | None,
+    restarts: int,
+    points: int | None,
+    seed: int,
+    max_batch: int | str | None,
+) -> WorstChange:
+    """The same where the random points and their maps are known already. Raises as `worst_case_stability` does."""
     if not has_derivatives(explainer):
         raise SpecError(
             f"{type(explainer).__name__} gives maps without derivatives, which a search cannot follow: measure its "
             "random stability, or take an explainer whose `differentiable` is true."
         )
-    classifier.check(x)
-
-    def explain(points: Tensor) -> Tensor:
-        return explainer(classifier, points, target, seed=seed, max_batch=max_batch).map.detach()
-
+    if restarts < 1 or (points is not None and points < 1):
+        raise SpecError(f"restarts={restarts}, points={points}: both are at least 1.")
+    climber, apart = _shortened(explainer, points), as_distance(distance)
     goal = Scramble(
-        explainer=explainer,
-        reference=(explain(x) if map is None else map).detach(),
-        target=target,
-        decision=logits_of(classifier, x).argmax(dim=1),
-        distance=as_distance(distance),
-        seed=seed,
-    )
-    worst = attacks.as_search(search)(classifier, x, goal, seed=seed, max_batch=max_batch)
-    seen = worst.reached & ~worst.flat
+        explainer=climber, reference=around.map, target=target, decision=around.logits.argmax(dim=1), distance=apart,
+        soften=soften, seed=seed,
+    )  # fmt: skip
+    attack = torch.full_like(around.x.flatten(1)[:, 0], math.nan)
+    delta, gradients = torch.zeros_like(around.x), torch.zeros_like(target)
+    reached, flat = torch.zeros_like(target, dtype=torch.bool), torch.ones_like(target, dtype=torch.bool)
+    for k in range(restarts):
+        run = attacks.as_search(search)(classifier, around.x, goal, seed=seed + k, max_batch=max_batch)
+        maps = explainer(classifier, run.adversarial, target, seed=seed, max_batch=max_batch).map.detach()
+        moved = torch.where(run.reached, apart(around.map, maps).to(attack), math.nan)
+        better = (moved > attack) | attack.isnan()
+        attack, delta = torch.where(better, moved, attack), torch.where(per_row(better, delta), run.delta, delta)
+        reached, flat, gradients = reached | run.reached, flat & run.flat, gradients + run.gradients
+
+    shown = torch.stack([apart(around.map, maps) for maps in around.maps.unbind(dim=1)], dim=1).to(attack)
+    random = around.largest(shown)
+    at_random = torch.where(around.kept & ~shown.isnan(), shown, -math.inf).argmax(dim=1)
+    drawn = around.near[torch.arange(len(attack), device=attack.device), at_random] - around.x
+    by_attack = (attack >= random) | random.isnan()
+    undefined = _undefined(around.map, apart, flat, attack.isnan() & random.isnan())
+    refused = torch.stack(list(undefined.values())).any(dim=0)
     return WorstChange(
-        distance=torch.where(seen, as_distance(distance)(goal.reference, explain(worst.adversarial)), math.nan),
-        delta=worst.delta,
-        reached=worst.reached,
-        flat=worst.flat,
-        gradients=worst.gradients,
+        distance=torch.where(refused, math.nan, torch.where(by_attack, attack, random)),
+        attack=attack,
+        random=random,
+        by_attack=by_attack,
+        delta=torch.where(per_row(by_attack, delta), delta, drawn),
+        reached=reached,
+        flat=flat,
+        gradients=gradients,
+        undefined=undefined,
     )
+
+
+def _undefined(maps: Tensor, distance: Distance, flat: Tensor, no_point: Tensor) -> dict[str, Tensor]:
+    """Why a row [n] bool has no value; the first reason counts."""
+    values = per_pixel(maps, getattr(distance, "channels", "none")).flatten(1)
+    constant = (values == values[:, :1]).all(dim=1) | ~(distance(maps, maps) == 0)
+    reasons = {NOT_FINITE: ~values.isfinite().all(dim=1), CONSTANT: constant, BLIND: flat, NO_POINT: no_point}
+    known = torch.zeros_like(flat)
+    for reason, rows in reasons.items():
+        reasons[reason], known = rows & ~known, known | rows
+    return reasons
+
+
+def _shortened(explainer: Any, points: int | None) -> Any:
+    """The same explainer with a path of at most so many points, if it has one (`steps`)."""
+    steps = getattr(explainer, "steps", None)
+    if points is None or steps is None or steps <= points or not dataclasses.is_dataclass(explainer):
+        return explainer
+    return dataclasses.replace(explainer, steps=points)  # pyright: ignore[reportArgumentType]
+
+
+def ball_of(search: Search) -> Ball:
+    """Where a search looks: its norm and radius. Raises SpecError for one that says no radius."""
+    radius = getattr(search, "radius", getattr(search, "rho", None))
+    if radius is None:
+        raise SpecError(
+            f"A worst case is one within a distance, and {type(search).__name__} says none (`radius` or `rho`): take "
+            "pgd or apgd, say."
+        )
+    return Ball(norm=as_norm(getattr(search, "norm", "rmse")), radius=as_radius(radius))
 
 
 def has_derivatives(explainer: Explainer) -> bool:
@@ -104,37 +200,80 @@ def has_derivatives(explainer: Explainer) -> bool:
 
 
 @measure(
-    "worst_case", cites="ghorbani2019", examples=("search=(pgd:norm=l2,radius=0.2,steps=10),distance=(top_k:k=10)",)
+    "worst_case",
+    cites="ghorbani2019",
+    examples=(
+        "search=(pgd:norm=l2,radius=0.2,steps=10),distance=(top_k:k=10)",
+        "search=(pgd:steps=5),soften=null,restarts=2,points=null",
+    ),
 )
 class WorstCase:
-    """How far the map moves at the worst point that a search found near the input, the decision kept: a lower bound.
+    """How far the map moves at the worst point met near the input, the decision kept: a lower bound.
 
-    search: spec of an attack; its norm and radius are the neighbourhood. distance: spec of one between maps.
+    Beside it: what the search found, the largest at random points of its ball, and whether the worst is the search's.
+
+    search: spec of an attack; its norm and radius are the neighbourhood. distance: spec of one between maps. soften:
+    the beta of the softened network that the search climbs; null: the network itself. restarts: of the search.
+    samples: random points. points: of the path that is climbed, of explainers with more; null: all of them.
     """
 
     search: SearchOption = "pgd"
     distance: DistanceOption = "relative_l2"
+    soften: Above0 | None = SOFT
+    restarts: Count = 1
+    samples: Count = 5
+    points: Count | None = 10
 
-    title: ClassVar[str] = "Map change, worst found"
-    better: ClassVar[Better] = "low"
     of: ClassVar[Of] = "stable"
     needs: ClassVar[frozenset[Need]] = frozenset({"model", "explainer"})
     scale_free: ClassVar[bool] = True
+    values: ClassVar[Mapping[str, Value]] = {
+        "": Value(title="Map change, worst found", better="low"),
+        "attack": Value(title="Map change, by the search", better="low"),
+        "random": Value(title="Map change, largest of random points", better="low"),
+        "by_attack": Value(title="The search found the worst", better="neither"),
+    }
 
     def __call__(self, case: Case) -> Measured:
         if not has_derivatives(case.explainer):
-            every = torch.ones(len(case), dtype=torch.bool)
-            return Measured(value=every.double(), undefined={"the explainer gives maps without derivatives": every})
-        worst = worst_case_stability(
-            case.explainer, case.classifier, case.x, case.explanation.target,
-            search=self.search, distance=self.distance, map=case.explanation.map, seed=case.seed,
-            max_batch=case.max_batch,
-        )  # fmt: skip
-        comparable = as_distance(self.distance)(case.maps, case.maps) == 0
-        return Measured(
-            value=worst.distance,
-            undefined={
-                "the search was blind: the derivative of the map vanished": worst.flat & worst.reached,
-                "the search met no point that keeps the decision": ~worst.reached & comparable,
-            },
-        )
+            return self._nothing(case, NO_DERIVATIVES)
+        ball, maps = ball_of(attacks.as_search(self.search)), case.explanation.map.detach()
+        try:
+            as_distance(self.distance)(maps, maps)  # may be none for maps of this shape
+            worst = worst_around(
+                neighbours_of(case, ball.norm, ball.radius, self.samples),
+                case.explainer, case.classifier, case.explanation.target,
+                search=self.search, distance=self.distance, soften=self.soften, restarts=self.restarts,
+                points=self.points, seed=case.seed, max_batch=case.max_batch,
+            )  # fmt: skip
+        except (KinkError, IncomparableError) as error:
+            return self._nothing(case, str(error))
+        figures = {"attack": worst.attack, "random": worst.random, "by_attack": worst.by_attack.to(worst.distance)}
+        return Measured(value={"": worst.distance, **figures}, undefined=worst.undefined)
+
+    def _nothing(self, case: Case, reason: str) -> Measured:
+        """No row has a value, for one reason."""
+        value = dict.fromkeys(self.values, torch.full((len(case),), math.nan))
+        return Measured(value=value, undefined={reason: torch.ones(len(case), dtype=torch.bool)})
+
+
+PUBLISHED = "top_k:k=100"
+
+
+@measure("ifia", cites="ghorbani2019; singh2020 Sec. 4.1")
+class PublishedWorstCase(WorstCase):
+    """How many of the k = 100 largest pixels change at the worst point met: the setting of the papers.
+
+    As `worst_case`, with 50 signed steps of 1/255 within linf 8/255. The papers' pictures have 1,024 pixels or more; of
+    smaller ones k is the same share. search, distance, soften, restarts, samples, points: see `worst_case`.
+    """
+
+    search: SearchOption = "pgd:radius=8/255,steps=50,step=1/255"
+    distance: DistanceOption = PUBLISHED
+
+    def __call__(self, case: Case) -> Measured:
+        pixels = math.prod(case.x.shape[2:] if case.x.ndim == 4 else case.x.shape[1:])
+        asked = dict(vars(self))
+        if self.distance == PUBLISHED and pixels < 1024:
+            asked["distance"] = f"top_k:k={max(1, 100 * pixels // 1024)}"
+        return WorstCase(**asked)(case)

@@ -17,6 +17,11 @@ from advex.networks.activations import HalfHuberReLU
 
 Softening = Literal["softplus"]
 
+
+class KinkError(InputError):
+    """A network has a kink that is no module, and so cannot be softened."""
+
+
 # max(x, 0) made smooth.
 Ramp = Callable[[Tensor], Tensor]
 
@@ -61,7 +66,7 @@ def softened(network: nn.Module, beta: float, kind: Softening = "softplus") -> I
     Modules that work in place still do. Contexts may be nested: the innermost counts.
 
     Yields how many modules are smooth now, 0 if the network has no kinks. Raises InputError for a beta that is not
-    finite and above 0, and inside, when the network runs, for a kink in a function (`F.relu`), which stays as it is.
+    finite and above 0, and inside, when the network runs, KinkError for a kink in a function (`F.relu`).
     """
     if isinstance(beta, bool) or not isinstance(beta, int | float) or not (math.isfinite(beta) and beta > 0):
         raise InputError(f"A softened network needs a beta that is finite and above 0, such as 50, not {beta!r}.")
@@ -107,9 +112,9 @@ class _Watch(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__.strip("_")
         if name in _KINKED:
-            raise InputError(
+            raise KinkError(
                 f"The network calls '{name}' as a function, as F.relu is, and only modules can be softened: a search "
                 "does not see how maps move there. Make it a module (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.ReLU6), or go "
-                "without (soften=none) and explain the probability (explainer of=probability), whose map has a slope."
+                "without (soften=null) and explain the probability (explainer of=probability), whose map has a slope."
             )
         return func(*args, **(kwargs or {}))
