@@ -39,6 +39,7 @@ from advex.measures import (
     representation,
     worst_case_stability,
 )
+from advex.networks import HalfHuberReLU
 from advex.types import Explanation, concatenate
 
 DISTANCES = [RelativeL2(), Cosine(), Spearman(), TopK(2)]
@@ -376,6 +377,19 @@ def test_a_softened_map_is_climbed_and_the_networks_own_is_measured() -> None:
     apart = torch.stack([RelativeL2()(first, each) for each in maps])
     worst = torch.where(kept, apart, 0.0).amax(dim=0)
     assert change.distance.mean() >= 0.9 * worst.mean()
+
+
+def test_what_has_slopes_is_climbed_as_it_is() -> None:
+    """Half-Huber's maps have slopes of their own, and a softplus has others: both give the same search."""
+    torch.manual_seed(1)
+    layers = (nn.Linear(4, 8), HalfHuberReLU(), nn.Linear(8, 3))
+    classifier, x = Classifier(nn.Sequential(*layers).double()).eval(), draws(8, 4)
+    soft, plain = (
+        worst_case_stability(Slope(), classifier, x, classes(8), search=PGD(radius=0.3, steps=5), soften=soften)
+        for soften in (50.0, None)
+    )
+    assert torch.equal(soft.delta, plain.delta)
+    assert (soft.distance > 0).any()
 
 
 def test_a_network_that_cannot_be_softened_is_told_from_a_stable_one() -> None:

@@ -15,6 +15,8 @@ from advex.goals.goal import goal
 from advex.goals.on_maps import SOFT, OnMaps
 from advex.goals.targets import Target
 
+ROUND = 0.1  # up to which share of the mean size the kink of an absolute value is rounded off
+
 
 @goal(
     "mass_centre", cites="ghorbani2019 Eq. 4", examples=("explainer=(integrated_gradients:steps=3),channels=max_abs",)
@@ -53,8 +55,11 @@ class MassCentre(OnMaps):
         return cls(centre=centre, channels=channels, **vars(base))
 
     def climbed(self, maps: Tensor, logits: Tensor) -> Tensor:
-        """Minus the squared way to the centre of the squares, which has a slope where an absolute value has a kink."""
-        return -(centre_of(per_pixel(maps, self.channels).square(), "none") - self.centre).square().sum(dim=1)
+        """Minus the squared way from where the centre was, of absolute values without their kink at 0."""
+        size = per_pixel(maps, self.channels)
+        little = ROUND * size.detach().flatten(1).abs().mean(dim=1).reshape(-1, *[1] * (size.ndim - 1))
+        rounded = (size.square() + little.square()).sqrt() - little
+        return -(centre_of(rounded, "none") - self.centre).square().sum(dim=1)
 
     def judged(self, maps: Tensor) -> Tensor:
         """Minus the way from where the centre was."""

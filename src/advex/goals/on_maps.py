@@ -15,6 +15,7 @@ from advex.classifier import Classifier
 from advex.errors import SpecError
 from advex.goals.goal import Aim, advantage
 from advex.goals.targets import Target, targets
+from advex.networks.softening import lacks_slopes
 
 SOFT = 50.0  # beta of Dombrowski et al. 2019 and Singh et al. 2020
 
@@ -24,8 +25,9 @@ class OnMaps:
     """A goal that is a change of the explainer's map while the decision stays. Reached wherever the decision stays.
 
     Of a ReLU network the slope of a map is missing, or a part of it, so that a search finds little and takes it for
-    stability. So the map that is climbed is that of the network with softened activations; the decision, and the map by
-    which the best point is chosen, are the network's own. Where the decision is lost, the loss leads back to it.
+    stability. So the map that is climbed is that of the network with softened activations, unless they are those of
+    half-Huber, whose maps have slopes; the decision, and the map by which the best point is chosen, are the network's own. Where
+    the decision is lost, the loss leads back to it.
 
     explainer: one that is `differentiable`, or its spec. target: [n] int64, the classes explained; of a spec string a
     class number, predicted, runner_up or true. decision: [n] int64, those to keep. soften: the beta of
@@ -67,8 +69,8 @@ class OnMaps:
         logits = classifier.logits(x)
         # Where nobody asks for a gradient, the map need not have one.
         graph = torch.is_grad_enabled() and x.requires_grad
-        softened = contextlib.nullcontext(0) if self.soften is None else classifier.softened(self.soften)
-        with softened as smooth:
+        softens = self.soften is not None and lacks_slopes(classifier.network)
+        with classifier.softened(self.soften or SOFT) if softens else contextlib.nullcontext(0) as smooth:
             maps = self.map_of(classifier, x, create_graph=graph)
         with torch.no_grad():
             judged = self.judged(self.map_of(classifier, x.detach()) if smooth else maps.detach())

@@ -273,7 +273,7 @@ class PublishedWorstCase(WorstCase):
 
     def __call__(self, case: Case) -> Measured:
         pixels = math.prod(case.x.shape[2:] if case.x.ndim == 4 else case.x.shape[1:])
-        asked = dict(vars(self))
+        options = dict(vars(self))
         if self.distance == PUBLISHED and pixels < 1024:
-            asked["distance"] = f"top_k:k={max(1, 100 * pixels // 1024)}"
-        return WorstCase(**asked)(case)
+            options["distance"] = f"top_k:k={max(1, 100 * pixels // 1024)}"
+        return WorstCase(**options)(case)

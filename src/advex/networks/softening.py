@@ -57,6 +57,12 @@ _SMOOTH: dict[type[nn.Module], Callable[[Any, Tensor, Ramp], Tensor]] = {
 _KINKED = {"relu", "leaky_relu", "prelu_kernel", "hardtanh", "threshold", "rrelu_with_noise"}
 
 
+def lacks_slopes(network: nn.Module) -> bool:
+    """Whether derivatives of its gradients may be missing: False where all its kinks are half-Huber's."""
+    kinked = [module for module in network.modules() if isinstance(module, tuple(_SMOOTH))]
+    return not kinked or not all(isinstance(module, HalfHuberReLU) for module in kinked)
+
+
 @contextlib.contextmanager
 def softened(network: nn.Module, beta: float, kind: Softening = "softplus") -> Iterator[int]:
     """Inside, every activation module with a kink is smooth: softplus_beta(x) = log(1 + exp(beta x)) / beta for ReLU.
