@@ -26,8 +26,8 @@ class OnMaps:
 
     Of a ReLU network the slope of a map is missing, or a part of it, so that a search finds little and takes it for
     stability. So the map that is climbed is that of the network with softened activations, unless they are those of
-    half-Huber, whose maps have slopes; the decision, and the map by which the best point is chosen, are the network's own. Where
-    the decision is lost, the loss leads back to it.
+    half-Huber, whose maps have slopes; the decision, and the map by which the best point is chosen, are the network's
+    own. Where the decision is lost, the loss leads back to it.
 
     explainer: one that is `differentiable`, or its spec. target: [n] int64, the classes explained; of a spec string a
     class number, predicted, runner_up or true. decision: [n] int64, those to keep. soften: the beta of
