@@ -11,6 +11,7 @@ from advex.attacks.attack import verify as verify
 from advex.attacks.boundary_walk import BoundaryWalk as BoundaryWalk
 from advex.attacks.closed_form import ClosedForm as ClosedForm
 from advex.attacks.counterfactual import FewFeatures as FewFeatures
+from advex.attacks.hop_skip_jump import HopSkipJump as HopSkipJump
 from advex.attacks.l2min import L2Min as L2Min
 from advex.attacks.minimal import Minimal as Minimal
 from advex.attacks.pgd import PGD as PGD

@@ -53,17 +53,25 @@ class BoundaryWalk(Search):
 
 
 def from_noise(
-    classifier: Classifier, x: Tensor, goal: Goal, delta: Tensor, *, seed: int, mask: Tensor | None = None
+    classifier: Classifier,
+    x: Tensor,
+    goal: Goal,
+    delta: Tensor,
+    *,
+    seed: int,
+    mask: Tensor | None = None,
+    most: int = _DRAWS,
 ) -> tuple[Tensor, Tensor]:
     """Changes [n, *shape] that reach the goal where they did not: to random inputs in the box, of which some are asked.
 
-    Rows that none of these reaches keep theirs. Also the passes that it took, [n] int64.
+    Rows that none of these reaches keep theirs. Also the passes that it took, [n] int64. most: random inputs asked, 20
+    at most.
     """
     with torch.no_grad():
         lost = ~goal(classifier, x + delta).reached
         passes = torch.ones_like(lost, dtype=torch.int64)
         low, high = (wall.to(x).expand_as(x) for wall in (classifier.box.lower, classifier.box.upper))
-        for k in range(_DRAWS if bool((high - low).isfinite().all()) else 0):
+        for k in range(min(most, _DRAWS) if bool((high - low).isfinite().all()) else 0):
             if not lost.any():
                 break
             noise = low + (high - low) * randomness.uniform(x, seed, f"noise {k}") - x

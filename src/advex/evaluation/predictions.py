@@ -71,7 +71,7 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
             entry.name, "estimated_gradients", "note",
             f"Its gradients are estimates, each from {pairs} pairs of answers: searches that follow them come less "
             f"near, and radii are too large. {classifier.network.asked:,} rows have been asked.",
-            "Take more pairs, or a search by answers alone (boundary_walk:start=noise).",
+            "Take more pairs, or a search by answers alone (hop_skip_jump).",
         )  # fmt: skip
     if returns_probabilities(once):
         yield flag(
