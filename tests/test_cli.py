@@ -927,7 +927,7 @@ def test_doctor_survives_a_broken_torchvision(
 
 def test_demo_shows_the_bundled_networks(advex_in: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch) -> None:
     """Two of the four, to be quick; all four open in `test_bundled.py`."""
-    assert {f"cifar10-{name}" for name in demo.NETWORKS} == set(bundled.names())
+    assert {f"cifar10-{name}" for name in demo.NETWORKS} <= set(bundled.names())
     monkeypatch.setattr(demo, "NETWORKS", ("ordinary", "robust"))
     ended = advex_in("demo", "--max-samples", "10", "--json")
     assert ended.code == 0, ended.err

@@ -37,6 +37,8 @@ def list_(
         terminal.emit(f"{entry.kind} {entry.name}: {entry.summary}")
         terminal.emit(f"    {' '.join(words) or 'no options'}")
         terminal.emit(f"    {_file(entry)}{after}{origin}")
+        if standing := _standing(entry):
+            terminal.emit(f"    {standing}")
 
 
 def _options(entry: registry.Entry) -> dict[str, Any]:
@@ -57,6 +59,15 @@ def _file(entry: registry.Entry) -> str:
     return str(entry.path.relative_to(root) if entry.path.is_relative_to(root) else entry.path)
 
 
+def _standing(entry: registry.Entry) -> str:
+    """Of a measure, whether it was found to know the truth; else nothing."""
+    if entry.kind != "measure":
+        return ""
+    from advex.measures.verdicts import standing
+
+    return standing(entry.name)
+
+
 def _plain(entry: registry.Entry) -> dict[str, Any]:
     """The entry in a form that JSON has."""
     plain = str | int | float | bool | list | dict | None
@@ -72,4 +83,4 @@ def _plain(entry: registry.Entry) -> dict[str, Any]:
         "cites": entry.cites,
         "file": _file(entry),
         "distribution": entry.distribution,
-    }
+    } | ({"standing": standing} if (standing := _standing(entry)) else {})

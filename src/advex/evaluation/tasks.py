@@ -9,6 +9,7 @@ from advex import attacks, explainers
 from advex.attacks.suite import Ball
 from advex.geometry import RMSE, Norm, as_norm
 from advex.measures.case import Measure, values_of
+from advex.measures.verdicts import standing
 from advex.record import MeasureEntry, RadiusEntry
 from advex.record.tables import distance_column, in_norm
 from advex.registry import describe, parse
@@ -108,8 +109,9 @@ class MeasureTask:
     @property
     def entries(self) -> dict[str, MeasureEntry]:
         """What the record says of its values."""
-        values, spec = values_of(self.measure), describe(self.measure)
+        spec = describe(self.measure)
+        whole = {"of": self.measure.of, "spec": spec, "standing": standing(spec)}
         return {
-            key: MeasureEntry(title=value.title, better=value.better, unit=value.unit, of=self.measure.of, spec=spec)
-            for key, value in ((self.keys[name], value) for name, value in values.items())
+            self.keys[name]: MeasureEntry(title=value.title, better=value.better, unit=value.unit, **whole)
+            for name, value in values_of(self.measure).items()
         }

@@ -104,6 +104,8 @@ class MeasureEntry(Strict):
 
     title: for people. better: the good direction. unit: "" where it has none. of: what the measure judges (placed,
     faithful, stable, shape or randomised). spec: builds the measure again; it may give several values, a key for each.
+    standing: whether the measure was found to know the truth (validated, not validated, not about truth); "" in records
+    of before that was asked.
     """
 
     title: str
@@ -111,6 +113,7 @@ class MeasureEntry(Strict):
     unit: str = ""
     of: str
     spec: str
+    standing: str = ""
 
 
 class MapFigures(Strict):

@@ -44,7 +44,11 @@ JUDGED = {
 
 @dataclass(frozen=True)
 class Judgement:
-    """The measures that judge the same thing. columns: (title, good direction). undefined: reason -> of which maps."""
+    """The measures that judge the same thing.
+
+    columns: (title, good direction). undefined: reason -> of which maps. standing: which measures were found to know
+    the truth, in a sentence.
+    """
 
     title: str
     text: str
@@ -53,6 +57,7 @@ class Judgement:
     undefined: tuple[tuple[str, str], ...]
     compared: tuple[Compared, ...]
     together: str
+    standing: str
 
 
 @dataclass(frozen=True)
@@ -135,8 +140,17 @@ def _judgement(
     return Judgement(
         title, text, (*columns, *((("Completeness error", "lower"),) if sums else ())), groups,
         tuple((reason, "; ".join(where)) for reason, where in undefined.items()), known,
-        together([each for each in record.differences if each.measure in keys]),
+        together([each for each in record.differences if each.measure in keys]), _standing(measures),
     )  # fmt: skip
+
+
+def _standing(measures: Mapping[str, MeasureEntry]) -> str:
+    """Which measures were found to know the truth, in sentences; nothing of those that do not claim to."""
+    titles: dict[str, list[str]] = {}
+    for measure in measures.values():
+        titles.setdefault(measure.standing, []).append(measure.title)
+    words = {"validated": "Rise with the truth where the evidence is planted", "not validated": "Not shown to do so"}
+    return " ".join(f"{text}: {', '.join(titles[key])}." for key, text in words.items() if key in titles)
 
 
 def _undefined(mapped: MapFigures) -> Iterator[tuple[str, str, int]]:
