@@ -18,6 +18,7 @@ from torch import Tensor
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset
 from advex.errors import SpecError
+from advex.evaluation import steadiness
 from advex.evaluation.columns import beside, table, tensor
 from advex.evaluation.examples import batch_for
 from advex.evaluation.flags import flag, severity
@@ -27,7 +28,7 @@ from advex.evaluation.run import Blocks, Evaluation, Pieces
 from advex.evaluation.scores import Contrast, mean, mean_contrast
 from advex.evaluation.tasks import MapTask, MeasureTask
 from advex.explainers.background import with_background
-from advex.measures.case import Case, apply
+from advex.measures.case import NO_GRADIENT, Case, apply
 from advex.record import Better, Figure, Flag, MapFigures, ModelEntry
 from advex.record.tables import maps_of
 from advex.types import FLAT, INCOMPLETE, Explanation
@@ -35,7 +36,6 @@ from advex.types import FLAT, INCOMPLETE, Explanation
 SUMS: dict[str, Better] = {"change": "neither", "completeness": "low"}  # figures of methods that promise a sum
 OWNER = ("model", "explainer")
 DOUBT = "map"  # beside the measures' keys in a row's `undefined`: why the map itself is doubtful
-NO_GRADIENT = "no gradient reached the input"
 
 
 def kind(task: MapTask) -> str:
@@ -168,7 +168,8 @@ _DOUBTS = (
 
 
 def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
-    """Measures that many maps have no value of."""
+    """Measures that many maps have no value of, and those of stability that say little."""
+    yield from steadiness.flags(work, entry)
     for name, maps in entry.maps.items():
         rows = work.written.rows("maps", entry.name, name)
         doubts = Counter(json.loads(text).get(DOUBT) for text in rows.column("undefined").drop_null().to_pylist())
@@ -177,7 +178,10 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
                 part = doubts[words] / len(rows)
                 message = f"Of {doubts[words]} of {len(rows)} maps by '{name}': {words}."
                 yield flag(entry.name, code, severity(part), message, remedy)
+        beside = {key for task in work.plan.measures if "" in task.keys for name, key in task.keys.items() if name}
         for key, reasons in maps.undefined.items():
+            if key in beside:  # what stands beside a measure's figure is undefined with it
+                continue
             doubtful = severity(share := sum(reasons.values()) / len(work.data))
             if doubtful == "warning":
                 listed = ", ".join(f"{reason} ({count})" for reason, count in reasons.items())

@@ -33,6 +33,9 @@ DistanceOption = Annotated[Distance | str, PlainValidator(lambda value: as_dista
 
 NO_EVIDENCE = "the data do not say where the labelled thing lies"
 UNDEFINED = "not defined for this map"
+ZERO, EQUAL = "the map is zero", "all elements of the map are equal in size"
+CONSTANT, NO_GRADIENT = "the map at the input is constant", "no gradient reached the input"
+CONSTANT_MAPS = frozenset({ZERO, EQUAL, CONSTANT, NO_GRADIENT})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,8 +184,8 @@ def _flaws(maps: Tensor) -> dict[str, Tensor]:
     size = maps.abs()
     return {
         "the map is not finite": ~torch.isfinite(maps).all(dim=1),
-        "the map is zero": (size == 0).all(dim=1),
-        "all elements of the map are equal in size": (size == size[:, :1]).all(dim=1),
+        ZERO: (size == 0).all(dim=1),
+        EQUAL: (size == size[:, :1]).all(dim=1),
         UNDEFINED: torch.ones(len(maps), dtype=torch.bool),
     }
 

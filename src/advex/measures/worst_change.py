@@ -24,14 +24,13 @@ from advex.errors import SpecError
 from advex.geometry import as_norm, as_radius, per_row
 from advex.goals import Scramble
 from advex.goals.on_maps import SOFT
-from advex.measures.case import Case, DistanceOption, Measured, Need, Of, SearchOption, Value, measure
+from advex.measures.case import CONSTANT, Case, DistanceOption, Measured, Need, Of, SearchOption, Value, measure
 from advex.measures.intervals import mean_score
 from advex.measures.nearby import Neighbours, neighbours, neighbours_of
 from advex.networks.softening import KinkError
 from advex.options import Above0, Count
 from advex.types import Explainer, Score
 
-CONSTANT = "the map at the input is constant"
 NOT_FINITE = "the map at the input is not finite"
 NO_POINT = "no point was met that keeps the decision"
 BLIND = "the search was blind: the derivative of the map vanished"
