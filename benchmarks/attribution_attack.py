@@ -2,16 +2,17 @@
 
     ADVEX_DATA=DIR python -m benchmarks.attribution_attack --part variants --n 32
 
-Parts, each a table on images 3000 to 3000 + n - 1 of CIFAR-10 and a bundled network; IN is the share of the 100 largest
-of 1,024 pixels (channels summed) that stay, of the network's own map, with the decision kept; steps of 1/255 within linf
-8/255 from a random start. `low` and `high`: bootstrap intervals, of differences paired.
+Parts, each a table on images 3000 to 3000 + n - 1 of CIFAR-10 and a bundled network. IN is the share of the 100 largest
+of 1,024 pixels (channels summed) that stay, of the network's own map, the decision kept; steps of 1/255 within linf
+8/255 from a random start. Intervals are bootstraps, of differences paired.
 
-    variants   Integrated Gradients (6 points climbed, 50 judged): elements or pixels, softened or not, best by loss or by
-               the measure itself
-    gradient   the attack against noise: +-radius in every element (10 draws, the mean) and random points (5, the worst)
-    published  the procedure of Singh et al.'s code, one image at a time: at each step 100 right points of the softened
-               network, whose slopes are summed without the explicit factor, and 100 of the network itself, by whose map
-               the best point is chosen; beside ours at a fifth of its points, and at as many
+    variants   Integrated Gradients (6 points climbed, 50 judged): elements or pixels, softened or not, best by loss or
+               by the measure itself
+    gradient   the attack against noise: +-radius in every element (10 draws, the mean) and random points (5, the
+               worst)
+    published  the procedure of Singh et al.'s code, one image at a time: at each step 100 right points of the
+               softened network, whose slopes are summed without the explicit factor, and 100 of the network itself, by
+               whose map the best point is chosen; beside ours at a fifth of its points, and at as many
     batched    seconds of all images at once and one at a time, and whether they find the same
 """
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from advex.attacks import PGD, AtDistance
 from advex.classifier import Classifier, input_gradient
 from advex.errors import InputError, SpecError
+from advex.explainers import Gradient
 from advex.features import Feature, FeatureSpec
 from advex.geometry import L2, RMSE
 from advex.goals import Scramble
@@ -641,6 +642,30 @@ def test_an_input_without_a_neighbour_of_its_decision_is_undefined_and_says_so()
     assert all(value.isnan().all() for value in measured.values.values())
 
 
+def test_what_a_distance_cannot_compare_is_undefined_and_says_so(toys: SimpleNamespace) -> None:
+    pictures, rows_of_a_table = case_of(Slope(), toys.mlp(), draws(2, 3, 2, 2)), case_of(Slope(), bowl(), draws(2, 4))
+    for case, distance, words in (
+        (pictures, "(top_k:k=5)", "A map of 4 values has no 5 largest"),
+        (rows_of_a_table, "lens_kendall", "nothing is near anything else"),
+    ):
+        measured = apply(build(f"worst_case:distance={distance}"), case)
+        ((reason, refused),) = measured.undefined.items()
+        assert words in reason
+        assert refused.all()
+        assert all(value.isnan().all() for value in measured.values.values())
+
+
+def test_grey_pictures_and_rows_have_a_worst_case_for_every_distance() -> None:
+    bowls = Classifier(nn.Sequential(nn.Flatten(), Bowl(STEEPNESS)), box=(-WIDTH / 2, WIDTH / 2)).eval()
+    grey, row = draws(1, 1, 2, 2) + 0.5, draws(1, 4) + 0.5
+    for spec in ("cosine", "relative_l2", "spearman", "kendall", "top_k:k=2", "lens_recall:k=1,w=0"):
+        values = [
+            worst_case_stability(Slope(), bowls, x, classes(1), distance=spec, search=PGD(steps=3)).distance
+            for x in (grey, row)
+        ]
+        assert all(value.isfinite().all() for value in values), spec
+
+
 # -- what is refused ----------------------------------------------------------------------------------------
 
 
@@ -663,6 +688,19 @@ def test_what_cannot_be_measured_is_refused(toys: SimpleNamespace) -> None:
         neighbours(Slope(), classifier, x + 3, classes(2))
     with pytest.raises(InputError, match="box"):
         worst_case_stability(Slope(), classifier, x + 3, classes(2))
+    for wrong in (7, -1):
+        with pytest.raises(InputError, match=r"class in \[0, "):
+            worst_case_stability(Gradient(), classifier, x, classes(2) + wrong)
+    with pytest.raises(InputError, match="has no 5 largest"):
+        worst_case_stability(Slope(), classifier, x, classes(2), distance=TopK(5))  # of 4 pixels
+    with pytest.raises(InputError, match="in a row .* nothing is near"):
+        worst_case_stability(Slope(), bowl(), draws(2, 4), classes(2), distance="lens_recall:k=1")
+    for options in ({"restarts": 0}, {"points": 0}, {"samples": 0}):
+        with pytest.raises(SpecError, match="at least 1|1 point or more"):
+            worst_case_stability(Slope(), classifier, x, classes(2), **options)
+    for spec in ("worst_case:search=minimal", "worst_case:soften=0", "ifia:points=0"):
+        with pytest.raises(SpecError, match="says none|soften|points"):
+            build(spec)
     for options in ({"epsilon_min": 0}, {"p": 0.5}, {"epsilon_min": math.nan}):
         for measure in (relative_input_stability, relative_output_stability):
             with pytest.raises(SpecError, match="epsilon_min .*p "):

@@ -223,6 +223,9 @@ class WorstCase:
     samples: Count = 5
     points: Count | None = 10
 
+    def __post_init__(self) -> None:
+        ball_of(attacks.as_search(self.search))
+
     of: ClassVar[Of] = "stable"
     needs: ClassVar[frozenset[Need]] = frozenset({"model", "explainer"})
     scale_free: ClassVar[bool] = True
