@@ -697,7 +697,7 @@ def test_what_cannot_be_measured_is_refused(toys: SimpleNamespace) -> None:
         worst_case_stability(Slope(), bowl(), draws(2, 4), classes(2), distance="lens_recall:k=1")
     for options in ({"restarts": 0}, {"points": 0}, {"samples": 0}):
         with pytest.raises(SpecError, match="at least 1|1 point or more"):
-            worst_case_stability(Slope(), classifier, x, classes(2), **options)
+            worst_case_stability(Slope(), classifier, x, classes(2), **options)  # pyright: ignore[reportArgumentType]
     for spec in ("worst_case:search=minimal", "worst_case:soften=0", "ifia:points=0"):
         with pytest.raises(SpecError, match="says none|soften|points"):
             build(spec)
