@@ -68,7 +68,11 @@ def figures(kind: str, record: Record, published: Record | None, kept: Figures |
         raise SystemExit(f"The record has no model '{kind}'.")
     accuracy, area = model.scores["accuracy"], model.scores["attack_ara"]
     depth = "pre-activation ResNet-14" if "depth=14" in (model.spec or "") else str(model.spec)
-    certified = {name: score for name, score in (kept.scores if kept else {}).items() if name.startswith("certified")}
+    certified = {
+        name: score
+        for name, score in (kept.scores if kept else {}).items()
+        if name.startswith("certified") and name not in model.scores
+    }
     examples, protocol = (kept.published_examples, kept.published) if kept else (0, {})
     if theirs is not None and published is not None:
         examples = published.data.examples
@@ -79,7 +83,7 @@ def figures(kind: str, record: Record, published: Record | None, kept: Figures |
         data=f"CIFAR-10 (JPEG), {record.data.source}",
         examples=record.data.examples,
         searches=record.searches,
-        scores=certified | model.scores,
+        scores=model.scores | certified,
         published_examples=examples,
         published=protocol,
         training=trained(kind),

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import advex
-from advex import bundled, recipes
+from advex import attacks, bundled, recipes
 from advex.artifacts import read_config
 from advex.attacks import Minimal
 from advex.data import Dataset
@@ -59,7 +59,10 @@ def test_it_was_trained_by_the_recipe_of_that_name(name: str) -> None:
 def test_figures_tell_what_made_them(name: str) -> None:
     figures = bundled.figures(name)
     assert figures.examples >= 1000
-    assert figures.searches["attack"].startswith("minimal:gradients=100")
+    for spec in figures.searches.values():  # made by a search that can still be asked for, at its default budget
+        search = attacks.build(spec)
+        assert isinstance(search, Minimal)
+        assert search.gradients == Minimal().gradients == 100
     assert figures.scores["accuracy"].n == figures.examples
     assert figures.published["attack_published_ara"].n == figures.published_examples
     assert f"{100 * figures.scores['accuracy'].value:.1f} %" in figures.summary
