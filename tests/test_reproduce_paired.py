@@ -16,7 +16,7 @@ import yaml
 from advex import papers, recipes
 from advex.data import Dataset
 from advex.errors import SpecError
-from advex.record import DataEntry, Figure, MapFigures, MeasureEntry, ModelEntry, Record, write_record
+from advex.record import DataEntry, Figure, MapFigures, MeasureEntry, ModelEntry, Record, read_record, write_record
 from advex.report import write_report
 from advex.reproduction import Job, carry_out, planned
 from advex.reproduction.carry import Work
@@ -79,7 +79,10 @@ def record_of(name: str, folder: Path) -> Record:
     made = Record(
         advex="0", created="2026-11-20T10:00:00+00:00", command="", seed=0, seconds=1.0, environment={}, settings={},
         searches={"attack": "minimal"},
-        measures={"gini": MeasureEntry(title="Gini index", better="high", of="shape", spec="gini")},
+        measures={
+            name: MeasureEntry(title=title, better="high", of="shape", spec=name)
+            for name, title in (("gini", "Gini index"), ("entropy", "Entropy"), ("effective", "Effective"))
+        },
         models=[ModelEntry(name=name, source="", scores={"accuracy": score}, maps={"gradient": concise})],
         data=DataEntry(name="d", source="d", examples=4, shape=(1, 2, 2), class_names=("no", "yes"), chance=0.5),
     )  # fmt: skip
@@ -178,6 +181,28 @@ def test_differences_are_of_the_same_examples(tmp_path: Path) -> None:
     assert gain.figure.value == pytest.approx(-0.1)
 
 
+def test_a_column_may_be_what_a_distance_leaves_of_a_hundred(tmp_path: Path) -> None:
+    """100 - 100 d, the ends of its interval exchanged; of two rows the difference, without the 100."""
+    paper = json.loads(json.dumps(PAPER))
+    paper["tables"]["1"]["columns"]["gini"] |= {"factor": -100, "offset": 100}
+    paper["tables"]["1"]["columns"]["dg"] |= {"factor": -100, "offset": 100}
+    natural, robust, _ = carry_out(planned(written(tmp_path, paper)), tmp_path / "out", Worker()).rows
+    kept = natural.measured["gini"]
+    assert (kept.value, kept.low, kept.high) == pytest.approx((50, 40, 60))
+    assert robust.measured["dg"].value == pytest.approx(-10)
+
+
+def test_a_repetition_may_have_values_of_other_columns(tmp_path: Path) -> None:
+    """As in a second table of the same networks. What both have must agree."""
+    paper = json.loads(json.dumps(PAPER))
+    section = paper["tables"]["1"]["sections"][0]["rows"]
+    section.append({"id": "again", "label": "a", "published": {"gini": 0.5, "drop": 0.8}, "same_as": "robust"})
+    assert papers.read(written(tmp_path, paper)).rows["again"].published["gini"] == 0.5
+    section[-1]["published"]["drop"] = 0.7
+    with pytest.raises(SpecError, match="repeats robust, and the published values differ"):
+        papers.read(written(tmp_path, paper))
+
+
 def test_without_the_other_row_nothing_is_claimed(tmp_path: Path) -> None:
     class Stopped(Worker):
         def evaluate(self, job: Job, run: Path, data: Dataset, record: Path) -> Record:
@@ -197,6 +222,15 @@ def test_a_pair_knows_only_what_both_have(tmp_path: Path) -> None:
         record_of(name, tmp_path / name)
     (tmp_path / "robust" / "maps.parquet").unlink()
     assert Pair.of(tmp_path / "robust", tmp_path / "natural").measures == ["accuracy"]
+
+
+def test_a_pair_has_every_measure_of_the_records(tmp_path: Path) -> None:
+    for name in ("natural", "robust"):
+        record_of(name, tmp_path / name)
+    pair = Pair.of(tmp_path / "robust", tmp_path / "natural")
+    measured = read_record(tmp_path / "natural").measures
+    assert set(pair.measures) == {"accuracy", *(f"gradient_{name}" for name in measured)}
+    assert pair.changes("gradient_entropy").tolist() == [0.0] * 4
 
 
 def test_the_page_and_the_figures_show_them(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import itertools
 import typing
 from collections import OrderedDict
 from collections.abc import Callable
@@ -111,13 +112,21 @@ def test_every_option_of_an_explainer_changes_its_map(kind: str, name: str, opti
     assert not torch.equal(*made)
 
 
-def trained(term: Any, dtype: torch.dtype) -> tuple[list[float], list[Tensor]]:
+# Of rows, and sure of itself; of pictures, with channels of different ranges, batch norm and activations with a kink.
+NETWORKS: dict[str, dict[str, Any]] = {
+    "mlp:features=12,classes=3,widths=6": {},
+    "small_cnn:channels=2,classes=3,widths=4-4-4,activation=relu": {"mean": 0.4, "std": [0.2, 0.3]},
+}
+
+
+def trained(term: Any, dtype: torch.dtype, network: str) -> tuple[list[float], list[Tensor]]:
     """Losses of four steps with one term beside cross-entropy, and the parameters' gradients in the last."""
-    classifier = Classifier("mlp:features=12,classes=3,widths=6", class_names="abc").to(dtype).train()
+    classifier = Classifier(network, class_names="abc", **NETWORKS[network]).to(dtype).train()
     with torch.no_grad():
         for number, parameter in enumerate(classifier.parameters()):
             parameter.copy_(torch.linspace(-1, 1, parameter.numel()).cos().roll(number).reshape(parameter.shape))
-    x = torch.rand(8, 12, generator=torch.Generator().manual_seed(4), dtype=dtype)
+    shape = (12,) if network.startswith("mlp") else (2, 4, 4)
+    x = torch.rand(8, *shape, generator=torch.Generator().manual_seed(4), dtype=dtype)
     objective = objectives.Objective({"natural": objectives.Natural(), "term": term})
     state, losses = objective.start(), []
     # Labels that the network finds easy, then hard: a strength that adapts goes up, then down.
@@ -132,10 +141,10 @@ def trained(term: Any, dtype: torch.dtype) -> tuple[list[float], list[Tensor]]:
 @pytest.mark.parametrize(("kind", "name", "option"), every_option("objective"))
 def test_every_option_of_a_term_changes_the_loss_or_its_gradient(kind: str, name: str, option: str) -> None:
     dtype = torch.float32 if option == "bfloat16" else torch.float64  # autocast leaves float64 alone
-    for options in ({}, *examples(kind, name)):
+    for options, network in itertools.product(({}, *examples(kind, name)), NETWORKS):
         usual = registry.make(kind, name, **options)
         other = dataclasses.replace(usual, **{option: another(kind, name, option, getattr(usual, option))})
-        (losses, gradients), (others, other_gradients) = trained(usual, dtype), trained(other, dtype)
+        (losses, gradients), (others, other_gradients) = (trained(term, dtype, network) for term in (usual, other))
         if losses != others or not all(map(torch.equal, gradients, other_gradients)):
             return
     pytest.fail(f"'{option}' makes no difference to any form of '{name}'")

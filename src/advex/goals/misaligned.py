@@ -30,7 +30,7 @@ Anchor = Literal["normalised", "raw"]
 class Misaligned:
     """The loss of attributional robustness, L_attr, as large as can be. It is never reached.
 
-    With g^i the gradient of logit i at x, d(g, a) = 1 - cos(g, a), and the anchor a, which is x,
+    form: what L_attr is. With g^i the gradient of logit i at x, d(g, a) = 1 - cos(g, a), and the anchor a (x itself):
 
         triplet   log(1 + exp(-(d(g^j, a) - d(g^y, a))))    Eq. 5; j is the runner-up
         cosine    d(g^y, a)                                 Eq. 4

@@ -15,7 +15,7 @@ from advex.registry import register
     "network",
     "wide_resnet",
     cites="zagoruyko2016 Table 1",
-    examples=("depth=10,width=1,dropout=0.1", "depth=16,width=2,activation=softplus"),
+    examples=("depth=10,width=1,dropout=0.1", "depth=16,width=2,activation=half_huber,d=2"),
 )
 class WideResNet(nn.Module):
     """WRN-depth-width: three stages of n pre-activation blocks of 16, 32 and 64 times `width` channels.

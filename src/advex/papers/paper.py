@@ -25,7 +25,8 @@ class Column(_Model):
 
     measure: the score of an evaluation's record that is compared with it, None where evaluations have none;
     by_protocol: the one by the published protocol. paired: the score less that of the row which a row is set against,
-    example by example. factor: a score times this is in the column's unit. digits: after the point, as published.
+    example by example. factor, offset: the column's value is a score times this, and this more (of a paired one the
+    factor alone). digits: after the point, as published.
     """
 
     title: str
@@ -36,6 +37,7 @@ class Column(_Model):
     by_protocol: str | None = None
     paired: bool = False
     factor: float = 1.0
+    offset: float = 0.0
 
     @model_validator(mode="after")
     def _by_examples(self) -> Column:
@@ -213,7 +215,7 @@ def _problems(paper: Paper) -> Iterator[str]:
                 yield f"row {row.id} repeats '{row.same_as}': {did_you_mean(row.same_as, rows)}"
             elif rows[row.same_as].same_as is not None:
                 yield f"row {row.id} repeats {row.same_as}, which is a repetition itself"
-            elif rows[row.same_as].published != row.published:
+            elif not _agree(row, rows[row.same_as]):
                 yield f"row {row.id} repeats {row.same_as}, and the published values differ"
     named = [("subset", name, chosen) for name, chosen in paper.subsets.items()]
     named += [("grid", name, grid.rows) for name, grid in paper.grids.items()]
@@ -234,3 +236,9 @@ def _problems(paper: Paper) -> Iterator[str]:
             yield f"scale {name}: there is no subset '{scale.subset}': {did_you_mean(scale.subset, paper.subsets)}"
         for table in scale.data.keys() - paper.tables.keys():
             yield f"scale {name}: there is no table '{table}': {did_you_mean(table, paper.tables)}"
+
+
+def _agree(row: Row, original: Row) -> bool:
+    """Whether two rows have the same published values wherever both have one."""
+    common = row.published.keys() & original.published.keys()
+    return all(row.published[key] == original.published[key] for key in common)

@@ -183,7 +183,7 @@ def _figures(table: Table, scores: Mapping[str, Figure], *, protocol: bool) -> d
     for key, column in table.columns.items():
         name = column.by_protocol if protocol else column.measure
         if name is not None and name in scores and not column.paired:
-            figures[key] = _scaled(scores[name], column.factor)
+            figures[key] = _scaled(scores[name], column.factor, offset=column.offset)
     return figures
 
 
@@ -196,8 +196,8 @@ def _differences(table: Table, row: Row, paired: Paired) -> dict[str, Figure]:
     }
 
 
-def _scaled(figure: Figure, factor: float, better: Better | None = None) -> Figure:
-    value, *ends = (getattr(figure, name) * factor for name in ("value", "low", "high"))
+def _scaled(figure: Figure, factor: float, better: Better | None = None, offset: float = 0.0) -> Figure:
+    value, *ends = (getattr(figure, name) * factor + offset for name in ("value", "low", "high"))
     return figure.model_copy(
         update={"value": value, "low": min(ends), "high": max(ends), "better": better or figure.better}
     )

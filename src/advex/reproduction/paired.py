@@ -9,14 +9,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from advex.record import read_rows
+from advex.record import read_record, read_rows
 
 Values = Mapping[str, Mapping[int, float]]  # measure -> example -> value
 
 
 @dataclass(frozen=True)
 class Pair:
-    """What two evaluations say of every example: `accuracy`, and EXPLAINER_gini for each explainer of maps."""
+    """What two evaluations say of every example: `accuracy`, and EXPLAINER_MEASURE of every map."""
 
     mine: Values
     theirs: Values
@@ -40,6 +40,8 @@ class Pair:
 def _values(folder: Path) -> Values:
     rows = read_rows(folder, "examples")
     values = {"accuracy": {row["example"]: float(row["prediction"] == row["label"]) for row in rows}}
+    measures = read_record(folder).measures
     for row in read_rows(folder, "maps") if (folder / "maps.parquet").is_file() else ():
-        values.setdefault(f"{row['explainer']}_gini", {})[row["example"]] = row["gini"]
+        for measure in measures:
+            values.setdefault(f"{row['explainer']}_{measure}", {})[row["example"]] = row[measure]
     return values
