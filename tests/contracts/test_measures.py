@@ -294,6 +294,21 @@ def test_nothing_of_the_model_is_changed(measure: Any) -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@those(lambda measure: getattr(measure, "moves", False))
+def test_it_shows_inputs_within_the_box_and_their_maps_where_it_says_so(measure: Any) -> None:
+    case = case_of()
+    moved = apply(measure, case).moved
+    assert moved is not None
+    x, maps = moved
+    assert x.shape == maps.shape == case.x.shape
+    assert ((x >= 0) & (x <= 1)).all()
+    assert torch.allclose(maps, case.explain(x), rtol=1e-6, atol=1e-9)
+    for i in range(N):
+        alone = apply(measure, rows(case, torch.tensor([i]))).moved
+        assert alone is not None
+        assert torch.allclose(alone[0][0], x[i], rtol=1e-6)
+
+
 # -- directions ---------------------------------------------------------------------------------------------
 
 

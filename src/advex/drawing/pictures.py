@@ -69,6 +69,11 @@ def read_picture(folder: Path, name: str | None) -> Picture | None:
     return Picture(png, pixels.reshape(*pixels.shape[:2], -1))
 
 
+def picture_of(pixels: np.ndarray) -> Picture:
+    """Pixels [height, width, 1 or 3] uint8 as a picture."""
+    return Picture(_png(Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)), pixels)
+
+
 def locate(folder: Path, name: str | None) -> Path | None:
     """The file of a picture, named relative to the record or to its `pictures`; never one outside."""
     if not name or "\0" in name:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 
 import pyarrow as pa
@@ -28,13 +28,14 @@ from advex.evaluation.run import Blocks, Evaluation, Pieces
 from advex.evaluation.scores import Contrast, mean, mean_contrast
 from advex.evaluation.tasks import MapTask, MeasureTask
 from advex.explainers.background import with_background
-from advex.measures.case import NO_GRADIENT, Case, apply
+from advex.measures.case import NO_GRADIENT, Case, Measured, apply
 from advex.record import Better, Figure, Flag, MapFigures, ModelEntry
-from advex.record.tables import maps_of
+from advex.record.tables import MOVED, maps_of
 from advex.types import FLAT, INCOMPLETE, Explanation
 
 SUMS: dict[str, Better] = {"change": "neither", "completeness": "low"}  # figures of methods that promise a sum
 OWNER = ("model", "explainer")
+_SHARD = {"moved": pa.list_(pa.struct([(name, kind) for name, kind in MOVED.items() if name != "example"]))}
 DOUBT = "map"  # beside the measures' keys in a row's `undefined`: why the map itself is doubtful
 
 
@@ -87,8 +88,14 @@ def _measured(
     case = _mapped(task, classifier, data, plan, rows)
     values: dict[str, Tensor] = {}
     reasons: list[dict[str, str]] = [{} for _ in rows]
+    moved: list[list[dict[str, object]]] = [[] for _ in rows]
     for measure in plan.measures:
-        values |= _values(measure, case, reasons)
+        measured = apply(measure.measure, case)
+        values |= _values(measure, measured, reasons)
+        for place, row in enumerate(rows if measured.moved is not None else ()):
+            if row in shown:
+                x, values_at_x = (part[place].detach().flatten().float().tolist() for part in measured.moved or ())
+                moved[place].append({"measure": next(iter(measure.keys.values())), "x": x, "map": values_at_x})
     explanation: Explanation = case.explanation
     for words, doubtful in explanation.doubts().items():
         for row in doubtful.nonzero()[:, 0].tolist():
@@ -99,7 +106,7 @@ def _measured(
     flat, none = explanation.map.detach().flatten(1), [None] * len(rows)
     sums = explanation.completeness
     return table(
-        {name: kind for name, kind in maps_of(values).items() if name not in OWNER},
+        {name: kind for name, kind in maps_of(values).items() if name not in OWNER} | _SHARD,
         example=list(rows),
         target=explanation.target,
         method=[explanation.method] * len(rows),
@@ -111,12 +118,12 @@ def _measured(
             values.float().tolist() if row in shown and reason.get(DOUBT) != FLAT else None
             for row, reason, values in zip(rows, reasons, flat, strict=True)
         ],
+        moved=moved,
     )
 
 
-def _values(task: MeasureTask, case: Case, reasons: list[dict[str, str]]) -> dict[str, Tensor]:
+def _values(task: MeasureTask, measured: Measured, reasons: list[dict[str, str]]) -> dict[str, Tensor]:
     """A measure's values [n] by the record's keys; why a row has none is noted in its `reasons`."""
-    measured = apply(task.measure, case)
     values = {key: measured.values[name] for name, key in task.keys.items()}
     for reason, rows in measured.undefined.items():
         for row in rows.nonzero()[:, 0].tolist():
@@ -125,15 +132,24 @@ def _values(task: MeasureTask, case: Case, reasons: list[dict[str, str]]) -> dic
 
 
 def tables(work: Evaluation, model: str) -> Blocks:
-    """Every map's measures."""
+    """Every map's measures, and where measures that move the input have moved it."""
     if not work.plan.maps:
         return {}
-    blocks = (
-        beside(block, model=model, explainer=task.name)
-        for task in work.plan.maps
-        for block in work.made(model, kind(task))
-    )
-    return {"maps": blocks}
+
+    def blocks(of: Callable[[pa.Table], pa.Table]) -> Iterator[pa.Table]:
+        for task in work.plan.maps:
+            for block in work.made(model, kind(task)):
+                yield beside(of(block), model=model, explainer=task.name)
+
+    made: Blocks = {"maps": blocks(lambda block: block.drop_columns(["moved"]))}
+    moves = any(getattr(task.measure, "moves", False) for task in work.plan.measures)
+    return {**made, "moved": blocks(_moved)} if moves else made
+
+
+def _moved(block: pa.Table) -> pa.Table:
+    """A row for each measure of each example of a shard that was moved."""
+    rows = zip(block.column("example").to_pylist(), block.column("moved").to_pylist(), strict=True)
+    return pa.Table.from_pylist([{"example": row, **each} for row, every in rows for each in every], pa.schema(MOVED))
 
 
 # -- what comes of them ------------------------------------------------------------------------------------

@@ -140,7 +140,7 @@ class Evaluation:
     def written(self) -> Results:
         """The tables as they were written; figures are taken from them."""
         return Results(
-            tables=read_tables(self.shards.folder, without=("map",)), chance=self.data.chance,
+            tables=read_tables(self.shards.folder, without=("map", "x")), chance=self.data.chance,
             seed=self.plan.settings.seed, searches={task.name: task.spec for task in self.plan.searches},
             norms={task.name: task.norm.name for task in self.plan.searches if task.norm is not RMSE},
             measures=self.plan.entries,

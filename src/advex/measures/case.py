@@ -53,10 +53,13 @@ class Measured:
 
     undefined: reason -> [n] bool, the rows that have no value for that reason. A measure may name rows here whose value
     it computed all the same; `apply` makes them NaN, and gives a reason to those NaN that have none.
+    moved: (inputs, maps there), both like x: where each row has its value, for a report to show. Of measures that say
+    `moves = True`.
     """
 
     value: Tensor | Mapping[str, Tensor]
     undefined: Mapping[str, Tensor] = field(default_factory=dict)
+    moved: tuple[Tensor, Tensor] | None = None
 
     @property
     def values(self) -> Mapping[str, Tensor]:
@@ -131,8 +134,8 @@ class Measure(Protocol):
     Facts beside the formula, as class attributes. title, better, unit: of its one figure; a measure of several figures
     has `values` (name -> Value) instead, and returns its values by those names. of: what it judges. needs: what it uses
     of the case beyond the map; without evidence a measure that needs it is undefined, and is not called.
-    Two facts that are optional and tested where they are given: scale_free, whether a map times a number has the same
-    values; example, a map (its elements) that is better and one that is worse.
+    Facts that are optional and tested where they are given: scale_free, whether a map times a number has the same
+    values; example, a map (its elements) that is better and one that is worse; moves, whether it gives `moved`.
     """
 
     of: ClassVar[Of]
@@ -176,7 +179,7 @@ def apply(measure: Measure, case: Case) -> Measured:
         if (rows & left).any():
             undefined[reason] = rows & left
         left = left & ~rows
-    return Measured(value=values, undefined=undefined)
+    return Measured(value=values, undefined=undefined, moved=given.moved)
 
 
 def _flaws(maps: Tensor) -> dict[str, Tensor]:

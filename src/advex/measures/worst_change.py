@@ -44,9 +44,9 @@ class WorstChange:
 
     distance: [n], the larger of `attack`, at the best point of the search, and `random`, the largest at random points
     of its ball; both [n], NaN where no point kept the decision. NaN too where `undefined` gives a reason [n] bool.
-    by_attack: [n] bool, the search met the worst point. delta: [n, *shape], the change that leads there. reached: [n]
-    bool, the search kept the decision. flat: [n] bool, the derivative of the map vanished on its way. gradients: [n]
-    int64, those that it spent.
+    by_attack: [n] bool, the search met the worst point. delta: [n, *shape], the change that leads there. map: like
+    delta, the map there (that of the input where no point was met). reached: [n] bool, the search kept the decision.
+    flat: [n] bool, the derivative of the map vanished on its way. gradients: [n] int64, those that it spent.
     """
 
     distance: Tensor
@@ -54,6 +54,7 @@ class WorstChange:
     random: Tensor
     by_attack: Tensor
     delta: Tensor
+    map: Tensor
     reached: Tensor
     flat: Tensor
     gradients: Tensor
@@ -133,20 +134,23 @@ def worst_around(
         soften=soften, seed=seed,
     )  # fmt: skip
     attack = torch.full_like(around.x.flatten(1)[:, 0], math.nan)
-    delta, gradients = torch.zeros_like(around.x), torch.zeros_like(target)
+    delta, gradients, worst_map = torch.zeros_like(around.x), torch.zeros_like(target), around.map.detach()
     reached, flat = torch.zeros_like(target, dtype=torch.bool), torch.ones_like(target, dtype=torch.bool)
     for k in range(restarts):
         run = attacks.as_search(search)(classifier, around.x, goal, seed=seed + k, max_batch=max_batch)
         maps = explainer(classifier, run.adversarial, target, seed=seed, max_batch=max_batch).map.detach()
         moved = torch.where(run.reached, apart(around.map, maps).to(attack), math.nan)
         better = (moved > attack) | attack.isnan()
+        better &= run.reached
         attack, delta = torch.where(better, moved, attack), torch.where(per_row(better, delta), run.delta, delta)
+        worst_map = torch.where(per_row(better, delta), maps, worst_map)
         reached, flat, gradients = reached | run.reached, flat & run.flat, gradients + run.gradients
 
     shown = torch.stack([apart(around.map, maps) for maps in around.maps.unbind(dim=1)], dim=1).to(attack)
     random = around.largest(shown)
     at_random = torch.where(around.kept & ~shown.isnan(), shown, -math.inf).argmax(dim=1)
-    drawn = around.near[torch.arange(len(attack), device=attack.device), at_random] - around.x
+    row = torch.arange(len(attack), device=attack.device)
+    drawn, drawn_map = around.near[row, at_random] - around.x, around.maps[row, at_random]
     by_attack = (attack >= random) | random.isnan()
     undefined = _undefined(around.map, apart, flat, attack.isnan() & random.isnan())
     refused = torch.stack(list(undefined.values())).any(dim=0)
@@ -156,6 +160,7 @@ def worst_around(
         random=random,
         by_attack=by_attack,
         delta=torch.where(per_row(by_attack, delta), delta, drawn),
+        map=torch.where(per_row(by_attack, delta), worst_map, drawn_map),
         reached=reached,
         flat=flat,
         gradients=gradients,
@@ -229,6 +234,7 @@ class WorstCase:
     of: ClassVar[Of] = "stable"
     needs: ClassVar[frozenset[Need]] = frozenset({"model", "explainer"})
     scale_free: ClassVar[bool] = True
+    moves: ClassVar[bool] = True
     values: ClassVar[Mapping[str, Value]] = {
         "": Value(title="Map change, worst found", better="low"),
         "attack": Value(title="Map change, by the search", better="low"),
@@ -251,7 +257,8 @@ class WorstCase:
         except (KinkError, IncomparableError) as error:
             return self._nothing(case, str(error))
         figures = {"attack": worst.attack, "random": worst.random, "by_attack": worst.by_attack.to(worst.distance)}
-        return Measured(value={"": worst.distance, **figures}, undefined=worst.undefined)
+        moved = case.x + worst.delta, worst.map
+        return Measured(value={"": worst.distance, **figures}, undefined=worst.undefined, moved=moved)
 
     def _nothing(self, case: Case, reason: str) -> Measured:
         """No row has a value, for one reason."""

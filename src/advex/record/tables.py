@@ -10,7 +10,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-Table = Literal["examples", "explanations", "maps", "answers", "columns"]
+Table = Literal["examples", "explanations", "maps", "moved", "answers", "columns"]
 Columns = dict[str, pa.DataType]
 
 _TEXT, _COUNT, _NUMBER, _NUMBERS = pa.string(), pa.int64(), pa.float64(), pa.list_(pa.float64())
@@ -57,6 +57,10 @@ MAP: Columns = {
     "map": pa.list_(pa.float32()),
 }  # fmt: skip
 
+# Where measures that move the input moved it, of the examples that a report shows. measure: its key. x, map: all values
+# of the input at which it has its value, and of the map there.
+MOVED: Columns = {"example": _COUNT, "measure": _TEXT, "x": pa.list_(pa.float32()), "map": pa.list_(pa.float32())}
+
 # Of tables. sentence: what would have had to be different for the class `target`, or that nothing was found (reached
 # false; after null). changes: JSON list of {feature, before, after, moved}; moved is in units of the column's scale,
 # null for categories. row: the row as it is, JSON, column -> value. before, after: confidences.
@@ -77,6 +81,7 @@ TABLES: dict[Table, Columns] = {
     "examples": {**_MODEL, **PREDICTION, "picture": _TEXT},
     "explanations": {**_MODEL, **EXPLANATION},
     "maps": {**_MODEL, "explainer": _TEXT, **MAP},
+    "moved": {**_MODEL, "explainer": _TEXT, **MOVED},
     "answers": {**_MODEL, **ANSWER},
     "columns": COLUMN,
 }
