@@ -45,6 +45,7 @@ def explain(
             help="Show how much each pixel counts, by these explainers; see `advex list explainer`.",
         ),
     ] = None,
+    attack_map: Annotated[bool, typer.Option("--attack-map", help="Also what moves each map most.")] = False,
     max_batch: Annotated[
         str, typer.Option(metavar="N|auto", help="Inputs that the network takes at a time; auto: as memory allows.")
     ] = "128",
@@ -95,7 +96,7 @@ def explain(
     )  # fmt: skip
     say = progress.Terminal(quiet=quiet)
     opened = models.open_models(model, device, models.Wrapping.of(weights, box, mean, std, classes))
-    request, show = _request(changes, explainer or [], opened, alternatives)
+    request, show = _request(changes, explainer or [], opened, alternatives, attack_map)
     with folders.opened_folder(out, (FIGURES, UNFINISHED, *[each.name for each in opened]), overwrite):
         results = _explain(request, opened, _Inputs(images or [], data, split, index, size, say), out)
     _tell(results, show, as_json=json_)
@@ -114,21 +115,27 @@ def _tell(results: list[tuple[dict[str, Any], Path]], show: Callable[..., None],
 
 
 def _request(
-    changes: PictureRequest, explainers: list[str], models: list[Opened], alternatives: int
+    changes: PictureRequest, explainers: list[str], models: list[Opened], alternatives: int, attack: bool
 ) -> tuple[Request, Callable[..., None]]:
     """What is asked of every model and input, and what shows the answers. Raises SpecError."""
     from advex.explanation import MapRequest, RowRequest, named_explainers
+    from advex.explanation.attacked import check
     from advex.registry import specs_from
 
+    if attack and not explainers:
+        raise SpecError("--attack-map is of maps: say of which, e.g. --explainer gradient --attack-map.")
     if explainers:
         if changes.is_chosen:
             raise SpecError(
                 "--rho, --steps and --away are of the adversarial explanation; --explainer asks for others."
             )
         by_name = named_explainers(specs_from(explainers))
-        targets = changes.targets or ("predicted",)
-        maps = MapRequest(targets=targets, explainers=by_name, seed=changes.seed, max_batch=changes.max_batch)
-        return maps, _show_maps
+        if attack:
+            check(by_name)
+        return MapRequest(
+            targets=changes.targets or ("predicted",), explainers=by_name, seed=changes.seed,
+            max_batch=changes.max_batch, attack=attack,
+        ), _show_maps  # fmt: skip
     if any(model.classifier.features is not None for model in models):
         if changes.is_chosen:
             raise SpecError("--rho, --steps and --away are of pictures; of rows the smallest change is looked for.")
@@ -235,11 +242,13 @@ def _show_maps(result: dict[str, Any], folder: Path, *, named: bool) -> None:
             _digits(each["gini"], ".4f"), f"{_digits(each['effective'], ',.1f')} of {each['elements']:,}",
             "no gradient reached it" if FLAT in each["doubts"]
             else _digits(each["completeness"], ".2g") + (" (large)" if each["doubts"] else ""),
+            *([_digits(each["attacked"]["stays"], ".0%")] if "attacked" in each else []),
         ]
         for subject in result["inputs"]
         for each in subject["maps"]
     ]  # fmt: skip
     columns = ["input", "says", "asked about", "explainer", "Gini", "elements that count", "completeness error"]
+    columns += ["stays under attack"] if rows and len(rows[0]) > len(columns) else []
     terminal.table(columns, rows, title=result["model"] if named else None)
     values = [subject["values"] for subject in result["inputs"]]
     terminal.emit(" ".join(str(folder / name) for name in result["sheets"] or values))

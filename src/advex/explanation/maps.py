@@ -21,9 +21,12 @@ from advex.drawing.contact_sheet import Cell, Row
 from advex.drawing.heat import PERCENTILE, coloured, over, reach_of, summed
 from advex.errors import AdvexError, AdvexWarning, InputError, SpecError
 from advex.explainers.background import with_background
+from advex.explanation import attacked
+from advex.explanation.attacked import Attacked
 from advex.explanation.pictures import has_pictures, save_picture
 from advex.explanation.subjects import Subject, Target, class_name, targets_of
 from advex.files import atomic
+from advex.measures.worst_change import PUBLISHED_SEARCH
 from advex.record import plain
 from advex.registry import describe, numbered, parse
 from advex.types import FLAT, INCOMPLETE, Explainer, Explanation
@@ -126,7 +129,8 @@ def heat_scales(explanations: Mapping[str, Explanation], by_name: Mapping[str, E
 class MapRequest:
     """What to ask about every input. targets: see `targets_of`. explainers: by name, see `named_explainers`.
 
-    data: of which explainers that compare with many inputs take some.
+    data: of which explainers that compare with many inputs take some. attack: also the maps after the change of the
+    picture that moves them most, see `explanation.attacked`.
     """
 
     targets: tuple[str, ...] = ("predicted",)
@@ -134,6 +138,7 @@ class MapRequest:
     seed: int = 0
     max_batch: int | str = 128
     data: Dataset | None = None
+    attack: bool = False
 
     @property
     def side(self) -> int:
@@ -143,7 +148,8 @@ class MapRequest:
     def about(self) -> dict[str, Any]:
         """What decides the answers, but for the targets, as `explanations.json` holds it."""
         methods = {name: describe(explainer) for name, explainer in self.explainers.items()}
-        return {"explainers": methods, "seed": self.seed, "max_batch": self.max_batch}
+        attack = {"attack": PUBLISHED_SEARCH} if self.attack else {}
+        return {"explainers": methods, "seed": self.seed, "max_batch": self.max_batch, **attack}
 
     def answer(
         self, classifier: Classifier, subject: Subject, confidences: Tensor, folder: Path, prefix: str
@@ -173,6 +179,12 @@ class MapRequest:
         if pictured:
             scales = heat_scales(explanations, self.explainers)
             _draw(measured, subject.x, explanations, scales, folder, prefix)
+            if self.attack:
+                for name, explanation in explanations.items():
+                    moved = attacked.attack(
+                        classifier, repeated, explanation, by_name[name], seed=self.seed, max_batch=self.max_batch
+                    )
+                    _draw_attacked([each for each in measured if each["explainer"] == name], moved, classifier, folder)
         refused = {name: str(error) for name, error in maps.refused.items()}
         return {
             "picture": save_picture(folder / f"{prefix}.input.png", x[0]) if pictured else None,
@@ -198,7 +210,7 @@ class MapRequest:
                 f"asked: {maps[0]['target_name']}",
                 f"{share:.1f} % ({', '.join(maps[0]['meant'])})",
             )
-            cells = [Cell((_shrunk(folder / each["picture"], x),), _lines(each)) for each in maps]
+            cells = [cell for each in maps for cell in _cells(each, folder, x)]
             rows.append(Row((Cell((x,), lines), *cells)))
         return rows
 
@@ -247,6 +259,28 @@ def _draw(
         each["scale"] = scale.plain()
         each["picture"] = _save_enlarged(folder / f"{stem}.png", coloured(values, scale.reach))
         each["overlay"] = _save_enlarged(folder / f"{stem}.over.png", over(x.numpy(), values, scale.reach))
+
+
+def _draw_attacked(maps: Sequence[dict[str, Any]], moved: Attacked, classifier: Classifier, folder: Path) -> None:
+    """Save the attacked pictures and their maps, on the scale of the maps before, and note them beside these."""
+    for row, each in enumerate(maps):
+        stem = each["picture"].removesuffix(".png")
+        shown = coloured(summed(moved.map[row].cpu().numpy()), each["scale"]["reach"])
+        each["attacked"] = {
+            **moved.plain(row, classifier),
+            "picture": save_picture(folder / f"{stem}.attacked.png", moved.x[row]),
+            "map": {"picture": _save_enlarged(folder / f"{stem}.attacked.map.png", shown)},
+        }
+
+
+def _cells(each: dict[str, Any], folder: Path, x: bytes) -> list[Cell]:
+    """A map, and after an attack on it the picture and the map then."""
+    cells = [Cell((_shrunk(folder / each["picture"], x),), _lines(each))]
+    if (after := each.get("attacked")) is not None:
+        stays = "not defined" if after["stays"] is None else f"{after['stays']:.0%} of the {after['largest']} largest"
+        cells.append(Cell(((folder / after["picture"]).read_bytes(),), ("attacked", f"says {after['says']}")))
+        cells.append(Cell((_shrunk(folder / after["map"]["picture"], x),), ("its map", stays, "pixels stay")))
+    return cells
 
 
 def _lines(each: dict[str, Any]) -> tuple[str, ...]:

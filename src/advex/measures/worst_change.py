@@ -266,7 +266,13 @@ class WorstCase:
         return Measured(value=value, undefined={reason: torch.ones(len(case), dtype=torch.bool)})
 
 
-PUBLISHED = "top_k:k=100"
+PUBLISHED, PUBLISHED_SEARCH = "top_k:k=100", "pgd:radius=8/255,steps=50,step=1/255"
+
+
+def published_distance(x: Tensor) -> str:
+    """The 100 largest pixels of inputs [n, *shape]; of fewer than 1,024 the same share, as no paper has such."""
+    pixels = math.prod(x.shape[2:] if x.ndim == 4 else x.shape[1:])
+    return PUBLISHED if pixels >= 1024 else f"top_k:k={max(1, 100 * pixels // 1024)}"
 
 
 @measure("ifia", cites="ghorbani2019; singh2020 Sec. 4.1")
@@ -277,12 +283,9 @@ class PublishedWorstCase(WorstCase):
     smaller ones k is the same share. search, distance, soften, restarts, samples, points: see `worst_case`.
     """
 
-    search: SearchOption = "pgd:radius=8/255,steps=50,step=1/255"
+    search: SearchOption = PUBLISHED_SEARCH
     distance: DistanceOption = PUBLISHED
 
     def __call__(self, case: Case) -> Measured:
-        pixels = math.prod(case.x.shape[2:] if case.x.ndim == 4 else case.x.shape[1:])
-        options = dict(vars(self))
-        if self.distance == PUBLISHED and pixels < 1024:
-            options["distance"] = f"top_k:k={max(1, 100 * pixels // 1024)}"
-        return WorstCase(**options)(case)
+        distance = published_distance(case.x) if self.distance == PUBLISHED else self.distance
+        return WorstCase(**{**vars(self), "distance": distance})(case)

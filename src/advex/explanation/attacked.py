@@ -1,0 +1,78 @@
+"""How an explanation looks after the change of the picture that moves it most (`advex explain --attack-map`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from advex.classifier import Classifier
+from advex.distances import as_distance
+from advex.errors import InputError, SpecError
+from advex.explanation.subjects import class_name
+from advex.measures.worst_change import PUBLISHED_SEARCH, has_derivatives, published_distance, worst_case_stability
+from advex.types import Explainer, Explanation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attacked:
+    """Pictures of which the map is as far as the search could move it, as they are in a PNG of 8 bits.
+
+    x, map: [n, *shape]. stays: [n], the share of the largest pixels that stay; NaN where it is not defined. says: [n]
+    int64, the decision. largest: how many pixels that are.
+    """
+
+    x: Tensor
+    map: Tensor
+    stays: Tensor
+    says: Tensor
+    largest: int
+
+    def plain(self, row: int, classifier: Classifier) -> dict[str, Any]:
+        """Of one picture, for JSON."""
+        stays = float(self.stays[row])
+        return {
+            "stays": None if stays != stays else stays,
+            "largest": self.largest,
+            "says": class_name(classifier, int(self.says[row])),
+        }
+
+
+def check(by_name: Mapping[str, Explainer]) -> None:
+    """Raise SpecError for an explainer whose maps cannot be attacked."""
+    for name, explainer in by_name.items():
+        if not has_derivatives(explainer):
+            raise SpecError(
+                f"The maps of '{name}' have no derivatives, which --attack-map follows: leave one of them out."
+            )
+
+
+def attack(
+    classifier: Classifier,
+    x: Tensor,
+    explanation: Explanation,
+    explainer: Explainer,
+    *,
+    seed: int,
+    max_batch: int | str,
+) -> Attacked:
+    """The pictures x [n, c, height, width] in the published setting of such attacks (`ifia`), with maps like theirs.
+
+    Raises InputError for what is no picture in [0, 1], and for networks whose activations cannot be softened.
+    """
+    if x.ndim != 4 or x.amin() < 0 or x.amax() > 1:
+        raise InputError("--attack-map is for pictures in [0, 1].")
+    distance = as_distance(published_distance(x))
+    worst = worst_case_stability(
+        explainer, classifier, x, explanation.target, search=PUBLISHED_SEARCH, distance=distance, map=explanation.map,
+        seed=seed, max_batch=max_batch,
+    )  # fmt: skip
+    seen = ((x + worst.delta) * 255).round() / 255
+    maps = explainer(classifier, seen, explanation.target, seed=seed, max_batch=max_batch).map.detach()
+    says, before = (classifier.predict(at).argmax(dim=1) for at in (seen, x))
+    stays = 1 - distance(explanation.map.detach(), maps).double()
+    stays = torch.where(worst.distance.isnan() | (says != before), torch.nan, stays)
+    return Attacked(x=seen, map=maps, stays=stays, says=says, largest=distance.k)  # pyright: ignore
