@@ -22,7 +22,7 @@ KINDS = {
     "attack": {"momentum", "single_elements"},
     "goal": {"forget"},
     "objective": {"doubt"},
-    "explainer": {"left_out"},
+    "explainer": {"left_out", "midpoints"},
     "distance": {"moved_weight"},
     "measure": {"on_the_thing"},
     "dataset": {"bright-squares"},

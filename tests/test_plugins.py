@@ -168,6 +168,27 @@ def test_sections_of_a_report_are_found_without_model_code(theirs: Path) -> None
     assert python(theirs, "-c", script).stdout == "noted\n[]\n"
 
 
+@pytest.mark.parametrize(
+    ("line", "broken"),
+    [("        return cls(y, below)", "        return cls(y, y[len(y)])"),
+     ("        s = classifier.logits(x)", "        raise KeyError('scale')\n        s = classifier.logits(x)")],
+    ids=["bound", "asked"],
+)  # fmt: skip
+def test_an_error_in_a_plugin_s_code_is_a_sentence_that_names_it(theirs: Path, line: str, broken: str) -> None:
+    assert line in GOAL
+    (theirs / "their_package" / "deep" / "doubt.py").write_text(GOAL.replace(line, broken))
+    arguments = ["evaluate", "--model", "builtin:cifar10-ordinary", "--data", "cifar10-sample", "--max-samples", "2",
+                 "--attack", "none", "--btr", "none", "--pictures", "none", "--search", "pgd:steps=1@doubt",
+                 "--out", str(theirs / "out")]  # fmt: skip
+    ended = advex(theirs, *arguments)
+    assert ended.returncode == 1
+    last = ended.stderr.splitlines()[-1]
+    kind = "IndexError" if "y[len(y)]" in broken else "KeyError: 'scale'"
+    assert last.startswith(f"error: their-plugin 1.2: its plugin 'their_package.deep.doubt' failed ({kind}")
+    assert "Traceback" not in ended.stderr
+    assert "Traceback" in advex(theirs, *arguments, "--verbose").stderr
+
+
 def test_a_plugin_that_cannot_be_imported_is_named_and_breaks_nothing(tmp_path: Path) -> None:
     files = {
         "broken/__init__.py": "",

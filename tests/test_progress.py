@@ -132,6 +132,16 @@ def test_a_long_step_shows_that_it_goes_on(monkeypatch: pytest.MonkeyPatch, caps
     assert all(line.startswith(("a: attack: 3/12 (25 %)", "  ")) for line in lines)
 
 
+def test_before_the_first_step_nothing_is_counted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "_BEAT", 0.0)
+    _, classifier = slow()
+    with Terminal().progress("attack"):
+        classifier.logits(DATA.batch(slice(0, 2)).x)
+    assert re.fullmatch(r"attack: \d+ passes of the network\n", capsys.readouterr().err)
+
+
 def test_a_signal_ends_a_training_on_a_slow_network_soon(tmp_path: Path) -> None:
     """One step takes seconds here; the signal comes in the middle of it."""
     recipe = recipe_from({"network": "linear", "epochs": 1, "batch_size": 16,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from advex import attacks
 from advex import record as schema
 from advex.attacks.suite import Ball, members, overcome
 from advex.classifier import Classifier
+from advex.cli import tables
 from advex.data import Dataset, open_dataset
 from advex.errors import ArtifactError, InputError, SpecError
 from advex.evaluation import Interrupted, Settings, evaluate, settings_from
@@ -300,6 +302,13 @@ def test_members_get_norm_and_radius_unless_they_say_them() -> None:
         ({"radius": ("l7:1",)}, "There is no norm 'l7'"),
         ({"radius": ("linf",)}, "'linf' names no radius: write NORM:RADIUS"),
         ({"radius": ("linf:",)}, "names no radius"),
+        ({"radius": ("x,",)}, "no norm 'x'"),
+        ({"radius": ("linf:0.1,",)}, "A radius is missing beside a comma"),
+        ({"radius": ("linf:0.1,linf:0.1",)}, "The radius 'linf:0.1' is asked for twice\\."),
+        (
+            {"radius": ("linf:0.1,inf:0.10",)},
+            "The radius 'linf:0.1' is asked for twice, the second time as 'linf:0.10'",
+        ),
         ({"radius": ("8/255",)}, "'8/255' names no norm"),
         ({"radius": (":8/255",)}, "names no norm"),
         ({"radius": ("l2:far",)}, "A radius is a number"),
@@ -341,3 +350,67 @@ def test_a_search_within_a_distance_has_no_area(models: list, data: Dataset, tmp
     assert "pgd@misclassify_reached" in made.models[0].scores
     assert "pgd@misclassify_ara" not in made.models[0].scores
     assert not {"failures", "infinite_area"} & {flag.code for flag in made.flags}
+
+
+def test_each_search_alone_is_asked_about_every_example(done: SimpleNamespace, models: list, data: Dataset) -> None:
+    """What each moves by itself is what it moves as the only one of a suite; what none moves, stands as in turn."""
+    folder = done.folder.parent / "alone"
+    attacked = {**BASE, "attack": "minimal:gradients=30"}
+    asked = Settings(**attacked, radius=(*LINF, "l2:0.5"), suite=(*SUITE, "minimal:gradients=30"), alone=True)
+    made = evaluate(models[:1], data, folder, asked)
+    rows = schema.read_rows(folder, "examples")
+    assert all(entry.alone for entry in made.radii.values())
+    for key, entry in made.radii.items():
+        figures, in_turn = made.models[0].radii[key], done.record.models[0].radii[key]
+        assert figures.withstood == in_turn.withstood
+        if key == "linf:0.04":  # at larger radii the one that came closest at the smaller counts in turn
+            assert figures.moved == in_turn.moved
+        assert figures.alone is not None
+        movers = [row[f"within_{key}_alone"] for row in rows]
+        by = [row[f"within_{key}_by"] for row in rows]
+        assert by == [None if each is None else next((name for name in entry.searches if name in moved), "")
+                      for each, moved in zip(by, movers, strict=True)]  # fmt: skip
+        assert figures.alone == {name: sum(name in moved for moved in movers) for name in entry.searches}
+        assert figures.gradients > in_turn.gradients
+    smaller, larger = (made.models[0].radii[key].alone or {} for key in ("linf:0.04", "linf:0.1"))
+    for name, spec in (("apgd", SUITE[0]), ("square", SUITE[2])):
+        one = evaluate(models[:1], data, folder.parent / name, Settings(**BASE, radius=("linf:0.04",), suite=(spec,)))
+        assert smaller[name] == one.models[0].radii["linf:0.04"].moved[name]
+    assert sum(smaller.values()) > sum(made.models[0].radii["linf:0.04"].moved.values())
+    assert all(smaller[name] <= larger[name] for name in smaller)
+
+
+def test_counts_costs_and_paired_differences_are_said(
+    done: SimpleNamespace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    printed = json.loads(schema.summary(done.record, done.folder))
+    for model in done.record.models:
+        for key, figures in model.radii.items():
+            assert printed["radii"][model.name][key] == {
+                "moved": figures.moved, "alone": None, "gradients": figures.gradients, "queries": figures.queries,
+            }  # fmt: skip
+    pairs = {line["measure"]: line for line in printed["differences"]}
+    stands = [[row["within_linf:0.04_by"] == "" for row in rows_of(done, model.name)] for model in done.record.models]
+    difference = sum(a - b for a, b in zip(*stands, strict=True)) / N
+    assert pairs["robust_accuracy:linf:0.04"]["value"] == pytest.approx(difference)
+    tables.show(done.record)
+    shown = capsys.readouterr().out
+    first = done.record.models[0].radii["linf:0.04"]
+    assert f"{first.gradients:.0f}, {first.queries:.0f}" in shown
+    assert ", ".join(f"{name} {moved}" for name, moved in first.moved.items()) in " ".join(shown.split())
+
+
+def test_other_radii_of_an_evaluation_that_was_broken_off_are_refused_in_words(
+    models: list, data: Dataset, tmp_path: Path
+) -> None:
+    calls = iter(range(100))
+    with pytest.raises(Interrupted):
+        evaluate(models[:1], data, tmp_path / "out", Settings(**BASE, radius=("linf:0.1",), suite=SUITE),
+                 stop=lambda: next(calls) > 3)  # fmt: skip
+    others = Settings(**BASE, radius=("linf:0.2",), suite=SUITE)
+    with pytest.raises(ArtifactError) as refused:
+        evaluate(models[:1], data, tmp_path / "out", others)
+    assert "settings.radii.linf:0.1 is there and not here; settings.radii.linf:0.2 is here and not there" in str(
+        refused.value
+    )
+    assert "{" not in str(refused.value)

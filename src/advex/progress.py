@@ -86,6 +86,11 @@ class Terminal:
                 yield show
 
 
+def _of(done: int, total: int) -> str:
+    """How much of how much is done; nothing before that is known."""
+    return f"{done}/{total}" if total else ""
+
+
 def _wrapped(texts: Sequence[str], width: int) -> list[str]:
     return [line for text in texts for line in textwrap.wrap(visible(text), width, break_on_hyphens=False)]
 
@@ -118,17 +123,17 @@ QUIET = Terminal(quiet=True)  # what library calls say unless they are given ano
 @contextlib.contextmanager
 def _bar(what: str) -> Iterator[Callable[..., None]]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
-        MofNCompleteColumn(),
+        TextColumn("{task.fields[count]}", markup=False),
         TimeRemainingColumn(),
         TextColumn("{task.fields[text]}", markup=False),
     )
     with Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as progress:
-        task = progress.add_task(visible(what), total=None, text="")
+        task = progress.add_task(visible(what), total=None, count="", text="")
         shown = what
 
         def show(done: int, total: int, *texts: str, what: str | None = None) -> None:
@@ -136,7 +141,8 @@ def _bar(what: str) -> Iterator[Callable[..., None]]:
             if what not in (None, shown):
                 shown = what
                 progress.reset(task, description=visible(what))
-            progress.update(task, completed=done, total=total, text="\n".join(_wrapped(texts, _BESIDE)))
+            count, text = _of(done, total), "\n".join(_wrapped(texts, _BESIDE))
+            progress.update(task, completed=done, total=total or None, count=count, text=text)
 
         yield show
 
@@ -161,8 +167,8 @@ class _Lines:
             seconds = round((now - self.began) * (total - done) / (done - self.first))
             left = f", {seconds // 60}:{seconds % 60:02d} left"
         text = "\n  ".join(_wrapped(texts, _BELOW))
-        share = f" ({100 * done // total} %)" if total else ""
-        self.pending = f"{self.what}: {done}/{total}{share}{left}{', ' if text else ''}{text}"
+        share = f"{_of(done, total)} ({100 * done // total} %){left}" if total else ""
+        self.pending = f"{self.what}: {', '.join(part for part in (share, text) if part)}"
         if now - self.shown >= PERIOD:
             self.shown, self.spoke = now, True
             self.finish()

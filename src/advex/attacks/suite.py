@@ -36,8 +36,12 @@ class Ball:
     def of(cls, text: str) -> Ball:
         """Of NORM:RADIUS, such as `linf:8/255`. Raises SpecError for anything else."""
         name, colon, size = (part.strip() for part in text.partition(":"))
+        if not (name or size):
+            raise SpecError("A radius is missing beside a comma: write NORM:RADIUS,..., such as linf:8/255,l2:0.5.")
         if not (colon and name and size):
             lacks = "norm" if size or not colon and name[:1].isdigit() else "radius"
+            if lacks == "radius":
+                as_norm(name)  # raises for what is none
             raise SpecError(f"'{text}' names no {lacks}: write NORM:RADIUS, such as linf:8/255 or l2:0.5.")
         norm, radius = as_norm(name), as_radius(size)
         if radius == 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -41,7 +41,9 @@ def compare(records: Records = None, *, request: Request) -> None:
         record, folder = request.run(least=2)
         path = write_report(folder)
     if request.json_:
-        terminal.emit_json(_compared(record, folder, path))
+        from advex.record import summary
+
+        terminal.emit_json({**json.loads(summary(record, folder)), "report": str(path)})
         return
     tables.show(record)
     tables.show_differences(record)
@@ -61,16 +63,3 @@ def _merged(records: Sequence[Path], out: Path | None, overwrite: bool) -> tuple
         raise SpecError(f"--out {folder} is one of the records to compare; name a new folder.")
     with opened(folder, overwrite, ours=()):
         return merge(records, folder, command=progress.command_line()), folder, write_report(folder)
-
-
-def _compared(record: Record, folder: Path, report: Path) -> dict[str, Any]:
-    from advex.record import plain, summary
-
-    differences = [
-        {**({"model": line.model} if line.axis == "explainer" else {}),
-         "first": line.first, "second": line.second, "measure": line.measure, "value": plain(line.figure.value),
-         "low": plain(line.figure.low), "high": plain(line.figure.high), "n": line.figure.n,
-         "comparisons": line.comparisons}
-        for line in record.differences
-    ]  # fmt: skip
-    return {**json.loads(summary(record, folder)), "differences": differences, "report": str(report)}

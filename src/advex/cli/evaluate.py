@@ -48,6 +48,9 @@ Suite = Annotated[
     list[str] | None,
     typer.Option(metavar="SPEC,...", help="Searches within a radius, in their order. Default: standard."),
 ]
+Alone = Annotated[
+    bool, typer.Option("--alone", help="Every search of the suite on every example, not on what the others left alone.")
+]
 Bf16 = Annotated[bool, typer.Option("--bf16", help="Search in bfloat16. What is claimed is judged in float32.")]
 Compile = Annotated[bool, typer.Option("--compile", help="Compile the networks for the searches.")]
 Explanations = Annotated[int, typer.Option(min=0, metavar="N", help="Examples to explain, spread over the classes.")]
@@ -98,6 +101,7 @@ class Request:
     published: Published = False
     radius: Radius = None
     suite: Suite = None
+    alone: Alone = False
     bf16: Bf16 = False
     compile_: Compile = False
     explanations: Explanations = 8
@@ -135,7 +139,7 @@ class Request:
                                         (MAPPING, "SPEC: without it nothing is mapped"),
                                         (RADII, "NORM:R: without it there is no distance")):  # fmt: skip
             for name in others:
-                if getattr(self, name) is not None and not getattr(self, needed):
+                if getattr(self, name) not in (None, False) and not getattr(self, needed):
                     raise SpecError(f"--{name.replace('_', '-')} needs --{needed} {what}.")
         given = {name: getattr(self, name) for name in ("certify_samples", "certify_examples", "map_target")}
         specs = {"maps": self.maps, "measures": self.measures, "pictures": self.pictures, "searches": self.search,
@@ -147,7 +151,8 @@ class Request:
             "attack": None if self.attack == "none" else self.attack, "btr": None if self.btr == "none" else self.btr,
             "published": self.published, "explanations": self.explanations, "targets": self.targets, "rho": self.rho,
             "batch_size": self.batch_size, "seed": self.seed, "bfloat16": self.bf16, "compiled": self.compile_,
-            "certify": self.certify, **{name: value for name, value in given.items() if value is not None},
+            "certify": self.certify, "alone": self.alone,
+            **{name: value for name, value in given.items() if value is not None},
         })  # fmt: skip
 
     def run(self, *, least: int = 1) -> tuple[Record, Path]:
@@ -216,4 +221,6 @@ def evaluate(request: Request) -> None:
     from advex.cli import tables
 
     tables.show(record)
+    if record.differences:
+        tables.show_differences(record)
     terminal.emit(f"{folder}")

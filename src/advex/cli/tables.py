@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from advex.cli import terminal
 from advex.record import CALIBRATION, Figure, Record
@@ -32,20 +33,29 @@ def show(record: Record) -> None:
 
 
 def _show_radii(record: Record) -> None:
-    """What is left within each radius, and how many of the rest each search moved of those that were left to it."""
+    """What is left within each radius, how many of the rest each search moved, and the cost per right example."""
+    alone = any(entry.alone for entry in record.radii.values())
     rows = [
         [
             model.name,
             key,
             _figure(model.scores[f"robust_accuracy:{key}"]),
             _figure(radius.withstood),
-            ", ".join(f"{search} {moved}" for search, moved in radius.moved.items()),
+            _counts(radius.moved),
+            *([_counts(radius.alone or {})] if alone else []),
+            f"{radius.gradients:.0f}, {radius.queries:.0f}",
         ]
         for model in record.models
         for key, radius in model.radii.items()
     ]
+    columns = ["model", "radius", "robust accuracy", "of those right to begin with", "moved, in turn"]
+    columns += [*(["moved, each alone"] if alone else []), "gradients, queries"]
     if rows:
-        terminal.table(["model", "radius", "robust accuracy", "of those right to begin with", "moved, in turn"], rows)
+        terminal.table(columns, rows)
+
+
+def _counts(moved: Mapping[str, int]) -> str:
+    return ", ".join(f"{search} {count}" for search, count in moved.items())
 
 
 def _show_certificates(record: Record) -> None:

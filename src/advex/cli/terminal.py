@@ -22,7 +22,10 @@ FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 
 def verb(function: Callable[P, None]) -> Callable[P, None]:
-    """A command whose failures are one line on stderr and an exit code; with `verbose` also the traceback."""
+    """A command whose failures are one line on stderr and an exit code; with `verbose` also the traceback.
+
+    A fault of ours is a traceback in any case; one that arises in a plugin's code is a line that names it.
+    """
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -43,6 +46,15 @@ def verb(function: Callable[P, None]) -> Callable[P, None]:
 
                     traceback.print_exc()
                 fail(str(error), USAGE if isinstance(error, SpecError) else FAILED)
+            except Exception as error:
+                from advex.registry.plugins import owner_of
+
+                owner = owner_of(error)
+                if owner is None or kwargs.get("verbose"):
+                    raise
+                distribution, module = owner
+                what = f"{type(error).__name__}: {error}"
+                fail(f"{distribution}: its plugin '{module}' failed ({what}). --verbose shows where.")
 
     return run
 

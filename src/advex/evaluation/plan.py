@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -127,8 +128,11 @@ def _radii(settings: Settings, searches: Sequence[SearchTask]) -> tuple[RadiusTa
         if known is not None and ball.norm.name in ("l2", "rmse", as_norm(getattr(known.search, "norm", "rmse")).name):
             others = {name: search for name, search in suite.items() if not _alike(search, known.search)}
             suite = {ATTACK: known.search, **others}
-        tasks.append(RadiusTask(key=ball.key, ball=ball, searches=suite))
-    _refuse_repeated("radius", [task.kind for task in tasks])
+        tasks.append(RadiusTask(key=ball.key, ball=ball, searches=suite, alone=settings.alone))
+    for first, second in itertools.combinations(tasks, 2):
+        if first.kind == second.kind:
+            also = "" if first.key == second.key else f", the second time as '{second.key}'"
+            raise SpecError(f"The radius '{first.key}' is asked for twice{also}.")
     norms = [task.ball.norm.name for task in tasks]
     return tuple(sorted(tasks, key=lambda task: (norms.index(task.ball.norm.name), task.ball.radius)))
 

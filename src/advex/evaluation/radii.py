@@ -56,36 +56,70 @@ def pieces(work: Evaluation, model: str) -> Pieces:
 
 
 def _tried(work: Evaluation, model: str, task: RadiusTask, smaller: RadiusTask | None, rows: range) -> pa.Table:
-    """The searches of a radius on those of some examples that nothing is known to move."""
+    """The searches of a radius on those of some examples that nothing is known to move, or each on all of them.
+
+    Each alone, a search is not asked again about what it is known to move, and the attack not at all.
+    """
     index, classifier = work.spans.index(rows), work.classifiers[model]
     predicted = work.shards.read(model, predictions.KIND, index)
     right = tensor(predicted, "prediction") == tensor(predicted, "label")
     distance, nearest = _known(work, model, task, smaller, index)
-    standing = (right & ~task.ball.holds(distance)).nonzero()[:, 0]
-    by = [(near if near and moved else STANDS) if fine else None
-          for near, moved, fine in zip(nearest, task.ball.holds(distance), right, strict=True)]  # fmt: skip
+    movers = [[near] if near and fine and within else []
+              for near, fine, within in zip(nearest, right, task.ball.holds(distance), strict=True)]  # fmt: skip
+    if task.alone:
+        _more_known(work, model, task, smaller, index, right, movers)
     cost = {name: torch.zeros(len(rows), dtype=torch.int64) for name in ("gradients", "queries", "flat")}
     searches = _left(task, smaller)
-    if len(standing) and searches:
-        batch = batch_for(classifier, work.data, standing + rows.start)
+    for group in [{name: search} for name, search in searches.items()] if task.alone else [searches]:
+        left = [not moved or (task.alone and not group.keys() & moved) for moved in movers]
+        wanted = (right & torch.tensor(left, dtype=torch.bool)).nonzero()[:, 0]
+        if not len(wanted) or not group:
+            continue
+        batch = batch_for(classifier, work.data, wanted + rows.start)
         outcome = overcome(
-            searches, classifier, batch.x, Misclassify(batch.y), task.ball, seed=work.plan.settings.seed
+            group, classifier, batch.x, Misclassify(batch.y), task.ball, seed=work.plan.settings.seed
         )  # fmt: skip
         for name, values in cost.items():
-            values[standing] = getattr(outcome.result, name).to(values)
-        _add(outcome, list(searches), standing.tolist(), by, nearest, distance)
-    return table(RADIUS, by=by, nearest=nearest, distance=distance, **{**cost, "flat": cost["flat"].bool()})
+            values[wanted] += getattr(outcome.result, name).to(values)
+        _add(outcome, list(group), wanted.tolist(), movers, nearest, distance)
+    by = [next((name for name in task.searches if name in moved), STANDS) if fine else None
+          for moved, fine in zip(movers, right, strict=True)]  # fmt: skip
+    return table(
+        RADIUS, by=by, nearest=nearest, distance=distance, gradients=cost["gradients"], queries=cost["queries"],
+        flat=cost["flat"].bool(), alone=movers if task.alone else [None] * len(rows),
+    )  # fmt: skip
 
 
 def _add(
-    outcome: Outcome, names: list[str], rows: list[int], by: list[str | None], nearest: list[str], distance: Tensor
+    outcome: Outcome, names: list[str], rows: list[int], movers: list[list[str]], nearest: list[str], distance: Tensor
 ) -> None:
     """What the searches came to, in the columns of all examples."""
     each = (part.tolist() for part in (outcome.by, outcome.nearest, outcome.distance))
     for row, moved, closest, size in zip(rows, *each, strict=True):
-        by[row] = names[moved] if moved >= 0 else STANDS
+        movers[row] += [names[moved]] if moved >= 0 else []
         if size < distance[row]:
             distance[row], nearest[row] = size, names[closest]
+
+
+def _more_known(
+    work: Evaluation,
+    model: str,
+    task: RadiusTask,
+    smaller: RadiusTask | None,
+    index: int,
+    right: Tensor,
+    movers: list[list[str]],
+) -> None:
+    """Add to those that move an example whoever does so within the smaller radius, and the attack."""
+    before: list[list[str]] = [[] for _ in movers]
+    if smaller is not None:
+        before = work.shards.read(model, smaller.kind, index).column("alone").to_pylist()
+    attacked = torch.zeros_like(right)
+    if ATTACK in task.searches:
+        attacked = task.ball.holds(distances(work.shards.read(model, ATTACK, index), "", task, work.data)) & right
+    for moved, more, by_attack in zip(movers, before, attacked.tolist(), strict=True):
+        known = [*more, *([ATTACK] if by_attack else [])]
+        moved += [name for name in dict.fromkeys(known) if name not in moved]
 
 
 def _known(
@@ -115,7 +149,8 @@ def _left(task: RadiusTask, smaller: RadiusTask | None) -> dict[str, Search]:
     return {
         name: search
         for name, search in task.searches.items()
-        if name != ATTACK and (smaller is None or getattr(search, "promises", None) not in ("smallest", "fewest"))
+        if name != ATTACK
+        and (task.alone or smaller is None or getattr(search, "promises", None) not in ("smallest", "fewest"))
     }
 
 
@@ -139,11 +174,13 @@ def figures(work: Evaluation, entry: ModelEntry) -> ModelEntry:
         right = torch.tensor([each is not None for each in by], dtype=torch.bool)
         scores[f"robust_accuracy:{task.key}"] = share(stands)
         moved = Counter(each for each in by if each)
+        each_alone = Counter(name for row in rows.column(f"within_{task.key}_alone").to_pylist() for name in row or ())
         known = distances(rows, f"{ATTACK}_", task, work.data) if ATTACK in task.searches else None
         spent = {name: tensor(rows, f"within_{task.key}_{name}")[right].double() for name in ("gradients", "queries")}
         radii[task.key] = RadiusFigures(
             withstood=share(stands[right]),
             moved={name: moved[name] for name in task.searches},
+            alone={name: each_alone[name] for name in task.searches} if task.alone else None,
             by_distance=None if known is None else share(~task.ball.holds(known)),
             **{name: values.mean().item() if len(values) else 0.0 for name, values in spent.items()},
         )

@@ -11,7 +11,7 @@ from advex.errors import SpecError, did_you_mean
 # What means nothing unless the first of each group is given, and is then no difference between two evaluations.
 CERTIFICATION = ("certify", "certify_samples", "certify_examples")
 MAPPING = ("maps", "map_target", "measures")
-RADII = ("radius", "suite")
+RADII = ("radius", "suite", "alone")
 
 
 class Settings(BaseModel):
@@ -21,7 +21,7 @@ class Settings(BaseModel):
     searches: more of them, as SPEC@GOAL. published: also both searches by the papers' protocol, for comparison with
     printed figures.
     radius: NORM:RADIUS, within which every search of `suite` tries to move the decision, one after the other on what
-    is left; suite: spec strings of searches, or `standard`.
+    is left; suite: spec strings of searches, or `standard`; alone: each of them on all examples.
     explanations: examples to explain, spread over the classes; rows of a table also in sentences. pictures: explainers
     of pictures by which they are explained. targets: `all` explains every class (of more than 10 about four: the
     predicted one, the label and the next likeliest), `runner_up` the second likeliest alone; what lowers a class is
@@ -46,6 +46,7 @@ class Settings(BaseModel):
     published: bool = False
     radius: tuple[str, ...] = ()
     suite: tuple[str, ...] = ("standard",)
+    alone: bool = False
     explanations: int = Field(default=8, ge=0)
     pictures: tuple[str, ...] = ("toward", "away")
     targets: Literal["all", "runner_up"] = "all"

@@ -175,11 +175,16 @@ def _differences(former: Any, present: Any, name: str = "") -> list[str]:
     if isinstance(former, dict) and isinstance(present, dict):
         inside = ((f"{name}.{key}" if name else key, key) for key in sorted(former.keys() | present.keys()))
         return [line for inner, key in inside for line in _differences(former.get(key), present.get(key), inner)]
-    return [] if former == present else [f"{name} is {_short(former)} there and {_short(present)} here"]
+    if former == present:
+        return []
+    if (isinstance(former, dict) or former is None) and (isinstance(present, dict) or present is None):
+        return [f"{name} is {'there and not here' if present is None else 'here and not there'}"]
+    return [f"{name} is {_short(former)} there and {_short(present)} here"]
 
 
 def _short(value: Any) -> str:
-    text = "missing" if value is None else str(value)
+    text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    text = "missing" if value is None else text or "nothing"
     if re.fullmatch("[0-9a-f]{64}", text):  # a digest tells nothing; the end of a spec may be what differs
         return f"{text[:12]}..."
     return text if len(text) <= 300 else f"{text[:300]}..."

@@ -54,7 +54,7 @@ class SearchTask:
 
 @dataclass(frozen=True, kw_only=True)
 class RadiusTask:
-    """A distance and the searches within it, by name in their order. key: as in `Record.radii`.
+    """A distance and the searches within it, by name in their order. key: as in `Record.radii`. alone: all on all.
 
     Where the attack's changes are known in the norm, it stands first: what it has done already costs nothing.
     """
@@ -62,6 +62,7 @@ class RadiusTask:
     key: str
     ball: Ball
     searches: Mapping[str, attacks.Search]
+    alone: bool = False
 
     @property
     def kind(self) -> str:
@@ -72,7 +73,7 @@ class RadiusTask:
     def entry(self) -> RadiusEntry:
         """What the record says of it."""
         searches = {name: describe(search) for name, search in self.searches.items()}
-        return RadiusEntry(norm=self.ball.norm.name, radius=self.ball.radius, searches=searches)
+        return RadiusEntry(norm=self.ball.norm.name, radius=self.ball.radius, searches=searches, alone=self.alone)
 
 
 @dataclass(frozen=True, kw_only=True)

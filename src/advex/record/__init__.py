@@ -219,18 +219,28 @@ def all_figures(model: ModelEntry) -> dict[str, Figure]:
 
 
 def summary(record: Record, folder: Path) -> str:
-    """What `--json` prints: the record's path and each model's figures, strict JSON."""
+    """What `--json` prints: the record's path, each model's figures, how those of radii came about, and the paired
+    differences; strict JSON.
+    """
+
+    def ends(figure: Figure) -> dict[str, Any]:
+        return {"value": plain(figure.value), "low": plain(figure.low), "high": plain(figure.high), "n": figure.n}
+
     models = {
-        model.name: {
-            name: {
-                "value": plain(figure.value),
-                "low": plain(figure.low),
-                "high": plain(figure.high),
-                "n": figure.n,
-                "failures": figure.failures,
-            }
-            for name, figure in all_figures(model).items()
-        }
+        model.name: {name: ends(figure) | {"failures": figure.failures} for name, figure in all_figures(model).items()}
         for model in record.models
     }
-    return json.dumps({"record": str(folder), "models": models})
+    said: dict[str, Any] = {"record": str(folder), "models": models}
+    if record.radii:
+        kept = {"moved", "alone", "gradients", "queries"}
+        said["radii"] = {
+            model.name: {key: radius.model_dump(include=kept) for key, radius in model.radii.items()}
+            for model in record.models
+        }
+    if record.differences:
+        said["differences"] = [
+            {**({"model": line.model} if line.axis == "explainer" else {}), "first": line.first, "second": line.second,
+             "measure": line.measure, **ends(line.figure), "comparisons": line.comparisons}
+            for line in record.differences
+        ]  # fmt: skip
+    return json.dumps(said)

@@ -76,24 +76,27 @@ class RadiusEntry(Strict):
 
     norm, radius: of the ball; the radius is a share of the box's width, or of changes as such shares. searches: name ->
     spec string, in their order, each on the examples that those before it had not moved; `attack` is that of
-    `Record.searches`, whose changes are known already.
+    `Record.searches`, whose changes are known already. alone: each was asked about all examples.
     """
 
     norm: str
     radius: float
     searches: dict[str, str]
+    alone: bool = False
 
 
 class RadiusFigures(Strict):
     """What a model withstands within a radius; robust_accuracy:KEY is among its scores.
 
     withstood: share of the examples that are right to begin with which no search moved. moved: by search, how many it
-    moved of those that the ones before it had left. by_distance: the robust accuracy that the distances of the search
-    `attack` alone would give, where these are of the norm. gradients, queries: per example right to begin with.
+    moved of those that the ones before it had left; alone: how many of all, None unless it was asked about all.
+    by_distance: the robust accuracy that the distances of the search `attack` alone would give, where these are of the
+    norm. gradients, queries: per example right to begin with.
     """
 
     withstood: Figure
     moved: dict[str, int]
+    alone: dict[str, int] | None = None
     by_distance: Figure | None = None
     gradients: float
     queries: float

@@ -37,8 +37,10 @@ CERTIFICATE: Columns = {
 # Within each radius KEY, as within_KEY_by: the search that moved an example, "" where none did, null where the example
 # was not right to begin with; ... distance: of the smallest change known, in the norm of the radius, by the search
 # `nearest` (inf, and ""). gradients, queries: of the searches that this radius took. flat: one of them was blind.
+# alone: all searches that move the example, null unless each was asked about every one.
 RADIUS: Columns = {
     "by": _TEXT, "nearest": _TEXT, "distance": _NUMBER, "gradients": _COUNT, "queries": _COUNT, "flat": pa.bool_(),
+    "alone": pa.list_(_TEXT),
 }  # fmt: skip
 
 # before, after: confidences, those after at the picture as floats; png_*: of the decoded 8-bit PNG.

@@ -10,12 +10,27 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from types import ModuleType
 
 from advex.errors import AdvexWarning
+
+_LOADED: dict[str, str] = {}  # modules named by distributions, of all groups
+
+
+def owner_of(error: BaseException) -> tuple[str, str] | None:
+    """The distribution and the module whose code an error came from; None where that is ours."""
+    for frame in reversed([frame for frame, _ in traceback.walk_tb(error.__traceback__)]):
+        name = str(frame.f_globals.get("__name__", ""))
+        for module, distribution in _LOADED.items():
+            if f"{name}.".startswith(f"{module}."):
+                return distribution, name
+        if name.startswith("advex."):
+            return None
+    return None
 
 
 @cache
@@ -32,6 +47,7 @@ def plugins(group: str) -> dict[str, str]:
         modules[point.module] = name or "an unknown distribution"
     # Sorted: the order of folders on the path decides nothing.
     modules = {module: modules[module] for module in sorted(modules, key=lambda module: (modules[module], module))}
+    _LOADED.update(modules)
     for module, distribution in modules.items():
         for _ in walk(module, partial(_load, distribution)):
             pass

@@ -38,13 +38,17 @@ class Part:
 
 @dataclass(frozen=True)
 class RadiusRow:
-    """A model within a radius. cells: of the columns. words: the bar for those who do not see it."""
+    """A model within a radius. cells: of the columns. words: the bar for those who do not see it.
+
+    alone: how many examples each search moves by itself, where that is known.
+    """
 
     index: int
     model: str
     cells: tuple[FigureCell, ...]
     parts: tuple[Part, ...]
     words: str
+    alone: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,8 @@ def _row(contents: Contents, index: int, model: ModelEntry, key: str) -> RadiusR
     )  # fmt: skip
     parts = _parts(figures, model.scores[score].n)
     words = ", ".join(f"{part.name} {part.examples:,}" for part in parts)
-    return RadiusRow(index, model.name, cells, parts, f"Of {count(model.scores[score].n, 'example')}: {words}.")
+    words = f"Of {count(model.scores[score].n, 'example')}: {words}."
+    return RadiusRow(index, model.name, cells, parts, words, tuple((figures.alone or {}).items()))
 
 
 def _parts(figures: RadiusFigures, examples: int) -> tuple[Part, ...]:
