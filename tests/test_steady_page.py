@@ -42,7 +42,7 @@ def networks() -> dict[str, Classifier]:
 def folder(networks: dict[str, Classifier], data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("steady") / "record"
     settings = settings_from({
-        "attack": None, "btr": None, "explanations": SHOWN, "pictures": ("toward:steps=2",), "recheck": 0, "batch_size": 5,
+        "attack": None, "btr": None, "explanations": SHOWN, "pictures": (), "recheck": 0, "batch_size": 5,
         "maps": ("gradient", "occlusion"), "measures": (SPEC,),
     })  # fmt: skip
     evaluate([(name, "given", network) for name, network in networks.items()], data, out, settings)

@@ -160,16 +160,27 @@ class Request:
         from advex.evaluation import folder
         from advex.lookup.models import Wrapping, open_models
 
-        settings, say = self.settings(), progress.Terminal(quiet=self.quiet)
+        self.check()
+        say = progress.Terminal(quiet=self.quiet)
         wrapping = Wrapping.of(self.weights, self.box, self.mean, self.std, self.classes)
         models = open_models(self.model, self.device, wrapping)
         if len(models) < least:
             raise SpecError(f"A comparison needs at least {least} models: --model A,B.")
         out = self.out or Path("records") / "-".join(model.name for model in models)
         with folder.opened(out, self.overwrite):
-            return folder.evaluate(models, self._examples(models, say), out, settings, say, resume=self.resume), out
+            data = self.examples(models, say)
+            settings = self.fitted(models, data, say).settings()
+            return folder.evaluate(models, data, out, settings, say, resume=self.resume), out
 
-    def _examples(self, models: Sequence[Opened], say: progress.Terminal) -> Dataset:
+    def check(self) -> None:
+        """Raise SpecError for options that cannot be, before anything is opened."""
+        self.settings()
+
+    def fitted(self, models: Sequence[Opened], data: Dataset, say: progress.Terminal) -> Request:
+        """The same with what only models and data decide: nothing."""
+        return self
+
+    def examples(self, models: Sequence[Opened], say: progress.Terminal) -> Dataset:
         """Those to evaluate on; of undivided data that a model has been trained on, those that training holds out."""
         from advex import data as sets
         from advex.evaluation import trained_on

@@ -173,7 +173,10 @@ def _figures(work: Evaluation, model: str, task: MapTask) -> MapFigures:
         for key, reason in json.loads(text).items():
             counts.setdefault(key, Counter())[reason] += 1
     undefined = {key: dict(counts[key]) for key in work.written.measures if key in counts}
-    return MapFigures(method=rows.column("method")[0].as_py(), target=task.target, figures=values, undefined=undefined)
+    return MapFigures(
+        method=rows.column("method")[0].as_py(), target=task.target, figures=values, undefined=undefined,
+        control=getattr(task.explainer, "shows", "") == "control",
+    )  # fmt: skip
 
 
 _DOUBTS = (

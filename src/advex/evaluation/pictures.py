@@ -80,11 +80,8 @@ def _chosen(work: Evaluation) -> dict[Purpose, tuple[int, ...]]:
 
 def _explained(work: Evaluation, model: str, purpose: Purpose, chosen: Sequence[int]) -> pa.Table:
     """All explanations for a purpose; their pictures are written into the record folder."""
-    classifier, folder = work.classifiers[model], work.shards.folder
+    classifier = work.classifiers[model]
     batch = batch_for(classifier, work.data, torch.tensor(chosen))
-    if has_pictures(classifier, work.data.shape):
-        for example, picture in zip(chosen, batch.x, strict=True):
-            write_bytes(folder / _input_picture(example), encode_png(picture))
     before = classifier.predict(batch.x, max_batch=work.plan.settings.batch_size)
     requests = (_grid if purpose == "grid" else _sweep)(before, batch.y, work.plan)
     return pa.concat_tables([_answer(work, model, purpose, chosen, batch.x, before, request) for request in requests])
@@ -176,8 +173,12 @@ def _input_picture(example: int) -> str:
 
 def tables(work: Evaluation, model: str) -> Blocks:
     """The explanations, and the pictures of the examples themselves."""
-    pictured = has_pictures(work.classifiers[model], work.data.shape) and "grid" in _chosen(work)
-    shown = frozenset(work.explained if pictured else ())
+    explained = "grid" in _chosen(work) or bool(work.plan.maps)
+    shown = work.explained if explained and has_pictures(work.classifiers[model], work.data.shape) else ()
+    if shown:
+        batch = batch_for(work.classifiers[model], work.data, torch.tensor(shown))
+        for example, picture in zip(shown, batch.x, strict=True):
+            write_bytes(work.shards.folder / _input_picture(example), encode_png(picture))
     pictures = (
         table({"picture": pa.string()}, picture=[_input_picture(row) if row in shown else None for row in rows])
         for rows in work.spans

@@ -1,0 +1,83 @@
+"""Which explainers a measure prefers, as far as paired intervals carry it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from advex.record import Figure, MeasureEntry, ModelEntry, Record
+from advex.report.cells import separated, turned
+
+
+@dataclass(frozen=True)
+class Preference:
+    """What one measure says of one model's maps.
+
+    best: the explainer with the best mean. beside: others that are not separable from it. above: the best explainer
+    that is no control is separably better than every control.
+    """
+
+    measure: MeasureEntry
+    best: str
+    beside: tuple[str, ...]
+    above: bool
+
+    @property
+    def sentence(self) -> str:
+        """In words; never one winner where the intervals do not carry it."""
+        title = f"{self.measure.title}" + (f" ({self.measure.standing})" if self.measure.standing else "")
+        others = f"not separable from it: {_listed(self.beside)}" if self.beside else "better than every other"
+        chance = "" if self.above else "; no explainer is separably better than the best control"
+        return f"{title}: best {self.best}, {others}{chance}."
+
+
+def judged(record: Record) -> bool:
+    """Whether some explainer's maps were measured beside a control's."""
+    kinds = {maps.control for model in record.models for maps in model.maps.values()}
+    return kinds == {True, False}
+
+
+def preferences(record: Record, model: ModelEntry) -> tuple[Preference, ...]:
+    """Of each measure that has a good direction."""
+    made = (_preference(record, model, key, measure) for key, measure in record.measures.items())
+    return tuple(each for each in made if each is not None)
+
+
+def _preference(record: Record, model: ModelEntry, key: str, measure: MeasureEntry) -> Preference | None:
+    sign = {"high": 1, "low": -1}.get(measure.better)
+    figures = {
+        name: maps.figures[key].value
+        for name, maps in model.maps.items()
+        if key in maps.figures and math.isfinite(maps.figures[key].value)
+    }
+    if sign is None or len(figures) < 2:
+        return None
+    ordered = sorted(figures, key=lambda name: -sign * figures[name])
+    explainers = [name for name in ordered if not model.maps[name].control]
+    controls = [name for name in ordered if model.maps[name].control]
+    if not explainers:
+        return None
+    beside = tuple(name for name in ordered[1:] if not _better(record, model, key, sign, ordered[0], name))
+    above = all(_better(record, model, key, sign, explainers[0], name) for name in controls)
+    return Preference(measure, ordered[0], beside, above)
+
+
+def _better(record: Record, model: ModelEntry, key: str, sign: int, first: str, second: str) -> bool:
+    """The first is separably better than the second."""
+    figure = _difference(record, model.name, key, first, second)
+    return figure is not None and separated(figure) and sign * figure.value > 0
+
+
+def _difference(record: Record, model: str, key: str, first: str, second: str) -> Figure | None:
+    for line in record.differences:
+        if (line.axis, line.model, line.measure) == ("explainer", model, key):
+            if (line.first, line.second) == (first, second):
+                return line.figure
+            if (line.first, line.second) == (second, first):
+                return turned(line.figure)
+    return None
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,74 @@
+"""Which explanation of each model to believe: explainers by measures, beside controls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from advex.record import ModelEntry, Record
+from advex.registry import register
+from advex.report.believed import Preference, judged, preferences
+from advex.report.cells import BETTER, FigureCell, measured
+from advex.report.maps_compared import digits_of, titled
+from advex.report.reading import Contents
+
+BEST, BESIDE = "best", "not separable"
+
+
+@dataclass(frozen=True)
+class JudgedRow:
+    """An explainer's values. control: it looks at no model."""
+
+    name: str
+    control: bool
+    cells: tuple[FigureCell, ...]
+
+
+@dataclass(frozen=True)
+class JudgedModel:
+    """The explainers of one model, and what each measure says of them."""
+
+    index: int
+    name: str
+    columns: tuple[tuple[str, str, str], ...]
+    rows: tuple[JudgedRow, ...]
+    sentences: tuple[str, ...]
+
+
+@register("section", "believe")
+class Believe:
+    """What each measure prefers; never one overall winner."""
+
+    title, menu, place, tables = "Which explanation should I believe?", "Believe?", 55, ()
+
+    def __call__(self, contents: Contents) -> dict[str, Any] | None:
+        record = contents.record
+        if not judged(record):
+            return None
+        models = [_judged(record, index, model) for index, model in enumerate(record.models)]
+        return {"judged": [model for model in models if model.sentences]}
+
+
+def _judged(record: Record, index: int, model: ModelEntry) -> JudgedModel:
+    known = preferences(record, model)
+    keys = {key: measure for key, measure in record.measures.items() if any(p.measure is measure for p in known)}
+    by_key = dict(zip(keys, known, strict=True))
+    digits = {key: digits_of(maps.figures[key] for maps in model.maps.values() if key in maps.figures) for key in keys}
+    ordered = sorted(model.maps, key=lambda name: model.maps[name].control)
+    rows = tuple(
+        JudgedRow(
+            name, model.maps[name].control, tuple(_cell(model, name, key, digits[key], by_key[key]) for key in keys)
+        )
+        for name in ordered
+    )
+    columns = tuple((titled(measure), BETTER[measure.better], measure.standing) for measure in keys.values())
+    return JudgedModel(index, model.name, columns, rows, tuple(preference.sentence for preference in known))
+
+
+def _cell(model: ModelEntry, name: str, key: str, digits: int, preference: Preference) -> FigureCell:
+    figure = model.maps[name].figures.get(key)
+    if figure is None:
+        return FigureCell(key, "–", note="not measured")
+    note = BEST if name == preference.best else BESIDE if name in preference.beside else ""
+    count = sum(model.maps[name].undefined.get(key, {}).values())
+    return measured(key, figure, digits, ", ".join(filter(None, (note, f"{count:,} undefined" if count else ""))))

@@ -1,0 +1,154 @@
+"""`advex judge`: which explanation to believe, as far as paired intervals carry it, beside controls."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+import advex
+from advex.cli import judge, main
+from advex.record import Difference, Figure, MapFigures, MeasureEntry, ModelEntry, read_record, read_rows
+from advex.report.believed import judged, preferences
+from advex.report.reading import read
+from advex.report.sections.believe import Believe
+
+
+def figure(value: float, half: float = 0.1) -> Figure:
+    return Figure(value=value, low=value - half, high=value + half, n=50, better="high")
+
+
+def record_of(values: dict[str, float], better: Any, half: float, controls: tuple[str, ...] = ()) -> Any:
+    """One model, one measure; every paired difference with an interval of that half width."""
+    maps = {
+        name: MapFigures(method=name, target="true", figures={"m": figure(value)}, control=name in controls)
+        for name, value in values.items()
+    }
+    names = list(values)
+    differences = [
+        Difference(
+            axis="explainer", model="net", first=a, second=b, measure="m", figure=figure(values[a] - values[b], half)
+        )
+        for i, a in enumerate(names)
+        for b in names[i + 1 :]
+    ]
+    measures = {"m": MeasureEntry(title="M", better=better, of="faithful", spec="m", standing="validated")}
+    return SimpleNamespace(
+        models=[ModelEntry(name="net", source="net", maps=maps)], measures=measures, differences=differences
+    )
+
+
+def preferred(*arguments: Any, **options: Any) -> Any:
+    record = record_of(*arguments, **options)
+    return preferences(record, record.models[0])
+
+
+def test_the_best_is_named_with_all_that_is_not_separable_from_it() -> None:
+    values = {"a": 0.5, "b": 0.9, "c": 0.85, "noise": 0.1}
+    (high,) = preferred(values, "high", 0.1, controls=("noise",))
+    assert (high.best, high.beside, high.above) == ("b", ("c",), True)
+    assert high.sentence == "M (validated): best b, not separable from it: c."
+    (low,) = preferred(values, "low", 0.1, controls=())
+    assert (low.best, low.beside) == ("noise", ())
+    assert low.sentence == "M (validated): best noise, better than every other."
+
+
+def test_where_a_control_is_as_good_the_measure_speaks_for_nobody() -> None:
+    (each,) = preferred({"a": 0.5, "b": 0.4, "noise": 0.45}, "high", 0.1, controls=("noise",))
+    assert each.best == "a"
+    assert not each.above
+    assert each.sentence.endswith(
+        "not separable from it: noise and b; no explainer is separably better than the best control."
+    )
+    (worse,) = preferred({"a": 0.5, "noise": 0.9}, "high", 0.1, controls=("noise",))
+    assert (worse.best, worse.above) == ("noise", False)
+
+
+def test_a_measure_without_a_good_direction_or_a_rival_prefers_nothing() -> None:
+    assert preferred({"a": 0.5, "b": 0.6}, "neither", 0.1) == ()
+    assert preferred({"a": 0.5}, "high", 0.1) == ()
+    assert not judged(record_of({"a": 0.5, "b": 0.6}, "high", 0.1))
+    assert judged(record_of({"a": 0.5, "noise": 0.6}, "high", 0.1, controls=("noise",)))
+
+
+def run(folder: Path, *arguments: str) -> int:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["advex", "judge", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    return int(ended.value.code or 0)
+
+
+def test_maps_are_judged_beside_controls_on_what_the_model_decides_rightly(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    faint = ["--data", "planted:amplitude=0.05", "--split", "test", "--max-samples", "30"]
+    judges = ["--judges", "pointing,deletion:steps=4", "--explainers", "gradient,random,centre", "--batch-size", "8"]
+    assert run(tmp_path, "--model", "builtin:planted", *faint, *judges, "--out", "record") == 0
+    captured = capfd.readouterr()
+    data = advex.open_dataset("planted:amplitude=0.05", split="test", max_samples=30, seed=0)
+    batch = data.batch(slice(None))
+    right = advex.load("builtin:planted").predict(batch.x).argmax(dim=1) == batch.y
+    assert 0 < int(right.sum()) < 30
+    assert f"judged on {int(right.sum())} of 30 examples" in captured.err
+    record = read_record(tmp_path / "record")
+    assert record.data.examples == int(right.sum())
+    rows = read_rows(tmp_path / "record", "examples")
+    assert [row["id"] for row in rows] == [data.ids[i] for i in right.nonzero()[:, 0].tolist()]
+    assert {name: maps.control for name, maps in record.models[0].maps.items()} == {
+        "gradient": False, "random": True, "centre": True,
+    }  # fmt: skip
+    for preference in preferences(record, record.models[0]):
+        assert f"planted: {preference.sentence}" in captured.out
+    values = Believe()(read(tmp_path / "record"))
+    assert values is not None
+    (model,) = values["judged"]
+    assert [row.name for row in model.rows] == ["gradient", "random", "centre"], "controls come last"
+    assert [column[0] for column in model.columns] == ["Points at the thing", "Deletion"]
+    page = (tmp_path / "record" / "report.html").read_text(encoding="utf-8")
+    assert page.count('class="control"') == 2
+    assert "The picture is missing from the record" not in page
+
+
+@pytest.mark.filterwarnings("ignore::advex.errors.AdvexWarning")  # maps of an untrained network are hard to sum up
+def test_what_models_and_data_do_not_admit_is_left_out_and_said(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fully connected network has no layer with places, and digits do not say where they lie."""
+    torch.manual_seed(0)
+    advex.save(advex.Classifier("mlp:features=64"), tmp_path / "model")
+    monkeypatch.setattr(judge, "FAITHFUL", ("deletion",))
+    arguments = ["--model", "model", "--data", "digits", "--split", "test", "--max-samples", "40", "--out", "record"]
+    assert run(tmp_path, *arguments) == 0
+    captured = capfd.readouterr()
+    assert "Left out: grad_cam" in captured.err
+    record = read_record(tmp_path / "record")
+    assert "grad_cam" not in record.models[0].maps
+    assert set(judge.CONTROLS) < record.models[0].maps.keys()
+    assert list(record.measures) == ["deletion"]
+
+
+def test_a_judge_that_needs_evidence_is_refused_where_there_is_none(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    advex.save(advex.Classifier("mlp:features=64"), tmp_path / "model")
+    arguments = [
+        "--model",
+        "model",
+        "--data",
+        "digits",
+        "--split",
+        "test",
+        "--judges",
+        "pointing",
+        "--explainers",
+        "gradient",
+    ]
+    assert run(tmp_path, *arguments) != 0
+    assert "say where the labelled thing lies" in capfd.readouterr().err
