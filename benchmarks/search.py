@@ -213,6 +213,8 @@ def main() -> None:
         "--peers", nargs="*", choices=PEERS, help="also other libraries', all or these (development only)"
     )
     args = parser.parse_args()
+    if not (args.model or args.toys):
+        parser.error("Of which networks? --model, or --toys, or both.")
     searches = [*args.search, *([] if args.peers is None else args.peers or PEERS)]
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}")
     for name, classifier, x, y, exact in networks(args):
