@@ -23,7 +23,7 @@ from advex.distances import Distance, IncomparableError, as_distance, per_pixel
 from advex.errors import SpecError
 from advex.geometry import as_norm, as_radius, per_row
 from advex.goals import Scramble
-from advex.goals.on_maps import SOFT
+from advex.goals.on_maps import SOFT, differentiable
 from advex.measures.case import CONSTANT, Case, DistanceOption, Measured, Need, Of, SearchOption, Value, measure
 from advex.measures.intervals import mean_score
 from advex.measures.nearby import Neighbours, neighbours, neighbours_of
@@ -80,6 +80,7 @@ def worst_case_stability(
     restarts: int = 1,
     samples: int = 5,
     points: int | None = 10,
+    climb: Explainer | str | None = None,
     map: Tensor | None = None,
     seed: int = 0,
     max_batch: int | str | None = None,
@@ -91,7 +92,8 @@ def worst_case_stability(
     beta of the softened network whose map the search climbs, or None; what is measured, and the decision, are the
     network's own. restarts: of the search, with other seeds; the worst counts. samples: random points of the search's
     ball. points: of the path that is climbed, of explainers that walk along one; what is measured has all of its own.
-    map: that of x, where it is known already. max_batch: inputs at a time.
+    climb: the explainer, or its spec string, whose maps are climbed in the place of these. map: that of x, where it is
+    known already. max_batch: inputs at a time.
     Raises SpecError for an explainer whose maps cannot be differentiated, InputError for inputs that are refused and
     for activations that cannot be softened.
     """
@@ -102,7 +104,7 @@ def worst_case_stability(
     )  # fmt: skip
     return worst_around(
         around, explainer, classifier, target, search=search, distance=distance, soften=soften, restarts=restarts,
-        points=points, seed=seed, max_batch=max_batch,
+        climb=_shortened(explainer, points) if climb is None else climb, seed=seed, max_batch=max_batch,
     )  # fmt: skip
 
 
@@ -116,7 +118,7 @@ def worst_around(
     distance: Distance | str,
     soften: float | None,
     restarts: int,
-    points: int | None,
+    climb: Explainer | str,
     seed: int,
     max_batch: int | str | None,
 ) -> WorstChange:
@@ -126,11 +128,11 @@ def worst_around(
             f"{type(explainer).__name__} gives maps without derivatives, which a search cannot follow: measure its "
             "random stability, or take an explainer whose `differentiable` is true."
         )
-    if restarts < 1 or (points is not None and points < 1):
-        raise SpecError(f"restarts={restarts}, points={points}: both are at least 1.")
-    climber, apart = _shortened(explainer, points), as_distance(distance)
+    if restarts < 1:
+        raise SpecError(f"A search has at least 1 start, not restarts={restarts}.")
+    apart = as_distance(distance)
     goal = Scramble(
-        explainer=climber, reference=around.map, target=target, decision=around.logits.argmax(dim=1), distance=apart,
+        explainer=climb, reference=around.map, target=target, decision=around.logits.argmax(dim=1), distance=apart,
         soften=soften, seed=seed,
     )  # fmt: skip
     attack = torch.full_like(around.x.flatten(1)[:, 0], math.nan)
@@ -181,6 +183,8 @@ def _undefined(maps: Tensor, distance: Distance, flat: Tensor, no_point: Tensor)
 
 def _shortened(explainer: Any, points: int | None) -> Any:
     """The same explainer with a path of at most so many points, if it has one (`steps`)."""
+    if points is not None and points < 1:
+        raise SpecError(f"A path has at least 1 point, not points={points}.")
     steps = getattr(explainer, "steps", None)
     if points is None or steps is None or steps <= points or not dataclasses.is_dataclass(explainer):
         return explainer
@@ -209,6 +213,7 @@ def has_derivatives(explainer: Explainer) -> bool:
     examples=(
         "search=(pgd:norm=l2,radius=0.2,steps=10),distance=(top_k:k=10)",
         "search=(pgd:steps=5),soften=null,restarts=2,points=null",
+        "search=(pgd:steps=5),climb=(integrated_gradients:steps=3,rule=right,through=points)",
     ),
 )
 class WorstCase:
@@ -218,7 +223,8 @@ class WorstCase:
 
     search: spec of an attack; its norm and radius are the neighbourhood. distance: spec of one between maps. soften:
     the beta of the softened network that the search climbs; null: the network itself. restarts: of the search.
-    samples: random points. points: of the path that is climbed, of explainers with more; null: all of them.
+    samples: random points. points: of the path that is climbed, of explainers with more; null: all of them. climb:
+    spec of an explainer whose maps are climbed in the place of those that are measured; null: these.
     """
 
     search: SearchOption = "pgd"
@@ -227,9 +233,12 @@ class WorstCase:
     restarts: Count = 1
     samples: Count = 5
     points: Count | None = 10
+    climb: str | None = None
 
     def __post_init__(self) -> None:
         ball_of(attacks.as_search(self.search))
+        if self.climb is not None:
+            differentiable(self.climb)
 
     of: ClassVar[Of] = "stable"
     needs: ClassVar[frozenset[Need]] = frozenset({"model", "explainer"})
@@ -252,7 +261,7 @@ class WorstCase:
                 neighbours_of(case, ball.norm, ball.radius, self.samples),
                 case.explainer, case.classifier, case.explanation.target,
                 search=self.search, distance=self.distance, soften=self.soften, restarts=self.restarts,
-                points=self.points, seed=case.seed, max_batch=case.max_batch,
+                climb=self.climb or _shortened(case.explainer, self.points), seed=case.seed, max_batch=case.max_batch,
             )  # fmt: skip
         except (KinkError, IncomparableError) as error:
             return self._nothing(case, str(error))
@@ -280,7 +289,7 @@ class PublishedWorstCase(WorstCase):
     """How many of the k = 100 largest pixels change at the worst point met: the setting of the papers.
 
     As `worst_case`, with 50 signed steps of 1/255 within linf 8/255. The papers' pictures have 1,024 pixels or more; of
-    smaller ones k is the same share. search, distance, soften, restarts, samples, points: see `worst_case`.
+    smaller ones k is the same share. search, distance, soften, restarts, samples, points, climb: see `worst_case`.
     """
 
     search: SearchOption = PUBLISHED_SEARCH
