@@ -394,27 +394,22 @@ def test_what_has_slopes_is_climbed_as_it_is() -> None:
 
 
 def test_another_explainers_maps_may_be_climbed() -> None:
-    """By derivatives that go through the points of a path alone, or through all of it: two known slopes."""
-    classifier, x, u = bowl(), draws(1, 4) + 0.5, 0.25
-    steep = torch.tensor(STEEPNESS)
-    for through, factor in (
-        ("points", (x - u)),
-        ("all", x),
-    ):  # of s (x - u) (x + u) / 2, whose middle point is (x + u) / 2
-        explain = IntegratedGradients(steps=4, baseline=u, through=through)  # pyright: ignore[reportArgumentType]
-        at = x.clone().requires_grad_(True)
-        values = explain(classifier, at, classes(1), create_graph=True).map
-        assert torch.allclose(values, steep * (x - u) * (x + u) / 2)
-        (slope,) = torch.autograd.grad(values.sum(), at)
-        assert torch.allclose(slope, steep * factor)
     STEPS.clear()
-    change = worst_case_stability(
-        Walk(), classifier, x, classes(1), search=PGD(steps=3), climb="integrated_gradients:steps=2,through=points"
-    )
+    options: dict[str, Any] = {"search": PGD(steps=3), "climb": "integrated_gradients:steps=2"}
+    change = worst_case_stability(Walk(), bowl(), draws(1, 4) + 0.5, classes(1), **options)
     assert not any(graph for _, graph in STEPS)  # what is measured is not climbed
     assert change.attack.isfinite().all()
+    measured = apply(WorstCase(**options), case_of(Walk(), bowl(), draws(1, 4) + 0.5))
+    assert torch.equal(measured.values["attack"], change.attack)
     with pytest.raises(SpecError, match="Lime gives maps without derivatives"):
         build("worst_case:climb=lime")
+
+
+def test_a_coarse_path_that_is_only_climbed_warns_nobody() -> None:
+    """Its sum misses the change of output by far; what is measured is another path."""
+    exact, x, coarse = IntegratedGradients(steps=50), draws(1, 4) + 0.5, "integrated_gradients:steps=1,rule=right"
+    change = worst_case_stability(exact, bowl(), x, classes(1), search=PGD(steps=3), climb=coarse)
+    assert change.attack.isfinite().all()
 
 
 def test_a_network_that_cannot_be_softened_is_told_from_a_stable_one() -> None:

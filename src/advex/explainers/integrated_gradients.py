@@ -39,8 +39,7 @@ class IntegratedGradients(DifferentiableMethod):
     steps: gradients per example. rule: where on the path they are taken: midpoint, trapezoid (both ends
     count half), gauss_legendre, left, right, or published (chalasani2020's code: the plain mean at 1/steps,
     ..., 1 - 1/steps). baseline: a number, or a tensor that broadcasts to x: like one input, or one per example.
-    of: logit, probability or loss (the cross-entropy against the class). through: what derivatives of the map
-    (create_graph) go through: all of it, or, as in singh2020's code, the points alone, each as if it were x.
+    of: logit, probability or loss (the cross-entropy against the class).
     The explanation's `completeness` is the error of the sum.
     """
 
@@ -48,7 +47,6 @@ class IntegratedGradients(DifferentiableMethod):
     rule: Rule = "midpoint"
     baseline: Baseline = 0.0
     of: Of = "logit"
-    through: Literal["all", "points"] = "all"
 
     def __post_init__(self) -> None:
         least = 2 if self.rule in ("trapezoid", "published") else 1
@@ -57,12 +55,11 @@ class IntegratedGradients(DifferentiableMethod):
 
     def attribute(self, request: AttributionRequest) -> Attribution:
         u = spread(self.baseline, request.x)
-        end = request.x if self.through == "all" else request.x.detach()
-        difference, derivative = end - u, request.x - end  # the latter is 0
+        difference = request.x - u
         alpha, weight = (torch.as_tensor(each).to(request.x) for each in quadrature(self.rule, self.steps))
 
         def points(i: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-            return torch.addcmul(u[i], per_row(alpha[k], u), difference[i]) + derivative[i], per_row(weight[k], u)
+            return torch.addcmul(u[i], per_row(alpha[k], u), difference[i]), per_row(weight[k], u)
 
         total, outputs = request.gradients(points, len(alpha))
         values = difference * total

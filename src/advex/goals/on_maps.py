@@ -12,6 +12,7 @@ from torch import Tensor
 
 from advex import registry
 from advex.classifier import Classifier
+from advex.contexts import in_training as without_doubts
 from advex.errors import SpecError
 from advex.goals.goal import Aim, advantage
 from advex.goals.targets import Target, targets
@@ -79,8 +80,9 @@ class OnMaps:
         return Aim(loss=loss, reached=kept & ~judged.isnan(), score=torch.where(kept, judged, loss.detach()))
 
     def map_of(self, classifier: Classifier, x: Tensor, *, create_graph: bool = False) -> Tensor:
-        """The explainer's map of x: [n, *shape]."""
-        return self.explainer(classifier, x, self.target, seed=self.seed, create_graph=create_graph).map
+        """The explainer's map of x: [n, *shape]. Nobody is warned of doubts about it: it is no answer to anybody."""
+        with without_doubts():
+            return self.explainer(classifier, x, self.target, seed=self.seed, create_graph=create_graph).map
 
 
 def differentiable(explainer: Any) -> Any:

@@ -213,7 +213,7 @@ def has_derivatives(explainer: Explainer) -> bool:
     examples=(
         "search=(pgd:norm=l2,radius=0.2,steps=10),distance=(top_k:k=10)",
         "search=(pgd:steps=5),soften=null,restarts=2,points=null",
-        "search=(pgd:steps=5),climb=(integrated_gradients:steps=3,rule=right,through=points)",
+        "search=(pgd:steps=5),distance=cosine,climb=(integrated_gradients:steps=3,rule=right)",
     ),
 )
 class WorstCase:
