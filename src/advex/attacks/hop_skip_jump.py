@@ -129,7 +129,7 @@ class _Rounds:
     def probed(self, state: SearchState, probes: Tensor) -> None:
         """What the last probe told; after the last of a round, the estimate (Eq. 16, with the baseline)."""
         memory, x = state.memory, state.x
-        sign = torch.where(state.reached, 1.0, -1.0) * probes
+        sign = torch.where(state.reached, 1.0, -1.0).to(x) * probes
         aside = (state.delta - memory["at"]) / per_row(memory["probe"].clamp_min(torch.finfo(x.dtype).tiny), x)
         aside = torch.where(per_row(probes, x), aside, 0.0)
         memory["signed"], memory["sum"] = memory["signed"] + per_row(sign, x) * aside, memory["sum"] + aside

@@ -69,7 +69,7 @@ class _Sparse:
         slope = torch.where(per_row(state.reached, share), 0.0, _normalised(state.gradient))
         count = 2 * share * search.sigma / (share.square() + search.sigma).square() / share[0].numel()
         moved = state.confine(state.delta - width * step * _normalised(slope + count))
-        sign = torch.where(state.reached, 1.0, -1.0)
+        sign = torch.where(state.reached, 1.0, -1.0).to(state.best_size)
         threshold = (state.memory["threshold"] + sign * search.adaptation * step).clamp(0, 1)
         state.memory = {"threshold": threshold}
         return torch.where(moved.abs() < per_row(threshold, moved) * width, 0.0, moved)
