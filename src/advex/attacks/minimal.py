@@ -25,7 +25,8 @@ from advex.types import take
 _GAMMA, _LAST_STEP = (0.05, 0.001), 0.01
 _HURRY = 0.85
 _FASTER = 3  # so many times faster does the clock of a row run that stagnates
-_PASSES = 4  # forward passes that draw in a first success
+# Forward passes that draw in a first success, and which step of them, as a share of it, is the last.
+_PASSES, _CLOSE = 4, 0.25
 # Gradients of the first leg, of each further one, and of each after so many; the fewest that make a further one.
 _FIRST, _FURTHER, _LATER, _EARLY, _SHORTEST = 40, 40, 60, 8, 20
 # A leg is given up after this share of its time where its best is so many times the best of the legs before.
@@ -260,13 +261,16 @@ def _cut_short(state: SearchState, rows: Tensor) -> None:
     goal, x, change = with_temperature(take(state.goal, rows), 0.0), state.x[rows], state.delta[rows]
     far = torch.ones_like(state.size[rows])
 
-    def ask(scale: Tensor) -> Aim:
-        return goal(state.classifier, x + change * per_row(scale, x))
+    state.delta, state.size, state.queries = state.delta.clone(), state.size.clone(), state.queries.clone()
+
+    def ask(scale: Tensor, part: Tensor) -> Aim:
+        state.queries[rows[part]] += 1
+        return take(goal, part)(state.classifier, x[part] + change[part] * per_row(scale, x))
 
     with torch.no_grad(), state.classifier.accelerated():
-        far = crossing(ask, torch.zeros_like(far), far, state.memory["loss"][rows], state.loss[rows], _PASSES)
-    state.delta, state.size, state.queries = state.delta.clone(), state.size.clone(), state.queries.clone()
-    state.delta[rows], state.queries[rows] = change * per_row(far, x), state.queries[rows] + _PASSES
+        above, below = state.memory["loss"][rows], state.loss[rows]
+        far = crossing(ask, torch.zeros_like(far), far, above, below, _PASSES, _CLOSE)
+    state.delta[rows] = change * per_row(far, x)
     state.size[rows] = state.norm.size(state.delta[rows])
     state.best, state.best_size = state.best.clone(), state.best_size.clone()
     state.best[rows], state.best_size[rows] = state.delta[rows], state.size[rows]

@@ -22,26 +22,37 @@ _BEYOND = 1e-3  # of the far part: asked so much beyond the line's root, where r
 
 
 def crossing(
-    ask: Callable[[Tensor], Aim], near: Tensor, far: Tensor, above: Tensor, below: Tensor, passes: int
+    ask: Callable[[Tensor, Tensor], Aim],
+    near: Tensor,
+    far: Tensor,
+    above: Tensor,
+    below: Tensor,
+    passes: int,
+    close: float = 0.0,
 ) -> Tensor:
     """Scales [n] in (near, far] at which the goal holds, as near to where it begins to as that many passes can tell.
 
-    ask: the goal at scales [n] of the changes. near, far: [n], the goal fails at the one and holds at the other. above,
-    below: [n], the losses there. By false position: the line through both losses says where to ask next, and the loss
+    ask: the goal at scales [m] of the changes of some rows [m] int64. near, far: [n], the goal fails at the one and
+    holds at the other. above, below: [n], the losses there. close: a row that was asked so close to its far end, as a
+    share of it, is asked no more. By false position: the line through both losses says where to ask next, and the loss
     of an end that stays twice is halved (the Illinois rule; Dowell and Jarratt 1971). Only the goal's verdict moves an
     end, so losses that mislead (without a sign, or of another temperature) cost precision and never truth.
     """
-    held = lost = torch.zeros_like(near, dtype=torch.bool)
+    near, far, above, below = (each.clone() for each in (near, far, above, below))
+    held, lost, rows = torch.zeros_like(near) > 0, torch.zeros_like(near) > 0, torch.arange(len(near)).to(near.device)
     for _ in range(passes):
-        share = above / (above - below)
-        guides = (above > 0) & (below < 0) & torch.isfinite(share)
+        over, under, end = above[rows], below[rows], far[rows]
+        share = over / (over - under)
+        guides = (over > 0) & (under < 0) & torch.isfinite(share)
         share = torch.where(guides, share, 0.5)
-        middle = near + (far - near) * (share + _BEYOND * (1 - share))
-        aim = ask(middle)
-        above = torch.where(aim.reached, torch.where(held, above / 2, above), aim.loss)
-        below = torch.where(aim.reached, aim.loss, torch.where(lost, below / 2, below))
-        held, lost = aim.reached, ~aim.reached
-        near, far = torch.where(held, near, middle), torch.where(held, middle, far)
+        middle = near[rows] + (end - near[rows]) * (share + _BEYOND * (1 - share))
+        aim = ask(middle, rows)
+        above[rows] = torch.where(aim.reached, torch.where(held[rows], over / 2, over), aim.loss)
+        below[rows] = torch.where(aim.reached, aim.loss, torch.where(lost[rows], under / 2, under))
+        held[rows], lost[rows] = aim.reached, ~aim.reached
+        near[rows], far[rows] = torch.where(aim.reached, near[rows], middle), torch.where(aim.reached, middle, end)
+        if not len(rows := rows[end - middle > close * end]):
+            break
     return far
 
 
@@ -58,25 +69,22 @@ def drawn_in(
         return result
     queries, change = result.queries.clone(), result.delta[rows]
 
-    def asks(of: Tensor) -> Callable[[Tensor], Aim]:
-        clean, ray, part = x[rows[of]], change[of], take(goal, rows[of])
-
-        def ask(scale: Tensor) -> Aim:
-            queries[rows[of]] += 1
-            return part(classifier, clean + classifier.box.confine(clean, ray * per_row(scale, clean)))
-
-        return ask
+    def ask(scale: Tensor, of: Tensor) -> Aim:
+        clean = x[rows[of]]
+        queries[rows[of]] += 1
+        changed = clean + classifier.box.confine(clean, change[of] * per_row(scale, clean))
+        return take(goal, rows[of])(classifier, changed)
 
     with torch.no_grad(), classifier.accelerated():
         left = torch.arange(len(rows), device=x.device)
         scale = torch.ones_like(result.size[rows])
-        aim = asks(left)(scale)
+        aim = ask(scale, left)
         held, loss = aim.reached, aim.loss.clone()
         before, loss_before, turned = scale.clone(), loss.clone(), torch.zeros_like(held)
         for inwards, outwards in zip(_INWARDS, _OUTWARDS, strict=True):
             before[left], loss_before[left] = scale[left], loss[left]
             scale[left] = torch.where(held[left], inwards, outwards).to(scale)
-            aim = asks(left)(scale[left])
+            aim = ask(scale[left], left)
             loss[left] = aim.loss
             turned[left] = aim.reached != held[left]
             if not len(left := (~turned).nonzero()[:, 0]):
@@ -84,7 +92,10 @@ def drawn_in(
         near, far = torch.where(held, scale, before), torch.where(held, before, scale)
         above, below = torch.where(held, loss, loss_before), torch.where(held, loss_before, loss)
         if len(left := turned.nonzero()[:, 0]):
-            far[left] = crossing(asks(left), near[left], far[left], above[left], below[left], _PASSES)
+            of = left  # the rows that `crossing` numbers
+            far[of] = crossing(
+                lambda scale, part: ask(scale, of[part]), near[of], far[of], above[of], below[of], _PASSES
+            )
     delta, size = result.delta.clone(), result.size.clone()
     delta[rows] = classifier.box.confine(x[rows], change * per_row(far * (1 + _HAIR), change))
     size[rows] = torch.where(held | turned, classifier.norm(norm).size(delta[rows]), torch.inf)
