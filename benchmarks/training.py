@@ -2,6 +2,8 @@
 
     python -m benchmarks.training --data cifar10
     python -m benchmarks.training --network preact_resnet:depth=14 --batch 64 --rounds 5
+    python -m benchmarks.training --attributional --data gtsrb --batch 64 \\
+        --network preact_resnet:depth=8,activation=relu,classes=43
 
 Every variant takes one step per round, one after the other, so that a slow minute hits all of them.
 `time` is the median over rounds of its seconds divided by the plain step's of the same round.
@@ -68,6 +70,15 @@ VARIANTS = {
     "L2,min half-half, attack on all": Variant(Objective({"natural": Natural(), "all": AttackOnAll()})),
     "L2,min half-half, attack on the half": Variant(objectives.make("adversarial", attack=ATTACK, share=0.5)),
 }
+PGD = "pgd:norm=linf,radius=8/255,steps=10,step=2/255"
+ATTRIBUTIONAL = {
+    "PGD-10": Variant(objectives.make("adversarial", attack=PGD, share=1.0)),
+    "L_attr": Variant(objectives.make("attributional", inner="none")),
+    "ART": Variant(objectives.make("attributional")),
+    "ART, its search alone": Variant(objectives.make("attributional", strength=0.0)),
+    "ART, its search on cross-entropy": Variant(objectives.make("attributional", inner="loss")),
+}
+VARIANTS |= ATTRIBUTIONAL
 
 
 def step(classifier: Classifier, variant: Variant, batch: Batch) -> tuple[float, Tensor]:
@@ -90,8 +101,9 @@ def network(args: argparse.Namespace) -> tuple[Classifier, Batch]:
     for batch in batches[:-1]:
         step(classifier, VARIANTS["plain"], batch)
         optimiser.step()
-    x = batches[-1].x.contiguous(memory_format=torch.channels_last)
-    return classifier.to(memory_format=torch.channels_last), Batch(x=x, y=batches[-1].y)  # pyright: ignore
+    layout = torch.contiguous_format if args.contiguous else torch.channels_last
+    x = batches[-1].x.contiguous(memory_format=layout)
+    return classifier.to(memory_format=layout), Batch(x=x, y=batches[-1].y)  # pyright: ignore
 
 
 def peak(args: argparse.Namespace) -> float:
@@ -155,13 +167,16 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20, help="of training before measuring")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", help="variants, separated by semicolons; 'plain' is always among them")
+    parser.add_argument("--attributional", action="store_true", help="attributional training instead of the penalty")
+    parser.add_argument("--contiguous", action="store_true", help="pictures and weights not in channels-last order")
     parser.add_argument("--no-memory", action="store_true", help="leave out the peaks")
     parser.add_argument("--memory", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.memory:
         print(peak(args))
         return
-    names = list(dict.fromkeys(["plain", *args.only.split(";")])) if args.only else list(VARIANTS)
+    usual = ATTRIBUTIONAL if args.attributional else VARIANTS.keys() - ATTRIBUTIONAL.keys()
+    names = [name for name in VARIANTS if name == "plain" or name in (args.only.split(";") if args.only else usual)]
     classifier, batch = network(args)
     print(
         f"{args.network}, batch {args.batch}, torch {torch.__version__}, {torch.get_num_threads()} threads, "

@@ -166,6 +166,8 @@ def verify(
     """
 
     def judge(delta: Tensor) -> Tensor:
+        if getattr(goal, "unreachable", False):
+            return torch.zeros(len(x), dtype=torch.bool, device=x.device)
         with torch.no_grad(), classifier.accelerated():
             return goal(classifier, x + delta).reached
 

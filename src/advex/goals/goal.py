@@ -48,7 +48,8 @@ class Goal(Protocol):
     """A frozen dataclass whose tensors have a row per example, so that searches can take some of its rows.
 
     Row i of the aim depends on row i of x, and of the goal's tensors, alone. A goal is reached where its loss is below
-    0, unless it has the attribute `open_ended = True`: such a goal knows only more or less.
+    0, unless it has the attribute `open_ended = True`: such a goal knows only more or less. One that has also
+    `unreachable = True` never is, and `verify` does not ask it.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]

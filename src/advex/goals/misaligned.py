@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, softplus
 
+from advex import batch_norm
 from advex.classifier import Classifier, input_gradients
 from advex.distances.channels import Channels, per_pixel
 from advex.distances.cosine import cosine
@@ -45,6 +46,7 @@ class Misaligned:
     """
 
     open_ended: ClassVar[bool] = True
+    unreachable: ClassVar[bool] = True
 
     y: Tensor
     form: Form = "triplet"
@@ -122,7 +124,8 @@ class Misaligned:
                 others = -logits.scatter(1, self.y[:, None], math.inf)
             return [own, logits.gather(1, others.detach().argmax(dim=1, keepdim=True))[:, 0]]
 
-        with classifier.softened(self.beta) if self.beta else contextlib.nullcontext():
+        softened = classifier.softened(self.beta) if self.beta else contextlib.nullcontext()
+        with softened, batch_norm.affine(classifier):
             gradients = input_gradients(scores, x, create_graph=torch.is_grad_enabled())
         scale = classifier.std if self.anchor == "normalised" else classifier.std.new_ones(())
         return [self._list(gradient * per_channel(scale, x)) for gradient in gradients]

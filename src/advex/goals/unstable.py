@@ -25,6 +25,7 @@ class Unstable:
     """
 
     open_ended: ClassVar[bool] = True
+    unreachable: ClassVar[bool] = True
 
     x: Tensor
     y: Tensor
