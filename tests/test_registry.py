@@ -76,9 +76,18 @@ def test_everything_listed_is_built_from_its_name_and_from_its_own_description(k
 
 def test_the_names_a_user_knows_are_known() -> None:
     assert {"algorithm1", "l2min", "minimal", "pgd", "at_distance"} <= set(entries("attack"))
-    assert {"misclassify", "below_chance", "become", "confident", "scramble", "unstable"} <= set(entries("goal"))
+    assert {
+        "misclassify",
+        "below_chance",
+        "become",
+        "confident",
+        "scramble",
+        "unstable",
+        "mass_centre",
+        "toward_map",
+    } <= set(entries("goal"))
     assert {"linear", "mlp", "small_cnn", "preact_resnet"} <= set(entries("network"))
-    assert {"relative_l2", "cosine", "spearman", "top_k"} <= set(entries("distance"))
+    assert {"relative_l2", "cosine", "spearman", "top_k", "kendall", "lens_recall"} <= set(entries("distance"))
     assert {"l1", "l2", "linf", "rmse"} <= set(entries("norm"))
     assert {"digits-robust", "cifar10-ordinary"} <= set(entries("recipe"))
     assert {"woods2019", "chalasani2020"} <= set(entries("paper"))
@@ -302,7 +311,7 @@ def test_what_holds_another_thing_is_described_with_it() -> None:
     spec = "scramble:explainer=(integrated_gradients:steps=3,rule=left),distance=(top_k:k=10)"
     goal = build("goal", spec)
     text = describe(goal)
-    assert parse(text)[1]["distance"] == "top_k:k=10"
+    assert parse(text)[1]["distance"] == "top_k:channels=sum_abs,k=10"
     assert build("explainer", parse(text)[1]["explainer"]) == build("explainer", parse(spec)[1]["explainer"])
     assert build("goal", text) == goal
 
