@@ -17,7 +17,7 @@ from advex.artifacts import weights_hash
 from advex.attacks import BoundaryWalk, Minimal
 from advex.classifier import Classifier
 from advex.data import open_dataset
-from advex.errors import InputError
+from advex.errors import ArtifactError, InputError
 from advex.evaluation import evaluate, settings_from
 
 
@@ -178,3 +178,20 @@ def test_it_is_evaluated_by_answers_alone(logistic: LogisticRegression, tmp_path
     record = evaluate([("m", "m", classifier)], data, tmp_path / "out", settings)
     assert record.models[0].scores["accuracy"].value > 0.9
     assert record.models[0].maps
+
+
+def test_another_function_under_the_same_name_is_another_evaluation(tmp_path: Path) -> None:
+    """Its answers tell: the code of both is the same."""
+    data = open_dataset("digits", split="test").sample(12, seed=0)
+    settings = settings_from({"attack": None, "btr": None, "explanations": 0})
+
+    def made(labels: Any) -> Classifier:
+        return Classifier.from_function(lambda x: labels(len(x)), returns="labels", classes=10)
+
+    def zeros(n: int) -> Any:
+        return np.zeros(n, dtype=int)
+
+    first = evaluate([("m", "m", made(zeros))], data, tmp_path / "out", settings)
+    assert evaluate([("m", "m", made(zeros))], data, tmp_path / "out", settings).models == first.models
+    with pytest.raises(ArtifactError, match="another evaluation"):
+        evaluate([("m", "m", made(lambda n: zeros(n) + 1))], data, tmp_path / "out", settings)

@@ -47,6 +47,17 @@ def test_what_is_not_known_widens_both_ends() -> None:
     assert torch.isfinite(low[0])
 
 
+def test_what_does_not_vary_keeps_its_value_and_widens_nothing() -> None:
+    """Differences that are the same of every example vary by rounding alone."""
+    estimates = torch.randn(RESAMPLES, 4, dtype=torch.float64)
+    alone = simultaneous(estimates[:, :3])
+    estimates[:, 3] = 0.17 + 1e-17 * torch.randn(RESAMPLES, dtype=torch.float64)
+    estimates[0, 3] = 0.17 + 2**-54
+    low, high = simultaneous(estimates)
+    assert torch.allclose(torch.stack([low[:3], high[:3]]), torch.stack(alone))
+    assert torch.allclose(torch.stack([low[3], high[3]]), torch.tensor(0.17, dtype=torch.float64))
+
+
 @pytest.mark.slow
 def test_equal_models_are_rarely_said_to_differ() -> None:
     """Eight equal models, 28 pairs, means of 100 examples: uncorrected, about half of such tables claim something."""

@@ -68,6 +68,15 @@ def test_where_a_control_is_as_good_the_measure_speaks_for_nobody() -> None:
     assert (worse.best, worse.above) == ("noise", False)
 
 
+def test_of_few_examples_nothing_is_said() -> None:
+    record = record_of({"a": 0.5, "noise": 0.9}, "high", 0.1, controls=("noise",))
+    for maps in record.models[0].maps.values():
+        maps.figures["m"] = maps.figures["m"].model_copy(update={"n": 6})
+    (each,) = preferences(record, record.models[0])
+    assert (each.few, each.above) == (True, False)
+    assert each.sentence == "M (validated): nothing can be said of fewer than 20 examples."
+
+
 def test_a_measure_without_a_good_direction_or_a_rival_prefers_nothing() -> None:
     assert preferred({"a": 0.5, "b": 0.6}, "neither", 0.1) == ()
     assert preferred({"a": 0.5}, "high", 0.1) == ()

@@ -287,11 +287,18 @@ def test_each_search_has_what_those_before_it_left(toys: SimpleNamespace) -> Non
     assert (as_norm("linf").size(outcome.result.delta) <= 0.1).all()
 
 
-def test_members_get_norm_and_radius_unless_they_say_them() -> None:
-    searches = members(("standard", "pgd:radius=0.2,norm=linf"), Ball.of("l2:0.5"))
+def test_members_get_the_norm_and_the_radius() -> None:
+    searches = members(("standard", "pgd:steps=5"), Ball.of("l2:0.5"))
     assert list(searches) == ["apgd", "minimal", "apgd-2", "square", "pgd"]
-    found = [(str(getattr(each, "norm", "")), getattr(each, "radius", None)) for each in searches.values()]
-    assert [found[place] for place in (0, 2, 3, 4)] == [("l2", 0.5), ("l2", 0.5), ("l2", 0.5), ("linf", 0.2)]
+    given = [(str(getattr(each, "norm", "")), getattr(each, "radius", None)) for each in searches.values()]
+    assert [given[place] for place in (0, 2, 3, 4)] == [("l2", 0.5)] * 4
+
+
+@pytest.mark.parametrize("spec", ["pgd:radius=0.2", "apgd:norm=linf", "minimal:norm=l1", "at_distance:rho=0.01"])
+def test_a_member_that_looks_within_another_distance_is_refused(spec: str) -> None:
+    """What it fails to move within its own distance is not known to stand within the one that is asked about."""
+    with pytest.raises(SpecError, match="of its own"):
+        members((spec,), Ball.of("l2:0.5"))
 
 
 @pytest.mark.parametrize(

@@ -74,9 +74,9 @@ class Suite(Search):
     Each has the rows that those before it left standing. What a search for the smallest change comes to counts where it
     lies within the distance. A row that withstands all keeps no change.
 
-    norm, radius: of the ball, the radius as a share of the box's width; also of the searches that have such options and
-    do not say them. searches: spec strings with commas between them, in their order, or a suite's name. `standard` is
-    APGD on cross-entropy, `minimal`, APGD on the targeted difference of logits ratio, and Square.
+    norm, radius: of the ball, the radius as a share of the box's width, and of all its searches. searches: spec strings
+    with commas between them, in their order, or a suite's name. `standard` is APGD on cross-entropy, `minimal`, APGD on
+    the targeted difference of logits ratio, and Square.
     """
 
     norm: NormOption = "linf"
@@ -101,9 +101,10 @@ class Suite(Search):
 
 
 def members(specs: Sequence[str], ball: Ball) -> dict[str, Search]:
-    """The searches of a suite by name, in their order, within a distance unless they say another.
+    """The searches of a suite by name, in their order, within a distance.
 
-    specs: as typed, with names of suites among them. Raises SpecError for what names no search, or one twice.
+    specs: as typed, with names of suites among them. Raises SpecError for what names no search, or one twice, and for
+    one that says a distance of its own.
     """
     wanted = [member for spec in registry.specs_from(specs) for member in SUITES.get(spec, (spec,))]
     within: dict[str, Any] = {"norm": ball.norm.name, "radius": ball.radius}
@@ -113,6 +114,11 @@ def members(specs: Sequence[str], ball: Ball) -> dict[str, Search]:
         known = registry.entries("attack").get(name)
         allowed = {} if known is None else known.options()
         given = {key: value for key, value in within.items() if key in allowed}
+        if own := [key for key in (*within, "rho") if key in options]:
+            raise SpecError(
+                f"The search '{spec}' of the suite says a {own[0]} of its own: leave that away. All its searches look "
+                f"within one distance, here '{ball.key}'."
+            )
         search = registry.make("attack", name, **{**given, **options})
         if search in searches:
             raise SpecError(f"The search '{spec}' stands twice in the suite.")

@@ -10,7 +10,7 @@ import typer
 
 from advex import progress
 from advex.cli import evaluate, options, terminal
-from advex.errors import AdvexError, DataError
+from advex.errors import AdvexError, DataError, SpecError
 
 if TYPE_CHECKING:
     from advex.data import Dataset
@@ -71,7 +71,12 @@ class _Judged(evaluate.Request):
         """With the explainers and measures that models and data admit, where none were named."""
         maps, measures = self.maps, self.measures
         if maps is None:
-            maps = [*_admitted(models, data, say), *CONTROLS]
+            maps = _admitted(models, data, say)
+        if measures is None and len(data.shape) != 3:
+            raise SpecError(
+                f"{data.name} has no places: the default judges look at places in pictures. Name others, e.g. "
+                "--judges gini,random_stability."
+            )
         if measures is None:
             measures = [*(PLACED if data.evidence is not None else ()), *FAITHFUL]
         return replace(self, maps=maps, measures=measures)
@@ -85,12 +90,12 @@ class _Judged(evaluate.Request):
 
 
 def _admitted(models: Sequence[Opened], data: Dataset, say: progress.Terminal) -> list[str]:
-    """The default explainers that can explain all models; of the others the reason is said."""
+    """The default explainers and controls that can explain all models; of the others the reason is said."""
     from advex import registry
     from advex.explainers.background import with_background
 
     admitted = []
-    for spec in EXPLAINERS:
+    for spec in (*EXPLAINERS, *CONTROLS):
         try:
             for model in models:
                 batch = data.batch(slice(0, 1), next(model.classifier.parameters()).device)

@@ -34,6 +34,7 @@ HELPS = 0.02  # a mean distance that falls by more with twice the gradients was 
 DISAGREE = 0.25  # error of the gradient: at most 0.1 where it tells the truth, from 0.4 on where it does not
 WALKED = 0.01  # share of the mean distance that a walk by decisions takes off: 0.0001 where gradients tell the truth
 PASSES, MANY_PASSES = 100, 1000
+_BUDGETS = ("gradients", "steps", "queries")
 
 _COLUMNS = {
     "example": pa.int64(), "size": pa.float64(), "error": pa.float64(), "constant": pa.bool_(), "walked": pa.float64(),
@@ -104,10 +105,10 @@ class _Recheck:
 
 
 def _doubled(search: Search) -> Search:
-    """The search with twice its gradients, if it has such a number."""
+    """The search with twice its gradients or queries, if it has such a number."""
     assert dataclasses.is_dataclass(search)
     assert not isinstance(search, type)
-    budget = next((name for name in ("gradients", "steps") if hasattr(search, name)), None)
+    budget = next((name for name in _BUDGETS if hasattr(search, name)), None)
     return dataclasses.replace(search, **{budget: 2 * getattr(search, budget)}) if budget else search
 
 
@@ -204,9 +205,10 @@ def _more_steps(entry: ModelEntry, task: SearchTask, distances: Tensor, again: p
         size = norm_title(task.norm.name)
         helped.append(f"the mean {size} of {n} falls by {fall:.1%} (from {before / n:.4g} to {after / n:.4g})")
     if helped:
+        budget = "gradients" if getattr(task.search, "needs_gradient", True) else "queries"
         yield flag(
             entry.name, "more_steps", "warning",
-            f"More steps still help: with twice the gradients of the attack, {' and '.join(helped)}. "
+            f"More steps still help: with twice the {budget} of the attack, {' and '.join(helped)}. "
             "Smaller changes exist, so the areas are too large.",
-            "Give the attack more gradients, until this flag goes.",
+            f"Give the attack more {budget}, until this flag goes.",
         )  # fmt: skip

@@ -138,10 +138,13 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
     """Searches that failed, were blind or stopped too early, and what the published protocol does."""
     rows = work.written.rows("examples", entry.name)
     names = [task.name for task in work.plan.searches]
-    for name in (task.name for task in work.plan.searches if not task.within):
+    for task in (task for task in work.plan.searches if not task.within):
+        name = task.name
         failed = int(torch.isinf(tensor(rows, f"{name}_rmse")).sum())
         flat = int((torch.isinf(tensor(rows, f"{name}_rmse")) & tensor(rows, f"{name}_flat")).sum())
         remedy = "Give it more gradients, or another search. If it still fails, gradients may be masked."
+        if not getattr(task.search, "needs_gradient", True):
+            remedy = "Give it more queries, or another search."
         if work.classifiers[entry.name].features is not None:
             remedy = "A valid row may lie off the straight way: search in whole columns (the attack 'counterfactual')."
         elif 2 * flat >= failed:

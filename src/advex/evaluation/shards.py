@@ -193,6 +193,9 @@ def _short(value: Any) -> str:
 # -- what decides the results -----------------------------------------------------------------------------
 
 
+_ASKED = 16  # examples by whose answers a function is known
+
+
 def identity_of(values: dict[str, Any], data: Dataset, models: Mapping[str, Classifier]) -> dict[str, Any]:
     """What must agree for shards to be taken over. values: those of the request itself, e.g. its settings."""
     return {
@@ -200,8 +203,20 @@ def identity_of(values: dict[str, Any], data: Dataset, models: Mapping[str, Clas
         "schema": SCHEMA,
         **values,
         "data": {"examples": len(data), "digest": fingerprint(data)},
-        "models": {name: weights_hash(classifier) for name, classifier in models.items()},
+        "models": {name: weights_hash(classifier) + _answers(classifier, data) for name, classifier in models.items()},
     }
+
+
+def _answers(classifier: Classifier, data: Dataset) -> str:
+    """Of a function in a network's place, a digest of what it says of some examples: it has no weights to be known by.
+
+    Its code says too little: a model may be fitted again under the same name.
+    """
+    if not hasattr(classifier.network, "function") or not len(data):
+        return ""
+    rows = range(0, len(data), max(1, len(data) // _ASKED))[:_ASKED]
+    answers = classifier.predict(data.batch(list(rows)).x, max_batch=_ASKED)
+    return f"-{hashlib.sha256(answers.cpu().numpy().tobytes()).hexdigest()[:16]}"
 
 
 def file_name(name: str) -> str:

@@ -12,6 +12,7 @@ from advex.types import Better, Score
 
 RESAMPLES = 2000
 _BLOCK = 4_000_000  # numbers held at a time: 32 MB
+_ROUNDING = 1e-9  # what varies by less, relative to its size, does not vary
 _Z = 1.959963984540054  # 97.5 % point of the normal distribution
 
 
@@ -73,11 +74,12 @@ def widening(estimates: Tensor) -> float | None:
     None where but one figure varies: it keeps its percentiles. Figures that are not all finite are left out.
     """
     finite = estimates[:, estimates.isfinite().all(dim=0)]
-    if estimates.shape[1] == 1 or (finite.shape[1] == estimates.shape[1] and int((finite.std(dim=0) > 0).sum()) < 2):
+    varies = finite.std(dim=0) > _ROUNDING * finite.abs().amax(dim=0)
+    if estimates.shape[1] == 1 or (finite.shape[1] == estimates.shape[1] and int(varies.sum()) < 2):
         return None
-    if not finite.shape[1]:
+    if not varies.any():
         return 0.0
-    change = (finite - finite.mean(dim=0)).abs() / finite.std(dim=0).clamp_min(1e-300)
+    change = ((finite - finite.mean(dim=0)).abs() / finite.std(dim=0))[:, varies]
     farthest = change.amax(dim=1).sort().values
     return farthest[math.ceil(0.95 * len(farthest)) - 1].item()
 

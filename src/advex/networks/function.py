@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -116,13 +115,9 @@ class FunctionNetwork(nn.Module):
         return _SURE * torch.nn.functional.one_hot(chosen, self.classes).double()
 
     def extra_repr(self) -> str:
-        """What tells one function from another, as far as it can be told: it names the classifier's identity."""
-        code = getattr(self.function, "__code__", None)
-        known = repr((code.co_code, code.co_consts)) if code is not None else type(self.function).__qualname__
-        name = f"{getattr(self.function, '__module__', '')}.{getattr(self.function, '__qualname__', known)}"
-        return (
-            f"{name}, {hashlib.sha256(known.encode()).hexdigest()[:16]}, returns={self.returns!r}, pairs={self.pairs}"
-        )
+        """Its name. It does not tell one function from another: a model may be fitted again under the same name."""
+        named = getattr(self.function, "__qualname__", type(self.function).__qualname__)
+        return f"{getattr(self.function, '__module__', '')}.{named}, returns={self.returns!r}, pairs={self.pairs}"
 
 
 class _Estimated(torch.autograd.Function):

@@ -179,13 +179,14 @@ def _described_measures(values: Values) -> None:
     settings = values["settings"]
     if settings:
         explainers = ["toward", "away"] if settings.pop("away", True) else ["toward"]
-        settings |= {"searches": [], "radius": [], "suite": ["standard"], "pictures": explainers}
+        settings |= {"searches": [], "radius": [], "suite": ["standard"], "alone": False, "pictures": explainers}
         settings["measures"] = ["gini", "entropy", "effective"]
     values["lowers"] = ["away"]
+    of: Values = {"of": "shape", "standing": "not about truth"}
     entries = {
-        "gini": {"title": "Gini index", "better": "high", "of": "shape", "spec": "gini"},
-        "entropy": {"title": "Entropy", "better": "low", "unit": "nats", "of": "shape", "spec": "entropy"},
-        "effective": {"title": "Elements that count", "better": "low", "of": "shape", "spec": "effective"},
+        "gini": {"title": "Gini index", "better": "high", "spec": "gini", **of},
+        "entropy": {"title": "Entropy", "better": "low", "unit": "nats", "spec": "entropy", **of},
+        "effective": {"title": "Elements that count", "better": "low", "spec": "effective", **of},
     }
     mapped = [entry for model in values["models"] for entry in model.get("maps", {}).values()]
     for entry in mapped:

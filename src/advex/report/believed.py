@@ -9,24 +9,31 @@ from dataclasses import dataclass
 from advex.record import Figure, MeasureEntry, ModelEntry, Record
 from advex.report.cells import separated, turned
 
+# Bootstrap intervals of fewer examples are too narrow: of two equal explainers one is called better in 49 % of cases at
+# 2 examples, in 16 % at 6 and in 8 % at 10.
+FEWEST = 20
+
 
 @dataclass(frozen=True)
 class Preference:
     """What one measure says of one model's maps.
 
     best: the explainer with the best mean. beside: others that are not separable from it. above: the best explainer
-    that is no control is separably better than every control.
+    that is no control is separably better than every control. few: too few examples to say anything of any pair.
     """
 
     measure: MeasureEntry
     best: str
     beside: tuple[str, ...]
     above: bool
+    few: bool = False
 
     @property
     def sentence(self) -> str:
         """In words; never one winner where the intervals do not carry it."""
         title = f"{self.measure.title}" + (f" ({self.measure.standing})" if self.measure.standing else "")
+        if self.few:
+            return f"{title}: nothing can be said of fewer than {FEWEST} examples."
         others = f"not separable from it: {_listed(self.beside)}" if self.beside else "better than every other"
         chance = "" if self.above else "; no explainer is separably better than the best control"
         return f"{title}: best {self.best}, {others}{chance}."
@@ -60,7 +67,8 @@ def _preference(record: Record, model: ModelEntry, key: str, measure: MeasureEnt
         return None
     beside = tuple(name for name in ordered[1:] if not _better(record, model, key, sign, ordered[0], name))
     above = all(_better(record, model, key, sign, explainers[0], name) for name in controls)
-    return Preference(measure, ordered[0], beside, above)
+    few = min(model.maps[name].figures[key].n for name in ordered) < FEWEST
+    return Preference(measure, ordered[0], tuple(ordered[1:]) if few else beside, above and not few, few)
 
 
 def _better(record: Record, model: ModelEntry, key: str, sign: int, first: str, second: str) -> bool:

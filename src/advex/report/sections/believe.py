@@ -69,6 +69,6 @@ def _cell(model: ModelEntry, name: str, key: str, digits: int, preference: Prefe
     figure = model.maps[name].figures.get(key)
     if figure is None:
         return FigureCell(key, "–", note="not measured")
-    note = BEST if name == preference.best else BESIDE if name in preference.beside else ""
+    note = "" if preference.few else BEST if name == preference.best else BESIDE if name in preference.beside else ""
     count = sum(model.maps[name].undefined.get(key, {}).values())
     return measured(key, figure, digits, ", ".join(filter(None, (note, f"{count:,} undefined" if count else ""))))

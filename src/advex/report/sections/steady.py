@@ -119,13 +119,13 @@ def _sentence(
     """What was found of a model, with accuracy and chance beside it: a network that has collapsed is steady too."""
     figures, total = model.maps[explainer].figures, contents.record.data.examples
     worst, attack, chance = (figures[name] for name in (key, f"{key}{ATTACK}", f"{key}{RANDOM}"))
-    more = percent(sum(mine > other for mine, other in pairs) / len(pairs), 0)
+    more = percent(sum(mine >= other for mine, other in pairs) / len(pairs), 0)
     accuracy = model.scores.get("accuracy")
     right = f" It decides {percent(accuracy.value, 1)} rightly." if accuracy is not None else ""
     return (
         f"The map moves by {_figure(worst)} at the worst point that was met: by {_figure(attack)} where the search "
-        f"led, by {_figure(chance)} at the worst of some random points as far away; the search met more than these in "
-        f"{more}. Counted: {worst.n:,} of {total:,}.{right}"
+        f"led, by {_figure(chance)} at the worst of some random points as far away; the search met as much or "
+        f"more in {more}. Counted: {worst.n:,} of {total:,}.{right}"
     )
 
 
