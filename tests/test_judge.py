@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -104,9 +105,15 @@ def test_maps_are_judged_beside_controls_on_what_the_model_decides_rightly(
     batch = data.batch(slice(None))
     right = advex.load("builtin:planted").predict(batch.x).argmax(dim=1) == batch.y
     assert 0 < int(right.sum()) < 30
-    assert f"judged on {int(right.sum())} of 30 examples" in captured.err
+    said = f"Judged on {int(right.sum())} of 30 examples"
+    assert said in captured.err
     record = read_record(tmp_path / "record")
     assert record.data.examples == int(right.sum())
+    (selected,) = [flag for flag in record.flags if flag.code == "selected"]
+    assert selected.message.startswith(said)
+    assert run(tmp_path, "--model", "builtin:planted", *faint, *judges, "--out", "record", "--json") == 0
+    plain = json.loads(capfd.readouterr().out)["judged"]["planted"]
+    assert [each["best"] for each in plain] == [each.best for each in preferences(record, record.models[0])]
     rows = read_rows(tmp_path / "record", "examples")
     assert [row["id"] for row in rows] == [data.ids[i] for i in right.nonzero()[:, 0].tolist()]
     assert {name: maps.control for name, maps in record.models[0].maps.items()} == {

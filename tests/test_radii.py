@@ -294,6 +294,12 @@ def test_members_get_the_norm_and_the_radius() -> None:
     assert [given[place] for place in (0, 2, 3, 4)] == [("l2", 0.5)] * 4
 
 
+def test_in_l1_the_standard_suite_is_without_square() -> None:
+    assert list(members(("standard",), Ball.of("l1:2"))) == ["apgd", "minimal", "apgd-2"]
+    with pytest.raises(SpecError, match="Square's norm"):
+        members(("square",), Ball.of("l1:2"))
+
+
 @pytest.mark.parametrize("spec", ["pgd:radius=0.2", "apgd:norm=linf", "minimal:norm=l1", "at_distance:rho=0.01"])
 def test_a_member_that_looks_within_another_distance_is_refused(spec: str) -> None:
     """What it fails to move within its own distance is not known to stand within the one that is asked about."""

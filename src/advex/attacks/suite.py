@@ -22,6 +22,7 @@ from advex.options import NormOption, RadiusOption
 
 # What a suite's name stands for, in the order of cost.
 SUITES = {"standard": ("apgd", "minimal", "apgd:loss=targeted_dlr,steps=50", "square")}
+_NOT_IN_L1 = "square"  # of a suite that is named, left out where it knows no such norm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +107,7 @@ def members(specs: Sequence[str], ball: Ball) -> dict[str, Search]:
     specs: as typed, with names of suites among them. Raises SpecError for what names no search, or one twice, and for
     one that says a distance of its own.
     """
-    wanted = [member for spec in registry.specs_from(specs) for member in SUITES.get(spec, (spec,))]
+    wanted = [member for spec in registry.specs_from(specs) for member in _parts(spec, ball)]
     within: dict[str, Any] = {"norm": ball.norm.name, "radius": ball.radius}
     searches = []
     for spec in wanted:
@@ -126,6 +127,13 @@ def members(specs: Sequence[str], ball: Ball) -> dict[str, Search]:
     if not searches:
         raise SpecError("A suite needs one or more searches.")
     return dict(zip(registry.numbered([registry.parse(spec)[0] for spec in wanted]), searches, strict=True))
+
+
+def _parts(spec: str, ball: Ball) -> tuple[str, ...]:
+    """The searches that the name of a suite stands for, in this norm; of a search, itself."""
+    if spec not in SUITES:
+        return (spec,)
+    return tuple(part for part in SUITES[spec] if not (part == _NOT_IN_L1 and ball.norm.name == "l1"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
@@ -117,11 +118,10 @@ def _rightly_decided(models: Sequence[Opened], data: Dataset, size: int, say: pr
         right &= torch.cat(answers).cpu()
     if not right.any():
         raise DataError(f"{data.name}: no example is decided rightly by all models; --all judges the others too.")
-    words = "its model decides" if len(models) == 1 else "all models decide"
-    note = f"judged on {int(right.sum()):,} of {len(data):,} examples, those that {words} rightly"
-    say.note(f"{data.name}: {note}.")
-    chosen = data.take(right.nonzero()[:, 0])
-    return replace(chosen, notes=(*chosen.notes, note))
+    who = "its model decides" if len(models) == 1 else "all models decide"
+    said = f"Judged on {int(right.sum()):,} of {len(data):,} examples of {data.name}, those that {who} rightly."
+    say.note(said)
+    return replace(data.take(right.nonzero()[:, 0]), selected=said)
 
 
 @terminal.verb
@@ -140,15 +140,17 @@ def judge(request: Request) -> None:
     from advex.report.believed import preferences
 
     path = write_report(folder)
+    judged = {model.name: preferences(record, model) for model in record.models}
     if request.json_:
         from advex.record import summary
 
-        terminal.emit(summary(record, folder))
+        plain = {name: [each.plain for each in made] for name, made in judged.items()}
+        terminal.emit_json({**json.loads(summary(record, folder)), "judged": plain, "report": str(path)})
         return
     from advex.cli import tables
 
     tables.show(record)
-    for model in record.models:
-        for preference in preferences(record, model):
-            terminal.emit(f"{model.name}: {preference.sentence}")
+    for name, made in judged.items():
+        for preference in made:
+            terminal.emit(f"{name}: {preference.sentence}")
     terminal.emit(str(path))

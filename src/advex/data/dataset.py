@@ -68,7 +68,8 @@ class Dataset:
     piece. origins: one per example; none if the set is of one piece and nothing in it was made from
     another example. features: of a table, what its columns are; x holds its rows, encoded. weights: [n] float, what the
     cross-entropy of each is multiplied by in training; None: all count the same. evidence: where in each picture the
-    thing lies that its label names; None where the data do not say.
+    thing lies that its label names; None where the data do not say. selected: by what its examples were chosen, as a
+    sentence, where that was no chance; "" where it was.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Dataset:
     features: FeatureSpec | None = None
     weights: Tensor | None = None
     evidence: Evidence | None = None
+    selected: str = ""
 
     def __post_init__(self) -> None:
         if not len(self.x) == len(self.y) == len(self.ids):

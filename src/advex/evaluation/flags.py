@@ -47,6 +47,12 @@ def flags_of_training(model: str, known: Tensor, right: Tensor) -> Iterator[Flag
 
 def flags_of_data(data: Dataset) -> Iterator[Flag]:
     """What makes every figure on this data less certain."""
+    if data.selected:
+        yield flag(
+            DATA, "selected", "note",
+            data.selected,
+            "Evaluate all examples where accuracy matters: here it is that of the choice.",
+        )  # fmt: skip
     if len(data) < FEW_EXAMPLES:
         yield flag(
             DATA, "few_examples", "note",

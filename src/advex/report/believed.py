@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from advex.record import Figure, MeasureEntry, ModelEntry, Record
 from advex.report.cells import separated, turned
@@ -27,6 +28,14 @@ class Preference:
     beside: tuple[str, ...]
     above: bool
     few: bool = False
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """The same as plain values, for JSON; no best where nothing can be said."""
+        return {
+            "measure": self.measure.title, "spec": self.measure.spec, "standing": self.measure.standing,
+            "best": None if self.few else self.best, "not_separable": list(self.beside), "above_controls": self.above,
+        }  # fmt: skip
 
     @property
     def sentence(self) -> str:
