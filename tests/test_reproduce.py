@@ -313,6 +313,18 @@ def test_what_cannot_be_planned(tmp_path: Path, given: dict[str, Any], said: str
         planned(written(tmp_path), **{"scale": "tiny", **given})
 
 
+def test_settings_of_the_evaluation_may_be_added() -> None:
+    """As those of robust accuracy within a radius; what the scale says stays."""
+    plain, more = (
+        planned("woods2019", scale="smoke", evaluation=added).jobs for added in ({}, {"radius": ("linf:8/255",)})
+    )
+    assert plain
+    for before, after in zip(plain, more, strict=True):
+        assert after.evaluation == before.evaluation.model_copy(update={"radius": ("linf:8/255",)})
+    with pytest.raises(SpecError, match="no setting 'radios'"):
+        planned("woods2019", scale="smoke", evaluation={"radios": ("linf:8/255",)})
+
+
 def test_named_data_are_used_at_any_scale_and_must_be_told_apart() -> None:
     plan = planned("woods2019", rows=["psi-30"], scale="smoke", data={"": "digits:seed=1"})
     assert plan.jobs[0].data == "digits:seed=1"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from advex import progress
-from advex.cli import options, terminal
+from advex.cli import evaluate, options, terminal
 from advex.errors import SpecError
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ def reproduce(
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Folder to write. Default: reproductions/PAPER-SCALE.")
     ] = None,
+    radius: evaluate.Radius = None,
+    suite: evaluate.Suite = None,
     list_: Annotated[bool, typer.Option("--list", help="Say what would be run, with what changes, and stop.")] = False,
     seed: options.Seed = 0,
     device: options.Device = "auto",
@@ -69,14 +71,18 @@ def reproduce(
     from advex import reproduction
     from advex.lookup.devices import device_named
     from advex.lookup.folders import opened_folder
+    from advex.registry import specs_from
     from advex.report import write_report
     from advex.reproduction.figures import write_figures
 
     name, _, table = paper.partition("/") if not Path(paper).exists() else (paper, "", "")
     chosen = [each.strip() for text in rows or [] for each in text.split(",")]
+    if suite and not radius:
+        raise SpecError("--suite needs --radius NORM:R: without it there is no distance.")
+    within = {key: specs_from(texts) for key, texts in (("radius", radius), ("suite", suite)) if texts}
     plan = reproduction.planned(
-        name, table=table or None, rows=chosen, scale=scale, data=_data(data or []), seed=seed
-    )  # fmt: skip
+        name, table=table or None, rows=chosen, scale=scale, data=_data(data or []), seed=seed, evaluation=within
+    )
     if list_:
         _show_plan(plan, json_)
         return

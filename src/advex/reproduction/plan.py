@@ -91,13 +91,15 @@ def planned(
     scale: str = "full",
     data: Mapping[str, str] | None = None,
     seed: int = 0,
+    evaluation: Mapping[str, object] | None = None,
     available: Callable[[str], object] = sets.splits,
 ) -> Plan:
     """The plan for some rows of a paper.
 
     name: of a bundled paper, or a file. rows: ids and subsets; none: those of the scale, or all. data: the paper's
-    name of a data set -> where it is; under "" for all rows, which must be of one set. available: raises DataError
-    for a source that is not there; a row whose data nobody named, and that are not there, has no job.
+    name of a data set -> where it is; under "" for all rows, which must be of one set. evaluation: settings beside or
+    instead of the scale's. available: raises DataError for a source that is not there; a row whose data nobody named,
+    and that are not there, has no job.
 
     Raises SpecError for names that are not there and what cannot be combined, DataError for named data that are not.
     """
@@ -106,7 +108,7 @@ def planned(
         raise SpecError(f"There is no scale '{scale}': {did_you_mean(scale, paper.scales)}")
     settings = paper.scales[scale]
     ids = papers.chosen(paper, table, rows or ([settings.subset] if settings.subset else ()))
-    at = _Place(paper, scale, seed, _checked(paper, ids, data or {}, available), available)
+    at = _Place(paper, scale, seed, _checked(paper, ids, data or {}, available), available, evaluation or {})
     entries = [at.planned(paper.rows[row]) for row in ids]
     return Plan(name=name, paper=paper, scale=scale, seed=seed, rows=tuple(entries))
 
@@ -142,6 +144,7 @@ class _Place:
     seed: int
     data: Mapping[str, str]
     available: Callable[[str], object]
+    evaluation: Mapping[str, object]
 
     def planned(self, row: Row) -> Planned:
         """One row."""
@@ -180,7 +183,7 @@ class _Place:
             data=source,
             train_samples=scale.train_samples,
             test_samples=scale.test_samples,
-            evaluation=settings_from({**scale.evaluation, "seed": self.seed}),
+            evaluation=settings_from({**scale.evaluation, "seed": self.seed, **self.evaluation}),
             feedback=feedback,
         )
         return job, tuple(changed)
