@@ -22,7 +22,6 @@ from advex.options import NormOption, RadiusOption
 
 # What a suite's name stands for, in the order of cost.
 SUITES = {"standard": ("apgd", "minimal", "apgd:loss=targeted_dlr,steps=50", "square")}
-_NOT_IN_L1 = "square"  # of a suite that is named, left out where it knows no such norm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,10 +106,10 @@ def members(specs: Sequence[str], ball: Ball) -> dict[str, Search]:
     specs: as typed, with names of suites among them. Raises SpecError for what names no search, or one twice, and for
     one that says a distance of its own.
     """
-    wanted = [member for spec in registry.specs_from(specs) for member in _parts(spec, ball)]
+    wanted = [(spec, part) for spec in registry.specs_from(specs) for part in SUITES.get(spec, (spec,))]
     within: dict[str, Any] = {"norm": ball.norm.name, "radius": ball.radius}
-    searches = []
-    for spec in wanted:
+    names, searches = [], []
+    for suite, spec in wanted:
         name, options = registry.parse(spec)
         known = registry.entries("attack").get(name)
         allowed = {} if known is None else known.options()
@@ -120,20 +119,19 @@ def members(specs: Sequence[str], ball: Ball) -> dict[str, Search]:
                 f"The search '{spec}' of the suite says a {own[0]} of its own: leave that away. All its searches look "
                 f"within one distance, here '{ball.key}'."
             )
-        search = registry.make("attack", name, **{**given, **options})
+        try:
+            search = registry.make("attack", name, **{**given, **options})
+        except SpecError:
+            if suite in SUITES:  # which is without those of its searches that do not know the norm
+                continue
+            raise
         if search in searches:
             raise SpecError(f"The search '{spec}' stands twice in the suite.")
+        names.append(name)
         searches.append(search)
     if not searches:
         raise SpecError("A suite needs one or more searches.")
-    return dict(zip(registry.numbered([registry.parse(spec)[0] for spec in wanted]), searches, strict=True))
-
-
-def _parts(spec: str, ball: Ball) -> tuple[str, ...]:
-    """The searches that the name of a suite stands for, in this norm; of a search, itself."""
-    if spec not in SUITES:
-        return (spec,)
-    return tuple(part for part in SUITES[spec] if not (part == _NOT_IN_L1 and ball.norm.name == "l1"))
+    return dict(zip(registry.numbered(names), searches, strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
