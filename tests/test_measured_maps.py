@@ -460,3 +460,10 @@ def _digits_by_id(ids: Any) -> dict[str, Tensor]:
     whole = open_dataset("digits", split="test")
     places = {data_id: place for place, data_id in enumerate(whole.ids)}
     return {data_id: whole.x[places[data_id]].double() / 255 for data_id in ids}
+
+
+def test_two_measures_of_one_title_are_told_apart_by_their_keys() -> None:
+    plan = plan_of(Settings(maps=("gradient",), measures=("ifia", "ifia:distance=kendall", "gini")))
+    titles = [each.title for each in plan.entries.values()]
+    assert len(set(titles)) == len(titles)
+    assert "Map change, worst found (ifia-2)" in titles

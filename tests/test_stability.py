@@ -717,13 +717,23 @@ def test_what_cannot_be_measured_is_refused(toys: SimpleNamespace) -> None:
     for options in ({"restarts": 0}, {"points": 0}, {"samples": 0}):
         with pytest.raises(SpecError, match="at least 1|1 point or more"):
             worst_case_stability(Slope(), classifier, x, classes(2), **options)  # pyright: ignore[reportArgumentType]
-    for spec in ("worst_case:search=minimal", "worst_case:soften=0", "ifia:points=0"):
-        with pytest.raises(SpecError, match="says none|soften|points"):
+    for spec in ("worst_case:search=minimal", "worst_case:soften=0", "ifia:points=0", "ifia:search=(pgd:radius=0)"):
+        with pytest.raises(SpecError, match="says none|soften|points|above 0"):
             build(spec)
     for options in ({"epsilon_min": 0}, {"p": 0.5}, {"epsilon_min": math.nan}):
         for measure in (relative_input_stability, relative_output_stability):
             with pytest.raises(SpecError, match="epsilon_min .*p "):
                 measure(by_hand(), **options)
+
+
+def test_the_published_k_is_a_share_of_smaller_pictures_unless_it_is_named() -> None:
+    classifier, x = bowl(), draws(2, 4)
+    search = "pgd:norm=l2,radius=0.1,steps=3"
+    of_four = apply(build(f"ifia:search=({search})"), case_of(Slope(), classifier, x))  # k is 1, of 4 values
+    named = apply(build(f"worst_case:search=({search}),distance=(top_k:k=1)"), case_of(Slope(), classifier, x))
+    assert torch.equal(of_four.value["attack"], named.value["attack"])
+    refused = apply(build(f"ifia:search=({search}),distance=(top_k:k=100)"), case_of(Slope(), classifier, x))
+    assert any("no 100 largest" in reason for reason in refused.undefined)
 
 
 # -- the page about them ------------------------------------------------------------------------------------

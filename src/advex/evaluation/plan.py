@@ -11,7 +11,7 @@ from advex import attacks, registry
 from advex.attacks.suite import Ball, members
 from advex.errors import SpecError
 from advex.evaluation.settings import CERTIFICATION, MAPPING, RADII, Settings, checked, parted
-from advex.evaluation.tasks import ATTACK, MapTask, MeasureTask, PictureTask, RadiusTask, SearchTask
+from advex.evaluation.tasks import ATTACK, MapTask, MeasureTask, PictureTask, RadiusTask, SearchTask, distinct
 from advex.explanation import named_explainers
 from advex.geometry import as_norm, as_radius
 from advex.measures.case import values_of
@@ -46,7 +46,9 @@ class Plan:
     @property
     def entries(self) -> dict[str, MeasureEntry]:
         """`Record.measures`."""
-        return {key: entry for task in self.measures for key, entry in task.entries.items()} if self.maps else {}
+        return distinct(
+            {key: each for task in self.measures for key, each in task.entries.items()} if self.maps else {}
+        )
 
     def identity(self) -> dict[str, Any]:
         """What must agree for results to be taken over; two ways to write one spec are one spec."""

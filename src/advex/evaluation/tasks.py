@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -116,3 +117,12 @@ class MeasureTask:
             self.keys[name]: MeasureEntry(title=value.title, better=value.better, unit=value.unit, **whole)
             for name, value in values_of(self.measure).items()
         }
+
+
+def distinct(entries: Mapping[str, MeasureEntry]) -> dict[str, MeasureEntry]:
+    """With the key behind a title that several measures share, so that no two figures look alike."""
+    alike = Counter(each.title for each in entries.values())
+    return {
+        key: each.model_copy(update={"title": f"{each.title} ({key})"}) if alike[each.title] > 1 else each
+        for key, each in entries.items()
+    }

@@ -192,13 +192,15 @@ def _shortened(explainer: Any, points: int | None) -> Any:
 
 
 def ball_of(search: Search) -> Ball:
-    """Where a search looks: its norm and radius. Raises SpecError for one that says no radius."""
+    """Where a search looks: its norm and radius. Raises SpecError for one that says no radius, or one of 0."""
     radius = getattr(search, "radius", getattr(search, "rho", None))
     if radius is None:
         raise SpecError(
             f"A worst case is one within a distance, and {type(search).__name__} says none (`radius` or `rho`): take "
             "pgd or apgd, say."
         )
+    if not as_radius(radius) > 0:
+        raise SpecError(f"A worst case is one within a distance above 0, not {radius}: nothing moves within 0.")
     return Ball(norm=as_norm(getattr(search, "norm", "rmse")), radius=as_radius(radius))
 
 
@@ -275,26 +277,27 @@ class WorstCase:
         return Measured(value=value, undefined={reason: torch.ones(len(case), dtype=torch.bool)})
 
 
-PUBLISHED, PUBLISHED_SEARCH = "top_k:k=100", "pgd:radius=8/255,steps=50,step=1/255"
+PUBLISHED_SEARCH = "pgd:radius=8/255,steps=50,step=1/255"
 
 
 def published_distance(x: Tensor) -> str:
     """The 100 largest pixels of inputs [n, *shape]; of fewer than 1,024 the same share, as no paper has such."""
     pixels = math.prod(x.shape[2:] if x.ndim == 4 else x.shape[1:])
-    return PUBLISHED if pixels >= 1024 else f"top_k:k={max(1, 100 * pixels // 1024)}"
+    return f"top_k:k={100 if pixels >= 1024 else max(1, 100 * pixels // 1024)}"
 
 
 @measure("ifia", cites="ghorbani2019; singh2020 Sec. 4.1")
 class PublishedWorstCase(WorstCase):
     """How many of the k = 100 largest pixels change at the worst point met: the setting of the papers.
 
-    As `worst_case`, with 50 signed steps of 1/255 within linf 8/255. The papers' pictures have 1,024 pixels or more; of
-    smaller ones k is the same share. search, distance, soften, restarts, samples, points, climb: see `worst_case`.
+    As `worst_case`, with 50 signed steps of 1/255 within linf 8/255. distance: null is `top_k` with k = 100; the
+    papers' pictures have 1,024 pixels or more, and of smaller ones k is the same share. search, soften, restarts,
+    samples, points, climb: see `worst_case`.
     """
 
     search: SearchOption = PUBLISHED_SEARCH
-    distance: DistanceOption = PUBLISHED
+    distance: DistanceOption | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __call__(self, case: Case) -> Measured:
-        distance = published_distance(case.x) if self.distance == PUBLISHED else self.distance
+        distance = published_distance(case.x) if self.distance is None else self.distance
         return WorstCase(**{**vars(self), "distance": distance})(case)
