@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from advex.attacks import Minimal
 from advex.classifier import Classifier
 from advex.errors import SpecError
-from advex.goals import Become, BelowChance, Confident, Misclassify, advantage, with_temperature
+from advex.goals import Become, BelowChance, Confident, Misclassify, Suppress, advantage, with_temperature
 
 # The network is the identity: an input is its own logits.
 IDENTITY = Classifier(nn.Identity(), box=(-1e4, 1e4)).double()
@@ -156,3 +157,35 @@ def test_temperature_changes_the_way_but_not_the_verdict(temperature: float) -> 
     assert with_temperature(BelowChance(t), temperature)(IDENTITY, logits).loss.equal(
         BelowChance(t)(IDENTITY, logits).loss
     )
+
+
+def test_suppress_is_equation_2_of_elliott() -> None:
+    """M_c = C_c: the class's own logit, whatever the others are; an answer that is none has lost the class."""
+    logits, c = cases()
+    aim = Suppress(c)(IDENTITY, logits)
+    assert aim.loss.tolist() == [row[int(k)] for row, k in zip(logits.tolist(), c.tolist(), strict=True)]
+    assert aim.reached.tolist() == [row[int(k)] < 0 for row, k in zip(logits.tolist(), c.tolist(), strict=True)]
+    assert not torch.equal(aim.reached, Misclassify(c)(IDENTITY, logits).reached)
+    broken = torch.tensor([[2.0, math.nan], [2.0, 1.0]], dtype=torch.float64)
+    assert Suppress(torch.zeros(2, dtype=torch.int64))(IDENTITY, broken).reached.tolist() == [True, False]
+
+
+def test_a_linear_detector_is_suppressed_at_the_distance_to_its_plane() -> None:
+    """The smallest change has the length C_c / |w_c|, though no decision changes on the way."""
+    rng = torch.Generator().manual_seed(2)
+    weight = torch.randn(3, 8, generator=rng, dtype=torch.float64)
+    x = 0.4 + 0.2 * torch.rand(16, 8, generator=rng, dtype=torch.float64)
+    layer = nn.Linear(8, 3).double()
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        layer.bias.copy_(0.3 - weight @ x.mean(dim=0))
+    detector, c = Classifier(layer), torch.arange(16) % 3
+    own = detector(x).detach().gather(1, c[:, None])[:, 0]
+    result = Minimal(norm="l2")(detector, x, Suppress(c))
+    distance = (own / weight[c].norm(dim=1)).clamp_min(0)
+    assert (own > 0).sum() > 8
+    assert result.reached.all()
+    assert (result.size >= distance * (1 - 1e-9)).all()
+    assert result.size.tolist() == pytest.approx(distance.tolist(), rel=3e-3)
+    after = detector(result.adversarial)
+    assert (after.argmax(dim=1) == detector(x).argmax(dim=1)).any()

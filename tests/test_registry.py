@@ -84,6 +84,7 @@ def test_the_names_a_user_knows_are_known() -> None:
         "scramble",
         "unstable",
         "mass_centre",
+        "suppress",
         "toward_map",
     } <= set(entries("goal"))
     assert {"linear", "mlp", "small_cnn", "preact_resnet"} <= set(entries("network"))

@@ -20,6 +20,7 @@ from advex.goals.mass_centre import MassCentre as MassCentre
 from advex.goals.misaligned import Misaligned as Misaligned
 from advex.goals.misclassify import Misclassify as Misclassify
 from advex.goals.scramble import Scramble as Scramble
+from advex.goals.suppress import Suppress as Suppress
 from advex.goals.targets import targets as targets
 from advex.goals.toward_map import TowardMap as TowardMap
 from advex.goals.unstable import Unstable as Unstable
