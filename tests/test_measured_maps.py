@@ -124,7 +124,8 @@ def test_the_record_says_what_each_column_is(done: SimpleNamespace) -> None:
     assert list(done.rows[0])[:5] == ["model", "explainer", "example", "target", "method"]
     assert list(done.rows[0])[5:] == [*KEYS, "undefined", "change", "completeness", "map"]
     size = entries["test_halves-2_size"]
-    assert (size.title, size.unit, size.better, size.of) == ("Size of the map", "logits", "low", "shape")
+    assert size.title == "Size of the map (test_halves-2_size)"  # as two measures have this title
+    assert (size.unit, size.better, size.of) == ("logits", "low", "shape")
     assert size.spec == "test_halves:shift=2.0"
     assert schema.read_record(done.folder).measures == entries
     assert read(done.folder).record.measures == entries
