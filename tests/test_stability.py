@@ -731,7 +731,7 @@ def test_the_published_k_is_a_share_of_smaller_pictures_unless_it_is_named() -> 
     search = "pgd:norm=l2,radius=0.1,steps=3"
     of_four = apply(build(f"ifia:search=({search})"), case_of(Slope(), classifier, x))  # k is 1, of 4 values
     named = apply(build(f"worst_case:search=({search}),distance=(top_k:k=1)"), case_of(Slope(), classifier, x))
-    assert torch.equal(of_four.value["attack"], named.value["attack"])
+    assert torch.equal(of_four.values["attack"], named.values["attack"])
     refused = apply(build(f"ifia:search=({search}),distance=(top_k:k=100)"), case_of(Slope(), classifier, x))
     assert any("no 100 largest" in reason for reason in refused.undefined)
 

@@ -204,13 +204,14 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
             doubtful = severity(share := sum(reasons.values()) / len(work.data))
             if doubtful == "warning":
                 listed = ", ".join(f"{reason} ({count})" for reason, count in reasons.items())
-                part = f"{share:.1%} of the examples: {listed}. Its mean is of the others."
-                yield flag(
-                    entry.name, "undefined_measure", doubtful,
-                    f"'{key}' of the maps by '{name}' is undefined for "
-                    + (f"every example: {listed}." if share == 1 else part),
-                    "Compare it only with means over the same examples, or choose a measure that these maps have.",
-                )  # fmt: skip
+                message = f"'{key}' of the maps by '{name}' is undefined for {share:.1%} of the examples: {listed}."
+                remedy = "Choose a measure that these maps have."
+                if share < 1:
+                    message += " Its mean is of the others."
+                    remedy = (
+                        "Compare it only with means over the same examples, or choose a measure that these maps have."
+                    )
+                yield flag(entry.name, "undefined_measure", doubtful, message, remedy)
 
 
 def differences(results: Results) -> Iterator[Contrast]:
