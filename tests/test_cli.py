@@ -696,7 +696,8 @@ def test_records_compared_later_are_the_same_as_models_compared_at_once(
         assert page.count("data:image/png") > 20  # the pictures of both came along
     refused = advex_in("compare", "first", "second", "--out", "later")
     assert refused.code == 2
-    assert "later holds a record already: choose another --out, or say --overwrite" in refused.err
+    assert "later is not empty (it holds " in refused.err
+    assert "choose another --out, or say --overwrite" in refused.err
     other = advex_in("evaluate", "-m", trained / "first", *EVALUATE, "--seed", "9", "--out", "other")
     assert other.code == 0, other.err
     unlike = advex_in("compare", "first", "other", "--out", "unlike")

@@ -61,7 +61,5 @@ def _merged(records: Sequence[Path], out: Path | None, overwrite: bool) -> tuple
     folder = out or Path("records") / "-".join(path.name for path in records)
     if any(folder.resolve() == path.resolve() for path in records):
         raise SpecError(f"--out {folder} is one of the records to compare; name a new folder.")
-    if (folder / "record.json").exists() and not overwrite:
-        raise SpecError(f"{folder} holds a record already: choose another --out, or say --overwrite to write it anew.")
     with opened(folder, overwrite, ours=()):
         return merge(records, folder, command=progress.command_line()), folder, write_report(folder)

@@ -23,7 +23,8 @@ def opened_folder(folder: Path, ours: tuple[str, ...], overwrite: bool | None) -
         raise SpecError(f"{folder} is a file; --out needs a folder.")
     names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
     if names and not overwrite and not any(name in ours or is_temporary(name) for name in names):
-        refusal = f"{folder} is not empty and not ours (it holds {', '.join(names[:3])}): choose another --out"
+        whose = " and not ours" if ours else ""
+        refusal = f"{folder} is not empty{whose} (it holds {', '.join(names[:3])}): choose another --out"
         if overwrite is None:
             raise SpecError(f"{refusal}.")
         raise SpecError(f"{refusal}, or say --overwrite to write into it. Other files there are left alone.")
