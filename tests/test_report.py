@@ -55,6 +55,7 @@ from advex.record import (
 )
 from advex.record.run import EPOCHS
 from advex.report import write_report
+from advex.report.cells import turned
 from advex.report.grids import grids
 from advex.report.pages.page import render, render_runs
 from advex.report.reading import TrainingHistory, read, read_runs
@@ -380,23 +381,73 @@ def test_every_figure_of_the_record_appears_with_its_interval(tmp_path: Path) ->
             agrees(shown.text, figure, 100 if key == "accuracy" else 1)
         for key, figure in model.rho_reached.items():
             agrees(root.one("td", data_model=model.name, data_reached=key).text, figure, 100)
-    for difference in record.differences:
-        shown = root.one(
-            "td", data_difference=difference.measure, data_first=difference.first, data_second=difference.second
-        )
-        agrees(shown.text, difference.figure, 100 if difference.measure == "accuracy" else 1)
+    for difference in record.differences:  # a triangle: the later model minus the earlier one
+        later, sooner = difference.second, difference.first
+        shown = root.one("td", data_difference=difference.measure, data_first=later, data_second=sooner)
+        agrees(shown.text, turned(difference.figure), 100 if difference.measure == "accuracy" else 1)
+        left_out = difference.figure.low > 0 or difference.figure.high < 0
+        assert ("significant" in shown.attributes["class"].split()) == left_out
 
 
-def test_published_figures_stand_apart_and_footnotes_name_the_searches(tmp_path: Path) -> None:
+def test_the_headline_repeats_the_figures_and_says_what_each_means(record: Path) -> None:
+    root = page(record)
+    for key in ("accuracy", "attack_ara", "btr_ara"):
+        for model in ("ordinary", "robust"):
+            cell = root.one("td", data_model=model, data_headline=key)
+            assert cell.text == root.one("td", data_model=model, data_measure=key).text
+    headings = [node.text for node in root.one("table", class_="figures headline").all("th", class_="number")]
+    assert headings == [
+        "Accuracy share of the unchanged inputs that it decides rightly",
+        "Attack ARA how much change it withstands before its decision changes, on average",
+        "BTR ARA how much change it withstands before its confidence falls below chance, on average",
+    ]
+
+
+def test_of_two_classes_the_area_below_chance_is_not_said_twice(tmp_path: Path) -> None:
+    """Half a confidence of two classes is where the decision changes."""
+    root = page(make_record(tmp_path, Plan(classes=2, explained=0, swept=0)))
+    assert not root.all("td", data_headline="btr_ara")
+    assert "confidence falls below chance" not in root.one("section", id="findings").text
+    assert root.all("td", data_measure="btr_ara")
+
+
+def test_the_page_begins_with_one_picture_of_the_worst_and_the_best_model(tmp_path: Path) -> None:
+    """The first explained example that both decide rightly, towards the class that the best holds likeliest."""
+    folder = make_record(tmp_path, Plan(models=("a", "b", "c"), explained=4))
+    record, rows = read_record(folder), pq.read_table(folder / "examples.parquet").to_pylist()
+    areas = {model.name: model.scores["attack_ara"].value for model in record.models}
+    worst, best = min(areas, key=lambda name: areas[name]), max(areas, key=lambda name: areas[name])
+    right = {(row["model"], row["example"]) for row in rows if row["prediction"] == row["label"]}
+    example = next(i for i in range(4) if {(worst, i), (best, i)} <= right)
+    label = next(row["label"] for row in rows if row["example"] == example)
+    held = {
+        row["target"]: row["before"][row["target"]]
+        for row in pq.read_table(folder / "explanations.parquet").to_pylist()
+        if row["model"] == best and row["example"] == example and row["purpose"] == "grid" and row["target"] != label
+    }
+    target = max(held, key=lambda each: held[each])
+    shown = page(folder).one("div", class_="seen")
+    assert [node.text for node in shown.all("span", class_="name")] == [worst, best]
+    assert [node.text for node in shown.all("span", class_="class")] == [str(label), str(target)]
+    assert len(shown.all("img")) == 5  # the input, and of each model the picture and the change
+
+
+def test_without_explanations_the_page_begins_with_its_sentences(tmp_path: Path) -> None:
+    assert not page(make_record(tmp_path, Plan(explained=0, swept=0))).all("div", class_="seen")
+
+
+def test_published_figures_stand_apart_and_searches_are_named_once_at_the_end(tmp_path: Path) -> None:
     root = page(make_record(tmp_path, Plan(published=True)))
-    tight, published = root.all("table", class_="figures")[:2]
+    tight, published = root.one("section", id="figures").all("table", class_="figures")[:2]
     assert not tight.all("span", class_="protocol")
     assert [node.text for node in published.all("span", class_="protocol")] == ["published protocol"] * 2
     assert published.all("td", data_measure="btr_ara_published")
     assert not tight.all("td", data_measure="btr_ara_published")
-    notes = [node.text for node in root.one("section", id="figures").all("ol", class_="footnotes")]
-    assert "attack minimal:gradients=100" in notes[0]
-    assert "btr_published algorithm1:steps=450,published=true" in notes[1]
+    for search in ("minimal:gradients=100", "algorithm1:steps=450,published=true"):
+        assert search in root.one("section", id="made").text
+        assert not any(
+            search in section.text for section in root.all("section") if section.attributes.get("id") != "made"
+        )
 
 
 def test_counts_come_from_the_examples(record: Path) -> None:
@@ -470,17 +521,14 @@ def ara(value: float, low: float, high: float) -> Figure:
 
 def test_a_separated_difference_is_told_as_a_ratio(tmp_path: Path) -> None:
     told = planted(tmp_path, ara(0.0072, 0.0065, 0.008), ara(0.0457, 0.042, 0.0493), ara(-0.0385, -0.042, -0.035))
-    assert told[0] == (
-        "robust bears 6.3 times the change that ordinary bears: attack ARA 0.0457 [0.0420, 0.0493] against "
-        "0.0072 [0.0065, 0.0080]; paired difference 0.0385 [0.0350, 0.0420]."
-    )
+    assert told[0] == "robust withstands changes 6.3 times larger than ordinary before its decision changes."
 
 
 def test_a_difference_that_includes_zero_is_not_claimed(tmp_path: Path) -> None:
     told = planted(tmp_path, ara(0.040, 0.036, 0.045), ara(0.042, 0.037, 0.046), ara(-0.002, -0.005, 0.001))
     assert told[0] == (
-        "The data do not separate robust and ordinary by attack ARA: 0.0420 [0.0370, 0.0460] against "
-        "0.0400 [0.0360, 0.0450]; the paired difference 0.0020 [−0.0010, 0.0050] includes zero."
+        "robust does not differ significantly from ordinary by attack ARA (the paired difference "
+        "0.0020 [−0.0010, 0.0050] includes zero)."
     )
     assert "times" not in told[0]
 
@@ -488,11 +536,27 @@ def test_a_difference_that_includes_zero_is_not_claimed(tmp_path: Path) -> None:
 def test_nothing_is_claimed_beyond_what_is_known(tmp_path: Path) -> None:
     none = ara(0.0, 0.0, 0.0)
     told = planted(tmp_path / "a", none, ara(0.04, 0.03, 0.05), ara(-0.04, -0.05, -0.03))[0]
-    assert "bears more change than ordinary, which bears none" in told
+    assert told == "robust withstands some change before its decision changes, and ordinary none."
     infinite = Figure(value=math.inf, low=math.inf, high=math.inf, n=60, failures=30)
     told = planted(tmp_path / "b", none, infinite, ara(-math.inf, -math.inf, -math.inf))
     assert told[0].startswith("The attack ARA of robust is infinite: the search failed on 50\u202f% of the examples")
     assert not any("times" in sentence for sentence in told)
+
+
+def test_models_in_between_are_told_apart_only_where_they_differ(tmp_path: Path) -> None:
+    """Three models: each beside the least, and the pair of the others that no interval separates."""
+    record = read_record(make_record(tmp_path, Plan(models=("a", "b", "c"))))
+    areas = {"a": ara(0.01, 0.009, 0.011), "b": ara(0.04, 0.03, 0.05), "c": ara(0.05, 0.04, 0.06)}
+    for model in record.models:
+        model.scores = {"attack_ara": areas[model.name]}
+    pairs = {("a", "b"): (-0.03, -0.04, -0.02), ("a", "c"): (-0.04, -0.05, -0.03), ("b", "c"): (-0.01, -0.02, 0.001)}
+    differences = [Difference(first=f, second=s, measure="attack_ara", figure=ara(*v)) for (f, s), v in pairs.items()]
+    write_record(tmp_path, record.model_copy(update={"differences": differences}))
+    assert sentences(tmp_path)[:3] == [
+        "c withstands changes 5.0 times larger than a before its decision changes.",
+        "b withstands changes 4.0 times larger than a before its decision changes.",
+        "No significant difference of attack ARA between c and b.",
+    ]
 
 
 def test_saved_pictures_that_change_class_are_counted(record: Path) -> None:
@@ -1365,7 +1429,7 @@ def test_a_section_of_a_plugin_is_one_file_and_its_template(record: Path, tmp_pa
     sections = {node.attributes["id"]: node for node in root.all("section") if "id" in node.attributes}
     ours = [node.attributes["id"] for node in plain.all("section") if "id" in node.attributes]
     assert list(sections) == [
-        *ours[:1], "largest", *ours[1:3], "failing", *ours[3:], "unclear",
+        *ours[:1], "largest", *ours[1:6], "failing", *ours[6:], "unclear",
     ]  # fmt: skip
     assert [node.attributes["href"][1:] for node in root.one("nav").all("a")] == list(sections)
     assert root.one("nav").one("a", href="#largest").text == "Largest 2"
@@ -1456,7 +1520,7 @@ def test_every_declared_measure_of_maps_is_shown_and_compared_along_both_axes(tm
         reading = {("zig", True): "worse", ("zig", False): "better", ("zug", True): "better", ("zug", False): "worse",
                    ("zag", True): "larger", ("zag", False): "smaller"}[key, figure.value > 0]  # fmt: skip
         separated = figure.low > 0 or figure.high < 0
-        assert cell.text.endswith(reading if separated else "not separated")
+        assert cell.text.endswith(reading if separated else "not significant")
     boxes = section.one("figure", data_boxes="two", data_measure="Zag").one("svg", role="img")
     assert [node.attributes["data-box"] for node in boxes.all("g") if "data-box" in node.attributes] == ["b", "c"]
     figures_table = page(folder).one("section", id="figures")
@@ -1666,9 +1730,10 @@ def test_in_a_browser(tmp_path: Path, browser: Any) -> None:
     with tab.expect_download() as download:
         tab.click("text=figures.csv")
     assert download.value.suggested_filename == "figures.csv"
-    for width in (1280, 400):
-        tab.set_viewport_size({"width": width, "height": 900})
+    for width, height, lowest in ((1400, 900, 600), (1280, 900, 700), (400, 900, 900)):
+        tab.set_viewport_size({"width": width, "height": height})
         assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        assert tab.evaluate("document.querySelector('main img').getBoundingClientRect().top + scrollY") <= lowest
     assert said == []
     assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()]
 

@@ -124,5 +124,5 @@ def verdict(figure: Figure, first: str, second: str) -> str:
     if math.isnan(figure.value) or math.isinf(figure.value):
         return "no statement: too many searches failed" if figure.failures else "no statement"
     if not separated(figure):
-        return "not separated: the interval includes zero"
+        return "not significant: the interval includes zero"
     return f"{first if figure.value > 0 else second} has the larger value"

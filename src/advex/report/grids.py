@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,6 +67,41 @@ def grids(contents: Contents, kind: str) -> tuple[Grid, ...]:
         chosen, spent = _within(contents, examples, spent, _SHARES[kind] * contents.picture_bytes)
         made.append(_grid(contents, kind, explainer, rho, chosen, len(examples)))
     return tuple(made)
+
+
+def seen(contents: Contents, models: Sequence[str]) -> Grid | None:
+    """One example changed towards one class, for these models: the first one explained that all of them decide rightly.
+
+    The class is the one that the last of the models holds likeliest, beside the label. None without such explanations.
+    """
+    lowers = contents.record.lowers
+    rows = [row for row in contents.rows("explanations") if _kind(row, lowers) == "grid" and row["model"] in models]
+    about = {(row["model"], row["example"]): row for row in contents.rows("examples")}
+    for explainer, rho, mine in _by_explainer(rows, "grid"):
+        sheets = [[row for row in sheet if row["target"] != _label(about, row)] for sheet in _by_sheet(mine, "grid")]
+        whole = [sheet for sheet in sheets if {row["model"] for row in sheet} == set(models)]
+        right = [sheet for sheet in whole if all(_right(about, row) for row in sheet)]
+        for sheet in (right or whole)[:1]:
+            held = {
+                row["target"]: share_of(row["before"], row["target"]) or 0.0
+                for row in sheet
+                if row["model"] == models[-1]
+            }
+            target = max(held, key=lambda each: (held[each], -each))
+            chosen = [row for name in models for row in sheet if row["model"] == name and row["target"] == target]
+            if len(chosen) == len(models):
+                return _grid(contents, "grid", explainer, rho, [_Example(chosen, [target], 0)], 1)
+    return None
+
+
+def _label(about: Mapping[tuple[str, object], Row], row: Row) -> int | None:
+    mine = about.get((row["model"], row["example"]))
+    return None if mine is None else mine["label"]
+
+
+def _right(about: Mapping[tuple[str, object], Row], row: Row) -> bool:
+    mine = about.get((row["model"], row["example"]))
+    return mine is not None and mine["prediction"] == mine["label"]
 
 
 def _kind(row: Row, lowers: Collection[str]) -> str:

@@ -105,7 +105,7 @@ def _reading(figure: Figure, measure: MeasureEntry) -> str:
     if math.isnan(figure.value):
         return "undefined"
     if not separated(figure):
-        return "not separated"
+        return "not significant"
     larger = figure.value > 0
     if measure.better == "neither":
         return "larger" if larger else "smaller"

@@ -125,6 +125,11 @@ def score_title(key: str, record: Record) -> str:
     return f"{text} (published protocol)" if made.published else text
 
 
+def capital(title: str) -> str:
+    """A title at the head of a column."""
+    return title[:1].upper() + title[1:]
+
+
 def _lower(title: str) -> str:
     """A title inside a sentence; abbreviations stay."""
     return title if title[1:2].isupper() else title[:1].lower() + title[1:]

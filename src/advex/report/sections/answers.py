@@ -103,7 +103,7 @@ class ExplainedRow:
 class Answers:
     """What would have had to be different in a table's rows, and where each row lies among the others."""
 
-    title, menu, place, tables = "Answers", "Answers", 70, ("examples", "answers", "columns")
+    title, menu, place, tables = "Answers", "Answers", 25, ("examples", "answers", "columns")
 
     def __call__(self, contents: Contents) -> dict[str, Any] | None:
         by_example: dict[object, list[Row]] = {}

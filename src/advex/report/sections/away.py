@@ -13,7 +13,7 @@ from advex.report.reading import Contents
 class Away:
     """What has to go for a model to let go of a class."""
 
-    title, menu, place, tables = "Away from a class", "Away", 90, ("examples", "explanations")
+    title, menu, place, tables = "Away from a class", "Away", 27, ("examples", "explanations")
 
     def __call__(self, contents: Contents) -> dict[str, Any] | None:
         made = () if contents.rows("answers") else grids(contents, "away")  # rows of tables are told in sentences

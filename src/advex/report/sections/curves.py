@@ -38,7 +38,6 @@ class Panel:
     title: str
     norm: str
     published: bool
-    spec: str
     backdrop: Backdrop
     top_text: str
     searched: bool
@@ -96,7 +95,7 @@ def _panel(contents: Contents, search: str) -> Panel | None:
         )  # fmt: skip
     searched = any((np.isfinite(radii) & (radii > 0)).any() for radii in all_radii)
     return Panel(
-        search, search_title(search), norm, is_published(search), record.searches[search], on, f"{on.top:.3g}",
+        search, search_title(search), norm, is_published(search), on, f"{on.top:.3g}",
         searched, _description(search, norm, measured), tuple(curves),
     )  # fmt: skip
 

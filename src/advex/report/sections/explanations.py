@@ -17,7 +17,7 @@ from advex.report.reading import Contents
 class Explanations:
     """The explained examples, changed towards each class, and how many of the explanations got there."""
 
-    title, menu, place, tables = "Explanations", "Explanations", 70, ("examples", "explanations")
+    title, menu, place, tables = "Explanations", "Explanations", 25, ("examples", "explanations")
 
     def __call__(self, contents: Contents) -> dict[str, Any] | None:
         if contents.rows("answers"):

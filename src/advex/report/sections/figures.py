@@ -1,4 +1,4 @@
-"""All figures: a row per model, the paired differences, and what each search did."""
+"""All figures: a row per model, the paired differences of every two, and what each search did."""
 
 from __future__ import annotations
 
@@ -22,11 +22,13 @@ from advex.report.cells import (
     digits_for,
     is_scored,
     paired,
+    separated,
     show,
     together,
+    turned,
     verdict,
 )
-from advex.report.names import ORDER, is_published, measure_title, origin, score_title, search_title
+from advex.report.names import ORDER, capital, is_published, measure_title, origin, score_title, search_title
 from advex.report.reading import Contents
 
 # Counted from the examples of a search: part of the column's name, title.
@@ -53,21 +55,19 @@ Cells = dict[tuple[str, str], FigureCell]  # by measure and model
 
 @dataclass(frozen=True)
 class Group:
-    """The measures that one search made. mark: number of its footnote, 0 for none."""
+    """The measures that one search made."""
 
     title: str
     published: bool
-    mark: int
     columns: tuple[FigureColumn, ...]
 
 
 @dataclass(frozen=True)
 class FigureTable:
-    """Groups of columns over rows of models. footnotes: (mark, search, spec string)."""
+    """Groups of columns over rows of models."""
 
     groups: tuple[Group, ...]
     rows: tuple[FigureRow, ...]
-    footnotes: tuple[tuple[int, str, str], ...]
 
     @property
     def starts(self) -> tuple[int, ...]:
@@ -76,15 +76,22 @@ class FigureTable:
 
 
 @dataclass(frozen=True)
-class PairedRow:
-    """first minus second in words. verdict: what the interval allows to say."""
+class PairedCell:
+    """A difference of two models. verdict: what the interval allows to say."""
 
-    first: str
-    second: str
-    measure: str
     cell: FigureCell
     n: int
+    significant: bool
     verdict: str
+
+
+@dataclass(frozen=True)
+class Triangle:
+    """One measure of every two models, row minus column. rows: a model with its cells, None where there is no pair."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[PairedCell | None, ...]], ...]
 
 
 @register("section", "figures")
@@ -102,7 +109,7 @@ class Figures:
             "table": main_table(contents, published=False),
             "published": main_table(contents, published=True),
             "searches": search_table(contents),
-            "differences": paired_rows(record),
+            "differences": triangles(record),
             "together": together([each for each in record.differences if is_scored(each, record)]),
         }
 
@@ -139,16 +146,26 @@ def search_table(contents: Contents) -> FigureTable:
     return _table(record, columns, cells)
 
 
-def paired_rows(record: Record) -> tuple[PairedRow, ...]:
-    """The paired differences of scores, and whether the data separate the two models."""
-    rows = []
+def triangles(record: Record) -> tuple[Triangle, ...]:
+    """The paired differences of scores: a triangle for each measure, the later model minus the earlier one."""
+    names = [model.name for model in record.models]
+    cells: dict[str, dict[tuple[str, str], PairedCell]] = {}
     for difference in record.differences:
-        figure, key = difference.figure, difference.measure
         if is_scored(difference, record):
-            cell, reading = paired(key, figure, record), verdict(figure, difference.first, difference.second)
-            name = score_title(key, record)
-            rows.append(PairedRow(difference.first, difference.second, name, cell, figure.n, reading))
-    return tuple(rows)
+            first, second, figure = difference.first, difference.second, difference.figure
+            if names.index(first) < names.index(second):
+                first, second, figure = second, first, turned(figure)
+            verdict_of = verdict(figure, first, second)
+            cell = PairedCell(paired(difference.measure, figure, record), figure.n, separated(figure), verdict_of)
+            cells.setdefault(difference.measure, {})[first, second] = cell
+    return tuple(
+        Triangle(
+            capital(score_title(key, record)),
+            tuple(names[:-1]),
+            tuple((row, tuple(mine.get((row, column)) for column in names[:-1])) for row in names[1:]),
+        )
+        for key, mine in cells.items()
+    )
 
 
 def _score_columns(
@@ -168,9 +185,8 @@ def _score_columns(
 
 
 def _table(record: Record, columns: Columns, cells: Cells) -> FigureTable:
-    marks = {name: place for place, name in enumerate(record.searches, start=1)}
     groups = tuple(
-        Group(search_title(owner), published, marks.get(owner, 0), tuple(sorted(mine, key=_rank)))
+        Group(search_title(owner), published, tuple(sorted(mine, key=_rank)))
         for (owner, published), mine in columns.items()
     )
     keys = [column.key for group in groups for column in group.columns]
@@ -178,9 +194,7 @@ def _table(record: Record, columns: Columns, cells: Cells) -> FigureTable:
     for index, model in enumerate(record.models):
         mine = (cells.get((key, model.name)) or FigureCell(key, "–", note="not measured") for key in keys)
         rows.append(FigureRow(index, model.name, tuple(mine)))
-    used = {group.mark for group in groups}
-    footnotes = tuple((marks[name], name, spec) for name, spec in record.searches.items() if marks[name] in used)
-    return FigureTable(groups, tuple(rows), footnotes)
+    return FigureTable(groups, tuple(rows))
 
 
 def _rank(column: FigureColumn) -> int:

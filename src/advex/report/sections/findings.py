@@ -1,9 +1,11 @@
-"""The figures in sentences. Nothing is claimed that a paired interval does not carry."""
+"""What was found, seen and in sentences. Nothing is claimed that a paired interval does not carry."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
@@ -13,6 +15,8 @@ from advex.record import Difference, Figure, ModelEntry, Record, norm_title
 from advex.record.tables import in_norm
 from advex.registry import register
 from advex.report.cells import (
+    FigureCell,
+    FigureRow,
     digits_for,
     in_words,
     inverse,
@@ -20,23 +24,70 @@ from advex.report.cells import (
     points,
     separated,
     share_in_words,
+    show,
     together,
     turned,
 )
-from advex.report.names import radius_title, score_title
+from advex.report.grids import seen
+from advex.report.names import capital, radius_title, score_title
 from advex.report.reading import Contents
+from advex.report.sections.curves import panels
 from advex.report.sentences import figure, name, say
 
 
 @register("section", "findings")
 class Findings:
-    """The figures in sentences."""
+    """A sentence for each model, the headline figures, the first curve, and one explained picture."""
 
     title, menu, place, tables = "Findings", "Findings", 10, ("examples", "explanations")
 
     def __call__(self, contents: Contents) -> dict[str, Any]:
-        scored = [each for each in contents.record.differences if is_scored(each, contents.record)]
-        return {"findings": list(findings(contents)), "together": together(scored), "norms": _norms(contents)}
+        record = contents.record
+        scored = [each for each in record.differences if is_scored(each, record)]
+        return {
+            "findings": list(findings(contents)),
+            "together": together(scored),
+            "norms": _norms(contents),
+            "seen": seen(contents, _ends(record)),
+            "headline": headline(record),
+            "panel": next(iter(panels(contents)), None),
+        }
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The figures that matter first. columns: (title, what it means); rows: the cells of a model each."""
+
+    columns: tuple[tuple[str, str], ...]
+    rows: tuple[FigureRow, ...]
+
+
+def headline(record: Record) -> Headline:
+    """Accuracy and the robustness areas of all models, with what each of them means."""
+    meanings = {"accuracy": "share of the unchanged inputs that it decides rightly"}
+    meanings |= {key: f"how much change it withstands before {end}, on average" for key, end in _areas(record).items()}
+    keys = [key for key in meanings if any(key in model.scores for model in record.models)]
+    rows = []
+    for index, model in enumerate(record.models):
+        known = ((key, model.scores.get(key)) for key in keys)
+        cells = (
+            FigureCell(key, "–", note="not measured")
+            if figure is None
+            else show(key, figure, digits_for(key, record), record)
+            for key, figure in known
+        )
+        rows.append(FigureRow(index, model.name, tuple(cells)))
+    return Headline(tuple((capital(score_title(key, record)), meanings[key]) for key in keys), tuple(rows))
+
+
+def _ends(record: Record) -> tuple[str, ...]:
+    """The model that withstands the least and the one that withstands the most; by accuracy where no search ran."""
+    for key in (*_areas(record), "accuracy"):
+        scores = {model.name: model.scores[key].value for model in record.models if key in model.scores}
+        known = sorted((value, name) for name, value in scores.items() if math.isfinite(value))
+        if known:
+            return tuple(dict.fromkeys((known[0][1], known[-1][1])))
+    return ()
 
 
 def _norms(contents: Contents) -> list[str]:
@@ -62,8 +113,7 @@ def findings(contents: Contents) -> Iterator[Markup]:
     if len(record.models) == 1:
         yield from _alone(record, record.models[0])
     else:
-        for key, verb in _areas(record).items():
-            yield from _comparisons(record, key, verb)
+        yield from _comparisons(record)
         yield from _shares(record, "accuracy", "On unchanged inputs: {} accuracy")
     for key in record.radii:
         opening = f"Right, and moved by no search within {radius_title(key)}: {{}}"
@@ -75,40 +125,58 @@ def findings(contents: Contents) -> Iterator[Markup]:
 
 
 def _areas(record: Record) -> dict[str, str]:
-    """What a model does with the change that an area is of."""
-    verbs = {"attack": "bears", "btr": "keeps above chance under"}
-    return {in_norm(f"{search}_ara", record.norm(search)): verb for search, verb in verbs.items()}
+    """What ends the change that an area is of. Of two classes, a confidence below chance is a changed decision."""
+    ends = {"attack": "its decision changes", "btr": "its confidence falls below chance"}
+    if len(record.data.class_names) == 2 and "attack" in record.searches:
+        del ends["btr"]
+    return {in_norm(f"{search}_ara", record.norm(search)): end for search, end in ends.items()}
 
 
-def _comparisons(record: Record, key: str, verb: str) -> Iterator[Markup]:
-    """The model with the largest area against each of the others."""
-    measured = [model for model in record.models if key in model.scores]
-    unknown = [model for model in measured if not math.isfinite(model.scores[key].value)]
-    known = sorted((m for m in measured if m not in unknown), key=lambda m: -m.scores[key].value)
-    yield from (_unbounded(model, key, record) for model in unknown)
-    yield from (_comparison(record, key, verb, known[0], other) for other in known[1:])
+def _comparisons(record: Record) -> Iterator[Markup]:
+    """A sentence for each model: how much more it withstands than the one that withstands the least."""
+    areas = _areas(record)
+    for key in areas:
+        yield from (_unbounded(m, key, record) for m in record.models if key in m.scores and not _finite(m, key))
+    main = next((key for key in areas if sum(_finite(model, key) for model in record.models) > 1), None)
+    if main is None:
+        return
+    known = sorted((m for m in record.models if _finite(m, main)), key=lambda m: -m.scores[main].value)
+    *others, least = known
+    for model in others:
+        clauses = [_clause(record, key, end, model, least) for key, end in areas.items() if _finite(least, key)]
+        yield say("{} {}.", name(model.name), Markup(", and ").join(clause for clause in clauses if clause))
+    alike = [
+        say("{} and {}", name(first.name), name(second.name))
+        for first, second in itertools.combinations(others, 2)
+        if (pair := _paired(record, first.name, second.name, main)) and not separated(pair.figure)
+    ]
+    if alike:
+        yield say("No significant difference of {} between {}.", score_title(main, record), Markup("; ").join(alike))
 
 
-def _comparison(record: Record, key: str, verb: str, best: ModelEntry, other: ModelEntry) -> Markup:
-    first, second, title = best.scores[key], other.scores[key], score_title(key, record)
-    digits = decimals([first.value, second.value])
-    both = say("{} against {}", *(figure(in_words(area, digits)) for area in (first, second)))
-    better, worse = name(best.name), name(other.name)
-    paired = _paired(record, best.name, other.name, key)
+def _finite(model: ModelEntry, key: str) -> bool:
+    return key in model.scores and math.isfinite(model.scores[key].value)
+
+
+def _clause(record: Record, key: str, end: str, model: ModelEntry, least: ModelEntry) -> Markup | None:
+    """What one area says of a model beside the one that withstands the least."""
+    if not _finite(model, key):
+        return None
+    first, second, title = model.scores[key].value, least.scores[key].value, score_title(key, record)
+    paired = _paired(record, model.name, least.name, key)
     if paired is None:
-        words = "larger" if first.value > second.value else "same"
-        return say("{} has the {} {}, {} for {}; no paired comparison was made.", better, words, title, both, worse)
-    interval = figure(in_words(paired.figure, digits))
+        words = "has the larger" if first > second else "has the same" if first == second else "has the smaller"
+        return say("{} {} beside {} (no paired comparison was made)", words, title, name(least.name))
     if not separated(paired.figure):
-        words = "The data do not separate {} and {} by {}: {}; the paired difference {} includes zero."
-        return say(words, better, worse, title, both, interval)
-    if second.value > 0:
-        does = "bears" if verb == "bears" else "does"
-        ratio = _times(first.value / second.value, paired.ratio)
-        opening = say("{} {} {} times the change that {} {}", better, verb, ratio, worse, does)
-    else:
-        opening = say("{} {} more change than {}, which bears none", better, verb, worse)
-    return say("{}: {} {}; paired difference {}.", opening, title, both, interval)
+        interval = figure(in_words(paired.figure, digits_for(key, record)))
+        words = "does not differ significantly from {} by {} (the paired difference {} includes zero)"
+        return say(words, name(least.name), title, interval)
+    if not second:
+        return say("withstands some change before {}, and {} none", end, name(least.name))
+    times = _times(first / second, paired.ratio)
+    if first < second:
+        return say("withstands only {} times the change of {} before {}", times, name(least.name), end)
+    return say("withstands changes {} times larger than {} before {}", figure(times), name(least.name), end)
 
 
 def _unbounded(model: ModelEntry, key: str, record: Record) -> Markup:

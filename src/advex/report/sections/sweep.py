@@ -13,7 +13,7 @@ from advex.report.reading import Contents
 class Sweep:
     """The same target at ever larger changes."""
 
-    title, menu, place, tables = "From no change to much change", "Sweep", 80, ("examples", "explanations")
+    title, menu, place, tables = "From no change to much change", "Sweep", 26, ("examples", "explanations")
 
     def __call__(self, contents: Contents) -> dict[str, Any] | None:
         made = () if contents.rows("answers") else grids(contents, "sweep")  # rows of tables are told in sentences

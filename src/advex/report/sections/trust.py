@@ -17,4 +17,6 @@ class Trust:
 
     def __call__(self, contents: Contents) -> dict[str, Any]:
         flags = contents.record.flags
-        return {"flags": grouped(flags), "badge": len(flags) or ""}
+        groups = grouped(flags)
+        warnings = [group for group in groups if group[0][0] == "warning"]
+        return {"flags": groups, "warnings": warnings, "notes": groups[len(warnings) :], "badge": len(flags) or ""}
