@@ -91,6 +91,7 @@ def test_every_activation_is_a_rectifier_in_every_network(name: str) -> None:
     assert function(far)[0].item() == pytest.approx(-5 if name == "leaky_relu" else 0, abs=1e-3)  # a slope of 0.1
     assert function(far)[1].item() == pytest.approx(50, abs=0.3)
     small = {"mlp": "widths=4", "small_cnn": "widths=2-3-4", "preact_resnet": "depth=8,widths=2-3-4"}
+    small |= {"vgg": "depth=11,width=2,hidden=3", "resnet": "depth=50,width=2,se=true"}
     for network, size in small.items():
         built = networks.build(f"{network}:{size},activation={name}")
         kinds = {type(module) for module in built.modules()}
@@ -244,6 +245,10 @@ FROZEN = {
     "preact_resnet:depth=8,widths=4-6-8,classes=3,activation=softplus,stem=4x4s3": [1.45507364, 1.03955473, 0.6297252],
     "preact_resnet:depth=8,widths=4-6-8,classes=3,drop=shakedrop,survival=0.5": [1.46932267, 0.99704488, 0.54953778],
     "wide_resnet:depth=10,width=1,classes=3": [1240261.68860524, -801748.16679014, -2336890.49681545],
+    "vgg:depth=11,width=1,hidden=4,classes=3,batch_norm=true": [6158.37319, -5964.78189, 5085.18221],
+    "vgg:depth=13,width=1,classes=3,head=gap": [11683.7001, 261.524522, -11575.7058],
+    "resnet:depth=18,width=2,classes=3": [-384.607686, -4244.65864, -1336.94055],
+    "resnet:depth=50,width=1,classes=3,se=true,activation=silu": [1.12910533, 3.11054199, -1.84310397],
     "small_cnn:channels=3,widths=4-6-8,classes=3,d=2": [1.0260185, 1.4346574, 1.4025502],
     "mlp:features=192,widths=5-4,classes=3,activation=gelu": [2.7095864, -0.81843652, 2.0866165],
     "linear:features=192,classes=3": [1.3027917, 0.77018584, 1.6311327],
@@ -259,7 +264,8 @@ def test_what_a_spec_means_does_not_drift(spec: str) -> None:
         if values.is_floating_point():
             wave = torch.cos(torch.arange(values.numel(), dtype=torch.float64) * 0.7 + place)
             values.copy_((wave.abs() + 0.5 if values.ndim == 1 else 0.5 * wave).reshape(values.shape))
-    x = torch.linspace(0, 1, 2 * 3 * 8 * 8, dtype=torch.float64).reshape(2, 3, 8, 8)
+    side = 32 if spec.startswith("vgg") else 8  # which halves it five times
+    x = torch.linspace(0, 1, 2 * 3 * side * side, dtype=torch.float64).reshape(2, 3, side, side)
     with torch.no_grad():
         assert network(x)[1].tolist() == pytest.approx(FROZEN[spec], rel=1e-6)
 
@@ -662,7 +668,7 @@ def test_absurd_sizes_are_refused_quickly_and_without_eating_memory(spec: str) -
         ("preact_resnet:drop=shakedrop,alpha=-1", "alpha.*must lie in"),
         ("preact_resnet:drop=stochastic_depth,alpha=0.5", "drop=shakedrop alone"),
         ("mlp:classes=1", "classes must be a whole number from 2"),
-        ("resnet", "no network 'resnet'.*did you mean 'wide_resnet'"),
+        ("resnett", "no network 'resnett'.*did you mean 'resnet'"),
         ("os.system", "no network 'os.system'"),
         ("wide_resnet:depth=29", r"6n \+ 4 \(10, 16, 22, 28"),
         ("wide_resnet:depth=10,dropout=1", "below 1, not 1"),

@@ -11,9 +11,12 @@ from advex.networks.activations import HalfHuberReLU as HalfHuberReLU
 from advex.networks.activations import half_huber_relu as half_huber_relu
 from advex.networks.preact_resnet import PreactResNet as PreactResNet
 from advex.networks.residual_drop import ResidualDrop as ResidualDrop
+from advex.networks.resnet import ResNet as ResNet
 from advex.networks.small import MLP as MLP
 from advex.networks.small import Linear as Linear
 from advex.networks.small import SmallCNN as SmallCNN
+from advex.networks.vgg import VGG as VGG
+from advex.networks.vgg import MostOfPlaces as MostOfPlaces
 from advex.networks.wide_resnet import WideResNet as WideResNet
 
 # Each size is within its own range and their product may still be absurd.
