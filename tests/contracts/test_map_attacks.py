@@ -15,7 +15,17 @@ from advex import registry
 from advex.attacks import PGD
 from advex.classifier import Classifier
 from advex.distances import Cosine, RelativeL2
-from advex.explainers import ExpectedGradients, GradCAM, Gradient, InputXGradient, IntegratedGradients, SmoothGrad
+from advex.explainers import (
+    ExpectedGradients,
+    GradCAM,
+    GradCAMPlusPlus,
+    Gradient,
+    InputXGradient,
+    IntegratedGradients,
+    LayerCAM,
+    NormGrad,
+    SmoothGrad,
+)
 from advex.measures import worst_case_stability
 
 pytestmark = pytest.mark.filterwarnings("ignore:The background is a single row")  # so that its map is known
@@ -44,10 +54,19 @@ def direction(x: np.ndarray) -> np.ndarray:
     return x
 
 
+def by_third_derivatives(x: np.ndarray) -> np.ndarray:
+    """Grad-CAM++: each place adds g / (2 + S g) to the one channel's weight, g being its slope and S the sum of x."""
+    slope, total = STEEP * x, x.sum(axis=-1, keepdims=True)
+    return (slope / (2 + total * slope)).sum(axis=-1, keepdims=True) * x
+
+
 # explainer -> its map of the first logit by hand, up to a factor
 MAPS: dict[str, tuple[Any, Callable[[np.ndarray], np.ndarray], float]] = {
     "gradient": (Gradient(), direction, 1e-4),
     "grad_cam": (GradCAM(), lambda x: x.sum(axis=-1, keepdims=True) * x, 1e-4),
+    "grad_cam_plus_plus": (GradCAMPlusPlus(), by_third_derivatives, 1e-4),
+    "layer_cam": (LayerCAM(), np.square, 1e-4),
+    "norm_grad": (NormGrad(), np.square, 1e-4),
     "input_x_gradient": (InputXGradient(), np.square, 1e-4),
     "integrated_gradients": (IntegratedGradients(steps=20), np.square, 1e-4),
     "expected_gradients": (
@@ -95,7 +114,7 @@ def test_every_differentiable_explainer_is_attacked_here() -> None:
 def test_the_search_finds_the_worst_map(name: str, distance: Any) -> None:
     explain, of, tolerance = MAPS[name]
     x = torch.tensor([[0.9, 0.5], [0.7, 1.2], [1.1, 1.0]]).double()
-    shaped = x.reshape(3, 1, 1, 2) if name == "grad_cam" else x
+    shaped = x.reshape(3, 1, 1, 2) if explain.looks_at == "layer" else x
     got = attacked(explain, shaped, distance)
     expected = [worst_on_the_disc(row.numpy(), of, isinstance(distance, Cosine)) for row in x]
     assert np.allclose(got, expected, rtol=tolerance)

@@ -23,6 +23,9 @@ from advex.explainers.captum_perturbations import Lime as Lime
 from advex.explainers.captum_perturbations import Occlusion as Occlusion
 from advex.explainers.expected_gradients import ExpectedGradients as ExpectedGradients
 from advex.explainers.grad_cam import GradCAM as GradCAM
+from advex.explainers.grad_cam import GradCAMPlusPlus as GradCAMPlusPlus
+from advex.explainers.grad_cam import LayerCAM as LayerCAM
+from advex.explainers.grad_cam import NormGrad as NormGrad
 from advex.explainers.gradients import Gradient as Gradient
 from advex.explainers.gradients import InputXGradient as InputXGradient
 from advex.explainers.integrated_gradients import IntegratedGradients as IntegratedGradients

@@ -1,18 +1,13 @@
-"""Grad-CAM (Selvaraju et al. 2017): where a late layer holds evidence for a class."""
+"""Class activation maps: where a late layer holds evidence for a class, by its channels weighted with derivatives."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
-from advex.errors import InputError
-from advex.explainers.layers import AUTO, layer_gradient
+from advex.explainers.layers import AUTO, map_of_layer
 from advex.explainers.maps import Attribution, AttributionRequest, DifferentiableMethod, explainer
 from advex.explainers.outputs import Of
-
-# How maps of one, two and three spatial axes are enlarged, by the number of axes of x.
-_MODES = {3: "linear", 4: "bilinear", 5: "trilinear"}
 
 
 @explainer("grad_cam", cites="selvaraju2017", shows="regions", looks_at="layer", examples=("layer=conv",))
@@ -29,25 +24,68 @@ class GradCAM(DifferentiableMethod):
     of: Of = "logit"
 
     def attribute(self, request: AttributionRequest) -> Attribution:
-        if request.x.ndim not in _MODES:
-            shape = tuple(request.x.shape[1:])
-            raise InputError(f"Grad-CAM shows places in a picture; inputs of shape {shape}, as of tables, have none.")
-        layer, maps, flat = self.layer, [], []
+        """relu(sum_k alpha_k A^k), alpha_k the mean over places of d output / d A^k (Eq. 1-2)."""
 
-        def run(rows: slice) -> None:
-            nonlocal layer
-            layer, activations, gradient = layer_gradient(request, rows, layer)
-            maps.append(self._show(activations, gradient, request.x[rows]))
-            slope = gradient.detach().flatten(1)
-            flat.append(~slope.any(dim=1) | ~slope.isfinite().all(dim=1))
+        def cam(activations: Tensor, gradient: Tensor) -> Tensor:
+            values = torch.einsum("nk,nk...->n...", gradient.flatten(2).mean(dim=2), activations)
+            return values.relu() if self.relu else values
 
-        request.passes(run, len(request.x))
-        return Attribution(map=torch.cat(maps), flat=torch.cat(flat), chosen={"layer": layer})
+        return map_of_layer(request, self.layer, cam)
 
-    def _show(self, activations: Tensor, gradient: Tensor, x: Tensor) -> Tensor:
-        """relu(sum_k alpha_k A^k), alpha_k the mean over places of d output / d A^k (Eq. 1-2), enlarged to x."""
-        alpha = gradient.flatten(2).mean(dim=2)
-        cam = torch.einsum("nk,nk...->n...", alpha, activations)
-        cam = cam.relu() if self.relu else cam
-        cam = interpolate(cam[:, None], size=x.shape[2:], mode=_MODES[x.ndim], align_corners=False)
-        return cam.expand(x.shape)
+
+@explainer(
+    "grad_cam_plus_plus", cites="chattopadhay2018 Eq. 19", shows="regions", looks_at="layer", examples=("layer=conv",)
+)
+class GradCAMPlusPlus(DifferentiableMethod):
+    """As `grad_cam`, with weights to which each place adds by how much of the class its own rise explains.
+
+    Made for layers whose outputs are not negative. layer, of: as for `grad_cam`.
+    """
+
+    layer: str = AUTO
+    of: Of = "logit"
+
+    def attribute(self, request: AttributionRequest) -> Attribution:
+        """relu(sum_k w_k A^k), w_k = sum_ij relu(g) g^2 / (2 g^2 + S_k g^3) at place ij, and S_k = sum_ij A^k."""
+
+        def cam(activations: Tensor, gradient: Tensor) -> Tensor:
+            rise, total = gradient.relu().flatten(2), activations.flatten(2).sum(dim=2, keepdim=True)
+            weight = (rise / (2 + total * rise)).sum(dim=2)
+            return torch.einsum("nk,nk...->n...", weight, activations).relu()
+
+        return map_of_layer(request, self.layer, cam)
+
+
+@explainer("layer_cam", cites="jiang2021 Eq. 4-6", shows="regions", looks_at="layer", examples=("layer=conv",))
+class LayerCAM(DifferentiableMethod):
+    """The channels of a layer, each place weighted by its own gradient where that is positive; also for early layers.
+
+    layer, of: as for `grad_cam`.
+    """
+
+    layer: str = AUTO
+    of: Of = "logit"
+
+    def attribute(self, request: AttributionRequest) -> Attribution:
+        return map_of_layer(request, self.layer, lambda a, g: (g.relu() * a).sum(dim=1).relu())
+
+
+@explainer(
+    "norm_grad", cites="rebuffi2020 Sec. 3", shows="regions", looks_at="layer", examples=("layer=conv,selective=true",)
+)
+class NormGrad(DifferentiableMethod):
+    """How much a place of a layer would teach a 1x1 convolution put behind it: the norm of its share of the gradient.
+
+    The channels' norm times that of their gradient. selective: the norm of their products, of those that are positive
+    alone, and so of what speaks for the class. layer, of: as for `grad_cam`.
+    """
+
+    layer: str = AUTO
+    selective: bool = False
+    of: Of = "logit"
+
+    def attribute(self, request: AttributionRequest) -> Attribution:
+        def both(a: Tensor, g: Tensor) -> Tensor:
+            return (a * g).relu().norm(dim=1) if self.selective else a.norm(dim=1) * g.norm(dim=1)
+
+        return map_of_layer(request, self.layer, both)

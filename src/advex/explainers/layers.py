@@ -3,17 +3,54 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from advex.errors import InputError
-from advex.explainers.maps import AttributionRequest
+from advex.explainers.maps import Attribution, AttributionRequest
 from advex.explainers.outputs import output
 from advex.layers import derivatives, listening
 
 AUTO = "auto"
+
+# How maps of one, two and three spatial axes are enlarged, by the number of axes of x.
+_MODES = {3: "linear", 4: "bilinear", 5: "trilinear"}
+
+
+def map_of_layer(request: AttributionRequest, layer: str, formula: Callable[[Tensor, Tensor], Tensor]) -> Attribution:
+    """The map formula(A, g) of a layer's output A and the explained output's derivative g by it, enlarged to x.
+
+    formula: takes both as [rows, channels, *places], and answers [rows, *places]. layer: see `layer_gradient`.
+    Raises InputError for inputs without places.
+    """
+    maps, flat = [], []
+
+    def run(rows: slice) -> None:
+        nonlocal layer
+        layer, activations, gradient = layer_gradient(request, rows, layer)
+        maps.append(enlarged(formula(activations, gradient), request.x[rows]))
+        slope = gradient.detach().flatten(1)
+        flat.append(~slope.any(dim=1) | ~slope.isfinite().all(dim=1))
+
+    check_places(request.x)
+    request.passes(run, len(request.x))
+    return Attribution(map=torch.cat(maps), flat=torch.cat(flat), chosen={"layer": layer})
+
+
+def check_places(x: Tensor) -> None:
+    """Raise InputError unless inputs x [n, *shape] have places: axes after that of their channels."""
+    if x.ndim not in _MODES:
+        shape = tuple(x.shape[1:])
+        raise InputError(f"A map of a layer shows places; inputs of shape {shape}, as of tables, have none.")
+
+
+def enlarged(values: Tensor, x: Tensor) -> Tensor:
+    """Values of a layer's places [n, *places] at those of x, interpolated linearly, in all channels: like x."""
+    return interpolate(values[:, None], size=x.shape[2:], mode=_MODES[x.ndim], align_corners=False).expand(x.shape)
 
 
 def layer_gradient(request: AttributionRequest, rows: slice, layer: str = AUTO) -> tuple[str, Tensor, Tensor]:
@@ -33,7 +70,7 @@ def layer_gradient(request: AttributionRequest, rows: slice, layer: str = AUTO) 
         value = output(request.classifier, x, request.target[rows], request.of)
     if not heard:
         raise InputError(
-            f"The output of layer '{layer}' has no places that Grad-CAM could show: it needs [n, channels, h, w]."
+            f"The output of layer '{layer}' has no places that a map could show: it needs [n, channels, h, w]."
         )
     name, answer = heard[-1]
     (slope,) = derivatives(value, [answer], create_graph=request.create_graph)
@@ -128,4 +165,4 @@ def _no_layer(last: list[str], names: list[str]) -> str:
     else:
         each = " and ".join(f"'{name}'" for name in last) or "none"
         why = f"that the whole answer goes through: at the end {each} give parts of it"
-    return f"Grad-CAM finds no layer {why}. Name one with layer=..., or choose another map."
+    return f"There is no layer {why}. Name one with layer=..., or choose another map."
