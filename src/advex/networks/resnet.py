@@ -72,9 +72,10 @@ class ResidualBlock(nn.Module):
 class ResNet(nn.Module):
     """ResNet of 18 to 152 layers; from 50 on with bottlenecks, whose 3x3 convolution has the stride.
 
-    depth: 18, 34, 50, 101 or 152. width: channels of the first stage's 3x3 convolutions; each stage doubles them and halves height and width. se: each
-    block ends in a squeeze and excitation (SE-ResNet). channels: of the input. classes: outputs. activation: relu (the
-    paper's), leaky_relu, half_huber, softplus, silu, gelu; d: of the half-Huber ReLU. Pictures of any size.
+    depth: 18, 34, 50, 101 or 152. width: channels of the first stage's 3x3 convolutions; each stage doubles them and
+    halves height and width. se: each block ends in a squeeze and excitation (SE-ResNet). channels: of the input.
+    classes: outputs. activation: relu (the paper's), leaky_relu, half_huber, softplus, silu, gelu; d: of the half-Huber
+    ReLU. Pictures of any size.
     """
 
     def __init__(

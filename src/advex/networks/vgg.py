@@ -47,10 +47,10 @@ class MostOfPlaces(nn.Module):
 class VGG(nn.Module):
     """VGG of 11, 13, 16 or 19 layers, with batch norm or without.
 
-    depth: 11 (configuration A), 13 (B), 16 (D), 19 (E). batch_norm: after each convolution. width: channels of the first
-    stage; the others have 2, 4, 8 and 8 times as many. hidden: units of the two dense layers, of which the share `dropout` is lost in training. channels:
-    of the input. classes: outputs. activation: relu (the paper's), leaky_relu, half_huber, softplus, silu, gelu; d: of
-    the half-Huber ReLU. Pictures of 32 pixels or more.
+    depth: 11 (configuration A), 13 (B), 16 (D), 19 (E). batch_norm: after each convolution. width: channels of the
+    first stage; the others have 2, 4, 8 and 8 times as many. hidden: units of the two dense layers, of which the share
+    `dropout` is lost in training. channels: of the input. classes: outputs. activation: relu (the paper's), leaky_relu,
+    half_huber, softplus, silu, gelu; d: of the half-Huber ReLU. Pictures of 32 pixels or more.
 
     convolutional: the dense layers see every place of a larger picture (224 pixels or more), and of each class the
     largest answer counts. head="gap": in place of the last pool and the dense layers a convolution of 16 times `width`
