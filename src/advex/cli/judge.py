@@ -21,7 +21,7 @@ EXPLAINERS = (
     "gradient", "guided_backprop", "grad_cam", "smooth_grad", "integrated_gradients", "expected_gradients",
 )  # fmt: skip
 CONTROLS = ("random", "smooth_random", "centre", "edge")
-PLACED, FAITHFUL = ("pointing", "mass"), ("deletion", "insertion", "road")
+PLACED, FAITHFUL = ("localisation", "pointing", "mass"), ("deletion", "insertion", "road")
 
 
 @dataclass(frozen=True, kw_only=True)

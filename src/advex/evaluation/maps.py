@@ -5,6 +5,7 @@ Every example is mapped; of the examples that a report shows, the values of the 
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 from collections import Counter
@@ -18,17 +19,17 @@ from torch import Tensor
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset
 from advex.errors import SpecError
-from advex.evaluation import steadiness
+from advex.evaluation import settled, steadiness
 from advex.evaluation.columns import beside, table, tensor
 from advex.evaluation.examples import batch_for
 from advex.evaluation.flags import flag, severity
 from advex.evaluation.plan import Plan
 from advex.evaluation.results import Results
 from advex.evaluation.run import Blocks, Evaluation, Pieces
-from advex.evaluation.scores import Contrast, mean, mean_contrast
-from advex.evaluation.tasks import MapTask, MeasureTask
+from advex.evaluation.scores import Contrast, mean, mean_contrast, rate
+from advex.evaluation.tasks import MapTask
 from advex.explainers.background import with_background
-from advex.measures.case import NO_GRADIENT, Case, Measured, apply
+from advex.measures.case import NO_GRADIENT, Case, Measured, apply, values_of
 from advex.record import Better, Figure, Flag, MapFigures, ModelEntry
 from advex.record.tables import MOVED, maps_of
 from advex.types import FLAT, INCOMPLETE, Explanation
@@ -89,9 +90,15 @@ def _measured(
     values: dict[str, Tensor] = {}
     reasons: list[dict[str, str]] = [{} for _ in rows]
     moved: list[list[dict[str, object]]] = [[] for _ in rows]
+    parts: dict[str, list[list[float] | None]] = {}
     for measure in plan.measures:
         measured = apply(measure.measure, case)
-        values |= _values(measure, measured, reasons)
+        if settled.settles(measure):
+            parts[settled.column(measure)] = settled.parts(measured, len(rows))
+            measured = dataclasses.replace(measured, undefined=_lasting(measured))
+        own = {key: measured.values[name] for name, key in measure.keys.items()}
+        settled.note(measure, measured, own, reasons)
+        values |= {} if settled.settles(measure) else own
         for place, row in enumerate(rows if measured.moved is not None else ()):
             if row in shown:
                 x, values_at_x = (part[place].detach().flatten().float().tolist() for part in measured.moved or ())
@@ -106,7 +113,9 @@ def _measured(
     flat, none = explanation.map.detach().flatten(1), [None] * len(rows)
     sums = explanation.completeness
     return table(
-        {name: kind for name, kind in maps_of(values).items() if name not in OWNER} | _SHARD,
+        {name: kind for name, kind in maps_of(values).items() if name not in OWNER}
+        | _SHARD
+        | dict.fromkeys(parts, pa.list_(pa.float64())),
         example=list(rows),
         target=explanation.target,
         method=[explanation.method] * len(rows),
@@ -119,16 +128,16 @@ def _measured(
             for row, reason, values in zip(rows, reasons, flat, strict=True)
         ],
         moved=moved,
+        **parts,
     )
 
 
-def _values(task: MeasureTask, measured: Measured, reasons: list[dict[str, str]]) -> dict[str, Tensor]:
-    """A measure's values [n] by the record's keys; why a row has none is noted in its `reasons`."""
-    values = {key: measured.values[name] for name, key in task.keys.items()}
-    for reason, rows in measured.undefined.items():
-        for row in rows.nonzero()[:, 0].tolist():
-            reasons[row] |= {key: reason for key, value in values.items() if value[row].isnan()}
-    return values
+def _lasting(measured: Measured) -> dict[str, Tensor]:
+    """Of a measure that settles, the reasons of rows that have no parts: others may have a value among all examples."""
+    if measured.parts is None:
+        return dict(measured.undefined)
+    lacking = measured.parts.isnan().any(dim=1)
+    return {reason: rows & lacking for reason, rows in measured.undefined.items()}
 
 
 def tables(work: Evaluation, model: str) -> Blocks:
@@ -136,12 +145,15 @@ def tables(work: Evaluation, model: str) -> Blocks:
     if not work.plan.maps:
         return {}
 
-    def blocks(of: Callable[[pa.Table], pa.Table]) -> Iterator[pa.Table]:
+    gathering = [task for task in work.plan.measures if settled.settles(task)]
+
+    def blocks(of: Callable[[pa.Table], pa.Table], settle: bool = False) -> Iterator[pa.Table]:
         for task in work.plan.maps:
-            for block in work.made(model, kind(task)):
+            made = work.made(model, kind(task))
+            for block in settled.added(list(made), gathering) if settle and gathering else made:
                 yield beside(of(block), model=model, explainer=task.name)
 
-    made: Blocks = {"maps": blocks(lambda block: block.drop_columns(["moved"]))}
+    made: Blocks = {"maps": blocks(lambda block: block.drop_columns(["moved"]), settle=True)}
     moves = any(getattr(task.measure, "moves", False) for task in work.plan.measures)
     return {**made, "moved": blocks(_moved)} if moves else made
 
@@ -163,9 +175,11 @@ def figures(work: Evaluation, entry: ModelEntry) -> ModelEntry:
 
 def _figures(work: Evaluation, model: str, task: MapTask) -> MapFigures:
     rows, seed = work.written.rows("maps", model, task.name), work.plan.settings.seed
-    values: dict[str, Figure] = {
-        key: mean(tensor(rows, key), measure.better, seed) for key, measure in work.written.measures.items()
-    }
+    values: dict[str, Figure] = {}
+    for measure in work.plan.measures:
+        for of, value in values_of(measure.measure).items():
+            column = tensor(rows, measure.keys[of])
+            values[measure.keys[of]] = rate(column, value.better) if value.rate else mean(column, value.better, seed)
     if rows.column("completeness").null_count < len(rows):
         values |= {name: mean(tensor(rows, name).abs(), better, seed) for name, better in SUMS.items()}
     counts: dict[str, Counter[str]] = {}

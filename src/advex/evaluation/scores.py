@@ -39,6 +39,18 @@ def mean(values: Tensor, better: Better, seed: int) -> Figure:
     return Figure(value=value, low=low, high=high, n=len(values) - failures, failures=failures, better=better)
 
 
+def rate(values: Tensor, better: Better) -> Figure:
+    """The mean of hits [n], each from 0 to 1, with its Wilson interval; NaN are its failures.
+
+    Hits that are parts vary less than whole ones, so that the interval is wide enough for them.
+    """
+    known = values[~values.isnan()]
+    hits, n = float(known.sum()), len(known)
+    low, high = measures.wilson(hits, n)
+    value = hits / n if n else math.nan
+    return Figure(value=value, low=low, high=high, n=n, failures=len(values) - n, better=better)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Contrast:
     """A difference before its interval is known.

@@ -40,11 +40,15 @@ CONSTANT_MAPS = frozenset({ZERO, EQUAL, CONSTANT, NO_GRADIENT})
 
 @dataclass(frozen=True, kw_only=True)
 class Value:
-    """What one figure of a measure is called, which direction is good, and its unit ("" where it has none)."""
+    """What one figure of a measure is called, which direction is good, and its unit ("" where it has none).
+
+    rate: it is a share of hits, 1 each (of ties a part), so that its interval is Wilson's.
+    """
 
     title: str
     better: Better
     unit: str = ""
+    rate: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,12 +58,13 @@ class Measured:
     undefined: reason -> [n] bool, the rows that have no value for that reason. A measure may name rows here whose value
     it computed all the same; `apply` makes them NaN, and gives a reason to those NaN that have none.
     moved: (inputs, maps there), both like x: where each row has its value, for a report to show. Of measures that say
-    `moves = True`.
+    `moves = True`. parts: [n, k], of measures that `settle`, what they need of each row; NaN of rows without evidence.
     """
 
     value: Tensor | Mapping[str, Tensor]
     undefined: Mapping[str, Tensor] = field(default_factory=dict)
     moved: tuple[Tensor, Tensor] | None = None
+    parts: Tensor | None = None
 
     @property
     def values(self) -> Mapping[str, Tensor]:
@@ -131,11 +136,15 @@ class Case:
 class Measure(Protocol):
     """A frozen dataclass whose call gives [n] values, NaN where undefined; row i depends on example i alone.
 
-    Facts beside the formula, as class attributes. title, better, unit: of its one figure; a measure of several figures
-    has `values` (name -> Value) instead, and returns its values by those names. of: what it judges. needs: what it uses
-    of the case beyond the map; without evidence a measure that needs it is undefined, and is not called.
+    Facts beside the formula, as class attributes. title, better, unit, rate: of its one figure (see `Value`); a measure
+    of several figures has `values` (name -> Value) instead, and returns its values by those names. of: what it judges.
+    needs: what it uses of the case beyond the map; without evidence a measure that needs it is undefined, and is not
+    called.
     Facts that are optional and tested where they are given: scale_free, whether a map times a number has the same
     values; example, a map (its elements) that is better and one that is worse; moves, whether it gives `moved`.
+    A measure whose values hang on all examples together (a threshold that is chosen on some and judged on others) has
+    `settle(parts) -> Measured`: its call settles the parts [n, k] of the case alone, an evaluation those of all
+    examples. Of such a measure row i of the parts, rather than of the values, depends on example i alone.
     """
 
     of: ClassVar[Of]
@@ -179,7 +188,8 @@ def apply(measure: Measure, case: Case) -> Measured:
         if (rows & left).any():
             undefined[reason] = rows & left
         left = left & ~rows
-    return Measured(value=values, undefined=undefined, moved=given.moved)
+    parts = None if given.parts is None else given.parts.detach().cpu().double()
+    return Measured(value=values, undefined=undefined, moved=given.moved, parts=parts)
 
 
 def _flaws(maps: Tensor) -> dict[str, Tensor]:
@@ -202,4 +212,5 @@ def values_of(measure: Measure) -> Mapping[str, Value]:
     """What the figures of a measure are, by name; the figure of a measure of one has the name ""."""
     if hasattr(measure, "values"):
         return measure.values  # pyright: ignore
-    return {"": Value(title=measure.title, better=measure.better, unit=getattr(measure, "unit", ""))}  # pyright: ignore
+    facts = {"unit": getattr(measure, "unit", ""), "rate": getattr(measure, "rate", False)}
+    return {"": Value(title=measure.title, better=measure.better, **facts)}  # pyright: ignore

@@ -16,7 +16,7 @@ _ROUNDING = 1e-9  # what varies by less, relative to its size, does not vary
 _Z = 1.959963984540054  # 97.5 % point of the normal distribution
 
 
-def wilson(successes: int, n: int) -> tuple[float, float]:
+def wilson(successes: float, n: int) -> tuple[float, float]:
     """95 % interval of a share (Wilson 1927). (0, 1) for n = 0.
 
     >>> tuple(round(bound, 3) for bound in wilson(9, 10))

@@ -50,6 +50,7 @@ class Pointing:
 
     title: ClassVar[str] = "Points at the thing"
     better: ClassVar[Better] = "high"
+    rate: ClassVar[bool] = True
     of: ClassVar[Of] = "placed"
     needs: ClassVar[frozenset[Need]] = frozenset({"evidence"})
     scale_free: ClassVar[bool] = True

@@ -1,0 +1,284 @@
+"""Boxes from maps: whether the box around a map's strong pixels is that of the labelled thing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import PlainValidator
+from scipy import ndimage
+from torch import Tensor
+
+from advex import randomness
+from advex.distances.channels import Channels
+from advex.errors import SpecError
+from advex.measures.case import Case, Measured, Need, Of, Value, measure
+from advex.measures.pixels import pixels
+from advex.options import Share
+
+ALONE = "no other example has a box, to choose the threshold on"
+NO_BOX = -1.0  # in the place of an IoU
+# Shares of the picture's sides, of boxes about its centre that look at no map; the last is the whole picture.
+SIDES = np.arange(1, 21) / 20
+_STEPS = {"value": 20, "percent": 20, "mean": 210}  # of 0.05 each, in the grid of elliott2021
+
+
+def as_numbers(text: object) -> tuple[float, ...]:
+    """Numbers above 0 in ascending order, written with dashes between them. Raises SpecError.
+
+    >>> as_numbers("0.3-0.5-0.7"), as_numbers(0.2)
+    ((0.3, 0.5, 0.7), (0.2,))
+    """
+    try:
+        numbers = tuple(float(each) for each in str(text).split("-"))
+    except ValueError:
+        numbers = ()
+    if not numbers or not all(0 < each < math.inf for each in numbers) or list(numbers) != sorted(set(numbers)):
+        raise SpecError(f"Numbers above 0 are expected, ascending and with dashes between them, not {text!r}.")
+    return numbers
+
+
+def _smoothing(value: object) -> object:
+    known = value in ("none", "mean") or (isinstance(value, int | float) and 0 < value < math.inf)
+    if isinstance(value, bool) or not known:
+        raise SpecError(f"A map is smoothed by none, mean or the sigma of a Gaussian in pixels, not {value!r}.")
+    return value
+
+
+Grid = Annotated[str | float, PlainValidator(lambda value: (value == "paper" or as_numbers(value)) and value)]
+Overlap = Annotated[str | float, PlainValidator(lambda value: as_numbers(value) and value)]
+Smoothing = Annotated[str | float, PlainValidator(_smoothing)]
+
+
+@measure(
+    "localisation",
+    cites="elliott2021 Sec. 4.2; singh2020 Sec. 4.2; choe2020 (MaxBoxAcc)",
+    examples=(
+        "rule=best,components=all,iou=0.3-0.5-0.7,chosen_on=same",
+        "grid=0.2,channels=sum_abs,smooth=mean,iou=0.3",
+        "rule=percent,connectivity=4,smooth=3,clip=0.02",
+    ),
+)
+class Localisation:
+    """1 where the box around the map's strong pixels and a box of the labelled thing have the IoU asked for, else 0.
+
+    The map, smoothed, runs from 0 to 1 in each picture. Strong is a pixel that is at least a threshold (rule=value),
+    that is among a share of the strongest (percent; with those equal to the last), or at least a multiple of the
+    picture's mean (mean); best: whichever of the three is best. Of the connected components of strong pixels the
+    largest has the box; of equally large ones the first from the top.
+
+    The threshold is that with most hits on other examples: of two halves drawn by the seed each chooses for the other
+    (chosen_on=half), or on the same ones, as papers do (same). iou: the mean of the overlaps. gain: beyond the box
+    about the picture's centre with the best side, chosen alike. top1: where the model's answer is right as well.
+    constant_box, whole_picture: of boxes that look at no map. no_box: the map is the same everywhere, or no pixel is
+    strong: a miss.
+
+    rule: see above. grid: thresholds, shares or multiples, as 0.2 or 0.1-0.2-0.3; paper: 0.05 to 1 in steps of 0.05,
+    of mean to 10.5. chosen_on: see above. connectivity: 4 or 8 neighbours. iou: that makes a hit; of several, as
+    0.3-0.5-0.7, each has a threshold and a hit is their mean. components: all: a hit is the best of all boxes.
+    channels: how those of a pixel become one value. smooth: none, mean (of 3 x 3 pixels), or the sigma of a Gaussian,
+    in pixels; edges are mirrored. clip: the share of values that are cut off at either end before.
+    """
+
+    rule: Literal["value", "percent", "mean", "best"] = "value"
+    grid: Grid = "paper"
+    chosen_on: Literal["half", "same"] = "half"
+    connectivity: Literal[4, 8] = 8
+    iou: Overlap = 0.5
+    components: Literal["largest", "all"] = "largest"
+    channels: Channels = "max_abs"
+    smooth: Smoothing = "none"
+    clip: Share = 0.0
+
+    values: ClassVar[Mapping[str, Value]] = {
+        "": Value(title="Box on the thing", better="high", rate=True),
+        "iou": Value(title="Overlap of box and thing (IoU)", better="high"),
+        "gain": Value(title="Box on the thing, beyond the best constant box", better="high"),
+        "top1": Value(title="Box on the thing and answer right", better="neither", rate=True),
+        "constant_box": Value(title="The best constant box on the thing", better="neither", rate=True),
+        "whole_picture": Value(title="The whole picture as the box", better="neither", rate=True),
+        "no_box": Value(title="Maps without a box", better="neither", rate=True),
+    }
+    of: ClassVar[Of] = "placed"
+    needs: ClassVar[frozenset[Need]] = frozenset({"evidence", "model"})
+    scale_free: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        shares = self.rule != "mean" and self.grid != "paper"
+        if (shares and max(as_numbers(self.grid)) > 1) or max(as_numbers(self.iou)) > 1 or self.clip >= 0.5:
+            raise SpecError(
+                f"localisation: grid={self.grid}, iou={self.iou}, clip={self.clip}: thresholds of {self.rule} and "
+                "overlaps are at most 1, and less than half of the values is cut off at either end."
+            )
+
+    def __call__(self, case: Case) -> Measured:
+        maps, flawed = pixels(case, self.channels)
+        usable = ~torch.stack([*flawed.values()]).any(dim=0).cpu()
+        draws = randomness.uniform_for(randomness.numbers(case.x, case.seed), case.seed, "halves")[:, 0].cpu()
+        right = (case.confidences.argmax(dim=1) == case.y).cpu()
+        size = (maps.shape[1], maps.shape[2])
+        constant, width = constant_boxes(size), 2 + len(SIDES) + sum(len(grid) for _, grid in self._grids)
+        parts = np.full((len(case), width), math.nan)
+        for i in case.located.cpu().nonzero()[:, 0].tolist():
+            truth = _boxes(case, i)
+            values = self._unit(maps[i].cpu().numpy()) if usable[i] else None
+            reached = np.full(width - 2 - len(SIDES), NO_BOX)
+            if values is not None:
+                every = self.components == "all"
+                reached = overlaps(values, self._thresholds(values), truth, connectivity=self.connectivity, every=every)
+            parts[i] = [float(draws[i]), float(right[i]), *overlap(constant, truth).max(axis=1), *reached]
+        return self.settle(torch.from_numpy(parts))
+
+    def _unit(self, values: np.ndarray) -> np.ndarray | None:
+        """[height, width], clipped, smoothed, and from 0 to 1; None where it is the same everywhere."""
+        if self.clip:
+            values = values.clip(*np.quantile(values, [self.clip, 1 - self.clip]))
+        if self.smooth == "mean":
+            values = ndimage.uniform_filter(values, 3)
+        elif self.smooth != "none":
+            values = ndimage.gaussian_filter(values, float(self.smooth))
+        low, high = values.min(), values.max()
+        return (values - low) / (high - low) if high > low else None
+
+    @property
+    def _grids(self) -> Iterator[tuple[str, np.ndarray]]:
+        """The grid of each rule that may be chosen."""
+        for rule, steps in _STEPS.items():
+            if self.rule in (rule, "best"):
+                yield rule, np.arange(1, steps + 1) / 20 if self.grid == "paper" else np.array(as_numbers(self.grid))
+
+    def _thresholds(self, values: np.ndarray) -> np.ndarray:
+        """[t] least values of a strong pixel."""
+        made = []
+        for rule, grid in self._grids:
+            if rule == "percent":
+                count = np.ceil(np.round(grid * values.size, 9)).astype(int)
+                grid = np.sort(values, axis=None)[values.size - count]
+            made.append(grid * values.mean() if rule == "mean" else grid)
+        return np.concatenate(made)
+
+    def settle(self, parts: Tensor) -> Measured:
+        """The values of all examples.
+
+        parts: [n, 2 + sides + t]: a draw, whether the answer is right, IoUs of the constant boxes, and of the boxes at
+        each threshold; NaN of an example without evidence.
+        """
+        known = ~parts[:, 0].isnan()
+        first = torch.zeros_like(known)
+        first[parts[:, 0].argsort(stable=True)[: int(known.sum()) // 2]] = True  # NaN come last
+        halves = [(known, known)] if self.chosen_on == "same" else [(known & first, known & ~first)]
+        halves += [(second, first) for first, second in halves if self.chosen_on == "half"]
+        constant, mapped = parts[:, 2 : 2 + len(SIDES)], parts[:, 2 + len(SIDES) :]
+        levels = as_numbers(self.iou)
+        every: dict[str, list[Tensor]] = {}
+        for least in levels:
+            by_map, by_constant = (_chosen(each, halves, least) for each in (mapped, constant))
+            hit, fixed, whole = (
+                torch.where(each.isnan(), math.nan, (each >= least).double())
+                for each in (by_map, by_constant, torch.where(by_map.isnan(), math.nan, constant[:, -1]))
+            )
+            none = torch.where(by_map.isnan(), math.nan, (by_map == NO_BOX).double())
+            made = {
+                "": hit, "iou": by_map.clamp(min=0), "gain": hit - fixed, "top1": hit * parts[:, 1],
+                "constant_box": fixed, "whole_picture": whole, "no_box": none,
+            }  # fmt: skip
+            for name, value in made.items():
+                every.setdefault(name, []).append(value)
+        values = {name: torch.stack(each).mean(dim=0) for name, each in every.items()}
+        return Measured(value=values, undefined={ALONE: known & values[""].isnan()}, parts=parts)
+
+
+def _chosen(overlaps: Tensor, halves: list[tuple[Tensor, Tensor]], least: float) -> Tensor:
+    """[n] of [n, k]: for each example of one half the column with most hits on the other.
+
+    Of several that of the highest mean; NaN where there is nothing to choose on. halves: (choosing, judged), [n] bool.
+    """
+    result = torch.full((len(overlaps),), math.nan, dtype=torch.float64)
+    for choosing, judged in halves:
+        if choosing.any():
+            seen = overlaps[choosing]
+            merit = (seen >= least).sum(dim=0) + seen.clamp(min=0).mean(dim=0) / 2
+            result[judged] = overlaps[judged, int(merit.argmax())]
+    return result
+
+
+def _boxes(case: Case, i: int) -> np.ndarray:
+    """[k, 4] of an example: its boxes, else the one around its outline."""
+    assert case.evidence is not None
+    if len(case.evidence.boxes[i]):
+        return case.evidence.boxes[i].cpu().numpy()
+    rows, columns = case.evidence_mask[i].cpu().numpy().nonzero()
+    return np.array([[columns.min(), rows.min(), columns.max(), rows.max()]])
+
+
+def overlap(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """[m, k]: intersection over union of boxes [m, 4] and [k, 4] as x0, y0, x1, y1, both ends included; disjoint: 0.
+
+    >>> overlap(np.array([[0, 0, 9, 9]]), np.array([[0, 0, 9, 4], [22, 22, 31, 31]])).tolist()
+    [[0.5, 0.0]]
+    """
+    low = np.maximum(first[:, None, :2], second[None, :, :2])
+    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
+    inside = (high - low + 1).clip(0).prod(axis=2)
+    areas = [(boxes[:, 2:] - boxes[:, :2] + 1).prod(axis=1) for boxes in (first, second)]
+    return inside / (areas[0][:, None] + areas[1] - inside)
+
+
+def constant_boxes(size: tuple[int, int]) -> np.ndarray:
+    """[k, 4]: boxes about the centre of a picture (height, width), with SIDES of its sides, of the pixels whose centres
+    lie in them; the last is the whole picture.
+    """
+    height, width = size
+    margins = np.round((1 - SIDES)[:, None] / 2 * [width, height], 9)
+    first = np.minimum(np.ceil(margins - 0.5), [(width - 1) // 2, (height - 1) // 2]).astype(int)
+    return np.concatenate([first, [width - 1, height - 1] - first], axis=1)
+
+
+def overlaps(
+    values: np.ndarray, thresholds: np.ndarray, truth: np.ndarray, *, connectivity: int = 8, every: bool = False
+) -> np.ndarray:
+    """[t] IoUs with the true boxes, the best of each, of the box around the largest component at each threshold.
+
+    A pixel counts that is at least the threshold; NO_BOX where none does. All thresholds are labelled at once.
+
+    values: [height, width]. thresholds: [t]. truth: [k, 4]. every: the best of all components' boxes.
+    """
+    ordered = np.sort(values, axis=None)
+    counts = ordered.size - np.searchsorted(ordered, thresholds)
+    # Thresholds between the same two values have the same pixels.
+    distinct, place = np.unique(counts, return_inverse=True)
+    best = np.full(len(distinct), NO_BOX)
+    some = np.flatnonzero(distinct)
+    if len(some):
+        masks = values >= ordered[ordered.size - distinct[some]][:, None, None]
+        level, boxes = _components(masks, connectivity, every)
+        np.maximum.at(best, some[level], overlap(boxes, truth).max(axis=1))
+    return best[place]
+
+
+def _components(masks: np.ndarray, connectivity: int, every: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The components of masks [m, height, width], none empty: the mask of each, [c], and its box, [c, 4]; of each mask
+    the largest alone unless every one is wanted.
+    """
+    structure = np.zeros((3, 3, 3), dtype=bool)
+    structure[1] = ndimage.generate_binary_structure(2, 1 if connectivity == 4 else 2)
+    answer: Any = ndimage.label(masks, structure)
+    labels: np.ndarray = answer[0].reshape(len(masks), -1)
+    kept = np.ones(answer[1] + 1, dtype=bool)
+    kept[0] = False
+    if not every:  # labels are numbered from the first mask to the last
+        sizes, ends = np.bincount(labels.ravel()), labels.max(axis=1)
+        kept[:] = False
+        for start, end in zip([0, *ends[:-1]], ends, strict=True):
+            kept[start + 1 + sizes[start + 1 : end + 1].argmax()] = True
+    where = np.flatnonzero(kept[labels])
+    if every:
+        where = where[labels.ravel()[where].argsort(kind="stable")]
+    edges = np.flatnonzero(np.diff(labels.ravel()[where], prepend=0))
+    row, column = np.divmod(where % labels.shape[1], masks.shape[2])
+    last = np.append(edges[1:], len(where)) - 1
+    ends = np.minimum.reduceat(column, edges), row[edges], np.maximum.reduceat(column, edges), row[last]
+    return where[edges] // labels.shape[1], np.stack(ends, axis=1)
