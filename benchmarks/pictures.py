@@ -1,11 +1,12 @@
 """Draws the README's pictures from the bundled networks, their figures and the published ones.
 
-    python -m benchmarks.pictures explanations pareto curves --record records/bundled --out docs/images
+    python -m benchmarks.pictures explanations pareto curves generated --record records/bundled --out docs/images
 
 explanations: what an ordinary and a robust network answer to the same question, by Grad-CAM, LIME (both through
 captum) and an adversarial explanation, as in Woods et al. 2019, Fig. 1 and 4 to 6. pareto: accuracy against attack
 ARA by the papers' protocol, bundled networks beside the published rows. curves: accuracy against the size of the
-change, from an evaluation's record, with certified curves where there are any (Fig. 3).
+change, from an evaluation's record, with certified curves where there are any (Fig. 3). generated: one seed of each
+class, and what an ordinary and a robust network paint from it, as `advex generate all --data cifar10` does.
 """
 
 from __future__ import annotations
@@ -222,7 +223,36 @@ def tidy(axis: Any) -> None:
     axis.spines[["top", "right"]].set_visible(False)
 
 
-DRAWINGS = {"explanations": explanations, "pareto": pareto, "curves": curves}
+def generated(out: Path, record: Path | None) -> None:
+    """A line of seeds, and one of pictures for each network; the first of each class, nobody chose them."""
+    from advex.data.seeds import seeds_of
+    from advex.explanation.generation import GenerationRequest
+
+    models = {kind: advex.load(f"builtin:cifar10-{kind}") for kind in KINDS}
+    data = advex.open_dataset("cifar10", split="train")  # in ADVEX_DATA
+    names = data.class_names
+    seeds = torch.stack([seeds_of(data, name).draw(0, seed=0) for name in names])
+    goal, search = advex.goals.Become(torch.arange(len(names))), GenerationRequest().search
+    lines = {"seed": seeds} | {kind: search(model, seeds, goal).adversarial for kind, model in models.items()}
+    figure, grid = plt.subplots(
+        len(lines), len(names), figsize=(0.9 * len(names) + 0.9, 0.9 * len(lines) + 0.3),
+        gridspec_kw={"wspace": 0.06, "hspace": 0.06, "left": 0.1, "right": 0.995, "top": 0.91, "bottom": 0.01},
+    )  # fmt: skip
+    for axes, (kind, pictures) in zip(grid, lines.items(), strict=True):
+        for axis, picture in zip(axes, pictures, strict=True):
+            axis.imshow(picture.permute(1, 2, 0).clamp(0, 1), interpolation="nearest")
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.spines[:].set_visible(False)
+        axes[0].set_ylabel(KINDS.get(kind, kind).replace(" ", "\n"), fontsize=9, rotation=0, ha="right", va="center")
+    for axis, name in zip(grid[0], names, strict=True):
+        axis.set_title(name, fontsize=9, pad=3)
+    figure.savefig(out / "generated.png", dpi=100, facecolor="white", pil_kwargs={"optimize": True})
+    plt.close(figure)
+    print(out / "generated.png")
+
+
+DRAWINGS = {"explanations": explanations, "pareto": pareto, "curves": curves, "generated": generated}
 
 
 def main() -> None:

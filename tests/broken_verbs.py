@@ -36,6 +36,7 @@ VERBS = {
     "compare": ["compare", "a/record", "b/record", "-q"],
     "explain": ["explain", "-m", "a/run", "--data", "digits", "--index", "0,1", "--steps", "1", "-q"],
     "maps": ["explain", "-m", "a/run", "--data", "digits", "--index", "0,1", "--explainer", "gradient", "-q"],
+    "generate": ["generate", "3", "5", "-m", "a/run", "--data", "digits", "--count", "1", "--steps", "1", "-q"],
     "prepare": ["annotate", "prepare", "-m", "a/run", "--data", "digits", "--max-samples", "2", "--batch-size", "1",
                 "--search", "pgd:steps=1,norm=rmse,radius=1", "--margin", "0", "-q"],
     "train": ["train", "digits-ordinary", "epochs=1", "network=linear", "--data", "digits", "--max-samples", "8", "-q"],

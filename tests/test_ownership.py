@@ -171,7 +171,7 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-@pytest.mark.parametrize("verb", ["evaluate", "compare", "explain", "maps", "prepare", "train"])
+@pytest.mark.parametrize("verb", ["evaluate", "compare", "explain", "maps", "generate", "prepare", "train"])
 def test_a_verb_that_breaks_off_anywhere_goes_on(verb: str, broken: list[dict[str, Any]]) -> None:
     """Killed before, or refused, any of the system calls that change its folder: told, cleaned up, not locked out."""
     whole, *cases = [told for told in broken if told["verb"] == verb]

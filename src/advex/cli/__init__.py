@@ -9,7 +9,7 @@ import typer
 
 from advex import progress
 from advex._version import __version__
-from advex.cli import annotate, compare, demo, doctor, evaluate, explain, judge, report, reproduce, train
+from advex.cli import annotate, compare, demo, doctor, evaluate, explain, generate, judge, report, reproduce, train
 from advex.cli.list import list_
 
 app = typer.Typer(
@@ -45,6 +45,7 @@ app.command()(explain.explain)
 app.command()(evaluate.evaluate)
 app.command()(compare.compare)
 app.command()(judge.judge)
+app.command()(generate.generate)
 app.command()(report.report)
 app.command()(reproduce.reproduce)
 app.add_typer(annotate.app, name="annotate")

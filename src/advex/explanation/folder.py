@@ -34,6 +34,7 @@ from advex.progress import QUIET, Terminal
 FIGURES, UNFINISHED = "explanations.json", "unfinished.jsonl"
 _LARGEST = 2**28  # bytes of what is unfinished
 _ACROSS = 8  # cells of a contact sheet side by side, next to the input
+_PAIRS = 4  # where each row is one cell
 _LINES = 24  # of cells, per sheet
 
 
@@ -127,16 +128,18 @@ def explain_into(
     request: Request,
     say: Terminal = QUIET,
     journal: Journal | None = None,
+    *,
+    figures: str = FIGURES,
 ) -> dict[str, Any]:
     """Explain every input; write its files, contact sheets and `explanations.json`. Returns what that file holds.
 
     An input that cannot be explained does not lose the others: it is named in `failed` and in a warning. journal: of
-    a run over several models; without one the folder has its own. Raises the first input's AdvexError where none can
-    be explained, Interrupted when stopped: the same call goes on from there.
+    a run over several models; without one the folder has its own. figures: another name of the JSON file. Raises the
+    first input's AdvexError where none can be explained, Interrupted when stopped: the same call goes on from there.
     """
     if journal is None:
         with unfinished(folder) as journal:
-            return explain_into(folder, model, subjects, request, say, journal)
+            return explain_into(folder, model, subjects, request, say, journal, figures=figures)
     classifier = model.classifier
     identity = json.dumps([__version__, weights_hash(classifier), classifier.class_names, repr(request)])
     answers: list[dict[str, Any]] = []
@@ -156,7 +159,7 @@ def explain_into(
         raise failures[0].error
     for failure in failures:
         warnings.warn(f"{failure.error} ({failure.name} is left out.)", AdvexWarning, stacklevel=2)
-    return _write(folder, model, request, answers, failures)
+    return _write(folder, model, request, answers, failures, figures)
 
 
 def _answer(
@@ -197,6 +200,7 @@ def _write(
     request: Request,
     answers: Sequence[dict[str, Any]],
     failures: Sequence[Failure],
+    figures: str,
 ) -> dict[str, Any]:
     names = model.classifier.class_names
     failed = [{"name": failure.name, "reason": str(failure.error)} for failure in failures]
@@ -212,21 +216,31 @@ def _write(
         **({"failed": failed} if failed else {}),
         "sheets": [path.name for path in write_sheets(rows, folder, request.side)],
     }
-    write_text(folder / FIGURES, json.dumps(result, indent=1, allow_nan=False) + "\n")
+    write_text(folder / figures, json.dumps(result, indent=1, allow_nan=False) + "\n")
     return result
 
 
 def write_sheets(rows: Sequence[Row], folder: Path, side: int = SIDE) -> list[Path]:
     """Write contact sheets, `sheet.png` and `sheet-2.png`, ... where there are many rows; returns the files.
 
-    rows: the first cell is the input. More cells than go side by side continue on the next line, below its own.
+    rows: the first cell is the input. More cells than go side by side continue on the next line, below its own. Rows
+    that all have but one cell stand side by side.
     """
     lines = []
+    if all(len(row.cells) == 1 for row in rows):
+        cells = [cell for row in rows for cell in row.cells]
+        return _sheets(
+            [Row(tuple(cells[start : start + _PAIRS])) for start in range(0, len(cells), _PAIRS)], folder, side
+        )
     for row in rows:
         first, *cells = row.cells
         blank = Cell(tuple(encode_png(decode_png(png) * 0 + 255) for png in first.pictures))
         for start in range(0, len(cells), _ACROSS):
             lines.append(Row((blank if start else first, *cells[start : start + _ACROSS])))
+    return _sheets(lines, folder, side)
+
+
+def _sheets(lines: Sequence[Row], folder: Path, side: int) -> list[Path]:
     paths = []
     for start in range(0, len(lines), _LINES):
         path = folder / ("sheet.png" if start == 0 else f"sheet-{start // _LINES + 1}.png")

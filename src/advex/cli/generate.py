@@ -1,0 +1,120 @@
+"""`advex generate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from advex import progress
+from advex.cli import options, terminal
+from advex.errors import SpecError
+
+if TYPE_CHECKING:
+    from advex.data.seeds import ClassSeeds
+    from advex.lookup.models import Opened
+
+
+@terminal.verb
+def generate(
+    classes_: Annotated[list[str], typer.Argument(metavar="CLASS...", help="Names or numbers of classes, or all.")],
+    model: options.Model = [],  # noqa: B006  (typer copies it)
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help="Pictures of the classes, for seeds. Default: bundled ones of CIFAR-10."),
+    ] = None,
+    split: options.Split = None,
+    count: Annotated[int, typer.Option(min=1, max=2**20, help="Pictures of each class.")] = 8,
+    radius: Annotated[str, typer.Option(metavar="L2", help="How far a picture may go from its seed.")] = "8",
+    steps: Annotated[int, typer.Option(min=1, help="Gradients per picture.")] = 40,
+    judges: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL,...",
+            help="Who says what the pictures show; none. Default: the other bundled networks alike.",
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder to write pictures and figures into.")] = Path(
+        "generated"
+    ),
+    weights: options.Weights = None,
+    box: options.BoxOption = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    classes: options.Classes = None,
+    max_samples: options.MaxSamples = None,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    overwrite: options.Overwrite = False,
+    json_: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Paint pictures of a class: from a seed, drawn like the class's own pictures, what the model holds for the class.
+
+    Example: advex generate horse ship --model builtin:cifar10-robust --count 8 --out painted
+    """
+    if not model:
+        raise SpecError("Say which model paints: --model RUN.")
+    from advex.explanation.folder import UNFINISHED, explain_into
+    from advex.explanation.generation import GENERATED, GenerationRequest, bundled_judges, recognised, seed_subjects
+    from advex.geometry import as_radius
+    from advex.lookup import folders, models
+
+    say = progress.Terminal(quiet=quiet)
+    (opened, *more) = models.open_models(model, device, models.Wrapping.of(weights, box, mean, std, classes))
+    if more:
+        raise SpecError("One model paints at a time; others may say what they see: --judges MODEL,...")
+    if not (length := as_radius(radius)) > 0:
+        raise SpecError(f"--radius {radius}: at a distance of 0 a picture is its seed. Give more, e.g. 8.")
+    seeds, numbers = _seeds(classes_, opened, data, split, max_samples, seed, say)
+    others = bundled_judges(opened) if judges is None else []
+    if judges not in (None, "none"):
+        others = models.open_models([judges], device)
+    request = GenerationRequest(
+        radius=length, steps=steps, judges=others, seed=seed, seeds={name: each.digest for name, each in seeds.items()}
+    )
+    with folders.opened_folder(out, (GENERATED, UNFINISHED), overwrite):
+        result = explain_into(out, opened, seed_subjects(seeds, numbers, count, seed), request, say, figures=GENERATED)
+    _tell(result, recognised(result["inputs"]), out, as_json=json_)
+
+
+def _seeds(
+    wanted: list[str], model: Opened, data: str | None, split: str | None, max_samples: int | None, seed: int,
+    say: progress.Terminal,
+) -> tuple[dict[str, ClassSeeds], dict[str, int]]:  # fmt: skip
+    """What seeds are drawn from, and the number of the class for the model, by its name."""
+    from advex.data.seeds import bundled_seeds, seeds_of
+    from advex.lookup import datasets
+
+    shape = model.input_shape
+    examples = None if data is None else datasets.open_split(
+        data, split, say, prefer=datasets.TRAIN, max_samples=max_samples, seed=seed, shape=shape
+    )  # fmt: skip
+    names = model.classifier.class_names or (() if examples is None else examples.class_names)
+    chosen = (
+        range(len(names)) if wanted == ["all"] else [datasets.class_number(each, names, len(names)) for each in wanted]
+    )
+    numbers = {names[number]: number for number in chosen}
+    if examples is None:
+        return {name: bundled_seeds(name, model.classifier.class_names, shape) for name in numbers}, numbers
+    return {name: seeds_of(examples, name) for name in numbers}, numbers
+
+
+def _tell(result: dict[str, Any], shares: dict[str, dict[str, int]], out: Path, *, as_json: bool) -> None:
+    if as_json:
+        terminal.emit_json({**result, "recognised": shares})
+        return
+    rows = [
+        [each["generated"]["picture"], each["label"], each["says"],
+         *(f"{100 * said[each['target']]:.1f} %" for said in (each["confidences"], each["generated"]["after"])),
+         f"{each['generated']['l2']:.2f}",
+         f"{sum(other['picture_says'] == each['label'] for other in each['others'].values())} of {len(shares)}"]
+        for each in result["inputs"]
+    ]  # fmt: skip
+    terminal.table(["picture", "class", "of the seed it says", "before", "after", "L2", "others agree"], rows)
+    for name, share in shares.items():
+        of = share["of"]
+        terminal.emit(f"{name} recognises {share['pictures']} of {of} pictures, and {share['seeds']} of {of} seeds")
+    terminal.emit(" ".join(str(out / name) for name in result["sheets"]))

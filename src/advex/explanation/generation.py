@@ -1,0 +1,160 @@
+"""Pictures of a class, painted by a classifier: from a seed, what it holds for the class (Santurkar et al. 2019).
+
+A robust network's are pictures that other networks, and people, recognise; an ordinary one's are noise on the seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from advex import bundled
+from advex.artifacts import read_config, weights_hash
+from advex.attacks import PGD
+from advex.classifier import Classifier
+from advex.data.seeds import ClassSeeds
+from advex.drawing.contact_sheet import Cell, Row
+from advex.errors import InputError
+from advex.explanation.pictures import as_files, has_pictures
+from advex.explanation.subjects import Subject, class_name
+from advex.files import write_bytes
+from advex.goals import Become
+from advex.lookup.models import Opened, open_models
+from advex.registry import describe
+from advex.types import FLAT
+
+GENERATED = "generated.json"
+
+
+def seed_subjects(seeds: Mapping[str, ClassSeeds], numbers: Mapping[str, int], count: int, seed: int) -> list[Subject]:
+    """`count` seeds of each class, as inputs whose label is the class that they shall become. numbers: of classes."""
+    return [
+        Subject(name=f"{name} {number}", x=each.draw(number, seed), label=name, y=numbers[name], note=each.source)
+        for name, each in seeds.items()
+        for number in range(count)
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationRequest:
+    """Make each seed a picture of its class: the search for a change in an L2 ball by which the class wins by most.
+
+    radius: L2, of pixels in [0, 1]. steps: gradients. judges: other models, which say what they see in seed and
+    picture. seeds: digests of what the seeds are drawn from. seed: of their draw.
+    """
+
+    radius: float = 8.0
+    steps: int = 40
+    judges: Sequence[Opened] = field(default=(), repr=False)
+    seeds: Mapping[str, str] = field(default_factory=dict)
+    seed: int = 0
+    judged_by: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "judged_by", tuple(weights_hash(judge.classifier) for judge in self.judges))
+
+    @property
+    def side(self) -> int:
+        """Pixels of a cell of the contact sheet, about."""
+        return 96
+
+    @property
+    def search(self) -> PGD:
+        """What paints, from the seed itself."""
+        return PGD(norm="l2", radius=self.radius, steps=self.steps, random_start=False)
+
+    def about(self) -> dict[str, Any]:
+        """What decides the pictures, as the record holds it."""
+        judges = [
+            {"name": each.name, "weights": digest} for each, digest in zip(self.judges, self.judged_by, strict=True)
+        ]
+        return {"search": describe(self.search), "goal": "become", "seed": self.seed, "seeds": dict(self.seeds),
+                "judges": judges}  # fmt: skip
+
+    def answer(
+        self, classifier: Classifier, subject: Subject, confidences: Tensor, folder: Path, prefix: str
+    ) -> dict[str, Any]:
+        """Paint one picture, judge it as its file holds it, and write seed and picture. Raises InputError.
+
+        subject: a seed; its y is the class. confidences: [classes] of the seed.
+        """
+        if subject.y is None or not has_pictures(classifier, subject.x.shape):
+            raise InputError(f"{subject.name} is no picture in [0, 1] with 1 or 3 channels and a class.")
+        x = subject.x.to(classifier.device, classifier.dtype)[None]
+        target = torch.tensor([subject.y], device=x.device)
+        painted = self.search(classifier, x, Become(target))
+        files = as_files(classifier, x.expand(2, *x.shape[1:]), torch.cat([x, painted.adversarial]))
+        names = (f"{prefix}.seed.png", f"{prefix}.png")
+        for name, png in zip(names, files.png, strict=True):
+            write_bytes(folder / name, png)
+        says = {
+            judge.name: [_said(judge.classifier, number, subject) for number in _decisions(judge.classifier, files.x)]
+            for judge in self.judges
+        }
+        return {
+            "picture": names[0],
+            "target": subject.y,
+            "generated": {
+                "picture": names[1],
+                "reached": bool(painted.reached[0]),
+                "l2": float(classifier.norm("l2").size(painted.delta)[0]),
+                "doubts": [FLAT] if painted.flat[0] and not painted.delta.any() else [],
+                "after": files.confidences[1].tolist(),
+                "says": class_name(classifier, int(files.confidences[1].argmax())),
+            },
+            "others": {name: {"seed": seed, "picture_says": picture} for name, (seed, picture) in says.items()},
+        }  # fmt: skip
+
+    def sheet_rows(self, answer: dict[str, Any], folder: Path) -> list[Row]:
+        """Seed and picture side by side, a cell."""
+        pictures = tuple((folder / name).read_bytes() for name in (answer["picture"], answer["generated"]["picture"]))
+        share = f"{100 * answer['confidences'][answer['target']]:.0f} → "
+        lines = [f"{answer['label']}: {share}{100 * answer['generated']['after'][answer['target']]:.0f} %"]
+        if self.judges:
+            agree = sum(each["picture_says"] == answer["label"] for each in answer["others"].values())
+            lines.append(f"recognised by {agree} of {len(self.judges)} others")
+        return [Row((Cell(pictures, (*lines, *answer["generated"]["doubts"])),))]
+
+
+def _decisions(classifier: Classifier, x: Tensor) -> list[int]:
+    return classifier.predict(x.to(classifier.device, classifier.dtype)).argmax(dim=1).tolist()
+
+
+def _said(judge: Classifier, number: int, subject: Subject) -> str:
+    """The class's name; of a judge that knows none, that of the seed's class where the numbers are the same."""
+    if judge.class_names is None and number == subject.y and subject.label is not None:
+        return subject.label
+    return class_name(judge, number)
+
+
+def recognised(answers: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+    """By other model: of so many pictures how many it takes for their class, and how many of the seeds."""
+    return {
+        name: {
+            "of": len(answers),
+            "pictures": sum(each["others"][name]["picture_says"] == each["label"] for each in answers),
+            "seeds": sum(each["others"][name]["seed"] == each["label"] for each in answers),
+        }
+        for name in (answers[0]["others"] if answers else ())
+    }
+
+
+def bundled_judges(model: Opened) -> list[Opened]:
+    """The bundled networks of a model's classes and input that are not the model."""
+    classifier = model.classifier
+    if classifier.class_names is None:
+        return []
+    alike = [
+        f"{bundled.PREFIX}{name}"
+        for name, folder in bundled.names().items()
+        if (config := read_config(folder)).get("class_names") == list(classifier.class_names)
+        and model.input_shape in (None, tuple(config["input_shape"]))
+    ]
+    judges = open_models(alike, str(classifier.device)) if alike else []
+    own = weights_hash(classifier)
+    return [judge for judge in judges if weights_hash(judge.classifier) != own]
