@@ -191,7 +191,7 @@ def budget(made: Any) -> Any:
     """With few steps, and with a background that is named."""
     few = {"gradients": 30, "steps": 8}
     if hasattr(made, "attribute"):
-        few |= {"samples": 40}
+        few |= {"samples": 40, "masks": 40}
     if hasattr(made, "background"):
         few |= {"baseline": 0.0}
     return dataclasses.replace(made, **{name: value for name, value in few.items() if hasattr(made, name)})

@@ -18,8 +18,8 @@ from advex import registry
 from advex.classifier import Classifier
 from advex.data.evidence import Evidence
 from advex.errors import SpecError
+from advex.explainers.filling import filled
 from advex.measures.case import Case, apply
-from advex.measures.pixels import filled
 from advex.measures.place import Rank
 from advex.measures.removal import Deletion, Insertion
 from advex.measures.road import imputed

@@ -25,13 +25,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:The background is a single row")
 
 EXPLAINERS = registry.entries("explainer")
 SHAPE = (3, 2, 2)
+MOST = {"samples": 150, "masks": 150}  # as many as are enough for inputs of twelve elements
 
 
 def made(name: str, example: str = "") -> Any:
-    """The explainer, with as many samples as are enough for inputs of twelve elements."""
+    """The explainer, no more laborious than `MOST`."""
     explain = registry.build("explainer", f"{name}:{example}")
-    samples = getattr(explain, "samples", 0)
-    return dataclasses.replace(explain, samples=150) if samples > 150 else explain
+    many = {option: most for option, most in MOST.items() if getattr(explain, option, 0) > most}
+    return dataclasses.replace(explain, **many)
 
 
 def every(wanted: Callable[[Any], bool] = lambda explain: True) -> pytest.MarkDecorator:

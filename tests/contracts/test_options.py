@@ -99,17 +99,21 @@ def test_every_option_of_an_explainer_changes_its_map(kind: str, name: str, opti
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         convolution = torch.nn.Conv2d(3, 8, 2, padding=1)  # maps of regions need places
-        layers = [("conv", convolution), ("relu", torch.nn.ReLU()), ("flat", torch.nn.Flatten())]
-        network = torch.nn.Sequential(OrderedDict([*layers, ("head", torch.nn.Linear(72, 3))]))
+        layers = [("conv", convolution), ("relu", torch.nn.ReLU()), ("pool", torch.nn.AvgPool2d(2, stride=1))]
+        head = [("flat", torch.nn.Flatten()), ("head", torch.nn.Linear(32, 3))]
+        network = torch.nn.Sequential(OrderedDict([*layers, *head]))
     classifier, x, y = problem(Classifier(network.double(), mean=0.5, std=0.3))
-    usual = registry.make(kind, name)
-    other = dataclasses.replace(usual, **{option: another(kind, name, option, getattr(usual, option))})
     pixels = torch.randint(256, (120, *x.shape[1:]), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     rows = Dataset(
         name="d", x=pixels, y=torch.arange(120) % 3, class_names=("a", "b", "c"), ids=tuple(map(str, range(120)))
     )
-    made = [with_background(each, rows)(classifier, x, y).map for each in (usual, other)]
-    assert not torch.equal(*made)
+    for options in ({}, *examples(kind, name)):
+        usual = registry.make(kind, name, **options)
+        other = dataclasses.replace(usual, **{option: another(kind, name, option, getattr(usual, option))})
+        made = [with_background(each, rows)(classifier, x, y).map for each in (usual, other)]
+        if not torch.equal(*made):
+            return
+    pytest.fail(f"'{option}' makes no difference to any form of '{name}'")
 
 
 # Of rows, and sure of itself; of pictures, with channels of different ranges, batch norm and activations with a kink.

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from advex import randomness
 from advex.errors import InputError
+from advex.explainers.filling import blurred, pictures
 from advex.explainers.maps import Attribution, AttributionMethod, AttributionRequest, explainer
 from advex.explainers.outputs import chosen_output
 from advex.options import Above0
@@ -34,9 +33,9 @@ class SmoothRandom(AttributionMethod):
     sigma: Above0 = 0.1
 
     def attribute(self, request: AttributionRequest) -> Attribution:
-        picture = _pictures(self, request)
+        picture = pictures(self, request)
         noise = randomness.uniform(picture[:, 0], request.seed, "smooth_random")
-        return _same_in_all_channels(request, _blurred(noise, self.sigma))
+        return _same_in_all_channels(request, blurred(noise, self.sigma))
 
 
 @explainer("centre", shows="control")
@@ -44,7 +43,7 @@ class Centre(AttributionMethod):
     """What lies nearer to the middle of the picture counts more: 1 in the middle, 0 where the corners end."""
 
     def attribute(self, request: AttributionRequest) -> Attribution:
-        height, width = _pictures(self, request).shape[2:]
+        height, width = pictures(self, request).shape[2:]
         rows, columns = (torch.arange(size, dtype=torch.float32) - (size - 1) / 2 for size in (height, width))
         apart = (rows[:, None].square() + columns.square()).sqrt()
         value = 1 - 2 * apart / math.hypot(height, width)
@@ -56,7 +55,7 @@ class Edge(AttributionMethod):
     """How fast the grey picture changes (central differences, one-sided at the border)."""
 
     def attribute(self, request: AttributionRequest) -> Attribution:
-        grey = _pictures(self, request).mean(dim=1)
+        grey = pictures(self, request).mean(dim=1)
         if min(grey.shape[1:]) < 2:
             raise InputError(f"Edges need pictures of at least 2x2 pixels, not {tuple(grey.shape[1:])}.")
         rows, columns = torch.gradient(grey, dim=(1, 2))
@@ -73,23 +72,9 @@ class BlurDifference(AttributionMethod):
     sigma: Above0 = 0.1
 
     def attribute(self, request: AttributionRequest) -> Attribution:
-        x = _pictures(self, request)
-        blurred = _blurred(x.flatten(0, 1), self.sigma).reshape(x.shape)
-        return Attribution(map=(x - blurred).abs(), flat=_sound(request))
-
-
-def _pictures(control: object, request: AttributionRequest) -> Tensor:
-    if request.x.ndim != 4:
-        shape = tuple(request.x.shape[1:])
-        raise InputError(f"{type(control).__name__} needs pictures, and an input of shape {shape} has no places.")
-    return request.x
-
-
-def _blurred(pictures: Tensor, sigma: float) -> Tensor:
-    """[n, height, width], each blurred by a Gaussian, mirrored at the border."""
-    width = sigma * max(pictures.shape[1:])
-    values = gaussian_filter(np.asarray(pictures.detach().cpu().double()), (0, width, width))
-    return torch.from_numpy(values).to(pictures)
+        x = pictures(self, request)
+        smooth = blurred(x.flatten(0, 1), self.sigma).reshape(x.shape)
+        return Attribution(map=(x - smooth).abs(), flat=_sound(request))
 
 
 def _sound(request: AttributionRequest) -> Tensor:

@@ -1,18 +1,13 @@
-"""What measures of place and of removal share: maps as one value per pixel, in order, and answers without pixels."""
+"""What measures of place and of removal share: maps as one value per pixel, in order, and answers at many points."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
-import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter
 from torch import Tensor
-from torch.nn.functional import conv2d
 
 from advex import randomness
-from advex.classifier import Classifier
 from advex.distances.channels import Channels, per_pixel
 from advex.errors import SpecError
 from advex.explainers.outputs import Of, output
@@ -21,11 +16,6 @@ from advex.measures.case import Case
 
 NOT_FINITE = "the map is not finite"
 CONSTANT = "the map is the same everywhere"
-
-# What stands in a pixel's place that is taken away: the colour that the network is normalised by, the middle of what an
-# input may be, or the picture blurred beyond recognition.
-Fill = Literal["mean", "grey", "blur"]
-_BLUR, _SIGMA = 11, 5.0  # RISE's kernel, in pixels
 
 
 def pixels(case: Case, channels: Channels) -> tuple[Tensor, dict[str, Tensor]]:
@@ -80,20 +70,3 @@ def outputs(case: Case, points: Callable[[Tensor, Tensor], Tensor], count: int, 
     with case.classifier.frozen():
         request.passes(run, n * count)
     return values.reshape(n, count)
-
-
-def filled(classifier: Classifier, x: Tensor, fill: Fill) -> Tensor:
-    """What stands in the place of pixels of x [n, c, height, width] that are taken away: like x.
-
-    blur: as in RISE's own code a kernel of 11 x 11 pixels with sigma 5 (and mirrored tails), beyond whose edges the
-    picture has the colour that the network is normalised by.
-    """
-    if fill == "grey":
-        return ((classifier.lower + classifier.upper) / 2).to(x).expand(x.shape[1:]).expand(x.shape)
-    mean = classifier.mean.to(x).reshape(-1, 1, 1).expand(x.shape)
-    if fill == "mean":
-        return mean
-    point = np.zeros((_BLUR, _BLUR))
-    point[_BLUR // 2, _BLUR // 2] = 1
-    kernel = torch.from_numpy(gaussian_filter(point, _SIGMA)).to(x).expand(x.shape[1], 1, _BLUR, _BLUR)
-    return mean + conv2d(x - mean, kernel, padding=_BLUR // 2, groups=x.shape[1])

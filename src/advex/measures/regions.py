@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from advex.distances.channels import Channels
+from advex.explainers.filling import Fill, filled
 from advex.explainers.outputs import Of as Output
 from advex.measures.case import Better, Case, Measured, Need, Of, measure
-from advex.measures.pixels import Fill, filled, outputs, pixels
+from advex.measures.pixels import outputs, pixels
 from advex.options import Count
 
 ALL_ALIKE = "all squares weigh the same in the map, or the answer loses the same by each"

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from advex.distances.channels import Channels
+from advex.explainers.filling import Fill, filled
 from advex.explainers.outputs import Of as Output
 from advex.measures.case import Better, Case, Measured, Need, Of, measure
-from advex.measures.pixels import Fill, filled, outputs, pixels, ranks
+from advex.measures.pixels import outputs, pixels, ranks
 from advex.options import Count, with_options
 
 
