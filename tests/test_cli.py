@@ -148,7 +148,7 @@ def test_version(advex_in: Callable[..., Ended]) -> None:
             "belong to --model package.module:factory",
         ),
         (["explain", "--model", "runs/a"], 2, "Name picture files, or --data"),
-        (["explain", "a.png"], 2, "--model RUN"),
+        (["explain", "a.png"], 1, "a.png cannot be read as a picture"),
         (["explain", "a.png", "--model", "runs/a", "--rho", "2"], 2, "--rho '2': an RMSE lies above 0"),
         (["explain", "a.png", "--model", "runs/a"], 1, "runs/a is not a folder"),
         (["compare", "records/a"], 2, "two or more"),
@@ -832,10 +832,12 @@ def test_pictures_from_files(trained: Path, advex_in: Callable[..., Ended]) -> N
         names = {path.name for path in Path("explanations", name).iterdir()}
         assert {"explanations.json", "sheet.png", "some_photo.input.png", "some_photo.toward-9.rho0.1.png"} <= names
         assert len(names) == 3 + 2 * 10
+    Path("empty").mkdir()
     for arguments, code, said in (
         (["broken.png"], 1, "broken.png cannot be read as a picture"),
         (["missing.png"], 1, "missing.png cannot be read as a picture: there is no such file."),
-        (["explanations"], 1, "explanations cannot be read as a picture: it is a folder."),
+        (["empty"], 1, "empty holds no picture files (.avif,"),
+        ([], 2, "Name picture files, or --data with --index"),
         (["some photo.png", "--size", "3x99999x99999"], 2, "'3x99999x99999' is too large a size"),
         (["some photo.png", "--size", "3²"], 2, "'3²' is not a size"),
         (["some photo.png", "--max-batch", "²"], 2, "--max-batch '²' must be"),
@@ -843,13 +845,37 @@ def test_pictures_from_files(trained: Path, advex_in: Callable[..., Ended]) -> N
         (["some photo.png", "--target", "cat"], 2, "no class 'cat'"),
         (["some photo.png", "--target", "10"], 2, "no class '10'"),
         (["some photo.png", "--rho", "0.1,2"], 2, "an RMSE lies above 0"),
-        (["--data", "digits", "--index", "500"], 2, "digits/test has 500 examples"),
+        (["--data", "digits", "--index", "500"], 2, "--index 500: there are 500 examples, 0 to 499."),
+        (["--data", "digits", "--index", "1,-501"], 2, "--index -501: there are 500 examples"),
+        (["--data", "digits", "--index", "9-3"], 2, "'9-3' is no range"),
+        (["--data", "digits", "--index", "-3-4"], 2, "'-3-4' is no range"),
         (["--data", "digits", "--index", "x"], 2, "must be whole numbers"),
         (["--data", "digits", "--index", "3,²"], 2, "must be whole numbers"),
     ):
         failed = advex_in("explain", *arguments, "-m", trained / "first", "--out", "failed")
         assert (failed.code, failed.out) == (code, "")
         assert said in failed.err
+
+
+def test_a_folder_of_pictures_is_explained_by_the_bundled_network_where_none_is_named(
+    advex_in: Callable[..., Ended],
+) -> None:
+    Path("photos").mkdir()
+    for name in ("b.png", "a.JPG"):
+        Image.new("RGB", (40, 32), "red").save(Path("photos") / name, "PNG")
+    (Path("photos") / "notes.txt").touch()
+    ended = advex_in("explain", "photos", "--steps", "1", "--json")
+    assert ended.code == 0
+    result = json.loads(ended.out)
+    assert [each["name"] for each in result["inputs"]] == ["a.JPG", "b.png"]
+    assert result["model"] == "cifar10-robust"
+    assert "No --model is named: builtin:cifar10-robust is asked" in ended.err
+
+
+def test_examples_are_named_by_ranges_and_from_the_end(trained: Path, advex_in: Callable[..., Ended]) -> None:
+    ended = advex_in("explain", "--data", "digits", "--index", "0-2,-1,2", "-m", trained / "first", "--json", "-q")
+    ids = advex.open_dataset("digits", split="test").ids
+    assert [each["name"] for each in json.loads(ended.out)["inputs"]] == [*ids[:3], ids[-1]]
 
 
 def test_reproduce_names_no_option_that_it_lacks(advex_in: Callable[..., Ended]) -> None:

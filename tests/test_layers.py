@@ -36,6 +36,7 @@ LAYERS = [
     ("feedback",),
     ("reproduction",),
     ("explore",),
+    ("notebook",),
     ("doctor",),
     ("cli", "__main__"),
 ]  # fmt: skip

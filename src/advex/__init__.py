@@ -5,6 +5,7 @@ The names below are loaded when first used, so that `advex --help` does not wait
 
 from __future__ import annotations
 
+import difflib
 import importlib
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
     from advex.artifacts import save as save
     from advex.classifier import Classifier as Classifier
     from advex.data import open_dataset as open_dataset
+    from advex.notebook import compare as compare
+    from advex.notebook import evaluate as evaluate
+    from advex.notebook import explain as explain
+    from advex.notebook import train as train
+    from advex.report import write_report as write_report
 
 # Name -> the module that holds it ("" for a module of that name itself).
 _PUBLIC = {
@@ -31,6 +37,8 @@ _PUBLIC = {
     "load": "advex.artifacts",
     "open_dataset": "advex.data",
     "save": "advex.artifacts",
+    "write_report": "advex.report",
+    **dict.fromkeys(("compare", "evaluate", "explain", "train"), "advex.notebook"),
     **dict.fromkeys(("attacks", "data", "distances", "explainers", "goals"), ""),
     **dict.fromkeys(("measures", "networks", "objectives", "tabular"), ""),
 }
@@ -38,7 +46,8 @@ _PUBLIC = {
 
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
-        raise AttributeError(f"module 'advex' has no attribute '{name}'")
+        near = difflib.get_close_matches(name, _PUBLIC, 1, 0.7)
+        raise AttributeError(f"module 'advex' has no attribute '{name}'" + (f"; is it '{near[0]}'?" if near else ""))
     home = _PUBLIC[name]
     return getattr(importlib.import_module(home), name) if home else importlib.import_module(f"advex.{name}")
 

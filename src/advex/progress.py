@@ -28,11 +28,26 @@ def plain(stream: Any) -> bool:
     return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb" or not stream.isatty()
 
 
+_called: ContextVar[str | None] = ContextVar("called", default=None)
+
+
+@contextlib.contextmanager
+def called(text: str) -> Iterator[None]:
+    """Inside, `command_line` is this text: a call from Python, where nothing was typed."""
+    token = _called.set(text)
+    try:
+        yield
+    finally:
+        _called.reset(token)
+
+
 def command_line(*without: str) -> str:
     """What was typed, to be typed again, less some flags; after `torchrun` where that has started this process.
 
-    The passwords of URLs are left out: it is kept in files and shown to others.
+    The passwords of URLs are left out: it is kept in files and shown to others. Inside `called` it is that text.
     """
+    if (text := _called.get()) is not None:
+        return text
     typed = shlex.join(["advex", *[without_password(word) for word in sys.argv[1:] if word not in without]])
     machines, here = int(os.environ.get("GROUP_WORLD_SIZE", "1")), os.environ.get("LOCAL_WORLD_SIZE", "1")
     if machines > 1:  # where they meet is not known here

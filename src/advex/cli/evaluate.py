@@ -182,38 +182,13 @@ class Request:
 
     def examples(self, models: Sequence[Opened], say: progress.Terminal) -> Dataset:
         """Those to evaluate on; of undivided data that a model has been trained on, those that training holds out."""
-        from advex import data as sets
-        from advex.evaluation import trained_on
+        from advex.evaluation import folder
         from advex.lookup import datasets
-        from advex.lookup.models import of_one_table
 
-        def opened(split: str | None) -> Dataset:
-            return datasets.open_split(
-                self.data, split, say, prefer=datasets.TEST, max_samples=self.max_samples, seed=self.seed,
-                shape=_shape(models, self.size), like=of_one_table(models),
-            )  # fmt: skip
-
-        data = opened(self.split)
-        if self.split is None and sets.is_dealt(self.data):
-            rows = {model.name: trained_on(model.source, data) for model in models}
-            learned = [name for name, trained in rows.items() if trained is not None and trained.any()]
-            if learned:
-                say.note(f"{' and '.join(learned)} was trained on some of these: evaluated are those held out.")
-                return opened(*datasets.TEST)
-        return data
-
-
-def _shape(models: Sequence[Opened], size: str | None) -> tuple[int, ...] | None:
-    """The input shape that all models share. Raises SpecError where they differ."""
-    from advex.lookup import datasets
-
-    if size is not None:
-        return datasets.shape_from(size)
-    shapes = {model.input_shape for model in models if model.input_shape is not None}
-    if len(shapes) > 1:
-        listed = ", ".join(f"{model.name} {'x'.join(map(str, model.input_shape or ('?',)))}" for model in models)
-        raise SpecError(f"The models take inputs of different shapes ({listed}): evaluate them apart.")
-    return next(iter(shapes), None)
+        return folder.examples(
+            models, self.data, self.split, say, max_samples=self.max_samples, seed=self.seed,
+            shape=None if self.size is None else datasets.shape_from(self.size),
+        )  # fmt: skip
 
 
 @terminal.verb

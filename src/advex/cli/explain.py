@@ -20,16 +20,21 @@ if TYPE_CHECKING:
     from advex.explanation.subjects import Failure, Subject
     from advex.lookup.models import Opened
 
+DEFAULT = "builtin:cifar10-robust"  # who is asked where nobody is named
+
 
 @terminal.verb
 def explain(
     images: Annotated[
-        list[Path] | None, typer.Argument(metavar="IMAGE", help="Picture files, or CSV files with rows of a table.")
+        list[Path] | None,
+        typer.Argument(metavar="IMAGE", help="Picture files, folders of them, or CSV files with rows of a table."),
     ] = None,
     model: options.Model = [],  # noqa: B006  (typer copies it)
     data: Annotated[str | None, typer.Option(metavar="DATA", help="Explain examples of a data set instead.")] = None,
     split: options.Split = None,
-    index: Annotated[str, typer.Option(metavar="N,...", help="Which examples of --data, counted from 0.")] = "0",
+    index: Annotated[
+        str, typer.Option(metavar="N,N-N,...", help="Which examples of --data, counted from 0; -1 is the last.")
+    ] = "0",
     target: Annotated[
         list[str] | None,
         typer.Option(
@@ -77,12 +82,10 @@ def explain(
 ) -> None:
     """Show what would have to change in a picture for a class to become more (or less) likely, or what counts for it.
 
-    Examples: advex explain cat.png --model runs/robust --target dog;
+    Examples: advex explain cat.png; advex explain photos --model runs/robust --target dog;
     advex explain --data digits --index 3,5 --model runs/robust --target all;
     advex explain cat.png --model runs/robust --explainer integrated_gradients:steps=50,gradient
     """
-    if not model:
-        raise SpecError("Say which model to ask: --model RUN.")
     if bool(images) == bool(data):
         raise SpecError("Name picture files, or --data with --index: one of the two.")
     from advex.explanation import PictureRequest
@@ -90,16 +93,21 @@ def explain(
     from advex.explanation.pictures import max_batch_from, rhos_from
     from advex.lookup import folders, models
 
+    say = progress.Terminal(quiet=quiet)
     changes = PictureRequest(
         targets=tuple(name.strip() for text in target or () for name in text.split(",")),
         rhos=rhos_from(rho), away=away, steps=steps, seed=seed, max_batch=max_batch_from(max_batch),
     )  # fmt: skip
-    say = progress.Terminal(quiet=quiet)
-    opened = models.open_models(model, device, models.Wrapping.of(weights, box, mean, std, classes))
+    opened = models.open_models(model or _default(say), device, models.Wrapping.of(weights, box, mean, std, classes))
     request, show = _request(changes, explainer or [], opened, alternatives, attack_map)
     with folders.opened_folder(out, (FIGURES, UNFINISHED, *[each.name for each in opened]), overwrite):
         results = _explain(request, opened, _Inputs(images or [], data, split, index, size, say), out)
     _tell(results, show, as_json=json_)
+
+
+def _default(say: progress.Terminal) -> list[str]:
+    say.note(f"No --model is named: {DEFAULT} is asked, which knows ten kinds of animals and vehicles (CIFAR-10).")
+    return [DEFAULT]
 
 
 def _tell(results: list[tuple[dict[str, Any], Path]], show: Callable[..., None], *, as_json: bool) -> None:
@@ -180,9 +188,9 @@ class _Inputs:
         shape = model.input_shape if self.size is None else datasets.shape_from(self.size)
         if self.data is None:
             return from_pictures(self.files, model.classifier, shape, self.say), None
-        numbers = self._numbers()
+        datasets.numbers_from(self.index)
         examples = datasets.open_split(self.data, self.split, self.say, prefer=datasets.TEST, shape=shape)
-        return [from_data(examples, number) for number in numbers], examples
+        return [from_data(examples, number) for number in datasets.numbers_from(self.index, len(examples))], examples
 
     def rows(self, model: Opened) -> list[Subject | Failure]:
         """Rows of a table, by the columns of a model. Raises SpecError and DataError."""
@@ -191,14 +199,8 @@ class _Inputs:
         if self.size is not None:
             raise SpecError("--size is of pictures; a model of a table knows its columns.")
         if self.data is not None:
-            return from_table(self.data, self.split, self._numbers(), model, self.say)
+            return from_table(self.data, self.split, self.index, model, self.say)
         return from_csv(self.files, model.classifier)
-
-    def _numbers(self) -> list[int]:
-        numbers = self.index.split(",")
-        if not all(number.strip().isdecimal() for number in numbers):
-            raise SpecError(f"--index '{self.index}' must be whole numbers separated by commas, e.g. 3,5.")
-        return [int(number) for number in numbers]
 
 
 def _show_rows(result: dict[str, Any], folder: Path, *, named: bool) -> None:

@@ -105,24 +105,13 @@ def _open(
     **draw: Any,
 ) -> tuple[Dataset, Dataset | None]:
     """The examples to train on, annotated pictures among them, and those to validate on between epochs."""
-    from advex import data as sets
     from advex.feedback.annotations import with_annotated
     from advex.lookup import datasets
 
     shape = None if size is None else datasets.shape_from(size)
-    trained = datasets.split_to_learn(data, split)
-    examples = datasets.open_split(data, trained, say, shape=shape, **draw)
-    if validation is None and trained == "train":
-        dealt = datasets.TEST[0] if sets.is_dealt(data) else None
-        validation = datasets.preferred(data, None, *datasets.VALIDATION) or dealt
-    held_out = None
-    if validation is None:
-        say.note(
-            f"Nothing of {data} is held out: whether the network knows more than what it is shown is not seen. "
-            "Evaluate it on other data, or hold a part out (--validation SPLIT)."
-        )
-    else:
-        held_out = datasets.open_split(data, validation, say, shape=examples.shape, like=examples, **draw)
+    examples, held_out, (trained, validation) = datasets.open_training(
+        data, split, validation, say, shape=shape, **draw
+    )
     with annotations.folders(add) as folders:
         examples = with_annotated(
             examples, folders, say, source=data, trained=trained, validation=validation, policy=annotations.policy

@@ -8,14 +8,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from advex import data as sets
 from advex import evaluation, progress
 from advex.data import Dataset
 from advex.documents import read_json
-from advex.errors import ArtifactError
+from advex.errors import ArtifactError, SpecError
 from advex.evaluation import Settings
 from advex.evaluation.shards import IDENTITY
+from advex.lookup import datasets
 from advex.lookup.folders import opened_folder
-from advex.lookup.models import Opened
+from advex.lookup.models import Opened, of_one_table
 from advex.record import Record, read_record
 from advex.record.tables import OWN_FILES
 
@@ -48,6 +50,46 @@ def evaluate(
             progress=show,
             stop=stop,
         )
+
+
+def examples(
+    models: Sequence[Opened],
+    source: str,
+    split: str | None = None,
+    say: progress.Terminal = progress.QUIET,
+    *,
+    max_samples: int | None = None,
+    seed: int = 0,
+    shape: tuple[int, ...] | None = None,
+) -> Dataset:
+    """Those to evaluate on; of undivided data that a model has been trained on, those that training holds out.
+
+    shape: of the inputs, None: the one that the models share. Raises SpecError where they differ.
+    """
+
+    def opened(split: str | None) -> Dataset:
+        return datasets.open_split(
+            source, split, say, prefer=datasets.TEST, max_samples=max_samples, seed=seed,
+            shape=shape or _shared_shape(models), like=of_one_table(models),
+        )  # fmt: skip
+
+    data = opened(split)
+    if split is None and sets.is_dealt(source):
+        rows = {model.name: evaluation.trained_on(model.source, data) for model in models}
+        learned = [name for name, trained in rows.items() if trained is not None and trained.any()]
+        if learned:
+            say.note(f"{' and '.join(learned)} was trained on some of these: evaluated are those held out.")
+            return opened(*datasets.TEST)
+    return data
+
+
+def _shared_shape(models: Sequence[Opened]) -> tuple[int, ...] | None:
+    """The input shape that all models share. Raises SpecError where they differ."""
+    shapes = {model.input_shape for model in models if model.input_shape is not None}
+    if len(shapes) > 1:
+        listed = ", ".join(f"{model.name} {'x'.join(map(str, model.input_shape or ('?',)))}" for model in models)
+        raise SpecError(f"The models take inputs of different shapes ({listed}): evaluate them apart.")
+    return next(iter(shapes), None)
 
 
 @contextlib.contextmanager

@@ -78,15 +78,18 @@ def _from_csv(path: Path, spec: FeatureSpec) -> Iterator[Subject | Failure]:
 
 
 def from_table(
-    source: str, split: str | None, index: Sequence[int], model: Opened, say: Terminal = QUIET
+    source: str, split: str | None, index: str, model: Opened, say: Terminal = QUIET
 ) -> list[Subject | Failure]:
-    """Rows of a data set by their numbers, read by the model's own columns. Raises DataError, SpecError."""
+    """Rows of a data set by their numbers (see `numbers_from`), read by the model's own columns.
+
+    Raises DataError, SpecError.
+    """
     classifier = model.classifier
     _features(classifier, source)
     if not sets.is_table(source):
         raise SpecError(f"{model.name} answers rows of a table, and {source} is none: name a CSV file.")
     data = datasets.open_split(source, split, say, prefer=datasets.TEST, like=classifier)
-    return [from_data(data, number) for number in index]
+    return [from_data(data, number) for number in datasets.numbers_from(index, len(data))]
 
 
 @dataclass(frozen=True, kw_only=True)

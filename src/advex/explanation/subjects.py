@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,47 +51,69 @@ class Target:
 
 
 def from_pictures(
-    paths: Sequence[Path], classifier: Classifier, shape: tuple[int, ...] | None, say: Terminal = QUIET
+    paths: Sequence[Path],
+    classifier: Classifier,
+    shape: tuple[int, ...] | None,
+    say: Terminal = QUIET,
 ) -> list[Subject | Failure]:
-    """Picture files, scaled and cut to the model's input where they differ (and said so).
+    """Picture files, and those of folders, scaled and cut to the model's input where they differ (and said so).
 
     shape: (channels, height, width) or (height, width) of the model's input; None keeps each picture's size. Raises
     InputError for a model whose inputs are no pictures.
     """
+    return [_read(path.name, path, classifier, shape, say, place=str(path)) for path in in_folders(paths)]
+
+
+def from_memory(
+    pictures: Mapping[str, bytes], classifier: Classifier, shape: tuple[int, ...] | None
+) -> list[Subject | Failure]:
+    """Pictures that are encoded in memory, by name, as `from_pictures` reads files."""
+    return [_read(name, held, classifier, shape, QUIET, place=name) for name, held in pictures.items()]
+
+
+def _read(
+    name: str, encoded: Path | bytes, classifier: Classifier, shape: tuple[int, ...] | None, say: Terminal, place: str
+) -> Subject | Failure:
+    """One picture. place: how it is called in sentences."""
     channels = shape[0] if shape is not None and len(shape) == 3 else None
     if channels is None and classifier.mean.ndim:
         channels = len(classifier.mean)
     if channels not in (None, 1, 3):
         raise InputError(f"The model takes {channels} channels; picture files have 1 or 3.")
-    size = None if shape is None else (shape[-2], shape[-1])
-    subjects: list[Subject | Failure] = []
-    for path in paths:
-        try:
-            subjects.append(_from_picture(path, channels, size, say))
-        except DataError as error:
-            subjects.append(Failure(name=path.name, error=error))
-    return subjects
-
-
-def _from_picture(path: Path, channels: int | None, size: tuple[int, int] | None, say: Terminal) -> Subject:
     try:
         with decode.quiet():
-            pixels = decode.pixels(path, channels=channels)
-            fitted = decode.pixels(path, channels=channels, size=size)
+            pixels = decode.pixels(encoded, channels=channels)
+            fitted = decode.pixels(encoded, channels=channels, size=None if shape is None else (shape[-2], shape[-1]))
     except Unreadable as error:
-        raise DataError(f"{path} cannot be read as a picture: {error}.") from None
+        return Failure(name=name, error=DataError(f"{place} cannot be read as a picture: {error}."))
     note = None
     if fitted.shape != pixels.shape:
         (_, height, width), (_, new_height, new_width) = pixels.shape, fitted.shape
         note = f"{width}x{height} pixels scaled to cover {new_width}x{new_height}, the centre cut out"
-        say.note(f"{path}: {note}")
-    return Subject(name=path.name, x=torch.from_numpy(fitted.copy()).float() / 255, note=note)
+        say.note(f"{place}: {note}")
+    return Subject(name=name, x=torch.from_numpy(fitted.copy()).float() / 255, note=note)
+
+
+def in_folders(paths: Sequence[Path]) -> list[Path]:
+    """The same, with the picture files of a folder (not of folders in it) in its place, by name.
+
+    Raises DataError for a folder without any.
+    """
+    files: list[Path] = []
+    for path in paths:
+        held = (
+            sorted(each for each in path.iterdir() if each.suffix.lower() in decode.SUFFIXES) if path.is_dir() else []
+        )
+        if path.is_dir() and not held:
+            raise DataError(f"{path} holds no picture files ({', '.join(sorted(decode.SUFFIXES))}).")
+        files += held or [path]
+    return files
 
 
 def from_data(data: Dataset, index: int) -> Subject:
     """An example of a data set, counted from 0. Raises SpecError for an index outside it."""
     if not 0 <= index < len(data):
-        raise SpecError(f"--index {index}: {data.name} has {len(data)} examples, 0 to {len(data) - 1}.")
+        raise SpecError(f"{index}: {data.name} has {len(data)} examples, 0 to {len(data) - 1}.")
     batch = data.batch(slice(index, index + 1))
     y = int(batch.y[0])
     return Subject(name=data.ids[index], x=batch.x[0], label=data.class_names[y], y=y)

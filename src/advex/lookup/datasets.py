@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from PIL import Image
@@ -67,6 +68,38 @@ def split_to_learn(source: str, split: str | None) -> str | None:
     return preferred(source, split, *TRAIN) or (LEARN if sets.is_dealt(source) else None)
 
 
+def open_training(
+    source: str,
+    split: str | None = None,
+    validation: str | None = None,
+    say: Terminal = QUIET,
+    *,
+    shape: Sequence[int] | None = None,
+    max_samples: int | None = None,
+    seed: int = 0,
+) -> tuple[Dataset, Dataset | None, tuple[str | None, str | None]]:
+    """The examples to train on, those to validate on between epochs (None where nothing is held out), and both splits.
+
+    split, validation: see `split_to_learn`; without `validation` the first of the data's own that are held out.
+    """
+    trained = split_to_learn(source, split)
+    examples = open_split(source, trained, say, shape=shape, max_samples=max_samples, seed=seed)
+    if validation is None and trained == "train":
+        dealt = TEST[0] if sets.is_dealt(source) else None
+        validation = preferred(source, None, *VALIDATION) or dealt
+    held_out = None
+    if validation is None:
+        say.note(
+            f"Nothing of {source} is held out: whether the network knows more than what it is shown is not seen. "
+            "Evaluate it on other data, or hold a part out (--validation SPLIT)."
+        )
+    else:
+        held_out = open_split(
+            source, validation, say, shape=examples.shape, like=examples, max_samples=max_samples, seed=seed
+        )
+    return examples, held_out, (trained, validation)
+
+
 def is_held_out(split: str) -> bool:
     """Whether a split is, by its name, not to be learned from."""
     return split.lower() in _HELD_OUT
@@ -89,6 +122,33 @@ def shape_from(text: str) -> tuple[int, ...]:
     if most is not None and numbers[-2] * numbers[-1] > most:
         raise SpecError(f"'{text}' is too large a size: a picture has at most {most:,} pixels.")
     return numbers
+
+
+def numbers_from(text: str, n: int | None = None) -> list[int]:
+    """`3,5`, `0-9` (both ends included), `-1` (the last) -> numbers of examples, each once, in their order.
+
+    n: how many examples there are; without it only the form is checked. Raises SpecError.
+
+    >>> numbers_from("0-2,-1,1", 10)
+    [0, 1, 2, 9]
+    """
+    numbers: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(-?\d+)(?:-(\d+))?\s*", part)
+        if match is None:
+            raise SpecError(
+                f"--index '{text}' must be whole numbers or ranges separated by commas, e.g. 3,5 or 0-9,-1."
+            )
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first or (match[2] and first < 0):
+            raise SpecError(
+                f"--index '{text}': '{part.strip()}' is no range; write the smaller number first, e.g. 0-9."
+            )
+        for end in (first, last) if n is not None else ():
+            if not -n <= end < n:
+                raise SpecError(f"--index {end}: there are {n:,} examples, 0 to {n - 1}.")
+        numbers += [] if n is None else [number % n for number in range(first, last + 1)]
+    return list(dict.fromkeys(numbers))
 
 
 def class_number(name: str, class_names: Sequence[str] | None, classes: int) -> int:

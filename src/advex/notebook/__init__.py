@@ -1,0 +1,13 @@
+"""What the verbs of the command line do, from Python: models, pictures and data as one has them, results that show.
+
+given     models and pictures, in whatever form they come
+results   explanations and evaluations that can be looked at, kept, and taken on as tables
+verbs     explain, evaluate, compare and train
+"""
+
+from advex.notebook.results import Evaluated as Evaluated
+from advex.notebook.results import Explained as Explained
+from advex.notebook.verbs import compare as compare
+from advex.notebook.verbs import evaluate as evaluate
+from advex.notebook.verbs import explain as explain
+from advex.notebook.verbs import train as train

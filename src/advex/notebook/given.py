@@ -1,0 +1,128 @@
+"""Models and pictures as people have them: classifiers, names, arrays, files, data sets."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from advex.classifier import Classifier
+from advex.data import Dataset
+from advex.errors import InputError, SpecError
+from advex.explanation import Subject, from_data, from_pictures
+from advex.explanation.rows import from_csv
+from advex.explanation.subjects import Failure, from_memory
+from advex.lookup.models import Opened, open_models
+from advex.types import Batch
+
+Model = Classifier | str | Path
+Models = Model | Sequence[Model] | Mapping[str, Model]
+
+
+def models_of(given: Models, device: str = "auto") -> list[Opened]:
+    """Models ready to be asked.
+
+    given: a classifier, what `--model` takes (a run folder, `builtin:NAME`, `package.module:factory`), several of
+    these, or a dictionary of them by name. Raises SpecError for what is none of these, ArtifactError for a folder that
+    is no saved classifier.
+    """
+    if isinstance(given, Mapping):
+        return [_opened(model, name, device) for name, model in given.items()]
+    if isinstance(given, list | tuple):
+        names = [f"model-{place}" if isinstance(each, nn.Module) else "" for place, each in enumerate(given, start=1)]
+        return [_opened(each, name, device) for each, name in zip(given, names, strict=True)]
+    return [_opened(given, "model" if isinstance(given, nn.Module) else "", device)]
+
+
+def _opened(given: Any, name: str, device: str) -> Opened:
+    if isinstance(given, Classifier):
+        return Opened(name=name, source=f"{name}, a classifier in memory", classifier=given.eval())
+    if isinstance(given, nn.Module):
+        raise SpecError(
+            "A network alone does not say what its inputs are: wrap it, advex.Classifier(network, box=(0, 1), "
+            "mean=[...], std=[...], class_names=[...])."
+        )
+    if not isinstance(given, str | Path):
+        raise SpecError(f"{type(given).__name__} is no model: give an advex.Classifier, or what --model takes.")
+    (opened,) = open_models([f"{name}={given}" if name else str(given)], device)
+    return opened
+
+
+def subjects_of(given: Any, model: Opened) -> list[Subject | Failure]:
+    """What is to be explained.
+
+    given: paths of pictures, of folders of them, or of CSV files; PIL pictures; arrays or tensors [channels, height,
+    width] or several of them [n, ...] as the model takes them, uint8 arrays [height, width(, 3)] as pictures; a
+    `Dataset` or a `Batch`; or a sequence of these. Raises SpecError for what is none of these, InputError for a
+    tensor that is no input of the model, DataError for files.
+    """
+    if isinstance(given, Dataset):
+        return [from_data(given, number) for number in range(len(given))]
+    if isinstance(given, Batch):
+        labels, names = given.y.tolist(), model.classifier.class_names
+        return [
+            Subject(name=f"input {place}", x=x, y=y, label=None if names is None else names[y])
+            for place, (x, y) in enumerate(zip(given.x, labels, strict=True))
+        ]
+    if isinstance(given, str | Path):
+        return _files([Path(given)], model)
+    if isinstance(given, Image.Image) or _is_picture(given):
+        return _pictures([given], model)
+    if isinstance(given, np.ndarray | Tensor):
+        return _tensors(torch.as_tensor(given), model)
+    if not isinstance(given, Sequence) or not given:
+        raise SpecError(
+            f"{type(given).__name__} cannot be explained: give paths, PIL pictures, arrays, tensors or a data set."
+        )
+    if all(isinstance(each, str | Path) for each in given):
+        return _files([Path(each) for each in given], model)
+    several = [subject for each in given for subject in subjects_of(each, model)]
+    return [_renamed(subject, place) for place, subject in enumerate(several)]
+
+
+def _renamed(subject: Subject | Failure, place: int) -> Subject | Failure:
+    if isinstance(subject, Subject) and subject.name == "input 0":
+        return Subject(name=f"input {place}", x=subject.x, label=subject.label, y=subject.y, note=subject.note)
+    return subject
+
+
+def _is_picture(given: Any) -> bool:
+    """Whether an array is one as PIL understands it."""
+    if not isinstance(given, np.ndarray) or given.dtype != np.uint8:
+        return False
+    return given.ndim == 2 or (given.ndim == 3 and given.shape[2] in (3, 4) and given.shape[0] not in (1, 3))
+
+
+def _files(paths: Sequence[Path], model: Opened) -> list[Subject | Failure]:
+    if model.classifier.features is not None:
+        return from_csv(paths, model.classifier)
+    return from_pictures(paths, model.classifier, model.input_shape)
+
+
+def _pictures(pictures: Sequence[Any], model: Opened) -> list[Subject | Failure]:
+    """Pictures in memory, read as files are: turned upright, scaled and cut alike."""
+    encoded = {}
+    for place, picture in enumerate(pictures):
+        held = io.BytesIO()
+        image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+        image.save(held, "PNG", exif=image.getexif())
+        encoded[f"input {place}"] = held.getvalue()
+    return from_memory(encoded, model.classifier, model.input_shape)
+
+
+def _tensors(x: Tensor, model: Opened) -> list[Subject | Failure]:
+    shape = None if model.input_shape is None else tuple(model.input_shape)
+    if x.dtype == torch.uint8:
+        x = x.float() / 255
+    if tuple(x.shape) == shape or (shape is None and x.ndim == 3):
+        x = x[None]
+    if not x.is_floating_point() or (shape is not None and tuple(x.shape[1:]) != shape):
+        wanted = "[n, channels, height, width]" if shape is None else f"[n, {', '.join(map(str, shape))}]"
+        raise InputError(f"A tensor {list(x.shape)} of {x.dtype}: the model takes floats {wanted} in its box.")
+    return [Subject(name=f"input {place}", x=each) for place, each in enumerate(x)]

@@ -1,0 +1,170 @@
+"""Results that show in a notebook, tell themselves in a line, can be kept and taken on as tables."""
+
+from __future__ import annotations
+
+import base64
+import html
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from advex.drawing.numbers import number, percent
+from advex.errors import InputError, SpecError
+from advex.explanation.folder import FIGURES, UNFINISHED
+from advex.lookup.folders import opened_folder
+from advex.record import Figure, Record, all_figures, norm_title
+from advex.report import write_report
+
+if TYPE_CHECKING:
+    import pandas
+
+_SHOWN = 8  # inputs of a result in its `repr`
+
+
+@dataclass(frozen=True, repr=False)
+class Explained:
+    """What one model would have to be shown, or what counts for it: the answers about some inputs, with their files.
+
+    folder: of the files, as `advex explain` writes them. answers: what its `explanations.json` holds.
+    """
+
+    folder: Path
+    answers: dict[str, Any]
+
+    @property
+    def inputs(self) -> list[dict[str, Any]]:
+        """The answers, one for each input: `name`, `says`, `confidences`, and `explanations` or `maps`."""
+        return self.answers["inputs"]
+
+    @property
+    def sheets(self) -> list[Image.Image]:
+        """The contact sheets as pictures; none of rows of tables."""
+        return [Image.open(self.folder / name) for name in self.answers["sheets"]]
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self.inputs)
+
+    def __getitem__(self, place: int) -> dict[str, Any]:
+        return self.inputs[place]
+
+    def lines(self) -> list[str]:
+        """A line for each input and class that was asked about."""
+        return [line for each in self.inputs for line in _lines(each)]
+
+    def __repr__(self) -> str:
+        lines = self.lines()
+        more = [f"and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
+        return "\n  ".join([f"Explained by {self.answers['model']}:", *lines[:_SHOWN], *more])
+
+    def _repr_html_(self) -> str:
+        if not self.answers["sheets"]:
+            return f"<ul>{''.join(f'<li>{html.escape(line)}</li>' for line in self.lines())}</ul>"
+        encoded = [base64.b64encode((self.folder / name).read_bytes()).decode() for name in self.answers["sheets"]]
+        alt = html.escape("; ".join(self.lines()[:_SHOWN]), quote=True)
+        style = "max-width: 100%; background: white"
+        return "".join(f'<img alt="{alt}" style="{style}" src="data:image/png;base64,{each}">' for each in encoded)
+
+    def show(self) -> None:
+        """Open the contact sheets in the system's viewer of pictures; print the lines where there are none."""
+        for sheet in self.sheets:
+            sheet.show()
+        if not self.answers["sheets"]:
+            print("\n".join(self.lines()))
+
+    def save(self, folder: str | Path) -> Path:
+        """Copy all files into a folder, which must be empty or new. Raises SpecError where it is not."""
+        path = Path(folder)
+        with opened_folder(path, (FIGURES, UNFINISHED), False):
+            shutil.copytree(self.folder, path, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
+        return path
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """A row for each input and explanation: name, label, says, and what was measured."""
+        rows = []
+        for each in self.inputs:
+            about = {"name": each["name"], "label": each["label"], "says": each["says"]}
+            for answer in each.get("explanations", []) + each.get("maps", []):
+                rows.append({**about, **{key: value for key, value in answer.items() if not isinstance(value, dict)}})
+        return _frame(rows)
+
+
+def _lines(each: dict[str, Any]) -> list[str]:
+    lines = []
+    for answer in each.get("explanations", []):
+        if "sentences" in answer:
+            lines += [f"{each['name']}: {sentence}" for sentence in answer["sentences"]]
+        else:
+            before, after = (percent(answer[key][answer["target"]]) for key in ("before", "after"))
+            lines.append(f"{each['name']}, {each['says']}: {answer['target_name']} {before} -> {after}")
+    for answer in each.get("maps", []):
+        gini = "undefined" if answer["gini"] is None else number(answer["gini"], 3)
+        lines.append(f"{each['name']}, {each['says']}: {answer['explainer']} of {answer['target_name']}, Gini {gini}")
+    return lines
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Models measured on data: a record and its folder."""
+
+    folder: Path
+    record: Record = field(repr=False)
+
+    def __getitem__(self, model: str) -> dict[str, Figure]:
+        """All figures of a model by their keys, such as `accuracy` and `attack_ara`. Raises InputError."""
+        for entry in self.record.models:
+            if entry.name == model:
+                return all_figures(entry)
+        names = ", ".join(entry.name for entry in self.record.models)
+        raise InputError(f"There is no model '{model}' in this record: it has {names}.")
+
+    def __str__(self) -> str:
+        return "\n".join(": ".join((name, ", ".join(cells))) for name, cells in self._cells())
+
+    def _cells(self) -> Iterator[tuple[str, list[str]]]:
+        for entry in self.record.models:
+            cells = []
+            for key, figure in entry.scores.items():
+                name, _, norm = key.partition(":")
+                title = name.replace("_", " ") + (f" ({norm_title(norm)})" if norm else "")
+                cells.append(f"{title} {figure.value:.4g} [{figure.low:.4g}, {figure.high:.4g}]")
+            yield entry.name, cells
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th>{html.escape(name)}</th>{''.join(f'<td>{html.escape(cell)}</td>' for cell in cells)}</tr>"
+            for name, cells in self._cells()
+        )
+        flags = "".join(
+            f"<li>{html.escape(f'{flag.model}: {flag.message} {flag.remedy}')}</li>"
+            for flag in self.record.flags
+            if flag.severity == "warning"
+        )
+        return f"<table>{rows}</table><ul>{flags}</ul><p>{html.escape(str(self.folder))}</p>"
+
+    def report(self, out: str | Path | None = None) -> Path:
+        """Write the report; returns the path of the HTML file, `report.html` in the folder if `out` is None."""
+        return write_report(self.folder, None if out is None else Path(out))
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """A row for each model and figure: value, low, high, n, failures."""
+        rows = [
+            {"model": entry.name, "figure": key, **figure.model_dump(include={"value", "low", "high", "n", "failures"})}
+            for entry in self.record.models
+            for key, figure in all_figures(entry).items()
+        ]
+        return _frame(rows)
+
+
+def _frame(rows: list[dict[str, Any]]) -> pandas.DataFrame:
+    try:
+        import pandas
+    except ImportError:
+        raise SpecError("Tables of pandas need pandas: pip install pandas.") from None
+    return pandas.DataFrame(rows)

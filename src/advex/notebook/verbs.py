@@ -1,0 +1,152 @@
+"""Explain, evaluate, compare and train, as the command line does."""
+
+from __future__ import annotations
+
+import shutil
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+from advex import artifacts, progress, recipes
+from advex.classifier import Classifier
+from advex.data import Dataset
+from advex.errors import SpecError
+from advex.evaluation import folder as evaluating
+from advex.evaluation import settings_from
+from advex.explanation import MapRequest, PictureRequest, RowRequest, named_explainers
+from advex.explanation.folder import FIGURES, UNFINISHED, Request, explain_into
+from advex.lookup import datasets
+from advex.lookup.devices import device_named
+from advex.lookup.folders import opened_folder
+from advex.notebook.given import Model, Models, models_of, subjects_of
+from advex.notebook.results import Evaluated, Explained
+from advex.registry import specs_from
+from advex.training import run_folder
+
+
+def explain(
+    model: Model,
+    pictures: Any,
+    *,
+    target: str | int | Sequence[str | int] = (),
+    explainer: str | Sequence[str] = (),
+    rho: float | Sequence[float] = 0.1,
+    away: bool = False,
+    steps: int = 35,
+    seed: int = 0,
+    max_batch: int | str = 128,
+    out: str | Path | None = None,
+    quiet: bool = False,
+) -> Explained:
+    """What would have to change in pictures for a class to become more likely, or (`explainer`) what counts for it.
+
+    model: a classifier, or what `--model` takes. pictures: paths, PIL pictures, arrays, tensors, a data set (see
+    `advex.notebook.given.subjects_of`); of a model of tables CSV files. target: classes by name or number, `predicted`,
+    `runner-up`, `true`, `all`. explainer: spec strings such as `integrated_gradients:steps=50`. rho, away, steps: of
+    the change, see `advex.explainers.Toward`. out: a folder to write into; without it the files last as long as the
+    result does, see `Explained.save`. Raises AdvexError where nothing can be explained.
+    """
+    (opened,) = models_of(model)
+    names = tuple(str(each) for each in ([target] if isinstance(target, str | int) else target))
+    request: Request
+    if explainer:
+        specs = specs_from([explainer] if isinstance(explainer, str) else list(explainer))
+        request = MapRequest(
+            targets=names or ("predicted",), explainers=named_explainers(specs), seed=seed, max_batch=max_batch,
+            data=pictures if isinstance(pictures, Dataset) else None,
+        )  # fmt: skip
+    elif opened.classifier.features is not None:
+        request = RowRequest(targets=names or ("runner-up",))
+    else:
+        rhos = (float(rho),) if isinstance(rho, int | float) else tuple(rho)
+        request = PictureRequest(
+            targets=names or ("predicted", "runner-up"), rhos=rhos, away=away, steps=steps, seed=seed,
+            max_batch=max_batch,
+        )  # fmt: skip
+    subjects, say = subjects_of(pictures, opened), progress.Terminal(quiet=quiet)
+    folder = Path(mkdtemp(prefix="advex-") if out is None else out)
+    with progress.called("advex.explain(...) from Python"), opened_folder(folder, (FIGURES, UNFINISHED), False):
+        explained = Explained(folder, explain_into(folder, opened, subjects, request, say))
+    if out is None:
+        weakref.finalize(explained, shutil.rmtree, folder, ignore_errors=True)
+    return explained
+
+
+def evaluate(
+    model: Models,
+    data: str | Path | Dataset,
+    *,
+    out: str | Path | None = None,
+    split: str | None = None,
+    max_samples: int | None = None,
+    seed: int = 0,
+    resume: bool = True,
+    overwrite: bool = False,
+    quiet: bool = False,
+    **settings: Any,
+) -> Evaluated:
+    """Attack and explain models on data, and leave the figures in a record folder; the same call goes on after a stop.
+
+    model: one or several, see `advex.notebook.given.models_of`. data: what `--data` takes, or a `Dataset`. out:
+    `records/NAMES` if None. settings: those of `advex.evaluation.Settings`, such as `attack="minimal"`,
+    `radius=["linf:8/255"]`, `maps=["gradient"]`. Raises AdvexError.
+    """
+    models, say = models_of(model), progress.Terminal(quiet=quiet)
+    folder = Path("records") / "-".join(each.name for each in models) if out is None else Path(out)
+    checked = settings_from({**settings, "seed": seed})
+    with progress.called("advex.evaluate(...) from Python"), evaluating.opened(folder, overwrite):
+        if not isinstance(data, Dataset):
+            data = evaluating.examples(models, str(data), split, say, max_samples=max_samples, seed=seed)
+        elif split is not None:
+            raise SpecError("`split` is of data that are named; this data set is open already.")
+        elif max_samples is not None:
+            data = data.sample(max_samples, seed)
+        return Evaluated(folder, evaluating.evaluate(models, data, folder, checked, say, resume=resume))
+
+
+def compare(model: Models, data: str | Path | Dataset, **more: Any) -> Evaluated:
+    """`evaluate` two or more models on the same examples, and write the report. Raises SpecError for fewer."""
+    if len(models_of(model)) < 2:
+        raise SpecError("A comparison needs at least two models: a list of them, or a dictionary by name.")
+    evaluated = evaluate(model, data, **more)
+    evaluated.report()
+    return evaluated
+
+
+def train(
+    recipe: str | Path,
+    data: str | Path | Dataset,
+    *changes: str,
+    out: str | Path | None = None,
+    validation: Dataset | str | None = None,
+    split: str | None = None,
+    device: str = "auto",
+    resume: bool = True,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> Classifier:
+    """Train a classifier by a recipe into a run folder, and open it; the same call goes on after a stop.
+
+    recipe: a bundled one's name, or a YAML file. changes: `epochs=20`, `objective.lipschitz.psi=220`, ... data: what
+    `--data` takes, or a `Dataset` (then `validation`, another one, may be given beside it). out: `runs/RECIPE` if None.
+    Raises AdvexError.
+    """
+    say = progress.Terminal(quiet=quiet)
+    resolved = recipes.named(str(recipe), list(changes), None)
+    folder = Path("runs") / Path(recipe).stem if out is None else Path(out)
+    if isinstance(data, Dataset):
+        if isinstance(validation, str) or split is not None:
+            raise SpecError("Splits have names where data are named; give another data set as `validation`.")
+        examples, held_out = data, validation
+    else:
+        if isinstance(validation, Dataset):
+            raise SpecError("Of data that are named, `validation` is the name of a split.")
+        examples, held_out, _ = datasets.open_training(str(data), split, validation, say, seed=resolved.seed)
+    with progress.called("advex.train(...) from Python"):
+        run_folder.run(
+            resolved, examples, folder, say=say, validation=held_out, device=device_named(device), resume=resume,
+            overwrite=overwrite,
+        )  # fmt: skip
+    return artifacts.load(folder)

@@ -1,0 +1,156 @@
+"""The verbs from Python: what may be given, what comes back, and sentences for what cannot be."""
+
+from __future__ import annotations
+
+import gc
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import advex
+from advex.data import Dataset
+from advex.errors import AdvexError
+from advex.evaluation import evaluate as evaluate_directly
+from advex.evaluation import settings_from
+from advex.explainers import Toward
+
+MODEL = "builtin:cifar10-robust"
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    """Four pictures of the sample."""
+    return advex.open_dataset("cifar10-sample").take(slice(0, 4))
+
+
+def as_array(x: torch.Tensor) -> np.ndarray:
+    """[height, width, 3] uint8."""
+    return (x.permute(1, 2, 0) * 255).round().byte().numpy()
+
+
+def test_one_picture_is_explained_alike_however_it_is_given(data: Dataset, tmp_path: Path) -> None:
+    x = data.batch(slice(0, 1)).x
+    array = as_array(x[0])
+    Image.fromarray(array).save(tmp_path / "a.png")
+    clf = advex.load(MODEL)
+    expected = Toward(steps=3)(clf, x, torch.tensor([5])).after[0]  # pyright: ignore[reportOptionalSubscript]
+    given: dict[str, Any] = {
+        "path": tmp_path / "a.png", "text": str(tmp_path / "a.png"), "folder": tmp_path, "PIL": Image.fromarray(array),
+        "array": array, "tensor": x[0], "batch of tensors": x, "list": [array], "data": data.take(slice(0, 1)),
+        "batch": data.batch(slice(0, 1)),
+    }  # fmt: skip
+    for how, pictures in given.items():
+        for model in (MODEL, clf) if how != "folder" else (MODEL,):
+            explained = advex.explain(model, pictures, target="dog", steps=3, quiet=True)
+            assert len(explained) == 1
+            (answer,) = explained[0]["explanations"]
+            assert answer["target_name"] == "dog"
+            torch.testing.assert_close(torch.tensor(answer["after"]), expected, atol=1e-5, rtol=0, msg=how)
+
+
+def test_a_larger_picture_is_cut_as_a_file_is(data: Dataset, tmp_path: Path) -> None:
+    large = Image.fromarray(as_array(data.batch(slice(0, 1)).x[0])).resize((100, 80))
+    large.save(tmp_path / "large.png")
+    (in_memory,) = advex.explain(MODEL, large, target=5, steps=2, quiet=True)
+    (in_file,) = advex.explain(MODEL, tmp_path / "large.png", target="dog", steps=2, quiet=True)
+    assert in_memory["confidences"] == in_file["confidences"]
+    assert in_memory["note"] == in_file["note"] == "100x80 pixels scaled to cover 32x32, the centre cut out"
+
+
+def test_explanations_show_and_are_kept(data: Dataset, tmp_path: Path) -> None:
+    explained = advex.explain(MODEL, data, target="runner-up", steps=2, quiet=True)
+    lines = repr(explained).splitlines()
+    assert lines[0] == "Explained by cifar10-robust:"
+    assert len(lines) == 5
+    before, after = (explained[1]["explanations"][0][key] for key in ("before", "after"))
+    target = explained[1]["explanations"][0]["target"]
+    assert re.search(rf"{100 * before[target]:.1f}.% -> {100 * after[target]:.1f}.%$", lines[2])
+    assert explained._repr_html_().count("data:image/png;base64,") == len(explained.sheets) == 1
+    kept = explained.save(tmp_path / "kept")
+    assert json.loads((kept / "explanations.json").read_text()) == explained.answers
+    for answer in explained:
+        assert (kept / answer["explanations"][0]["picture"]).is_file()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").touch()
+    with pytest.raises(AdvexError, match="is not empty"):
+        explained.save(tmp_path / "other")
+    place = explained.folder
+    assert place.is_dir()
+    del explained, answer
+    gc.collect()
+    assert not place.exists()  # it lasts as long as the result
+    maps = advex.explain(MODEL, data, explainer=["gradient", "grad_cam"], quiet=True)
+    assert "gradient of " in repr(maps)
+    assert len(maps[0]["maps"]) == 2
+
+
+def test_an_evaluation_is_that_of_the_library(data: Dataset, tmp_path: Path) -> None:
+    clf = advex.load(MODEL)
+    settings: dict[str, Any] = {"attack": "minimal:gradients=5", "btr": None, "explanations": 1, "recheck": 0}
+    compared = advex.compare(
+        {"a": clf, "b": "builtin:cifar10-ordinary"}, data, out=tmp_path / "r", quiet=True, **settings
+    )
+    direct = evaluate_directly(
+        [("a", "a", clf), ("b", "b", advex.load("builtin:cifar10-ordinary"))], data, tmp_path / "direct",
+        settings_from(settings),
+    )  # fmt: skip
+    for entry in direct.models:
+        assert compared[entry.name]["attack_ara"] == entry.scores["attack_ara"]
+    assert compared.record.command == "advex.evaluate(...) from Python"
+    assert (tmp_path / "r" / "report.html").is_file()
+    assert "b: accuracy " in str(compared)
+    assert compared._repr_html_().count("<tr>") == 2
+    again = advex.evaluate(
+        {"a": clf, "b": "builtin:cifar10-ordinary"}, data, out=tmp_path / "r", quiet=True, **settings
+    )
+    assert again["a"] == compared["a"]
+
+
+def test_a_table_answers_in_sentences(tmp_path: Path) -> None:
+    rows = [f"{age},{'yes' if age > 40 else 'no'}" for age in range(20, 61)]
+    (tmp_path / "loans.csv").write_text("\n".join(["age,accepted", *rows]) + "\n")
+    recipe = "mushroom-ordinary"
+    clf = advex.train(recipe, tmp_path / "loans.csv", "epochs=2", out=tmp_path / "run", quiet=True)
+    assert clf.class_names == ("no", "yes")
+    (tmp_path / "row.csv").write_text("age\n30\n")
+    explained = advex.explain(clf, tmp_path / "row.csv", quiet=True)
+    assert explained.sheets == []
+    assert explained._repr_html_().startswith("<ul><li>")
+
+
+def test_a_run_is_trained_and_opened(tmp_path: Path) -> None:
+    clf = advex.train("digits-ordinary", "digits", "epochs=1", out=tmp_path / "run", quiet=True)
+    x = torch.rand(2, 1, 8, 8)
+    assert torch.equal(clf.predict(x), advex.load(tmp_path / "run").predict(x))
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: advex.explain(torch.nn.Linear(2, 2), "a.png"), r"wrap it, advex\.Classifier\(network"),
+        (lambda: advex.explain(MODEL, object()), "object cannot be explained: give paths"),
+        (lambda: advex.explain(MODEL, []), "list cannot be explained"),
+        (lambda: advex.explain(3, "a.png"), "int is no model"),  # pyright: ignore[reportArgumentType]
+        (lambda: advex.explain(MODEL, "nowhere.png", quiet=True), r"nowhere\.png cannot be read as a picture"),
+        (lambda: advex.explain(MODEL, torch.rand(2, 3, 8, 8)), r"the model takes floats \[n, 3, 32, 32\]"),
+        (lambda: advex.explain(MODEL, torch.rand(3, 32, 32), target="cow", quiet=True), "There is no class 'cow'"),
+        (lambda: advex.evaluate(MODEL, "cifar10-sample", atack="minimal"), "no setting 'atack': did you mean 'attack'"),
+        (lambda: advex.compare(MODEL, "cifar10-sample"), "needs at least two models"),
+        (lambda: advex.train("digits-robusd", "digits"), "did you mean 'digits-robust'"),
+    ],
+)
+def test_what_cannot_be_is_said_in_a_sentence(call: Callable[[], Any], said: str) -> None:
+    with pytest.raises(AdvexError, match=said):
+        call()
+
+
+def test_a_name_that_is_nearly_right_is_told() -> None:
+    with pytest.raises(AttributeError, match="is it 'explain'"):
+        advex.explian  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
