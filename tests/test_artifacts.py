@@ -467,3 +467,12 @@ def test_classifiers_that_take_another_output_are_others(tmp_path: Path) -> None
     assert again.binary
     assert torch.equal(again.logits(x), one.logits(x))
     assert weights_hash(again) == weights_hash(one)
+
+
+def test_a_hash_does_not_hang_on_how_a_value_lies_in_memory() -> None:
+    """One value may have any stride, and is contiguous all the same."""
+    strided, plain = torch.arange(4.0).reshape(2, 2)[:1, 0], torch.zeros(1)
+    assert strided.stride() == (2,)
+    network = torch.nn.Linear(1, 2)
+    hashes = {weights_hash(Classifier(network, mean=each)) for each in (strided, plain)}
+    assert len(hashes) == 1

@@ -216,7 +216,8 @@ def weights_hash(classifier: Classifier) -> str:
     around = {name: getattr(classifier, name) for name in ("lower", "upper", "mean", "std")}
     for name, value in (classifier.network.state_dict() | around).items():
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        flat = value.detach().cpu().reshape(-1).clone(memory_format=torch.contiguous_format)  # one value has any stride
+        digest.update(flat.view(torch.uint8).numpy().data)
     if classifier.binary or classifier.chosen is not None:
         digest.update(repr((classifier.binary, _written(classifier.chosen))).encode())
     if classifier.features is not None:  # which searches keep to

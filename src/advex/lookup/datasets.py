@@ -144,10 +144,12 @@ def numbers_from(text: str, n: int | None = None) -> list[int]:
             raise SpecError(
                 f"--index '{text}': '{part.strip()}' is no range; write the smaller number first, e.g. 0-9."
             )
-        for end in (first, last) if n is not None else ():
+        if n is None:
+            continue
+        for end in (first, last):
             if not -n <= end < n:
                 raise SpecError(f"--index {end}: there are {n:,} examples, 0 to {n - 1}.")
-        numbers += [] if n is None else [number % n for number in range(first, last + 1)]
+        numbers += [number % n for number in range(first, last + 1)]
     return list(dict.fromkeys(numbers))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import io
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -43,7 +44,8 @@ class Explained:
     @property
     def sheets(self) -> list[Image.Image]:
         """The contact sheets as pictures; none of rows of tables."""
-        return [Image.open(self.folder / name) for name in self.answers["sheets"]]
+        encoded = [(self.folder / name).read_bytes() for name in self.answers["sheets"]]
+        return [Image.open(io.BytesIO(each)) for each in encoded]
 
     def __len__(self) -> int:
         return len(self.inputs)
