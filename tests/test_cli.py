@@ -758,7 +758,8 @@ def test_a_network_of_ones_own(advex_in: Callable[..., Ended], trained: Path, mo
     save_file({"1.weight": torch.zeros(9, 64), "other": torch.zeros(1)}, "wrong.safetensors")
     Path("text.safetensors").write_text("not tensors")
     for model, given, said in (
-        ("own_network:network", ["--weights", "wrong.safetensors"], "missing (e.g. '1.bias'), 1 unknown (e.g. 'other'"),
+        ("own_network:network", ["--weights", "wrong.safetensors"], "('1.bias' of 10), 1 unknown ('other' of 1)"),
+        ("own_network:network", ["--weights", "wrong.safetensors"], "'1.weight' is 9x64, the network's 10x64"),
         ("own_network:network", ["--weights", "text.safetensors"], "is not a safetensors file"),
         ("own_network:network", ["--weights", "none.safetensors"], "there is no such file"),
         ("own_network:network", ["--mean", "a"], "must be numbers"),

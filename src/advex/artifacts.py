@@ -11,7 +11,7 @@ import re
 import shutil
 from pathlib import Path
 from types import CodeType, FunctionType
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -27,6 +27,7 @@ from advex.documents import read_json
 from advex.errors import AdvexError, ArtifactError
 from advex.features import FeatureSpec
 from advex.files import atomic, atomic_folder
+from advex.networks import weight_names
 from advex.record.versions import upgraded
 
 SCHEMA = 1
@@ -50,6 +51,7 @@ class _Described(BaseModel):
     binary: bool = False
     class_names: list[str] | None = None
     features: dict[str, Any] | None = None
+    input_shape: list[Annotated[int, Field(gt=0)]] | None = None
     sha256: str
 
 
@@ -79,6 +81,8 @@ def save(classifier: Classifier, folder: str | Path, *, extra: dict[str, Any] | 
         "class_names": None if classifier.class_names is None else list(classifier.class_names),
         "features": None if classifier.features is None else classifier.features.plain(),
     }
+    if classifier.input_shape is not None:
+        extra = {"input_shape": list(classifier.input_shape), **(extra or {})}
     tensors = {name: value.detach().contiguous().cpu() for name, value in classifier.network.state_dict().items()}
     return write_folder(Path(folder), {**(extra or {}), **described}, tensors)
 
@@ -101,15 +105,10 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Classifie
     weights = checked_weights(folder, config)
     try:
         with torch.device("meta"):  # names and shapes first; memory only when they fit
-            expected = _outline(networks.build(described.network).state_dict())
+            expected = networks.build(described.network).state_dict()
         tensors = load_file(weights)
-        outline = _outline(tensors)
-        if outline != expected:
-            wrong = sorted(name for name in outline.keys() | expected.keys() if outline.get(name) != expected.get(name))
-            raise ArtifactError(
-                f"{weights} does not fit the network '{described.network}': {len(wrong)} tensors are missing, "
-                f"unknown or of another shape, e.g. '{wrong[0]}'."
-            )
+        if fault := weight_names.misfit(tensors, expected):
+            raise ArtifactError(f"{weights} does not fit the network '{described.network}': {fault}.")
         network = networks.build(described.network)
         network.to(next((value.dtype for value in tensors.values() if value.is_floating_point()), None))
         network.load_state_dict(tensors)
@@ -127,15 +126,13 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Classifie
             features=features,
         )
         classifier.spec = described.network
+        if described.input_shape:
+            classifier.input_shape = tuple(described.input_shape)
     except ArtifactError:
         raise
     except (AdvexError, SafetensorError, RuntimeError, ValueError, TypeError, ArithmeticError, LookupError) as error:
         raise ArtifactError(f"{folder} cannot be opened as a classifier: {error}") from None
     return classifier.to(device).eval()
-
-
-def _outline(tensors: dict[str, Tensor]) -> dict[str, tuple[torch.Size, bool]]:
-    return {name: (value.shape, value.is_floating_point()) for name, value in tensors.items()}
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -48,6 +48,7 @@ class Classifier(nn.Module):
     binary: the network has one output z, [n] or [n, 1], for two classes: the logits are [0, z].
 
     Networks in float16 and bfloat16 are asked in their precision; all else, and so `dtype`, is float32.
+    input_shape: of one input, where the folder that it was opened from says it; else None.
     Raises InputError for a normalisation or box that cannot be meant.
     """
 
@@ -77,6 +78,7 @@ class Classifier(nn.Module):
         limits = Box(*(box or (0.0, 1.0))) if features is None else features.box()  # pyright: ignore
         self.features = features
         self.spec: str | None = None
+        self.input_shape: tuple[int, ...] | None = None
         if isinstance(network, str):
             from advex import networks
 
@@ -243,8 +245,6 @@ class Classifier(nn.Module):
         with self.frozen():
             parts = [self(part) for part in x.split(max_batch)] if len(x) else [self(x)]
             return torch.cat(parts).softmax(dim=1)
-
-    # -- what is checked ---------------------------------------------------------------------------------
 
     def check(self, x: Tensor) -> None:
         """Raise InputError unless x [n, *shape] is a valid input: see `forward`."""

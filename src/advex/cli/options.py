@@ -26,7 +26,10 @@ Weights = Annotated[
 BoxOption = Annotated[str | None, typer.Option("--box", metavar="LOW,HIGH", help="Valid range of a factory's inputs.")]
 Mean = Annotated[str | None, typer.Option(metavar="M,...", help="Normalisation that a factory's network expects.")]
 Std = Annotated[str | None, typer.Option(metavar="S,...", help="Normalisation that a factory's network expects.")]
-Classes = Annotated[str | None, typer.Option(metavar="A,B,...", help="Class names of a factory's network.")]
+Classes = Annotated[
+    str | None,
+    typer.Option(metavar="A,B,...|FILE", help="Class names of a factory's network, or a file of them."),
+]
 Data = Annotated[
     str,
     typer.Option(

@@ -5,18 +5,25 @@ from __future__ import annotations
 import importlib
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from advex import bundled
-from advex.artifacts import load, read_config
+from advex.artifacts import load
 from advex.classifier import Classifier
-from advex.errors import AdvexError, SpecError
+from advex.documents import read_json
+from advex.errors import AdvexError, AdvexWarning, SpecError
+from advex.files import read_bytes
 from advex.lookup.devices import device_named
+from advex.networks import weight_names
 from advex.registry import numbered
 
+_MOST_NAMES = 2**24  # bytes of a file of class names
 _FACTORY = re.compile(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*(\.\w+)*")
 
 
@@ -37,15 +44,30 @@ class Wrapping:
         """As the options are typed."""
         return cls(weights=tuple(weights or ()), box=box, mean=mean, std=std, classes=classes)
 
+    def around(self, network: nn.Module) -> Classifier:
+        """A classifier of a network, with box, normalisation and class names as typed. Raises SpecError, InputError."""
+        low, high = _numbers(self.box or "0,1", "--box", count=2)
+        return Classifier(
+            network,
+            box=(low, high),
+            mean=_numbers(self.mean or "0", "--mean"),
+            std=_numbers(self.std or "1", "--std"),
+            class_names=None if self.classes is None else _class_names(self.classes),
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Opened:
-    """A model ready to be asked. source: as typed. input_shape: of one input, where a run folder says it."""
+    """A model ready to be asked. source: as typed."""
 
     name: str
     source: str
     classifier: Classifier
-    input_shape: tuple[int, ...] | None = None
+
+    @property
+    def input_shape(self) -> tuple[int, ...] | None:
+        """Of one input, where its folder says it."""
+        return self.classifier.input_shape
 
 
 def open_models(named: Sequence[str], device: str = "auto", wrapping: Wrapping | None = None) -> list[Opened]:
@@ -71,11 +93,10 @@ def open_models(named: Sequence[str], device: str = "auto", wrapping: Wrapping |
     names = numbered([name for name, _ in sources])
     for (_, source), name in zip(sources, names, strict=True):
         if _is_factory(source):
-            classifier, shape = _from_factory(source, next(weights, None), wrapping), None
+            classifier = _from_factory(source, next(weights, None), wrapping)
         else:
-            folder = bundled.folder(source) if source.startswith(bundled.PREFIX) else _run_folder(source)
-            classifier, shape = load(folder), _input_shape(folder)
-        opened.append(Opened(name=name, source=source, classifier=classifier.to(device).eval(), input_shape=shape))
+            classifier = load(source if source.startswith(bundled.PREFIX) else _run_folder(source))
+        opened.append(Opened(name=name, source=source, classifier=classifier.to(device).eval()))
     return opened
 
 
@@ -117,16 +138,15 @@ def _is_factory(source: str) -> bool:
 
 
 def _run_folder(source: str) -> Path:
-    if source in bundled.names() and not Path(source).exists():
+    path = Path(source)
+    if path.is_file():
+        raise SpecError(
+            f"{source} is a file, and a model is a folder. Weights become one by advex convert {source} --network "
+            "NAME:... --mean ... --std ... --out RUN (advex list network)."
+        )
+    if source in bundled.names() and not path.exists():
         raise SpecError(f"There is no folder '{source}'; the bundled model of that name is {bundled.PREFIX}{source}.")
-    return Path(source)
-
-
-def _input_shape(folder: Path) -> tuple[int, ...] | None:
-    shape = read_config(folder).get("input_shape")
-    if isinstance(shape, list) and shape and all(isinstance(size, int) and size > 0 for size in shape):
-        return tuple(shape)
-    return None
+    return path
 
 
 # -- a factory of the user's own -----------------------------------------------------------------------------
@@ -139,24 +159,16 @@ def _from_factory(source: str, weights: Path | None, wrapping: Wrapping) -> Clas
             raise SpecError(f"{source} returns a Classifier, which has its own --box, --mean, --std and --classes.")
         classifier = network
     else:
-        low, high = _numbers(wrapping.box or "0,1", "--box", count=2)
-        names = None if wrapping.classes is None else [name.strip() for name in wrapping.classes.split(",")]
-        classifier = Classifier(
-            network,
-            box=(low, high),
-            mean=_numbers(wrapping.mean or "0", "--mean"),
-            std=_numbers(wrapping.std or "1", "--std"),
-            class_names=names,
-        )
+        classifier = wrapping.around(network)
     if weights is not None:
-        _put_weights(classifier, weights)
+        source = f"--weights {weights}"
+        for change in weight_names.put(classifier.network, weight_names.read(weights, source), source):
+            warnings.warn(f"{source}: {change}", AdvexWarning, stacklevel=3)
     return classifier
 
 
 def _call(source: str) -> Any:
     """Import the named module (the working folder counts) and call the factory without arguments."""
-    from torch import nn
-
     module_name, _, path = source.partition(":")
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
@@ -174,26 +186,20 @@ def _call(source: str) -> Any:
     return network
 
 
-def _put_weights(classifier: Classifier, path: Path) -> None:
-    """Load a safetensors file into the network, all of it or nothing."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    if not path.is_file():
-        raise SpecError(f"--weights {path}: there is no such file.")
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, ValueError) as error:
-        raise SpecError(f"--weights {path} is not a safetensors file: {error}.") from None
-    expected = {name: tuple(value.shape) for name, value in classifier.network.state_dict().items()}
-    shapes = {name: tuple(value.shape) for name, value in tensors.items()}
-    if shapes != expected:
-        missing, unknown = sorted(expected.keys() - shapes.keys()), sorted(shapes.keys() - expected.keys())
-        differing = [name for name in expected if name in shapes and shapes[name] != expected[name]]
-        faults = [f"{len(what)} {label} (e.g. '{what[0]}')" for what, label in (
-            (missing, "missing"), (unknown, "unknown"), (differing, "of another shape")) if what]  # fmt: skip
-        raise SpecError(f"--weights {path} does not fit the network: tensors {', '.join(faults)}.")
-    classifier.network.load_state_dict(tensors)
+def _class_names(text: str) -> list[str]:
+    """`A,B`, or a file: a name in each line, or JSON: a list, or names by number ({"0": "cat"})."""
+    path = Path(text)
+    if path.suffix == ".txt" and path.is_file():
+        text = read_bytes(path, _MOST_NAMES, "a list of class names", SpecError).decode("utf-8-sig", "replace")
+        return [line.strip() for line in text.splitlines() if line.strip()]
+    if path.suffix != ".json" or not path.is_file():
+        return [name.strip() for name in text.split(",")]
+    names = read_json(path, "a list of class names", SpecError, largest=_MOST_NAMES)
+    if isinstance(names, dict):
+        names: Any = [names.get(str(number)) for number in range(len(names))]
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise SpecError(f"{path} holds neither a list of class names nor an object of them by number, 0 and up.")
+    return names
 
 
 def _numbers(text: str, option: str, count: int | None = None) -> Any:

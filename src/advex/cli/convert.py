@@ -1,0 +1,67 @@
+"""`advex convert`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from advex import progress
+from advex.cli import options, terminal
+from advex.errors import SpecError
+
+_PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
+
+
+@terminal.verb
+def convert(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Weights: .safetensors, or .pth, .pt, .bin, .ckpt.")],
+    network: Annotated[str, typer.Option(metavar="SPEC", help="Their network, such as resnet:depth=50.")],
+    mean: Annotated[str, typer.Option(metavar="M,...", help="Normalisation that it expects; 0 where there is none.")],
+    std: Annotated[str, typer.Option(metavar="S,...", help="Normalisation that it expects; 1 where there is none.")],
+    out: Annotated[Path, typer.Option(metavar="RUN", help="Folder to write the model into.")],
+    size: Annotated[str | None, typer.Option(metavar="CxHxW", help="Size of its pictures, such as 224.")] = None,
+    classes: options.Classes = None,
+    overwrite: options.Overwrite = False,
+    json_: options.Json = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Make a model of others' weights: a folder that every --model takes. Names of torchvision and timm are known.
+
+    Files of torch.save are pickles, which can run code when they are opened. This verb alone opens them: in a process
+    of its own, for tensors alone.
+
+    Example: advex convert vgg19_bn.pth --network vgg:depth=19,batch_norm=true --mean 0.485,0.456,0.406
+    --std 0.229,0.224,0.225 --size 224 --classes imagenet.txt --out runs/vgg19
+    """
+    from advex import artifacts
+    from advex.lookup import datasets, folders, models
+    from advex.networks import build, weight_names
+
+    say = progress.Terminal(quiet=json_)
+    if file.suffix in _PICKLES:
+        from advex.unpickling import unpickled
+
+        say.note(f"{file} is a pickle: it is opened in a process of its own, for tensors alone.")
+        tensors = unpickled(file)
+    elif file.suffix == ".safetensors":
+        tensors = weight_names.read(file, str(file))
+    else:
+        raise SpecError(f"{file} is not a file of weights by its name: {', '.join(('.safetensors', *_PICKLES))}.")
+    wrapping = models.Wrapping(mean=mean, std=std, classes=classes)
+    classifier = wrapping.around(build(network))
+    for change in weight_names.put(classifier.network, tensors, str(file)):
+        say.note(change)
+    classifier.spec = network
+    if size is not None:
+        shape = datasets.shape_from(size)
+        channels = next((each.shape[1] for each in classifier.network.parameters() if each.ndim == 4), 3)
+        classifier.input_shape = shape if len(shape) == 3 else (channels, *shape)
+    with folders.opened_folder(out, (), overwrite):
+        artifacts.save(classifier, out)
+    count = sum(parameter.numel() for parameter in classifier.network.parameters())
+    if json_:
+        terminal.emit_json({"model": str(out), "network": network, "parameters": count})
+    else:
+        terminal.emit(f"{out}: {network}, {count:,} parameters")
