@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from advex import networks, unpickling
 from advex.artifacts import load
-from advex.cli import app
+from advex.cli import app  # pyright: ignore[reportAttributeAccessIssue]
 from advex.errors import AdvexWarning, ArtifactError, SpecError
 from advex.lookup.models import Wrapping, open_models
 from advex.networks import weight_names

@@ -9,20 +9,8 @@ import typer
 
 from advex import progress
 from advex._version import __version__
-from advex.cli import (
-    annotate,
-    compare,
-    convert,
-    demo,
-    doctor,
-    evaluate,
-    explain,
-    generate,
-    judge,
-    report,
-    reproduce,
-    train,
-)
+from advex.cli import annotate, compare, demo, doctor, evaluate, explain, generate, judge, report, reproduce, train
+from advex.cli.convert import convert
 from advex.cli.list import list_
 
 app = typer.Typer(
@@ -54,7 +42,7 @@ def _advex(
 
 app.command()(demo.demo)
 app.command()(train.train)
-app.command()(convert.convert)
+app.command()(convert)
 app.command()(explain.explain)
 app.command()(evaluate.evaluate)
 app.command()(compare.compare)

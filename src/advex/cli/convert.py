@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -61,7 +62,5 @@ def convert(
     with folders.opened_folder(out, (), overwrite):
         artifacts.save(classifier, out)
     count = sum(parameter.numel() for parameter in classifier.network.parameters())
-    if json_:
-        terminal.emit_json({"model": str(out), "network": network, "parameters": count})
-    else:
-        terminal.emit(f"{out}: {network}, {count:,} parameters")
+    values = {"model": str(out), "network": network, "parameters": count}
+    terminal.emit(json.dumps(values) if json_ else f"{out}: {network}, {count:,} parameters")
