@@ -133,10 +133,10 @@ def test_version(advex_in: Callable[..., Ended]) -> None:
         (["train", "digits-robust", "epoch=3", "--data", "digits"], 2, "no setting 'epoch': did you mean 'epochs'?"),
         (["train", "digits-robust", "epochs", "--data", "digits"], 2, "'epochs' is not of the form KEY=VALUE"),
         (["train", "digits-robust"], 2, "--data digits for the built-in set"),
-        (["train", "digits-robust", "--data", "digit"], 1, "did you mean 'digits'?"),
-        (["train", "digits-robust", "--data", "digits", "--split", "tran"], 1, "did you mean 'train'?"),
+        (["train", "digits-robust", "--data", "digit"], 2, "did you mean 'digits'?"),
+        (["train", "digits-robust", "--data", "digits", "--split", "tran"], 2, "did you mean 'train'?"),
         (["train", "digits-robust", "--data", "digits", "--device", "gpu"], 2, "no device 'gpu'"),
-        (["evaluate", "-m", "runs/nothing", "--data", "digits"], 1, "runs/nothing is not a folder"),
+        (["evaluate", "-m", "runs/nothing", "--data", "digits"], 2, "runs/nothing is not a folder"),
         (["evaluate", "-m", "runs/a", "--data", "digits", "--attack", "minimall"], 2, "did you mean 'minimal'?"),
         (["evaluate", "-m", "runs/a", "--data", "digits", "--attack", "pgd:step_s=1"], 2, "no option 'step_s'"),
         (["evaluate", "-m", "builtin:cifar10-robus", "--data", "digits"], 2, "did you mean 'cifar10-robust'?"),
@@ -148,12 +148,14 @@ def test_version(advex_in: Callable[..., Ended]) -> None:
             "belong to --model package.module:factory",
         ),
         (["explain", "--model", "runs/a"], 2, "Name picture files, or --data"),
-        (["explain", "a.png"], 1, "a.png cannot be read as a picture"),
+        (["explain", "a.png"], 2, "a.png cannot be read as a picture"),
         (["explain", "a.png", "--model", "runs/a", "--rho", "2"], 2, "--rho '2': an RMSE lies above 0"),
-        (["explain", "a.png", "--model", "runs/a"], 1, "runs/a is not a folder"),
+        (["explain", "a.png", "--model", "runs/a"], 2, "runs/a is not a folder"),
+        (["evaluate", "--model", "builtin:cifar10-robust", "--data", "nowhere"], 2, "There is no data set 'nowhere'"),
+        (["compare", "records/a", "records/b"], 2, "records/a holds no record.json"),
         (["compare", "records/a"], 2, "two or more"),
         (["compare"], 2, "record folders, or --model A,B"),
-        (["report", "records/a"], 1, "records/a"),
+        (["report", "records/a"], 2, "records/a"),
         (["list", "atack"], 2, "did you mean 'attack'?"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
@@ -172,7 +174,7 @@ def test_mistakes_are_one_sentence_on_stderr(
 
 def test_verbose_adds_the_traceback(advex_in: Callable[..., Ended]) -> None:
     ended = advex_in("report", "nowhere", "-v")
-    assert ended.code == 1
+    assert ended.code == 2
     assert "Traceback" in ended.err
     assert ended.err.splitlines()[-1].startswith("error: nowhere")
 
@@ -836,7 +838,7 @@ def test_pictures_from_files(trained: Path, advex_in: Callable[..., Ended]) -> N
     Path("empty").mkdir()
     for arguments, code, said in (
         (["broken.png"], 1, "broken.png cannot be read as a picture"),
-        (["missing.png"], 1, "missing.png cannot be read as a picture: there is no such file."),
+        (["missing.png"], 2, "missing.png cannot be read as a picture: there is no such file."),
         (["empty"], 1, "empty holds no picture files (.avif,"),
         ([], 2, "Name picture files, or --data with --index"),
         (["some photo.png", "--size", "3x99999x99999"], 2, "'3x99999x99999' is too large a size"),
@@ -913,6 +915,16 @@ def test_list_shows_everything_that_is_registered(advex_in: Callable[..., Ended]
     text = advex_in("list", "network").out
     assert "network mlp: Fully connected layers" in text
     assert "widths=64-64" in text
+    assert advex_in("list", "networks").out == text
+    overview = advex_in("list").out.splitlines()
+    starts = [overview.index(f"{kind}s") for kind in registry.ROOMS]
+    assert starts == sorted(starts)
+    columns = {
+        line.index("  ", 4) and len(line) - len(line[4:].partition("  ")[2].lstrip())
+        for line in overview
+        if line[:4] == "    "
+    }
+    assert len(columns) == 1  # all summaries begin in one column
     assert "builtin cifar10-robust: pre-activation ResNet-14 for CIFAR-10" in advex_in("list", "builtin").out
 
 

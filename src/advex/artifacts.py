@@ -139,7 +139,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     """config.json of an advex folder. Raises ArtifactError unless it is a JSON object of our schema."""
     path = folder / CONFIG
     if not folder.is_dir():
-        raise ArtifactError(f"{folder} is not a folder. A saved classifier is one, with {CONFIG} and {WEIGHTS}.")
+        sentence = f"{folder} is not a folder. A saved classifier is one, with {CONFIG} and {WEIGHTS}."
+        raise ArtifactError(sentence, absent=not folder.exists())
     if not path.is_file():
         raise ArtifactError(f"{folder} holds no {CONFIG}: it is not a saved classifier (or an unfinished run).")
     config = read_json(path, f"a {CONFIG}", ArtifactError, largest=_LARGEST_CONFIG)

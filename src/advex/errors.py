@@ -11,7 +11,11 @@ _HARMLESS = frozenset("\n\t\u200c\u200d").union(map(chr, range(0xE0020, 0xE0080)
 
 
 class AdvexError(ValueError):
-    """Base of every error that a user can cause and a user can mend."""
+    """Base of every error that a user can cause and a user can mend. absent: what was named does not exist."""
+
+    def __init__(self, sentence: str = "", *, absent: bool = False) -> None:
+        super().__init__(sentence)
+        self.absent = absent
 
 
 class InputError(AdvexError):

@@ -38,7 +38,7 @@ def doubt_of(logits: Tensor) -> str:
     if returns_probabilities(logits):
         return (
             "The network seems to return probabilities (rows are positive and sum to one). Attacks on "
-            "them stall and look stronger than they are: remove the final softmax and return logits."
+            "them fail, and the model looks more robust than it is: remove the final softmax and return logits."
         )
     silent = int((~answered(logits)).sum())
     return (

@@ -22,14 +22,36 @@ def list_(
     json_: options.Json = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Everything that a name on the command line can mean, with its options and their defaults."""
+    """Every network, attack, explainer, ... that you can name; of one KIND with its options and their defaults.
+
+    Example: advex list explainers
+    """
+    if kind is not None and kind not in KINDS and kind.removesuffix("s") in KINDS:
+        kind = kind.removesuffix("s")
     entries = [entry for each in ([kind] if kind else KINDS) for entry in registry.entries(each).values()]
     if json_:
         terminal.emit_json([_plain(entry) for entry in entries])
-        return
-    if not entries:
+    elif not entries:
         terminal.emit(f"no {kind} yet")
-        return
+    elif kind is None:
+        _show_all(entries)
+    else:
+        _show(entries)
+
+
+def _show_all(entries: list[registry.Entry]) -> None:
+    """A line for each, below the name of its kind."""
+    width = max(len(entry.name) for entry in entries)
+    for kind in dict.fromkeys(entry.kind for entry in entries):
+        terminal.emit(f"{kind}s")
+        for entry in entries:
+            if entry.kind == kind:
+                terminal.emit(f"    {entry.name.ljust(width)}  {entry.summary}")
+    terminal.emit("\nadvex list KIND shows the options.")
+
+
+def _show(entries: list[registry.Entry]) -> None:
+    """Each with its options, its file and where it comes from."""
     for entry in entries:
         words = (f"{name}={_text(value, entry)}" for name, value in _options(entry).items())
         after = f", after {entry.cites}" if entry.cites else ""

@@ -45,7 +45,8 @@ def verb(function: Callable[P, None]) -> Callable[P, None]:
                     import traceback
 
                     traceback.print_exc()
-                fail(str(error), USAGE if isinstance(error, SpecError) else FAILED)
+                asked_for_nothing = isinstance(error, SpecError | FileNotFoundError) or getattr(error, "absent", False)
+                fail(str(error), USAGE if asked_for_nothing else FAILED)
             except Exception as error:
                 from advex.registry.plugins import owner_of
 

@@ -138,7 +138,8 @@ def _find(source: str, policy: AnnotationPolicy = MAJORITY) -> Opened:
             return _open(Place(path, policy))
     known = {*builtin, *(path.name for path in shared.glob("*/"))} if shared else builtin
     below = f", or the name of a folder in ADVEX_DATA ({shared})" if shared else ""
-    raise DataError(f"There is no data set '{source}': {did_you_mean(name, known)} Data is {_forms()}{below}.")
+    sentence = f"There is no data set '{source}': {did_you_mean(name, known)} Data is {_forms()}{below}."
+    raise DataError(sentence, absent=True)
 
 
 def _formats() -> list[Format]:

@@ -218,7 +218,7 @@ class Source:
         if not named:
             raise DataError(f"{self.name} has no splits, and '{split}' was asked for. Leave split away.")
         if split not in named:
-            raise DataError(f"{self.name} has no split '{split}': {did_you_mean(split, named)}")
+            raise DataError(f"{self.name} has no split '{split}': {did_you_mean(split, named)}", absent=True)
         return split
 
 

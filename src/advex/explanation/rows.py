@@ -47,7 +47,7 @@ def from_csv(paths: Sequence[Path], classifier: Classifier) -> list[Subject | Fa
 
 def _from_csv(path: Path, spec: FeatureSpec) -> Iterator[Subject | Failure]:
     if not path.is_file():
-        raise DataError(f"{path}: there is no such file.")
+        raise DataError(f"{path}: there is no such file.", absent=True)
     categories = {feature.name for feature in spec.features if feature.kind == "category"}
     frame = read_csv(path, style=replace(style_of(spec), texts=categories | {spec.target}))
     names = [feature.name for feature in spec.features]

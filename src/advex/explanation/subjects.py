@@ -85,7 +85,8 @@ def _read(
             pixels = decode.pixels(encoded, channels=channels)
             fitted = decode.pixels(encoded, channels=channels, size=None if shape is None else (shape[-2], shape[-1]))
     except Unreadable as error:
-        return Failure(name=name, error=DataError(f"{place} cannot be read as a picture: {error}."))
+        absent = isinstance(encoded, Path) and not encoded.exists()
+        return Failure(name=name, error=DataError(f"{place} cannot be read as a picture: {error}.", absent=absent))
     note = None
     if fitted.shape != pixels.shape:
         (_, height, width), (_, new_height, new_width) = pixels.shape, fitted.shape

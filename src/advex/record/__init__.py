@@ -167,7 +167,8 @@ def read_record(folder: Path) -> Record:
     """The record of a folder. Raises ArtifactError when there is none, or it is not one."""
     path = folder / "record.json"
     if not path.is_file():
-        raise ArtifactError(f"{folder} holds no record.json: it is not a finished evaluation.")
+        sentence = f"{folder} holds no record.json: it is not a finished evaluation."
+        raise ArtifactError(sentence, absent=not folder.exists())
     return read_versioned(path, Record, SCHEMA, {1: _described_measures}, "a record")
 
 
