@@ -135,7 +135,7 @@ def _find(source: str, policy: AnnotationPolicy = MAJORITY) -> Opened:
     shared = Path(os.environ["ADVEX_DATA"]) if os.environ.get("ADVEX_DATA") else None
     for path in (Path(source).expanduser(), *([shared / source] if shared else [])) if source else ():
         if path.exists():
-            return _open(Place(path, policy))
+            return opened(Place(path, policy))
     known = {*builtin, *(path.name for path in shared.glob("*/"))} if shared else builtin
     below = f", or the name of a folder in ADVEX_DATA ({shared})" if shared else ""
     sentence = f"There is no data set '{source}': {did_you_mean(name, known)} Data is {_forms()}{below}."
@@ -153,7 +153,8 @@ def _forms() -> str:
     return ", ".join([*(each.reads for each in _formats()), "or a built-in name"])
 
 
-def _open(place: Place) -> Opened:
+def opened(place: Place) -> Opened:
+    """What lies at a place, by the first format that knows it. Raises DataError."""
     for each in _formats():
         if (opened := each.find(place)) is not None:
             return opened

@@ -1,0 +1,172 @@
+"""The Oxford flowers: 102 categories and 17 categories, with masks where there are any."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from advex.data.dataset import counted
+from advex.data.evidence import Region
+from advex.data.images import decode
+from advex.data.published import matlab, pictures
+from advex.data.source import Place, Source, Split, Unreadable
+from advex.data.window import Window
+from advex.errors import AdvexWarning, DataError, SpecError
+from advex.registry import register
+
+_LABELS, _SETS, _DEALS = "imagelabels.mat", "setid.mat", "datasplits.mat"
+_MOST = 100_000  # pictures; there are 8,189 and 1,360
+_PER_CLASS = 80
+# Pictures are cut out on blue, (0, 0, 254), and stored as JPEG, which moves every value a little.
+_BLUE, _DARK = 238, 16
+_FLOWER = (128, 0, 0)  # of the palette of trimaps
+
+Mask = Callable[[np.ndarray], np.ndarray]
+
+
+@register("dataset", "flowers102", cites="Nilsback and Zisserman 2008")
+def flowers102(*, root: str = "") -> Source:
+    """102 categories: `jpg/`, `imagelabels.mat`, `setid.mat`, and `segmim/` with the flowers cut out if it is there.
+
+    root: their folder; left away, `flowers102` in the folder ADVEX_DATA. Splits are `train` (trnid), `validation`
+    (valid) and `test` (tstid), classes the numbers of the labels, 1 to 102. Raises DataError.
+    """
+    place = pictures.folder_of("flowers102", root)
+    if not ((place / _LABELS).is_file() and (place / _SETS).is_file()):
+        raise DataError(f"{place} is not flowers102: {_LABELS} and {_SETS} are expected there, beside the folder jpg.")
+    labels = _numbers(place / _LABELS, "labels", 1, 10_000)
+    sets = {
+        split: _numbers(place / _SETS, key, 1, len(labels))
+        for split, key in (("train", "trnid"), ("validation", "valid"), ("test", "tstid"))
+    }
+    return _source(place, labels, sets, 5, ("segmim", "segmim_{:05d}.jpg", _not_blue))
+
+
+@register("dataset", "flowers17", cites="Nilsback and Zisserman 2006")
+def flowers17(*, root: str = "", deal: int = 1) -> Source:
+    """17 categories of 80 pictures: `jpg/`, `datasplits.mat`, and `trimaps/`, where they are there, of some pictures.
+
+    root: their folder; left away, `flowers17` in the folder ADVEX_DATA. deal: which of the three published deals into
+    `train`, `validation` and `test`; figures are usually means over all three. Classes are numbers, 1 to 17, in the
+    order of the pictures. Raises DataError, SpecError for a deal that there is not.
+    """
+    if deal not in (1, 2, 3):
+        raise SpecError(f"flowers17: deal={deal}, and there are the deals 1, 2 and 3.")
+    place = pictures.folder_of("flowers17", root)
+    if not (place / _DEALS).is_file():
+        raise DataError(f"{place} is not flowers17: {_DEALS} is expected there, beside the folder jpg.")
+    sets = {
+        split: _numbers(place / _DEALS, f"{key}{deal}", 1, 17 * _PER_CLASS)
+        for split, key in (("train", "trn"), ("validation", "val"), ("test", "tst"))
+    }
+    labels = np.arange(17 * _PER_CLASS) // _PER_CLASS + 1  # the 80th picture is still of the first class
+    return _source(place, labels, sets, 4, ("trimaps", "image_{:04d}.png", _dark_red))
+
+
+@register("format", "flowers", cites="Nilsback and Zisserman 2006 and 2008")
+@dataclass(frozen=True)
+class Flowers:
+    """The folder of either set of flowers."""
+
+    reads: ClassVar[str] = "a folder of the Oxford flowers"
+    order: ClassVar[int] = 43
+
+    def find(self, place: Place) -> Source | None:
+        """Splits `train`, `validation` and `test`; of 17 categories the first deal."""
+        names = {str(path) for path in place.files if len(path.parts) == 1}
+        if {_LABELS, _SETS} <= names:
+            return flowers102(root=str(place.path))
+        return flowers17(root=str(place.path)) if _DEALS in names else None
+
+
+def _numbers(path: Path, key: str, low: int, high: int) -> np.ndarray:
+    """[n] int64: a row of whole numbers from low to high. Raises DataError."""
+    held = matlab.arrays(path)
+    if key not in held:
+        raise DataError(f"{path} has no array '{key}'; it holds {', '.join(sorted(held)) or 'none'}.")
+    values = held[key].whole(_MOST).reshape(-1)
+    numbers = values.astype(np.int64)
+    if not len(values) or not (numbers == values).all() or numbers.min() < low or numbers.max() > high:
+        raise DataError(f"{path}: '{key}' has values other than whole numbers from {low} to {high}.")
+    return numbers
+
+
+def _source(
+    place: Path, labels: np.ndarray, sets: Mapping[str, np.ndarray], digits: int, masks: tuple[str, str, Mask]
+) -> Source:
+    """labels, sets: counted from 1. masks: their folder, the form of their names, and what in one is flower."""
+    for split, numbers in sets.items():
+        if len(np.unique(numbers)) < len(numbers):
+            raise DataError(f"{place}: a picture is twice in '{split}'.")
+    return Source(
+        name=place.resolve().name,
+        class_names=tuple(str(number) for number in range(1, int(labels.max()) + 1)),
+        splits={split: partial(_split, place, labels, numbers, digits, masks) for split, numbers in sets.items()},
+    )
+
+
+def _split(place: Path, labels: np.ndarray, numbers: np.ndarray, digits: int, masks: tuple[str, str, Mask]) -> Split:
+    folder, form, flower = masks
+    names = [f"image_{number:0{digits}d}.jpg" for number in numbers]
+    present = {path.name for path in (place / folder).iterdir()} if (place / folder).is_dir() else set()
+    masked = [form.format(number) if form.format(number) in present else None for number in numbers]
+    lacking = masked.count(None)
+    note = f"{counted(lacking, 'picture')} of {len(names):,} without a mask"
+
+    def evidence(row: int) -> Sequence[Region]:
+        name = masked[row]
+        return [] if name is None else _regions(place / folder / name, flower)
+
+    return Split(
+        ids=names,
+        labels=labels[numbers - 1] - 1,
+        read=lambda rows: (place / "jpg" / names[row] for row in rows),
+        notes=(note,) if present and lacking else (),
+        evidence=evidence if present else None,
+    )
+
+
+# -- masks ---------------------------------------------------------------------------------------------------
+
+
+def _regions(path: Path, flower: Mask) -> list[Region]:
+    """The flower's outline, and the tightest box about it; none, with a warning, where the file has no flower."""
+    try:
+        with decode.quiet():
+            pixels = decode.pixels(path, channels=3)
+    except Unreadable as error:
+        warnings.warn(f"{path} cannot be read as a mask: {error}. Its picture has none.", AdvexWarning, stacklevel=2)
+        return []
+    mask = flower(pixels)
+    if not mask.any():
+        colours = np.unique(pixels.reshape(3, -1), axis=1).T[:4].tolist()
+        warnings.warn(f"{path} has no pixel of a flower (colours: {colours}). Its picture has no mask.", AdvexWarning,
+                      stacklevel=2)  # fmt: skip
+        return []
+    (rows,), (columns,) = (np.nonzero(mask.any(axis=axis)) for axis in (1, 0))
+    box = (float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
+
+    def outline(window: Window) -> np.ndarray:
+        if mask.shape != window.of:
+            sizes = " and ".join(f"{height}x{width}" for height, width in (mask.shape, window.of))
+            raise DataError(f"{path} and its picture have different sizes: {sizes}.")
+        return window.sampled(mask)
+
+    return [Region(box=box, outline=outline)]
+
+
+def _not_blue(pixels: np.ndarray) -> np.ndarray:
+    """[height, width]: what is not the blue of the ground, all three channels near it, as JPEG leaves it."""
+    red, green, blue = pixels
+    return ~((red <= _DARK) & (green <= _DARK) & (blue >= _BLUE))
+
+
+def _dark_red(pixels: np.ndarray) -> np.ndarray:
+    """[height, width]: flower, by the palette; ground, edges and what nobody labelled have other colours."""
+    return (pixels == np.array(_FLOWER, np.uint8)[:, None, None]).all(axis=0)
