@@ -277,7 +277,7 @@ def test_a_validation_part_parts_no_track(signs: Path) -> None:
 def test_tables_that_contradict_themselves_are_refused(signs: Path, file: str, change: Any, words: str) -> None:
     with_classes(signs, "GTSRB")
     path = signs / "GTSRB" / file
-    write(path, path.read_bytes().decode().replace(*change, 1))
+    write(path, path.read_bytes().decode().replace(change[0], change[1], 1))
     with pytest.raises(DataError, match=words):
         open_dataset(signs, split="test" if "final" in file else "train", size=20)
 
@@ -367,8 +367,8 @@ def test_a_flower_is_what_is_not_blue_though_jpeg_has_moved_the_blue(flowers102:
     blue = np.asarray(Image.open(flowers102 / "segmim" / "segmim_00003.jpg")).reshape(-1, 3)[distance.ravel() > 14]
     assert (blue != [0, 0, 254]).any()  # equality would have found flower everywhere
     x0, y0, x1, y1 = boxes(data)[0][0]
-    assert (mask.any(axis=0).nonzero()[0][[0, -1]] == [x0, x1]).all()
-    assert (mask.any(axis=1).nonzero()[0][[0, -1]] == [y0, y1]).all()
+    assert np.flatnonzero(mask.any(axis=0))[[0, -1]].tolist() == [x0, x1]
+    assert np.flatnonzero(mask.any(axis=1))[[0, -1]].tolist() == [y0, y1]
 
 
 def test_dark_and_saturated_petals_are_flower(flowers102: Path) -> None:
