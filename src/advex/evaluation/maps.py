@@ -46,7 +46,7 @@ def kind(task: MapTask) -> str:
 
 
 def check(plan: Plan, classifier: Classifier, data: Dataset) -> None:
-    """Raise before hours of searching: SpecError for a measure that the data have nothing for, AdvexError for a map."""
+    """Raise before hours of searching: AdvexError for a map, and for a measure that cannot be asked about such maps."""
     for task in plan.measures if plan.maps else ():
         if "evidence" in task.measure.needs and data.evidence is None:
             raise SpecError(
@@ -54,7 +54,9 @@ def check(plan: Plan, classifier: Classifier, data: Dataset) -> None:
                 f"{data.name} does not: leave it out, or evaluate on other data."
             )
     for task in plan.maps:
-        _mapped(task, classifier, data, plan, range(1))
+        case = _mapped(task, classifier, data, plan, range(1))
+        for measure in plan.measures:
+            getattr(measure.measure, "check", lambda case: None)(case)
 
 
 def pieces(work: Evaluation, model: str) -> Pieces:

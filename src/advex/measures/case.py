@@ -57,12 +57,14 @@ class Measured:
 
     undefined: reason -> [n] bool, the rows that have no value for that reason. A measure may name rows here whose value
     it computed all the same; `apply` makes them NaN, and gives a reason to those NaN that have none.
+    partly: reason -> [n] bool, rows of which some values are NaN for that reason and the others stand.
     moved: (inputs, maps there), both like x: where each row has its value, for a report to show. Of measures that say
     `moves = True`. parts: [n, k], of measures that `settle`, what they need of each row; NaN of rows without evidence.
     """
 
     value: Tensor | Mapping[str, Tensor]
     undefined: Mapping[str, Tensor] = field(default_factory=dict)
+    partly: Mapping[str, Tensor] = field(default_factory=dict)
     moved: tuple[Tensor, Tensor] | None = None
     parts: Tensor | None = None
 
@@ -183,7 +185,7 @@ def apply(measure: Measure, case: Case) -> Measured:
         name: value.detach().cpu().double().masked_fill(refused, math.nan) for name, value in given.values.items()
     }
     left = torch.stack([value.isnan() for value in values.values()]).any(dim=0)
-    undefined = {}
+    undefined, reasons = {}, reasons | {reason: rows.cpu() for reason, rows in given.partly.items()}
     for reason, rows in (reasons | _flaws(case.maps.cpu()) if left.any() else {}).items():
         if (rows & left).any():
             undefined[reason] = rows & left

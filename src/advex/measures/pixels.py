@@ -30,11 +30,19 @@ def pixels(case: Case, channels: Channels) -> tuple[Tensor, dict[str, Tensor]]:
             f"This measure looks at places in a picture, and an input of shape {tuple(case.x.shape[1:])} has none: "
             "leave it out, or explain pictures."
         )
-    maps = case.explanation.map.detach().double()
+    return merged(case.explanation.map, channels)
+
+
+def merged(maps: Tensor, channels: Channels) -> tuple[Tensor, dict[str, Tensor]]:
+    """Maps [n, c, height, width] as `pixels` has them; maps of rows [n, d] as one value per element: [n, d]."""
+    maps = maps.detach().double()
     finite = maps.flatten(1).isfinite().all(dim=1)
-    maps = torch.where(finite.reshape(-1, 1, 1, 1), maps, 0.0)
-    agree = (maps == maps[:, :1]).flatten(1).all(dim=1).reshape(-1, 1, 1)
-    values = torch.where(agree, maps[:, 0], per_pixel(maps, "sum_abs" if channels == "none" else channels))
+    maps = torch.where(finite.reshape(-1, *[1] * (maps.ndim - 1)), maps, 0.0)
+    if maps.ndim == 4:
+        agree = (maps == maps[:, :1]).flatten(1).all(dim=1).reshape(-1, 1, 1)
+        values = torch.where(agree, maps[:, 0], per_pixel(maps, "sum_abs" if channels == "none" else channels))
+    else:
+        values = per_pixel(maps, channels) if channels in ("sum", "relu") else maps.abs()
     flat = values.flatten(1)
     return values, {NOT_FINITE: ~finite, CONSTANT: finite & (flat == flat[:, :1]).all(dim=1)}
 

@@ -72,7 +72,7 @@ def standing(spec: str) -> str:
     if all that have a good direction are. Raises SpecError for a spec that names no measure.
     """
     measure, name = registry.build("measure", spec), spec.partition(":")[0]
-    if measure.of in ("shape", "stable"):
+    if measure.of not in ABOUT_TRUTH:
         return "not about truth"
     figures = [
         f"{name}_{figure}".rstrip("_") for figure, value in values_of(measure).items() if value.better != "neither"
