@@ -144,6 +144,7 @@ class Measure(Protocol):
     called.
     Facts that are optional and tested where they are given: scale_free, whether a map times a number has the same
     values; example, a map (its elements) that is better and one that is worse; moves, whether it gives `moved`.
+    check(case), a method that raises for a model or inputs that it cannot be asked about, is called before all work.
     A measure whose values hang on all examples together (a threshold that is chosen on some and judged on others) has
     `settle(parts) -> Measured`: its call settles the parts [n, k] of the case alone, an evaluation those of all
     examples. Of such a measure row i of the parts, rather than of the values, depends on example i alone.

@@ -6,9 +6,11 @@ the same for all examples: the draws follow from the seed and the layer's name. 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import accumulate
 from typing import ClassVar, Literal
 
@@ -20,19 +22,18 @@ from advex.classifier import Classifier
 from advex.distances import Spearman
 from advex.distances.channels import Channels
 from advex.errors import InputError, SpecError
-from advex.measures.case import Better, Case, Measured, Need, Of, Value, measure
+from advex.measures.case import Case, Measured, Need, Of, Value, measure
 from advex.measures.pixels import merged
 from advex.measures.structural_similarity import structural_similarity
-from advex.options import AtLeast0, Count, with_options
+from advex.options import AtLeast0, with_options
 
 RANDOM_CONSTANT = "the map of a randomised network is the same everywhere, or not finite"
 Similarity = Literal["spearman", "ssim"]
+Layer = tuple[str, ...]  # names of modules
 
 
 @with_options
 class _Randomised:
-    """What both measures share. noisy: points near each input whose maps are averaged, 0 for the input alone."""
-
     noisy: int = 0
     noise: AtLeast0 = 0.1
     channels: Channels = "max_abs"
@@ -47,22 +48,26 @@ class _Randomised:
 
     def check(self, case: Case) -> None:
         """Raise InputError for a network that cannot be initialised again."""
-        layers(case.classifier)
+        layers(case.classifier, case.x)
 
     def own(self, case: Case) -> tuple[Tensor, dict[str, Tensor]]:
         """The network's own maps, and what is undefined: see `merged`."""
-        maps = case.explanation.map if not self.noisy else self._explained(case, case.classifier)
+        maps = self._explained(case, case.classifier) if self.noisy else case.explanation.map
         return merged(maps, self.channels)
 
-    def of_copy(self, case: Case, names: tuple[str, ...], seed: int) -> Tensor:
-        """The maps of a copy in which the layers of these names are random; made once for all measures."""
-        key = ("randomised", names, seed, self.noisy, self.noise)
-        return case.shared(key, lambda: self._explained(case, randomised(case.classifier, names, seed)))
+    def of_copy(self, case: Case, names: Layer) -> tuple[Tensor, dict[str, Tensor]]:
+        """The maps of a copy in which the modules of these names are random, which is made once for all measures."""
+        key = ("randomised", names, self.noisy, self.noise)
+        maps = case.shared(key, lambda: self._explained(case, randomised(case.classifier, names, case.seed)))
+        return merged(maps, self.channels)
 
     def _explained(self, case: Case, classifier: Classifier) -> Tensor:
         if not self.noisy:
             return case.explain(case.x, classifier)
-        return sum(case.explain(x, classifier) for x in self._near(case)) / self.noisy  # pyright: ignore
+        total = torch.zeros_like(case.x)
+        for x in self._near(case):
+            total += case.explain(x, classifier)
+        return total / self.noisy
 
     def _near(self, case: Case) -> Iterator[Tensor]:
         for k in range(self.noisy):
@@ -73,16 +78,16 @@ class _Randomised:
 @measure(
     "randomised",
     cites="adebayo2018; hedstrom2024 (MPRT, sMPRT)",
-    examples=("order=independent,start=bottom,similarity=ssim", "noisy=2,noise=0.05,channels=sum"),
+    examples=("order=independent,start=bottom,similarity=ssim", "noisy=2,noise=0.02,channels=mean_abs"),
 )
 class Randomised(_Randomised):
     """How like the network's own map that of a copy with random layers is: 1 for a map that never looks at the weights.
 
     first, middle, last: after the first step, half way, and at the end; mean: of all steps. order: each step makes one
     layer more random (cascading) or another one alone (independent). start: with the layer nearest to the answer (top)
-    or to the input (bottom). similarity: rank correlation (spearman) or SSIM of the maps (see `merged`). noisy: points
-    near each input whose maps are averaged first; 0 for the input alone. noise: their standard deviation, a share of the
-    box's width. channels: how those of a pixel become one value.
+    or to the input (bottom). similarity: rank correlation (spearman) or SSIM of the maps, one value per pixel, as the
+    explainer makes them. noisy: points near each input whose maps are averaged first; 0 for the input alone. noise:
+    their standard deviation, a share of the box's width. channels: how those of a pixel become one value.
     """
 
     order: Literal["cascading", "independent"] = "cascading"
@@ -97,55 +102,63 @@ class Randomised(_Randomised):
     }
 
     def check(self, case: Case) -> None:
-        """Raise InputError for a network that cannot be initialised again, SpecError for SSIM of maps without places."""
-        super().check(case)
+        """Raise InputError for a network that cannot be initialised again, SpecError for SSIM of rows."""
         if self.similarity == "ssim" and case.x.ndim != 4:
             raise SpecError("SSIM compares places in pictures, and rows have none: take similarity=spearman.")
+        super().check(case)
 
     def __call__(self, case: Case) -> Measured:
-        self.check(case)
+        if self.similarity == "ssim" and case.x.ndim != 4:
+            raise SpecError("SSIM compares places in pictures, and rows have none: take similarity=spearman.")
         before, undefined = self.own(case)
-        alike = []
-        for names in self.steps(case.classifier):
-            after, _ = merged(self.of_copy(case, names, case.seed), self.channels)
-            alike.append(likeness(before, after, self.similarity))
+        alike = [
+            likeness(before, self.of_copy(case, names)[0], self.similarity)
+            for names in self.steps(layers(case.classifier, case.x))
+        ]
         steps = torch.stack(alike, dim=1)
-        places = {"first": 0, "middle": (steps.shape[1] - 1) // 2, "last": -1}
-        values = {name: steps[:, place] for name, place in places.items()} | {"mean": steps.mean(dim=1)}
-        return Measured(value=values, undefined=undefined, partly={RANDOM_CONSTANT: steps.isnan().any(dim=1)})
+        values = {"first": steps[:, 0], "middle": steps[:, (steps.shape[1] - 1) // 2], "last": steps[:, -1]}
+        return Measured(
+            value=values | {"mean": steps.mean(dim=1)}, undefined=undefined,
+            partly={RANDOM_CONSTANT: steps.isnan().any(dim=1)},
+        )  # fmt: skip
 
-    def steps(self, classifier: Classifier) -> list[tuple[str, ...]]:
-        """The names of the modules that are random in each step."""
-        ordered = layers(classifier)[:: -1 if self.start == "top" else 1]
-        return ordered if self.order == "independent" else list(accumulate(ordered, lambda a, b: a + b))
+    def steps(self, upwards: list[Layer]) -> list[Layer]:
+        """The names of the modules that are random in each step. upwards: the layers from the input on."""
+        ordered = upwards[::-1] if self.start == "top" else upwards
+        return ordered if self.order == "independent" else list(accumulate(ordered))
 
 
-@measure("entropy_rise", cites="hedstrom2024 (eMPRT)", examples=("bins=8,noisy=2",))
+@measure("entropy_rise", cites="hedstrom2024 (eMPRT)", examples=("bins=8",))
 class EntropyRise(_Randomised):
     """How much more disordered the map of a wholly random copy is: (H' - H) / H; how like both are is shown beside it.
 
-    H: entropy of the histogram of a map's values between its least and its largest. similarity: rank correlation of both
-    maps: a map that hardly depends on the weights can rise all the same, and one of few values can fall. bins: of the
-    histogram. noisy, noise, channels: see `randomised`.
+    H: entropy of the histogram of a map's values between its least and its largest. similarity: rank correlation of
+    both maps: a map that hardly depends on the weights can rise all the same, and one of few values can fall. bins: of
+    the histogram, at least 2. noisy, noise, channels: see `randomised`.
     """
 
-    bins: Count = 100
+    bins: int = 100
 
     values: ClassVar[Mapping[str, Value]] = {
         "": Value(title="Rise of entropy, all layers random", better="high"),
         "similarity": Value(title="Likeness, all layers random", better="low"),
     }
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.bins < 2:
+            raise SpecError(f"A histogram of {self.bins} bins has no entropy: take at least 2 bins.")
+
     def __call__(self, case: Case) -> Measured:
         before, undefined = self.own(case)
-        names = sum(layers(case.classifier)[::-1], ())
-        after, flaws = merged(self.of_copy(case, names, case.seed), self.channels)
-        entropies = self.entropy(before), self.entropy(after)
-        bad = {RANDOM_CONSTANT: torch.stack([*flaws.values()]).any(dim=0)}
-        own = torch.stack([*undefined.values()]).any(dim=0)
+        after, flaws = self.of_copy(case, sum(layers(case.classifier, case.x)[::-1], ()))
+        own, bad = (torch.stack([*rows.values()]).any(dim=0) for rows in (undefined, flaws))
         return Measured(
-            value={"": entropies[1] / entropies[0] - 1, "similarity": likeness(before, after, "spearman")},
-            undefined=undefined | {reason: rows & ~own for reason, rows in bad.items()},
+            value={
+                "": self.entropy(after) / self.entropy(before) - 1,
+                "similarity": likeness(before, after, "spearman"),
+            },
+            undefined=undefined | {RANDOM_CONSTANT: bad & ~own},
         )
 
     def entropy(self, values: Tensor) -> Tensor:
@@ -167,43 +180,63 @@ def likeness(first: Tensor, second: Tensor, similarity: Similarity) -> Tensor:
     return torch.where(constant, math.nan, 1 - Spearman(channels="none")(*shifted))
 
 
-def layers(classifier: Classifier) -> list[tuple[str, ...]]:
-    """The names of the modules with weights, layer by layer from the input on, as the network has registered them.
+def layers(classifier: Classifier, x: Tensor) -> list[Layer]:
+    """The modules with weights by their names, layer by layer, as the network calls them for inputs x.
 
     A layer begins with each module that has a weight of two axes or more. Modules of vectors alone, such as
-    normalisations, belong to the layer before them; at the beginning, to the first. Raises InputError for a network
-    without weights, and names the modules whose weights cannot be drawn again.
+    normalisations, belong to the layer before them; at the beginning, to the first. A module that is not called itself
+    comes behind the one registered before it. Raises InputError for a network without weights, and names the modules
+    whose weights cannot be drawn again.
     """
     owners = {name: module for name, module in classifier.named_modules() if _own(module) or _counts(module)}
     if unable := [name for name, module in owners.items() if _own(module) and not _resets(module)]:
         raise InputError(
-            f"Weights of {', '.join(unable)} cannot be initialised again: the module has no reset_parameters(). Give it "
-            "one, or leave out the measures of randomised networks."
+            f"Weights of {', '.join(unable)} cannot be initialised again: the module has no reset_parameters(). Give "
+            "it one, or leave out the measures of randomised networks."
         )
-    made: list[tuple[str, ...]] = []
-    for name, module in owners.items():
-        begins = any(parameter.ndim > 1 for parameter in _own(module))
-        last_begins = bool(made) and any(p.ndim > 1 for each in made[-1] for p in _own(owners[each]))
-        if made and not (begins and last_begins):
-            made[-1] = (*made[-1], name)
-        else:
-            made.append((name,))
     if not any(_own(module) for module in owners.values()):
         raise InputError(
             "The network has no weights that could be made random: leave out measures of randomised networks."
         )
+    made: list[Layer] = []
+    has_begun = False
+    for name in _in_order_of_calls(classifier, x, owners):
+        begins = any(parameter.ndim > 1 for parameter in _own(owners[name]))
+        if not made or (begins and has_begun):
+            made.append((name,))
+        else:
+            made[-1] += (name,)
+        has_begun |= begins
     return made
 
 
-def randomised(classifier: Classifier, names: tuple[str, ...], seed: int) -> Classifier:
+@torch.no_grad()
+def _in_order_of_calls(classifier: Classifier, x: Tensor, owners: Mapping[str, nn.Module]) -> list[str]:
+    calls: dict[str, int] = {}
+    with contextlib.ExitStack() as hooks:
+        for name, module in owners.items():
+            hooks.callback(module.register_forward_pre_hook(partial(_called, calls, name)).remove)
+        with classifier.frozen():
+            classifier(x[:1])
+    place, places = -1, {}
+    for name in owners:
+        places[name] = place = calls.get(name, place)
+    return sorted(owners, key=places.__getitem__)
+
+
+def _called(calls: dict[str, int], name: str, module: nn.Module, inputs: object) -> None:
+    calls.setdefault(name, len(calls))
+
+
+def randomised(classifier: Classifier, names: Layer, seed: int) -> Classifier:
     """A copy whose modules of these names have new weights, drawn as each module draws its own, and fresh statistics.
 
-    The global random state is as before. Raises InputError where the network cannot be copied, or a module keeps its
-    weights when they are drawn again.
+    The global random state is as before. Raises InputError where the network cannot be copied, or a module cannot draw
+    its weights or keeps them when it does.
     """
     try:
         made = copy.deepcopy(classifier)
-    except (RuntimeError, TypeError) as error:
+    except Exception as error:
         raise InputError(f"The network cannot be copied, and so not be made random: {error}") from error
     for name in names:
         _draw(made.get_submodule(name), name, seed)
@@ -213,12 +246,17 @@ def randomised(classifier: Classifier, names: tuple[str, ...], seed: int) -> Cla
 @torch.no_grad()
 def _draw(module: nn.Module, name: str, seed: int) -> None:
     fresh = copy.deepcopy(module).to("cpu", torch.float32)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(randomness.uniform_for(torch.tensor([seed]), seed, name, 1).double() * 2**24))
+    state = torch.get_rng_state()
+    torch.set_rng_state(randomness.generators(torch.zeros(1, 1), seed, name)[0].get_state())
+    try:
         if _own(module):
             fresh.reset_parameters()  # pyright: ignore[reportCallIssue]
         if _counts(module):
             fresh.reset_running_stats()  # pyright: ignore[reportCallIssue]
+    except Exception as error:
+        raise InputError(f"{name} cannot be initialised again: its reset_parameters() failed: {error}") from error
+    finally:
+        torch.set_rng_state(state)
     for key, value in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
         drawn = getattr(fresh, key)
         if isinstance(value, nn.Parameter) and value.ndim > 1 and torch.equal(drawn.to(value), value):

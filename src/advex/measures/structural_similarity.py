@@ -11,9 +11,10 @@ _STEADY = (0.01**2, 0.03**2)  # K1 and K2, of values whose range is 1
 
 
 def structural_similarity(first: Tensor, second: Tensor) -> Tensor:
-    """SSIM of maps [n, height, width], each moved to [0, 1] by its own minimum and maximum: [n] float64, 1 for equal ones.
+    """SSIM of maps [n, height, width], each moved to [0, 1] by its own minimum and maximum: [n] float64.
 
-    Mean over all pixels; beyond the edges the maps are mirrored. NaN where a map is the same everywhere.
+    1 for equal maps. Mean over all pixels (scikit-image leaves out the five at each edge); beyond the edges the maps
+    are mirrored. NaN where a map is the same everywhere.
     """
     a, b = (_unit(maps) for maps in (first, second))
     mean_a, mean_b = _blurred(a), _blurred(b)
