@@ -107,7 +107,7 @@ def test_every_option_of_an_explainer_changes_its_map(kind: str, name: str, opti
     rows = Dataset(
         name="d", x=pixels, y=torch.arange(120) % 3, class_names=("a", "b", "c"), ids=tuple(map(str, range(120)))
     )
-    for options in ({}, *examples(kind, name)):
+    for options in (*examples(kind, name), {}):
         usual = registry.make(kind, name, **options)
         other = dataclasses.replace(usual, **{option: another(kind, name, option, getattr(usual, option))})
         made = [with_background(each, rows)(classifier, x, y).map for each in (usual, other)]

@@ -93,7 +93,7 @@ def test_of_a_linear_network_the_map_is_its_weights_seen_through_the_masks(side:
     cell = math.ceil(side / grid)
     ends = [bilinear(unit[:, None], (grid + 1) * cell, 1)[:, 0] for unit in np.eye(grid)]
     u = np.stack(ends, axis=1)
-    K = sum(u[a : a + side] @ u[a : a + side].T for a in range(cell)) / cell  # of one axis; the other has the same
+    K = np.mean([u[a : a + side] @ u[a : a + side].T for a in range(cell)], axis=0)  # of either axis
     share = (w * x[0, 0]).numpy()
     expected = torch.from_numpy(p * share.sum() + (1 - p) * K @ share @ K.T).flatten()
     assert torch.corrcoef(torch.stack([made, expected]))[0, 1] > 0.99

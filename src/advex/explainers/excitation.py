@@ -1,0 +1,134 @@
+"""Excitation backpropagation (Zhang et al. 2016): the class's unit of probability, handed down to what excites it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from advex.errors import InputError
+from advex.explainers.captum_rules import POOLS, has_rescale_rule
+from advex.explainers.layers import AUTO, as_places, check_places, enlarged, layer_gradient
+from advex.explainers.maps import Attribution, AttributionMethod, AttributionRequest, explainer
+from advex.explainers.outputs import output
+from advex.layers import derivatives, listening
+
+# Layers with weights; and steps that hand on what they get as it is, beside the activations with a rule for DeepLift.
+_WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+
+
+@explainer(
+    "excitation", cites="zhang2016 Eq. 4-10", shows="regions", looks_at="layer",
+    examples=("layer=conv,contrastive=true", "layer=conv,contrastive=true,contrast_layer=conv"),
+)  # fmt: skip
+class Excitation(AttributionMethod):
+    """The chance that a walk from the class's logit down to a layer ends at a place.
+
+    Every unit hands its chance on to its inputs, in proportion to input times positive weight. The map adds up to 1;
+    `completeness` is what it misses that by: where nothing excites a unit, where ways lead around the layer, and where
+    the network has steps without a rule (activations called as functions, but for ReLU; products; softmax).
+    layer: as for `grad_cam`. contrastive: less the chances by the opposite of the class's weights, where more than zero
+    remains. contrast_layer: a layer between, of whose units only those with more than zero go on (right below the
+    class's weights these are all that the class excites); auto: none.
+    Raises InputError where inputs of a layer with weights are negative: then name a later layer.
+    """
+
+    layer: str = AUTO
+    contrastive: bool = False
+    contrast_layer: str = AUTO
+
+    def attribute(self, request: AttributionRequest) -> Attribution:
+        check_places(request.x)
+        layer, maps, sums = layer_gradient(request, slice(0, 1), self.layer)[0], [], []
+
+        def run(rows: slice) -> None:
+            chances = self._chances(request, rows, layer)
+            x = request.x[rows]
+            maps.append(enlarged(chances, x) * (chances[0].numel() / x[0].numel()))
+            sums.append(chances.flatten(1).sum(dim=1))
+
+        request.passes(run, len(request.x))
+        values, error = torch.cat(maps), None if self.contrastive else torch.cat(sums) - 1
+        flat = request.blind(~values.flatten(1).any(dim=1))
+        return Attribution(map=values, completeness=error, flat=flat, chosen={"layer": layer})
+
+    @torch.enable_grad()
+    def _chances(self, request: AttributionRequest, rows: slice, layer: str) -> Tensor:
+        """[rows, *places]: the chances p of a layer's units, summed over channels.
+
+        What is handed down is q = p / activation: its rule at sums, means, maxima and ReLUs is that of derivatives.
+        """
+        between = layer if self.contrast_layer == AUTO else self.contrast_layer
+        last, given = None, 0
+        for sign in (1, -1) if self.contrastive else (1,):
+            ends, middles = [], []
+            with (
+                _rules(request.classifier, last) as called,
+                listening(request.classifier, partial(_hear, ends, cut=True), [layer]),
+                listening(request.classifier, partial(_hear, middles, cut=False), [between]),
+            ):
+                value = output(request.classifier, request.x[rows], request.target[rows], "logit")
+            if not middles or not middles[-1].requires_grad:
+                raise InputError(f"The contrast layer '{between}' does not come after the layer '{layer}'.")
+            end, middle, last = ends[-1], middles[-1], called[-1] if called else None
+            unit = torch.where(value == 0, 0.0, 1 / value).detach()
+            (slope,) = derivatives(value * unit, [middle], keep=True)
+            if (middle * slope < -1e-6).any():
+                raise InputError(_negative(f"what is added up behind layer '{between}' has negative parts"))
+            given = given + sign * slope
+        if self.contrastive and self.contrast_layer != AUTO:
+            given = torch.where(middle * given > 0, given, 0.0)
+        (slope,) = derivatives(middle * given, [end])
+        chances = as_places((end * slope).detach(), request.x[rows]).sum(dim=1)
+        return chances.relu() if self.contrastive else chances
+
+
+def _hear(heard: list[Tensor], name: str, module: nn.Module, answer: Tensor, *, cut: bool) -> Tensor:
+    """Keep what a layer answers. cut: derivatives go no further back."""
+    answer = answer.detach().requires_grad_(True).clone() if cut else answer  # a copy, which may be written into
+    heard.append(answer)
+    return answer
+
+
+@contextlib.contextmanager
+def _rules(network: nn.Module, opposite: nn.Module | None) -> Iterator[list[nn.Module]]:
+    """Inside, derivatives of answers are quotients q of chances and activations; yields layers with weights, as called.
+
+    opposite: a layer whose weights count with the opposite sign.
+    """
+    called: list[nn.Module] = []
+
+    def hook(name: str, module: nn.Module, inputs: tuple[Any, ...], answer: Tensor) -> Tensor | None:
+        x = inputs[0] if inputs else None
+        if not isinstance(x, Tensor) or not x.requires_grad:
+            return None
+        if not isinstance(module, _WEIGHTED):
+            return _through(x, answer)
+        if (x < 0).any():
+            raise InputError(_negative(f"layer '{name}' gets negative values"))
+        called.append(module)
+        weight = (-module.weight if module is opposite else module.weight).clamp_min(0)
+        excited = linear(x, weight) if isinstance(module, nn.Linear) else module._conv_forward(x, weight, None)
+        return _through(excited, answer)
+
+    with contextlib.ExitStack() as hooks:
+        for name, module in network.named_modules():
+            if isinstance(module, _WEIGHTED + _NORMS) or (has_rescale_rule(module) and type(module) not in POOLS):
+                hooks.callback(module.register_forward_hook(partial(hook, name)).remove)
+        yield called
+
+
+def _through(carrier: Tensor, answer: Tensor) -> Tensor:
+    """The answer, of which the carrier has all chances: q of the carrier is q of the answer times answer / carrier."""
+    carried = carrier * torch.where(carrier == 0, 0.0, answer / carrier).detach()
+    return carried + (answer - carried).detach()
+
+
+def _negative(what: str) -> str:
+    return f"Excitation backpropagation hands down shares of what is not negative, but {what}: name a later layer."
