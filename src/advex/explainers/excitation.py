@@ -65,7 +65,7 @@ class Excitation(AttributionMethod):
         What is handed down is q = p / activation: its rule at sums, means, maxima and ReLUs is that of derivatives.
         """
         between = layer if self.contrast_layer == AUTO else self.contrast_layer
-        last, given = None, 0
+        last, given = None, torch.zeros(())
         for sign in (1, -1) if self.contrastive else (1,):
             ends, middles = [], []
             with (
