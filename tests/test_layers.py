@@ -23,7 +23,7 @@ LAYERS = [
     ("report",),
     ("annotation",),
     ("classifier", "contexts", "inputs", "layers", "logits", "networks", "bundled", "artifacts", "data", "batch_norm",
-     "unpickling"),
+     "pretrained", "unpickling"),
     ("lookup",),
     ("goals",),
     ("attacks",),

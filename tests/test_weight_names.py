@@ -13,15 +13,17 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from advex import networks, unpickling
-from advex.artifacts import load
+from advex.artifacts import load, save
 from advex.cli import app  # pyright: ignore[reportAttributeAccessIssue]
 from advex.errors import AdvexWarning, ArtifactError, SpecError
 from advex.lookup.models import Wrapping, open_models
 from advex.networks import weight_names
+from advex.pretrained import from_pretrained
 from advex.unpickling import unpickled
 
 # Forms of a small ResNet, and what ResNetForImageClassification of transformers 5.24 answers to `PICTURE` with weights
@@ -327,3 +329,235 @@ def test_the_size_of_pickles_and_their_memory_are_bounded(tmp_path: Path, monkey
     torch.save({"a": torch.zeros(1).expand(2**33)}, path)  # 32 GB in a file of a kilobyte
     with pytest.raises(ArtifactError, match="cannot be converted"):
         unpickled(path)
+
+
+# -- hf:FOLDER -----------------------------------------------------------------------------------------------
+
+PREPROCESSOR = {
+    "do_center_crop": True, "crop_size": {"height": 40, "width": 40}, "size": {"shortest_edge": 48}, "do_rescale": True,
+    "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": [0.485, 0.456, 0.406],
+    "image_std": [0.229, 0.224, 0.225],
+}  # fmt: skip
+CONFIG = {
+    "architectures": ["ResNetForImageClassification"], "model_type": "resnet", "num_channels": 3, "embedding_size": 2,
+    "hidden_sizes": [2, 4, 8, 16], "depths": [2, 2, 2, 2], "layer_type": "basic", "hidden_act": "relu",
+    "downsample_in_bottleneck": False, "id2label": {"2": "fox", "0": "cat", "1": "dog"},
+}  # fmt: skip
+
+
+def saved(folder: Path, config: Any, pictures: Any, tensors: dict[str, Tensor] | None) -> Path:
+    """A folder of three files, as save_pretrained writes it. None: without that file."""
+    folder.mkdir(parents=True)
+    for name, values in (("config.json", config), ("preprocessor_config.json", pictures)):
+        if values is not None:
+            (folder / name).write_text(json.dumps(values))
+    if tensors is not None:
+        save_file(tensors, folder / "model.safetensors")
+    return folder
+
+
+@pytest.fixture
+def resnet() -> nn.Module:
+    """The network of `CONFIG`."""
+    return networks.build(SMALL).eval()
+
+
+def test_a_folder_of_transformers_gives_network_names_size_and_normalisation(
+    resnet: nn.Module, tmp_path: Path, advex: Callable[..., Any]
+) -> None:
+    theirs = transformers_names(resnet, (2, 2, 2, 2), 2)
+    folder = saved(tmp_path / "cats", CONFIG, PREPROCESSOR, theirs)
+    classifier = from_pretrained(folder)
+    assert (classifier.class_names, classifier.input_shape) == (("cat", "dog", "fox"), (3, 40, 40))
+    assert classifier.spec == "resnet:depth=18,width=2,channels=3,classes=3,activation=relu"
+    x = torch.rand(2, 3, 40, 40)
+    mean, std = (torch.tensor(PREPROCESSOR[key]).reshape(3, 1, 1) for key in ("image_mean", "image_std"))
+    assert torch.allclose(classifier(x), resnet((x - mean) / std), atol=1e-5)
+    opened = open_models([f"hf:{folder}", f"mine=hf:{folder}"], "cpu")
+    assert [each.name for each in opened] == ["cats", "mine"]
+    assert torch.equal(opened[0].classifier(x), classifier(x))
+    again = load(save(classifier, tmp_path / "run"))
+    assert torch.equal(again(x), classifier(x))
+    assert again.input_shape == (3, 40, 40)
+    other = open_models([f"hf:{folder}"], "cpu", Wrapping(mean="0.5", std="0.5"))[0].classifier
+    assert torch.allclose(other(x), resnet((x - 0.5) / 0.5), atol=1e-5)
+    Image.new("RGB", (50, 60), (200, 10, 30)).save("a.png")
+    ended = advex("explain", "a.png", "--model", f"hf:{folder}", "--target", "dog", "--steps", "2", "--out", "out")
+    assert ended.code == 0, ended.err
+    assert "dog" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("changes", "formula"),
+    [
+        ({"do_rescale": False}, lambda x, m, s: (255 * x - m) / s),
+        ({"rescale_factor": 1 / 127.5, "rescale_offset": True}, lambda x, m, s: (2 * x - 1 - m) / s),
+        ({"do_normalize": False}, lambda x, m, s: x),
+        ({"do_normalize": False, "rescale_factor": 1 / 127.5}, lambda x, m, s: 2 * x),
+    ],
+)
+def test_pictures_are_rescaled_and_normalised_as_the_folder_says(
+    changes: dict[str, Any], formula: Callable[..., Tensor], resnet: nn.Module, tmp_path: Path
+) -> None:
+    theirs = transformers_names(resnet, (2, 2, 2, 2), 2)
+    classifier = from_pretrained(saved(tmp_path / "m", CONFIG, {**PREPROCESSOR, **changes}, theirs))
+    mean, std = (torch.tensor(PREPROCESSOR[key]).reshape(3, 1, 1) for key in ("image_mean", "image_std"))
+    x = torch.rand(2, 3, 40, 40)
+    assert torch.allclose(classifier.normalised(x), formula(x, mean, std), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "shape"),
+    [
+        ({"size": {"height": 32, "width": 48}}, (3, 32, 48)),
+        ({"size": {"shortest_edge": 64}, "crop_pct": 0.875}, (3, 64, 64)),
+        ({"size": 24}, (3, 24, 24)),
+        ({"size": 24, "do_center_crop": True, "crop_size": 20}, (3, 20, 20)),
+        ({"size": 24, "do_center_crop": False, "crop_size": 20}, (3, 24, 24)),
+    ],
+)
+def test_the_size_is_what_reaches_the_network(
+    pictures: dict[str, Any], shape: tuple[int, ...], resnet: nn.Module, tmp_path: Path
+) -> None:
+    usual = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    theirs = transformers_names(resnet, (2, 2, 2, 2), 2)
+    assert from_pretrained(saved(tmp_path / "m", CONFIG, {**usual, **pictures}, theirs)).input_shape == shape
+
+
+@pytest.mark.parametrize(
+    ("architecture", "spec"),
+    [
+        ("resnet18", "resnet:depth=18,classes=4,channels=3,se=false"),
+        ("seresnet18.a1_in1k", "resnet:depth=18,classes=4,channels=3,se=true"),
+    ],
+)
+def test_a_folder_of_timm(architecture: str, spec: str, tmp_path: Path) -> None:
+    cfg = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.1], "input_size": [3, 64, 64]}
+    config = {"architecture": architecture, "num_classes": 4, "pretrained_cfg": cfg, "label_names": list("abcd")}
+    network = networks.build(spec).eval()
+    classifier = from_pretrained(saved(tmp_path / "timm", config, None, network.state_dict()))
+    assert (classifier.class_names, classifier.input_shape) == (tuple("abcd"), (3, 64, 64))
+    x = torch.rand(1, 3, 64, 64)
+    mean, std = (torch.tensor(cfg[key]).reshape(3, 1, 1) for key in ("mean", "std"))
+    assert torch.allclose(classifier(x), network((x - mean) / std), rtol=1e-4, atol=1e-5)
+    other = saved(tmp_path / "other", {**config, "architecture": "vit_tiny_patch16_224"}, None, {})
+    with pytest.raises(ArtifactError, match="'vit_tiny_patch16_224' of timm; of timm's, VGG, ResNet"):
+        from_pretrained(other)
+
+
+def test_folders_that_cannot_be_opened_say_why(resnet: nn.Module, tmp_path: Path) -> None:
+    theirs = transformers_names(resnet, (2, 2, 2, 2), 2)
+    four = {**CONFIG, "id2label": dict(enumerate("abcd"))}
+    cases: list[tuple[Any, Any, dict[str, Tensor] | None, str]] = [
+        (None, PREPROCESSOR, theirs, "holds no config.json"),
+        ([1], PREPROCESSOR, theirs, "holds list, not an object"),
+        (CONFIG, None, theirs, r"holds no preprocessor_config.json.*Say it: --mean M,... --std S,..."),
+        (CONFIG, PREPROCESSOR, None, r"holds no model.safetensors\.$"),
+        (four, PREPROCESSOR, theirs, "'fc.weight' is 3x16, the network's 4x16"),
+        (CONFIG, PREPROCESSOR, {**theirs, "classifier.1.bias": torch.full((3,), torch.nan)}, "NaN or infinite"),
+        (CONFIG, {**PREPROCESSOR, "image_std": [0, 1, 1]}, theirs, "std must be above 0"),
+        (CONFIG, {**PREPROCESSOR, "image_mean": "red"}, theirs, "cannot be opened as a classifier"),
+        ({**CONFIG, "id2label": {"a": "cat"}}, PREPROCESSOR, theirs, "cannot be opened as a classifier|fit"),
+        ({**CONFIG, "embedding_size": "many"}, PREPROCESSOR, theirs, "cannot be opened as a classifier"),
+        ({**CONFIG, "num_channels": 10**9}, PREPROCESSOR, theirs, "channels must be a whole number"),
+    ]
+    for number, (config, pictures, tensors, words) in enumerate(cases):
+        folder = saved(tmp_path / str(number), config, pictures, tensors)
+        with pytest.raises(ArtifactError, match=words):
+            from_pretrained(folder)
+    torch.save(theirs, tmp_path / "3" / "pytorch_model.bin")
+    with pytest.raises(ArtifactError, match=r"pytorch_model.bin is a pickle, which can run code"):
+        from_pretrained(tmp_path / "3")
+    with pytest.raises(ArtifactError, match="hf download me/cats --local-dir FOLDER"):
+        from_pretrained("me/cats")
+    with pytest.raises(ArtifactError, match=f"are named hf:{tmp_path / '4'}"):
+        load(tmp_path / "4")
+    with pytest.raises(SpecError, match=r"--mean and --std to hf:FOLDER too"):
+        open_models([f"hf:{tmp_path / '4'}"], "cpu", Wrapping(classes="a,b"))
+
+
+def test_without_transformers_its_architectures_name_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    config = {"architectures": ["ViTForImageClassification"], "model_type": "vit"}
+    with pytest.raises(ArtifactError, match=r"'vit', which transformers builds: pip install 'advex\[hub\]'"):
+        from_pretrained(saved(tmp_path / "m", config, PREPROCESSOR, {}))
+
+
+FAMILIES = {
+    "ViT": {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "patch_size": 8,
+    },
+    "ConvNext": {"hidden_sizes": [8, 16, 16, 16], "depths": [1, 1, 1, 1]},
+    "Swin": {"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 2},
+    "ResNet": {"embedding_size": 4, "hidden_sizes": [4, 8, 16, 32], "depths": [2, 2, 2, 2], "layer_type": "basic"},
+}
+
+
+def made_by_transformers(family: str, folder: Path) -> Any:
+    """A small network of random weights in evaluation mode, saved with its preprocessor."""
+    transformers = pytest.importorskip("transformers")
+    options = {"image_size": 32} if family != "ResNet" else {}
+    names = {"id2label": {0: "cat", 1: "dog", 2: "fox"}}
+    config = getattr(transformers, f"{family}Config")(**FAMILIES[family], **options, **names)
+    model = getattr(transformers, f"{family}ForImageClassification")(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    model.save_pretrained(folder)
+    transformers.ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return model
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_networks_of_transformers_answer_as_there(family: str, tmp_path: Path) -> None:
+    model = made_by_transformers(family, tmp_path / "m")
+    pixels = torch.randint(256, (3, 32, 32, 3), dtype=torch.uint8)
+    seen = pytest.importorskip("transformers").ViTImageProcessorPil(size={"height": 32, "width": 32})(
+        [Image.fromarray(each.numpy()) for each in pixels], return_tensors="pt"
+    )["pixel_values"]
+    classifier = from_pretrained(tmp_path / "m")
+    x = pixels.permute(0, 3, 1, 2) / 255
+    assert torch.allclose(classifier(x), model(seen).logits, atol=1e-5)
+    assert (classifier.class_names, classifier.input_shape) == (("cat", "dog", "fox"), (3, 32, 32))
+    assert (classifier.spec is not None) == (family == "ResNet")
+    (first,) = torch.autograd.grad(classifier(x.requires_grad_())[:, 0].sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(first.square().sum(), x, allow_unused=True, materialize_grads=True)
+    assert first.any()
+    assert second.any().item() == (family != "ResNet")  # which is linear between its kinks
+
+
+def test_a_folder_with_code_or_without_fitting_weights_is_refused(tmp_path: Path) -> None:
+    made_by_transformers("ViT", tmp_path / "m")
+    good = json.loads((tmp_path / "m" / "config.json").read_text())
+    tensors = load_file(tmp_path / "m" / "model.safetensors")
+    (tmp_path / "m" / "modeling.py").write_text("open('exploded', 'w')")
+    auto = {"AutoConfig": "modeling.Config", "AutoModelForImageClassification": "modeling.Model"}
+    for config, weights, words in (
+        (
+            {**good, "auto_map": auto, "model_type": "mine", "architectures": ["Mine"]},
+            tensors,
+            "'Mine', which is no image",
+        ),
+        ({**good, "architectures": ["ViTModel"]}, tensors, "'ViTModel', which is no image classifier"),
+        ({**good, "architectures": ["PreTrainedModel"]}, tensors, "'PreTrainedModel', which is no"),
+        ({**good, "quantization_config": {"quant_method": "bitsandbytes"}}, tensors, "quantised"),
+        ({**good, "hidden_size": 10**6}, tensors, "parameters, and model.safetensors has"),
+        ({**good, "hidden_size": 17}, tensors, "cannot be built by transformers"),
+        ({**good, "num_hidden_layers": 3}, tensors, "16 missing tensors"),
+        ({**good, "num_hidden_layers": 1}, tensors, "16 unexpected tensors"),
+        (good, {**tensors, "classifier.bias": torch.full((3,), torch.inf)}, "NaN or infinite, in 'classifier.bias'"),
+    ):
+        (tmp_path / "m" / "config.json").write_text(json.dumps(config))
+        save_file(weights, tmp_path / "m" / "model.safetensors")
+        with pytest.raises(ArtifactError, match=words):
+            from_pretrained(tmp_path / "m")
+    (tmp_path / "m" / "config.json").write_text(
+        json.dumps({**good, "auto_map": auto, "_attn_implementation": "me/mine"})
+    )
+    save_file(tensors, tmp_path / "m" / "model.safetensors")
+    assert from_pretrained(tmp_path / "m").class_names == ("cat", "dog", "fox")
+    assert not list(tmp_path.rglob("exploded"))

@@ -29,11 +29,13 @@ if TYPE_CHECKING:
     from advex.notebook import evaluate as evaluate
     from advex.notebook import explain as explain
     from advex.notebook import train as train
+    from advex.pretrained import from_pretrained as from_pretrained
     from advex.report import write_report as write_report
 
 # Name -> the module that holds it ("" for a module of that name itself).
 _PUBLIC = {
     "Classifier": "advex.classifier",
+    "from_pretrained": "advex.pretrained",
     "load": "advex.artifacts",
     "open_dataset": "advex.data",
     "save": "advex.artifacts",

@@ -145,7 +145,9 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ArtifactError(f"{folder} holds no {CONFIG}: it is not a saved classifier (or an unfinished run).")
     config = read_json(path, f"a {CONFIG}", ArtifactError, largest=_LARGEST_CONFIG)
     if not isinstance(config, dict) or "schema_version" not in config:
-        raise ArtifactError(f"{path} is not an advex {CONFIG} (no schema_version).")
+        others = isinstance(config, dict) and not config.keys().isdisjoint(("model_type", "pretrained_cfg"))
+        hint = f" Folders of transformers and timm are named hf:{folder}." if others else ""
+        raise ArtifactError(f"{path} is not an advex {CONFIG} (no schema_version).{hint}")
     return upgraded(config, path, SCHEMA, {})
 
 

@@ -17,7 +17,8 @@ Model = Annotated[
         "--model",
         "-m",
         metavar="MODEL,...",
-        help="Run folders, NAME=FOLDER, builtin:NAME, or package.module:factory (your own code, with --weights).",
+        help="Run folders, NAME=FOLDER, builtin:NAME, hf:FOLDER (transformers, timm), or "
+        "package.module:factory (your own code, with --weights).",
     ),
 ]
 Weights = Annotated[

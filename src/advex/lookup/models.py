@@ -1,7 +1,8 @@
-"""Models as named on the command line: run folders, bundled ones, or a factory of the user's own."""
+"""Models as named on the command line: run folders, bundled ones, transformers' and timm's, a factory of one's own."""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import re
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from advex import bundled
+from advex import bundled, pretrained
 from advex.artifacts import load
 from advex.classifier import Classifier
 from advex.documents import read_json
@@ -79,10 +80,12 @@ def open_models(named: Sequence[str], device: str = "auto", wrapping: Wrapping |
     device, wrapping = device_named(device), wrapping or Wrapping()
     sources = [_split_name(text) for option in named for text in _split(option)]
     factories = [source for _, source in sources if _is_factory(source)]
-    if wrapping != Wrapping() and not factories:
+    normalisable = any(source.startswith(pretrained.PREFIX) for _, source in sources)
+    inside = dataclasses.replace(wrapping, mean=None, std=None) if normalisable else wrapping
+    if inside != Wrapping() and not factories:
         raise SpecError(
-            "--weights, --box, --mean, --std and --classes belong to --model package.module:factory; a run folder has "
-            "them inside."
+            "--weights, --box, --mean, --std and --classes belong to --model package.module:factory (--mean and --std "
+            "to hf:FOLDER too); a run folder has them inside."
         )
     if wrapping.weights and len(wrapping.weights) != len(factories):
         raise SpecError(
@@ -94,6 +97,10 @@ def open_models(named: Sequence[str], device: str = "auto", wrapping: Wrapping |
     for (_, source), name in zip(sources, names, strict=True):
         if _is_factory(source):
             classifier = _from_factory(source, next(weights, None), wrapping)
+        elif source.startswith(pretrained.PREFIX):
+            mean = None if wrapping.mean is None else _numbers(wrapping.mean, "--mean")
+            std = None if wrapping.std is None else _numbers(wrapping.std, "--std")
+            classifier = pretrained.from_pretrained(source.removeprefix(pretrained.PREFIX), mean=mean, std=std)
         else:
             classifier = load(source if source.startswith(bundled.PREFIX) else _run_folder(source))
         opened.append(Opened(name=name, source=source, classifier=classifier.to(device).eval()))
@@ -113,7 +120,7 @@ def of_one_table(models: Sequence[Opened]) -> Classifier:
 
 def _split(option: str) -> list[str]:
     """`a,b` -> [a, b]; a folder whose name holds a comma stays whole."""
-    if Path(option).exists():
+    if Path(option.removeprefix(pretrained.PREFIX)).exists():
         return [option]
     parts = [part.strip() for part in option.split(",")]
     if not all(parts):
@@ -130,11 +137,15 @@ def _split_name(text: str) -> tuple[str, str]:
         return name, source
     if text.startswith(bundled.PREFIX) or _is_factory(text):
         return text.rpartition(":")[2], text
-    return Path(text).resolve().name, text
+    return Path(text.removeprefix(pretrained.PREFIX)).resolve().name, text
 
 
 def _is_factory(source: str) -> bool:
-    return not source.startswith(bundled.PREFIX) and bool(_FACTORY.fullmatch(source)) and not Path(source).exists()
+    return (
+        not source.startswith((bundled.PREFIX, pretrained.PREFIX))
+        and bool(_FACTORY.fullmatch(source))
+        and not Path(source).exists()
+    )
 
 
 def _run_folder(source: str) -> Path:

@@ -1,0 +1,232 @@
+"""Folders of transformers (`save_pretrained`) and of timm as classifiers, with class names, size and normalisation.
+
+Read are config.json, model.safetensors and preprocessor_config.json, never code that lies beside them. VGG and ResNet
+become networks of ours; other architectures are built by transformers (`pip install 'advex[hub]'`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from advex import networks
+from advex.classifier import Classifier
+from advex.contexts import own_context
+from advex.documents import read_json
+from advex.errors import AdvexError, ArtifactError, quoted
+from advex.networks import weight_names
+from advex.networks.resnet import BLOCKS, BOTTLENECK
+
+PREFIX = "hf:"
+_CONFIG, _WEIGHTS, _PICTURES = "config.json", "model.safetensors", "preprocessor_config.json"
+_TIMM = re.compile(r"(?:(vgg)(11|13|16|19)(_bn)?|(se)?resnet(18|34|50|101|152))(?:\..*)?")
+# What could name code, or weights that are no plain numbers.
+_IGNORED = ("auto_map", "attn_implementation", "experts_implementation", "custom_pipelines")
+
+
+@own_context()
+def from_pretrained(
+    folder: str | Path, *, mean: float | Sequence[float] | None = None, std: float | Sequence[float] | None = None
+) -> Classifier:
+    """The classifier in a folder that `save_pretrained` of transformers wrote, or timm's, in evaluation mode.
+
+    Class names, `input_shape` and normalisation are the folder's. mean, std: instead of the folder's; needed where it
+    has no preprocessor_config.json. VGG and ResNet can be saved by `advex.save`.
+
+    Raises ArtifactError for folders that hold something else, for weights that do not fit, and without transformers.
+    """
+    folder = Path(folder)
+    config = _read(folder, _CONFIG)
+    try:
+        is_timm = "pretrained_cfg" in config
+        spec = _of_timm(config, folder) if is_timm else _of_transformers(config)
+        if spec is None:
+            network = _built_by_transformers(config, folder)
+        else:
+            weights, network = _weights(folder), networks.build(spec)
+            weight_names.put(network, weight_names.read(weights, str(weights)), str(weights))
+        own_mean, own_std, shape = (_pictures_of_timm if is_timm else _pictures)(config, folder)
+        mean, std = own_mean if mean is None else mean, own_std if std is None else std
+        if mean is None or std is None:
+            raise ArtifactError(
+                f"{folder} holds no {_PICTURES}, which says how pictures are normalised. Say it: --mean M,... "
+                "--std S,... (from_pretrained(folder, mean=..., std=...))."
+            )
+        classifier = Classifier(network, mean=mean, std=std, class_names=_class_names(config, is_timm))
+    except ArtifactError:
+        raise
+    except (AdvexError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+        raise ArtifactError(f"{folder} cannot be opened as a classifier: {error}") from None
+    classifier.spec, classifier.input_shape = spec, shape
+    return classifier.eval()
+
+
+def _read(folder: Path, name: str) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise ArtifactError(
+            f"There is no folder {folder}. A model of the hub becomes one: hf download {folder} --local-dir FOLDER."
+        )
+    if not (folder / name).is_file():
+        raise ArtifactError(f"{folder} holds no {name}: it is not a folder that save_pretrained wrote.")
+    values = read_json(folder / name, f"a {name}", ArtifactError, largest=4 * 2**20)
+    if not isinstance(values, dict):
+        raise ArtifactError(f"{folder / name} holds {type(values).__name__}, not an object.")
+    return values
+
+
+def _weights(folder: Path) -> Path:
+    if not (folder / _WEIGHTS).is_file():
+        other = next((path.name for path in sorted(folder.glob("*.bin"))), "")
+        hint = (
+            f" {other} is a pickle, which can run code when it is opened: where you trust it, write the folder again "
+            "by save_pretrained of transformers 5."
+        )
+        raise ArtifactError(f"{folder} holds no {_WEIGHTS}.{hint if other else ''}")
+    return folder / _WEIGHTS
+
+
+# -- networks ------------------------------------------------------------------------------------------------
+
+
+def _of_timm(config: dict[str, Any], folder: Path) -> str:
+    name = str(config.get("architecture"))
+    match = _TIMM.fullmatch(name)
+    if match is None:
+        raise ArtifactError(
+            f"{folder} is a {quoted(name)} of timm; of timm's, VGG, ResNet and SE-ResNet are opened. Others by your "
+            "own code: --model package.module:factory with timm.create_model inside, and --weights."
+        )
+    options = {"classes": int(config["num_classes"]), "channels": int(_timm_size(config)[0])}
+    if match[1]:
+        return _spec("vgg", depth=match[2], batch_norm=str(match[3] is not None).lower(), **options)
+    return _spec("resnet", depth=match[5], se=str(match[4] is not None).lower(), **options)
+
+
+def _of_transformers(config: dict[str, Any]) -> str | None:
+    """The spec of our network for a ResNet; None for all else."""
+    if config.get("model_type") != "resnet" or config.get("architectures") != ["ResNetForImageClassification"]:
+        return None
+    bottleneck = config.get("layer_type", "bottleneck") == "bottleneck"
+    depths, sizes = tuple(config.get("depths", (3, 4, 6, 3))), list(config.get("hidden_sizes", (256, 512, 1024, 2048)))
+    depth = next((d for d, counts in BLOCKS.items() if counts == depths and (d >= BOTTLENECK) == bottleneck), None)
+    width, activation = config.get("embedding_size", 64), config.get("hidden_act", "relu")
+    usual = sizes == [(4 if bottleneck else 1) * width << stage for stage in range(4)]
+    other = config.get("downsample_in_bottleneck") or config.get("downsample_in_first_stage")
+    if depth is None or not usual or other or activation not in ("relu", "silu", "gelu"):
+        return None
+    classes = len(config.get("id2label") or (0, 1))
+    channels = config.get("num_channels", 3)
+    return _spec("resnet", depth=depth, width=width, channels=channels, classes=classes, activation=activation)
+
+
+def _spec(name: str, **options: Any) -> str:
+    return f"{name}:{','.join(f'{key}={value}' for key, value in options.items())}"
+
+
+def _built_by_transformers(config: dict[str, Any], folder: Path) -> nn.Module:
+    kind, names = config.get("model_type"), config.get("architectures")
+    try:
+        import transformers  # pyright: ignore[reportMissingImports]
+
+        auto = importlib.import_module("transformers.models.auto.modeling_auto")
+    except ImportError as error:
+        raise ArtifactError(
+            f"{folder} is a {quoted(str(kind))}, which transformers builds: pip install 'advex[hub]' ({error})."
+        ) from None
+    known = auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES.get(kind, ()) if isinstance(kind, str) else ()
+    name = names[0] if isinstance(names, list) and len(names) == 1 else None
+    if name is None or name not in ((known,) if isinstance(known, str) else known):
+        raise ArtifactError(
+            f"{folder} holds {quoted(str(name or kind))}, which is no image classifier of transformers "
+            f"{transformers.__version__}. Code that lies in a folder is never run."
+        )
+    if "quantization_config" in config or (folder / "adapter_config.json").exists():
+        raise ArtifactError(f"{folder} holds quantised weights or an adapter: merge them and save plain weights.")
+    plain = {key: value for key, value in config.items() if not key.startswith("_") and key not in _IGNORED}
+    size = _weights(folder).stat().st_size
+    try:
+        make = getattr(transformers, name)
+        settings = transformers.AutoConfig.for_model(**plain)
+        with torch.device("meta"):
+            count = sum(parameter.numel() for parameter in make(settings).parameters())
+        if count > size:  # memory only for what the file can fill
+            raise ArtifactError(
+                f"{folder / _CONFIG} describes {count:,} parameters, and {_WEIGHTS} has {size:,} bytes."
+            )
+        with _without_bar(transformers.utils.logging):
+            # Names of before are made those of now there. Eager attention has second derivatives on every device.
+            network, report = make.from_pretrained(
+                folder, config=settings, use_safetensors=True, local_files_only=True, trust_remote_code=False,
+                attn_implementation="eager", dtype=torch.float32, output_loading_info=True,
+            )  # fmt: skip
+    except AdvexError:
+        raise
+    except Exception as error:  # of a config that does not fit, anything
+        reason = quoted(" ".join(str(error).split()), 300)
+        raise ArtifactError(f"{folder} cannot be built by transformers ({type(error).__name__}): {reason}.") from None
+    for label in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if wrong := sorted(map(str, report.get(label) or ())):
+            kinds = f"{len(wrong)} {label.partition('_')[0]} tensors"
+            raise ArtifactError(f"{folder / _WEIGHTS} does not fit the network: {kinds}, e.g. {quoted(wrong[0])}.")
+    if bad := [name for name, values in network.state_dict().items() if not torch.isfinite(values).all()]:
+        raise ArtifactError(f"{folder / _WEIGHTS} holds values that are NaN or infinite, in {quoted(bad[0])}.")
+    return network
+
+
+@contextlib.contextmanager
+def _without_bar(logging: Any) -> Iterator[None]:
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+# -- what belongs to them ------------------------------------------------------------------------------------
+
+
+def _class_names(config: dict[str, Any], is_timm: bool) -> list[str] | None:
+    names = config.get("label_names") if is_timm else config.get("id2label")
+    if isinstance(names, dict):
+        names = [str(names[str(number)]) for number in range(len(names))]
+    return names or None
+
+
+# Mean and std of pictures in [0, 1], and the shape of an input; None for what is not said.
+_Said = tuple[list[float] | None, list[float] | None, tuple[int, ...] | None]
+
+
+def _pictures(config: dict[str, Any], folder: Path) -> _Said:
+    said = _read(folder, _PICTURES) if (folder / _PICTURES).is_file() else {}
+    channels = int(config.get("num_channels", 3))
+    size = (said.get("crop_size") if said.get("do_center_crop") else None) or said.get("size", config.get("image_size"))
+    if isinstance(size, dict):
+        size = [size["height"], size["width"]] if "height" in size else size.get("shortest_edge")
+    side = [size, size] if isinstance(size, int) else size
+    shape = (channels, int(side[0]), int(side[1])) if side else None
+    if not said:
+        return None, None, shape
+    # The network is given ((255 factor x - offset) - mean) / std.
+    rescaled, normalised = said.get("do_rescale", True), said.get("do_normalize", True)
+    factor = 255 * said.get("rescale_factor", 1 / 255) if rescaled else 255
+    offset = 1 if rescaled and said.get("rescale_offset") else 0
+    mean, std = (said["image_mean"], said["image_std"]) if normalised else ([0.0] * channels, [1.0] * channels)
+    return [(offset + m) / factor for m in mean], [s / factor for s in std], shape
+
+
+def _timm_size(config: dict[str, Any]) -> Sequence[int]:
+    return config["pretrained_cfg"].get("input_size", (3, 224, 224))
+
+
+def _pictures_of_timm(config: dict[str, Any], folder: Path) -> _Said:
+    said = config["pretrained_cfg"]
+    return said.get("mean"), said.get("std"), tuple(map(int, _timm_size(config)))
