@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -250,7 +251,7 @@ def test_seeds_from_data_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyP
         (("horse", "--model", "builtin:cifar10-robust", "--radius", "0"), 2, "--radius 0"),
         (("horse", "--model", "builtin:cifar10-robust", "--radius", "far"), 2, "far"),
         (("horse", "--model", "builtin:cifar10-robust", "--count", "0"), 2, "--count"),
-        (("horse", "--model", "builtin:cifar10-robust", "--judges", "no"), 1, "no is not a folder"),
+        (("horse", "--model", "builtin:cifar10-robust", "--judges", "no"), 2, "no is not a folder"),
         (("horse", "--model", "builtin:cifar10-robust", "--data", "digits"), 2, "has no class 'horse'"),
     ],
 )
@@ -261,3 +262,10 @@ def test_what_cannot_be_painted_is_said(
     assert run(monkeypatch, tmp_path, *words) == code
     assert said in capfd.readouterr().err
     assert not (tmp_path / "generated").exists()
+
+
+def test_the_example_of_the_page_runs(capfd: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "generation.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(compile(block, "generation.md", "exec"), {})  # noqa: S102
+    assert capfd.readouterr().out == "torch.Size([4, 3, 32, 32]) tensor([True, True, True, True])\n"

@@ -437,8 +437,31 @@ def test_flowers_of_17_kinds_are_80_each(flowers17: Path) -> None:
     }  # fmt: skip
     third = open_dataset(f"flowers17:root={flowers17},deal=3", split="train")
     assert labels(third) == {"image_0160.jpg": "2"}
+    assert third.shape == (3, 128, 128)
     with pytest.raises(SpecError, match="deals 1, 2 and 3"):
         splits(f"flowers17:root={flowers17},deal=4")
+
+
+def test_flowers_held_back_of_each_kind(flowers17: Path) -> None:
+    """72 of each kind and 8, always the same; the pictures that are not there are named."""
+    name = f"flowers17:root={flowers17},held_out=8"
+    held = ids(name, ["train", "test"])
+    kinds = {part: np.bincount([(int(each[6:10]) - 1) // 80 for each in names]) for part, names in held.items()}
+    assert (kinds["train"].tolist(), kinds["test"].tolist()) == ([72] * 17, [8] * 17)
+    assert not set(held["train"]) & set(held["test"])
+    assert ids(name, ["test"])["test"] == held["test"]
+    with pytest.raises(SpecError, match="held_out=80"):
+        splits(f"flowers17:root={flowers17},held_out=80")
+
+
+def test_a_mask_follows_the_square(flowers17: Path) -> None:
+    """Of 12 x 10 pixels the middle columns 1 to 10 are shown, at ten times the size."""
+    data = open_dataset(f"flowers17:root={flowers17},side=100", split="train")
+    assert data.evidence is not None
+    assert data.evidence.outlines is not None
+    assert boxes(data) == [[[20, 30, 69, 69]]]
+    assert data.evidence.outlines[0].nonzero().tolist()[0] == [30, 20]
+    assert int(data.evidence.outlines.sum()) == 20 * 100
 
 
 def test_trimaps_have_their_flower_in_dark_red(flowers17: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from advex import papers, recipes
+from advex.errors import DataError
 from advex.reproduction.plan import planned
 
 # IN, K, natural accuracy, accuracy under PGD-40.
@@ -42,7 +43,20 @@ def test_every_row_can_be_planned_but_those_without_data(scale: str, monkeypatch
     monkeypatch.setattr(recipes, "_check", lambda recipe: None)  # building the networks takes long, and has its tests
     plan = planned("singh2020", rows=["all"], scale=scale, available=lambda source: None)
     without = {each.row.id for each in plan.rows if each.job is None}
-    assert without == {name for name in TABLE_1 if name.startswith(("svhn", "flower"))}
+    assert without == {"flower-ig", "flower-ig-sum"}
+
+
+def test_rows_without_their_data_say_what_they_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipes, "_check", lambda recipe: None)
+
+    def available(source: str) -> None:
+        if source in ("svhn", "flowers17"):
+            raise DataError("not here")
+
+    rows = planned("singh2020", rows=["svhn-art", "flower-art", "gtsrb-art"], scale="full", available=available).rows
+    reasons = {each.row.id: each.reason for each in rows if each.job is None}
+    lacking = {"svhn-art": "svhn", "svhn-pgd-7": "svhn", "flower-art": "flowers17", "flower-pgd-7": "flowers17"}
+    assert reasons == {name: f"needs --data {data}=PATH" for name, data in lacking.items()}
 
 
 def test_rows_differ_in_what_they_say() -> None:
@@ -55,4 +69,6 @@ def test_rows_differ_in_what_they_say() -> None:
     forms = {name: objectives[name]["attributional"].get("form") for name in ("form-direct", "form-l2", "form-cosine")}
     assert list(forms.values()) == ["direct", "l2", "cosine"]
     assert objectives["gtsrb-art-lambda0"]["attributional"]["strength"] == 0
-    assert {job.recipe.network for job in plan.jobs} == {"wide_resnet:depth=28,width=10"}
+    svhn = {job.recipe.network for job in plan.jobs if job.name.startswith("svhn")}
+    assert svhn == {"wide_resnet:depth=40,width=2"}
+    assert {job.recipe.network for job in plan.jobs} == {"wide_resnet:depth=28,width=10", *svhn}

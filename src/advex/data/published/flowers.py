@@ -49,13 +49,20 @@ def flowers102(*, root: str = "") -> Source:
 
 
 @register("dataset", "flowers17", cites="Nilsback and Zisserman 2006")
-def flowers17(*, root: str = "", deal: int = 1) -> Source:
+def flowers17(*, root: str = "", deal: int = 1, held_out: int = 0, side: int = 128) -> Source:
     """17 categories of 80 pictures: `jpg/`, `datasplits.mat`, and `trimaps/`, where they are there, of some pictures.
 
     root: their folder; left away, `flowers17` in the folder ADVEX_DATA. deal: which of the three published deals into
     `train`, `validation` and `test`; figures are usually means over all three. Classes are numbers, 1 to 17, in the
-    order of the pictures. Raises DataError, SpecError for a deal that there is not.
+    order of the pictures.
+
+    held_out: so many of each class, by chance (always alike), are `test`, and all others `train`, in place of the deals
+    (singh2020 App. A.3.4: 8). side: of the square that is cut out of each picture's middle and scaled (the same place:
+    128); 0: pictures as they are. Raises DataError, SpecError for what there is not.
     """
+    pictures.check_cut("flowers17", side or 1, side or 1)
+    if not 0 <= held_out < _PER_CLASS:
+        raise SpecError(f"flowers17: held_out={held_out}, and a class has {_PER_CLASS} pictures.")
     if deal not in (1, 2, 3):
         raise SpecError(f"flowers17: deal={deal}, and there are the deals 1, 2 and 3.")
     place = pictures.folder_of("flowers17", root)
@@ -66,7 +73,10 @@ def flowers17(*, root: str = "", deal: int = 1) -> Source:
         for split, key in (("train", "trn"), ("validation", "val"), ("test", "tst"))
     }
     labels = np.arange(17 * _PER_CLASS) // _PER_CLASS + 1  # the 80th picture is still of the first class
-    return _source(place, labels, sets, 4, ("trimaps", "image_{:04d}.png", _dark_red))
+    if held_out:
+        order = np.random.default_rng(0).permuted(np.arange(1, len(labels) + 1).reshape(17, _PER_CLASS), axis=1)
+        sets = {"train": np.sort(order[:, held_out:].flat), "test": np.sort(order[:, :held_out].flat)}
+    return _source(place, labels, sets, 4, ("trimaps", "image_{:04d}.png", _dark_red), side)
 
 
 @register("format", "flowers", cites="Nilsback and Zisserman 2006 and 2008")
@@ -82,7 +92,7 @@ class Flowers:
         names = {str(path) for path in place.files if len(path.parts) == 1}
         if {_LABELS, _SETS} <= names:
             return flowers102(root=str(place.path))
-        return flowers17(root=str(place.path)) if _DEALS in names else None
+        return flowers17(root=str(place.path), side=0) if _DEALS in names else None
 
 
 def _numbers(path: Path, key: str, low: int, high: int) -> np.ndarray:
@@ -98,7 +108,12 @@ def _numbers(path: Path, key: str, low: int, high: int) -> np.ndarray:
 
 
 def _source(
-    place: Path, labels: np.ndarray, sets: Mapping[str, np.ndarray], digits: int, masks: tuple[str, str, Mask]
+    place: Path,
+    labels: np.ndarray,
+    sets: Mapping[str, np.ndarray],
+    digits: int,
+    masks: tuple[str, str, Mask],
+    side: int = 0,
 ) -> Source:
     """labels, sets: counted from 1. masks: their folder, the form of their names, and what in one is flower."""
     for split, numbers in sets.items():
@@ -107,11 +122,13 @@ def _source(
     return Source(
         name=place.resolve().name,
         class_names=tuple(str(number) for number in range(1, int(labels.max()) + 1)),
-        splits={split: partial(_split, place, labels, numbers, digits, masks) for split, numbers in sets.items()},
+        splits={split: partial(_split, place, labels, numbers, digits, masks, side) for split, numbers in sets.items()},
     )
 
 
-def _split(place: Path, labels: np.ndarray, numbers: np.ndarray, digits: int, masks: tuple[str, str, Mask]) -> Split:
+def _split(
+    place: Path, labels: np.ndarray, numbers: np.ndarray, digits: int, masks: tuple[str, str, Mask], side: int
+) -> Split:
     folder, form, flower = masks
     names = [f"image_{number:0{digits}d}.jpg" for number in numbers]
     present = {path.name for path in (place / folder).iterdir()} if (place / folder).is_dir() else set()
@@ -126,7 +143,7 @@ def _split(place: Path, labels: np.ndarray, numbers: np.ndarray, digits: int, ma
     return Split(
         ids=names,
         labels=labels[numbers - 1] - 1,
-        read=lambda rows: (place / "jpg" / names[row] for row in rows),
+        read=lambda rows: pictures.squares((place / "jpg" / names[row] for row in rows), side),
         notes=(note,) if present and lacking else (),
         evidence=evidence if present else None,
     )

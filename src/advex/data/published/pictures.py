@@ -12,6 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from advex.data.images import decode
+from advex.data.source import Encoded, Unreadable
 from advex.data.window import Cut, Window
 from advex.errors import DataError, SpecError
 
@@ -50,6 +51,18 @@ def cut(pixels: np.ndarray, *, edge: int, side: int) -> Cut:
     lies exactly in the middle (scaling first and cutting then moves it by up to half a pixel of the result).
     """
     return decode.scaled(pixels, Window.centred(pixels.shape[1:], (side, side), side / edge))
+
+
+def squares(paths: Iterable[Path], side: int) -> Iterator[Encoded]:
+    """The files, or with a `side` their largest central squares, scaled to side x side pixels in colour."""
+
+    def square(path: Path) -> list[Encoded]:
+        try:
+            return [cut(decode.pixels(path, channels=3), edge=side, side=side)]
+        except Unreadable as error:
+            return [error]
+
+    return ahead(square, paths) if side else iter(paths)
 
 
 def ahead(work: Callable[[Item], Iterable[Result]], items: Iterable[Item]) -> Iterator[Result]:
