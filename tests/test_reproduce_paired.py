@@ -312,3 +312,70 @@ def test_every_row_of_chalasani2020_can_be_planned(scale: str, monkeypatch: pyte
     without = {each.row.id for each in plan.rows if each.job is None}
     assert without == {name for name, row in papers.read("chalasani2020").rows.items() if row.needs}
     assert len({job.recipe.model_dump_json() + job.data for job in plan.jobs}) == len(plan.jobs) or scale == "smoke"
+
+
+# -- rows of explainers ----------------------------------------------------------------------------------------------
+
+
+EDGES = [0.3, 0.3, 0.9, 0.5]
+
+
+class TwoExplainers(Worker):
+    """The maps of a second explainer, `edge`, beside those of the gradient."""
+
+    def evaluate(self, job: Job, run: Path, data: Dataset, record: Path) -> Record:
+        made = record_of(job.name, record)
+        table = pq.read_table(record / "maps.parquet")
+        edge = table.set_column(1, "explainer", pa.array(["edge"] * 4)).set_column(
+            table.column_names.index("gini"), "gini", pa.array(EDGES)
+        )
+        pq.write_table(pa.concat_tables([table, edge]), record / "maps.parquet")
+        maps = made.models[0].maps
+        figures = {"gini": Figure(value=0.5, low=0.3, high=0.7, n=4)}
+        edges = maps["gradient"].model_copy(update={"figures": figures})
+        model = made.models[0].model_copy(update={"maps": {**maps, "edge": edges}})
+        made = made.model_copy(update={"models": [model]})
+        write_record(record, made)
+        return made
+
+
+def of_explainers(**changes: Any) -> dict[str, Any]:
+    paper = json.loads(json.dumps(PAPER))
+    paper["maps"], paper["plots"] = {}, {}
+    paper["tables"]["2"] = {
+        "title": "Explainers", "data": "digits",
+        "columns": {
+            "gini": {"title": "Gini", "digits": 2, "measure": "{}_gini"},
+            "more": {"title": "More", "digits": 2, "measure": "{}_gini", "paired": True},
+            "accuracy": {"title": "Accuracy", "digits": 2, "measure": "accuracy"},
+        },
+        "sections": [{"rows": [
+            {"id": "by-gradient", "label": "g", "published": {"gini": 0.4}, "same_as": "natural",
+             "explainer": "gradient", "against": "by-edge"},
+            {"id": "by-edge", "label": "e", "published": {}, "same_as": "natural", "explainer": "edge"} | changes,
+            {"id": "plain", "label": "p", "published": {}, "same_as": "natural"},
+        ]}],
+    }  # fmt: skip
+    return paper
+
+
+def test_rows_of_explainers_are_of_one_network_and_compared_example_by_example(tmp_path: Path) -> None:
+    plan = planned(written(tmp_path, of_explainers()), table="2", rows=["by-gradient", "plain"])
+    assert [each.row.id for each in plan.rows] == ["by-gradient", "by-edge", "plain"]
+    assert [job.name for job in plan.jobs] == ["natural"]
+    outcome = carry_out(plan, tmp_path / "out", TwoExplainers())
+    rows = {row.id: row.measured for row in outcome.tables[-1].rows}
+    assert rows["by-gradient"]["gini"].value == rows["by-edge"]["gini"].value == 0.5
+    assert rows["by-gradient"]["gini"].high == 0.6  # by their own figures
+    assert rows["by-edge"]["gini"].high == 0.7
+    more = [mine - theirs for mine, theirs in zip(GINIS["natural"], EDGES, strict=True)]
+    assert rows["by-gradient"]["more"].value == pytest.approx(sum(more) / 4)
+    assert rows["by-gradient"]["more"].low <= rows["by-gradient"]["more"].value <= rows["by-gradient"]["more"].high
+    assert "more" not in rows["by-edge"]
+    assert rows["plain"].keys() == {"accuracy"}  # columns of explainers are none of a network's row
+
+
+def test_an_explainer_needs_the_network_of_another_row(tmp_path: Path) -> None:
+    changed = of_explainers(same_as=None, recipe="digits-ordinary")
+    with pytest.raises(SpecError, match="an explainer is of the network of another row"):
+        papers.read(written(tmp_path, changed))

@@ -88,9 +88,10 @@ def chosen(paper: Paper, table: str | None, names: Sequence[str]) -> list[str]:
 
 def _needed(paper: Paper, rows: Sequence[str]) -> set[str]:
     """The rows that others are set against, or start from."""
-    originals = [paper.original(paper.rows[row]) for row in rows]
+    named = [paper.rows[row] for row in rows]
+    originals = [paper.original(row) for row in named]
     starts = {row.answers.start for row in originals if row.answers is not None}
-    return starts | {row.against for row in originals if row.against is not None}
+    return starts | {row.against for row in (*originals, *named) if row.against is not None}
 
 
 def _near(name: str, paper: Paper) -> str:

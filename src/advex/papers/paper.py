@@ -25,8 +25,8 @@ class Column(_Model):
 
     measure: the score of an evaluation's record that is compared with it, None where evaluations have none;
     by_protocol: the one by the published protocol. paired: the score less that of the row which a row is set against,
-    example by example. factor, offset: the column's value is a score times this, and this more (of a paired one the
-    factor alone). digits: after the point, as published.
+    example by example. {} in a measure stands for the row's explainer. factor, offset: the column's value is a score
+    times this, and this more (of a paired one the factor alone). digits: after the point, as published.
     """
 
     title: str
@@ -50,8 +50,10 @@ class Row(_Model):
     """One row. published: values by column. mark: what the paper's figures call the network.
 
     recipe, overrides: how it is trained here. same_as: the row of which this is a repetition. against: the row that
-    paired columns compare it with. needs: why this command does not run it, as the end of "not run: needs ...".
-    answers: images that it learns from besides. data: instead of the table's. note: what must be said.
+    paired columns compare it with. explainer: whose maps the row is of, as the evaluation names it; a repetition then,
+    of the network's own row, and set against another of its explainers. needs: why this command does not run it, as the
+    end of "not run: needs ...". answers: images that it learns from besides. data: instead of the table's. note: what
+    must be said.
     """
 
     id: Id
@@ -62,6 +64,7 @@ class Row(_Model):
     overrides: tuple[Annotated[str, Field(pattern=r"^[\w.]+=.+$")], ...] = ()
     same_as: Id | None = None
     against: Id | None = None
+    explainer: str = ""
     needs: str = ""
     answers: Learned | None = None
     data: str | None = None
@@ -75,9 +78,17 @@ class Row(_Model):
             )
         if not (self.same_as or self.recipe or self.needs):
             raise ValueError(f"row {self.id}: say recipe, same_as, or what it needs")
+        if self.explainer and not (self.same_as or self.needs):
+            raise ValueError(f"row {self.id}: an explainer is of the network of another row (same_as)")
         if self.overrides and not self.recipe:
             raise ValueError(f"row {self.id}: overrides without a recipe")
         return self
+
+    def measure(self, name: str | None) -> str | None:
+        """A column's measure as it is of this row; None where the column is of explainers and the row is not."""
+        if name is None or ("{}" in name and not self.explainer):
+            return None
+        return name.replace("{}", self.explainer)
 
 
 class TableGroup(_Model):

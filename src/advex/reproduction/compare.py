@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from advex._version import __version__
 from advex.environment import without_places
-from advex.evaluation.scores import bounded, mean_contrast
+from advex.evaluation.scores import Contrast, bounded, mean_contrast
 from advex.papers import Paper, Plot, Row, Table
 from advex.record import Better, Difference, Figure, Record, all_figures
 from advex.record.reproduction import (
@@ -110,11 +110,13 @@ def _plot(paper: Paper, name: str, plot: Plot) -> PlotEntry:
 
 
 def _paired(plan: Plan, outcomes: Mapping[str, Outcome]) -> Paired:
-    """Every network less the one that it is set against: what is drawn or stands in a table, all of it one family."""
-    shown = {
-        column.measure for table in plan.paper.tables.values() for column in table.columns.values() if column.paired
-    }
-    contrasts = {}
+    """Every network less the one that it is set against: what is drawn or stands in a table, all of it one family.
+
+    So are the rows of explainers: each less another of the same network's.
+    """
+    columns = [column for table in plan.paper.tables.values() for column in table.columns.values() if column.paired]
+    shown = {column.measure for column in columns}
+    contrasts = dict(_of_explainers(plan, outcomes))
     for row in {row.id: row for row in (plan.paper.original(planned.row) for planned in plan.rows)}.values():
         pair = _pair(plan.paper, row, outcomes)
         for measure in pair.measures if pair else ():
@@ -123,6 +125,18 @@ def _paired(plan: Plan, outcomes: Mapping[str, Outcome]) -> Paired:
                 changes = pair.changes(measure)
                 contrasts[row.id, measure] = mean_contrast("rows", changes, "high", plan.seed, **names)
     return dict(zip(contrasts, bounded(list(contrasts.values())), strict=True))
+
+
+def _of_explainers(plan: Plan, outcomes: Mapping[str, Outcome]) -> Iterator[tuple[tuple[str, str], Contrast]]:
+    for row in (planned.row for planned in plan.rows if planned.row.explainer):
+        pair = _pair(plan.paper, row, outcomes)
+        table = plan.paper.tables[plan.paper.table_of(row.id)]
+        for column in table.columns.values() if pair is not None and row.against else ():
+            mine, theirs = (each.measure(column.measure) for each in (row, plan.paper.rows[row.against or ""]))
+            if column.paired and pair is not None and mine in pair.mine and theirs in pair.theirs:
+                names = {"first": row.id, "second": row.against, "measure": column.measure}
+                changes = pair.changes(mine or "", theirs)
+                yield (row.id, column.measure or ""), mean_contrast("rows", changes, "high", plan.seed, **names)
 
 
 def _gains(paired: Paired) -> list[Difference]:
@@ -136,10 +150,10 @@ def _gains(paired: Paired) -> list[Difference]:
 
 def _pair(paper: Paper, row: Row, outcomes: Mapping[str, Outcome]) -> Pair | None:
     """A network and the one that it is set against, example by example; None where they are not there."""
-    original = paper.original(row)
-    if original.against is None:
+    against = row.against if row.explainer else paper.original(row).against
+    if against is None:
         return None
-    both = (original.id, paper.original(paper.rows[original.against]).id)
+    both = (paper.original(row).id, paper.original(paper.rows[against]).id)
     mine, theirs = (outcomes[name].folder if name in outcomes else None for name in both)
     return Pair.of(mine, theirs) if mine is not None and theirs is not None else None
 
@@ -168,8 +182,9 @@ def _row(planned: Planned, table: Table, plan: Plan, outcomes: Mapping[str, Outc
     return entry.model_copy(
         update={
             "state": "measured",
-            "measured": _figures(table, scores, protocol=False) | _differences(table, plan.paper.original(row), paired),
-            "by_protocol": _figures(table, scores, protocol=True),
+            "measured": _figures(table, row, scores, protocol=False)
+            | _differences(table, row if row.explainer else plan.paper.original(row), paired),
+            "by_protocol": _figures(table, row, scores, protocol=True),
             "record": f"{RECORDS}/{job.name}",
             "seconds": record.seconds,
             "flags": [flag.message for flag in record.flags if flag.severity == "warning"],
@@ -177,11 +192,11 @@ def _row(planned: Planned, table: Table, plan: Plan, outcomes: Mapping[str, Outc
     )
 
 
-def _figures(table: Table, scores: Mapping[str, Figure], *, protocol: bool) -> dict[str, Figure]:
+def _figures(table: Table, row: Row, scores: Mapping[str, Figure], *, protocol: bool) -> dict[str, Figure]:
     """The scores that belong to a table's columns, in their units."""
     figures = {}
     for key, column in table.columns.items():
-        name = column.by_protocol if protocol else column.measure
+        name = row.measure(column.by_protocol if protocol else column.measure)
         if name is not None and name in scores and not column.paired:
             figures[key] = _scaled(scores[name], column.factor, offset=column.offset)
     return figures
