@@ -86,3 +86,16 @@ def test_nothing_is_known_of_two_infinite_areas() -> None:
     assert all(math.isnan(value) for value in (figure.value, figure.low, figure.high))
     assert difference.ratio is None
     assert not separated(figure)
+
+
+def test_no_difference_of_shares_is_thought_larger_than_all() -> None:
+    """Of few examples, or widened for many comparisons, an interval would go beyond what two shares can differ by."""
+    rng = np.random.default_rng(0)
+    changes = [torch.from_numpy(rng.choice([1.0, 1.0, 1.0, -1.0], 4)) for _ in range(20)]
+    names = {"first": "a", "second": "b", "measure": "accuracy"}
+    wide = bounded([mean_contrast("f", change, "high", 0, **names) for change in changes])
+    held = bounded([mean_contrast("f", change, "high", 0, of_shares=True, **names) for change in changes])
+    assert any(each.figure.high > 1 for each in wide)
+    for free, cut in zip(wide, held, strict=True):
+        assert cut.figure.value == free.figure.value
+        assert (cut.figure.low, cut.figure.high) == (max(free.figure.low, -1.0), min(free.figure.high, 1.0))

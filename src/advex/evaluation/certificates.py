@@ -147,5 +147,6 @@ def differences(results: Results) -> Iterator[Contrast]:
     radii = {name: values[~values.isnan()] for name, values in columns.items()}
     for first, second in itertools.combinations(radii, 2):
         change, names = (radii[first] > 0).double() - (radii[second] > 0).double(), {"first": first, "second": second}
-        yield mean_contrast(SCORES, change, "high", results.seed, measure="certified_accuracy", **names)
+        names = {"measure": "certified_accuracy", **names}
+        yield mean_contrast(SCORES, change, "high", results.seed, of_shares=True, **names)
     yield from area_contrasts("certified_ara", radii, results.chance, results.seed)

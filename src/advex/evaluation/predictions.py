@@ -155,4 +155,4 @@ def differences(results: Results) -> Iterator[Contrast]:
 
     for first, second in results.pairs:
         change, names = right(first.name) - right(second.name), {"first": first.name, "second": second.name}
-        yield mean_contrast(SCORES, change, "high", results.seed, measure="accuracy", **names)
+        yield mean_contrast(SCORES, change, "high", results.seed, of_shares=True, measure="accuracy", **names)

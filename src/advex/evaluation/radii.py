@@ -227,6 +227,6 @@ def differences(results: Results) -> Iterator[Contrast]:
         for first, second in results.pairs:
             if {first.name, second.name} <= stands.keys():
                 yield mean_contrast(
-                    SCORES, stands[first.name] - stands[second.name], "high", results.seed,
+                    SCORES, stands[first.name] - stands[second.name], "high", results.seed, of_shares=True,
                     measure=f"robust_accuracy:{key}", first=first.name, second=second.name,
                 )  # fmt: skip

@@ -56,24 +56,31 @@ class Contrast:
     """A difference before its interval is known.
 
     family: names the differences whose intervals hold together. estimates: [RESAMPLES] of the difference. ratios:
-    [RESAMPLES] of its ratio, where it has one.
+    [RESAMPLES] of its ratio, where it has one. reach: no difference is larger, and so no interval wider.
     """
 
     family: str
     difference: Difference
     estimates: Tensor
     ratios: Tensor | None = None
+    reach: float = math.inf
 
 
 SCORES = "scores"  # one family: all pairs of models by accuracy, areas and what else is scored
 
 
-def mean_contrast(family: str, values: Tensor, better: Better, seed: int, **whose: Any) -> Contrast:
-    """The mean of the differences [n] of pairs; NaN are its failures. whose: fields of `Difference`."""
+def mean_contrast(
+    family: str, values: Tensor, better: Better, seed: int, *, of_shares: bool = False, **whose: Any
+) -> Contrast:
+    """The mean of the differences [n] of pairs; NaN are its failures. whose: fields of `Difference`.
+
+    of_shares: the values are differences of truths.
+    """
     value, estimates = resampled_mean(values, seed=seed)
     failures = int(values.isnan().sum())
     figure = _unbounded(value, len(values) - failures, failures, better)
-    return Contrast(family=family, difference=Difference(figure=figure, **whose), estimates=estimates)
+    reach = 1.0 if of_shares else math.inf
+    return Contrast(family=family, difference=Difference(figure=figure, **whose), estimates=estimates, reach=reach)
 
 
 def area_contrasts(measure: str, radii: Mapping[str, Tensor], chance: float, seed: int) -> Iterator[Contrast]:
@@ -115,6 +122,8 @@ def bounded(contrasts: Sequence[Contrast]) -> list[Difference]:
         of_ratios = (end.exp() for end in widened(torch.stack(ratios, dim=1).log(), deviations))
         ends = torch.stack([*widened(estimates, deviations), *of_ratios], dim=1).tolist()
         for place, bounds in zip(places, ends, strict=True):
+            reach = contrasts[place].reach
+            bounds = [*(max(-reach, min(reach, end)) for end in bounds[:2]), *bounds[2:]]
             differences[place] = _bounded(differences[place], bounds, len(places))
     return differences
 

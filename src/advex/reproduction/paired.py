@@ -32,7 +32,7 @@ class Pair:
         return [name for name in self.mine if name in self.theirs]
 
     def changes(self, measure: str, other: str | None = None) -> Tensor:
-        """Mine less theirs, of the examples that both have: [n] float64. other: how theirs is measured, if not alike."""
+        """Mine less theirs, of the examples that both have: [n] float64. other: the measure of theirs."""
         mine, theirs = self.mine[measure], self.theirs[other or measure]
         return torch.tensor([mine[each] - theirs[each] for each in mine if each in theirs], dtype=torch.float64)
 
