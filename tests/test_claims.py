@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,7 +93,7 @@ def test_no_difference_of_shares_is_thought_larger_than_all() -> None:
     """Of few examples, or widened for many comparisons, an interval would go beyond what two shares can differ by."""
     rng = np.random.default_rng(0)
     changes = [torch.from_numpy(rng.choice([1.0, 1.0, 1.0, -1.0], 4)) for _ in range(20)]
-    names = {"first": "a", "second": "b", "measure": "accuracy"}
+    names: dict[str, Any] = {"first": "a", "second": "b", "measure": "accuracy"}
     wide = bounded([mean_contrast("f", change, "high", 0, **names) for change in changes])
     held = bounded([mean_contrast("f", change, "high", 0, of_shares=True, **names) for change in changes])
     assert any(each.figure.high > 1 for each in wide)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from advex._version import __version__
 from advex.environment import without_places
@@ -121,7 +122,7 @@ def _paired(plan: Plan, outcomes: Mapping[str, Outcome]) -> Paired:
         pair = _pair(plan.paper, row, outcomes)
         for measure in pair.measures if pair else ():
             if pair is not None and (measure in shown or measure.endswith("_gini")):
-                names = {"first": row.id, "second": row.against or "", "measure": measure}
+                names: dict[str, Any] = {"first": row.id, "second": row.against or "", "measure": measure}
                 changes = pair.changes(measure)
                 contrasts[row.id, measure] = mean_contrast("rows", changes, "high", plan.seed, **names)
     return dict(zip(contrasts, bounded(list(contrasts.values())), strict=True))
@@ -134,7 +135,7 @@ def _of_explainers(plan: Plan, outcomes: Mapping[str, Outcome]) -> Iterator[tupl
         for column in table.columns.values() if pair is not None and row.against else ():
             mine, theirs = (each.measure(column.measure) for each in (row, plan.paper.rows[row.against or ""]))
             if column.paired and pair is not None and mine in pair.mine and theirs in pair.theirs:
-                names = {"first": row.id, "second": row.against, "measure": column.measure}
+                names: dict[str, Any] = {"first": row.id, "second": row.against, "measure": column.measure}
                 changes = pair.changes(mine or "", theirs)
                 yield (row.id, column.measure or ""), mean_contrast("rows", changes, "high", plan.seed, **names)
 
