@@ -124,9 +124,9 @@ def test_nothing_but_numbers_of_a_file_is_built(tmp_path: Path) -> None:
 
 
 def test_labels_that_are_no_digits_are_left_out(tmp_path: Path) -> None:
-    digits(tmp_path, "test", [1, 11, 2], 0)
+    digits(tmp_path, "test", [1, 11, 2, np.nan, 2.5, -1, np.inf, 0], 0)
     data = open_dataset(tmp_path)
-    assert (data.y.tolist(), [each.name for each in data.skipped]) == ([1, 2], ["test/000001"])
+    assert (data.y.tolist(), [int(each.name[-1]) for each in data.skipped]) == ([1, 2, 0], [1, 3, 4, 5, 6])
 
 
 @pytest.mark.parametrize(
@@ -292,6 +292,17 @@ def test_a_picture_that_is_missing_and_a_table_that_is(signs: Path) -> None:
     train = open_dataset(signs, split="train", size=20)
     assert boxes(train)[:30] == [[]] * 30
     assert boxes(train)[30] == [[0, 6, 19, 14]]
+    (signs / "GTSRB" / "Final_Training" / "Images" / "00010" / "00003_00001.ppm").unlink()
+    train = open_dataset(signs, split="train", size=20)
+    assert [each.name[-27:] for each in train.skipped] == ["Images/00010/00003_00001.ppm"[-27:]]
+
+
+def test_the_training_archive_of_the_competition(signs: Path) -> None:
+    """The same class folders, in `GTSRB/Training`."""
+    (signs / "GTSRB" / "Final_Training" / "Images").rename(signs / "GTSRB" / "Training")
+    data = open_dataset(signs, split="train", size=20)
+    assert (len(data), data.ids[0]) == (60, "GTSRB/Training/00000/00000_00000.ppm")
+    assert boxes(data)[59] == [[0, 6, 19, 14]]
 
 
 def test_kaggles_edition(tmp_path: Path) -> None:
@@ -398,6 +409,7 @@ def test_masks_that_are_damaged_empty_or_of_another_size(flowers102: Path) -> No
         ("setid.mat", {"trnid": [[1]], "valid": [[2]], "tstid": [[7]]}, "whole numbers from 1 to 6"),
         ("setid.mat", {"trnid": [[0]], "valid": [[2]], "tstid": [[3]]}, "whole numbers from 1 to 6"),
         ("setid.mat", {"trnid": [[1.5]], "valid": [[2]], "tstid": [[3]]}, "whole numbers from 1 to 6"),
+        ("setid.mat", {"trnid": [[np.nan]], "valid": [[2]], "tstid": [[3]]}, "whole numbers from 1 to 6"),
         ("setid.mat", {"trnid": [[1, 1]], "valid": [[2]], "tstid": [[3]]}, "twice in 'train'"),
         ("setid.mat", {"trnid": [[1]], "valid": [[2]]}, "no array 'tstid'; it holds trnid, valid"),
         ("imagelabels.mat", {"labels": np.ones((1, 200_000), np.uint8)}, "at most 100,000 are expected"),

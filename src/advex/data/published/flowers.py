@@ -100,9 +100,8 @@ def _numbers(path: Path, key: str, low: int, high: int) -> np.ndarray:
     held = matlab.arrays(path)
     if key not in held:
         raise DataError(f"{path} has no array '{key}'; it holds {', '.join(sorted(held)) or 'none'}.")
-    values = held[key].whole(_MOST).reshape(-1)
-    numbers = values.astype(np.int64)
-    if not len(values) or not (numbers == values).all() or numbers.min() < low or numbers.max() > high:
+    numbers, are_whole = matlab.whole_numbers(held[key].whole(_MOST).reshape(-1))
+    if not len(numbers) or not are_whole.all() or numbers.min() < low or numbers.max() > high:
         raise DataError(f"{path}: '{key}' has values other than whole numbers from {low} to {high}.")
     return numbers
 

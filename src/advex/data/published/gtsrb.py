@@ -121,7 +121,8 @@ def _training(place: Place, folder: str) -> list[_Sign]:
             raise DataError(f"{place.path / folder / name}: GTSRB has classes 0 to {len(CLASSES) - 1}.")
         table = place.path / folder / name / f"GT-{name}.csv"
         boxes = _boxes(table, int(name)) if table.is_file() else {}
-        for path in sorted(pictured.get(name, [])):
+        listed = {PurePosixPath(folder, name, text_tables.inside(table, each)) for each in boxes}
+        for path in sorted({*listed, *pictured.get(name, [])}):  # one that is not there is named when it is read
             track = f"{name}/{path.stem.partition('_')[0]}"
             signs.append(_Sign(path=path, label=int(name), track=track, box=boxes.get(path.name)))
     return signs

@@ -113,6 +113,13 @@ def _opened(path: Path) -> Iterator[tuple[IO[bytes], str]]:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
 
 
+def whole_numbers(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """int64 of numbers of any type, and where [n] bool they are these very numbers (not broken, NaN or infinite)."""
+    with np.errstate(invalid="ignore"):
+        numbers = values.astype(np.int64)
+    return numbers, numbers == values
+
+
 class _Inflated:
     """What a packed element holds, unpacked as far as it is read."""
 

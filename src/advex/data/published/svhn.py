@@ -72,12 +72,11 @@ def _split(split: str, path: Path) -> Split:
     count = x.shape[3]
     if sorted(y.shape) != sorted((1, count)):
         raise DataError(f"{path}: y of shape {y.shape} does not label the {count:,} pictures of X.")
-    labels = y.whole(_MOST).reshape(-1)
-    whole = labels.astype(np.int64)
-    known = (whole == labels) & (whole >= 0) & (whole <= 10)
+    labels, known = matlab.whole_numbers(y.whole(_MOST).reshape(-1))
+    known &= (labels >= 0) & (labels <= 10)
     return Split(
         ids=[f"{split}/{row:06d}" for row in range(count)],
-        labels=np.where(known, whole % 10, -1),
+        labels=np.where(known, labels % 10, -1),
         read=partial(_rows, x),
     )
 
