@@ -45,7 +45,7 @@ MISSING = {
 # What trains, evaluates, serves or starts processes takes seconds: a module of tests that imports it is `slow`.
 ROOMS = "training|evaluation|explanation|feedback|reproduction|explore|cli"
 SLOW = re.compile(
-    rf"^(?:from|import) (?:subprocess|multiprocessing|foolbox|schemathesis|advex\.(?:{ROOMS}))\b"
+    rf"^(?:from|import) (?:subprocess|multiprocessing|foolbox|imagecorruptions|schemathesis|advex\.(?:{ROOMS}))\b"
     rf"|^from advex import .*\b(?:{ROOMS})\b",
     re.MULTILINE,
 )

@@ -24,6 +24,7 @@ LAYERS = [
     ("annotation",),
     ("classifier", "contexts", "inputs", "layers", "logits", "networks", "bundled", "artifacts", "data", "batch_norm",
      "pretrained", "unpickling"),
+    ("corruptions",),
     ("lookup",),
     ("goals",),
     ("attacks",),

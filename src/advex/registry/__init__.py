@@ -40,6 +40,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "dataset": ("advex.data",),
     "format": ("advex.data",),
     "section": ("advex.report.sections",),
+    "corruption": ("advex.corruptions",),
     "recipe": ("advex.recipes",),
     "builtin": ("advex.bundled",),
     "paper": ("advex.papers",),
