@@ -25,6 +25,7 @@ KINDS = {
     "explainer": {"left_out", "midpoints"},
     "distance": {"moved_weight"},
     "measure": {"on_the_thing"},
+    "corruption": {"lamp_light"},
     "dataset": {"bright-squares"},
     "section": {"effort"},
 }

@@ -242,7 +242,20 @@ def test_who_seeds_the_global_generator_puts_it_back() -> None:
 
 
 # Methods whose meaning is told once, where the interface is declared.
-TOLD_ELSEWHERE = {"forward", "extra_repr", "start", "step", "better", "finished", "at", "alter", "find", "attribute"}
+TOLD_ELSEWHERE = {
+    "forward",
+    "extra_repr",
+    "start",
+    "step",
+    "better",
+    "finished",
+    "at",
+    "alter",
+    "find",
+    "attribute",
+    "draw",
+    "apply",
+}
 
 
 def public_things(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:

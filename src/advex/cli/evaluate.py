@@ -51,6 +51,10 @@ Suite = Annotated[
 Alone = Annotated[
     bool, typer.Option("--alone", help="Every search of the suite on every example, not on what the others left alone.")
 ]
+Corruptions = Annotated[
+    list[str] | None,
+    typer.Option(metavar="all|NAME[:SEVERITY],...", help="Also accuracy on corrupted pictures."),
+]
 Bf16 = Annotated[bool, typer.Option("--bf16", help="Search in bfloat16. What is claimed is judged in float32.")]
 Compile = Annotated[bool, typer.Option("--compile", help="Compile the networks for the searches.")]
 Explanations = Annotated[int, typer.Option(min=0, metavar="N", help="Examples to explain, spread over the classes.")]
@@ -102,6 +106,7 @@ class Request:
     radius: Radius = None
     suite: Suite = None
     alone: Alone = False
+    corruptions: Corruptions = None
     bf16: Bf16 = False
     compile_: Compile = False
     explanations: Explanations = 8
@@ -143,7 +148,7 @@ class Request:
                     raise SpecError(f"--{name.replace('_', '-')} needs --{needed} {what}.")
         given = {name: getattr(self, name) for name in ("certify_samples", "certify_examples", "map_target")}
         specs = {"maps": self.maps, "measures": self.measures, "pictures": self.pictures, "searches": self.search,
-                 "radius": self.radius, "suite": self.suite}  # fmt: skip
+                 "radius": self.radius, "suite": self.suite, "corruptions": self.corruptions}  # fmt: skip
         given |= {name: None if texts is None else specs_from(texts) for name, texts in specs.items()}
         if given["pictures"] == ("none",):
             given["pictures"] = ()

@@ -15,7 +15,11 @@ _COLUMNS = 4  # of measures side by side
 def show(record: Record) -> None:
     """Accuracy and areas of each model, with intervals, what is known of certificates, maps and rows, and warnings."""
     shown = ("ara", "sample_ara", "decisions_ara")
-    keys = ["accuracy", *(in_norm(f"{name}_{of}", record.norm(name)) for name in record.searches for of in shown)]
+    keys = [
+        "accuracy",
+        "mean_corruption_error",
+        *(in_norm(f"{name}_{of}", record.norm(name)) for name in record.searches for of in shown),
+    ]
     keys += [f"{name}_reached" for name in record.searches]
     keys = [key for key in keys if any(key in model.scores for model in record.models)]
     rows = [[model.name, *(_figure(model.scores.get(key)) for key in keys)] for model in record.models]
@@ -23,6 +27,7 @@ def show(record: Record) -> None:
     if any(key.partition(":")[0] == "btr_ara" for key in keys):
         terminal.emit(CALIBRATION)
     _show_radii(record)
+    _show_corruptions(record)
     _show_certificates(record)
     _show_maps(record)
     _show_answers(record)
@@ -56,6 +61,21 @@ def _show_radii(record: Record) -> None:
 
 def _counts(moved: Mapping[str, int]) -> str:
     return ", ".join(f"{search} {count}" for search, count in moved.items())
+
+
+def _show_corruptions(record: Record) -> None:
+    """The accuracy on corrupted examples: a row for each corruption and model, a column for each severity."""
+    severities = sorted({each for entry in record.corruptions.values() for each in entry.severities})
+    rows = [
+        [entry.title, model.name, *(_figure(model.corrupted[key].accuracy.get(each)) for each in severities)]
+        for key, entry in record.corruptions.items()
+        for model in record.models
+        if key in model.corrupted
+    ]
+    if rows:
+        terminal.table(["accuracy under", "model", *(f"severity {each}" for each in severities)], rows)
+        sides = sorted({entry.table for entry in record.corruptions.values()})
+        terminal.emit(f"Parameters of corruptions: those for pictures of side {', '.join(map(str, sides))}.")
 
 
 def _show_certificates(record: Record) -> None:

@@ -158,8 +158,8 @@ def _swapped(held: Tensor, other: Tensor, mixed: Tensor, turn: Tensor) -> Tensor
     order = turn[places].argsort(descending=True, stable=True)
     counts = torch.unique_consecutive(turn[places][order], return_counts=True)[1]
     for now in places[order].split(counts.tolist()):
-        there = other[:, now]
-        mine, theirs = held[:, now], held.gather(1, there)
+        others = other[:, now]
+        mine, theirs = held[:, now], held.gather(1, others)
         held[:, now] = theirs
-        held.scatter_(1, there, mine)
+        held.scatter_(1, others, mine)
     return held

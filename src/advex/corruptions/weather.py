@@ -145,6 +145,7 @@ class Frost(Corruption):
 
     @property
     def title(self) -> str:
+        """With a star where the texture is generated."""
         return self.name if self.frost else f"{self.name}*"
 
     def draw(self, size: Size, seeds: Tensor) -> Fields:

@@ -5,12 +5,13 @@ plan          what its specs name, read once and handed down; tasks: one of each
 shards        finished pieces on disk, and whose they are
 run           an evaluation at work: it loops over its stages
 
-The stages are eight files of one shape (pieces, tables, figures, flags, differences):
+The stages are nine files of one shape (pieces, tables, figures, flags, differences):
 
 predictions   what a model says to each example
 searches      how far each example is from reaching a goal
 recheck       whether the attack can be believed
 radii         which examples no search moves within a distance
+corruptions   what a model says to the examples once noise, blur, weather or compression have changed them
 pictures      the examples that a report shows, explained
 maps          maps of how much each input element counts, and what is measured of them
 rows          rows of tables: what would have had to be different, in sentences
@@ -41,7 +42,7 @@ from advex.data.dataset import Dataset
 from advex.data.digests import known, read_digests
 from advex.environment import environment, without_places
 from advex.errors import DataError, InputError, SpecError
-from advex.evaluation import certificates, maps, pictures, predictions, radii, recheck, rows, searches
+from advex.evaluation import certificates, corruptions, maps, pictures, predictions, radii, recheck, rows, searches
 from advex.evaluation.examples import batch_for
 from advex.evaluation.flags import flags_of_data, flags_of_training
 from advex.evaluation.plan import Plan, plan_of
@@ -55,7 +56,9 @@ from advex.record import DataEntry, Flag, ModelEntry, Record, Training, read_run
 
 Model = tuple[str, str, Classifier]  # name, source, classifier
 
-STAGES: tuple[Stage, ...] = (predictions, searches, recheck, radii, pictures, maps, rows, certificates)
+STAGES: tuple[Stage, ...] = (
+    predictions, searches, recheck, radii, corruptions, pictures, maps, rows, certificates,
+)  # fmt: skip
 
 
 def evaluate(
@@ -127,6 +130,7 @@ def _evaluate(
         searches=dict(results.searches),
         norms=dict(results.norms),
         radii={task.key: task.entry for task in plan.radii},
+        corruptions={task.key: task.entry(data.shape) for task in plan.corruptions},
         measures=dict(results.measures),
         lowers=[task.name for task in plan.pictures if task.lowers],
         models=entries,
@@ -157,7 +161,7 @@ def _check(models: Sequence[Model], data: Dataset, plan: Plan) -> None:
                 f"The rows of {data.name} are not encoded by the columns of the model '{name}': open them with "
                 "open_dataset(..., features=classifier.features)."
             )
-        for stage in (radii, maps, pictures):
+        for stage in (radii, corruptions, maps, pictures):
             stage.check(plan, classifier, data)  # before hours of searching
 
 

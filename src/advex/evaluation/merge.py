@@ -17,7 +17,7 @@ from advex.errors import ArtifactError
 from advex.evaluation import STAGES
 from advex.evaluation.results import Results, read_tables
 from advex.evaluation.run import differences
-from advex.evaluation.settings import CERTIFICATION, MAPPING, RADII
+from advex.evaluation.settings import CERTIFICATION, CORRUPTING, MAPPING, RADII
 from advex.files import atomic, writing
 from advex.ownership import owned
 from advex.record import Record, Table, read_record, write_record
@@ -89,7 +89,12 @@ def _check(folders: Sequence[Path], records: Sequence[Record], tables: Sequence[
     first, where = records[0], folders[0]
     for folder, record, table in zip(folders[1:], records[1:], tables[1:], strict=True):
         reasons: list[str] = []
-        idle = {key for keys in (CERTIFICATION, MAPPING, RADII) if not _given(keys[0], record, first) for key in keys}
+        idle = {
+            key
+            for keys in (CERTIFICATION, CORRUPTING, MAPPING, RADII)
+            if not _given(keys[0], record, first)
+            for key in keys
+        }
         for key in sorted((record.settings.keys() | first.settings.keys()) - idle - set(_INDIFFERENT)):
             former, present = first.settings.get(key), record.settings.get(key)
             if former != present:

@@ -9,9 +9,19 @@ from typing import Any
 
 from advex import attacks, registry
 from advex.attacks.suite import Ball, members
+from advex.corruptions import SEVERITIES, Corruption
 from advex.errors import SpecError
-from advex.evaluation.settings import CERTIFICATION, MAPPING, RADII, Settings, checked, parted
-from advex.evaluation.tasks import ATTACK, MapTask, MeasureTask, PictureTask, RadiusTask, SearchTask, distinct
+from advex.evaluation.settings import CERTIFICATION, CORRUPTING, MAPPING, RADII, Settings, checked, parted
+from advex.evaluation.tasks import (
+    ATTACK,
+    CorruptionTask,
+    MapTask,
+    MeasureTask,
+    PictureTask,
+    RadiusTask,
+    SearchTask,
+    distinct,
+)
 from advex.explanation import named_explainers
 from advex.geometry import as_norm, as_radius
 from advex.measures.case import values_of
@@ -28,6 +38,7 @@ class Plan:
     settings: Settings
     searches: tuple[SearchTask, ...]
     radii: tuple[RadiusTask, ...]
+    corruptions: tuple[CorruptionTask, ...]
     pictures: tuple[PictureTask, ...]
     maps: tuple[MapTask, ...]
     measures: tuple[MeasureTask, ...]
@@ -54,9 +65,14 @@ class Plan:
         """What must agree for results to be taken over; two ways to write one spec are one spec."""
         settings = self.settings
         idle = (() if self.certify else CERTIFICATION) + (() if self.maps else MAPPING)
-        values = settings.model_dump(mode="json", exclude={"attack", "btr", "searches", "published", *RADII, *idle})
+        values = settings.model_dump(
+            mode="json", exclude={"attack", "btr", "searches", "published", *RADII, *CORRUPTING, *idle}
+        )
         if self.radii:
             values["radii"] = {task.key: task.entry.model_dump() for task in self.radii}
+        if self.corruptions:
+            values["corruptions"] = {task.key: [describe(each) for each in task.severities.values()]
+                                     for task in self.corruptions}  # fmt: skip
         values["pictures"] = {task.name: describe(task.explainer) for task in self.pictures}
         if self.maps:
             values["maps"] = {
@@ -90,7 +106,8 @@ def plan_of(settings: Settings) -> Plan:
             f"{searches[0].norm}: certify beside an attack in l2 or rmse."
         )
     return Plan(
-        settings=settings, searches=searches, radii=_radii(settings, searches), pictures=_pictures(settings),
+        settings=settings, searches=searches, radii=_radii(settings, searches),
+        corruptions=_corruptions(settings.corruptions), pictures=_pictures(settings),
         maps=_maps(settings), measures=_measures(settings.measures), certify=certify,
     )  # fmt: skip
 
@@ -165,6 +182,22 @@ def _named_searches(specs: Sequence[str]) -> list[SearchTask]:
         SearchTask(name=name, search=search, goal=goal, spec=spec)
         for name, search, (_, goal), spec in zip(names, searches, pairs, written, strict=True)
     ]
+
+
+def _corruptions(specs: Sequence[str]) -> tuple[CorruptionTask, ...]:
+    """`all`, NAME, NAME:SEVERITY, or a spec with options: by name, each with its severities in rising order."""
+    known = registry.entries("corruption")
+    tasks: dict[str, dict[int, Corruption]] = {}
+    for spec in (each for text in specs for each in (known if text == "all" else (text,))):
+        name, _, rest = spec.partition(":")
+        _, options = parse(f"{name}:severity={rest}" if rest.isdecimal() else spec)
+        several = (options.pop("severity"),) if "severity" in options else range(1, SEVERITIES + 1)
+        for severity in several:
+            made = registry.make("corruption", name, severity=severity, **options)
+            if severity in tasks.setdefault(name, {}):
+                raise SpecError(f"The corruption '{name}:{severity}' is asked for twice.")
+            tasks[name][severity] = made
+    return tuple(CorruptionTask(key=key, severities=dict(sorted(made.items()))) for key, made in tasks.items())
 
 
 # -- explainers and measures -------------------------------------------------------------------------------

@@ -123,8 +123,11 @@ class Evaluation:
 
     def _columns(self, table: Table) -> dict[str, pa.DataType]:
         searches = [task.name for task in self.plan.searches]
-        radii, certified = [task.key for task in self.plan.radii], self.plan.certify is not None
-        return columns_of(table, searches=searches, radii=radii, measures=self.plan.entries, certified=certified)
+        corrupted = [(task.key, severity) for task in self.plan.corruptions for severity in task.severities]
+        return columns_of(
+            table, searches=searches, radii=[task.key for task in self.plan.radii], measures=self.plan.entries,
+            corrupted=corrupted, certified=self.plan.certify is not None,
+        )  # fmt: skip
 
     def figures(self, entry: ModelEntry) -> ModelEntry:
         """A model's entry with the figures of all stages."""

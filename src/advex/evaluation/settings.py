@@ -12,6 +12,7 @@ from advex.errors import SpecError, did_you_mean
 CERTIFICATION = ("certify", "certify_samples", "certify_examples")
 MAPPING = ("maps", "map_target", "measures")
 RADII = ("radius", "suite", "alone")
+CORRUPTING = ("corruptions",)
 
 
 class Settings(BaseModel):
@@ -22,6 +23,7 @@ class Settings(BaseModel):
     printed figures.
     radius: NORM:RADIUS, within which every search of `suite` tries to move the decision, one after the other on what
     is left; suite: spec strings of searches, or `standard`; alone: each of them on all examples.
+    corruptions: `all`, or corruptions by name: NAME for all severities, NAME:SEVERITY for one of them.
     explanations: examples to explain, spread over the classes; rows of a table also in sentences. pictures: explainers
     of pictures by which they are explained. targets: `all` explains every class (of more than 10 about four: the
     predicted one, the label and the next likeliest), `runner_up` the second likeliest alone; what lowers a class is
@@ -47,6 +49,7 @@ class Settings(BaseModel):
     radius: tuple[str, ...] = ()
     suite: tuple[str, ...] = ("standard",)
     alone: bool = False
+    corruptions: tuple[str, ...] = ()
     explanations: int = Field(default=8, ge=0)
     pictures: tuple[str, ...] = ("toward", "away")
     targets: Literal["all", "runner_up"] = "all"

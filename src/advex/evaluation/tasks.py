@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from advex import attacks, explainers
 from advex.attacks.suite import Ball
+from advex.corruptions import Corruption
+from advex.environment import without_places
 from advex.geometry import RMSE, Norm, as_norm
 from advex.measures.case import Measure, values_of
 from advex.measures.verdicts import standing
-from advex.record import MeasureEntry, RadiusEntry
+from advex.record import CorruptionEntry, MeasureEntry, RadiusEntry
 from advex.record.tables import distance_column, in_norm
 from advex.registry import describe, parse
 
@@ -75,6 +77,20 @@ class RadiusTask:
         """What the record says of it."""
         searches = {name: describe(search) for name, search in self.searches.items()}
         return RadiusEntry(norm=self.ball.norm.name, radius=self.ball.radius, searches=searches, alone=self.alone)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorruptionTask:
+    """A corruption by its severities. key: its name in the registry, as in `Record.corruptions`."""
+
+    key: str
+    severities: Mapping[int, Corruption]
+
+    def entry(self, shape: Sequence[int]) -> CorruptionEntry:
+        """What the record says of it, for inputs of a shape."""
+        first = next(iter(self.severities.values()))
+        spec = without_places(describe(first))
+        return CorruptionEntry(title=first.title, spec=spec, severities=list(self.severities), table=first.table(shape))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,6 +26,8 @@ from advex.errors import ArtifactError
 from advex.files import write_text
 from advex.record.figures import Better as Better
 from advex.record.figures import CertificateFigures as CertificateFigures
+from advex.record.figures import CorruptedFigures as CorruptedFigures
+from advex.record.figures import CorruptionEntry as CorruptionEntry
 from advex.record.figures import Figure as Figure
 from advex.record.figures import MapFigures as MapFigures
 from advex.record.figures import MeasureEntry as MeasureEntry
@@ -61,7 +63,8 @@ class ModelEntry(Strict):
     """One evaluated model. name: short, unique. source: as asked for. spec: of the network, if known.
 
     training: how it was trained, where its source is a run folder; trained_on: how many of the examples are among those
-    that it was trained on, None where that is not known. radii: by the keys of `Record.radii`. certified: None unless
+    that it was trained on, None where that is not known. radii: by the keys of `Record.radii`. corrupted: by those of
+    `Record.corruptions`. certified: None unless
     it was. maps: by the explainer's name. answered: of a table.
     """
 
@@ -75,6 +78,7 @@ class ModelEntry(Strict):
     training: Training | None = None
     trained_on: int | None = None
     radii: dict[str, RadiusFigures] = {}
+    corrupted: dict[str, CorruptedFigures] = {}
     certified: CertificateFigures | None = None
     maps: dict[str, MapFigures] = {}
     answered: Answered | None = None
@@ -131,8 +135,8 @@ class DataEntry(Strict):
 class Record(Strict):
     """All of `record.json`. searches: name -> spec string. norms: what the distances of a search, their median and area
     are in, where it is not RMSE; such figures have keys as attack_ara:linf. radii: by keys such as linf:8/255.
-    measures: of maps; key -> what it is, in order. lowers: explainers of pictures that show what speaks against a
-    class, not for it. command: what made it, to be typed again.
+    corruptions: by name. measures: of maps; key -> what it is, in order. lowers: explainers of pictures that show what
+    speaks against a class, not for it. command: what made it, to be typed again.
     """
 
     schema_version: int = SCHEMA
@@ -147,6 +151,7 @@ class Record(Strict):
     searches: dict[str, str]
     norms: dict[str, str] = {}
     radii: dict[str, RadiusEntry] = {}
+    corruptions: dict[str, CorruptionEntry] = {}
     measures: dict[str, MeasureEntry] = {}
     lowers: list[str] = []
     models: list[ModelEntry]
@@ -214,10 +219,16 @@ def plain(value: float) -> float | None:
 
 
 def all_figures(model: ModelEntry) -> dict[str, Figure]:
-    """A model's scores, and after them what it withstands as withstood:RADIUS, and its maps as EXPLAINER_MEASURE."""
+    """A model's scores, and after them what it withstands as withstood:RADIUS, its accuracy
+    on corrupted examples as accuracy:CORRUPTION:SEVERITY, and its maps as EXPLAINER_MEASURE."""
     of_radii = {f"withstood:{key}": radius.withstood for key, radius in model.radii.items()}
     of_maps = {f"{name}_{key}": figure for name, maps in model.maps.items() for key, figure in maps.figures.items()}
-    return model.scores | of_radii | of_maps
+    corrupted = {
+        f"accuracy:{key}:{severity}": figure
+        for key, each in model.corrupted.items()
+        for severity, figure in each.accuracy.items()
+    }
+    return model.scores | of_radii | corrupted | of_maps
 
 
 def summary(record: Record, folder: Path) -> str:

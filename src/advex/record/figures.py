@@ -102,6 +102,25 @@ class RadiusFigures(Strict):
     queries: float
 
 
+class CorruptionEntry(Strict):
+    """A corruption of the examples, under its name in `Record.corruptions`.
+
+    title: as figures are listed; a star says that they are not the published ones. spec: builds it, at the first of its
+    severities. table: the side of the pictures that its parameters are for.
+    """
+
+    title: str
+    spec: str
+    severities: list[int]
+    table: int
+
+
+class CorruptedFigures(Strict):
+    """A model's accuracy on examples that are corrupted, by severity."""
+
+    accuracy: dict[int, Figure]
+
+
 class MeasureEntry(Strict):
     """What is measured of every map, under one key of `Record.measures`.
 

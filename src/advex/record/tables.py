@@ -104,19 +104,29 @@ def distance_column(search: str, norm: str) -> str:
     return f"{search}_{'rmse' if norm == 'rmse' else 'size'}"
 
 
+def corrupted_column(corruption: str, severity: int) -> str:
+    """The column of predictions for corrupted examples; -1: no answer."""
+    return f"corrupted_{corruption}_{severity}"
+
+
 def columns_of(
     table: Table,
     *,
     searches: Iterable[str] = (),
     radii: Iterable[str] = (),
     measures: Iterable[str] = (),
+    corrupted: Iterable[tuple[str, int]] = (),
     certified: bool = False,
 ) -> Columns:
-    """All columns of a table, in order. searches, radii, measures: the keys of these in `Record`."""
+    """All columns of a table, in order. searches, radii, measures: the keys of these in `Record`.
+
+    corrupted: corruptions' keys with their severities.
+    """
     columns = dict(TABLES[table])
     if table == "examples":
         columns |= {f"{search}_{name}": kind for search in searches for name, kind in SEARCH.items()}
         columns |= {f"within_{radius}_{name}": kind for radius in radii for name, kind in RADIUS.items()}
+        columns |= {corrupted_column(key, severity): _COUNT for key, severity in corrupted}
         columns |= {f"certify_{name}": kind for name, kind in CERTIFICATE.items() if certified}
     return maps_of(measures) if table == "maps" else columns
 
