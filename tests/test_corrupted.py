@@ -18,6 +18,7 @@ from advex.evaluation.merge import merge
 from advex.evaluation.plan import plan_of
 from advex.measures.intervals import wilson
 from advex.record import Record, read_record, read_rows, summary
+from advex.registry import describe
 from advex.report import write_report
 
 BASE: dict[str, Any] = {"attack": None, "btr": None, "explanations": 0}
@@ -143,7 +144,7 @@ def test_what_is_typed() -> None:
     assert all(list(task.severities) == [1, 2, 3, 4, 5] for task in every)
     swapped = plan_of(asked("glass_blur:severity=4,glass=swap", "fog:5", "fog:1")).corruptions
     assert [(task.key, list(task.severities)) for task in swapped] == [("glass_blur", [4]), ("fog", [1, 5])]
-    assert swapped[0].severities[4].glass == "swap"
+    assert describe(swapped[0].severities[4]) == "glass_blur:severity=4,glass=swap"
     refused = {
         "fgo": "There is no corruption 'fgo'.*fog", "fog:6": "severity must be", "fog:much": "option=value",
         "fog:strength=2": "has no option 'strength'", "frost:frost=/nowhere": "no folder with pictures",

@@ -186,6 +186,7 @@ def _described_measures(values: Values) -> None:
     if settings:
         explainers = ["toward", "away"] if settings.pop("away", True) else ["toward"]
         settings |= {"searches": [], "radius": [], "suite": ["standard"], "alone": False, "pictures": explainers}
+        settings["corruptions"] = []
         settings["measures"] = ["gini", "entropy", "effective"]
     values["lowers"] = ["away"]
     of: Values = {"of": "shape", "standing": "not about truth"}
