@@ -71,7 +71,8 @@ def _folder(root: str) -> Path:
         if place.is_dir():
             return place
     raise DataError(
-        f"There is no folder {' or '.join(map(str, places))}. Unpack CIFAR-10-C.tar, and name its folder: root=FOLDER."
+        f"There is no folder {' or '.join(map(str, places))}. For cifar10c unpack CIFAR-10-C.tar, and name its "
+        "folder by root=FOLDER, or put it into the folder of ADVEX_DATA."
     )
 
 
