@@ -203,6 +203,7 @@ def test_a_run_folder_has_all_that_is_needed_to_repeat_it(trained: Path, advex_i
         "run": "again",
         "accuracy": metrics[-1]["accuracy"],
         "robust_accuracy": metrics[-1]["robust_accuracy"],
+        "train_accuracy": metrics[-1]["train_accuracy"],
         "best_epoch": best["epoch"],
         "epochs": 6,
         "steps": 42,

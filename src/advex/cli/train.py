@@ -90,8 +90,14 @@ def train(
     if json_:
         terminal.emit_json(figures)
     else:
-        accuracy = "" if figures["accuracy"] is None else f"  accuracy {100 * figures['accuracy']:.1f} %"
-        terminal.emit(f"{folder}{accuracy}")
+        shown = {"accuracy": figures["accuracy"]}
+        if resolved.label_seed is not None:
+            shown = {
+                "fit of the drawn labels": figures["train_accuracy"],
+                "accuracy (true labels)": figures["accuracy"],
+            }
+        texts = [f"{name} {100 * value:.1f} %" for name, value in shown.items() if value is not None]
+        terminal.emit("  ".join([str(folder), *texts]))
 
 
 def _open(

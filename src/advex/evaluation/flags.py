@@ -5,6 +5,7 @@ Flags become rows of the report. Those on a model are in the files of the stages
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Literal
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from advex.data.dataset import Dataset
 from advex.record import Flag
+from advex.record.run import Training
 
 FEW_EXAMPLES = 100
 LARGE_SHARE = 0.05  # below it a share of doubtful examples is a note, from it on a warning
@@ -42,6 +44,18 @@ def flags_of_training(model: str, known: Tensor, right: Tensor) -> Iterator[Flag
             f"on: what it answers to them it may have learnt by heart, so accuracy, radii and confidences say too much "
             f"of new ones.{apart}",
             "Evaluate data that training has not seen (--split test, where a part is held out).",
+        )  # fmt: skip
+
+
+def flags_of_labels(model: str, training: Training | None) -> Iterator[Flag]:
+    """That a model was trained on labels drawn at random: its answers do not mean the classes of the data."""
+    drawn = None if training is None else re.search(r"^labels: (random:\d+)$", training.recipe, re.MULTILINE)
+    if drawn:
+        yield flag(
+            model, "drawn_labels", "warning",
+            f"It was trained on labels drawn at random (labels: {drawn[1]}), so its answers do not mean the classes, "
+            "and its accuracy should be chance.",
+            "Read its maps as a control: those of an explainer that shows what a network learned differ from them.",
         )  # fmt: skip
 
 

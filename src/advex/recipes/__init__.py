@@ -17,7 +17,7 @@ from advex.data.augmentation.plain import Augmentation, Padding
 from advex.documents import read_yaml
 from advex.errors import SpecError, did_you_mean
 
-_SPECS = ("network", "objective", "robust_attack")  # settings that are spec strings, taken as they are typed
+_SPECS = ("network", "objective", "robust_attack", "labels")  # settings that are spec strings, taken as they are typed
 _LISTS = ("mean", "std", "milestones", "resize", "scale")  # settings that may be written `0.49,0.48,0.45`
 _DEPTH = {"objective": 2, "affine": 1}  # how many names follow inside: objective.TERM.OPTION, affine.OPTION
 
@@ -50,6 +50,7 @@ class Recipe(BaseModel):
     resize: tuple[float, float] | None = None
     crop: int = Field(default=0, ge=0)
     affine: AffineAugmentation | None = None
+    labels: str = "given"
     balanced: bool = False
     precision: Literal["float32", "bfloat16"] = "float32"
     compiled: bool = False
@@ -70,6 +71,16 @@ class Recipe(BaseModel):
         """
         plain = Augmentation(flip=self.flip, pad=self.pad, padding=self.padding, resize=self.resize, crop=self.crop)
         return (plain,) if self.affine is None else (plain, self.affine)
+
+    @property
+    def label_seed(self) -> int | None:
+        """The seed that labels are drawn by; None where they are the data's own. Raises SpecError."""
+        if self.labels == "given":
+            return None
+        name, _, seed = self.labels.partition(":")
+        if name != "random" or not seed.isdecimal():
+            raise SpecError(f"labels is given, or random:SEED with a number as random:0, not {self.labels!r}.")
+        return int(seed)
 
     @property
     def window(self) -> int:
@@ -178,7 +189,7 @@ def _check(recipe: Recipe) -> None:
         networks.build(fitted(recipe, (3, 32, 32), 10).network)
     objective = objectives.build(recipe.objective)
     attacks.build(recipe.robust_attack)
-    _ = recipe.augmentations  # made, and so checked
+    _ = recipe.augmentations, recipe.label_seed  # made, and so checked
     if recipe.affine is not None and recipe.affine.window and recipe.crop:
         raise SpecError("crop and affine.window both say what the network sees: leave one of them out.")
     if recipe.best_by == "robust_accuracy" and recipe.robust_every == 0:

@@ -68,6 +68,7 @@ def last_figures(out: Path) -> dict[str, Any]:
     last = lines[-1] if lines else {}
     return {
         "accuracy": last.get("accuracy"),
+        "train_accuracy": last.get("train_accuracy"),
         "robust_accuracy": last.get("robust_accuracy"),
         "best_epoch": next((line.get("epoch") for line in reversed(lines) if line.get("best")), None),
         "epochs": last.get("epoch"),

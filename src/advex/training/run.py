@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from advex import objectives, processes
+from advex import objectives, processes, randomness
 from advex.classifier import Classifier
 from advex.data.augmentation.plain import centre, standardised
 from advex.data.dataset import Dataset, content
@@ -125,7 +125,7 @@ def begin(recipe: Recipe, data: Dataset, out: Path | None, device: str) -> Run:
         classifier = classifier.to(memory_format=torch.channels_last)  # pyright: ignore
     with torch.no_grad():  # a network that does not fit the data says so now
         classifier.eval()(seen(recipe, data.take(slice(0, 2))).batch(slice(0, 2), device).x)
-    objective = objectives.build(recipe.objective)
+    objective, identity, data = objectives.build(recipe.objective), identity_of(recipe, data), labelled(recipe, data)
     return Run(
         recipe=recipe,
         data=data,
@@ -136,7 +136,7 @@ def begin(recipe: Recipe, data: Dataset, out: Path | None, device: str) -> Run:
         optimiser=_optimiser(recipe, classifier),
         objective=objective,
         position=Position(objective=objective.start()),
-        identity=identity_of(recipe, data),
+        identity=identity,
         weights=class_weights(data).to(device) if recipe.balanced else None,
     )
 
@@ -149,6 +149,18 @@ def seen(recipe: Recipe, data: Dataset) -> Dataset:
     if recipe.affine is not None and recipe.affine.standardise:
         x = standardised(x.float().div(255) if x.dtype == torch.uint8 else x)
     return data if x is data.x else dataclasses.replace(data, x=x)
+
+
+def labelled(recipe: Recipe, data: Dataset) -> Dataset:
+    """The data with the labels that are trained on: their own, or ones drawn by the recipe (Zhang et al. 2017).
+
+    Each is one of the classes, all alike, by the seed and the example's number alone.
+    """
+    if recipe.label_seed is None:
+        return data
+    classes = len(data.class_names)
+    drawn = randomness.uniform_for(torch.arange(len(data)), recipe.label_seed, "labels")[:, 0].double() * classes
+    return dataclasses.replace(data, y=drawn.long().clamp(max=classes - 1), counts=None)
 
 
 def class_weights(data: Dataset) -> Tensor:
