@@ -147,6 +147,8 @@ def test_version(advex_in: Callable[..., Ended]) -> None:
             2,
             "belong to --model package.module:factory",
         ),
+        (["explain", "a.png", "-m", "resnet50"], 2, "advex convert WEIGHTS --network resnet:..."),
+        (["explain", "a.png", "-m", "vgg:depth=16"], 2, "advex convert WEIGHTS --network vgg:..."),
         (["explain", "--model", "runs/a"], 2, "Name picture files, or --data"),
         (["explain", "a.png"], 2, "a.png cannot be read as a picture"),
         (["explain", "a.png", "--model", "runs/a", "--rho", "2"], 2, "--rho '2': an RMSE lies above 0"),

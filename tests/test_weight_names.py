@@ -207,6 +207,16 @@ def test_a_factorys_weights_may_have_a_prefix_which_is_said(tmp_path: Path, monk
     assert torch.equal(opened.classifier(x), source(x))
 
 
+def test_a_network_or_a_class_stands_for_a_factory(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("own_networks")
+    module.network = networks.build(SMALL)  # pyright: ignore
+    module.Kind = networks.SmallCNN  # pyright: ignore
+    monkeypatch.setitem(sys.modules, "own_networks", module)
+    network, kind = open_models(["own_networks:network,own_networks:Kind"], "cpu")
+    assert network.classifier.network is module.network
+    assert isinstance(kind.classifier.network, networks.SmallCNN)
+
+
 # -- advex convert -------------------------------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from advex import bundled, pretrained
+from advex import bundled, pretrained, registry
 from advex.artifacts import load
 from advex.classifier import Classifier
 from advex.documents import read_json
@@ -131,7 +131,7 @@ def _split(option: str) -> list[str]:
 def _split_name(text: str) -> tuple[str, str]:
     """`name=source`, or a name from the source's last part."""
     name, equals, source = text.partition("=")
-    if equals and not Path(text).exists():
+    if equals and ":" not in name and not Path(text).exists():
         if not name or not source:
             raise SpecError(f"--model '{text}': write NAME=FOLDER.")
         return name, source
@@ -154,6 +154,12 @@ def _run_folder(source: str) -> Path:
         raise SpecError(
             f"{source} is a file, and a model is a folder. Weights become one by advex convert {source} --network "
             "NAME:... --mean ... --std ... --out RUN (advex list network)."
+        )
+    network = re.match("[a-z]*", source)[0]  # pyright: ignore[reportOptionalSubscript]
+    if network in registry.entries("network") and not path.exists():
+        raise SpecError(
+            f"There is no folder '{source}', and a network's name is without weights: advex convert WEIGHTS --network "
+            f"{network}:... --mean ... --std ... --out RUN makes a model of both."
         )
     if source in bundled.names() and not path.exists():
         raise SpecError(f"There is no folder '{source}'; the bundled model of that name is {bundled.PREFIX}{source}.")
@@ -179,7 +185,7 @@ def _from_factory(source: str, weights: Path | None, wrapping: Wrapping) -> Clas
 
 
 def _call(source: str) -> Any:
-    """Import the named module (the working folder counts) and call the factory without arguments."""
+    """Import the named module (the working folder counts) and call the factory, unless it is a network itself."""
     module_name, _, path = source.partition(":")
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
@@ -187,7 +193,7 @@ def _call(source: str) -> Any:
         factory: Any = importlib.import_module(module_name)
         for part in path.split("."):
             factory = getattr(factory, part)
-        network = factory()
+        network = factory if isinstance(factory, nn.Module) else factory()
     except AdvexError:
         raise
     except Exception as error:  # the user's code may raise anything
