@@ -25,7 +25,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:The background is a single row")
 
 EXPLAINERS = registry.entries("explainer")
 SHAPE = (3, 2, 2)
-MOST = {"samples": 150, "masks": 150}  # as many as are enough for inputs of twelve elements
+MOST = {"samples": 150, "masks": 150, "steps": 100}  # as many as are enough for inputs of twelve elements
 
 
 def made(name: str, example: str = "") -> Any:

@@ -23,6 +23,7 @@ from advex.explainers.captum_perturbations import Lime as Lime
 from advex.explainers.captum_perturbations import Occlusion as Occlusion
 from advex.explainers.excitation import Excitation as Excitation
 from advex.explainers.expected_gradients import ExpectedGradients as ExpectedGradients
+from advex.explainers.extremal import Extremal as Extremal
 from advex.explainers.grad_cam import GradCAM as GradCAM
 from advex.explainers.grad_cam import GradCAMPlusPlus as GradCAMPlusPlus
 from advex.explainers.grad_cam import LayerCAM as LayerCAM

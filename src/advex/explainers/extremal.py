@@ -1,0 +1,153 @@
+"""Extremal perturbations (Fong et al. 2019): of all smooth masks of one area, the one that keeps most of the class."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+import torch
+from pydantic import PlainValidator
+from torch import Tensor
+from torch.nn.functional import pad, unfold
+
+from advex import randomness
+from advex.errors import SpecError
+from advex.explainers.filling import blurred, pictures
+from advex.explainers.maps import Attribution, AttributionMethod, AttributionRequest, explainer
+from advex.explainers.outputs import output
+from advex.layers import derivatives
+from advex.options import Count
+
+# The authors' settings for pictures of 224 pixels a side, in shares of the longer side.
+_STEP, _SIGMA, _BLUR = 7 / 224, 21 / 224, 20 / 224
+_LEVELS, _COLDNESS = 8, 20
+# Values of a mask nearer than this are in an order by chance: at the start all are equal, and no side is favoured.
+_TIE = 1e-6
+# Of the climb, for 800 steps.
+_RATE, _MOMENTUM, _WEIGHT, _GROWTH = 0.01, 0.9, 300, 1.0035**800
+
+
+def as_areas(value: object) -> float | tuple[float, ...]:
+    """Shares of the picture above 0 and below 1, as typed or in Python: one number, or several. Raises SpecError.
+
+    >>> as_areas("0.05-0.2"), as_areas(0.1)
+    ((0.05, 0.2), 0.1)
+    """
+    pieces = value.split("-") if isinstance(value, str) else value if isinstance(value, tuple) else (value,)
+    try:
+        areas = tuple(float(piece) for piece in pieces)  # pyright: ignore[reportArgumentType]
+    except (TypeError, ValueError):
+        areas = ()
+    if not areas or not all(0 < area < 1 for area in areas):
+        raise SpecError(f"Areas are shares of the picture above 0 and below 1, such as 0.1 or 0.05-0.2, not {value!r}.")
+    return areas if len(areas) > 1 else areas[0]
+
+
+@explainer("extremal", cites="fong2019", shows="regions", examples=("areas=0.05-0.3,variant=dual", "variant=delete"))
+class Extremal(AttributionMethod):
+    """A smooth mask of a given area: the picture sharp inside it, and blurred elsewhere, has the highest logit.
+
+    areas: of the mask, as a share of the picture with its margin; of several the masks' mean is the map. steps:
+    gradients per mask, in which the weight of the area grows 16-fold; every other one sees the picture mirrored.
+    variant: preserve what raises the logit, delete what lowers it once it is blurred, or dual, the difference of both.
+    Widths of masks and blurs are those of the paper at 224 pixels, in proportion.
+    """
+
+    areas: Annotated[float | str | tuple[float, ...], PlainValidator(as_areas)] = 0.1
+    steps: Count = 800
+    variant: Literal["preserve", "delete", "dual"] = "preserve"
+
+    def attribute(self, request: AttributionRequest) -> Attribution:
+        x = pictures(self, request)
+        areas = x.new_tensor(self.areas).reshape(-1)
+        masks = x.new_zeros(len(x) * len(areas), *x.shape[2:])
+
+        def run(rows: slice) -> None:
+            row = torch.arange(rows.start, min(rows.stop, len(masks)), device=x.device)
+            i = row // len(areas)
+            masks[row] = self._climbed(request, x[i], request.target[i], areas[row % len(areas)])
+
+        request.passes(run, len(masks))
+        values = masks.reshape(len(x), len(areas), 1, *x.shape[2:]).mean(dim=1).expand(x.shape)
+        return Attribution(map=values, flat=request.blind(torch.ones_like(request.target, dtype=torch.bool)))
+
+    def _climbed(self, request: AttributionRequest, x: Tensor, target: Tensor, area: Tensor) -> Tensor:
+        """The masks [rows, height, width] after all steps: momentum on logit - weight |sorted mask - ideal|^2."""
+        levels, smooth = blurs(x), Smooth(x)
+        size = math.prod(smooth.size)
+        chance = randomness.uniform_for(target.new_zeros(1), request.seed, "extremal", size).to(x)
+        ideal = (torch.arange(size, device=x.device) >= (size * (1 - area)).long()[:, None]).to(
+            x
+        )  # 0, ..., 0, 1, ..., 1
+        values, velocity, mask = x.new_ones(len(x), *smooth.grid), None, x
+        for step in range(self.steps):
+            values = values.detach().requires_grad_(True)
+            weight = _WEIGHT * _GROWTH ** (step / self.steps)
+            with torch.enable_grad():
+                whole = smooth(values)
+                mask = smooth.inside(whole)
+                order = (whole.detach().flatten(1) + _TIE * chance).argsort(dim=1)
+                away = (whole.flatten(1).gather(1, order) - ideal).square().mean(dim=1)
+                gain = torch.zeros_like(away)
+                for sign, kept in ((1, mask), (-1, 1 - mask)):
+                    if self.variant in ("dual", {1: "preserve", -1: "delete"}[sign]):
+                        shown = between(levels, kept)
+                        shown = shown.flip(3) if step % 2 == 0 else shown
+                        gain = gain + sign * output(request.classifier, shown, target, "logit")
+                (slope,) = derivatives(gain - weight * away, [values])
+            velocity = slope if velocity is None else _MOMENTUM * velocity + (1 - _MOMENTUM) * slope
+            values = (values.detach() + _RATE * velocity).clamp(0, 1)
+        return mask.detach()
+
+
+def blurs(x: Tensor) -> Tensor:
+    """Pictures from blurred beyond recognition to as they are: [n, levels, channels, height, width]."""
+    sigmas = [_BLUR * (1 - level / (_LEVELS - 1)) for level in range(_LEVELS)]
+    return torch.stack([blurred(x.flatten(0, 1), sigma).reshape(x.shape) for sigma in sigmas], dim=1)
+
+
+def between(levels: Tensor, mask: Tensor) -> Tensor:
+    """Pictures [n, channels, height, width] at the levels that a mask [n, height, width] says: 0 first, 1 last."""
+    at = mask[:, None, None] * (_LEVELS - 1)
+    k = at.detach().floor().clamp(max=_LEVELS - 2)
+    index = k.long().expand(-1, -1, *levels.shape[2:])
+    low, high = levels.gather(1, index), levels.gather(1, index + 1)
+    return (low + (at - k) * (high - low))[:, 0]
+
+
+class Smooth:
+    """Masks from values on a grid: m(u) = max_i k(|u - u_i| / sigma) v_i, the maximum a soft one.
+
+    grid: of the values, a step apart, from the first pixel on. size: of masks with a margin of sigma on each side.
+    """
+
+    def __init__(self, x: Tensor) -> None:
+        self.shape, longer = x.shape[2:], max(x.shape[2:])
+        step, sigma = max(1, round(_STEP * longer)), _SIGMA * longer
+        self.margin, self.reach = round(sigma), 1 + math.ceil(sigma / step)
+        self.grid = [math.ceil(side / step) for side in self.shape]
+        self.size = [side + 2 * self.margin for side in self.shape]
+        pixels = [torch.arange(-self.margin, side + self.margin, device=x.device) for side in self.shape]
+        cells = [axis.div(step, rounding_mode="floor") for axis in pixels]
+        self.first = [cell - cell[0] for cell in cells]
+        self.padding = [
+            edge for side, cell in zip(reversed(self.grid), reversed(cells), strict=True)
+            for edge in (self.reach - int(cell[0]), self.reach + int(cell[-1]) + 1 - side)
+        ]  # fmt: skip
+        near = torch.arange(-self.reach, self.reach + 1, device=x.device)
+        down, across = (
+            axis - step * (cell + near[:, None]) for axis, cell in zip(pixels, cells, strict=True)
+        )  # [near, size]
+        apart = (down[:, None, :, None].square() + across[None, :, None, :].square()).double().sqrt() / sigma
+        self.kernel = (-2 * (apart - 0.5).clamp_min(0).square()).exp().to(x).flatten(0, 1)
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """[n, *size] in [0, 1] from values [n, *grid] in [0, 1]."""
+        near = unfold(pad(values[:, None], self.padding), 2 * self.reach + 1)
+        near = near.unflatten(2, [int(first[-1]) + 1 for first in self.first])
+        weighted = near.index_select(2, self.first[0]).index_select(3, self.first[1]) * self.kernel
+        return (weighted * (_COLDNESS * weighted).softmax(dim=1)).sum(dim=1)
+
+    def inside(self, whole: Tensor) -> Tensor:
+        """The part of masks with their margin that lies on the picture."""
+        return whole[:, self.margin : self.margin + self.shape[0], self.margin : self.margin + self.shape[1]]
