@@ -443,3 +443,60 @@ def test_coco_as_other_tools_write_it(tmp_path: Path, file_name: str) -> None:
     data = open_dataset(tmp_path, split="valid")
     assert (data.ids, data.class_names, data.y.tolist()) == (("7/1",), ("animals", "dog"), [1])
     assert open_dataset(tmp_path / "valid").ids == ("7/1",)
+
+
+# -- what else is in the picture -----------------------------------------------------------------------------
+
+
+def test_the_share_and_what_is_beside_a_thing_are_of_what_was_cut_out() -> None:
+    window = Window.centred((8, 16), (8, 8))  # the columns 4 to 11
+    thing, inside, outside = ((4, 0, 7, 1), (9, 3, 10, 4), (0, 0, 5, 5))
+    other = [Region(box=region(box).box, other=True) for box in (inside, outside)]
+    evidence, notes = placed([[region(thing), other[0]], [region(thing), other[1]]], [window] * 2, others=True)
+    assert evidence.distractor is not None
+    assert evidence.share is not None
+    assert evidence.distractor.tolist() == [True, False], "less than half of the second is in the picture"
+    assert evidence.share.tolist() == [8 / 64] * 2
+    assert evidence.boxes[0].tolist() == [[0, 0, 3, 1]], "things of other classes are no evidence"
+    assert evidence.picture is None
+    assert not notes
+    silent, _ = placed([[region(thing)]], [window])
+    assert silent.distractor is None, "a source that does not tell of others says nothing"
+    some = evidence.take([1, 0, 0])
+    assert some.distractor is not None
+    assert some.share is not None
+    assert some.distractor.tolist() == [False, True, True]
+    assert len({each.digest for each in (evidence, evidence.take([1, 0]), silent)}) == 3
+
+
+@given(st.tuples(sides, sides), st.integers(1, 24), st.data())
+def test_a_letterbox_holds_the_whole_picture_and_nothing_beside_it_is_evidence(of: Any, side: int, data: Any) -> None:
+    window = Window.letterbox(of, side)
+    height, width = (max(round(side * each / max(of)), 1) for each in of)
+    huge = [Region(box=(-9, -9, 99, 99), outline=polygons([np.array([[-9, -9], [99, -9], [99, 99], [-9, 99]])]))]
+    evidence, _ = placed([huge], [window])
+    rows, columns = evidence.mask(0, (side, side)).numpy().nonzero()
+    assert (len(set(rows)), len(set(columns)), len(rows)) == (height, width, height * width)
+    assert abs((rows.min() + rows.max()) - (side - 1)) <= 1
+    assert abs((columns.min() + columns.max()) - (side - 1)) <= 1, "in the middle"
+    assert evidence.share is not None
+    assert evidence.share.tolist() == [1]
+    assert window.sampled(np.ones(of, dtype=bool)).sum() == height * width
+    whole = data.draw(st.tuples(st.integers(0, of[1] - 1), st.integers(0, of[0] - 1)))
+    (point,) = window.moved(np.array([whole], dtype=float) + 0.5)
+    assert columns.min() <= point[0] <= columns.max() + 1
+    assert rows.min() <= point[1] <= rows.max() + 1
+
+
+def test_joined_sets_say_of_each_what_it_said() -> None:
+    square, wide = Window.centred((4, 4), (4, 4)), Window.letterbox((2, 4), 4)
+    plain = [region((0, 0, 1, 1))]
+    first, second = placed([plain], [square], others=True)[0], placed([plain], [wide], others=True)[0]
+    from advex.data import evidence as module
+
+    joined = module.concatenate([first, second], (4, 4))
+    assert joined.picture is not None
+    assert joined.share is not None
+    assert joined.picture.tolist() == [[0, 0, 3, 3], [0, 1, 3, 2]]
+    assert joined.share.tolist() == [4 / 16, 4 / 8]
+    assert module.concatenate([first, placed([plain], [square])[0]], (4, 4)).distractor is None

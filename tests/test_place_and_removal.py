@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -265,3 +266,45 @@ def test_road_is_the_answer_without_the_strongest_and_without_the_weakest() -> N
         assert math.isclose(measured["most_first"][i].item(), answers[True], abs_tol=1e-5)
         assert math.isclose(measured["least_first"][i].item(), answers[False], abs_tol=1e-5)
         assert math.isclose(measured["combined"][i].item(), (answers[False] - answers[True]) / 2, abs_tol=1e-5)
+
+
+# -- the pointing game's subset and classes -------------------------------------------------------------------
+
+
+def test_small_things_beside_others_are_the_subset() -> None:
+    """Less than a quarter of the picture and another class beside it: by the rule, not by a list."""
+    maps = peak(1, 1, side=8).expand(4, -1, -1)
+    boxes = tuple(torch.tensor([box]) for box in ((0, 0, 3, 3), (0, 0, 3, 2), (0, 0, 3, 2), (4, 4, 6, 6)))
+    about = case(maps, box=(0, 0, 3, 3))
+    others = torch.tensor([True, True, False, True])
+    known = Evidence(boxes=boxes, distractor=others)
+    measured = apply(registry.build("measure", "pointing:subset=small,tolerance=0"), replace(about, evidence=known))
+    assert measured.values[""].nan_to_num(-1).tolist() == [-1, 1, -1, 0]
+    (reason,) = measured.undefined
+    assert "quarter" in reason
+    silent = replace(about, evidence=Evidence(boxes=boxes))
+    (reason,) = apply(registry.build("measure", "pointing:subset=small"), silent).undefined
+    assert "do not say" in reason
+    told = replace(about, evidence=Evidence(boxes=boxes, distractor=others, share=torch.tensor([0.1, 0.5, 0.1, 0.1])))
+    measured = apply(registry.build("measure", "pointing:subset=small,tolerance=0"), told)
+    assert measured.values[""].nan_to_num(-1).tolist() == [1, -1, -1, 0], "the share is the picture's own"
+
+
+def test_the_mean_over_classes_is_of_those_that_have_examples() -> None:
+    hits = torch.tensor([1, 0, 0, 1, 1, 1, 1])
+    maps = torch.cat([peak(1, 1, side=8) if hit else peak(7, 7, side=8) for hit in hits])
+    maps[6] = 0  # no value: it counts in no class, and its class, 5, has no other
+    about = replace(case(maps, box=(0, 0, 2, 2)), y=torch.tensor([0, 0, 0, 0, 2, 2, 5]))
+    measured = apply(registry.build("measure", "pointing:tolerance=0"), about)
+    assert measured.values[""][:6].tolist() == hits[:6].tolist()
+    assert measured.values["per_class"][:6].mean().item() == pytest.approx((2 / 4 + 2 / 2) / 2)
+    assert measured.values["per_class"][6].isnan()
+
+
+def test_what_lies_beside_the_picture_is_never_pointed_at() -> None:
+    maps = 3 * peak(0, 4, side=8) + 2 * peak(3, 4, side=8)
+    about = case(maps, box=(4, 3, 5, 4))
+    assert about.evidence is not None
+    boxed = replace(about.evidence, picture=torch.tensor([[0, 2, 7, 5]]))
+    assert value("pointing:tolerance=0", about) == [0]
+    assert value("pointing:tolerance=0", replace(about, evidence=boxed)) == [1]

@@ -101,7 +101,11 @@ def case_of(explainer: Explain | str = "input_x_gradient", n: int = N, dtype: to
 def quarter(n: int) -> Evidence:
     outlines = torch.zeros(n, *SHAPE[1:], dtype=torch.bool)
     outlines[:, :2, :2] = True
-    return Evidence(boxes=(torch.tensor([[0, 0, 1, 1]]),) * n, outlines=outlines)
+    boxes = (torch.tensor([[0, 0, 1, 1]]),) * n
+    # A thing of another class beside it, and the picture a little larger than what is shown of it.
+    return Evidence(
+        boxes=boxes, outlines=outlines, distractor=torch.ones(n, dtype=torch.bool), share=torch.full((n,), 0.2)
+    )
 
 
 def with_map(case: Case, maps: Tensor) -> Case:
@@ -111,7 +115,6 @@ def with_map(case: Case, maps: Tensor) -> Case:
 def rows(case: Case, index: Tensor) -> Case:
     """The same question about some of the examples."""
     assert case.evidence is not None
-    assert case.evidence.outlines is not None
     return replace(
         case,
         x=case.x[index],
@@ -119,9 +122,7 @@ def rows(case: Case, index: Tensor) -> Case:
         explanation=replace(
             case.explanation, map=case.explanation.map[index], target=case.explanation.target[index], completeness=None
         ),
-        evidence=Evidence(
-            boxes=tuple(case.evidence.boxes[i] for i in index.tolist()), outlines=case.evidence.outlines[index]
-        ),
+        evidence=case.evidence.take(index.tolist()),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -21,10 +21,16 @@ class Evidence:
 
     boxes: per example [k, 4] int64, k >= 0, as x0, y0, x1, y1: pixels of the picture as it is in x, both ends
     included. outlines: [n, height, width] bool, all False where there is none; None where the data have none at all.
+    distractor: [n] bool, a thing of another class is in the picture too; None where the data do not say. share: [n], of
+    the picture's pixels in x those of the thing. picture: [n, 4] int64, what the picture fills of x, as a box; None
+    where it fills all.
     """
 
     boxes: tuple[Tensor, ...]
     outlines: Tensor | None = None
+    distractor: Tensor | None = None
+    share: Tensor | None = None
+    picture: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -46,17 +52,23 @@ class Evidence:
 
     def take(self, index: Sequence[int]) -> Evidence:
         """That of the chosen examples."""
-        outlines = None if self.outlines is None else self.outlines[torch.tensor(index, dtype=torch.int64)]
-        return Evidence(boxes=tuple(self.boxes[i] for i in index), outlines=outlines)
+        rows = torch.tensor(index, dtype=torch.int64)
+        columns = {name: None if (all_ := getattr(self, name)) is None else all_[rows] for name in _COLUMNS}
+        return Evidence(boxes=tuple(self.boxes[i] for i in index), **columns)
 
     @property
     def digest(self) -> str:
-        """Changes with any box and any outline."""
+        """Changes with any box, any outline, and what else is said."""
         digest = hashlib.blake2b(repr([boxes.tolist() for boxes in self.boxes]).encode(), digest_size=16)
         if self.outlines is not None:
             digest.update(repr(tuple(self.outlines.shape)).encode())
             digest.update(np.packbits(self.outlines.cpu().numpy()).data)
+        for values in (self.distractor, self.picture):
+            digest.update(b"" if values is None else repr(values.tolist()).encode())
         return digest.hexdigest()
+
+
+_COLUMNS = ("outlines", "distractor", "share", "picture")
 
 
 def none_of(count: int) -> Evidence:
@@ -65,12 +77,23 @@ def none_of(count: int) -> Evidence:
 
 
 def concatenate(parts: Sequence[Evidence], size: Sequence[int]) -> Evidence:
-    """The evidence of several data sets, end to end. size: (height, width) of x."""
+    """The evidence of several data sets, end to end. size: (height, width) of x.
+
+    What only some of them say of distractors and shares is not known of the whole.
+    """
     outlines = None
     if any(part.outlines is not None for part in parts):
         every = (torch.zeros(len(p), *size, dtype=torch.bool) if p.outlines is None else p.outlines for p in parts)
         outlines = torch.cat(list(every))
-    return Evidence(boxes=tuple(boxes for part in parts for boxes in part.boxes), outlines=outlines)
+    joined = {"outlines": outlines}
+    for name in ("distractor", "share"):
+        every = [getattr(part, name) for part in parts]
+        joined[name] = None if any(each is None for each in every) else torch.cat(every)
+    if any(part.picture is not None for part in parts):
+        whole = torch.tensor([0, 0, size[1] - 1, size[0] - 1])
+        filled = [whole.expand(len(part), 4) if part.picture is None else part.picture for part in parts]
+        joined["picture"] = torch.cat(filled)
+    return Evidence(boxes=tuple(boxes for part in parts for boxes in part.boxes), **joined)
 
 
 # -- from a picture to an example ----------------------------------------------------------------------------
@@ -82,25 +105,39 @@ class Region:
 
     box: its edges (left, top, right, bottom): the single pixel in column 3 of row 5 has 3, 5, 4, 6. outline: its pixels
     [height, width] bool in a window of the picture, if they are known; raises DataError where they cannot be read.
+    other: it is a thing of another class, and so no evidence.
     """
 
     box: tuple[float, float, float, float]
     outline: Callable[[Window], np.ndarray] | None = None
+    other: bool = False
+
+    def beyond(self, of: tuple[int, int]) -> float:
+        """By how many pixels the box reaches beyond a picture of a size (height, width); at most 0 if it does not."""
+        left, top, right, bottom = self.box
+        return max(-left, -top, right - of[1], bottom - of[0])
 
 
-def placed(regions: Iterable[Sequence[Region]], windows: Sequence[Window]) -> tuple[Evidence, tuple[str, ...]]:
+def placed(
+    regions: Iterable[Sequence[Region]], windows: Sequence[Window], *, others: bool = False
+) -> tuple[Evidence, tuple[str, ...]]:
     """The evidence of examples, and sentences about what was lost. regions: per example. windows: one of each example.
+    others: things of other classes are among the regions, where there are any.
 
     A box is clipped to its picture. One of which less than half the area is left in the window is none, and its outline
     neither. A pixel belongs to a box if its centre lies in it; a box between the centres has the nearest pixel.
     """
     boxes: list[Tensor] = []
     outlines: Tensor | None = None
+    distractor = torch.zeros(len(windows), dtype=torch.bool)
     lost = unreadable = 0
     for row, (some, window) in enumerate(zip(regions, windows, strict=True)):
         kept = []
         for region in some:
             if (box := _placed(region.box, window)) is None:
+                continue
+            if region.other:
+                distractor[row] = True
                 continue
             kept.append(box)
             if region.outline is None:
@@ -113,14 +150,32 @@ def placed(regions: Iterable[Sequence[Region]], windows: Sequence[Window]) -> tu
             if outlines is None:
                 outlines = torch.zeros(len(windows), *window.size, dtype=torch.bool)
             outlines[row] |= mask
-        lost += bool(some) and not kept
+        lost += any(not region.other for region in some) and not kept
         boxes.append(torch.tensor(kept, dtype=torch.int64).reshape(-1, 4))
     notes = []
     if lost:
         notes.append(f"{lost:,} of {len(windows):,} without evidence: less than half of the box was cut out")
     if unreadable:
         notes.append(f"{unreadable:,} outlines cannot be read, their boxes are taken")
-    return Evidence(boxes=tuple(boxes), outlines=outlines), tuple(notes)
+    whole = [_filled_by(window) for window in windows]
+    picture = torch.tensor(whole, dtype=torch.int64).reshape(-1, 4)
+    if outlines is not None:
+        for mask, (x0, y0, x1, y1) in zip(outlines, picture.tolist(), strict=True):
+            mask[:y0], mask[y1 + 1 :], mask[:, :x0], mask[:, x1 + 1 :] = False, False, False, False
+    known = Evidence(boxes=tuple(boxes), outlines=outlines)
+    pixels = (picture[:, 2] - picture[:, 0] + 1) * (picture[:, 3] - picture[:, 1] + 1)
+    area = torch.tensor([int(known.mask(row, window.size).sum()) for row, window in enumerate(windows)])
+    padded = any(box != (0, 0, w.size[1] - 1, w.size[0] - 1) for box, w in zip(whole, windows, strict=True))
+    return replace(
+        known, distractor=distractor if others else None, share=area / pixels, picture=picture if padded else None
+    ), tuple(notes)
+
+
+def _filled_by(window: Window) -> tuple[int, int, int, int]:
+    """The pixels of the example, as a box, that the picture fills."""
+    low, high = window.moved(np.array([[0, 0], window.of[::-1]]))
+    (x0, x1), (y0, y1) = (_between(*ends) for ends in zip(low.clip(0), high, window.size[::-1], strict=True))
+    return x0, y0, min(x1, window.size[1] - 1), min(y1, window.size[0] - 1)
 
 
 def _placed(box: Sequence[float], window: Window) -> tuple[int, int, int, int] | None:

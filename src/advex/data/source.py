@@ -14,7 +14,7 @@ import numpy as np
 
 from advex.data import dealing
 from advex.data.annotated.policy import MAJORITY, AnnotationPolicy
-from advex.data.dataset import Dataset
+from advex.data.dataset import Dataset, Skipped
 from advex.data.evidence import Region
 from advex.data.window import Cut
 from advex.errors import DataError, SpecError, did_you_mean
@@ -39,7 +39,8 @@ class Split:
     ids: one per example, unique. labels: [n] int64 into the source's class names; one outside them
     marks an example without a class. read: rows in ascending order -> one encoded image each, in
     that order. notes: what else was met, as sentences. evidence: row -> where in its (upright) picture the thing lies
-    that its label names; None where the source does not say.
+    that its label names, and things of other classes if `others`; None where the source does not say. It raises
+    Unreadable for an example of which nothing can be believed. lost: what could not become an example, and why.
     """
 
     ids: Sequence[str]
@@ -47,6 +48,8 @@ class Split:
     read: Callable[[Sequence[int]], Iterator[Encoded]]
     notes: tuple[str, ...] = ()
     evidence: Callable[[int], Sequence[Region]] | None = None
+    others: bool = False
+    lost: tuple[Skipped, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,6 +204,8 @@ class Source:
                 read=lambda chosen: whole.read(rows[list(chosen)].tolist()),
                 notes=(*whole.notes, dealing.described("images")),
                 evidence=None if evidence is None else lambda row: evidence(int(rows[row])),
+                others=whole.others,
+                lost=whole.lost if name == dealing.LEARN else (),
             )
 
         return replace(self, splits={name: partial(part, name) for name in (dealing.LEARN, dealing.TEST)})

@@ -12,7 +12,7 @@ class Window:
     """The part of a picture that became an example, and the size that it was scaled to.
 
     of: (height, width) of the picture. left, top, right, bottom: the edges of the part, in pixels of the picture; the
-    whole of it has 0, 0, width, height. size: (height, width) of the example.
+    whole of it has 0, 0, width, height. What lies beyond these is no picture. size: (height, width) of the example.
     """
 
     of: tuple[int, int]
@@ -45,6 +45,19 @@ class Window:
         left, top = (width - share * across) * 0.5, (height - share * down) * 0.5
         return cls(of=of, left=left, top=top, right=left + share * across, bottom=top + share * down, size=size)
 
+    @classmethod
+    def letterbox(cls, of: tuple[int, int], side: int) -> Window:
+        """All of a picture in the middle of a square, whose side its longer side has; the rest is no picture.
+
+        >>> window = Window.letterbox((20, 40), 10)
+        >>> window.moved(np.array([[0, 0], [40, 20]])).tolist()
+        [[0.0, 2.0], [10.0, 7.0]]
+        """
+        height, width = (max(round(side * each / max(of)), 1) for each in of)
+        across, down = of[1] / width, of[0] / height
+        left, top = -((side - width) // 2) * across, -((side - height) // 2) * down
+        return cls(of=of, left=left, top=top, right=left + side * across, bottom=top + side * down, size=(side, side))
+
     def then(self, other: Window) -> Window:
         """The window of a window: both steps as one. other: of the example that this one gives."""
         across, down = (self.right - self.left) / self.size[1], (self.bottom - self.top) / self.size[0]
@@ -68,8 +81,10 @@ class Window:
         height, width = self.size
         rows = self.top + (np.arange(height) + 0.5) * (self.bottom - self.top) / height
         columns = self.left + (np.arange(width) + 0.5) * (self.right - self.left) / width
-        rows, columns = np.round(rows, 9).astype(int), np.round(columns, 9).astype(int)
-        return mask[np.ix_(rows.clip(0, mask.shape[0] - 1), columns.clip(0, mask.shape[1] - 1))]
+        rows, columns = (np.floor(np.round(centres, 9)).astype(int) for centres in (rows, columns))
+        inside = [(at >= 0) & (at < count) for at, count in zip((rows, columns), mask.shape, strict=True)]
+        taken = mask[np.ix_(rows.clip(0, mask.shape[0] - 1), columns.clip(0, mask.shape[1] - 1))]
+        return taken & inside[0][:, None] & inside[1]
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, ClassVar
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import PlainValidator
@@ -12,9 +14,11 @@ from torch import Tensor
 
 from advex.distances.channels import Channels
 from advex.errors import SpecError
-from advex.measures.case import Better, Case, Measured, Need, Of, measure
+from advex.measures.case import Better, Case, Measured, Need, Of, Value, measure
 from advex.measures.pixels import pixels
 
+NOT_SMALL = "its thing fills a quarter of its picture, or has none of another class beside it"
+NOT_SAID = "the data do not say whether a thing of another class is in the picture"
 NO_MASS = "no pixel of the map counts for the class"
 
 
@@ -37,30 +41,71 @@ def as_tolerance(text: str | float) -> tuple[float, float | None]:
 Tolerance = Annotated[str | float, PlainValidator(lambda value: as_tolerance(value) and value)]
 
 
-@measure("pointing", cites="zhang2018 (the pointing game); fong2019 (TorchRay)", examples=("tolerance=1,channels=sum",))
+@measure(
+    "pointing",
+    cites="zhang2018 (the pointing game); fong2019 (TorchRay)",
+    examples=("tolerance=1,channels=sum", "subset=small"),
+)
 class Pointing:
     """1 where the map's strongest pixel lies on the evidence or nearer to it than the tolerance, else 0.
 
-    Of several that are equally strong, the share that does. tolerance: in pixels; 15@224 are 15 at a (longer) side of
-    224, and in proportion at others. channels: how those of a pixel become one value.
+    Of several that are equally strong, the share that does; what is beside the picture in x is never pointed at.
+    per_class: weighed so that the mean over the examples is the mean over the classes that have examples.
+
+    tolerance: in pixels; 15@224 are 15 at a (longer) side of 224, and in proportion at others. subset: small, of things
+    that fill less than a quarter of their picture and have one of another class beside them. channels: how those of a
+    pixel become one value.
     """
 
     tolerance: Tolerance = "15@224"
+    subset: Literal["all", "small"] = "all"
     channels: Channels = "max_abs"
 
-    title: ClassVar[str] = "Points at the thing"
-    better: ClassVar[Better] = "high"
-    rate: ClassVar[bool] = True
+    values: ClassVar[Mapping[str, Value]] = {
+        "": Value(title="Points at the thing", better="high", rate=True),
+        "per_class": Value(title="Points at the thing, classes weighed alike", better="high"),
+    }
     of: ClassVar[Of] = "placed"
     needs: ClassVar[frozenset[Need]] = frozenset({"evidence"})
     scale_free: ClassVar[bool] = True
 
     def __call__(self, case: Case) -> Measured:
         values, undefined = pixels(case, self.channels)
+        assert case.evidence is not None
+        if case.evidence.picture is not None:
+            for value, (x0, y0, x1, y1) in zip(values, case.evidence.picture.tolist(), strict=True):
+                inside = torch.zeros_like(value, dtype=torch.bool)
+                inside[y0 : y1 + 1, x0 : x1 + 1] = True
+                value.masked_fill_(~inside, -math.inf)
         flat = values.flatten(1)
         strongest = flat == flat.amax(dim=1, keepdim=True)
         near = self._near(case.evidence_mask).to(flat.device).flatten(1)
-        return Measured(value=(strongest & near).sum(dim=1) / strongest.sum(dim=1).double(), undefined=undefined)
+        hits = (strongest & near).sum(dim=1) / strongest.sum(dim=1).double()
+        undefined |= self._outside(case)
+        lacking = ~case.located | torch.stack([*undefined.values()]).any(dim=0)
+        parts = torch.stack([hits, case.y.double()], dim=1).masked_fill(lacking[:, None], math.nan)
+        return replace(self.settle(parts), undefined=undefined)
+
+    def settle(self, parts: Tensor) -> Measured:
+        """parts: [n, 2], hits and classes; NaN of examples that have no value."""
+        hits, labels = parts.T
+        known = ~hits.isnan()
+        classes, of, counts = labels[known].unique(return_inverse=True, return_counts=True)
+        weights = torch.full_like(hits, math.nan)
+        weights[known] = known.sum() / (len(classes) * counts[of].to(hits))
+        return Measured(value={"": hits, "per_class": hits * weights}, parts=parts)
+
+    def _outside(self, case: Case) -> dict[str, Tensor]:
+        """The examples that are not of the subset."""
+        if self.subset == "all":
+            return {}
+        evidence = case.evidence
+        assert evidence is not None
+        everywhere = torch.ones(len(case), dtype=torch.bool, device=case.x.device)
+        if evidence.distractor is None:
+            return {NOT_SAID: everywhere}
+        share = case.evidence_mask.flatten(1).double().mean(dim=1) if evidence.share is None else evidence.share
+        return {NOT_SMALL: ~((share < 1 / 4).to(everywhere) & evidence.distractor.to(everywhere))}
 
     def _near(self, masks: Tensor) -> Tensor:
         """[n, height, width] bool: the evidence, and what lies nearer to it than the tolerance."""

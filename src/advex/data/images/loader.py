@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from advex.data.dataset import Dataset, Skipped, drawn
-from advex.data.evidence import placed
+from advex.data.evidence import Region, placed
 from advex.data.images import decode
 from advex.data.source import Encoded, Reading, Source, Split, Unreadable, shortened
 from advex.data.window import Cut, Window
@@ -31,7 +31,8 @@ def load(source: Source, how: Reading) -> Dataset:
     name = f"{source.name}/{chosen}" if chosen else source.name
     examples = source.splits[chosen]()
     if not len(examples.labels):
-        raise DataError(f"{name} holds no labelled images. {' '.join(examples.notes)}".rstrip())
+        reasons = [*examples.notes, *(f"{each.name}: {each.reason}." for each in examples.lost[:3])]
+        raise DataError(f"{name} holds no labelled images. {' '.join(reasons)}".rstrip())
     order = drawn(len(examples.labels), how.max_samples, how.seed).numpy()
     counts = None
     if len(order) < len(examples.labels):
@@ -45,6 +46,7 @@ def load(source: Source, how: Reading) -> Dataset:
     order = order[known]
     canvas = _Canvas(name, len(order), how)
     _fill(canvas, examples, order, skipped, windows, how.progress)
+    regions = _regions(examples, order, windows, skipped)
     lost = tuple(Skipped(examples.ids[row], skipped[row]) for row in sorted(skipped))
     if len(lost) == len(order) + int((~known).sum()):
         shown = shortened([f"{each.name}: {each.reason}" for each in lost])
@@ -53,18 +55,38 @@ def load(source: Source, how: Reading) -> Dataset:
     rows: list[int] = order[kept].tolist()
     evidence, notes = None, ()
     if examples.evidence is not None:
-        evidence, notes = placed(map(examples.evidence, rows), [windows[row] for row in rows])
+        cuts = [windows[row] for row in rows]
+        evidence, notes = placed([regions[row] for row in rows], cuts, others=examples.others)
     return Dataset(
         name=name,
         x=canvas.tensor(kept),
         y=torch.from_numpy(examples.labels[rows].astype(np.int64)),
         class_names=source.class_names,
         ids=tuple(examples.ids[row] for row in rows),
-        skipped=lost,
+        skipped=(*examples.lost, *lost),
         counts=counts,
         notes=(*examples.notes, *notes),
         evidence=evidence,
     )
+
+
+def _regions(
+    examples: Split, order: np.ndarray, windows: dict[int, Window], skipped: dict[int, str]
+) -> dict[int, Sequence[Region]]:
+    """By row, where its things lie. A row whose evidence cannot be believed is skipped, with the reason."""
+    regions: dict[int, Sequence[Region]] = {}
+    for row in order if examples.evidence is not None else ():
+        if row in skipped:
+            continue
+        try:
+            regions[row] = examples.evidence(int(row))
+            for region in regions[row]:
+                if not region.other and (beyond := region.beyond(windows[row].of)) > 1:
+                    height, width = windows[row].of
+                    raise Unreadable(f"a box reaches {beyond:g} pixels beyond its picture of {height}x{width}")
+        except Unreadable as error:
+            skipped[row] = str(error)
+    return regions
 
 
 def _known(labels: np.ndarray, source: Source) -> np.ndarray:

@@ -69,8 +69,8 @@ def coco(
     min_side: leave out boxes whose shorter side has fewer pixels. per_class: at most so many boxes of each
     class, drawn by `seed`, as if that were the whole set; 0: all. outlines: read those too, a byte per pixel.
 
-    An example's evidence is all that the picture holds of its class, but for crowds: the boxes, of which at least half
-    lies in what is cut out, and their outlines.
+    An example's evidence is all that the picture holds of its class, but for crowds and boxes that cannot be believed:
+    the boxes, of which at least half lies in what is cut out, and their outlines.
 
     Classes are the categories by ascending id; an example's id is `image_id/annotation_id`. Boxes
     without an area, with numbers that are none, or that reach more than a pixel beyond their picture
@@ -171,18 +171,25 @@ def _split(boxes: Boxes, folder: Path, choice: _Choice) -> Split:
         number, label = picture[row], boxes.labels[chosen[row]]
         return [
             Region(
-                box=(x, y, x + across, y + down), outline=coco_json.outlined(boxes.outlines[each], boxes.sizes[number])
+                box=(x, y, x + across, y + down),
+                outline=coco_json.outlined(boxes.outlines[each], boxes.sizes[number]),
+                other=boxes.labels[each] != label,
             )
             for each in of_picture[ends[number] : ends[number + 1]]
-            if boxes.labels[each] == label and not boxes.crowd[each]
+            if not boxes.crowd[each]
             for x, y, across, down in [boxes.bbox[each]]
-            if across > 0 and down > 0
+            if not isinstance(_window(boxes.bbox[each], boxes.sizes[number], choice), Unreadable)
         ]
 
     of_picture = np.argsort(boxes.picture, kind="stable")
     ends = np.searchsorted(boxes.picture[of_picture], np.arange(len(boxes.files) + 1))
     return Split(
-        ids=[boxes.ids[box] for box in chosen], labels=boxes.labels[chosen], read=read, notes=notes, evidence=evidence
+        ids=[boxes.ids[box] for box in chosen],
+        labels=boxes.labels[chosen],
+        read=read,
+        notes=notes,
+        evidence=evidence,
+        others=True,
     )
 
 

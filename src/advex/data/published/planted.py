@@ -116,8 +116,11 @@ def planted(
         )
 
         def evidence(i: int) -> list[Region]:
-            row, column = (float(value) for value in made.patches[i, 0])
-            regions = [Region(box=(column, row, column + PATCH, row + PATCH))] if informative else []
+            regions = [
+                Region(box=(column, row, column + PATCH, row + PATCH), other=number > 0)
+                for number, (row, column) in enumerate(made.patches[i].astype(float).tolist())
+                if informative or number
+            ]
             return regions + ([Region(box=(side - _MARK, side - _MARK, side, side))] if mark else [])
 
         return Split(
@@ -125,6 +128,7 @@ def planted(
             labels=made.labels,
             read=lambda rows: (made.pictures[row] for row in rows),
             evidence=evidence,
+            others=True,
         )
 
     return Source(
