@@ -453,7 +453,7 @@ def test_imagenet_has_readable_names_and_the_papers_cut(tmp_path: Path) -> None:
 def test_imagenet_as_published_on_kaggle(tmp_path: Path) -> None:
     root = imagenet_folder(tmp_path, "ILSVRC/Data/CLS-LOC")
     for name in ("ILSVRC2012_val_00000001", "ILSVRC2012_val_00000002", "ILSVRC2012_val_00000003"):
-        write(root / f"ILSVRC/Data/CLS-LOC/val/{name}.JPEG", encoded(noise(0, 30, 30), "JPEG"))
+        write(root / f"ILSVRC/Data/CLS-LOC/val/{name}.JPEG", encoded(noise(0, 300, 500), "JPEG"))
     write(root / "LOC_synset_mapping.txt", MAPPING)
     with pytest.raises(DataError, match=r"LOC_val_solution\.csv that says their classes"):
         open_dataset(f"imagenet:root={root}", split="val")
@@ -462,7 +462,9 @@ def test_imagenet_as_published_on_kaggle(tmp_path: Path) -> None:
     data = open_dataset(f"imagenet:root={root}", split="val")
     assert data.ids == ("val/ILSVRC2012_val_00000001.JPEG", "val/ILSVRC2012_val_00000002.JPEG")
     assert data.y.tolist() == [0, 2]
-    assert data.notes == ("1 image of no known class left out (ILSVRC2012_val_00000003.JPEG)",)
+    assert data.notes[0] == "1 image of no known class left out (ILSVRC2012_val_00000003.JPEG)"
+    assert data.evidence is not None
+    assert data.evidence.located.tolist() == [False, True], "of the first nothing is left in the cut"
 
 
 def test_imagenet_names_by_index_or_by_folder(tmp_path: Path) -> None:

@@ -500,3 +500,26 @@ def test_joined_sets_say_of_each_what_it_said() -> None:
     assert joined.picture.tolist() == [[0, 0, 3, 3], [0, 1, 3, 2]]
     assert joined.share.tolist() == [4 / 16, 4 / 8]
     assert module.concatenate([first, placed([plain], [square])[0]], (4, 4)).distractor is None
+
+
+def test_coco_tells_of_other_classes_and_believes_no_box_beyond_its_picture(tmp_path: Path) -> None:
+    dog, near, far = [8.0, 8.0, 12.0, 12.0], [10.0, 10.0, 4.0, 4.0], [40.0, 20.0, 8.0, 8.0]
+    annotations = [
+        {"category_id": 1, "bbox": dog},
+        {"category_id": 1, "bbox": far},
+        {"category_id": 3, "bbox": near, "segmentation": [[10.0, 10, 14, 10]]},  # two points are no outline
+        {"category_id": 1, "bbox": [15.0, 10.0, 99.0, 4.0]},
+        {"category_id": 1, "bbox": [42.0, 22.0, 4.0, 4.0], "segmentation": [[30.0, 10, 90, 10, 90, 70, 30, 70]]},
+    ]
+    root = coco(tmp_path, annotations, np.zeros((40, 60, 3), np.uint8))
+    data = open_dataset(f"coco:root={root},side=12,edge=12")
+    assert data.ids == ("7/0", "7/1", "7/2", "7/4")
+    assert data.evidence is not None
+    assert data.evidence.distractor is not None
+    assert data.evidence.distractor.tolist() == [True, False, False, False], (
+        "of the dog's box not half lies in the cat's"
+    )
+    assert data.evidence.boxes[0].tolist() == [[0, 0, 11, 11]], "not the one that is skipped itself"
+    assert data.evidence.mask(3, (12, 12)).all(), "an outline beyond the picture ends at its edge"
+    assert data.evidence.share is not None
+    assert data.evidence.share.tolist() == [1, 1, 1, 1]

@@ -125,7 +125,9 @@ def test_maps_are_judged_beside_controls_on_what_the_model_decides_rightly(
     assert values is not None
     (model,) = values["judged"]
     assert [row.name for row in model.rows] == ["gradient", "random", "centre"], "controls come last"
-    assert [column[0] for column in model.columns] == ["Points at the thing", "Deletion"]
+    assert [column[0] for column in model.columns] == [
+        "Points at the thing", "Points at the thing, classes weighed alike", "Deletion",
+    ]  # fmt: skip
     page = (tmp_path / "record" / "report.html").read_text(encoding="utf-8")
     assert page.count('class="control"') == 2
     assert "The picture is missing from the record" not in page

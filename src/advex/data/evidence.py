@@ -105,12 +105,14 @@ class Region:
 
     box: its edges (left, top, right, bottom): the single pixel in column 3 of row 5 has 3, 5, 4, 6. outline: its pixels
     [height, width] bool in a window of the picture, if they are known; raises DataError where they cannot be read.
-    other: it is a thing of another class, and so no evidence.
+    other: it is a thing of another class, and so no evidence. of: the size (height, width) of the picture that the box
+    was drawn in, where the source says it.
     """
 
     box: tuple[float, float, float, float]
     outline: Callable[[Window], np.ndarray] | None = None
     other: bool = False
+    of: tuple[int, int] | None = None
 
     def beyond(self, of: tuple[int, int]) -> float:
         """By how many pixels the box reaches beyond a picture of a size (height, width); at most 0 if it does not."""

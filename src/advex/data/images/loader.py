@@ -75,18 +75,27 @@ def _regions(
 ) -> dict[int, Sequence[Region]]:
     """By row, where its things lie. A row whose evidence cannot be believed is skipped, with the reason."""
     regions: dict[int, Sequence[Region]] = {}
-    for row in order if examples.evidence is not None else ():
-        if row in skipped:
+    evidence = examples.evidence
+    for row in order:
+        if row in skipped or evidence is None:
             continue
         try:
-            regions[row] = examples.evidence(int(row))
-            for region in regions[row]:
-                if not region.other and (beyond := region.beyond(windows[row].of)) > 1:
-                    height, width = windows[row].of
-                    raise Unreadable(f"a box reaches {beyond:g} pixels beyond its picture of {height}x{width}")
+            regions[row] = evidence(int(row))
+            _check(regions[row], windows[row].of)
         except Unreadable as error:
             skipped[row] = str(error)
     return regions
+
+
+def _check(regions: Sequence[Region], of: tuple[int, int]) -> None:
+    """Raise Unreadable unless boxes lie in their picture of that size, but for a pixel of rounding."""
+    height, width = of
+    for region in regions:
+        if region.of not in (None, of):
+            said = "x".join(map(str, region.of or ()))
+            raise Unreadable(f"its box is of a picture of {said}, and the picture is {height}x{width}")
+        if not region.other and (beyond := region.beyond(of)) > 1:
+            raise Unreadable(f"a box reaches {beyond:g} pixels beyond its picture of {height}x{width}")
 
 
 def _known(labels: np.ndarray, source: Source) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from advex.data.evidence import Region
+from advex.data.images.boxes import BOXES, Order, has, of_rows
 from advex.data.images.npz import numbered
 from advex.data.source import Encoded, Place, Source, Split, Unreadable, shortened
 from advex.errors import DataError
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 IMAGES, LABELS = ("image", "img"), ("label", "labels", "fine_label")
-BOXES = "bbox"
 _ROWS = 256  # rows decoded at a time: images may be large
 _SHARD = re.compile(r"(?P<split>.+?)-\d+-of-\d+(-[0-9a-f]+)?")
 
@@ -60,13 +59,21 @@ class _Columns:
     class_names: tuple[str, ...] | None
 
 
-def source(name: str, splits: Mapping[str, Sequence[Path]]) -> Source:
-    """The data set in Parquet files, by split. Raises DataError."""
+def source(name: str, splits: Mapping[str, Sequence[Path]], *, boxes: str = "", order: Order | None = None) -> Source:
+    """The data set in Parquet files, by split. boxes, order: see `published.parquet`; left away, `bbox` if it is there.
+
+    Raises DataError.
+    """
     files = [path for shards in splits.values() for path in shards]
     columns = _columns(files[0])
+    for path in files if boxes else ():
+        if not has(_schema(path), boxes):
+            listed = ", ".join(f"{field.name} ({field.type})" for field in _schema(path))
+            raise DataError(f"{path} has no column '{boxes}' of boxes. Its columns: {listed}.")
     for path in files[1:]:
         if _columns(path) != columns:
             raise DataError(f"{path} does not go with {files[0]}: their columns or the names of their classes differ.")
+    where = boxes or columns.boxes
     labels = {split: [_column(path, columns.label) for path in shards] for split, shards in splits.items()}
     class_names = columns.class_names
     if class_names is None:
@@ -80,7 +87,7 @@ def source(name: str, splits: Mapping[str, Sequence[Path]]) -> Source:
 
     def opened(split: str) -> Split:
         return Split(
-            evidence=_evidence(splits[split], columns.boxes) if columns.boxes else None,
+            evidence=_evidence(splits[split], where, order) if where else None,
             ids=_ids(split or name, splits[split], columns, sum(map(len, labels[split]))),
             labels=np.array([number(value) for values in labels[split] for value in values], dtype=np.int64),
             read=partial(_images, splits[split], columns.images),
@@ -142,14 +149,18 @@ def _told(damage: str, error: Exception) -> DataError:
     return DataError(f"{damage}: {error}")
 
 
+def _schema(path: Path) -> pa.Schema:
+    with _opened(path) as file:
+        try:
+            return file.schema_arrow
+        except _damage() as error:
+            raise _told(f"{path}: its schema is damaged", error) from None
+
+
 def _columns(path: Path) -> _Columns:
     import pyarrow as pa
 
-    with _opened(path) as file:
-        try:
-            schema = file.schema_arrow
-        except _damage() as error:
-            raise _told(f"{path}: its schema is damaged", error) from None
+    schema = _schema(path)
     features = _features(schema)
     encoded = [field.name for field in schema if _is_image(field.type)]
     countable = [field.name for field in schema if _is_label(field.type)]
@@ -168,7 +179,9 @@ def _columns(path: Path) -> _Columns:
         label=label,
         text=not pa.types.is_integer(_values(schema.field(label).type)),
         boxes=BOXES if BOXES in schema.names and pa.types.is_nested(schema.field(BOXES).type) else None,
-        note="boxes in 'objects' are not read: their order is not known" if "objects" in schema.names else "",
+        note="boxes in 'objects' are not read unless their order is said (parquet:boxes=objects.bbox,order=xywh)"
+        if "objects" in schema.names
+        else "",
         class_names=_names(features.get(label)),
     )
 
@@ -243,11 +256,12 @@ def _ids(name: str, shards: Sequence[Path], columns: _Columns, total: int) -> Se
 # -- reading -------------------------------------------------------------------------------------------------
 
 
-def _column(path: Path, column: str) -> list[Any]:
-    """All values of one small column (`struct.field` for a field of a struct)."""
+def _column(path: Path, column: str, *, whole: bool = False) -> list[Any]:
+    """All values of one small column (`struct.field` for a field of a struct). whole: structs as they are."""
     with _opened(path) as file:
         try:
-            return _leaf(file.read(columns=[column]).column(0), column).to_pylist()
+            values = file.read(columns=[column]).column(0)
+            return (values if whole else _leaf(values, column)).to_pylist()
         except _damage() as error:
             raise _told(f"{path}: column '{column}' is damaged", error) from None
 
@@ -261,28 +275,11 @@ def _leaf(values: Any, column: str) -> Any:
     return pc.struct_field(values, [field]) if pa.types.is_struct(values.type) else values  # pyright: ignore
 
 
-def _evidence(shards: Sequence[Path], column: str) -> Callable[[int], Sequence[Region]]:
-    """Row -> its boxes. A box is x0, y0, x1, y1, both ends included; a row has one, a list of some, or none."""
-    rows: list[list[Region]] = []
-    for path in shards:
-        for number, value in enumerate(_column(path, column)):
-            boxes = [value] if value and not isinstance(value[0], list | tuple) else value or []
-            rows.append([_region(f"{path}: row {number}", column, box) for box in boxes])
-    return rows.__getitem__
-
-
-def _region(place: str, column: str, box: Sequence[Any]) -> Region:
-    numbers = [each for each in box if isinstance(each, int | float) and math.isfinite(each)]
-    if len(numbers) != 4 or len(box) != 4:
-        raise DataError(f"{place} of column '{column}' is no box: four finite numbers are expected, not {box!r:.80}.")
-    x0, y0, x1, y1 = numbers
-    if x1 < x0 or y1 < y0:
-        raise DataError(
-            f"{place} of column '{column}' runs from x = {x0:g} to {x1:g} and from y = {y0:g} to {y1:g}. A box is x0, "
-            "y0, x1, y1, with both ends inside. If these are x, y, width and height, save x, y, x + width - 1 and "
-            "y + height - 1; a column of another name is not read."
-        )
-    return Region(box=(x0, y0, x1 + 1, y1 + 1))
+def _evidence(shards: Sequence[Path], column: str, order: Order | None) -> Callable[[int], Sequence[Region]]:
+    """Row -> its boxes. order: see `boxes.of_rows`."""
+    whole = column.partition(".")[0]
+    rows = [(f"{path}: row {k}", value) for path in shards for k, value in enumerate(_column(path, whole, whole=True))]
+    return of_rows(rows, column, order)
 
 
 def _images(shards: Sequence[Path], column: str, rows: Sequence[int]) -> Iterator[Encoded]:

@@ -9,15 +9,18 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from advex.data.dataset import counted
+from advex.data.evidence import Region
 from advex.data.images import decode
-from advex.data.published import pictures
+from advex.data.images.boxes import region
+from advex.data.published import boxes_xml, pictures
 from advex.data.source import Encoded, Source, Split, Unreadable, files_below, shortened
 from advex.documents import parse_json
 from advex.errors import DataError
@@ -27,7 +30,7 @@ from advex.registry import register
 _SPLITS = ("train", "val")
 _MAPPINGS = ("LOC_synset_mapping.txt", "imagenet_class_index.json")
 _SOLUTION = "LOC_val_solution.csv"
-_SYNSET = re.compile(r"n\d{8}")
+SYNSET = re.compile(r"n\d{8}")
 _LARGEST = 2**26  # bytes of a table
 
 
@@ -42,7 +45,10 @@ def imagenet(*, root: str = "", side: int = 224, edge: int = 256) -> Source:
     Classes are the synsets in ascending order: those of `LOC_synset_mapping.txt` or of
     `imagenet_class_index.json` in root, which also give the names, else those of the folders. Where two
     have one name, the synset follows it. A `val` without class folders takes its classes from
-    `LOC_val_solution.csv` in root. Raises DataError for what is not of this form, SpecError for impossible sizes.
+    `LOC_val_solution.csv` in root. Evidence are the boxes of a picture's class in `Annotations/CLS-LOC/SPLIT/*.xml`,
+    else in `LOC_SPLIT_solution.csv`, where one of these is there: from 0, both ends inside. A picture of another size
+    than its XML says is skipped and named. Raises DataError for what is not of this form, SpecError for impossible
+    sizes.
     """
     pictures.check_cut("imagenet", side, edge)
     place = pictures.folder_of("imagenet", root)
@@ -66,15 +72,16 @@ def imagenet(*, root: str = "", side: int = 224, edge: int = 256) -> Source:
 
 
 def _synsets(splits: Sequence[Path]) -> dict[str, str]:
-    synsets = {path.name for split in splits for path in split.iterdir() if _SYNSET.fullmatch(path.name)}
+    synsets = {path.name for split in splits for path in split.iterdir() if SYNSET.fullmatch(path.name)}
     return {synset: synset for synset in sorted(synsets)}
 
 
 def _split(place: Path, base: Path, split: str, *, index: Mapping[str, int], side: int, edge: int) -> Split:
     files = files_below(base / split)
     images = [path for path in files if path.suffix.lower() in decode.SUFFIXES]
-    solution = _solution(place / _SOLUTION) if split == "val" and any(len(path.parts) == 1 for path in images) else {}
-    synsets = [path.parts[0] if len(path.parts) > 1 else solution.get(path.stem, "") for path in images]
+    flat = split == "val" and any(len(path.parts) == 1 for path in images)
+    solution = _solution(place / _SOLUTION) if flat else {}
+    synsets = [path.parts[0] if len(path.parts) > 1 else solution.get(path.stem, [""])[0] for path in images]
     kept = [number for number, synset in enumerate(synsets) if synset in index]
     lost = [str(path) for path, synset in zip(images, synsets, strict=True) if synset not in index]
     notes = [f"{counted(len(lost), 'image')} of no known class left out ({shortened(lost)})"] if lost else []
@@ -96,13 +103,49 @@ def _split(place: Path, base: Path, split: str, *, index: Mapping[str, int], sid
         labels=np.array([index[synsets[number]] for number in kept], dtype=np.int64),
         read=read,
         notes=tuple(notes),
+        evidence=_evidence(place, split, [(images[number], synsets[number]) for number in kept]),
     )
+
+
+# -- boxes ---------------------------------------------------------------------------------------------------
+
+
+def _evidence(
+    place: Path, split: str, examples: Sequence[tuple[PurePosixPath, str]]
+) -> Callable[[int], Sequence[Region]] | None:
+    """Row -> the boxes of its class; None where nothing says where things lie. examples: pictures and their synsets."""
+    folders = [place / above / "Annotations" / "CLS-LOC" / split for above in ("ILSVRC", ".")]
+    folder = next((each for each in folders if each.is_dir()), None)
+    if folder is not None:
+        return lambda row: _in_xml(folder, *examples[row])
+    if not (table := place / f"LOC_{split}_solution.csv").is_file():
+        return None
+    boxes = _solution(table)
+
+    def in_table(row: int) -> list[Region]:
+        path, synset = examples[row]
+        fields = boxes.get(path.stem, [])
+        every = [fields[start : start + 5] for start in range(0, len(fields), 5)]
+        return [region(box) for name, *box in every if name == synset]
+
+    return in_table
+
+
+def _in_xml(folder: Path, picture: PurePosixPath, synset: str) -> list[Region]:
+    path = folder / synset / f"{picture.stem}.xml"
+    path = path if path.is_file() else folder / f"{picture.stem}.xml"
+    if not path.is_file():
+        return []
+    annotation = boxes_xml.read(path)
+    things = [thing for thing in annotation.things if thing.name == synset]
+    return [replace(region(thing.box), of=annotation.size) for thing in things]
 
 
 # -- tables --------------------------------------------------------------------------------------------------
 
 
-def _text(path: Path) -> str:
+def text(path: Path) -> str:
+    """Of a table of at most 64 MB. Raises DataError."""
     try:
         return read_bytes(path, _LARGEST, "such a table").decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -113,7 +156,7 @@ def _readable(place: Path) -> dict[str, str]:
     """Synset -> name, by ascending synset; empty where no table of names is there."""
     for name, parse in zip(_MAPPINGS, (_lines, _class_index), strict=True):
         if (path := place / name).is_file():
-            names = parse(path, _text(path))
+            names = parse(path, text(path))
             twice = Counter(names.values())
             return {
                 synset: f"{names[synset]} ({synset})" if twice[names[synset]] > 1 else names[synset]
@@ -146,26 +189,26 @@ def _class_index(path: Path, text: str) -> dict[str, str]:
 
 def _add(names: dict[str, str], place: str, synset: str, name: str) -> None:
     name = name.strip()
-    if not _SYNSET.fullmatch(synset) or not name or not name.isprintable():
+    if not SYNSET.fullmatch(synset) or not name or not name.isprintable():
         raise DataError(f"{place}: a synset such as n01440764 and its name are expected.")
     if synset in names:
         raise DataError(f"{place}: {synset} is listed twice.")
     names[synset] = name
 
 
-def _solution(path: Path) -> dict[str, str]:
-    """File stem -> synset: `ILSVRC2012_val_00048981,n03995372 85 1 499 272 ...` below a header."""
+def _solution(path: Path) -> dict[str, list[str]]:
+    """File stem -> synset, x0, y0, x1, y1, synset, ...: below a header `ILSVRC2012_val_00048981,n03995372 85 1 ...`."""
     if not path.is_file():
         raise DataError(
             f"The pictures of 'val' lie in no class folders, and there is no {path} that says their classes."
         )
-    synsets: dict[str, str] = {}
+    boxes: dict[str, list[str]] = {}
     try:
-        for row in csv.reader(_text(path).splitlines(), strict=True):
-            if len(row) == 2 and _SYNSET.match(row[1]):
-                if row[0] in synsets:
+        for row in csv.reader(text(path).splitlines(), strict=True):
+            if len(row) == 2 and SYNSET.match(row[1]):
+                if row[0] in boxes:
                     raise DataError(f"{path}: '{row[0][:80]}' is listed twice.")
-                synsets[row[0]] = row[1][:9]
+                boxes[row[0]] = row[1].split()
     except csv.Error as error:
         raise DataError(f"{path} is damaged: {error}.") from None
-    return synsets
+    return boxes

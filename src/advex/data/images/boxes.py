@@ -1,0 +1,80 @@
+"""Boxes in columns of tables: which of their orders is said, and which is taken for granted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from advex.data.evidence import Region
+from advex.data.source import Unreadable
+from advex.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BOXES = "bbox"  # a column that is read without being named
+Order = Literal["xyxy", "xywh"]
+
+
+def of_rows(rows: Sequence[tuple[str, Any]], column: str, order: Order | None) -> Callable[[int], Sequence[Region]]:
+    """Row -> its boxes; raises Unreadable for a row that has one which is none.
+
+    rows: each with its place, for a sentence. order: None where nobody said it, and it is taken to be xyxy: then rows
+    that deny it are a reason to refuse all of them (DataError), since the others may be misread.
+    """
+    boxes = [_listed(value, column) for _, value in rows]
+    for (place, _), some in zip(rows, boxes if order is None else [[]] * len(rows), strict=True):
+        for box in some:
+            try:
+                region(box)
+            except Unreadable as error:
+                raise DataError(
+                    f"{place} of column '{column}': {error}. A box of '{BOXES}' is x0, y0, x1, y1, with both ends "
+                    f"inside. If these are x, y, width, height, say so: parquet:root=...,boxes={BOXES},order=xywh. "
+                    "With an order that is said, single rows that are wrong are skipped."
+                ) from None
+    return lambda row: [region(box, order or "xyxy") for box in boxes[row]]
+
+
+def has(schema: pa.Schema, column: str) -> bool:
+    """Whether a table has a column, or a field of its structs, or of those in its lists."""
+    import pyarrow as pa  # heavy: only when asked for
+
+    name, _, field = column.partition(".")
+    if name not in schema.names:
+        return False
+    kind = schema.field(name).type
+    while field and not pa.types.is_struct(kind) and pa.types.is_nested(kind):
+        kind = kind.value_type
+    return not field or (pa.types.is_struct(kind) and kind.get_field_index(field) >= 0)
+
+
+def _listed(value: Any, column: str) -> list[Any]:
+    """The boxes of a row: it has one, a list of some, a list of structs that have one each, or none."""
+    field = column.rpartition(".")[2]
+    if isinstance(value, dict):
+        return _listed(value.get(field), column)
+    if not isinstance(value, list | tuple):
+        return [] if value is None else [value]
+    every = [each.get(field) if isinstance(each, dict) else each for each in value]
+    return every if not every or every[0] is None or isinstance(every[0], list | tuple) else [every]
+
+
+def region(box: Any, order: Order = "xyxy") -> Region:
+    """Of x0, y0, x1, y1 with both ends inside, or of x, y, width, height; numbers from 0, or texts of such.
+
+    Raises Unreadable for what is no box.
+    """
+    try:
+        numbers = [float(each) for each in box]
+    except (TypeError, ValueError):
+        numbers = []
+    if len(numbers) != 4 or not all(map(math.isfinite, numbers)):
+        raise Unreadable(f"it is no box: four finite numbers are expected, not {box!r:.80}")
+    x0, y0, right, bottom = numbers
+    right, bottom = (x0 + right, y0 + bottom) if order == "xywh" else (right + 1, bottom + 1)
+    if right <= x0 or bottom <= y0:
+        last = "" if order == "xywh" else " (both ends inside)"
+        raise Unreadable(f"its box has no area: {', '.join(f'{each:g}' for each in numbers)} as {order}{last}")
+    return Region(box=(x0, y0, right, bottom))
