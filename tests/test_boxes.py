@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def annotation(size: tuple[int, int], *things: str) -> str:
     return f"<annotation><folder>VOC2007</folder><filename>x.jpg</filename>{shape}{''.join(things)}</annotation>"
 
 
-def folder(root: Path, pictures: dict[str, tuple[bytes, str | bytes]], split: str = "test") -> Path:
+def folder(root: Path, pictures: Mapping[str, tuple[bytes, str | bytes]], split: str = "test") -> Path:
     """VOC's layout: pictures by name, each with its XML. Pictures are PNG inside, so that no pixel is blurred."""
     for name, (picture, xml) in pictures.items():
         write(root / "JPEGImages" / f"{name}.jpg", picture)
