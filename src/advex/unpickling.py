@@ -24,7 +24,7 @@ from advex.errors import ArtifactError, quoted
 
 LARGEST = 8 * 2**30  # bytes of a file
 _PATIENCE = 600  # seconds
-_ROOM = 2**30  # bytes of memory beyond what the tensors take, twice
+_ROOM = 2**30  # bytes of memory and output beyond what the tensors take, as read, as copied and as written
 # Where checkpoints keep their weights, among optimisers and numbers of epochs.
 _HOLDERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights")
 _REFUSED = 3
@@ -54,7 +54,7 @@ def unpickled(path: Path) -> dict[str, Tensor]:
 
 
 def _main(source: Path, out: Path) -> None:
-    _bound_memory(2 * source.stat().st_size + _ROOM)
+    _bound_memory(4 * source.stat().st_size + _ROOM)
     try:
         whole = torch.load(source, map_location="cpu", weights_only=True)
     except MemoryError:
