@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
@@ -37,8 +38,8 @@ def added(blocks: Sequence[pa.Table], tasks: Sequence[MeasureTask]) -> Iterable[
     values: dict[str, Tensor] = {}
     reasons: list[dict[str, str]] = [{} for block in blocks for _ in range(len(block))]
     for task in tasks:
-        rows = [row for block in blocks for row in block.column(column(task)).to_pylist()]
-        values |= _settled(task, rows, reasons)
+        chunks = [chunk for block in blocks for chunk in block.column(column(task)).chunks]
+        values |= _settled(task, pa.chunked_array(chunks, pa.list_(pa.float64())).combine_chunks(), reasons)
     start = 0
     for block in blocks:
         stop = start + len(block)
@@ -51,12 +52,14 @@ def added(blocks: Sequence[pa.Table], tasks: Sequence[MeasureTask]) -> Iterable[
         start = stop
 
 
-def _settled(task: MeasureTask, rows: Sequence[list[float] | None], reasons: list[dict[str, str]]) -> dict[str, Tensor]:
-    width = next((len(row) for row in rows if row is not None), 0)
-    if not width:
+def _settled(task: MeasureTask, rows: pa.ListArray, reasons: list[dict[str, str]]) -> dict[str, Tensor]:
+    known = rows.is_valid().to_numpy(zero_copy_only=False)
+    if not known.any():
         return dict.fromkeys(task.keys.values(), torch.full((len(rows),), math.nan, dtype=torch.float64))
-    nothing = [math.nan] * width
-    measured = task.measure.settle(torch.tensor([row or nothing for row in rows], dtype=torch.float64))  # pyright: ignore
+    kept = rows.flatten().to_numpy().reshape(known.sum(), -1)  # without rows that are null
+    every = np.full((len(rows), kept.shape[1]), math.nan)
+    every[known] = kept
+    measured = task.measure.settle(torch.from_numpy(every))  # pyright: ignore
     values = {key: measured.values[name].double() for name, key in task.keys.items()}
     note(task, measured, values, reasons)
     return values
