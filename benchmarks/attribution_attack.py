@@ -8,6 +8,8 @@ of 1,024 pixels (channels summed) that stay, of the network's own map, the decis
 
     variants   Integrated Gradients (6 points climbed, 50 judged): elements or pixels, softened or not, best by loss or
                by the measure itself
+    weakness   Integrated Gradients of several networks under three attacks, beside noise: elements climbed, pixels
+               climbed, pixels of the softened network climbed; and the differences from the first network, paired
     gradient   the attack against noise: +-radius in every element (10 draws, the mean) and random points (5, the
                worst)
     published  the procedure of Singh et al.'s code, one image at a time: at each step 100 right points of the
@@ -36,6 +38,7 @@ from advex.distances import TopK
 from advex.explainers import Gradient, IntegratedGradients
 from advex.goals import Aim, Scramble
 from advex.measures import worst_case_stability
+from advex.networks.softening import lacks_slopes
 
 RADIUS, STEP, K = 8 / 255, 1 / 255, 100
 PIXELS, ELEMENTS = TopK(K), TopK(3 * K, channels="none")
@@ -83,10 +86,39 @@ def variants(classifier: Classifier, x: Tensor, target: Tensor, steps: int) -> N
         )
 
 
+def weakness(models: dict[str, Classifier], x: Tensor, y: Tensor, steps: int) -> None:
+    judge, climb = IntegratedGradients(steps=50), IntegratedGradients(steps=6)
+    search = PGD(radius=RADIUS, steps=steps, step=STEP)
+    kinds = {"elements": (ELEMENTS, None), "pixels": (PIXELS, None), "pixels, softened": (PIXELS, 50.0)}
+    print(f"| network | noise | {' | '.join(kinds)} |\n|---|--:|--:|--:|--:|")
+    first: list[Tensor] = []
+    for name, classifier in models.items():
+        reference = judge(classifier, x, y).map.detach()
+        values = [sign_noise(judge, classifier, x, y, draws=5)]
+        for distance, soften in kinds.values():
+            if soften and not lacks_slopes(classifier.network):  # half-Huber networks are climbed as they are
+                values.append(values[-1])
+                continue
+            goal = Scramble(
+                explainer=climb, reference=reference, target=y, decision=y, distance=distance, soften=soften
+            )
+            values.append(stays(judge, classifier, x, search(classifier, x, goal).adversarial, y))
+        print(f"| {name} | {' | '.join(map(mean, values))} |", flush=True)
+        if first:
+            print(f"| less the first, paired | {' | '.join(mean(b - a) for a, b in zip(first, values, strict=True))} |")
+        first = first or values
+
+
+def sign_noise(explainer: Any, classifier: Classifier, x: Tensor, target: Tensor, draws: int) -> Tensor:
+    """IN at +-radius in every element, the mean over draws: [n]."""
+    rng = torch.Generator().manual_seed(0)
+    points = [(x + RADIUS * (2 * torch.randint(2, x.shape, generator=rng) - 1)).clamp(0, 1) for _ in range(draws)]
+    return torch.stack([stays(explainer, classifier, x, near, target) for near in points]).nanmean(dim=0)
+
+
 def gradient(classifier: Classifier, x: Tensor, target: Tensor, steps: int) -> None:
-    explainer, rng = Gradient(), torch.Generator().manual_seed(0)
-    draws = [(x + RADIUS * (2 * torch.randint(2, x.shape, generator=rng) - 1)).clamp(0, 1) for _ in range(10)]
-    noise = torch.stack([stays(explainer, classifier, x, near, target) for near in draws]).nanmean(dim=0)
+    explainer = Gradient()
+    noise = sign_noise(explainer, classifier, x, target, draws=10)
     change = worst_case_stability(
         explainer, classifier, x, target, search=PGD(radius=RADIUS, steps=steps, step=STEP), distance=PIXELS
     )
@@ -133,7 +165,7 @@ def _published(classifier: Classifier, x: Tensor, target: Tensor, steps: int) ->
             slopes, _ = input_gradient(lambda at: classifier.logits(at)[:, target[0]], at, create_graph=True)
             size = pixels(near * slopes.mean(dim=0, keepdim=True))
             (uphill,) = torch.autograd.grad(size[top].sum() / size.sum(), at)
-        near = near - STEP * uphill.sum(dim=0, keepdim=True).sign()
+        near = near - STEP * (alpha * uphill).sum(dim=0, keepdim=True).sign()
         near = torch.minimum(torch.maximum(near, x - RADIUS), x + RADIUS).clamp(0, 1)
         left = stays(right, classifier, x, near, target).item()
         if left < least:  # not where the decision has changed: NaN
@@ -169,20 +201,30 @@ PARTS = {"variants": variants, "gradient": gradient, "published": published, "ba
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=PARTS, default="variants")
-    parser.add_argument("--model", default="builtin:cifar10-ordinary")
+    parser.add_argument("--part", choices=[*PARTS, "weakness"], default="variants")
+    parser.add_argument("--model", default="builtin:cifar10-ordinary", help="of weakness: several, with commas")
+    parser.add_argument("--data", default="cifar10")
     parser.add_argument("--n", type=int, default=32)
     parser.add_argument("--steps", type=int, default=50)
     args = parser.parse_args()
     warnings.simplefilter("ignore")
-    classifier = advex.load(args.model)
-    x = advex.open_dataset("cifar10", split="test").batch(slice(3000, 3000 + args.n)).x.to(classifier.dtype)
-    target = classifier.predict(x).argmax(dim=1)
+    models = {name: advex.load(name) for name in args.model.split(",")}
+    classifier = next(iter(models.values()))
     print(
         f"{args.model}, {args.n} images, {args.steps} steps, torch {torch.__version__}, {torch.get_num_threads()} "
         f"thread(s), {platform.machine()}\n"
     )
-    PARTS[args.part](classifier, x, target, args.steps)
+    data = advex.open_dataset(args.data, split="test")
+    if args.part != "weakness":
+        x = data.batch(slice(3000, 3000 + args.n)).x.to(classifier.dtype)
+        PARTS[args.part](classifier, x, classifier.predict(x).argmax(dim=1), args.steps)
+        return
+    batch = data.batch(slice(3000, 3000 + 10 * args.n))
+    right = torch.stack([each.predict(batch.x).argmax(dim=1) == batch.y for each in models.values()])
+    rows = right.all(dim=0).nonzero()[: args.n, 0]
+    print(", ".join(f"{name}: {share:.1%} right" for name, share in zip(models, right.double().mean(1), strict=True)))
+    print(f"{len(rows)} of {len(batch.x)} images, right by all\n")
+    weakness(models, batch.x[rows], batch.y[rows], args.steps)
 
 
 if __name__ == "__main__":

@@ -123,6 +123,105 @@ def test_it_is_the_paper_row_by_row(negative: Any) -> None:
         assert (one - other).norm() <= 1e-9 * other.norm()
 
 
+# -- the authors' code, in its own notation ------------------------------------------------------------------
+
+
+class Batchwise:
+    """Two networks that share their weights and batch norm, one with ReLU (0) and one with softplus (1)."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(4)
+        first, norm, last = nn.Linear(30, 12).double(), nn.BatchNorm1d(12).double(), nn.Linear(12, 4).double()
+        self.classifier = Classifier(nn.Sequential(first, norm, nn.ReLU(), last), mean=0.375, std=0.25).train()
+        self.forward = self.classifier.network, nn.Sequential(first, norm, nn.Softplus(beta=BETA), last)
+        self.theta = [*first.parameters(), *norm.parameters(), *last.parameters()]
+
+    def g(self, x: Tensor, at: Tensor, kind: int, i: Tensor) -> Tensor:
+        """d/d at of the logits i of x, which is made of `at`."""
+        scores = self.forward[kind](x).gather(1, i[:, None]).mean()
+        return torch.autograd.grad(scores, at, create_graph=True)[0]
+
+    def i_star(self, x: Tensor, kind: int, y: Tensor) -> Tensor:
+        """The highest class but y."""
+        logits = self.forward[kind](x).detach()
+        return torch.tensor([max((i for i in range(4) if i != k), key=row.__getitem__)
+                             for row, k in zip(logits.tolist(), y.tolist(), strict=True)])  # fmt: skip
+
+
+def normalize(x: Tensor) -> Tensor:
+    return (x - 0.375) / 0.25
+
+
+def k_top_attack(net: Batchwise, images: Tensor, adv: Tensor, y: Tensor, k_top: int) -> Tensor:
+    """From the start `adv`: the elements are chosen there, by the ReLU network, once."""
+    adv = adv.clone().requires_grad_(True)
+    order = net.g(normalize(adv), adv, 0, y).abs().argsort(dim=1, descending=True)[:, :k_top]
+    for _ in range(STEPS):
+        adv = adv.detach().requires_grad_(True)
+        x = normalize(adv)
+        g1, g2 = net.g(x, adv, 1, y), net.g(x, adv, 1, net.i_star(x, 1, y))
+        losses = []
+        for row in range(len(y)):
+            k = order[row]
+            losses.append((1 + (d(g1[row, k], x[row, k]) - d(g2[row, k], x[row, k])).exp()).log())
+        (slope,) = torch.autograd.grad(torch.stack(losses).mean(), adv)
+        adv = adv + 5 / 255 * slope.sign()
+        adv = torch.minimum(torch.maximum(adv, images - EPSILON), images + EPSILON).clamp(0, 1)
+    return adv.detach()
+
+
+def exemplar_loss(net: Batchwise, x: Tensor, x_adv: Tensor, y: Tensor) -> Tensor:
+    """Through the whole matrix of 2B x 2B distances; of each row those to its own pair count, the worse of two."""
+    z, y_ = normalize(torch.cat([x, x_adv])).requires_grad_(True), torch.cat([y, y])
+    g1, g2 = net.g(z, z, 1, y_), net.g(z, z, 1, net.i_star(z, 1, y_))
+    z, pair, losses = z.detach(), torch.arange(len(y)).repeat(2), []
+    matrix_p, matrix_n = ([[d(g[j], z[i]) for j in range(len(z))] for i in range(len(z))] for g in (g1, g2))
+    for i in range(len(z)):
+        mine = [j for j in range(len(z)) if pair[j] == pair[i]]
+        dist_ap = max((matrix_p[i][j] for j in mine), key=lambda t: t.item())
+        dist_an = min((matrix_n[i][j] for j in mine), key=lambda t: t.item())
+        losses.append((1 + (-(dist_an - dist_ap)).exp()).log())
+    return torch.stack(losses).mean()
+
+
+def test_published_is_the_authors_code() -> None:
+    """Neighbours, loss and parameter gradient, with fewer elements than there are."""
+    net, at = Batchwise(), batch(n=6, features=30)
+    attack = f"pgd:norm=linf,radius={EPSILON},steps={STEPS},step=5/255,keep=last"
+    loss, parts, _ = objectives.make("attributional", published=True, elements=8, attack=attack, beta=BETA)(
+        net.classifier, at, {}, rng=torch.Generator().manual_seed(0)
+    )
+    seed = int(torch.randint(2**31, (), generator=torch.Generator().manual_seed(0)))
+    start = at.x + net.classifier.box.confine(at.x, LINF.sample(at.x, EPSILON, draw(seed, 0)))
+    x_adv = k_top_attack(net, at.x, start, at.y, k_top=8)
+    exemplar = exemplar_loss(net, at.x, x_adv, at.y)
+    theirs = cross_entropy(net.forward[0](normalize(x_adv)), at.y) + 0.5 * exemplar
+    assert parts["attributional"] == pytest.approx(0.5 * exemplar.item(), rel=1e-9)
+    assert loss.item() == pytest.approx(theirs.item(), rel=1e-9)
+    assert gradients_differ(loss, theirs, net.theta) < 1e-9
+    # Each of its departures from the text counts: without one the neighbours or the loss are others.
+    for changed in ({"published": False}, {"elements": 30}, {"negative": "least"}):
+        options = {"published": True, "elements": 8, "attack": attack, "beta": BETA, **changed}
+        other = objectives.make("attributional", **options)(
+            net.classifier, at, {}, rng=torch.Generator().manual_seed(0)
+        )
+        assert abs(other[0].item() - loss.item()) > 1e-6, changed
+
+
+def test_published_steps_as_the_code_does() -> None:
+    assert Attributional(published=True)._search.step == pytest.approx(5 / 255)
+    assert Attributional()._search.step == pytest.approx(1.5 / 255)
+    for options, said in (
+        ({"form": "l2"}, "published=true has form=triplet"),
+        ({"inner": "loss"}, "inner=attributional"),
+        ({"anchor": "raw"}, "anchor=normalised"),
+        ({"statistics": "running"}, "statistics=batch"),
+        ({"attack": "apgd:steps=3"}, "a search by pgd"),
+    ):
+        with pytest.raises(SpecError, match=said):
+            Attributional(published=True, **options)
+
+
 # -- other forms, where the gradients are known --------------------------------------------------------------
 
 

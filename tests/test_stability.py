@@ -736,6 +736,29 @@ def test_the_published_k_is_a_share_of_smaller_pictures_unless_it_is_named() -> 
     assert any("no 100 largest" in reason for reason in refused.undefined)
 
 
+def test_published_holds_the_factor_of_the_map_and_is_for_integrated_gradients() -> None:
+    """Of a quadratic logit s x^2 / 2 the map is s x^2 c: the half of its slope that the points of the path have."""
+    classifier, x = bowl(), draws(2, 4)
+    slopes = []
+    for hold in (False, True):
+        at = x.clone().requires_grad_(True)
+        explain = IntegratedGradients(steps=7, rule="right", hold_factor=hold)
+        maps = explain(classifier, at, torch.zeros(2, dtype=torch.int64), create_graph=True).map
+        slopes.append(torch.autograd.grad(maps.sum(), at)[0])
+    assert torch.allclose(slopes[1], slopes[0] / 2)
+    search = "search=(pgd:norm=l2,radius=0.1,steps=3)"
+    judged = IntegratedGradients(rule="trapezoid", steps=101)
+    climb = "integrated_gradients:steps=100,rule=right,hold_factor=true"
+    case = case_of(judged, classifier, x)
+    short, long = (apply(build(f"ifia:{search},{each}"), case) for each in ("published=true", f"climb=({climb})"))
+    assert torch.equal(short.values["attack"], long.values["attack"])
+    assert short.values["attack"].isfinite().all()
+    refused = apply(build(f"ifia:{search},published=true"), case_of(Slope(), classifier, x))
+    assert list(refused.undefined) == ["published=true climbs integrated gradients, and these are other maps"]
+    with pytest.raises(SpecError, match="leave climb away"):
+        build(f"ifia:published=true,climb=({climb})")
+
+
 # -- the page about them ------------------------------------------------------------------------------------
 
 

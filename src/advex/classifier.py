@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from advex.contexts import constant as constant
-from advex.contexts import own_context, warn_of_doubt
+from advex.contexts import in_modes, own_context, warn_of_doubt
 from advex.errors import AdvexError, AdvexWarning, InputError
 from advex.features import FeatureSpec
 from advex.geometry import Box, Norm, as_norm
@@ -256,15 +256,8 @@ class Classifier(nn.Module):
     @contextlib.contextmanager
     def frozen(self) -> Iterator[Classifier]:
         """Evaluation mode, no parameter gradients, no contexts of the caller; everything as it was outside, always."""
-        modes = [(module, module.training) for module in self.modules()]
-        try:
-            with own_context(), constant(self):
-                for module, _ in modes:  # not eval(), which exported modules refuse
-                    module.training = False
-                yield self
-        finally:
-            for module, training in modes:
-                module.training = training
+        with own_context(), constant(self), in_modes((module, False) for module in self.modules()):
+            yield self
 
     @contextlib.contextmanager
     def between_rows(self) -> Iterator[Classifier]:

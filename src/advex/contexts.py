@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from typing import TypeVar
 
@@ -61,6 +61,20 @@ def constant(module: nn.Module) -> Iterator[None]:
     finally:
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
+
+
+@contextlib.contextmanager
+def in_modes(modes: Iterable[tuple[nn.Module, bool]]) -> Iterator[None]:
+    """Inside, each module is in training mode, or is not, as its pair says; outside it is as it was."""
+    wanted = list(modes)
+    before = [(module, module.training) for module, _ in wanted]
+    try:
+        for module, training in wanted:  # not train(), which exported modules refuse
+            module.training = training
+        yield
+    finally:
+        for module, training in before:
+            module.training = training
 
 
 @contextlib.contextmanager

@@ -49,19 +49,22 @@ class PGD(Search):
     draws: Count = 1
 
     def find(self, classifier: Classifier, x: Tensor, goal: Goal, mask: Tensor | None, seed: int) -> SearchResult:
-        norm, radius = classifier.norm(self.norm), as_radius(self.radius)
-
         def descend(restart: int, x: Tensor, goal: Goal, mask: Tensor | None, rows: Tensor) -> SearchResult:
-            start = None
-            if self.random_start:
-                start = norm.sample(x, radius, randomness.draw(seed, restart))
-                start = classifier.box.confine(x, start if mask is None else start * mask)
             return iterate(
-                _Descend(self), classifier, x, goal, norm=as_norm(self.norm), steps=self.steps, mask=mask, start=start,
-                unseen=self.keep == "last" and self.restarts == 1,
+                _Descend(self), classifier, x, goal, norm=as_norm(self.norm), steps=self.steps, mask=mask,
+                start=self.begin(classifier, x, mask, seed, restart), unseen=self.keep == "last" and self.restarts == 1,
             )  # fmt: skip
 
         return in_turn((partial(descend, restart) for restart in range(self.restarts)), x, goal, mask)
+
+    def begin(
+        self, classifier: Classifier, x: Tensor, mask: Tensor | None = None, seed: int = 0, restart: int = 0
+    ) -> Tensor:
+        """The change of x [n, *shape] that a search with this seed begins with."""
+        if not self.random_start:
+            return torch.zeros_like(x)
+        start = classifier.norm(self.norm).sample(x, as_radius(self.radius), randomness.draw(seed, restart))
+        return classifier.box.confine(x, start if mask is None else start * mask)
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,8 @@ class IntegratedGradients(DifferentiableMethod):
     steps: gradients per example. rule: where on the path they are taken: midpoint, trapezoid (both ends
     count half), gauss_legendre, left, right, or published (chalasani2020's code: the plain mean at 1/steps,
     ..., 1 - 1/steps). baseline: a number, or a tensor that broadcasts to x: like one input, or one per example.
-    of: logit, probability or loss (the cross-entropy against the class).
+    of: logit, probability or loss (the cross-entropy against the class). hold_factor: where the map is differentiated,
+    the factor x - u is a constant, and the way leads through the gradients alone (singh2020's code).
     The explanation's `completeness` is the error of the sum.
     """
 
@@ -47,6 +48,7 @@ class IntegratedGradients(DifferentiableMethod):
     rule: Rule = "midpoint"
     baseline: Baseline = 0.0
     of: Of = "logit"
+    hold_factor: bool = False
 
     def __post_init__(self) -> None:
         least = 2 if self.rule in ("trapezoid", "published") else 1
@@ -62,7 +64,7 @@ class IntegratedGradients(DifferentiableMethod):
             return torch.addcmul(u[i], per_row(alpha[k], u), difference[i]), per_row(weight[k], u)
 
         total, outputs = request.gradients(points, len(alpha))
-        values = difference * total
+        values = (difference.detach() if self.hold_factor else difference) * total
         change = _change(request, u, outputs, alpha)
         return Attribution(map=values, completeness=values.detach().flatten(1).sum(dim=1) - change)
 

@@ -23,7 +23,7 @@ from advex.inputs import per_channel
 
 Form = Literal["triplet", "direct", "l2", "cosine"]
 Negative = Literal["runner_up", "least"]
-Anchor = Literal["normalised", "raw"]
+Anchor = Literal["normalised", "raw", "mixed"]
 
 
 @goal("misaligned", cites="singh2020 Eq. 5", examples=("form=l2,anchor=raw,beta=10", "form=cosine,loss=1"))
@@ -39,10 +39,10 @@ class Misaligned:
         direct    ||g^y(x) - g^y(x0)||_2                    Eq. 2; x0 is where the search began
 
     y: [n] int64. negative: j is the `runner_up` among the other classes, or the `least` of them. anchor: x as the
-    network sees it (`normalised`, and then the gradient is with respect to that), or `raw`. channels: of gradient and
-    anchor (see `distances.channels`). beta: activations with a kink are softplus_beta for the gradients; 0: they stay
+    network sees it (`normalised`, and then the gradient is with respect to that), `raw`, or `mixed`: as the network
+    sees it beside the gradient with respect to raw x. channels: of gradient and anchor (see `distances.channels`). beta: activations with a kink are softplus_beta for the gradients; 0: they stay
     as they are. loss: what the cross-entropy, of the network as it is, is multiplied by before it is added.
-    reference: [n, d], of `direct`, g^y(x0).
+    reference: [n, d], of `direct`, g^y(x0). elements: [n, d] bool, those of gradient and anchor that count; None: all.
     """
 
     open_ended: ClassVar[bool] = True
@@ -56,6 +56,7 @@ class Misaligned:
     beta: float = 50.0
     loss: float = 0.0
     reference: Tensor | None = None
+    elements: Tensor | None = None
 
     def __post_init__(self) -> None:
         for option, values in {"form": Form, "negative": Negative, "anchor": Anchor, "channels": Channels}.items():
@@ -88,7 +89,7 @@ class Misaligned:
         """The same goal, whose reference is g^y at x, where its form has one: a constant unless `ask` is given."""
         if self.form != "direct":
             return self
-        (own,) = self._gradients(classifier, x, ask)
+        (own,) = self.gradients(classifier, x, ask)
         return dataclasses.replace(self, reference=own.detach() if ask is None else own)
 
     def __call__(self, classifier: Classifier, x: Tensor) -> Aim:
@@ -102,18 +103,24 @@ class Misaligned:
 
         ask: x -> logits, a pass of the classifier's network; its own, if left away.
         """
-        own, *other = self._gradients(classifier, x, ask)
+        own, *other = self.gradients(classifier, x, ask)
         if self.reference is not None:
             return torch.linalg.vector_norm(own - self.reference, dim=1)
-        anchor = self._list(classifier.normalised(x) if self.anchor == "normalised" else x)
+        anchor = self.anchors(classifier, x)
         if self.form == "l2":
             return torch.linalg.vector_norm(own - anchor, dim=1)
         if self.form == "cosine":
             return 1 - cosine(own, anchor)
         return softplus(cosine(other[0], anchor) - cosine(own, anchor))
 
-    def _gradients(self, classifier: Classifier, x: Tensor, ask: Callable[[Tensor], Tensor] | None) -> list[Tensor]:
-        """g^y, and of a triplet g^j: [n, d] each."""
+    def anchors(self, classifier: Classifier, x: Tensor) -> Tensor:
+        """What the gradients at x are to lie along: [n, d]."""
+        return self._list(x if self.anchor == "raw" else classifier.normalised(x))
+
+    def gradients(
+        self, classifier: Classifier, x: Tensor, ask: Callable[[Tensor], Tensor] | None = None
+    ) -> list[Tensor]:
+        """g^y at x, and of a triplet g^j: [n, d] each. ask: see `size`."""
 
         def scores(x: Tensor) -> list[Tensor]:
             logits = (ask or classifier.logits)(x)
@@ -131,5 +138,6 @@ class Misaligned:
         return [self._list(gradient * per_channel(scale, x)) for gradient in gradients]
 
     def _list(self, values: Tensor) -> Tensor:
-        """[n, d]: what is left of the channels."""
-        return per_pixel(values, self.channels).flatten(1)
+        """[n, d]: what is left of the channels, and 0 where an element does not count."""
+        rows = per_pixel(values, self.channels).flatten(1)
+        return rows if self.elements is None else rows * self.elements
