@@ -40,8 +40,9 @@ class Misaligned:
 
     y: [n] int64. negative: j is the `runner_up` among the other classes, or the `least` of them. anchor: x as the
     network sees it (`normalised`, and then the gradient is with respect to that), `raw`, or `mixed`: as the network
-    sees it beside the gradient with respect to raw x. channels: of gradient and anchor (see `distances.channels`). beta: activations with a kink are softplus_beta for the gradients; 0: they stay
-    as they are. loss: what the cross-entropy, of the network as it is, is multiplied by before it is added.
+    sees it beside the gradient with respect to raw x. channels: of gradient and anchor (see `distances.channels`).
+    beta: activations with a kink are softplus_beta for the gradients; 0: they stay as they are. loss: what the
+    cross-entropy, of the network as it is, is multiplied by before it is added.
     reference: [n, d], of `direct`, g^y(x0). elements: [n, d] bool, those of gradient and anchor that count; None: all.
     """
 
