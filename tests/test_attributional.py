@@ -134,7 +134,7 @@ class Batchwise:
         first, norm, last = nn.Linear(30, 12).double(), nn.BatchNorm1d(12).double(), nn.Linear(12, 4).double()
         self.classifier = Classifier(nn.Sequential(first, norm, nn.ReLU(), last), mean=0.375, std=0.25).train()
         self.forward = self.classifier.network, nn.Sequential(first, norm, nn.Softplus(beta=BETA), last)
-        self.theta = [*first.parameters(), *norm.parameters(), *last.parameters()]
+        self.theta: list[Tensor] = [*first.parameters(), *norm.parameters(), *last.parameters()]
 
     def g(self, x: Tensor, at: Tensor, kind: int, i: Tensor) -> Tensor:
         """d/d at of the logits i of x, which is made of `at`."""
@@ -211,13 +211,14 @@ def test_published_is_the_authors_code() -> None:
 def test_published_steps_as_the_code_does() -> None:
     assert Attributional(published=True)._search.step == pytest.approx(5 / 255)
     assert Attributional()._search.step == pytest.approx(1.5 / 255)
-    for options, said in (
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"form": "l2"}, "published=true has form=triplet"),
         ({"inner": "loss"}, "inner=attributional"),
         ({"anchor": "raw"}, "anchor=normalised"),
         ({"statistics": "running"}, "statistics=batch"),
         ({"attack": "apgd:steps=3"}, "a search by pgd"),
-    ):
+    ]
+    for options, said in cases:
         with pytest.raises(SpecError, match=said):
             Attributional(published=True, **options)
 

@@ -47,7 +47,7 @@ PAPER: dict[str, Any] = {
         "front": {"title": "Front", "tables": ["1"], "rows": ["natural", "robust"], "x": "gini", "y": "drop"},
         "elsewhere": {"title": "Other rows", "tables": ["1"], "rows": ["alone"], "x": "gini", "y": "drop"},
     },
-    "maps": {"both": {"title": "Side by side", "rows": ["natural", "robust"]}},
+    "maps": {"both": {"title": "Side by side", "rows": ["natural", "robust"], "boxes": "gini"}},
     "scales": {"full": {"summary": "All."}},
 }  # fmt: skip
 
@@ -82,7 +82,7 @@ def record_of(name: str, folder: Path) -> Record:
         measures={
             name: MeasureEntry(title=title, better="high", of="shape", spec=name)
             for name, title in (("gini", "Gini index"), ("entropy", "Entropy"), ("effective", "Effective"))
-        },
+        } | {"manipulated": MeasureEntry(title="Led", better="high", of="stable", spec="manipulated:wanted=edge")},
         models=[ModelEntry(name=name, source="", scores={"accuracy": score}, maps={"gradient": concise})],
         data=DataEntry(name="d", source="d", examples=4, shape=(1, 2, 2), class_names=("no", "yes"), chance=0.5),
     )  # fmt: skip
@@ -112,7 +112,13 @@ def record_of(name: str, folder: Path) -> Record:
         "change": pa.array([None] * 4, type=pa.float64()), "completeness": pa.array([None] * 4, type=pa.float64()),
         "map": pa.array([[1.0, -2.0, 0.0, 0.5]] + [None] * 3, type=pa.list_(pa.float32())),
     }  # fmt: skip
-    pq.write_table(pa.table(maps), folder / "maps.parquet")
+    pq.write_table(pa.table(maps | {"manipulated": [0.5] * 4}), folder / "maps.parquet")
+    moved = {
+        "model": [name], "explainer": ["gradient"], "example": [0], "measure": ["manipulated"],
+        "x": pa.array([[0.0, 1.0, 0.5, 0.5]], type=pa.list_(pa.float32())),
+        "map": pa.array([[1.0, 0.0, -2.0, 0.5]], type=pa.list_(pa.float32())),
+    }  # fmt: skip
+    pq.write_table(pa.table(moved), folder / "moved.parquet")
     write_record(folder, made)
     return made
 
@@ -238,7 +244,10 @@ def test_the_page_and_the_figures_show_them(tmp_path: Path) -> None:
     found = carry_out(planned(written(tmp_path)), out, Worker())
     assert [plot.id for plot in found.plots] == ["front", "elsewhere"]
     names = {path.name for path in write_figures(out, found)}
-    assert {"gains.svg", "maps-both.png"} <= names
+    assert {"gains.svg", "maps-both.png", "boxes-both.svg", "manipulated-both.png"} <= names
+    boxes = (out / "figures/boxes-both.svg").read_text()
+    for words in ("Gini index, example by example", "natural, gradient", "robust, gradient", "0.55", "0.7"):
+        assert words in boxes  # means of 0.5, 0.6, 0.7, 0.4, and of 0.6, 0.8, 0.7
     page = write_report(out).read_text()
     for words in ("Side by side", 'data-boxes="gradient"', "Gini index minus that of natural", "0.100"):
         assert words in page

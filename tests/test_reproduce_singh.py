@@ -59,6 +59,15 @@ def test_rows_without_their_data_say_what_they_need(monkeypatch: pytest.MonkeyPa
     assert reasons == {name: f"needs --data {data}=PATH" for name, data in lacking.items()}
 
 
+@pytest.mark.parametrize("scale", ["smoke", "full"])
+def test_figures_6_and_10_have_what_they_draw(scale: str) -> None:
+    paper = papers.read("singh2020")
+    assert {"along_input", "manipulated"} <= {
+        spec.partition(":")[0] for spec in paper.scales[scale].evaluation["measures"]
+    }
+    assert {maps.boxes for maps in paper.maps.values()} == {"along_input"}
+
+
 def test_rows_differ_in_what_they_say() -> None:
     """Objective by row, as the paper's text and tables have it; all else is the recipe's."""
     plan = planned("singh2020", rows=["all"], scale="full", available=lambda source: None)

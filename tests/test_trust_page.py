@@ -51,6 +51,7 @@ def test_no_option_is_missing() -> None:
     """Of the measures, the distances, the goals on maps, and the terms of training."""
     told = {
         "The measure": [("measure", name) for name in ("worst_case", "ifia")],
+        "Beside it": [("measure", name) for name in ("along_input", "manipulated")],
         "Distances": [("distance", name) for name in registry.entries("distance")],
         "Goals on maps": [("goal", name) for name in ("scramble", "mass_centre", "toward_map")],
         "Networks whose maps hold": [("objective", name) for name in ("attributional", "stable_ig", "alignment")],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -105,7 +105,7 @@ def worst_case_stability(
     )  # fmt: skip
     return worst_around(
         around, explainer, classifier, target, search=search, distance=distance, soften=soften, restarts=restarts,
-        climb=_shortened(explainer, points) if climb is None else climb, seed=seed, max_batch=max_batch,
+        climb=shortened(explainer, points) if climb is None else climb, seed=seed, max_batch=max_batch,
     )  # fmt: skip
 
 
@@ -182,7 +182,7 @@ def _undefined(maps: Tensor, distance: Distance, flat: Tensor, no_point: Tensor)
     return reasons
 
 
-def _shortened(explainer: Any, points: int | None) -> Any:
+def shortened(explainer: Any, points: int | None) -> Any:
     """The same explainer with a path of at most so many points, if it has one (`steps`)."""
     if points is not None and points < 1:
         raise SpecError(f"A path has at least 1 point, not points={points}.")
@@ -203,6 +203,12 @@ def ball_of(search: Search) -> Ball:
     if not as_radius(radius) > 0:
         raise SpecError(f"A worst case is one within a distance above 0, not {radius}: nothing moves within 0.")
     return Ball(norm=as_norm(getattr(search, "norm", "rmse")), radius=as_radius(radius))
+
+
+def nothing(measure: Any, case: Case, reason: str) -> Measured:
+    """No row has a value of a measure of several figures, for one reason."""
+    value = dict.fromkeys(measure.values, torch.full((len(case),), math.nan))
+    return Measured(value=value, undefined={reason: torch.ones(len(case), dtype=torch.bool)})
 
 
 def has_derivatives(explainer: Explainer) -> bool:
@@ -256,7 +262,7 @@ class WorstCase:
 
     def __call__(self, case: Case) -> Measured:
         if not has_derivatives(case.explainer):
-            return self._nothing(case, NO_DERIVATIVES)
+            return nothing(self, case, NO_DERIVATIVES)
         ball, maps = ball_of(attacks.as_search(self.search)), case.explanation.map.detach()
         try:
             as_distance(self.distance)(maps, maps)  # may be none for maps of this shape
@@ -264,18 +270,13 @@ class WorstCase:
                 neighbours_of(case, ball.norm, ball.radius, self.samples),
                 case.explainer, case.classifier, case.explanation.target,
                 search=self.search, distance=self.distance, soften=self.soften, restarts=self.restarts,
-                climb=self.climb or _shortened(case.explainer, self.points), seed=case.seed, max_batch=case.max_batch,
+                climb=self.climb or shortened(case.explainer, self.points), seed=case.seed, max_batch=case.max_batch,
             )  # fmt: skip
         except (KinkError, IncomparableError) as error:
-            return self._nothing(case, str(error))
+            return nothing(self, case, str(error))
         figures = {"attack": worst.attack, "random": worst.random, "by_attack": worst.by_attack.to(worst.distance)}
         moved = case.x + worst.delta, worst.map
         return Measured(value={"": worst.distance, **figures}, undefined=worst.undefined, moved=moved)
-
-    def _nothing(self, case: Case, reason: str) -> Measured:
-        """No row has a value, for one reason."""
-        value = dict.fromkeys(self.values, torch.full((len(case),), math.nan))
-        return Measured(value=value, undefined={reason: torch.ones(len(case), dtype=torch.bool)})
 
 
 PUBLISHED_SEARCH = "pgd:radius=8/255,steps=50,step=1/255"
@@ -283,10 +284,15 @@ PUBLISHED_CLIMB = "integrated_gradients:steps=100,rule=right,hold_factor=true"  
 NOT_INTEGRATED = "published=true climbs integrated gradients, and these are other maps"
 
 
+def largest_pixels(shape: Sequence[int]) -> int:
+    """How many pixels of an input of this shape IN looks at: 100; of fewer than 1,024 the same share."""
+    pixels = math.prod(shape[1:] if len(shape) == 3 else shape)
+    return 100 if pixels >= 1024 else max(1, 100 * pixels // 1024)
+
+
 def published_distance(x: Tensor) -> str:
     """The 100 largest pixels of inputs [n, *shape]; of fewer than 1,024 the same share, as no paper has such."""
-    pixels = math.prod(x.shape[2:] if x.ndim == 4 else x.shape[1:])
-    return f"top_k:k={100 if pixels >= 1024 else max(1, 100 * pixels // 1024)}"
+    return f"top_k:k={largest_pixels(x.shape[1:])}"
 
 
 @measure("ifia", cites="ghorbani2019; singh2020 Sec. 4.1", examples=("published=true,search=(pgd:steps=2)",))
@@ -314,6 +320,6 @@ class PublishedWorstCase(WorstCase):
         options["distance"] = published_distance(case.x) if self.distance is None else self.distance
         if self.published:
             if not isinstance(case.explainer, IntegratedGradients):
-                return self._nothing(case, NOT_INTEGRATED)
+                return nothing(self, case, NOT_INTEGRATED)
             options["climb"] = PUBLISHED_CLIMB
         return WorstCase(**options)(case)

@@ -145,11 +145,15 @@ class Grid(_Model):
 
 
 class Maps(_Model):
-    """Maps by the networks of some rows, how concise they are and how much more than those of the first row."""
+    """Maps by the networks of some rows, how concise they are and how much more than those of the first row.
+
+    boxes: key of a measure whose values are drawn as a box for each network.
+    """
 
     title: str
     rows: tuple[Id, ...]
     caption: str = ""
+    boxes: str = ""
 
 
 class Budget(_Model):

@@ -114,12 +114,13 @@ class GridEntry(_Model):
 
 
 class MapsEntry(_Model):
-    """Maps by the networks of some rows, the first of which the others are compared with."""
+    """Maps by the networks of some rows, the first of which the others are compared with. boxes: key of a measure."""
 
     id: str
     title: str
     caption: str
     rows: list[str]
+    boxes: str = ""
 
 
 class AnnotatorEntry(_Model):

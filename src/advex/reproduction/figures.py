@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import io
+import math
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from advex.distances import Kendall, TopK
 from advex.drawing.boxes import WHISKERS, box_plot, common_axis
 from advex.drawing.contact_sheet import Cell, Row, draw
 from advex.drawing.heat import coloured, reach_of, summed
-from advex.drawing.pictures import encoded, read_picture
+from advex.drawing.pictures import encoded, picture_of, read_picture
 from advex.drawing.svg import box_file, scatter_file
 from advex.files import atomic
+from advex.measures.worst_change import largest_pixels
 from advex.record.reproduction import AnsweredEntry, GridEntry, JudgedEntry, Reproduction
 from advex.report.mapped import first_measure, value_of
 from advex.report.pages.answers import VERDICTS, sentences
@@ -28,6 +32,7 @@ from advex.reproduction.folder import FIGURES
 _EXAMPLES = 3  # images in a grid
 _MAPPED = 5  # pictures in a sheet of maps
 _TARGETS = 10  # classes in a grid
+_BOX = f"Box: the middle half; whiskers at {WHISKERS[0]} and {WHISKERS[1]} %; dot: the mean"
 _PAIRS, _LINES = 5, 2  # judged pairs in a line, and lines of a verdict
 
 
@@ -63,6 +68,10 @@ def _figures(folder: Path, reproduction: Reproduction) -> Iterator[tuple[str, by
     for entry, contents in known:
         if rows := _maps(contents):
             yield f"maps-{entry.id}.png", _sheet(rows, f"{entry.title}: {of}")
+        if figure := _boxes(contents, entry.boxes, of):
+            yield f"boxes-{entry.id}.svg", figure.encode()
+        if rows := list(_manipulated(contents)):
+            yield f"manipulated-{entry.id}.png", _sheet(rows, f"{entry.title}, led towards a map: {of}")
 
 
 def _sheet(rows: Sequence[Row], title: str) -> bytes:
@@ -125,8 +134,55 @@ def _gains(entries: Sequence[Contents], of: str) -> str:
         return ""
     lines.sort(key=lambda line: line[1])
     plot = box_plot("Gains", lines, common_axis([values for _, _, values in lines]), "Gains example by example")
-    text = f"Box: the middle half; whiskers at {WHISKERS[0]} and {WHISKERS[1]} %; dot: the mean"
-    return box_file(plot, f"{titles[0]} minus that of natural training, example by example", [of, text])
+    return box_file(plot, f"{titles[0]} minus that of natural training, example by example", [of, _BOX])
+
+
+def _boxes(contents: Contents, key: str, of: str) -> str:
+    """A box for each explainer and network, of the values of one measure; "" where there are none."""
+    rows = [row for row in contents.rows("maps") if row.get(key) is not None and math.isfinite(row[key])]
+    models = [model.name for model in contents.record.models]
+    lines = []
+    for explainer in dict.fromkeys(row["explainer"] for row in rows):
+        for number, model in enumerate(models):
+            values = [row[key] for row in rows if (row["explainer"], row["model"]) == (explainer, model)]
+            lines += [(number, f"{model}, {explainer.replace('_', ' ')}", np.asarray(values))] if values else []
+    if not lines:
+        return ""
+    title = contents.record.measures[key].title
+    plot = box_plot(title, lines, common_axis([values for _, _, values in lines]), f"{title}, example by example")
+    return box_file(plot, f"{title}, example by example", [of, _BOX])
+
+
+def _manipulated(contents: Contents) -> Iterator[Row]:
+    """A line per picture and explainer: for each network the map, the changed picture, and its map."""
+    shape, names = contents.record.data.shape, [model.name for model in contents.record.models]
+    at = {(row["example"], row["explainer"], row["model"]): row for row in contents.rows("maps")}
+    moved = {
+        (row["example"], row["explainer"], row["model"]): row
+        for row in contents.rows("moved")
+        if contents.record.measures[row["measure"]].spec.partition(":")[0] == "manipulated"
+    }
+    wanted = list(dict.fromkeys(key[:2] for key in moved))[:_MAPPED] if len(shape) == 3 else ()
+    for example, explainer in wanted:
+        shown = (row for row in contents.rows("examples") if row["example"] == example)
+        cells = [Cell(_picture(contents, next(shown, None)), (explainer.replace("_", " "),))]
+        for name in (name for name in names if (example, explainer, name) in moved):
+            before, after = (rows[example, explainer, name] for rows in (at, moved))
+            pixels = np.asarray(after["x"]).reshape(tuple(shape)).transpose(1, 2, 0)
+            changed = picture_of(np.rint(255 * pixels.clip(0, 1)).astype(np.uint8)).png
+            cells.append(Cell(() if before["map"] is None else _heat(before, shape), (name, "map")))
+            cells.append(Cell((changed,), (name, "changed")))
+            cells.append(Cell(_heat(after, shape), (name, "map then", _stays(before, after, shape))))
+        yield Row(tuple(cells))
+
+
+def _stays(before: dict[str, Any], after: dict[str, Any], shape: Sequence[int]) -> str:
+    """How much of a map is left, as the papers count it: over pixels, whose channels are summed."""
+    if before["map"] is None:
+        return ""
+    maps = [torch.tensor(row["map"], dtype=torch.float64).reshape(1, *shape) for row in (before, after)]
+    k = largest_pixels(shape)
+    return f"IN {1 - TopK(k)(*maps).item():.2f}, K {1 - Kendall()(*maps).item():.2f}"
 
 
 def _maps(contents: Contents) -> list[Row]:
