@@ -13,7 +13,8 @@ from advex.classifier import Classifier
 from advex.distances import as_distance
 from advex.errors import InputError, SpecError
 from advex.explanation.subjects import class_name
-from advex.measures.worst_change import PUBLISHED_SEARCH, has_derivatives, published_distance, worst_case_stability
+from advex.measures.ifia import PUBLISHED_SEARCH, published_distance
+from advex.measures.worst_change import has_derivatives, worst_case_stability
 from advex.types import Explainer, Explanation
 
 

@@ -26,7 +26,7 @@ from advex.explanation.attacked import Attacked
 from advex.explanation.pictures import has_pictures, save_picture
 from advex.explanation.subjects import Subject, Target, class_name, targets_of
 from advex.files import atomic
-from advex.measures.worst_change import PUBLISHED_SEARCH
+from advex.measures.ifia import PUBLISHED_SEARCH
 from advex.record import plain
 from advex.registry import describe, numbered, parse
 from advex.types import FLAT, INCOMPLETE, Explainer, Explanation

@@ -19,7 +19,7 @@ from advex.drawing.heat import coloured, reach_of, summed
 from advex.drawing.pictures import encoded, picture_of, read_picture
 from advex.drawing.svg import box_file, scatter_file
 from advex.files import atomic
-from advex.measures.worst_change import largest_pixels
+from advex.measures.ifia import largest_pixels
 from advex.record.reproduction import AnsweredEntry, GridEntry, JudgedEntry, Reproduction
 from advex.report.mapped import first_measure, value_of
 from advex.report.pages.answers import VERDICTS, sentences
