@@ -28,7 +28,7 @@ def published_distance(x: Tensor) -> str:
     return f"top_k:k={largest_pixels(x.shape[1:])}"
 
 
-@measure("ifia", cites="ghorbani2019; singh2020 Sec. 4.1", examples=("published=true,search=(pgd:steps=2)",))
+@measure("ifia", cites="ghorbani2019; singh2020 Sec. 4.1")
 class PublishedWorstCase(WorstCase):
     """How many of the k = 100 largest pixels change at the worst point met: the setting of the papers.
 

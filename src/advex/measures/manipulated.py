@@ -70,11 +70,11 @@ class Manipulated:
             run = search(case.classifier, case.x, goal, seed=case.seed, max_batch=case.max_batch)
         except (KinkError, IncomparableError) as error:
             return nothing(self, case, str(error))
-        there = case.explain(run.adversarial)
-        nearest = apart(goal.wanted, there)
+        changed = case.explain(run.adversarial)
+        nearest = apart(goal.wanted, changed)
         nearer = run.reached & (nearest < before)
         moved = tuple(
-            torch.where(per_row(nearer, at), after, at) for at, after in ((case.x, run.adversarial), (maps, there))
+            torch.where(per_row(nearer, at), after, at) for at, after in ((case.x, run.adversarial), (maps, changed))
         )
         pixels = per_pixel(maps, getattr(apart, "channels", "none")).flatten(1)
         constant = (pixels == pixels[:, :1]).all(dim=1)
