@@ -42,7 +42,7 @@ class Manipulated:
 
     of: ClassVar[Of] = "stable"
     needs: ClassVar[frozenset[Need]] = frozenset({"model", "explainer"})
-    scale_free: ClassVar[bool] = True
+    scale_free: ClassVar[bool] = False
     moves: ClassVar[bool] = True
     values: ClassVar[Mapping[str, Value]] = {
         "": Value(title="Distance from the wanted map, least met", better="high"),
