@@ -268,6 +268,22 @@ def test_road_is_the_answer_without_the_strongest_and_without_the_weakest() -> N
         assert math.isclose(measured["combined"][i].item(), (answers[False] - answers[True]) / 2, abs_tol=1e-5)
 
 
+def test_road_of_one_order_is_the_one_figure_at_half_the_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    about = case(torch.randn(3, 3, 8, 8, dtype=torch.float64), classifier=small_network())
+    both = apply(registry.build("measure", "road:shares=25-50"), about).values
+    asked: list[int] = []
+    forward = about.classifier.network.forward
+    monkeypatch.setattr(about.classifier.network, "forward", lambda x: asked.append(len(x)) or forward(x))
+    for order, name in (("morf", "most_first"), ("lerf", "least_first")):
+        asked.clear()
+        one = apply(registry.build("measure", f"road:shares=25-50,order={order}"), about).values
+        assert list(one) == [name]
+        assert torch.equal(one[name], both[name])
+        assert sum(asked) == 3 * 2
+    with pytest.raises(SpecError):
+        registry.build("measure", "road:order=strongest")
+
+
 # -- the pointing game's subset and classes -------------------------------------------------------------------
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import PlainValidator
@@ -36,37 +36,51 @@ def as_shares(percent: object) -> tuple[float, ...]:
     return shares
 
 
+_ORDERS = {"morf": "most_first", "lerf": "least_first"}
+_FIGURES = {
+    "most_first": Value(title="ROAD, strongest pixels gone", better="low"),
+    "least_first": Value(title="ROAD, weakest pixels gone", better="high"),
+    "combined": Value(title="ROAD", better="high"),
+}
 Shares = Annotated[int | tuple[int, ...], PlainValidator(lambda value: as_shares(value) and value)]
 
 
-@measure("road", cites="rong2022 (remove and debias)", examples=("shares=50,noise=0,output=logit",))
+@measure(
+    "road",
+    cites="rong2022 (remove and debias)",
+    examples=("shares=50,noise=0,output=logit", "order=morf", "order=lerf,shares=20"),
+)
 class Road:
     """The output once a share of the pixels is replaced by weighted means of their neighbours, with a little noise.
 
     most_first: with the map's strongest pixels gone. least_first: with its weakest gone. combined: half the difference.
-    Each is the mean over the shares. shares: of the pixels, in per cent. noise: its standard deviation, in units of the
-    network's normalisation. output: probability, logit or loss. channels: how those of a pixel become one value.
+    Each is the mean over the shares. shares: of the pixels, in per cent. order: the strongest first (morf) or the
+    weakest first (lerf), which gives the one figure at half the cost, or both. noise: its standard deviation, in units
+    of the network's normalisation. output: probability, logit or loss. channels: how those of a pixel become one value.
     """
 
     shares: Shares = (10, 30, 50)
+    order: Literal["morf", "lerf", "both"] = "both"
     noise: AtLeast0 = 0.01
     output: Output = "probability"
     channels: Channels = "max_abs"
 
-    values: ClassVar[Mapping[str, Value]] = {
-        "most_first": Value(title="ROAD, strongest pixels gone", better="low"),
-        "least_first": Value(title="ROAD, weakest pixels gone", better="high"),
-        "combined": Value(title="ROAD", better="high"),
-    }
     of: ClassVar[Of] = "faithful"
     needs: ClassVar[frozenset[Need]] = frozenset({"model"})
     scale_free: ClassVar[bool] = True
+
+    @property
+    def values(self) -> Mapping[str, Value]:
+        """The figures that the order gives."""
+        return _FIGURES if self.order == "both" else {name: _FIGURES[name] for name in [_ORDERS[self.order]]}
 
     def __call__(self, case: Case) -> Measured:
         values, undefined = pixels(case, self.channels)
         rank, size = ranks(case, values), values[0].numel() if len(values) else 1
         counts = [round(share * size) for share in as_shares(self.shares)]
-        gone = torch.stack([*(rank < count for count in counts), *(rank >= size - count for count in counts)], dim=1)
+        first = [rank < count for count in counts] if self.order != "lerf" else []
+        last = [rank >= size - count for count in counts] if self.order != "morf" else []
+        gone = torch.stack([*first, *last], dim=1)
         noise = randomness.normal(case.x, case.seed, "road") * self.noise * case.classifier.std.reshape(-1, 1, 1)
         unsettled = torch.zeros(len(values), dtype=torch.bool, device=values.device)
 
@@ -76,11 +90,12 @@ class Road:
             unsettled[i[~settled]] = True
             return x + case.classifier.box.confine(x, picture + noise[i] * holes - x)
 
-        answers = outputs(case, points, 2 * len(counts), self.output)
-        most, least = (answers[:, part].mean(dim=1) for part in (slice(len(counts)), slice(len(counts), None)))
+        answers = outputs(case, points, gone.shape[1], self.output)
+        most, least = (answers[:, part].mean(dim=1) for part in (slice(len(first)), slice(len(first), None)))
+        every = {"most_first": most, "least_first": least, "combined": (least - most) / 2}
         bad = torch.stack([*undefined.values()]).any(dim=0)
         return Measured(
-            value={"most_first": most, "least_first": least, "combined": (least - most) / 2},
+            value={name: every[name] for name in self.values},
             undefined=undefined | {UNSETTLED: unsettled & ~bad},
         )
 
