@@ -201,7 +201,7 @@ def _scaled(path: Path, shrunk: float, height: int, width: int) -> Tensor:
 def _texture(draws: Tensor, x: Tensor) -> Tensor:
     """Needles of ice [n, 3, height, width]: ridges of one height map, thicker where another one is high."""
     side = _side(x.shape)
-    ridge, thick = (plasma(each, side, 1.9)[:, None, : x.shape[2], : x.shape[3]] for each in draws.unbind(dim=1))
-    needles = 1 - (torch.sin(12 * torch.pi * ridge)).abs()
-    ice = (0.25 + 0.5 * thick + 0.5 * needles**2).clamp(0, 1)
+    ridge, thick = (plasma(each, side, 1.6)[:, None, : x.shape[2], : x.shape[3]] for each in draws.unbind(dim=1))
+    needles = 1 - (torch.sin(4 * torch.pi * ridge)).abs()
+    ice = (0.25 + 0.5 * thick + 0.5 * needles**3).clamp(0, 1)
     return ice * x.new_tensor(_ICE)[:, None, None]
