@@ -51,6 +51,7 @@ Suite = Annotated[
 Alone = Annotated[
     bool, typer.Option("--alone", help="Every search of the suite on every example, not on what the others left alone.")
 ]
+Transfer = Annotated[bool, typer.Option("--transfer", help="Judge every model's changes within them by every other.")]
 Corruptions = Annotated[
     list[str] | None,
     typer.Option(metavar="all|NAME[:SEVERITY],...", help="Also accuracy on corrupted pictures."),
@@ -106,6 +107,7 @@ class Request:
     radius: Radius = None
     suite: Suite = None
     alone: Alone = False
+    transfer: Transfer = False
     corruptions: Corruptions = None
     bf16: Bf16 = False
     compile_: Compile = False
@@ -156,7 +158,7 @@ class Request:
             "attack": None if self.attack == "none" else self.attack, "btr": None if self.btr == "none" else self.btr,
             "published": self.published, "explanations": self.explanations, "targets": self.targets, "rho": self.rho,
             "batch_size": self.batch_size, "seed": self.seed, "bfloat16": self.bf16, "compiled": self.compile_,
-            "certify": self.certify, "alone": self.alone,
+            "certify": self.certify, "alone": self.alone, "transfer": self.transfer,
             **{name: value for name, value in given.items() if value is not None},
         })  # fmt: skip
 

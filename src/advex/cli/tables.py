@@ -27,6 +27,7 @@ def show(record: Record) -> None:
     if any(key.partition(":")[0] == "btr_ara" for key in keys):
         terminal.emit(CALIBRATION)
     _show_radii(record)
+    _show_transfer(record)
     _show_corruptions(record)
     _show_certificates(record)
     _show_maps(record)
@@ -61,6 +62,17 @@ def _show_radii(record: Record) -> None:
 
 def _counts(moved: Mapping[str, int]) -> str:
     return ", ".join(f"{search} {count}" for search, count in moved.items())
+
+
+def _show_transfer(record: Record) -> None:
+    """The accuracy of each model under the changes made on each: a row per model that judges."""
+    rows = [
+        [model.name, key, *(_figure(transfer.accuracy.get(source.name)) for source in record.models)]
+        for model in record.models
+        for key, transfer in model.transfer.items()
+    ]
+    if rows:
+        terminal.table(["accuracy of", "within", *(f"changes made on {each.name}" for each in record.models)], rows)
 
 
 def _show_corruptions(record: Record) -> None:

@@ -21,6 +21,7 @@ Fields = dict[str, Tensor]  # what is random of a corruption, by name: [n, ...] 
 
 SEVERITIES = 5
 LEAST = 8  # pixels of a side
+_IN_CACHE = 2**18  # values at a time on a CPU: with more, memory is what takes the time
 _ROUNDING = 1e-3  # of a grey level: what a sum in another order may be short of the next one
 
 
@@ -59,11 +60,16 @@ class Corruption:
         seed and its own values, whatever its company. Raises InputError for what is no such picture.
         """
         check(x)
+        size = (x.shape[1], x.shape[2], x.shape[3])
+        rows = max(_IN_CACHE // math.prod(size), 1) if x.device.type == "cpu" else max(len(x), 1)
         with torch.no_grad():
-            pictures = x.detach().float()
-            fields = self.draw((x.shape[1], x.shape[2], x.shape[3]), randomness.numbers(pictures, seed))
-            levels = 255 * self.apply(pictures, fields).clamp(0, 1)
-            return (levels + _ROUNDING).floor().div(255).to(x.dtype)
+            return torch.cat([self._corrupted(part, size, seed) for part in x.split(rows)])
+
+    def _corrupted(self, x: Tensor, size: Size, seed: int) -> Tensor:
+        pictures = x.detach().float()
+        fields = self.draw(size, randomness.numbers(pictures, seed))
+        levels = 255 * self.apply(pictures, fields).clamp(0, 1)
+        return (levels + _ROUNDING).floor().div(255).to(x.dtype)
 
     def parameters(self, size: Sequence[int]) -> Any:
         """Those of the severity, from the table nearest to a size that ends with height and width."""

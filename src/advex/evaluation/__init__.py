@@ -5,12 +5,13 @@ plan          what its specs name, read once and handed down; tasks: one of each
 shards        finished pieces on disk, and whose they are
 run           an evaluation at work: it loops over its stages
 
-The stages are nine files of one shape (pieces, tables, figures, flags, differences):
+The stages are ten files of one shape (pieces, tables, figures, flags, differences):
 
 predictions   what a model says to each example
 searches      how far each example is from reaching a goal
 recheck       whether the attack can be believed
 radii         which examples no search moves within a distance
+transfer      what each model says to the changes that were made on each other
 corruptions   what a model says to the examples once noise, blur, weather or compression have changed them
 pictures      the examples that a report shows, explained
 maps          maps of how much each input element counts, and what is measured of them
@@ -43,6 +44,7 @@ from advex.data.digests import known, read_digests
 from advex.environment import environment, without_places
 from advex.errors import DataError, InputError, SpecError
 from advex.evaluation import certificates, corruptions, maps, pictures, predictions, radii, recheck, rows, searches
+from advex.evaluation import transfer as transfers
 from advex.evaluation.examples import batch_for
 from advex.evaluation.flags import flags_of_data, flags_of_labels, flags_of_training
 from advex.evaluation.plan import Plan, plan_of
@@ -57,7 +59,7 @@ from advex.record import DataEntry, Flag, ModelEntry, Record, Training, read_run
 Model = tuple[str, str, Classifier]  # name, source, classifier
 
 STAGES: tuple[Stage, ...] = (
-    predictions, searches, recheck, radii, corruptions, pictures, maps, rows, certificates,
+    predictions, searches, recheck, radii, transfers, corruptions, pictures, maps, rows, certificates,
 )  # fmt: skip
 
 
@@ -149,6 +151,8 @@ def _check(models: Sequence[Model], data: Dataset, plan: Plan) -> None:
     # Names become file names, and some file systems do not tell a from A.
     if not names or "" in names or len({name.casefold() for name in names}) < len(names):
         raise SpecError(f"An evaluation needs one or more models, each with a name of its own, not {names}.")
+    if plan.settings.transfer and len(models) < 2:
+        raise SpecError("Transfer judges every model's changes by every other: it needs two or more models.")
     for name, _, classifier in models:
         classes = classifier.predict(batch_for(classifier, data, slice(0, 2)).x).shape[1]
         if classes != len(data.class_names):
@@ -161,7 +165,7 @@ def _check(models: Sequence[Model], data: Dataset, plan: Plan) -> None:
                 f"The rows of {data.name} are not encoded by the columns of the model '{name}': open them with "
                 "open_dataset(..., features=classifier.features)."
             )
-        for stage in (radii, corruptions, maps, pictures):
+        for stage in (radii, transfers, corruptions, maps, pictures):
             stage.check(plan, classifier, data)  # before hours of searching
 
 

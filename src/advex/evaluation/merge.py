@@ -30,8 +30,8 @@ _INDIFFERENT = ("batch_size", "bfloat16", "compiled")
 def merge(folders: Sequence[Path], out: Path, *, command: str = "") -> Record:
     """Write the record of all models of several records into the folder `out`, with their differences.
 
-    Models of one name get -2, -3, ... Records of earlier schemas are merged as what they are read as. Raises
-    ArtifactError unless the records are of the same examples, searches and settings.
+    Models of one name get -2, -3, ... What models said to each other's changes is left away: not all
+    were asked. Records of earlier schemas are merged as what they are read as. Raises ArtifactError unless the records are of the same examples, searches and settings.
     """
     records = [read_record(folder) for folder in folders]
     tables = [read_tables(folder) for folder in folders]
@@ -54,12 +54,15 @@ def _merged(
         if (folder / "pictures").is_dir():
             with writing(out / "pictures"):
                 shutil.copytree(folder / "pictures", out / "pictures" / str(number), dirs_exist_ok=True)
-    joined: dict[Table, pa.Table] = {name: _joined([each[name] for each in tables], renamed) for name in tables[0]}
+    kept: list[Table] = [name for name in tables[0] if name != "transfer"]
+    joined: dict[Table, pa.Table] = {name: _joined([each[name] for each in tables], renamed) for name in kept}
     for name, table in joined.items():
         with atomic(out / f"{name}.parquet") as temporary:
             pq.write_table(table, temporary)
     first = records[0]
-    entries = [model.model_copy(update={"name": name}) for (_, model), name in zip(owners, names, strict=True)]
+    entries = [
+        model.model_copy(update={"name": name, "transfer": {}}) for (_, model), name in zip(owners, names, strict=True)
+    ]
     results = Results(
         tables=joined, chance=first.data.chance, seed=first.seed, searches=first.searches, norms=first.norms,
         measures=first.measures, entries=entries,
@@ -97,7 +100,7 @@ def _check(folders: Sequence[Path], records: Sequence[Record], tables: Sequence[
         }
         for key in sorted((record.settings.keys() | first.settings.keys()) - idle - set(_INDIFFERENT)):
             former, present = first.settings.get(key), record.settings.get(key)
-            if former != present:
+            if (former or None) != (present or None):  # a setting of today that says nothing is none of before
                 reasons.append(f"{key} is {former!r} there and {present!r} here")
         if record.searches != first.searches:
             reasons.append("the searches differ")

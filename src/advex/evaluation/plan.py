@@ -73,6 +73,8 @@ class Plan:
         if self.corruptions:
             values["corruptions"] = {task.key: [describe(each) for each in task.severities.values()]
                                      for task in self.corruptions}  # fmt: skip
+        if settings.transfer:
+            values["transfer"] = True
         values["pictures"] = {task.name: describe(task.explainer) for task in self.pictures}
         if self.maps:
             values["maps"] = {
@@ -92,6 +94,8 @@ def settings_from(values: dict[str, Any]) -> Settings:
 
 def plan_of(settings: Settings) -> Plan:
     """Read the specs of an evaluation. Raises SpecError for one that names nothing, or is given twice."""
+    if settings.transfer and not settings.radius:
+        raise SpecError("Transfer judges changes within a radius: name one, e.g. linf:8/255.")
     certify = None
     if settings.certify is not None:
         certify = Certify(

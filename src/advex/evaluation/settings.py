@@ -11,7 +11,7 @@ from advex.errors import SpecError, did_you_mean
 # What means nothing unless the first of each group is given, and is then no difference between two evaluations.
 CERTIFICATION = ("certify", "certify_samples", "certify_examples")
 MAPPING = ("maps", "map_target", "measures")
-RADII = ("radius", "suite", "alone")
+RADII = ("radius", "suite", "alone", "transfer")
 CORRUPTING = ("corruptions",)
 
 
@@ -23,6 +23,7 @@ class Settings(BaseModel):
     printed figures.
     radius: NORM:RADIUS, within which every search of `suite` tries to move the decision, one after the other on what
     is left; suite: spec strings of searches, or `standard`; alone: each of them on all examples.
+    transfer: within each radius, every model's changes by PGD are judged by every other model.
     corruptions: `all`, or corruptions by name: NAME for all severities, NAME:SEVERITY for one of them.
     explanations: examples to explain, spread over the classes; rows of a table also in sentences. pictures: explainers
     of pictures by which they are explained. targets: `all` explains every class (of more than 10 about four: the
@@ -49,6 +50,7 @@ class Settings(BaseModel):
     radius: tuple[str, ...] = ()
     suite: tuple[str, ...] = ("standard",)
     alone: bool = False
+    transfer: bool = False
     corruptions: tuple[str, ...] = ()
     explanations: int = Field(default=8, ge=0)
     pictures: tuple[str, ...] = ("toward", "away")

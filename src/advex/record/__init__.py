@@ -4,6 +4,7 @@
     examples.parquet       one row per model and example
     explanations.parquet   one row per model, example, explainer, target and rho
     maps.parquet           one row per model, explainer and example, of evaluations with maps
+    transfer.parquet       one row per radius, model, judging model and example, of evaluations with transfer
     answers.parquet        of tables: one row per model, explained row and alternative
     columns.parquet        of tables: one row per column, with its distribution
     pictures/              8-bit PNG: <example>.png and one per explanation
@@ -34,6 +35,7 @@ from advex.record.figures import MeasureEntry as MeasureEntry
 from advex.record.figures import RadiusEntry as RadiusEntry
 from advex.record.figures import RadiusFigures as RadiusFigures
 from advex.record.figures import Strict
+from advex.record.figures import TransferFigures as TransferFigures
 from advex.record.figures import norm_title as norm_title
 from advex.record.run import Training as Training
 from advex.record.run import read_run as read_run
@@ -64,7 +66,7 @@ class ModelEntry(Strict):
 
     training: how it was trained, where its source is a run folder; trained_on: how many of the examples are among those
     that it was trained on, None where that is not known. radii: by the keys of `Record.radii`. corrupted: by those of
-    `Record.corruptions`. certified: None unless
+    `Record.corruptions`. transfer: by those of `radii`, where models were evaluated together. certified: None unless
     it was. maps: by the explainer's name. answered: of a table.
     """
 
@@ -79,6 +81,7 @@ class ModelEntry(Strict):
     trained_on: int | None = None
     radii: dict[str, RadiusFigures] = {}
     corrupted: dict[str, CorruptedFigures] = {}
+    transfer: dict[str, TransferFigures] = {}
     certified: CertificateFigures | None = None
     maps: dict[str, MapFigures] = {}
     answered: Answered | None = None
@@ -186,7 +189,7 @@ def _described_measures(values: Values) -> None:
     if settings:
         explainers = ["toward", "away"] if settings.pop("away", True) else ["toward"]
         settings |= {"searches": [], "radius": [], "suite": ["standard"], "alone": False, "pictures": explainers}
-        settings["corruptions"] = []
+        settings |= {"corruptions": [], "transfer": False}
         settings["measures"] = ["gini", "entropy", "effective"]
     values["lowers"] = ["away"]
     of: Values = {"of": "shape", "standing": "not about truth"}

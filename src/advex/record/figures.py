@@ -121,6 +121,17 @@ class CorruptedFigures(Strict):
     accuracy: dict[int, Figure]
 
 
+class TransferFigures(Strict):
+    """What a model decides rightly once changes made on each model within a radius are added.
+
+    accuracy: by the model that they were made on, itself among them. beyond: by each other model, the accuracy under
+    its own changes minus that under the other's, paired; the intervals hold together.
+    """
+
+    accuracy: dict[str, Figure]
+    beyond: dict[str, Figure]
+
+
 class MeasureEntry(Strict):
     """What is measured of every map, under one key of `Record.measures`.
 

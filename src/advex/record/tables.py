@@ -10,7 +10,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-Table = Literal["examples", "explanations", "maps", "moved", "answers", "columns"]
+Table = Literal["examples", "explanations", "maps", "moved", "answers", "columns", "transfer"]
 Columns = dict[str, pa.DataType]
 
 _TEXT, _COUNT, _NUMBER, _NUMBERS = pa.string(), pa.int64(), pa.float64(), pa.list_(pa.float64())
@@ -78,6 +78,9 @@ COLUMN: Columns = {
     "edges": _NUMBERS, "counts": pa.list_(_COUNT), "least": _NUMBER, "most": _NUMBER,
 }  # fmt: skip
 
+# What each model (judge) says to the changes that were made on `model` within a radius; prediction -1: no answer.
+TRANSFER: Columns = {"model": _TEXT, "radius": _TEXT, "judge": _TEXT, "example": _COUNT, "prediction": _COUNT}
+
 _MODEL: Columns = {"model": _TEXT}
 TABLES: dict[Table, Columns] = {
     "examples": {**_MODEL, **PREDICTION, "picture": _TEXT},
@@ -86,6 +89,7 @@ TABLES: dict[Table, Columns] = {
     "moved": {**_MODEL, "explainer": _TEXT, **MOVED},
     "answers": {**_MODEL, **ANSWER},
     "columns": COLUMN,
+    "transfer": TRANSFER,
 }
 
 # Everything that an evaluation leaves in its folder, but the file that says whose the folder is.

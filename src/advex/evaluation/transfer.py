@@ -1,0 +1,121 @@
+"""Every model's changes judged by every other: what each decides rightly once a change made on another is added."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch import Tensor
+
+from advex.attacks.pgd import PGD
+from advex.classifier import Classifier
+from advex.data.dataset import Dataset
+from advex.evaluation import predictions
+from advex.evaluation.columns import beside, table, tensor
+from advex.evaluation.examples import batch_for
+from advex.evaluation.flags import flag
+from advex.evaluation.plan import Plan
+from advex.evaluation.results import Results
+from advex.evaluation.run import Blocks, Evaluation, Pieces
+from advex.evaluation.scores import Contrast, bounded, mean_contrast, share
+from advex.evaluation.tasks import RadiusTask
+from advex.goals import Misclassify
+from advex.record import Figure, Flag, ModelEntry, TransferFigures
+from advex.record.tables import TRANSFER
+
+
+def search(task: RadiusTask) -> PGD:
+    """What makes the changes: 40 steps to the lowest margin, kept also where the model's own decision stays."""
+    return PGD(norm=task.ball.norm.name, radius=task.ball.radius)
+
+
+def check(plan: Plan, classifier: Classifier, data: Dataset) -> None:
+    """Raise SpecError for a norm in which no such changes are made."""
+    for task in plan.radii if plan.settings.transfer else ():
+        search(task)
+
+
+def _kind(task: RadiusTask) -> str:
+    return f"transfer-{task.kind}"
+
+
+def pieces(work: Evaluation, model: str) -> Pieces:
+    """A model's changes of all examples within every radius, and what all models say to them."""
+    if work.plan.settings.transfer:
+        for task in work.plan.radii:
+            yield work.pieces(model, _kind(task), partial(_judged, work, model, task))
+
+
+def _judged(work: Evaluation, model: str, task: RadiusTask, rows: range) -> pa.Table:
+    settings, classifier = work.plan.settings, work.classifiers[model]
+    batch = batch_for(classifier, work.data, slice(rows.start, rows.stop))
+    changed = search(task)(classifier, batch.x, Misclassify(batch.y), seed=settings.seed, max_batch="auto").adversarial
+    blocks = []
+    for judge, other in work.classifiers.items():
+        answers = other.predict(changed.to(other.device, other.dtype), max_batch=settings.batch_size)
+        silent = ~answers.isfinite().all(dim=1)
+        answered = torch.where(silent, predictions.NO_ANSWER, answers.argmax(dim=1))
+        n = len(rows)
+        own = {name: kind for name, kind in TRANSFER.items() if name != "model"}
+        blocks.append(table(own, radius=[task.key] * n, judge=[judge] * n, example=list(rows), prediction=answered))
+    return pa.concat_tables(blocks)
+
+
+def tables(work: Evaluation, model: str) -> Blocks:
+    """The table `transfer`."""
+    if not work.plan.settings.transfer:
+        return {}
+    made = (beside(block, model=model) for task in work.plan.radii for block in work.made(model, _kind(task)))
+    return {"transfer": made}
+
+
+def figures(work: Evaluation, entry: ModelEntry) -> ModelEntry:
+    """The accuracy under each model's changes, and how much more of it is lost than under the model's own."""
+    if not work.plan.settings.transfer:
+        return entry
+    transfer = {task.key: _figures(work, entry.name, task.key) for task in work.plan.radii}
+    return entry.model_copy(update={"transfer": transfer})
+
+
+def _figures(work: Evaluation, judge: str, radius: str) -> TransferFigures:
+    right = {source: _right(work, source, judge, radius) for source in work.classifiers}
+    contrasts = [
+        mean_contrast(
+            "transfer", right[judge].double() - held.double(), "neither", work.plan.settings.seed,
+            measure=radius, first=judge, second=source,
+        )
+        for source, held in right.items()
+        if source != judge
+    ]  # fmt: skip
+    beyond: dict[str, Figure] = {line.second: line.figure for line in bounded(contrasts)}
+    return TransferFigures(accuracy={source: share(held) for source, held in right.items()}, beyond=beyond)
+
+
+def _right(work: Evaluation, source: str, judge: str, radius: str) -> Tensor:
+    """[n] bool: the judge decides rightly on the source's changes."""
+    wanted = (pc.field("judge") == judge) & (pc.field("radius") == radius)
+    rows = work.written.rows("transfer", source).filter(wanted)
+    return tensor(rows, "prediction") == tensor(work.written.rows("examples", judge), "label")
+
+
+def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
+    """A model that changes made on another move more often than its own: its gradients mislead."""
+    for radius, transfer in entry.transfer.items():
+        for source, beyond in transfer.beyond.items():
+            if beyond.low > 0:
+                yield flag(
+                    entry.name, "transfer_beats_white_box", "warning",
+                    f"Within {radius}, changes made on {source} leave {transfer.accuracy[source].value:.1%} right, "
+                    f"those made on itself {transfer.accuracy[entry.name].value:.1%}: {beyond.value:.1%} "
+                    f"[{beyond.low:.1%}, {beyond.high:.1%}] more are lost to gradients that are not its own, so "
+                    "its own mislead.",
+                    "Search without gradients (--suite square), with draws or another loss; do not trust its radii.",
+                )  # fmt: skip
+
+
+def differences(results: Results) -> Iterator[Contrast]:
+    """None: what is judged here are pairs already."""
+    return iter(())
