@@ -3,10 +3,9 @@
 python -m benchmarks.corruptions --sheet docs/images/corruptions.png
 python -m benchmarks.corruptions --speed [--side 32] [--n 256]
 
-The sheet shows two bundled pictures at severities 1 to 5, a row for each corruption. The speed is that of severity 3, in
-seconds of a processor,
-ours in one batch, with everything that is drawn; the oracle's picture after picture, by the functions of
-imagecorruptions-imaug with its own parameters, which are those for pictures of 224 pixels.
+The sheet shows two bundled pictures at severities 1 to 5, a row for each corruption. The speed is that of severity 3,
+in seconds of a processor: ours in one batch, with everything that is drawn; the oracle's picture after picture, by the
+functions of imagecorruptions-imaug with its own parameters, which are those for pictures of 224 pixels.
 """
 
 from __future__ import annotations

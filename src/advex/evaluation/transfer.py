@@ -84,7 +84,7 @@ def _figures(work: Evaluation, judge: str, radius: str) -> TransferFigures:
     right = {source: _right(work, source, judge, radius) for source in work.classifiers}
     contrasts = [
         mean_contrast(
-            "transfer", right[judge].double() - held.double(), "neither", work.plan.settings.seed,
+            "transfer", right[judge].double() - held.double(), "neither", work.plan.settings.seed, of_shares=True,
             measure=radius, first=judge, second=source,
         )
         for source, held in right.items()
