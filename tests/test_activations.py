@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from torch import Tensor, nn
 
-from advex.classifier import Classifier
-from advex.errors import InputError
-from advex.layers import activations, derivatives, listening
+from advex.layers import derivatives, listening
 
 
 class Twice(nn.Module):
@@ -28,29 +25,6 @@ class Twice(nn.Module):
 
 def hooks(module: nn.Module) -> int:
     return sum(len(layer._forward_hooks) for layer in module.modules())
-
-
-def test_answers_come_by_name_in_the_order_of_the_calls() -> None:
-    classifier, x = Classifier(Twice()), torch.rand(2, 3)
-    network = classifier.network
-    heard = activations(classifier, lambda: classifier(x), ["first", "network.second"])
-    assert [name for name, _ in heard] == ["network.second", "network.first", "network.first"]
-    expected = network.second(x)  # pyright: ignore[reportCallIssue]
-    assert torch.equal(heard[0][1], expected)
-    assert torch.equal(heard[1][1], network.first(expected))  # pyright: ignore[reportCallIssue]
-    assert torch.equal(heard[2][1], classifier(x))
-    assert hooks(classifier) == 0
-
-
-def test_hooks_go_also_when_a_pass_fails() -> None:
-    network = Twice()
-    network.broken = True
-    with pytest.raises(OSError, match="broke"):
-        activations(network, lambda: network(torch.rand(2, 3)), ["first"])
-    assert hooks(network) == 0
-    with pytest.raises(InputError, match="'frist'.*did you mean 'first'"):
-        activations(network, lambda: None, ["second", "frist"])
-    assert hooks(network) == 0
 
 
 def test_an_answer_may_be_replaced() -> None:

@@ -22,8 +22,8 @@ LAYERS = [
     # These read folders alone: see `READERS`.
     ("report",),
     ("annotation",),
-    ("classifier", "contexts", "inputs", "layers", "logits", "networks", "bundled", "artifacts", "data", "batch_norm",
-     "pretrained", "unpickling"),
+    ("classifier", "contexts", "inputs", "layers", "logits", "reach", "networks", "bundled", "artifacts", "data",
+     "batch_norm", "pretrained", "unpickling"),
     ("corruptions",),
     ("lookup",),
     ("goals",),

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from advex.errors import InputError, did_you_mean
+from advex.contexts import constant
+from advex.errors import AdvexWarning, InputError, did_you_mean
+from advex.reach import is_activation, reach
+
+if TYPE_CHECKING:
+    from advex.classifier import Classifier
 
 Result = TypeVar("Result")
 
@@ -44,12 +52,92 @@ def _full(name: str, known: Iterable[str]) -> str:
     raise InputError(f"The network has no layer '{name}': {did_you_mean(name, known)}")
 
 
-def activations(network: nn.Module, run: Callable[[], object], names: Iterable[str]) -> list[tuple[str, Tensor]]:
-    """(name, answer) of the named layers while `run()` makes its passes, in the order of the calls; see `listening`."""
+@contextlib.contextmanager
+def hearing(classifier: Classifier, which: str) -> Iterator[list[tuple[str, Tensor]]]:
+    """Inside, a list that fills with (name, answer) of the chosen layers, in the order of their calls, in one pass.
+
+    which: as of `heard`, with its errors, raised at the end; and an InputError where the network was called more than
+    once. An answer that the network writes into afterwards is heard as it was.
+    """
+    modules = {name: module for name, module in classifier.named_modules() if name}
+    ranges: list[tuple[int, float]] = []
+    names: set[str] = set()
+    for part in which.split("+"):
+        if match := re.fullmatch(r"relu:(?:(all)|(\d+)(?:-(\d+))?)", part.strip()):
+            every, first, last = match.groups()
+            ranges.append((0, math.inf) if every else (int(first), int(last or first)))
+        else:
+            names.add(_full(part.strip(), modules))
+    counted = {name for name, module in modules.items() if ranges and is_activation(module)}
     heard: list[tuple[str, Tensor]] = []
-    with listening(network, lambda name, module, answer: heard.append((name, answer)), names):
-        run()
-    return heard
+    calls: list[str] = []
+    passes = []
+
+    def hear(name: str, module: nn.Module, answer: Tensor) -> Tensor:
+        number = len(calls)
+        if name in counted:
+            calls.append(name)
+        if name in names or (name in counted and any(first <= number <= last for first, last in ranges)):
+            heard.append((name, answer))
+            return answer.clone()
+        return answer
+
+    begins = classifier.network.register_forward_pre_hook(lambda module, inputs: passes.append(1))
+    with begins, listening(classifier, hear, counted | names):
+        yield heard
+    if len(passes) > 1:
+        raise InputError(f"Layers are heard in one pass of the network, and it was called {len(passes)} times.")
+    if silent := sorted(names - {name for name, _ in heard}):
+        raise InputError(
+            f"The layer '{silent[0]}' is not called in a pass, or its answer is no tensor: nothing is heard."
+        )
+    if any(first > last or (last if math.isfinite(last) else first) >= len(calls) for first, last in ranges):
+        raise InputError(_beyond(which, calls, modules))
+
+
+def _beyond(which: str, calls: list[str], modules: Iterable[str]) -> str:
+    if not calls:
+        return (
+            f"The layers '{which}' are none: the network calls no activation module (nn.ReLU or one like it), 0 in "
+            f"all. Name layers instead, joined by '+': {', '.join(list(modules)[1:9]) or 'it has none'}."
+        )
+    each = ", ".join(f"{number} '{name}'" for number, name in enumerate(calls))
+    return (
+        f"The layers '{which}' are not all there: the network calls {len(calls)} activation modules in a pass, of "
+        f"which a range names the first and the last: {each}."
+    )
+
+
+def heard(classifier: Classifier, x: Tensor, which: str) -> list[tuple[str, Tensor]]:
+    """(name, answer [n, ...]) of the chosen layers in a forward pass of x [n, *shape], in the order of the calls.
+
+    which: `relu:all`, all activation modules (nn.ReLU, and what acts number by number in its place: leaky, half-Huber,
+    GELU, SiLU, ...); `relu:4-9`, the fifth to the tenth of their calls (both ends included, counted from 0 by the call:
+    a module that is called twice counts twice), `relu:4` one of them; the name of a layer, of which all calls are heard
+    (a leading `network.` may be left out); or several of these, joined by `+`.
+
+    No hook stays, also where the pass fails. Warns of activations that are called as functions, or of a kind that is
+    not known, which `relu:` does not hear. Raises InputError where nothing is heard, for ranges that are empty or go
+    beyond the last call (with their number and names), and for unknown names.
+    """
+    warn_of_unheard(classifier, x, which)
+    with hearing(classifier, which) as answers:
+        classifier.logits(x)
+    return answers
+
+
+def warn_of_unheard(classifier: Classifier, x: Tensor, which: str) -> None:
+    """An AdvexWarning that names the activations that `relu:` does not hear in a pass of x [n, *shape], n >= 1."""
+    if "relu:" in which and len(x):
+        with constant(classifier):  # else a product with a weight is none that is linear in x
+            unheard = reach(classifier, x[:1], classifier.logits, is_activation).activations
+        if unheard:
+            warnings.warn(
+                f"The layers '{which}' are modules, and this network also calls {', '.join(unheard[:4])}"
+                f"{' and others' * (len(unheard) > 4)}: not heard. Make them modules (nn.ReLU), or name the layers.",
+                AdvexWarning,
+                stacklevel=3,
+            )
 
 
 def derivatives(

@@ -45,6 +45,7 @@ class Perturbation:
     bisections, the last look. What other rows of the batch cost is not counted, nor the last verdict of `verify`.
     flat: [n] bool, the goal's gradient vanished somewhere on the way: the search was blind there. False where it
     needs no gradients.
+    weight: [n], of the perceptual term, where the search has one (`attacks.Perceptual`); else None.
     """
 
     clean: Tensor
@@ -55,6 +56,7 @@ class Perturbation:
     gradients: Tensor
     queries: Tensor
     flat: Tensor
+    weight: Tensor | None = None
 
     @property
     def adversarial(self) -> Tensor:
@@ -85,6 +87,7 @@ class Explanation:
     flat: [n] bool, derivatives are used, and none of them reached the input, or one was not finite: the map says
     nothing (a changed picture is then the input itself).
     incomplete: [n] bool, `completeness` is large beside that change: see `INCOMPLETE`.
+    weight: [n], of the perceptual term, where the method chose it for each row (`perceptual=auto`); else None.
     """
 
     map: Tensor
@@ -97,6 +100,12 @@ class Explanation:
     completeness: Tensor | None = None
     flat: Tensor | None = None
     incomplete: Tensor | None = None
+    weight: Tensor | None = None
+
+    def method_of(self, row: int) -> str:
+        """The record of one row: `method`, with what was chosen for this row."""
+        chosen = None if self.weight is None else f"perceptual={self.weight[row]:g}"
+        return self.method if chosen is None else self.method.replace("perceptual=auto", chosen)
 
     def __len__(self) -> int:
         return len(self.target)

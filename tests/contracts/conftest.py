@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from advex import registry
 from advex.classifier import Classifier
+from advex.reach import is_activation
 
 SHAPE = (3, 2, 2)
 
@@ -52,6 +53,32 @@ def shortened(search: Any, steps: int = 12) -> Any:
     if hasattr(search, "searches"):  # of a suite: that of each
         budget = {"searches": f"apgd:steps={steps},minimal:gradients={steps},square:queries={steps}"}
     return dataclasses.replace(search, **budget)
+
+
+def hearable(make: Callable[..., Classifier]) -> Callable[..., Classifier]:
+    """The same maker of toys, with an activation that changes nothing where the network has none."""
+
+    def made(*args: Any, **options: Any) -> Classifier:
+        classifier, same = make(*args, **options), nn.LeakyReLU(1.0)
+        network: Any = classifier.network
+        if any(map(is_activation, network.modules())):
+            return classifier
+        if isinstance(network, nn.Sequential):
+            network.append(same)
+        else:
+            classifier.network = nn.Sequential(same, network)
+        return classifier.eval()
+
+    return made
+
+
+@pytest.fixture
+def toys(toys: SimpleNamespace, request: pytest.FixtureRequest) -> SimpleNamespace:
+    """The makers of toys; where the search of `spec` hears layers, each has something to hear."""
+    spec = request.getfixturevalue("spec") if "spec" in request.fixturenames else ""
+    if not hasattr(registry.build("attack", spec) if spec else None, "layers"):
+        return toys
+    return SimpleNamespace(**{name: hearable(make) for name, make in vars(toys).items()})
 
 
 @pytest.fixture

@@ -46,12 +46,16 @@ def every(wanted: Callable[[Any], bool] = lambda explain: True) -> pytest.MarkDe
 EVERY = every()
 
 
-def with_places(network: nn.Module) -> Classifier:
-    """The same function, after a layer that changes nothing but has channels and places."""
+def with_places(network: nn.Module, explain: Any) -> Classifier:
+    """The same function, after a layer that changes nothing but has channels and places.
+
+    Where the explainer hears activations, there is one that changes nothing either.
+    """
     first = nn.Conv2d(3, 3, 1, bias=False).double()
     with torch.no_grad():
         first.weight.copy_(torch.eye(3)[:, :, None, None])
-    return Classifier(nn.Sequential(OrderedDict(conv=first, rest=network))).eval()
+    same = nn.LeakyReLU(1.0) if hasattr(explain, "layers") else nn.Identity()
+    return Classifier(nn.Sequential(OrderedDict(conv=first, same=same, rest=network))).eval()
 
 
 @pytest.fixture
@@ -122,7 +126,7 @@ def test_none_and_one(explain: Any, clf: Classifier, x: Tensor, n: int) -> None:
 def test_what_the_classifier_ignores_is_not_in_the_map(explain: Any, toys: SimpleNamespace, x: Tensor) -> None:
     weight = torch.randn(3, 12, dtype=torch.float64)
     weight[:, [1, 7]] = 0
-    explanation = explain(with_places(toys.affine(weight, torch.zeros(3)).network), x, TARGET)
+    explanation = explain(with_places(toys.affine(weight, torch.zeros(3)).network, explain), x, TARGET)
     assert explanation.map.flatten(1)[:, [1, 7]].abs().max() < 1e-6  # 0, or the rounding of captum's float32 regression
     assert explanation.map.flatten(1)[:, [0, 2]].any()
 
@@ -173,7 +177,7 @@ def test_a_saturated_or_dead_classifier_is_no_error(explain: Any, toys: SimpleNa
     ):
         with warnings.catch_warnings(record=True) as seen:
             warnings.simplefilter("always")
-            explanation = explain(with_places(classifier.network), x, TARGET.clamp_max(1))
+            explanation = explain(with_places(classifier.network, explain), x, TARGET.clamp_max(1))
         assert torch.isfinite(explanation.map).all()
         assert explanation.flat.all() == ("no gradient reached" in "".join(str(each.message) for each in seen))
 

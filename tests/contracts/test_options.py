@@ -99,8 +99,8 @@ def test_every_option_of_an_explainer_changes_its_map(kind: str, name: str, opti
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         convolution = torch.nn.Conv2d(3, 8, 2, padding=1)  # maps of regions need places
-        layers = [("conv", convolution), ("relu", torch.nn.ReLU()), ("pool", torch.nn.AvgPool2d(2, stride=1))]
-        head = [("flat", torch.nn.Flatten()), ("head", torch.nn.Linear(32, 3))]
+        layers = [("conv", convolution), ("relu", torch.nn.ReLU()), ("pool", torch.nn.AdaptiveAvgPool2d(2))]
+        head = [("flat", torch.nn.Flatten()), ("head", torch.nn.Linear(32, 3))]  # pictures of other sizes fit too
         network = torch.nn.Sequential(OrderedDict([*layers, *head]))
     classifier, x, y = problem(Classifier(network.double(), mean=0.5, std=0.3))
     pixels = torch.randint(256, (120, *x.shape[1:]), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

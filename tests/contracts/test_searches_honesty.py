@@ -38,16 +38,18 @@ class Cracked(nn.Module):
     def __init__(self, poison: bool) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.linspace(-1, 1, 12, dtype=torch.float64))
+        self.same = nn.LeakyReLU(1.0)  # so that there is something to hear
         self.poison = poison
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.flatten(1)
+        x = self.same(x.flatten(1))
         y = x @ self.weight + 0 * x[:, 0].sqrt()
         if self.poison:
             y = torch.where(x[:, 1] == 0.25, math.nan, y)
         return torch.stack([0.3 - y, y - 0.3], dim=1)
 
 
+@pytest.mark.filterwarnings("ignore:.*not heard")
 @pytest.mark.parametrize("poison", [False, True], ids=["infinite slope", "NaN logits"])
 def test_a_broken_row_does_not_spread(search: Search, x: Tensor, poison: bool) -> None:
     x = x.clamp(0.3, 0.7)
@@ -66,6 +68,7 @@ def test_a_broken_row_does_not_spread(search: Search, x: Tensor, poison: bool) -
     assert torch.isfinite(result.delta).all()
 
 
+@pytest.mark.filterwarnings("ignore:.*runs uncompiled")
 def test_a_fast_path_that_lies_cannot_claim_success(
     search: Search, toys: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, x: Tensor
 ) -> None:

@@ -14,6 +14,7 @@ from advex.attacks.counterfactual import FewFeatures as FewFeatures
 from advex.attacks.hop_skip_jump import HopSkipJump as HopSkipJump
 from advex.attacks.l2min import L2Min as L2Min
 from advex.attacks.minimal import Minimal as Minimal
+from advex.attacks.perceptual import Perceptual as Perceptual
 from advex.attacks.pgd import PGD as PGD
 from advex.attacks.sigma_zero import SigmaZero as SigmaZero
 from advex.attacks.spatial import Spatial as Spatial

@@ -193,6 +193,7 @@ def verify(
         gradients=result.gradients,
         queries=result.queries,
         flat=result.flat,
+        weight=result.weight,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -67,7 +67,8 @@ class SearchState:
 class Rule(Protocol):
     """How a search steps. `state.memory` holds what it must remember from step to step.
 
-    A rule with `needs_gradient = False` steps by the goal's loss alone: `iterate` then makes forward passes only.
+    A rule with `needs_gradient = False` steps by the goal's loss alone: `iterate` then makes forward passes only. One
+    that descends something else than the goal's loss has `ask(state, changed) -> Aim`, at changed inputs [n, *shape].
     """
 
     def start(self, state: SearchState) -> None: ...
@@ -108,6 +109,7 @@ class SearchResult:
 
     delta: [n, *shape]. size: [n], inf where the search did not reach the goal. gradients, queries: [n] int64, how often
     the goal was evaluated at the example with its gradient, and without. flat: [n] bool, a gradient vanished.
+    weight: see `Perturbation`.
     """
 
     delta: Tensor
@@ -115,6 +117,7 @@ class SearchResult:
     gradients: Tensor
     queries: Tensor
     flat: Tensor
+    weight: Tensor | None = None
 
     @classmethod
     def nothing(cls, x: Tensor) -> SearchResult:
@@ -128,13 +131,18 @@ class SearchResult:
 Run = Callable[[Tensor, Any, Tensor | None, Tensor], SearchResult]
 
 
-def in_turn(runs: Iterable[Run], x: Tensor, goal: Goal, mask: Tensor | None) -> SearchResult:
-    """Several runs, each of the rows that those before it left standing; what a row cost is added up."""
+def in_turn(
+    runs: Iterable[Run], x: Tensor, goal: Goal, mask: Tensor | None, *, keep: Literal["first", "last"] = "first"
+) -> SearchResult:
+    """Several runs, each of the rows that those before it left standing; what a row cost is added up.
+
+    keep: the run whose change a row has that none of them overcomes.
+    """
     result = SearchResult.nothing(x)
     standing = torch.arange(len(x), device=x.device)
     for number, run in enumerate(runs):
         part = run(x[standing], take(goal, standing), None if mask is None else mask[standing], standing)
-        taken = torch.isfinite(part.size) | (number == 0)  # of rows that no run overcomes, the first run's change
+        taken = torch.isfinite(part.size) | (number == 0 or keep == "last")
         result.delta[standing[taken]], result.size[standing[taken]] = part.delta[taken], part.size[taken]
         result.gradients[standing] += part.gradients
         result.queries[standing] += part.queries
@@ -198,7 +206,7 @@ def iterate(
         if unseen and k == steps:
             at.best, at.best_size = at.delta, at.norm.size(at.delta)
             break
-        _look(at, gradient=climbs and k < steps)
+        _look(at, rule, gradient=climbs and k < steps)
         _remember(at, rule.better(at))
         if k == steps:
             break
@@ -213,11 +221,12 @@ def iterate(
     return whole
 
 
-def _look(at: SearchState, *, gradient: bool) -> None:
-    """Ask the goal at the present change."""
+def _look(at: SearchState, rule: Rule, *, gradient: bool) -> None:
+    """Ask the goal, or what the rule has in its place, at the present change."""
 
     def ask(changed: Tensor) -> Any:
-        return at.goal(at.classifier, changed)
+        asked_by_rule = getattr(rule, "ask", None)
+        return at.goal(at.classifier, changed) if asked_by_rule is None else asked_by_rule(at, changed)
 
     if gradient:
         raw, aim = input_gradient(ask, at.x + at.delta)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 EXPLAINERS = (
     "gradient", "guided_backprop", "grad_cam", "smooth_grad", "integrated_gradients", "expected_gradients",
+    "perceptual",
 )  # fmt: skip
 CONTROLS = ("random", "smooth_random", "centre", "edge")
 PLACED, FAITHFUL = ("localisation", "pointing", "mass"), ("deletion", "insertion", "road")

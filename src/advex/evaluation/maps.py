@@ -32,6 +32,7 @@ from advex.explainers.background import with_background
 from advex.measures.case import NO_GRADIENT, Case, Measured, apply, values_of
 from advex.record import Better, Figure, Flag, MapFigures, ModelEntry
 from advex.record.tables import MOVED, maps_of
+from advex.registry import describe
 from advex.types import FLAT, INCOMPLETE, Explanation
 
 SUMS: dict[str, Better] = {"change": "neither", "completeness": "low"}  # figures of methods that promise a sum
@@ -120,7 +121,7 @@ def _measured(
         | dict.fromkeys(parts, pa.list_(pa.float64())),
         example=list(rows),
         target=explanation.target,
-        method=[explanation.method] * len(rows),
+        method=[explanation.method_of(row) for row in range(len(rows))],
         **values,
         undefined=[json.dumps(reason) if reason else None for reason in reasons],
         change=none if sums is None else flat.double().sum(dim=1) - sums,
@@ -189,9 +190,10 @@ def _figures(work: Evaluation, model: str, task: MapTask) -> MapFigures:
         for key, reason in json.loads(text).items():
             counts.setdefault(key, Counter())[reason] += 1
     undefined = {key: dict(counts[key]) for key in work.written.measures if key in counts}
+    methods = rows.column("method").unique().to_pylist()  # several, where it chooses row by row
     return MapFigures(
-        method=rows.column("method")[0].as_py(), target=task.target, figures=values, undefined=undefined,
-        control=getattr(task.explainer, "shows", "") == "control",
+        method=methods[0] if len(methods) == 1 else describe(task.explainer), target=task.target, figures=values,
+        undefined=undefined, control=getattr(task.explainer, "shows", "") == "control",
     )  # fmt: skip
 
 

@@ -31,6 +31,7 @@ from advex.explainers.grad_cam import NormGrad as NormGrad
 from advex.explainers.gradients import Gradient as Gradient
 from advex.explainers.gradients import InputXGradient as InputXGradient
 from advex.explainers.integrated_gradients import IntegratedGradients as IntegratedGradients
+from advex.explainers.perceptual import Perceptual as Perceptual
 from advex.explainers.rise import Rise as Rise
 from advex.explainers.smooth_grad import SmoothGrad as SmoothGrad
 from advex.goals import targets as targets

@@ -1,7 +1,7 @@
 """Maps that change how derivatives pass activations, through captum: DeepLift and guided backpropagation.
 
 captum is imported when a map is made: that takes seconds, and imports matplotlib. Where its hooks do not reach, its
-maps are wrong without a warning; `captum_rules` finds such steps of a network, so that these explainers can warn.
+maps are wrong without a warning; `advex.reach` finds such steps of a network, so that these explainers can warn.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from torch.nn import functional
 
 from advex.errors import AdvexWarning, InputError
 from advex.explainers.background import background_rows
-from advex.explainers.captum_rules import POOLS, Chosen, Reach, has_rescale_rule, hooked, is_relu, reach
+from advex.explainers.captum_rules import Chosen, hooked, is_relu, reached
 from advex.explainers.grad_cam import GradCAM
 from advex.explainers.integrated_gradients import Baseline, spread
 from advex.explainers.layers import AUTO
 from advex.explainers.maps import ROWS, Attribution, AttributionMethod, AttributionRequest, explainer
 from advex.explainers.outputs import Of, chosen_output
 from advex.options import Count
+from advex.reach import POOLS, Reach, has_rescale_rule
 
 
 @explainer("deep_lift", cites="shrikumar2017 (rescale rule)")
@@ -111,8 +112,8 @@ class GuidedGradCAM(AttributionMethod):
 
 def _rescaled(request: AttributionRequest, baseline: Callable[[Tensor, Tensor], Tensor], count: int = 1) -> Attribution:
     """DeepLift's map, the mean over `count` baselines (i, k) -> [rows, *shape] of example i."""
-    reached = reach(request, has_rescale_rule)
-    repeated = [f"{name} {calls} times" for name, calls in reached.calls.items() if calls > 1]
+    met = reached(request, has_rescale_rule)
+    repeated = [f"{name} {calls} times" for name, calls in met.calls.items() if calls > 1]
     if repeated:
         raise InputError(
             f"DeepLift compares each activation module at two inputs, but this network calls {_list(repeated)}: give "
@@ -132,20 +133,20 @@ def _rescaled(request: AttributionRequest, baseline: Callable[[Tensor, Tensor], 
         change.index_add_(0, i, (ends[0] - ends[1]) / count)
         scale.index_add_(0, i, (ends[0].abs() + ends[1].abs()) / count)
 
-    if reached.connected:  # each example passes the network beside its baseline: two rows
+    if met.connected:  # each example passes the network beside its baseline: two rows
         size = ROWS if size is None else size
         replace(request, max_batch=size // 2 if isinstance(size, int) and size > 1 else size).passes(run, n * count)
     error = total.flatten(1).sum(dim=1) - change
     expected = 0.01 * total.flatten(1).abs().sum(dim=1) + 1e-4 * scale  # of float32, where activations hardly move
-    escaped = bool(reached.missed) or bool((error.abs() > expected).any())
+    escaped = bool(met.missed) or bool((error.abs() > expected).any())
     if escaped:
-        _warn_of_error(reached, error)
+        _warn_of_error(met, error)
     flat = request.blind(~total.flatten(1).any(dim=1))
     return Attribution(map=total, completeness=error, flat=flat, warned=escaped)
 
 
-def _warn_of_error(reached: Reach, error: Tensor) -> None:
-    escaped = f"DeepLift has no rule for {_list(reached.missed)}: " if reached.missed else ""
+def _warn_of_error(met: Reach, error: Tensor) -> None:
+    escaped = f"DeepLift has no rule for {_list(met.missed)}: " if met.missed else ""
     warnings.warn(
         f"{escaped}DeepLift's map misses the change of the output, which it should add up to, by up to "
         f"{error.abs().amax():.2g} (see `completeness`). Rules see modules alone (nn.ReLU(), not relu(x)); "
@@ -205,14 +206,14 @@ def _rescale(chosen: Chosen) -> Any:
 
 def _guided(request: AttributionRequest, name: str) -> Attribution:
     """The map of one of captum's two rules for ReLUs."""
-    reached = reach(replace(request, of="logit"), is_relu)
-    escaped = _list(reached.activations)
-    if reached.activations and not reached.calls:
+    met = reached(replace(request, of="logit"), is_relu)
+    escaped = _list(met.activations)
+    if met.activations and not met.calls:
         raise InputError(
             f"Guided backpropagation and deconvolution change how derivatives pass nn.ReLU modules, and this network "
             f"calls none, but {escaped}: the map would be the plain gradient. Use gradient or smooth_grad."
         )
-    if reached.activations:
+    if met.activations:
         warnings.warn(
             f"Guided backpropagation and deconvolution have no rule for {escaped}: their plain derivatives are used. "
             "ReLUs must be nn.ReLU modules to be seen.",
@@ -229,7 +230,7 @@ def _guided(request: AttributionRequest, name: str) -> Attribution:
             method = getattr(attr, name)(chosen)
             total[rows] = method.attribute(x, additional_forward_args=(request.target[rows],)).detach()
 
-    if reached.connected:
+    if met.connected:
         request.passes(run, len(request.x))
     return Attribution(map=total, flat=request.blind(~total.flatten(1).any(dim=1)))
 

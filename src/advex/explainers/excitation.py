@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from advex.errors import InputError
-from advex.explainers.captum_rules import POOLS, has_rescale_rule
 from advex.explainers.layers import AUTO, as_places, check_places, enlarged, layer_gradient
 from advex.explainers.maps import Attribution, AttributionMethod, AttributionRequest, explainer
 from advex.explainers.outputs import output
 from advex.layers import derivatives, listening
+from advex.reach import POOLS, has_rescale_rule
 
 # Layers with weights; and steps that hand on what they get as it is, beside the activations with a rule for DeepLift.
 _WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)

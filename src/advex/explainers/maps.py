@@ -187,6 +187,7 @@ def _finished(explainer: Any, request: AttributionRequest, result: Attribution) 
         method=record(explainer, **result.chosen),
         completeness=result.completeness,
         flat=flat,
+        weight=result.weight,
         incomplete=None
         if result.completeness is None
         else _incomplete(result.map.detach(), result.completeness) & ~flat,
@@ -195,7 +196,7 @@ def _finished(explainer: Any, request: AttributionRequest, result: Attribution) 
         return explanation
     rows = request.max_batch if isinstance(request.max_batch, int) else 512
     before, after = (request.classifier.predict(x, max_batch=rows) for x in (request.x, result.picture))
-    rmse = request.classifier.norm(RMSE).size(result.map)
+    rmse = request.classifier.norm(RMSE).size(result.picture - request.x)
     return replace(explanation, picture=result.picture, before=before, after=after, rmse=rmse)
 
 

@@ -29,6 +29,7 @@ class Attribution:
     map: like x. picture: like x, the changed input, where the map is a change. completeness, flat: [n], see
     `Explanation`; flat may be left out where all derivatives are taken by `AttributionRequest.gradients`.
     warned: it has been said that the map misses its sum. chosen: options whose value was found on the way, by name.
+    weight: [n], see `Explanation`.
     """
 
     map: Tensor
@@ -37,6 +38,7 @@ class Attribution:
     flat: Tensor | None = None
     warned: bool = False
     chosen: dict[str, Any] = field(default_factory=dict)
+    weight: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -221,7 +221,7 @@ def _measured(classifier: Classifier, name: str, explanation: Explanation, row: 
     entropy = measures.entropy(values)
     return {
         "explainer": name,
-        "method": explanation.method,
+        "method": explanation.method_of(row),
         "target": target.number,
         "target_name": class_name(classifier, target.number),
         "meant": list(target.meant),
