@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from advex import attacks, goals
-from advex.attacks import Perceptual
+from advex.attacks import Perceptual, perceptual
 from advex.classifier import Classifier
 from advex.errors import AdvexWarning, InputError, SpecError
 from advex.goals import Misclassify, Suppress
@@ -183,6 +183,32 @@ def test_half_the_gradients_come_as_low_as_torchs_search(gamma: float) -> None:
     assert values.mean() <= 1.001 * best
     before = torch.stack([loss(start[i : i + 1], i) for i in range(len(x))]).detach()
     assert (values <= before).all()  # the lowest that was seen
+
+
+class Hill(nn.Module):
+    """The margin 4 exp(-(u / 20)^2 / 2) of the sum u of the normalised elements: concave near its top."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.same = nn.LeakyReLU(1.0)
+
+    def forward(self, u: Tensor) -> Tensor:
+        margin = 4 * torch.exp(-((self.same(u).flatten(1).sum(dim=1) / 20) ** 2) / 2)
+        return torch.stack([margin / 2, -margin / 2], dim=1)
+
+
+@pytest.mark.filterwarnings("ignore:.*not heard")
+def test_a_way_without_upward_curvature_is_walked_in_longer_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From near a top no pair tells a curvature; steps of the first one's length would take long to leave it."""
+    classifier = Classifier(Hill(), box=(-1000, 1000)).double()
+    x, goal = torch.full((1, 1, 1, 2), 1.0, dtype=torch.float64), Misclassify(torch.tensor([0]))
+    search = Perceptual(perceptual=0, pixel=1e-5, target=-0.1, gradients=15)
+    margins = []
+    for longer in (perceptual._LONGER, 1.0):
+        monkeypatch.setattr(perceptual, "_LONGER", longer)
+        margins.append(-classifier.logits(search(classifier, x, goal).adversarial).diff(dim=1).item())
+    assert margins[0] < 0.3
+    assert margins[1] > 3
 
 
 @pytest.mark.parametrize("gamma", [1e4, 1e2])

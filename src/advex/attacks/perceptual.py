@@ -30,6 +30,7 @@ _WEIGHTS = (1e4, 1e3, 100.0, 10.0, 1.0)  # what `auto` tries
 _ARMIJO = 1e-4  # of the fall that the slope promises, the share that a step must have
 _CURVATURE = 1e-10  # pairs with s.y <= so much |y|^2 say nothing of the curvature
 _SHORTER = (0.1, 0.5)  # a step that is not taken is shortened to a share between these
+_LONGER = 10.0  # and after one that was taken along a way without upward curvature the next is so many times longer
 _STANDS = 1e-9  # where no element of the normalised input would move farther, a row is finished (as in torch's L-BFGS)
 _PUBLISHED_STEPS = 100
 
@@ -180,7 +181,7 @@ class _Descend:
         point, slope = (state.delta / self.std).flatten(1), (state.gradient * self.std).flatten(1)
         moved = point - m["point"]
         taken = state.loss <= m["value"] + _ARMIJO * (m["slope"] * moved).sum(dim=1)
-        self._remember(m, taken, moved, slope - m["slope"])
+        curved = self._remember(m, taken, moved, slope - m["slope"])
         shorter = _interpolated(state.loss, m)
         at = taken[:, None]
         m |= {"point": torch.where(at, point, m["point"]), "slope": torch.where(at, slope, m["slope"])}
@@ -188,16 +189,19 @@ class _Descend:
         way = self._direction(m, (state.free_gradient * self.std).flatten(1))
         way = (state.classifier.box.free(state.x, state.delta, way.view_as(state.x) * self.std) / self.std).flatten(1)
         m["way"] = torch.where(at, way, m["way"])
-        first = torch.where(m["inverse"].any(dim=1), 1.0, 1 / m["slope"].abs().sum(dim=1).clamp_min(1.0))
-        m["length"] = torch.where(taken, first, shorter)
+        longer = _LONGER * m["length"] if k else 1 / m["slope"].abs().sum(dim=1).clamp_min(1.0)
+        m["length"] = torch.where(taken, torch.where(curved, 1.0, longer), shorter)
         return (m["point"] + m["length"][:, None] * m["way"]).view_as(state.x) * self.std
 
-    def _remember(self, m: dict[str, Tensor], taken: Tensor, moved: Tensor, turned: Tensor) -> None:
+    def _remember(self, m: dict[str, Tensor], taken: Tensor, moved: Tensor, turned: Tensor) -> Tensor:
+        """Keep the pairs of steps that were taken where J curves upwards along them: [n] bool."""
         product = (moved * turned).sum(dim=1)
-        rows = (taken & (product > _CURVATURE * turned.square().sum(dim=1))).nonzero()[:, 0]
+        curved = taken & (product > _CURVATURE * turned.square().sum(dim=1))
+        rows = curved.nonzero()[:, 0]
         m["newest"][rows] = (m["newest"][rows] + 1) % self.search.memory
         at = rows, m["newest"][rows]
         m["moved"][at], m["turned"][at], m["inverse"][at] = moved[rows], turned[rows], 1 / product[rows]
+        return curved
 
     def _direction(self, m: dict[str, Tensor], slope: Tensor) -> Tensor:
         """Minus the inverse Hessian that the pairs tell, times the free slope [n, d]: the two loops of Alg. 7.4."""
