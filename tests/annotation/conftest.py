@@ -387,10 +387,10 @@ class Page:
             assert time.monotonic() < deadline, condition
             self.tab.wait_for_timeout(50)
 
-    def saved(self, text: str = "all kept") -> None:
+    def saved(self, text: str = "All answers saved") -> None:
         """Until the page says so; where all is kept, nothing waits."""
         self.until(f"document.getElementById('saved').textContent.includes({text!r})")
-        if text == "all kept":
+        if text == "All answers saved":
             self.until("Object.keys(localStorage).every(key => !/-\\d{16}-/.test(key))")
 
     def loaded(self, pictures: int) -> None:

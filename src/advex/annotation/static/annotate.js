@@ -10,7 +10,7 @@ const at = (id) => document.getElementById(id);
 const page = at("page").dataset;
 const csrf = document.querySelector('meta[name="csrf"]').content;
 const alone = page.alone === "yes";
-const WORDS = { unchanged: "Unchanged", unsure: "Unsure", changed: "No longer the class" };
+const WORDS = { unchanged: "Yes", unsure: "Not sure", changed: "No" };
 const PICTURES = { original: "Original picture", changed: "Changed picture" };
 const REMEMBERED = 30;
 const LONGEST = 2 ** 31 - 1; // milliseconds that the server takes
@@ -253,10 +253,10 @@ const SAVED = { offline: "offline", trouble: "server busy", out: "signed out" };
 
 function showSaved(number, why) {
   // While all is well one answer is always on its way: nothing flickers for that.
-  const text = SAVED[why] ?? (number > 1 ? "sending" : "all kept");
+  const text = SAVED[why] ?? (number > 1 ? "sending" : "All answers saved");
   // Only a change of what is said is read aloud, not every number.
   if (at("saved").textContent !== text) at("saved").textContent = text;
-  at("queue").textContent = text === "all kept" ? "" : text === "sending" ? ` ${number}` : ` · ${number} waiting`;
+  at("queue").textContent = text === "All answers saved" ? "" : text === "sending" ? ` ${number}` : ` · ${number} waiting`;
   at("pill").className = `pill ${SAVED[why] ? "waiting" : text === "sending" ? "busy" : "good"}`;
   if (why === "out" && supply.problem !== "out") over();
   if (number > 0 || why) return;
