@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from advex.evaluation.scores import SCORES, area_contrasts, bounded, mean_contrast
+from advex.evaluation.scores import SCORES, area_contrasts, bounded, mean_contrast, share_contrast
 from advex.measures import intervals
 from advex.record import Difference, Figure
 from advex.report.cells import inverse, separated
@@ -95,7 +95,7 @@ def test_no_difference_of_shares_is_thought_larger_than_all() -> None:
     changes = [torch.from_numpy(rng.choice([1.0, 1.0, 1.0, -1.0], 4)) for _ in range(20)]
     names: dict[str, Any] = {"first": "a", "second": "b", "measure": "accuracy"}
     wide = bounded([mean_contrast("f", change, "high", 0, **names) for change in changes])
-    held = bounded([mean_contrast("f", change, "high", 0, of_shares=True, **names) for change in changes])
+    held = bounded([share_contrast("f", change, "high", 0, **names) for change in changes])
     assert any(each.figure.high > 1 for each in wide)
     for free, cut in zip(wide, held, strict=True):
         assert cut.figure.value == free.figure.value

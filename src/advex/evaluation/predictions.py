@@ -19,7 +19,7 @@ from advex.evaluation.examples import batch_for, spread
 from advex.evaluation.flags import flag
 from advex.evaluation.results import Results
 from advex.evaluation.run import Blocks, Evaluation, Pieces
-from advex.evaluation.scores import SCORES, Contrast, figure_of, mean_contrast
+from advex.evaluation.scores import SCORES, Contrast, figure_of, share_contrast
 from advex.logits import returns_probabilities, varies
 from advex.record import Flag, ModelEntry
 from advex.record.tables import PREDICTION
@@ -155,4 +155,4 @@ def differences(results: Results) -> Iterator[Contrast]:
 
     for first, second in results.pairs:
         change, names = right(first.name) - right(second.name), {"first": first.name, "second": second.name}
-        yield mean_contrast(SCORES, change, "high", results.seed, of_shares=True, measure="accuracy", **names)
+        yield share_contrast(SCORES, change, "high", results.seed, measure="accuracy", **names)

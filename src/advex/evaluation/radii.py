@@ -23,7 +23,7 @@ from advex.evaluation.flags import flag, severity
 from advex.evaluation.plan import Plan
 from advex.evaluation.results import Results
 from advex.evaluation.run import Blocks, Evaluation, Pieces
-from advex.evaluation.scores import SCORES, Contrast, mean_contrast, share
+from advex.evaluation.scores import SCORES, Contrast, share, share_contrast
 from advex.evaluation.tasks import ATTACK, RadiusTask
 from advex.goals import Misclassify
 from advex.record import Flag, ModelEntry, RadiusFigures
@@ -226,7 +226,7 @@ def differences(results: Results) -> Iterator[Contrast]:
         }
         for first, second in results.pairs:
             if {first.name, second.name} <= stands.keys():
-                yield mean_contrast(
-                    SCORES, stands[first.name] - stands[second.name], "high", results.seed, of_shares=True,
+                yield share_contrast(
+                    SCORES, stands[first.name] - stands[second.name], "high", results.seed,
                     measure=f"robust_accuracy:{key}", first=first.name, second=second.name,
                 )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -69,18 +69,17 @@ class Contrast:
 SCORES = "scores"  # one family: all pairs of models by accuracy, areas and what else is scored
 
 
-def mean_contrast(
-    family: str, values: Tensor, better: Better, seed: int, *, of_shares: bool = False, **whose: Any
-) -> Contrast:
-    """The mean of the differences [n] of pairs; NaN are its failures. whose: fields of `Difference`.
-
-    of_shares: the values are differences of truths.
-    """
+def mean_contrast(family: str, values: Tensor, better: Better, seed: int, **whose: Any) -> Contrast:
+    """The mean of the differences [n] of pairs; NaN are its failures. whose: fields of `Difference`."""
     value, estimates = resampled_mean(values, seed=seed)
     failures = int(values.isnan().sum())
     figure = _unbounded(value, len(values) - failures, failures, better)
-    reach = 1.0 if of_shares else math.inf
-    return Contrast(family=family, difference=Difference(figure=figure, **whose), estimates=estimates, reach=reach)
+    return Contrast(family=family, difference=Difference(figure=figure, **whose), estimates=estimates)
+
+
+def share_contrast(family: str, values: Tensor, better: Better, seed: int, **whose: Any) -> Contrast:
+    """As `mean_contrast`, of the differences of truths: of two shares, which differ by 1 at most."""
+    return replace(mean_contrast(family, values, better, seed, **whose), reach=1.0)
 
 
 def area_contrasts(measure: str, radii: Mapping[str, Tensor], chance: float, seed: int) -> Iterator[Contrast]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Annotated, Literal
 
@@ -35,10 +36,8 @@ def as_areas(value: object) -> float | tuple[float, ...]:
     """
     pieces = value.split("-") if isinstance(value, str) else value if isinstance(value, tuple) else (value,)
     areas: tuple[float, ...] = ()
-    try:
+    with contextlib.suppress(TypeError, ValueError):
         areas = tuple(float(piece) for piece in pieces)  # pyright: ignore[reportArgumentType]
-    except (TypeError, ValueError):
-        pass
     if not areas or not all(0 < area < 1 for area in areas):
         raise SpecError(f"Areas are shares of the picture above 0 and below 1, such as 0.1 or 0.05-0.2, not {value!r}.")
     return areas if len(areas) > 1 else areas[0]
