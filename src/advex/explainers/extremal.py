@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from typing import Annotated, Literal
 
@@ -35,9 +34,10 @@ def as_areas(value: object) -> float | tuple[float, ...]:
     ((0.05, 0.2), 0.1)
     """
     pieces = value.split("-") if isinstance(value, str) else value if isinstance(value, tuple) else (value,)
-    areas: tuple[float, ...] = ()
-    with contextlib.suppress(TypeError, ValueError):
+    try:
         areas = tuple(float(piece) for piece in pieces)  # pyright: ignore[reportArgumentType]
+    except (TypeError, ValueError):
+        areas = ()
     if not areas or not all(0 < area < 1 for area in areas):
         raise SpecError(f"Areas are shares of the picture above 0 and below 1, such as 0.1 or 0.05-0.2, not {value!r}.")
     return areas if len(areas) > 1 else areas[0]
