@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import PlainValidator
@@ -34,13 +34,17 @@ def as_areas(value: object) -> float | tuple[float, ...]:
     ((0.05, 0.2), 0.1)
     """
     pieces = value.split("-") if isinstance(value, str) else value if isinstance(value, tuple) else (value,)
-    try:
-        areas = tuple(float(piece) for piece in pieces)  # pyright: ignore[reportArgumentType]
-    except (TypeError, ValueError):
-        areas = ()
+    areas = [_number(piece) for piece in pieces]
     if not areas or not all(0 < area < 1 for area in areas):
         raise SpecError(f"Areas are shares of the picture above 0 and below 1, such as 0.1 or 0.05-0.2, not {value!r}.")
-    return areas if len(areas) > 1 else areas[0]
+    return tuple(areas) if len(areas) > 1 else areas[0]
+
+
+def _number(piece: Any) -> float:
+    try:
+        return float(piece)
+    except (TypeError, ValueError):
+        return math.nan
 
 
 @explainer("extremal", cites="fong2019", shows="regions", examples=("areas=0.05-0.3,variant=dual", "variant=delete"))
