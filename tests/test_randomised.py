@@ -304,7 +304,12 @@ class Bare(nn.Module):
 
 
 class Stubborn(nn.Linear):
-    """Keeps its weight."""
+    """Keeps its weight, whatever it is."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes)
+        nn.init.normal_(self.weight)
+        nn.init.zeros_(self.bias)
 
     def reset_parameters(self) -> None: ...
 
