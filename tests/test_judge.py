@@ -14,6 +14,7 @@ import torch
 import advex
 from advex.cli import judge, main
 from advex.record import Difference, Figure, MapFigures, MeasureEntry, ModelEntry, read_record, read_rows
+from advex.registry import parse
 from advex.report.believed import judged, preferences
 from advex.report.reading import read
 from advex.report.sections.believe import Believe
@@ -144,9 +145,13 @@ def test_what_models_and_data_do_not_admit_is_left_out_and_said(
     arguments = ["--model", "model", "--data", "digits", "--split", "test", "--max-samples", "40", "--out", "record"]
     assert run(tmp_path, *arguments) == 0
     captured = capfd.readouterr()
-    assert "Left out: grad_cam" in captured.err
     record = read_record(tmp_path / "record")
-    assert "grad_cam" not in record.models[0].maps
+    places = ("grad_cam", "grad_cam_plus_plus", "norm_grad:selective=true", "excitation:contrastive=true")
+    for spec in places:
+        assert f"Left out: {spec}: There is no layer whose output has places" in captured.err
+        assert parse(spec)[0] not in record.models[0].maps
+    admitted = {"gradient", "smooth_grad", "integrated_gradients", "expected_gradients", "rise", "extremal"}
+    assert admitted < record.models[0].maps.keys()
     assert set(judge.CONTROLS) < record.models[0].maps.keys()
     assert list(record.measures) == ["deletion"]
 

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from advex.lookup.models import Opened
 
 EXPLAINERS = (
-    "gradient", "guided_backprop", "grad_cam", "smooth_grad", "integrated_gradients", "expected_gradients",
-    "perceptual",
+    "gradient", "guided_backprop", "grad_cam", "grad_cam_plus_plus", "smooth_grad", "integrated_gradients",
+    "expected_gradients", "norm_grad:selective=true", "excitation:contrastive=true", "rise:masks=500",
+    "extremal:steps=200", "perceptual",
 )  # fmt: skip
 CONTROLS = ("random", "smooth_random", "centre", "edge")
 PLACED, FAITHFUL = ("localisation", "pointing", "mass"), ("deletion", "insertion", "road")
