@@ -69,11 +69,12 @@ def blurred(x: Tensor, level: int) -> Tensor:
 def climbed(classifier: Classifier, x: Tensor, c: int, a: float, steps: int, variant: str) -> Tensor:
     """Eq. 4 and 6 by the authors' settings: max Phi(m * x) - lambda |vecsort(m) - r_a|^2, gradients with momentum.
 
-    What is equal in m is sorted by given draws.
+    What is equal in m is sorted by given draws, and Phi is scaled by what the strongest blur changes of any logit.
     """
     draws = uniform_for(torch.zeros(1, dtype=torch.int64), 0, "extremal", 11 * 8)[0].double()
     levels = [blurred(x, level) for level in range(8)]
     v = torch.ones(9, 6, dtype=torch.float64, requires_grad=True)
+    change = (classifier.logits(x[None]) - classifier.logits(levels[0][None])).abs().max().detach()
     climb = torch.optim.SGD([v], lr=0.01, momentum=0.9, dampening=0.9)
     r = torch.zeros(11 * 8, dtype=torch.float64)
     r[int(11 * 8 * (1 - a)) :] = 1
@@ -87,7 +88,7 @@ def climbed(classifier: Classifier, x: Tensor, c: int, a: float, steps: int, var
             for level in range(8):  # a hat about each level
                 picture = picture + (1 - (7 * mask - level).abs()).clamp_min(0) * levels[level]
             picture = picture.flip(2) if t % 2 == 0 else picture
-            return classifier.logits(picture[None])[0, c]
+            return 60 / change * classifier.logits(picture[None])[0, c]
 
         def vecsort(m: Tensor) -> Tensor:
             return m.flatten()[(m.detach().flatten() + 1e-6 * draws).argsort()]
@@ -127,6 +128,16 @@ def test_the_mask_is_where_sharpness_counts() -> None:
     made = Extremal(areas=area, steps=400)(classifier, x, torch.tensor([0])).map[0, 0]
     assert made[discs].mean() > 0.8
     assert made[~discs].mean() < 0.1
+
+
+def test_the_size_of_logits_makes_no_difference() -> None:
+    classifier, x = curved(), torch.rand(1, 2, 9, 6, dtype=torch.float64)
+    masks = []
+    for factor in (1, 0.01):
+        classifier.network[3].weight.data.mul_(factor)  # pyright: ignore
+        classifier.network[3].bias.data.mul_(factor)  # pyright: ignore
+        masks.append(Extremal(steps=40)(classifier, x, torch.tensor([1])).map)
+    assert torch.allclose(*masks, atol=1e-6)
 
 
 def test_the_area_is_kept_and_the_mask_is_sharp() -> None:

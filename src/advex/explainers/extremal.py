@@ -23,6 +23,8 @@ _STEP, _SIGMA, _BLUR = 7 / 224, 21 / 224, 20 / 224
 _LEVELS, _COLDNESS = 8, 20
 # Values of a mask nearer than this are in an order by chance: at the start all are equal, and no side is favoured.
 _TIE = 1e-6
+# What the strongest blur changes of the logit that it changes most: gains are scaled to it, for networks of any logits.
+_CHANGE = 60
 # Of the climb, for 800 steps.
 _RATE, _MOMENTUM, _WEIGHT, _GROWTH = 0.01, 0.9, 300, 1.0035**800
 
@@ -54,7 +56,8 @@ class Extremal(AttributionMethod):
     areas: of the mask, as a share of the picture with its margin; of several the masks' mean is the map. steps:
     gradients per mask, in which the weight of the area grows 16-fold; every other one sees the picture mirrored.
     variant: preserve what raises the logit, delete what lowers it once it is blurred, or dual, the difference of both.
-    Widths of masks and blurs are those of the paper at 224 pixels, in proportion.
+    Widths of masks and blurs are those of the paper at 224 pixels, in proportion; logits count in units of what the
+    strongest blur changes.
     """
 
     areas: Annotated[float | str | tuple[float, ...], PlainValidator(as_areas)] = 0.1
@@ -83,6 +86,8 @@ class Extremal(AttributionMethod):
         ideal = (torch.arange(size, device=x.device) >= (size * (1 - area)).long()[:, None]).to(
             x
         )  # 0, ..., 0, 1, ..., 1
+        change = (request.logits(x) - request.logits(levels[:, 0])).abs().amax(dim=1)
+        unit = torch.where(change > 0, _CHANGE / change, 0.0)
         values, velocity, mask = x.new_ones(len(x), *smooth.grid), None, x
         for step in range(self.steps):
             values = values.detach().requires_grad_(True)
@@ -98,7 +103,7 @@ class Extremal(AttributionMethod):
                         shown = between(levels, kept)
                         shown = shown.flip(3) if step % 2 == 0 else shown
                         gain = gain + sign * output(request.classifier, shown, target, "logit")
-                (slope,) = derivatives(gain - weight * away, [values])
+                (slope,) = derivatives(gain * unit - weight * away, [values])
             velocity = slope if velocity is None else _MOMENTUM * velocity + (1 - _MOMENTUM) * slope
             values = (values.detach() + _RATE * velocity).clamp(0, 1)
         return mask.detach()
