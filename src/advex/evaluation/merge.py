@@ -31,8 +31,8 @@ def merge(folders: Sequence[Path], out: Path, *, command: str = "") -> Record:
     """Write the record of all models of several records into the folder `out`, with their differences.
 
     Models of one name get -2, -3, ... What models said to each other's changes is left away: not all were asked.
-    Records of earlier schemas are merged as what they are read as. Raises ArtifactError unless the records are of the same
-    examples, searches and settings.
+    Records of earlier schemas are merged as what they are read as. Raises ArtifactError unless the records are of the
+    same examples, searches and settings.
     """
     records = [read_record(folder) for folder in folders]
     tables = [read_tables(folder) for folder in folders]
