@@ -86,7 +86,9 @@ class Extremal(AttributionMethod):
         ideal = (torch.arange(size, device=x.device) >= (size * (1 - area)).long()[:, None]).to(
             x
         )  # 0, ..., 0, 1, ..., 1
-        change = (request.logits(x) - request.logits(levels[:, 0])).abs().amax(dim=1)
+        logits = request.logits(x)
+        change = (logits - request.logits(levels[:, 0])).abs().amax(dim=1)
+        change = change.maximum(0.05 * (logits.amax(dim=1) - logits.amin(dim=1)))  # else rounding is all that is scaled
         unit = torch.where(change > 0, _CHANGE / change, 0.0)
         values, velocity, mask = x.new_ones(len(x), *smooth.grid), None, x
         for step in range(self.steps):
