@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 import advex
+from advex import attacks, explainers, registry
 from advex import record as schema
 from advex.classifier import Classifier
 from advex.data import Dataset, open_dataset
@@ -25,6 +26,7 @@ from advex.data.evidence import Evidence
 from advex.errors import ArtifactError, SpecError
 from advex.evaluation import Settings, evaluate, settings_from
 from advex.evaluation.plan import plan_of
+from advex.goals import Misclassify
 from advex.measures.case import NO_EVIDENCE, UNDEFINED, Case, Measured, Value, measure
 from advex.measures.intervals import bootstrap_mean
 from advex.report.reading import read
@@ -241,6 +243,23 @@ def test_maps_of_different_classes_are_not_compared(models: list, data: Dataset,
     asked = quick(maps=("gradient@true", "input_x_gradient@true", "smooth_grad:samples=2@3"), measures=("gini",))
     made = evaluate(models[:1], data.take(slice(0, 5)), tmp_path / "out", asked)
     assert [(d.axis, d.first, d.second) for d in made.differences] == [("explainer", "gradient", "input_x_gradient")]
+
+
+def test_what_an_explainer_chose_for_a_picture_is_in_its_row(data: Dataset, tmp_path: Path) -> None:
+    """The perceptual weight that `auto` came to, picture by picture; of all the record says what was asked for."""
+    torch.manual_seed(1)
+    classifier = Classifier("mlp:features=64,classes=10,widths=12,activation=relu").eval()
+    with torch.no_grad():
+        list(classifier.parameters())[-2].mul_(8)
+    made = evaluate([("a", "a", classifier)], data, tmp_path / "out", quick(maps=("perceptual:gradients=4",)))
+    methods = [row["method"] for row in schema.read_rows(tmp_path / "out", "maps")]
+    batch = data.batch(slice(None))
+    change = attacks.Perceptual(gradients=4)(classifier, batch.x, Misclassify(classifier(batch.x).argmax(dim=1)))
+    assert change.weight is not None
+    assert len(set(change.weight.tolist())) > 1
+    for method, weight in zip(methods, change.weight.tolist(), strict=True):
+        assert explainers.build(method) == explainers.Perceptual(gradients=4, perceptual=weight)
+    assert made.models[0].maps["perceptual"].method == registry.describe(explainers.Perceptual(gradients=4))
 
 
 # -- evidence ----------------------------------------------------------------------------------------------
