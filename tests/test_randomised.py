@@ -306,8 +306,8 @@ class Bare(nn.Module):
 class Stubborn(nn.Linear):
     """Keeps its weight, whatever it is."""
 
-    def __init__(self, *sizes: int) -> None:
-        super().__init__(*sizes)
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs)
         nn.init.normal_(self.weight)
         nn.init.zeros_(self.bias)
 
