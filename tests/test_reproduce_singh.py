@@ -59,7 +59,7 @@ def test_rows_without_their_data_say_what_they_need(monkeypatch: pytest.MonkeyPa
     assert reasons == {name: f"needs --data {data}=PATH" for name, data in lacking.items()}
 
 
-@pytest.mark.parametrize("scale", ["smoke", "full"])
+@pytest.mark.parametrize("scale", ["smoke", "short", "cpu", "full"])
 def test_figures_6_and_10_have_what_they_draw(scale: str) -> None:
     paper = papers.read("singh2020")
     assert {"along_input", "manipulated"} <= {
