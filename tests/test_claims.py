@@ -13,6 +13,7 @@ from torch import Tensor
 
 from advex.evaluation.scores import SCORES, area_contrasts, bounded, mean_contrast, share_contrast
 from advex.measures import intervals
+from advex.measures.intervals import paired_shares
 from advex.record import Difference, Figure
 from advex.report.cells import inverse, separated
 
@@ -99,4 +100,31 @@ def test_no_difference_of_shares_is_thought_larger_than_all() -> None:
     assert any(each.figure.high > 1 for each in wide)
     for free, cut in zip(wide, held, strict=True):
         assert cut.figure.value == free.figure.value
-        assert (cut.figure.low, cut.figure.high) == (max(free.figure.low, -1.0), min(free.figure.high, 1.0))
+        assert -1 <= cut.figure.low <= cut.figure.value <= cut.figure.high <= 1
+
+
+@pytest.mark.parametrize(("difference", "n"), [(0.01, 24), (0.01, 100), (0.005, 300), (0.0, 40)])
+def test_few_examples_that_tell_two_models_apart_are_no_certainty(difference: float, n: int) -> None:
+    """Resamples of no or of two discordant examples hardly vary: alone they would hold the truth in 21 to 77 %."""
+    rng = np.random.default_rng(0)
+    names: dict[str, Any] = {"first": "a", "second": "b", "measure": "accuracy"}
+    held = []
+    for _ in range(200):
+        change = rng.choice([1.0, 0.0, -1.0], n, p=[difference + 0.002, 1 - difference - 0.004, 0.002])
+        (made,) = bounded([share_contrast("f", torch.from_numpy(change), "high", 0, **names)])
+        held.append(made.figure.low <= difference <= made.figure.high)
+    assert np.mean(held) >= 0.95 - 2 * math.sqrt(0.05 * 0.95 / 200)
+
+
+@pytest.mark.parametrize(("gained", "lost", "n"), [(0, 0, 24), (4, 0, 24), (9, 23, 150), (1, 0, 5), (7, 7, 20)])
+def test_the_interval_of_two_shares_is_where_the_score_test_stops(gained: int, lost: int, n: int) -> None:
+    """At both ends the counts are 1.96 deviations off, by the most likely shares of that difference (of a grid)."""
+    low, high = paired_shares(gained, lost, n)
+    for end, off in ((low, 1.96), (high, -1.96)):
+        shares = np.linspace(max(0.0, -end), (1 - end) / 2, 200_001)[1:-1]  # of those lost; of those gained end more
+        logarithm = gained * np.log(shares + end + 1e-300) + lost * np.log(shares)
+        logarithm += (n - gained - lost) * np.log(np.clip(1 - 2 * shares - end, 1e-300, None))
+        share = shares[np.argmax(logarithm)]
+        spread = math.sqrt(n * (2 * share + end - end * end))
+        assert (gained - lost - n * end) / spread == pytest.approx(off, abs=2e-3)
+    assert paired_shares(lost, gained, n) == pytest.approx((-high, -low))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import numpy as np
@@ -72,3 +73,15 @@ def test_clouds_fill_the_range_and_are_rougher_where_roughness_decays_slowly() -
         assert cloud.amax(dim=(1, 2)).tolist() == [1] * 4
     steps = [cloud.diff(dim=2).abs().mean() for cloud in (smooth, rough)]
     assert steps[1] > 3 * steps[0]
+
+
+def test_normal_numbers_are_finite_for_every_uniform_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The largest float32 below 1, and 0: one infinite number would make a whole picture of snow NaN."""
+    ends = torch.tensor([[0.0, 0.5, 1 - 2**-24]])
+    module = importlib.import_module("advex.corruptions.corruption")
+    monkeypatch.setattr(module, "uniform", lambda *about: ends)
+    numbers = module.normal(torch.zeros(1, dtype=torch.int64), "s", 3)
+    assert numbers.dtype == torch.float32
+    assert numbers.isfinite().all()
+    assert numbers[0, 0] == pytest.approx(-5.4, abs=0.2)
+    assert float(numbers[0, 2]) == pytest.approx(5.4, abs=0.4)

@@ -117,4 +117,5 @@ def uniform(seeds: Tensor, stream: str, *shape: int) -> Tensor:
 
 def normal(seeds: Tensor, stream: str, *shape: int) -> Tensor:
     """Standard normal numbers: [n, *shape]."""
-    return torch.special.ndtri(uniform(seeds, stream, *shape) + 2**-25)
+    between = uniform(seeds, stream, *shape).double() + 2**-25  # in float32 the last of them is 1, and infinite
+    return torch.special.ndtri(between).float()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from advex import measures
-from advex.measures.intervals import resampled_mean, widened, widening
+from advex.measures.intervals import Z, paired_shares, resampled_mean, widened, widening
 from advex.measures.robustness import resampled_area
 from advex.record import Better, Difference, Figure
 from advex.types import Score
@@ -56,14 +56,15 @@ class Contrast:
     """A difference before its interval is known.
 
     family: names the differences whose intervals hold together. estimates: [RESAMPLES] of the difference. ratios:
-    [RESAMPLES] of its ratio, where it has one. reach: no difference is larger, and so no interval wider.
+    [RESAMPLES] of its ratio, where it has one. counts: of two shares, how many examples
+    only the first has, how many only the second, and of how many.
     """
 
     family: str
     difference: Difference
     estimates: Tensor
     ratios: Tensor | None = None
-    reach: float = math.inf
+    counts: tuple[int, int, int] | None = None
 
 
 SCORES = "scores"  # one family: all pairs of models by accuracy, areas and what else is scored
@@ -78,8 +79,12 @@ def mean_contrast(family: str, values: Tensor, better: Better, seed: int, **whos
 
 
 def share_contrast(family: str, values: Tensor, better: Better, seed: int, **whose: Any) -> Contrast:
-    """As `mean_contrast`, of the differences of truths: of two shares, which differ by 1 at most."""
-    return replace(mean_contrast(family, values, better, seed, **whose), reach=1.0)
+    """As `mean_contrast`, of the differences of truths: of two shares.
+
+    Where few examples tell the two apart, resamples vary too little: an interval is at least as wide as Tango's.
+    """
+    counts = (int((values > 0).sum()), int((values < 0).sum()), int((~values.isnan()).sum()))
+    return replace(mean_contrast(family, values, better, seed, **whose), counts=counts)
 
 
 def area_contrasts(measure: str, radii: Mapping[str, Tensor], chance: float, seed: int) -> Iterator[Contrast]:
@@ -121,9 +126,11 @@ def bounded(contrasts: Sequence[Contrast]) -> list[Difference]:
         of_ratios = (end.exp() for end in widened(torch.stack(ratios, dim=1).log(), deviations))
         ends = torch.stack([*widened(estimates, deviations), *of_ratios], dim=1).tolist()
         for place, bounds in zip(places, ends, strict=True):
-            reach = contrasts[place].reach
-            bounds = [*(max(-reach, min(reach, end)) for end in bounds[:2]), *bounds[2:]]
-            differences[place] = _bounded(differences[place], bounds, len(places))
+            counts, ends_of = contrasts[place].counts, bounds[:2]
+            if counts is not None:
+                low, high = paired_shares(*counts, max(deviations or 0.0, Z))
+                ends_of = [max(-1.0, min(ends_of[0], low)), min(1.0, max(ends_of[1], high))]
+            differences[place] = _bounded(differences[place], [*ends_of, *bounds[2:]], len(places))
     return differences
 
 

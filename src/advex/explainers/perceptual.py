@@ -38,9 +38,9 @@ class Perceptual(AttributionMethod):
     `weight` has the lambda' of each row where it is "auto".
 
     perceptual: lambda'; 0 is the ablation without a perceptual term. sigma: of a Gaussian blur of the map, in pixels,
-    cut off at 3 sigma. guided: the map times |d logit / dx|, the largest of the channels, from 0 to 1. resize: the
-    picture is enlarged by this factor, explained, and map and change made smaller again; for networks that take several
-    sizes.
+    cut off at 3 sigma. guided: the map times |d logit / dx|, x as the network sees it, the largest of the channels, from
+    0 to 1. resize: the picture is enlarged by this factor, explained, and map and change made smaller again; for networks
+    that take several sizes.
     """
 
     layers: str = "relu:all"
@@ -74,7 +74,10 @@ class Perceptual(AttributionMethod):
         values = _blurred(values, self.sigma) if self.sigma else values
         if self.guided:
             slope, _ = replace(about, slopes=[]).gradients(lambda i, k: (about.x[i], 1.0))
-            slope = slope.abs() if slope.ndim == 2 else slope.abs().amax(dim=1, keepdim=True)
+            slope = (
+                slope * per_channel(request.classifier.std, slope)
+            ).abs()  # by what the network sees, as the change
+            slope = slope if slope.ndim == 2 else slope.amax(dim=1, keepdim=True)
             values = values * _from_0_to_1(_like(slope, request.x))
         delta = request.classifier.box.confine(request.x, _like(change.delta, request.x))
         return Attribution(

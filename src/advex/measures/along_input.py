@@ -16,7 +16,8 @@ from advex.measures.case import Case, Need, Of, measure
 class AlongInput:
     """cos(x, map): 1 where the map is the input times a number above 0, 0 where they have nothing in common.
 
-    Of a gradient it is what the training of Singh et al. raises. Where all elements of x are positive, so is most of
+    Of a gradient it is what the training of Singh et al. raises where all channels have one deviation: theirs is by
+    the elements that the network sees. Where all elements of x are positive, so is most of
     it for a map that is nearly constant. anchor: x as the network sees it (`normalised`), or `raw`; the map stays as it
     is. channels: of both (see `distances.channels`).
     """

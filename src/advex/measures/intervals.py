@@ -13,7 +13,7 @@ from advex.types import Better, Score
 RESAMPLES = 2000
 _BLOCK = 4_000_000  # numbers held at a time: 32 MB
 _ROUNDING = 1e-9  # what varies by less, relative to its size, does not vary
-_Z = 1.959963984540054  # 97.5 % point of the normal distribution
+Z = 1.959963984540054  # 97.5 % point of the normal distribution
 
 
 def wilson(successes: float, n: int) -> tuple[float, float]:
@@ -24,10 +24,42 @@ def wilson(successes: float, n: int) -> tuple[float, float]:
     """
     if n == 0:
         return 0.0, 1.0
-    share, z2 = successes / n, _Z * _Z
+    share, z2 = successes / n, Z * Z
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = _Z * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    half = Z * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
     return max(centre - half, 0.0) if successes else 0.0, min(centre + half, 1.0) if successes < n else 1.0
+
+
+def paired_shares(gained: int, lost: int, n: int, deviations: float = Z) -> tuple[float, float]:
+    """Interval of the difference of two shares of the same n examples: the score interval of Tango (1998).
+
+    gained, lost: examples of which the first alone and the second alone is true. deviations: of the standard normal,
+    each way. (-1, 1) for n = 0. Where no example tells the two apart the interval is not empty: others may.
+
+    >>> tuple(round(bound, 3) for bound in paired_shares(0, 0, 24))
+    (-0.138, 0.138)
+    """
+    if n == 0:
+        return -1.0, 1.0
+
+    def off(difference: float) -> float:
+        """By how many standard deviations the counts are off this difference (Tango 1998, Eq. 3.4)."""
+        linear = (2 * n - gained + lost) * difference - gained - lost
+        root = max(linear**2 + 8 * n * lost * difference * (1 - difference), 0.0)
+        share = (math.sqrt(root) - linear) / (4 * n)
+        spread = n * (2 * share + difference * (1 - difference))
+        far = gained - lost - n * difference
+        return far / math.sqrt(spread) if spread > 0 else math.copysign(math.inf, far) if far else 0.0
+
+    def end(bound: float) -> float:
+        """Where `off`, which falls, passes the bound."""
+        low, high = -1.0, 1.0
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (middle, high) if off(middle) > bound else (low, middle)
+        return (low + high) / 2
+
+    return end(deviations), end(-deviations)
 
 
 def bootstrap(n: int, estimate: Callable[[Tensor], Tensor], seed: int) -> Tensor:

@@ -171,6 +171,11 @@ def _clause(record: Record, key: str, end: str, model: ModelEntry, least: ModelE
         interval = figure(in_words(paired.figure, digits_for(key, record)))
         words = "does not differ significantly from {} by {} (the paired difference {} includes zero)"
         return say(words, name(least.name), title, interval)
+    ratio = paired.ratio
+    if ratio is not None and ratio.low <= 1 <= ratio.high:
+        words = "differs from {} by {}, but not clearly (paired difference {}, ratio {})"
+        interval = figure(in_words(paired.figure, digits_for(key, record)))
+        return say(words, name(least.name), title, interval, figure(_times(first / second, ratio)))
     if not second:
         return say("withstands some change before {}, and {} none", end, name(least.name))
     times = _times(first / second, paired.ratio)
