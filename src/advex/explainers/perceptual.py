@@ -38,9 +38,9 @@ class Perceptual(AttributionMethod):
     `weight` has the lambda' of each row where it is "auto".
 
     perceptual: lambda'; 0 is the ablation without a perceptual term. sigma: of a Gaussian blur of the map, in pixels,
-    cut off at 3 sigma. guided: the map times |d logit / dx|, x as the network sees it, the largest of the channels, from
-    0 to 1. resize: the picture is enlarged by this factor, explained, and map and change made smaller again; for networks
-    that take several sizes.
+    cut off at 3 sigma. guided: the map times |d logit / dx|, x as the network sees it, the largest of the channels,
+    from 0 to 1. resize: the picture is enlarged by this factor, explained, and map and change made smaller again; for
+    networks that take several sizes.
     """
 
     layers: str = "relu:all"
