@@ -70,11 +70,10 @@ def from_pretrained(
 
 def _read(folder: Path, name: str) -> dict[str, Any]:
     if not folder.is_dir():
-        raise ArtifactError(
-            f"There is no folder {folder}. A model of the hub becomes one: hf download {folder} --local-dir FOLDER."
-        )
+        sentence = f"There is no folder {folder}. A model of the hub becomes one: hf download NAME --local-dir FOLDER."
+        raise ArtifactError(sentence, absent=True)
     if not (folder / name).is_file():
-        raise ArtifactError(f"{folder} holds no {name}: it is not a folder that save_pretrained wrote.")
+        raise ArtifactError(f"{folder} holds no {name}: it is not a folder that save_pretrained wrote.", absent=True)
     values = read_json(folder / name, f"a {name}", ArtifactError, largest=4 * 2**20)
     if not isinstance(values, dict):
         raise ArtifactError(f"{folder / name} holds {type(values).__name__}, not an object.")
@@ -132,6 +131,11 @@ def _spec(name: str, **options: Any) -> str:
 
 def _built_by_transformers(config: dict[str, Any], folder: Path) -> nn.Module:
     kind, names = config.get("model_type"), config.get("architectures")
+    if not isinstance(kind, str):
+        raise ArtifactError(
+            f"{folder / 'config.json'} names no model_type: no folder of transformers is it. A run folder of advex is "
+            f"opened by --model {folder}."
+        )
     try:
         import transformers  # pyright: ignore[reportMissingImports]
 

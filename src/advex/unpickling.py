@@ -36,7 +36,7 @@ def unpickled(path: Path) -> dict[str, Tensor]:
     Raises ArtifactError for a file that is too large, is none of torch's or holds more than tensors and plain values.
     """
     if not path.is_file():
-        raise ArtifactError(f"There is no file {path}.")
+        raise ArtifactError(f"There is no file {path}.", absent=True)
     if (size := path.stat().st_size) > LARGEST:
         raise ArtifactError(f"{path} has {size:,} bytes; files of weights have at most {LARGEST:,}.")
     with tempfile.TemporaryDirectory() as folder:

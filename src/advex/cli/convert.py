@@ -44,7 +44,8 @@ def convert(
     if file.suffix in _PICKLES:
         from advex.unpickling import unpickled
 
-        say.note(f"{file} is a pickle: it is opened in a process of its own, for tensors alone.")
+        if file.is_file():
+            say.note(f"{file} is a pickle: it is opened in a process of its own, for tensors alone.")
         tensors = unpickled(file)
     elif file.suffix == ".safetensors":
         tensors = weight_names.read(file, str(file))

@@ -109,6 +109,6 @@ def differences(results: Results) -> Iterator[Contrast]:
     for first, second in results.pairs:
         if {first.name, second.name} <= errors.keys():
             yield mean_contrast(
-                SCORES, errors[first.name] - errors[second.name], "low", results.seed, of_shares=True,
+                SCORES, errors[first.name] - errors[second.name], "low", results.seed,
                 measure=ERROR, first=first.name, second=second.name,
             )  # fmt: skip

@@ -182,7 +182,8 @@ def _figures(work: Evaluation, model: str, task: MapTask) -> MapFigures:
     for measure in work.plan.measures:
         for of, value in values_of(measure.measure).items():
             column = tensor(rows, measure.keys[of])
-            values[measure.keys[of]] = rate(column, value.better) if value.rate else mean(column, value.better, seed)
+            figure = rate(column, value.better) if value.rate else mean(column, value.better, seed)
+            values[measure.keys[of]] = figure.model_copy(update={"high": min(figure.high, value.most)})
     if rows.column("completeness").null_count < len(rows):
         values |= {name: mean(tensor(rows, name).abs(), better, seed) for name, better in SUMS.items()}
     counts: dict[str, Counter[str]] = {}

@@ -20,7 +20,7 @@ from advex.evaluation.flags import flag
 from advex.evaluation.plan import Plan
 from advex.evaluation.results import Results
 from advex.evaluation.run import Blocks, Evaluation, Pieces
-from advex.evaluation.scores import Contrast, bounded, mean_contrast, share
+from advex.evaluation.scores import Contrast, bounded, share, share_contrast
 from advex.evaluation.tasks import RadiusTask
 from advex.goals import Misclassify
 from advex.record import Figure, Flag, ModelEntry, TransferFigures
@@ -83,8 +83,8 @@ def figures(work: Evaluation, entry: ModelEntry) -> ModelEntry:
 def _figures(work: Evaluation, judge: str, radius: str) -> TransferFigures:
     right = {source: _right(work, source, judge, radius) for source in work.classifiers}
     contrasts = [
-        mean_contrast(
-            "transfer", right[judge].double() - held.double(), "neither", work.plan.settings.seed, of_shares=True,
+        share_contrast(
+            "transfer", right[judge].double() - held.double(), "neither", work.plan.settings.seed,
             measure=radius, first=judge, second=source,
         )
         for source, held in right.items()

@@ -131,4 +131,7 @@ def _through(carrier: Tensor, answer: Tensor) -> Tensor:
 
 
 def _negative(what: str) -> str:
-    return f"Excitation backpropagation hands down shares of what is not negative, but {what}: name a later layer."
+    return (
+        f"Excitation backpropagation hands down shares of what is not negative, but {what}: name a later layer. "
+        "A network whose activations fall below zero throughout cannot be explained so."
+    )

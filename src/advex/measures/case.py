@@ -42,13 +42,14 @@ CONSTANT_MAPS = frozenset({ZERO, EQUAL, CONSTANT, NO_GRADIENT})
 class Value:
     """What one figure of a measure is called, which direction is good, and its unit ("" where it has none).
 
-    rate: it is a share of hits, 1 each (of ties a part), so that its interval is Wilson's.
+    rate: it is a share of hits, 1 each (of ties a part), so that its interval is Wilson's. most: no mean is larger.
     """
 
     title: str
     better: Better
     unit: str = ""
     rate: bool = False
+    most: float = math.inf
 
 
 @dataclass(frozen=True, kw_only=True)

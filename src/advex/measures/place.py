@@ -63,7 +63,7 @@ class Pointing:
 
     values: ClassVar[Mapping[str, Value]] = {
         "": Value(title="Points at the thing", better="high", rate=True),
-        "per_class": Value(title="Points at the thing, classes weighed alike", better="high"),
+        "per_class": Value(title="Points at the thing, classes weighed alike", better="high", most=1.0),
     }
     of: ClassVar[Of] = "placed"
     needs: ClassVar[frozenset[Need]] = frozenset({"evidence"})

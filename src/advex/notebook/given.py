@@ -32,7 +32,11 @@ def models_of(given: Models, device: str = "auto") -> list[Opened]:
     these, or a dictionary of them by name. Raises SpecError for what is none of these, ArtifactError for a folder that
     is no saved classifier.
     """
+    if isinstance(given, Mapping | list | tuple) and not given:
+        raise SpecError("No model is given.")
     if isinstance(given, Mapping):
+        if not all(isinstance(name, str) for name in given):
+            raise SpecError(f"Models are named by texts, not by {', '.join(map(repr, given))}.")
         return [_opened(model, name, device) for name, model in given.items()]
     if isinstance(given, list | tuple):
         names = [f"model-{place}" if isinstance(each, nn.Module) else "" for place, each in enumerate(given, start=1)]
@@ -76,10 +80,12 @@ def subjects_of(given: Any, model: Opened) -> list[Subject | Failure]:
         return _pictures([given], model)
     if isinstance(given, np.ndarray | Tensor):
         return _tensors(torch.as_tensor(given), model)
-    if not isinstance(given, Sequence) or not given:
+    if not isinstance(given, Sequence):
         raise SpecError(
             f"{type(given).__name__} cannot be explained: give paths, PIL pictures, arrays, tensors or a data set."
         )
+    if not given:
+        raise SpecError("There is nothing to explain: the list is empty.")
     if all(isinstance(each, str | Path) for each in given):
         return _files([Path(each) for each in given], model)
     several = [subject for each in given for subject in subjects_of(each, model)]
@@ -125,4 +131,6 @@ def _tensors(x: Tensor, model: Opened) -> list[Subject | Failure]:
     if not x.is_floating_point() or (shape is not None and tuple(x.shape[1:]) != shape):
         wanted = "[n, channels, height, width]" if shape is None else f"[n, {', '.join(map(str, shape))}]"
         raise InputError(f"A tensor {list(x.shape)} of {x.dtype}: the model takes floats {wanted} in its box.")
+    if not len(x):
+        raise SpecError("There is nothing to explain: the tensor is empty.")
     return [Subject(name=f"input {place}", x=each) for place, each in enumerate(x)]

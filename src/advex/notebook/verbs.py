@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -24,6 +24,9 @@ from advex.notebook.given import Model, Models, models_of, subjects_of
 from advex.notebook.results import Evaluated, Explained
 from advex.registry import specs_from
 from advex.training import run_folder
+
+# Settings that are several specs: one alone may be given as it is typed.
+_SEVERAL = {"corruptions", "maps", "measures", "pictures", "radius", "searches", "suite"}
 
 
 def explain(
@@ -48,7 +51,11 @@ def explain(
     the change, see `advex.explainers.Toward`. out: a folder to write into; without it the files last as long as the
     result does, see `Explained.save`. Raises AdvexError where nothing can be explained.
     """
+    if isinstance(model, list | tuple | Mapping):
+        raise SpecError("advex.explain asks one model: give it, or call it for each of them.")
     (opened,) = models_of(model)
+    if not all(0 < float(each) <= 1 for each in ([rho] if isinstance(rho, int | float) else rho)):
+        raise SpecError(f"rho={rho}: an RMSE lies above 0 and at most at 1 (black to white).")
     names = tuple(str(each) for each in ([target] if isinstance(target, str | int) else target))
     request: Request
     if explainer:
@@ -94,7 +101,17 @@ def evaluate(
     `radius=["linf:8/255"]`, `maps=["gradient"]`. Raises AdvexError.
     """
     models, say = models_of(model), progress.Terminal(quiet=quiet)
+    if not isinstance(data, str | Path | Dataset):
+        raise SpecError(f"`data` is what --data takes, or a Dataset of advex, not {type(data).__name__}.")
+    if max_samples is not None and not (isinstance(max_samples, int) and max_samples > 0):
+        raise SpecError(f"max_samples={max_samples!r} must be a whole number of at least 1.")
     folder = Path("records") / "-".join(each.name for each in models) if out is None else Path(out)
+    for name in _SEVERAL & settings.keys():
+        if isinstance(settings[name], str):
+            settings[name] = specs_from([settings[name]])
+    for name in ("attack", "btr"):
+        if settings.get(name) == "none":
+            settings[name] = None
     checked = settings_from({**settings, "seed": seed})
     with progress.called("advex.evaluate(...) from Python"), evaluating.opened(folder, overwrite):
         if not isinstance(data, Dataset):
@@ -133,6 +150,8 @@ def train(
     `--data` takes, or a `Dataset` (then `validation`, another one, may be given beside it). out: `runs/RECIPE` if None.
     Raises AdvexError.
     """
+    if not all(isinstance(change, str) and "=" in change for change in changes):
+        raise SpecError('Settings of the recipe are texts, one by one: advex.train(RECIPE, DATA, "epochs=20", ...).')
     say = progress.Terminal(quiet=quiet)
     resolved = recipes.named(str(recipe), list(changes), None)
     folder = Path("runs") / Path(recipe).stem if out is None else Path(out)

@@ -72,8 +72,11 @@ def grids(contents: Contents, kind: str) -> tuple[Grid, ...]:
 def seen(contents: Contents, models: Sequence[str]) -> Grid | None:
     """One example changed towards one class, for these models: the first one explained that all of them decide rightly.
 
-    The class is the one that the last of the models holds likeliest, beside the label. None without such explanations.
+    The class is the one that the last of the models holds likeliest, beside the label. None without such explanations,
+    and of rows of tables, which are told in sentences.
     """
+    if contents.rows("answers"):
+        return None
     lowers = contents.record.lowers
     rows = [row for row in contents.rows("explanations") if _kind(row, lowers) == "grid" and row["model"] in models]
     about = {(row["model"], row["example"]): row for row in contents.rows("examples")}
@@ -81,7 +84,8 @@ def seen(contents: Contents, models: Sequence[str]) -> Grid | None:
         sheets = [[row for row in sheet if row["target"] != _label(about, row)] for sheet in _by_sheet(mine, "grid")]
         whole = [sheet for sheet in sheets if {row["model"] for row in sheet} == set(models)]
         right = [sheet for sheet in whole if all(_right(about, row) for row in sheet)]
-        for sheet in (right or whole)[:1]:
+        moved = [sheet for sheet in right or whole if any(row["rmse"] and row["rmse"] > 0 for row in sheet)]
+        for sheet in moved[:1]:
             held = {
                 row["target"]: share_of(row["before"], row["target"]) or 0.0
                 for row in sheet

@@ -39,7 +39,7 @@ from advex.report.sentences import figure, name, say
 class Findings:
     """A sentence for each model, the headline figures, the first curve, and one explained picture."""
 
-    title, menu, place, tables = "Findings", "Findings", 10, ("examples", "explanations")
+    title, menu, place, tables = "Findings", "Findings", 10, ("examples", "explanations", "answers")
 
     def __call__(self, contents: Contents) -> dict[str, Any]:
         record = contents.record
