@@ -17,9 +17,9 @@ Returns = Literal["confidences", "logits", "labels"]
 NO_GRADIENT = (
     "This classifier is a function that gives answers and no gradients. Take what asks for answers alone: the searches "
     "hop_skip_jump and boundary_walk:start=noise for a small change, square, spsa and spatial within a distance "
-    "(--suite square), counterfactual for tables; the explainers occlusion, feature_ablation, kernel_shap, lime and rise. "
-    "An evaluation takes searches and pictures that follow gradients unless it is told otherwise: --attack hop_skip_jump "
-    "--btr none --pictures none. Or let gradients be estimated from pairs of answers: Classifier.from_function(f, ..., "
+    "(--suite square), counterfactual for tables; the explainers occlusion, feature_ablation, kernel_shap, lime and "
+    "rise. An evaluation takes searches and pictures that follow gradients unless it is told otherwise: "
+    "--attack hop_skip_jump --btr none --pictures none. Or let gradients be estimated from pairs of answers: Classifier.from_function(f, ..., "
     "pairs=50)."
 )
 _STEP = 1e-3  # of differences, as a share of each element's range
