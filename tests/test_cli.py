@@ -463,7 +463,7 @@ def test_several_annotated_folders_and_what_cannot_be_added(trained: Path, advex
             [advex.data.Annotation(picture="a.png", label=label, answer="unchanged")],
         )
     for name, code, said in (
-        ("nowhere", 1, "There is no data set 'nowhere'"),
+        ("nowhere", 2, "There is no data set 'nowhere'"),
         ("plain", 2, "--add plain: there is no annotations.csv of answers in it"),
         ("digits", 2, "there is no annotations.csv"),
         ("names", 1, "names: 1 class unknown to digits/train: 'seven'. Of 'seven' (examples: a.png): Known: 0, 1, 2"),

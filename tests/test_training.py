@@ -263,6 +263,7 @@ CHANGES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({}, {"crop": 6}),
     ({}, {"affine": {"erase": 2}}),
     ({}, {"balanced": True}),
+    ({}, {"labels": "random:1"}),
     ({}, {"precision": "bfloat16"}),
     ({}, {"seed": 2}),
 ]

@@ -19,8 +19,8 @@ NO_GRADIENT = (
     "hop_skip_jump and boundary_walk:start=noise for a small change, square, spsa and spatial within a distance "
     "(--suite square), counterfactual for tables; the explainers occlusion, feature_ablation, kernel_shap, lime and "
     "rise. An evaluation takes searches and pictures that follow gradients unless it is told otherwise: "
-    "--attack hop_skip_jump --btr none --pictures none. Or let gradients be estimated from pairs of answers: Classifier.from_function(f, ..., "
-    "pairs=50)."
+    "--attack hop_skip_jump --btr none --pictures none. Or let gradients be estimated from pairs of answers: "
+    "Classifier.from_function(f, ..., pairs=50)."
 )
 _STEP = 1e-3  # of differences, as a share of each element's range
 _SURE = 30.0  # the logit of a label that comes without a confidence

@@ -200,6 +200,9 @@ def _described_measures(values: Values) -> None:
     }
     mapped = [entry for model in values["models"] for entry in model.get("maps", {}).values()]
     for entry in mapped:
+        method = entry.get("method")
+        if isinstance(method, str) and method.startswith("integrated_gradients:"):
+            entry["method"] = f"{method},hold_factor=false"  # an option that there was none of
         former = {key: entry.pop(key, None) for key in (*entries, "change", "completeness")}
         entry["figures"] = {key: figure for key, figure in former.items() if figure is not None}
     if mapped:
