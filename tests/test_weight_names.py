@@ -309,7 +309,7 @@ def test_what_cannot_be_converted_says_why(advex: Callable[..., Any]) -> None:
         (["sparse.pth"], 1, "'a' is sparse or quantised"),
         (["text.pth"], 1, "text.pth cannot be converted"),
         (["broken.pth"], 1, "it is not a file of weights"),
-        (["none.pth"], 1, "There is no file none.pth"),
+        (["none.pth"], 2, "There is no file none.pth"),
         (["none.safetensors"], 2, "there is no such file"),
         (["names.json"], 2, "names.json is not a file of weights by its name: .safetensors, .pth"),
         (["four.safetensors"], 2, "2 of another shape ('fc.weight' is 4x16, the network's 3x16"),

@@ -70,7 +70,9 @@ def from_pretrained(
 
 def _read(folder: Path, name: str) -> dict[str, Any]:
     if not folder.is_dir():
-        sentence = f"There is no folder {folder}. A model of the hub becomes one: hf download NAME --local-dir FOLDER."
+        sentence = (
+            f"There is no folder {folder}. A model of the hub becomes one: hf download {folder} --local-dir FOLDER."
+        )
         raise ArtifactError(sentence, absent=True)
     if not (folder / name).is_file():
         raise ArtifactError(f"{folder} holds no {name}: it is not a folder that save_pretrained wrote.", absent=True)
