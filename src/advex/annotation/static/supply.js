@@ -125,8 +125,10 @@ export class Supply {
     // Images that were handed out before come first: some are here already, some are answered but not sent.
     const late = this.outbox.answered();
     const count = Math.min(MOST, LOW + MORE + late.size);
+    const { moves } = this;
     const { images } = await this.ask(`/api/next?count=${count}`);
-    this.shelf.only(new Set(images.map(({ key }) => key)));
+    // What was taken back since is not among them, and is kept all the same.
+    if (moves === this.moves) this.shelf.only(new Set(images.map(({ key }) => key)));
     for (const key of this.outbox.answered()) late.add(key);
     const fresh = images.filter(({ key }) => !this.known.has(key) && !late.has(key) && !this.broken.has(key));
     for (const each of fresh) await this.add(each);
