@@ -250,6 +250,7 @@ def test_seeds_from_data_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyP
         (("horse", "--model", "builtin:cifar10-robust,builtin:cifar10-ordinary"), 2, "One model paints at a time"),
         (("horse", "--model", "builtin:cifar10-robust", "--radius", "0"), 2, "--radius 0"),
         (("horse", "--model", "builtin:cifar10-robust", "--radius", "far"), 2, "far"),
+        (("horse", "--model", "builtin:cifar10-robust", "--radius", "56"), 1, "farther apart than 55.43 in L2"),
         (("horse", "--model", "builtin:cifar10-robust", "--count", "0"), 2, "--count"),
         (("horse", "--model", "builtin:cifar10-robust", "--judges", "no"), 2, "no is not a folder"),
         (("horse", "--model", "builtin:cifar10-robust", "--data", "digits"), 2, "has no class 'horse'"),

@@ -195,6 +195,11 @@ FORBIDDEN_CALLS = {
 }  # fmt: skip
 
 
+def test_the_command_line_holds_verbs_alone() -> None:
+    lines = sum(len(text_of(module).splitlines()) for module in MODULES if room_of(module) == "cli")
+    assert lines <= 2600, f"cli/ has {lines} lines: what is not about typing and showing belongs into the library"
+
+
 # Of the whole program only `advex convert` opens pickles.
 PICKLES = ("advex.unpickling", "torch.load")
 

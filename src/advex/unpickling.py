@@ -20,14 +20,32 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from advex.errors import ArtifactError, quoted
+from advex.errors import ArtifactError, SpecError, quoted
+from advex.progress import QUIET, Terminal
 
+PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
 LARGEST = 8 * 2**30  # bytes of a file
 _PATIENCE = 600  # seconds
 _ROOM = 2**30  # bytes of memory and output beyond what the tensors take, as read, as copied and as written
 # Where checkpoints keep their weights, among optimisers and numbers of epochs.
 _HOLDERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights")
 _REFUSED = 3
+
+
+def weights_of(path: Path, say: Terminal = QUIET) -> dict[str, Tensor]:
+    """The tensors of a file of weights by name, of torch.save or safetensors, as its name ends.
+
+    Raises SpecError for another ending, and what `unpickled` raises.
+    """
+    if path.suffix == ".safetensors":
+        from advex.networks import weight_names  # not in the process that opens pickles
+
+        return weight_names.read(path, str(path))
+    if path.suffix not in PICKLES:
+        raise SpecError(f"{path} is not a file of weights by its name: {', '.join(('.safetensors', *PICKLES))}.")
+    if path.is_file():
+        say.note(f"{path} is a pickle: it is opened in a process of its own, for tensors alone.")
+    return unpickled(path)
 
 
 def unpickled(path: Path) -> dict[str, Tensor]:

@@ -10,9 +10,6 @@ import typer
 
 from advex import progress
 from advex.cli import options, terminal
-from advex.errors import SpecError
-
-_PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
 
 
 @terminal.verb
@@ -39,20 +36,11 @@ def convert(
     from advex import artifacts
     from advex.lookup import datasets, folders, models
     from advex.networks import build, weight_names
+    from advex.unpickling import weights_of
 
     say = progress.Terminal(quiet=json_)
-    if file.suffix in _PICKLES:
-        from advex.unpickling import unpickled
-
-        if file.is_file():
-            say.note(f"{file} is a pickle: it is opened in a process of its own, for tensors alone.")
-        tensors = unpickled(file)
-    elif file.suffix == ".safetensors":
-        tensors = weight_names.read(file, str(file))
-    else:
-        raise SpecError(f"{file} is not a file of weights by its name: {', '.join(('.safetensors', *_PICKLES))}.")
-    wrapping = models.Wrapping(mean=mean, std=std, classes=classes)
-    classifier = wrapping.around(build(network))
+    tensors = weights_of(file, say)
+    classifier = models.Wrapping(mean=mean, std=std, classes=classes).around(build(network))
     for change in weight_names.put(classifier.network, tensors, str(file)):
         say.note(change)
     classifier.spec = network

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from advex import progress
 from advex.cli import options, terminal
 from advex.errors import SpecError
-
-if TYPE_CHECKING:
-    from advex.data.seeds import ClassSeeds
-    from advex.lookup.models import Opened
 
 
 @terminal.verb
@@ -29,11 +25,7 @@ def generate(
     radius: Annotated[str, typer.Option(metavar="L2", help="How far a picture may go from its seed.")] = "8",
     steps: Annotated[int, typer.Option(min=1, help="Gradients per picture.")] = 40,
     judges: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODEL,...",
-            help="Who says what the pictures show; none. Default: the other bundled networks alike.",
-        ),
+        str | None, typer.Option(metavar="MODEL,...|none", help="Who says what they show. Default: bundled ones alike.")
     ] = None,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder to write pictures and figures into.")] = Path(
         "generated"
@@ -57,10 +49,10 @@ def generate(
     """
     if not model:
         raise SpecError("Say which model paints: --model RUN.")
+    from advex.explanation import generation as painting
     from advex.explanation.folder import UNFINISHED, explain_into
-    from advex.explanation.generation import GENERATED, GenerationRequest, bundled_judges, recognised, seed_subjects
     from advex.geometry import as_radius
-    from advex.lookup import folders, models
+    from advex.lookup import datasets, folders, models
 
     say = progress.Terminal(quiet=quiet)
     (opened, *more) = models.open_models(model, device, models.Wrapping.of(weights, box, mean, std, classes))
@@ -68,38 +60,20 @@ def generate(
         raise SpecError("One model paints at a time; others may say what they see: --judges MODEL,...")
     if not (length := as_radius(radius)) > 0:
         raise SpecError(f"--radius {radius}: at a distance of 0 a picture is its seed. Give more, e.g. 8.")
-    seeds, numbers = _seeds(classes_, opened, data, split, max_samples, seed, say)
-    others = bundled_judges(opened) if judges is None else []
+    examples = None if data is None else datasets.open_split(
+        data, split, say, prefer=datasets.TRAIN, max_samples=max_samples, seed=seed, shape=opened.input_shape
+    )  # fmt: skip
+    seeds, numbers = painting.seeds_for(classes_, opened.classifier, examples)
+    others = painting.bundled_judges(opened) if judges is None else []
     if judges not in (None, "none"):
         others = models.open_models([judges], device)
-    request = GenerationRequest(
+    request = painting.GenerationRequest(
         radius=length, steps=steps, judges=others, seed=seed, seeds={name: each.digest for name, each in seeds.items()}
     )
-    with folders.opened_folder(out, (GENERATED, UNFINISHED), overwrite):
-        result = explain_into(out, opened, seed_subjects(seeds, numbers, count, seed), request, say, figures=GENERATED)
-    _tell(result, recognised(result["inputs"]), out, as_json=json_)
-
-
-def _seeds(
-    wanted: list[str], model: Opened, data: str | None, split: str | None, max_samples: int | None, seed: int,
-    say: progress.Terminal,
-) -> tuple[dict[str, ClassSeeds], dict[str, int]]:  # fmt: skip
-    """What seeds are drawn from, and the number of the class for the model, by its name."""
-    from advex.data.seeds import bundled_seeds, seeds_of
-    from advex.lookup import datasets
-
-    shape = model.input_shape
-    examples = None if data is None else datasets.open_split(
-        data, split, say, prefer=datasets.TRAIN, max_samples=max_samples, seed=seed, shape=shape
-    )  # fmt: skip
-    names = model.classifier.class_names or (() if examples is None else examples.class_names)
-    chosen = (
-        range(len(names)) if wanted == ["all"] else [datasets.class_number(each, names, len(names)) for each in wanted]
-    )
-    numbers = {names[number]: number for number in chosen}
-    if examples is None:
-        return {name: bundled_seeds(name, model.classifier.class_names, shape) for name in numbers}, numbers
-    return {name: seeds_of(examples, name) for name in numbers}, numbers
+    with folders.opened_folder(out, (painting.GENERATED, UNFINISHED), overwrite):
+        subjects = painting.seed_subjects(seeds, numbers, count, seed)
+        result = explain_into(out, opened, subjects, request, say, figures=painting.GENERATED)
+    _tell(result, painting.recognised(result["inputs"]), out, as_json=json_)
 
 
 def _tell(result: dict[str, Any], shares: dict[str, dict[str, int]], out: Path, *, as_json: bool) -> None:
@@ -115,6 +89,5 @@ def _tell(result: dict[str, Any], shares: dict[str, dict[str, int]], out: Path, 
     ]  # fmt: skip
     terminal.table(["picture", "class", "of the seed it says", "before", "after", "L2", "others agree"], rows)
     for name, share in shares.items():
-        of = share["of"]
-        terminal.emit(f"{name} recognises {share['pictures']} of {of} pictures, and {share['seeds']} of {of} seeds")
+        terminal.emit(f"{name} recognises {share['pictures']} pictures and {share['seeds']} seeds of {share['of']}")
     terminal.emit(" ".join(str(out / name) for name in result["sheets"]))

@@ -15,11 +15,8 @@ _COLUMNS = 4  # of measures side by side
 def show(record: Record) -> None:
     """Accuracy and areas of each model, with intervals, what is known of certificates, maps and rows, and warnings."""
     shown = ("ara", "sample_ara", "decisions_ara")
-    keys = [
-        "accuracy",
-        "mean_corruption_error",
-        *(in_norm(f"{name}_{of}", record.norm(name)) for name in record.searches for of in shown),
-    ]
+    keys = ["accuracy", "mean_corruption_error"]
+    keys += [in_norm(f"{name}_{of}", record.norm(name)) for name in record.searches for of in shown]
     keys += [f"{name}_reached" for name in record.searches]
     keys = [key for key in keys if any(key in model.scores for model in record.models)]
     rows = [[model.name, *(_figure(model.scores.get(key)) for key in keys)] for model in record.models]

@@ -5,6 +5,7 @@ A robust network's are pictures that other networks, and people, recognise; an o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,18 +18,38 @@ from advex import bundled
 from advex.artifacts import read_config, weights_hash
 from advex.attacks import PGD
 from advex.classifier import Classifier
-from advex.data.seeds import ClassSeeds
+from advex.data import Dataset
+from advex.data.seeds import ClassSeeds, bundled_seeds, seeds_of
 from advex.drawing.contact_sheet import Cell, Row
 from advex.errors import InputError
 from advex.explanation.pictures import as_files, has_pictures
 from advex.explanation.subjects import Subject, class_name
 from advex.files import write_bytes
 from advex.goals import Become
+from advex.lookup.datasets import class_number
 from advex.lookup.models import Opened, open_models
 from advex.registry import describe
 from advex.types import FLAT
 
 GENERATED = "generated.json"
+
+
+def seeds_for(
+    wanted: Sequence[str], classifier: Classifier, data: Dataset | None = None
+) -> tuple[dict[str, ClassSeeds], dict[str, int]]:
+    """What seeds are drawn from, and the number of the class for the classifier, by its name.
+
+    wanted: classes by name or number, or "all". data: pictures of the classes; None: those that are bundled. Raises
+    SpecError for what is no class, DataError for a class without pictures.
+    """
+    names = classifier.class_names or (() if data is None else data.class_names)
+    numbers = (
+        range(len(names)) if list(wanted) == ["all"] else [class_number(each, names, len(names)) for each in wanted]
+    )
+    by_name = {names[number]: number for number in numbers}
+    if data is None:
+        return {name: bundled_seeds(name, classifier.class_names, classifier.input_shape) for name in by_name}, by_name
+    return {name: seeds_of(data, name) for name in by_name}, by_name
 
 
 def seed_subjects(seeds: Mapping[str, ClassSeeds], numbers: Mapping[str, int], count: int, seed: int) -> list[Subject]:
@@ -85,6 +106,12 @@ class GenerationRequest:
         """
         if subject.y is None or not has_pictures(classifier, subject.x.shape):
             raise InputError(f"{subject.name} is no picture in [0, 1] with 1 or 3 channels and a class.")
+        farthest = math.sqrt(subject.x.numel())
+        if self.radius > farthest:
+            raise InputError(
+                f"A radius of {self.radius:g}: no two pictures of this size are farther apart than {farthest:.4g} in L2. "
+                "Steps of such a length do not stay among pictures: give a smaller one."
+            )
         x = subject.x.to(classifier.device, classifier.dtype)[None]
         target = torch.tensor([subject.y], device=x.device)
         painted = self.search(classifier, x, Become(target))
