@@ -109,7 +109,7 @@ class GenerationRequest:
         farthest = math.sqrt(subject.x.numel())
         if self.radius > farthest:
             raise InputError(
-                f"A radius of {self.radius:g}: no two pictures of this size are farther apart than {farthest:.4g} in L2. "
+                f"A radius of {self.radius:g}: no two such pictures are farther apart than {farthest:.4g} in L2. "
                 "Steps of such a length do not stay among pictures: give a smaller one."
             )
         x = subject.x.to(classifier.device, classifier.dtype)[None]
