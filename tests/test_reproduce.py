@@ -391,6 +391,39 @@ def test_what_is_done_is_read_and_the_rest_is_done(tmp_path: Path) -> None:
     assert third.log == []
 
 
+OTHER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_reproduce import Worker
+from advex.reproduction import carry_out, planned
+carry_out(planned(Path(sys.argv[2]), scale="tiny"), Path(sys.argv[3]), Worker())
+"""
+
+
+def test_copies_take_a_network_each_and_wait_for_each_other(tmp_path: Path) -> None:
+    paper, out, worker = written(tmp_path), tmp_path / "out", Worker()
+    others: list[subprocess.Popen[bytes]] = []
+    train = worker.train
+
+    def train_beside_another(job: Job, data: Dataset, validation: Dataset, run: Path) -> None:
+        train(job, data, validation, run)
+        command = [sys.executable, "-c", OTHER, str(Path(__file__).parent), str(paper), str(out)]
+        others.append(subprocess.Popen(command))
+        for _ in range(600):
+            if Folder(out).finished("long") is not None:
+                break
+            time.sleep(0.1)
+        assert others[0].poll() is None  # it waits for the network that this one is at
+
+    worker.train = train_beside_another
+    result = carry_out(planned(paper, scale="tiny"), out, worker)
+    assert others[0].wait(60) == 0
+    assert worker.log == ["train plain", "evaluate plain"]
+    assert {row.id: row.state for row in result.rows if row.state != "measured"} == {"people": "not run"}
+    assert not list(out.rglob(".*.lock"))
+
+
 def test_rows_may_be_added_later(tmp_path: Path) -> None:
     paper, out = written(tmp_path), tmp_path / "out"
     carry_out(planned(paper, rows=["plain"], scale="tiny"), out, Worker())

@@ -84,6 +84,25 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="")
 
 
+def write_new(path: Path, text: str) -> None:
+    """As `write_text`, unless another process has just written the file: then that one stays. Raises ArtifactError."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _beside(path)
+        try:
+            temporary.write_text(text, encoding="utf-8", newline="")
+            _on_the_disk(temporary)
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                pass
+            except OSError:  # no links on this file system
+                os.replace(temporary, path)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file completely or not at all. Raises ArtifactError."""
     with atomic(path) as temporary:

@@ -1,4 +1,4 @@
-"""One owner: a folder that is written into belongs to one process at a time."""
+"""One owner: a folder that is written into belongs to one process at a time, or to copies of one command."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ import socket
 import stat
 import sys
 import threading
+import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from datetime import datetime
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from advex.documents import read_json
 from advex.errors import AdvexWarning, ArtifactError, quoted
@@ -23,17 +26,21 @@ from advex.progress import command_line
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 _BEYOND = 2**30  # bytes: what Windows locks cannot be read, and who holds the lock shall be
+_PATIENCE = 2.0  # seconds that a copy waits for another that is just leaving
 _owned: dict[tuple[int, int], int] = {}  # folders (device, inode) that this process owns: the thread that does
 
 
 @contextlib.contextmanager
-def owned(folder: Path, ours: Sequence[str] | None = None) -> Iterator[Path]:
+def owned(folder: Path, ours: Sequence[str] | None = None, *, shared: bool = False) -> Iterator[Path]:
     """A folder to write into, made where it is not there: no other process has it until the block ends.
 
     The lock is the system's and ends with its process, whatever ends that; the file `.in-use` says whose it is. What a
     process that died had left unfinished is removed. The thread that owns a folder may own it once more, and so may
     processes forked from it. ours: names by which such a folder is known; where the block fails and has left none of
     them, `.in-use` stays, by which the folder is known, too.
+
+    shared: processes that all say so own it together. What they do in it they must agree on and divide themselves: see
+    `evaluation.shards`. (On Windows, whose locks are of one process alone, the second is refused.)
 
     Raises ArtifactError where another process, or thread, has the folder, and where it cannot be written. Warns on
     file systems without locks.
@@ -49,24 +56,33 @@ def owned(folder: Path, ours: Sequence[str] | None = None) -> Iterator[Path]:
         yield folder
         return
     with writing(folder):
-        lock = _locked(folder)
+        lock = _locked(folder, shared)
     process, failed = os.getpid(), True
     _owned[key] = thread
     try:
         with writing(folder):
             os.ftruncate(lock, 0)
             os.write(lock, _about_this_process())
-            _remove_unfinished(folder)
+            if not shared:
+                _remove_unfinished(folder)
         yield folder
         failed = False
     finally:
         if os.getpid() == process:
             del _owned[key]
             names = {path.name for path in folder.iterdir()} - {LOCK} if folder.is_dir() else set()
-            _unlocked(folder, lock, keep=failed and ours is not None and bool(names) and names.isdisjoint(ours))
+            last = not shared or _alone(lock)
+            if shared and last:
+                _remove_unfinished(folder)
+            _unlocked(folder, lock, keep=not last or (failed and _unknown(names, ours)))
             for path in made:
                 with contextlib.suppress(OSError):  # something is in it
                     path.rmdir()
+
+
+def _unknown(names: Set[str], ours: Sequence[str] | None) -> bool:
+    """Whether a folder holds something, but nothing by which it is known as ours."""
+    return ours is not None and bool(names) and names.isdisjoint(ours)
 
 
 def _about_this_process() -> bytes:
@@ -79,28 +95,31 @@ def _in_use(folder: Path, by: str) -> str:
     return f"{folder} is in use by {by}: wait until it has ended, or choose another --out."
 
 
-def _locked(folder: Path) -> int:
+def _locked(folder: Path, shared: bool) -> int:
     """The descriptor of the folder's lock, which is this process's now. Raises ArtifactError, OSError."""
-    path = folder / LOCK
+    path, until = folder / LOCK, time.monotonic() + (_PATIENCE if shared else 0.0)
     while True:
         lock = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         try:
             if not stat.S_ISREG(os.fstat(lock).st_mode):
                 raise ArtifactError(f"{path} is not a file; take it away, or choose another --out.")
-            _lock(lock, folder)
+            _lock(lock, folder, shared)
             if path.exists() and os.path.samestat(os.fstat(lock), path.stat()):
                 return lock
         except BlockingIOError:
             by = _owner(path)
             os.close(lock)
-            raise ArtifactError(_in_use(folder, by)) from None
+            if time.monotonic() >= until:
+                raise ArtifactError(_in_use(folder, by)) from None
+            time.sleep(_PATIENCE / 40)
+            continue
         except BaseException:
             os.close(lock)
             raise
         os.close(lock)  # its last owner has just removed it
 
 
-def _lock(lock: int, folder: Path) -> None:
+def _lock(lock: int, folder: Path, shared: bool) -> None:
     """Raises BlockingIOError where another process has the lock."""
     try:
         if sys.platform == "win32":
@@ -112,7 +131,7 @@ def _lock(lock: int, folder: Path) -> None:
         else:
             import fcntl
 
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except PermissionError:  # how Windows says it
         raise BlockingIOError from None
     except OSError as error:
@@ -120,6 +139,19 @@ def _lock(lock: int, folder: Path) -> None:
             raise
         without = f"The file system of {folder} has no locks: two commands that write into it at once are not noticed."
         warnings.warn(without, AdvexWarning, stacklevel=2)
+
+
+def _alone(lock: int) -> bool:
+    """Whether no other process shares the lock, which is this one's alone then."""
+    if sys.platform == "win32":
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _unlocked(folder: Path, lock: int, *, keep: bool) -> None:
@@ -165,3 +197,41 @@ def _alive(process: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+# -- pieces of it --------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def claimed(folder: Path, name: str) -> Iterator[bool]:
+    """Whether this process, of those that share a folder, has `name` for itself until the block ends; does not wait.
+
+    The claim is a lock of the system's on a file `.NAME.lock`, and ends with its process. True, too, where the file
+    system has no locks: what is claimed may be done twice, and must bear it. Raises ArtifactError.
+    """
+    path = folder / f".{name}.lock"
+    lock = FileLock(path, blocking=False, fallback_to_soft=False)
+    with writing(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+            ours = True
+        except Timeout:
+            ours = False
+        except NotImplementedError:
+            ours = True
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            ours = True
+    try:
+        yield ours
+    finally:
+        lock.release()
+
+
+def forget_claims(folder: Path) -> None:
+    """Take the files of claims away, once all is done. Who waits for one makes it anew."""
+    for path in folder.glob(".*.lock"):
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)

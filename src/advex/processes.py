@@ -35,6 +35,31 @@ def started() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def number() -> int:
+    """Which of several copies of one command this is, as torchrun or SLURM says it; 0: the first, or the only one."""
+    names = ("RANK", "SLURM_PROCID", "SLURM_ARRAY_TASK_ID")
+    return max(int(os.environ.get(name) or 0) for name in names)
+
+
+@contextlib.contextmanager
+def one_voice() -> Iterator[None]:
+    """Inside, of processes that speak into one terminal (torchrun's, srun's) all but the first are silent."""
+    if not max(int(os.environ.get(name) or 0) for name in ("RANK", "SLURM_PROCID")):
+        yield
+        return
+    with (
+        open(os.devnull, "w", encoding="utf-8") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
+        yield
+
+
+def on_this_machine() -> int:
+    """The number of this copy among those on its machine."""
+    return int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or 0)
+
+
 @contextlib.contextmanager
 def joined(device: str) -> Iterator[str]:
     """Inside, this process is one of those that `torchrun` has started, if it has. Gives the device to work on.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from advex import progress
-from advex.cli import evaluate, options, terminal
+from advex.cli import evaluate, options, terminal, torchrun
 from advex.errors import SpecError
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def _papers() -> list[str]:
 
 
 @terminal.verb
+@torchrun.copies
 def reproduce(
     paper: Annotated[
         str,
@@ -87,7 +88,7 @@ def reproduce(
         _show_plan(plan, json_)
         return
     folder = out or Path("reproductions") / f"{Path(name).stem}-{scale}"
-    with opened_folder(folder, reproduction.OURS, overwrite=None):
+    with opened_folder(folder, reproduction.OURS, overwrite=None, shared=True):
         say = progress.Terminal(quiet=quiet)
         if plan.settings.threads is not None:
             torch.set_num_threads(plan.settings.threads)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import signal
 import sys
 import time
@@ -33,7 +32,7 @@ def verb(function: Callable[P, None]) -> Callable[P, None]:
             function(*args, **kwargs)
             return
         try:
-            with processes.joined(str(kwargs["device"])) as device, _silent(processes.rank() > 0), _unhurried():
+            with processes.joined(str(kwargs["device"])) as device, processes.one_voice(), _unhurried():
                 try:
                     function(*args, **{**kwargs, "device": device})  # pyright: ignore[reportCallIssue]
                 except Interrupted as interrupted:
@@ -46,17 +45,17 @@ def verb(function: Callable[P, None]) -> Callable[P, None]:
     return run
 
 
-@contextlib.contextmanager
-def _silent(silent: bool) -> Iterator[None]:
-    if not silent:
-        yield
-        return
-    with (
-        open(os.devnull, "w", encoding="utf-8") as nowhere,
-        contextlib.redirect_stdout(nowhere),
-        contextlib.redirect_stderr(nowhere),
-    ):
-        yield
+def copies(function: Callable[P, None]) -> Callable[P, None]:
+    """A command whose copies divide the work; those that share a terminal speak through the first."""
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        from advex import processes
+
+        with processes.one_voice():
+            function(*args, **kwargs)
+
+    return run
 
 
 @contextlib.contextmanager

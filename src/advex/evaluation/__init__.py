@@ -52,9 +52,9 @@ from advex.evaluation.plan import settings_from as settings_from
 from advex.evaluation.run import Evaluation, Progress, Stage, differences
 from advex.evaluation.settings import Settings as Settings
 from advex.evaluation.shards import identity_of, open_shards
-from advex.ownership import owned
+from advex.ownership import forget_claims, owned
 from advex.progress import Interrupted as Interrupted
-from advex.record import DataEntry, Flag, ModelEntry, Record, Training, read_run, write_record
+from advex.record import DataEntry, Flag, ModelEntry, Record, Training, read_record, read_run, write_record, written_at
 
 Model = tuple[str, str, Classifier]  # name, source, classifier
 
@@ -90,7 +90,7 @@ def evaluate(
     """
     plan = plan_of(settings or settings_from({}))
     _check(models, data, plan)
-    with owned(Path(out)):
+    with owned(Path(out), shared=True):
         return _evaluate(models, data, Path(out), plan, command, resume, progress, stop)
 
 
@@ -105,16 +105,30 @@ def _evaluate(
     stop: Callable[[], bool] | None,
 ) -> Record:
     classifiers = {name: classifier for name, _, classifier in models}
+    shards = open_shards(out, identity_of(plan.identity(), data, classifiers), resume)
     work = Evaluation(
         stages=STAGES,
         plan=plan,
         data=data,
         classifiers=classifiers,
-        shards=open_shards(out, identity_of(plan.identity(), data, classifiers), resume),
+        shards=shards,
         progress=progress or (lambda event: None),
         stop=stop or (lambda: False),
     )
-    seconds = sum(work.complete(name) for name in classifiers)
+    before = written_at(out)
+    seconds = work.complete()
+    with shards.turn("record", work.stop):
+        if written_at(out) != before:  # another process of this evaluation has just done it
+            record = read_record(out)
+        else:
+            record = _record(models, work, command, seconds)
+    forget_claims(out / "shards")
+    return record
+
+
+def _record(models: Sequence[Model], work: Evaluation, command: str, seconds: float) -> Record:
+    """The tables, and the record of all finished pieces."""
+    out, data, plan = work.shards.folder, work.data, work.plan
     work.write()
     trained = {name: rows for name, source, _ in models if (rows := trained_on(source, data)) is not None}
     entries = [work.figures(_entry(*model, trained.get(model[0]))) for model in models]

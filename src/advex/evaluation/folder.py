@@ -94,11 +94,12 @@ def _shared_shape(models: Sequence[Opened]) -> tuple[int, ...] | None:
 
 @contextlib.contextmanager
 def opened(folder: Path, overwrite: bool, *, ours: tuple[str, ...] = OURS) -> Iterator[Path]:
-    """A folder for an evaluation (see `opened_folder`); with overwrite, what an earlier one left there is taken away.
+    """A folder for an evaluation, shared by copies of one command (see `opened_folder`).
 
+    With overwrite it is this process's alone, and what an earlier evaluation left there is taken away.
     Where no evaluation is, nothing is taken away, whatever its name: somebody else's pictures stay.
     """
-    with opened_folder(folder, ours, overwrite):
+    with opened_folder(folder, ours, overwrite, shared=not overwrite):
         if overwrite and _holds_evaluation(folder):
             for name in OURS:
                 path = folder / name

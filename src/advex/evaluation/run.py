@@ -17,7 +17,7 @@ from advex.evaluation.examples import spread
 from advex.evaluation.plan import Plan
 from advex.evaluation.results import Results, read_tables
 from advex.evaluation.scores import Contrast, bounded
-from advex.evaluation.shards import Piece, Shards, complete
+from advex.evaluation.shards import Maker, Piece, Shards, Unfinished
 from advex.files import atomic
 from advex.geometry import RMSE
 from advex.record import Difference, Flag, ModelEntry, Table
@@ -97,14 +97,28 @@ class Evaluation:
         indices = range(len(self.spans) if count is None else count)
         return (self.shards.read(model, kind, index) for index in indices)
 
-    def complete(self, model: str) -> float:
-        """Make all of one model's pieces that are missing. Returns the seconds of all. Raises Interrupted."""
-        seconds = 0.0
-        for stage in self.stages:
+    def complete(self) -> float:
+        """Make all pieces that are missing. Returns the seconds of all. Raises Interrupted.
+
+        What other processes are at, and what needs it, is passed over at first and waited for in the end.
+        """
+        maker = Maker(self.shards, self.progress, self.stop)
+        tried = [self._tried(maker, model, stage) for model in self.classifiers for stage in self.stages]
+        if not all(tried):
+            for model in self.classifiers:
+                for stage in self.stages:
+                    with contextlib.closing(stage.pieces(self, model)) as phases:
+                        for pieces in phases:
+                            maker.finish(pieces)
+        return maker.seconds
+
+    def _tried(self, maker: Maker, model: str, stage: Stage) -> bool:
+        """Make what a stage lacks of a model and nobody else is at; whether all of it is there."""
+        try:
             with contextlib.closing(stage.pieces(self, model)) as phases:
-                for pieces in phases:
-                    seconds += complete(self.shards, pieces, self.progress, self.stop)
-        return seconds
+                return not [piece for pieces in phases for piece in maker.tried(pieces)]
+        except Unfinished:
+            return False
 
     # -- what comes of it --------------------------------------------------------------------------------
 

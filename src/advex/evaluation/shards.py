@@ -2,17 +2,23 @@
 
 Each piece is one Parquet file. It carries the digest of the evaluation that it belongs to, so that a
 file of another one is never taken for it.
+
+Any number of processes may work on one evaluation, on whatever machines see its folder. Each takes a piece by a lock
+that the system frees when the process dies. No result hangs on the locks, only time: a piece is decided by what it is
+of, and takes its place whole, so where locks fail two processes make the same piece, one after the other.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import random
 import re
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -20,18 +26,21 @@ from urllib.parse import quote
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from advex import processes
 from advex._version import __version__
 from advex.artifacts import weights_hash
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset, fingerprint
 from advex.documents import read_json
 from advex.errors import AdvexWarning, ArtifactError
-from advex.files import atomic, write_text
+from advex.files import atomic, write_new
+from advex.ownership import claimed
 from advex.progress import until
 from advex.record import SCHEMA
 from advex.record.tables import OWN_FILES
 
 IDENTITY = "evaluation.json"
+_LOOK = 0.2  # seconds between two looks at what other processes are making
 _DIGEST, _SECONDS = b"advex.evaluation", b"advex.seconds"
 
 
@@ -44,6 +53,10 @@ class Piece:
     index: int
     examples: int
     make: Callable[[], pa.Table]
+
+
+class Unfinished(ArtifactError):
+    """A piece is not there: another process is making it, or somebody has taken it away."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +91,11 @@ class Shards:
         return None
 
     def read(self, model: str, kind: str, index: int = 0) -> pa.Table:
-        """A shard that is known to be finished. Raises ArtifactError when it has vanished since."""
+        """A shard that is known to be finished. Raises Unfinished where it is not, or has vanished since."""
         table = self.find(model, kind, index)
         if table is None:
             path = self.path(model, kind, index)
-            raise ArtifactError(f"{path} was removed or changed during the evaluation. Run it again.")
+            raise Unfinished(f"{path} was removed or changed during the evaluation. Run it again.")
         return table
 
     def write(self, model: str, kind: str, index: int, table: pa.Table, seconds: float) -> None:
@@ -92,33 +105,97 @@ class Shards:
         with atomic(path) as temporary:
             pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
 
+    def stoppable(self, stop: Callable[[], bool]) -> contextlib.AbstractContextManager[None]:
+        """Inside, the next pass of a network raises Interrupted once `stop` says so."""
+        return until(stop, f"Stopped. What is finished is in {self.folder}; the same call goes on from there.")
+
+    @contextlib.contextmanager
+    def turn(self, name: str, stop: Callable[[], bool]) -> Iterator[None]:
+        """Inside, no other process has `name`: waits for its turn. Raises Interrupted."""
+        with contextlib.ExitStack() as claim:
+            while not claim.enter_context(claimed(self.folder / "shards", name)):
+                with self.stoppable(stop):
+                    time.sleep(_LOOK)
+            yield
+
 
 def complete(
     shards: Shards, pieces: Sequence[Piece], progress: Callable[[dict[str, Any]], None], stop: Callable[[], bool]
 ) -> float:
     """Make the pieces (of one model and kind) that are not there yet. Returns the seconds of all, in whatever run.
 
-    progress: told after each piece; `rate` is examples per second, None where an earlier run made it.
-    Raises Interrupted before the next piece, or pass of a network, once `stop` says so: of a piece that is broken off
-    nothing is kept.
+    As `Maker.tried`, and waits for the pieces that other processes are at.
     """
-    total, done, seconds = sum(piece.examples for piece in pieces), 0, 0.0
-    for piece in pieces:
+    maker = Maker(shards, progress, stop)
+    maker.finish(pieces)
+    return maker.seconds
+
+
+@dataclass(frozen=True)
+class Maker:
+    """The pieces of one evaluation, made by this process or others. took: seconds of each that is known to be there."""
+
+    shards: Shards
+    progress: Callable[[dict[str, Any]], None]
+    stop: Callable[[], bool]
+    took: dict[Path, float] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> float:
+        """The seconds of all that are there, in whatever run and process."""
+        return sum(self.took.values())
+
+    def finish(self, pieces: Sequence[Piece]) -> None:
+        """Make those of one model and kind that are not there, and wait for those that other processes are at."""
+        while self.tried(pieces):
+            with self.shards.stoppable(self.stop):
+                time.sleep(_LOOK)
+
+    def tried(self, pieces: Sequence[Piece]) -> list[Piece]:
+        """Make those that are not there; returns those that other processes are at, or whose own needs are not there.
+
+        progress: told after each piece; `rate` is examples per second, None where an earlier run or another process
+        made it. Raises Interrupted before the next piece, or pass of a network, once `stop` says so: of a piece that is
+        broken off nothing is kept.
+        """
+        total, done, left = sum(piece.examples for piece in pieces), 0, []
+        for piece in _in_turn(pieces):
+            path = self.shards.path(piece.model, piece.kind, piece.index)
+            known = path in self.took
+            try:
+                if not known:
+                    self.took[path], rate = self._made(piece, path)
+            except Unfinished:
+                left.append(piece)
+                continue
+            done += piece.examples
+            if not known:
+                self.progress({"phase": piece.kind, "model": piece.model, "done": done, "total": total, "rate": rate})
+        return left
+
+    def _made(self, piece: Piece, path: Path) -> tuple[float, float | None]:
+        """The seconds that a piece took, and its rate if it was made now. Raises Unfinished where another is at it."""
         at = piece.model, piece.kind, piece.index
-        finished = shards.find(*at)
-        if finished is not None:
-            took, rate = float(finished.schema.metadata[_SECONDS]), None
-        else:
-            began = time.perf_counter()
-            with until(stop, f"Stopped. What is finished is in {shards.folder}; the same call goes on from there."):
-                table = piece.make()
-            took = time.perf_counter() - began
-            rate = piece.examples / max(took, 1e-9)
-            shards.write(*at, table, took)
-        seconds += took
-        done += piece.examples
-        progress({"phase": piece.kind, "model": piece.model, "done": done, "total": total, "rate": rate})
-    return seconds
+        finished = self.shards.find(*at)
+        if finished is None:
+            with claimed(path.parent, path.stem) as ours:
+                if not ours:
+                    raise Unfinished(f"{path} is being made by another process.")
+                finished = self.shards.find(*at)  # it may have been finished just now
+                if finished is None:
+                    began = time.perf_counter()
+                    with self.shards.stoppable(self.stop):
+                        table = piece.make()
+                    took = time.perf_counter() - began
+                    self.shards.write(*at, table, took)
+                    return took, piece.examples / max(took, 1e-9)
+        return float(finished.schema.metadata[_SECONDS]), None
+
+
+def _in_turn(pieces: Sequence[Piece]) -> Sequence[Piece]:
+    """Each process begins elsewhere, so that they rarely meet where locks fail; the first at the front."""
+    number = processes.number()
+    return random.Random(number).sample(pieces, len(pieces)) if number else pieces
 
 
 def open_shards(
@@ -136,13 +213,14 @@ def open_shards(
         if not resume:
             raise ArtifactError(f"{out} already holds this evaluation. Resume it, or choose another folder.")
         return Shards(out, digest)
-    if foreign := [name for name in OWN_FILES if (out / name).exists()]:
+    foreign = [name for name in OWN_FILES if (out / name).exists()]
+    if foreign and not path.exists():  # another process may have begun this evaluation just now
         raise ArtifactError(f"{out} holds {', '.join(foreign)} but no {IDENTITY}: choose a new or empty folder.")
     try:
-        write_text(path, json.dumps(identity, indent=1) + "\n")
+        write_new(path, json.dumps(identity, indent=1) + "\n")
     except OSError as error:
         raise ArtifactError(f"{out} cannot be written: {error.strerror}. Choose another folder.") from None
-    return Shards(out, _digest(identity))
+    return Shards(out, _agreed(path, identity, upgrade))
 
 
 def _digest(identity: dict[str, Any]) -> str:

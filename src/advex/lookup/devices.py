@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import torch
 
+from advex import processes
 from advex.errors import SpecError
 
 
 def device_named(text: str) -> str:
-    """The name of a device that exists here; `auto` is CUDA where there is one, else the CPU. Raises SpecError."""
-    if text == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+    """The name of a device that exists here; `auto` is CUDA where there is one, else the CPU. Raises SpecError.
+
+    Of several copies of one command on a machine each takes the GPU of its own number.
+    """
+    if text == "auto" and not torch.cuda.is_available():
+        return "cpu"
+    if text in ("auto", "cuda") and torch.cuda.is_available():
+        own = processes.on_this_machine() % torch.cuda.device_count()
+        return f"cuda:{own}" if own else "cuda"
     try:
         device = torch.device(text)
     except RuntimeError:

@@ -12,8 +12,10 @@ from advex.ownership import owned
 
 
 @contextlib.contextmanager
-def opened_folder(folder: Path, ours: tuple[str, ...], overwrite: bool | None) -> Iterator[Path]:
-    """A folder to write into, of this process alone until the block ends: see `files.owned`.
+def opened_folder(
+    folder: Path, ours: tuple[str, ...], overwrite: bool | None, *, shared: bool = False
+) -> Iterator[Path]:
+    """A folder to write into, of this process (or, shared, its copies) alone until the block ends: see `owned`.
 
     Raises SpecError when it holds only files that are not `ours`; what a killed process left unfinished always is.
     ArtifactError when another process has it, or it cannot be written.
@@ -28,5 +30,5 @@ def opened_folder(folder: Path, ours: tuple[str, ...], overwrite: bool | None) -
         if overwrite is None:
             raise SpecError(f"{refusal}.")
         raise SpecError(f"{refusal}, or say --overwrite to write into it. Other files there are left alone.")
-    with owned(folder, ours):
+    with owned(folder, ours, shared=shared):
         yield folder

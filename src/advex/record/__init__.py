@@ -171,6 +171,12 @@ def write_record(folder: Path, record: Record) -> None:
     write_text(folder / "record.json", record.model_dump_json(indent=1) + "\n")
 
 
+def written_at(folder: Path) -> tuple[int, int] | None:
+    """By what it is seen that the record of a folder was written anew; None where there is none."""
+    path = folder / "record.json"
+    return (path.stat().st_ino, path.stat().st_mtime_ns) if path.is_file() else None
+
+
 def read_record(folder: Path) -> Record:
     """The record of a folder. Raises ArtifactError when there is none, or it is not one."""
     path = folder / "record.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from advex.data.dataset import content
 from advex.evaluation.folder import evaluate
 from advex.lookup import datasets
 from advex.lookup.models import open_models
-from advex.ownership import owned
+from advex.ownership import claimed, forget_claims, owned
 from advex.progress import QUIET, Terminal
 from advex.record import Record
 from advex.record.reproduction import Reproduction, write_reproduction
@@ -18,6 +19,8 @@ from advex.reproduction.compare import Outcome, compared
 from advex.reproduction.folder import Folder
 from advex.reproduction.plan import Job, Plan
 from advex.training import Diverged, run_folder
+
+_LOOK = 2.0  # seconds between two looks at what other processes are at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,35 +62,46 @@ class Work:
 def carry_out(plan: Plan, out: Path, work: Work, *, command: str = "", say: Terminal = QUIET) -> Reproduction:
     """Do what is not done yet, and return published and measured values side by side.
 
+    Copies of one command share the work: each takes a network that no other is at, and waits in the end for the others.
+
     reproduction.json is written after each network, so that what is finished can be seen, and kept, at any time. A run
     that diverges is a row's outcome. Raises ArtifactError for a folder of another reproduction; whatever `work` raises
     when it is stopped.
     """
-    with owned(out):
-        return _carried_out(plan, Folder(out), work, command, say)
+    with owned(out, shared=True):
+        result = _carried_out(plan, Folder(out), work, command, say)
+        forget_claims(Folder(out).claims)
+        return result
 
 
 def _carried_out(plan: Plan, folder: Folder, work: Work, command: str, say: Terminal) -> Reproduction:
     folder.claim(plan)
-    outcomes = {
-        job.name: Outcome(record=record, folder=folder.record(job.name))
-        for job in plan.jobs
-        if (record := folder.finished(job.name))
-    }
-    result = compared(plan, outcomes, command=command, answered=folder.answered)
+    outcomes: dict[str, Outcome] = {}
     opened: dict[str, tuple[Dataset, Dataset]] = {}
-    for number, job in enumerate(plan.jobs, 1):
-        if job.name not in outcomes:
-            say.note(f"{job.name}: network {number} of {len(plan.jobs)}")
-            if job.data not in opened:
-                opened = {job.data: work.open(job)}
-                train, test = opened[job.data]
-                folder.agree(job.data, {"training": content(train), "test": content(test)})
-            outcomes[job.name] = _outcome(job, *opened[job.data], folder, work)
-            result = compared(plan, outcomes, command=command, answered=folder.answered)
-            write_reproduction(folder.path, result)
-    write_reproduction(folder.path, result)
-    return result
+    while True:
+        outcomes |= {
+            job.name: Outcome(record=record, folder=folder.record(job.name))
+            for job in plan.jobs
+            if job.name not in outcomes and (record := folder.finished(job.name))
+        }
+        write_reproduction(folder.path, result := compared(plan, outcomes, command=command, answered=folder.answered))
+        left = [job for job in plan.jobs if job.name not in outcomes]
+        if not left:
+            return result
+        for job in left:
+            if job.feedback is not None and job.feedback.start in {each.name for each in left}:
+                continue  # another process is at it
+            with claimed(folder.claims, job.name) as ours:
+                if ours and not folder.finished(job.name):
+                    say.note(f"{job.name}: network {plan.jobs.index(job) + 1} of {len(plan.jobs)}")
+                    if job.data not in opened:
+                        opened = {job.data: work.open(job)}
+                        train, test = opened[job.data]
+                        folder.agree(job.data, {"training": content(train), "test": content(test)})
+                    outcomes[job.name] = _outcome(job, *opened[job.data], folder, work)
+                    break
+        else:
+            time.sleep(_LOOK)
 
 
 def _outcome(job: Job, train: Dataset, test: Dataset, folder: Folder, work: Work) -> Outcome:

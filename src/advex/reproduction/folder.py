@@ -39,6 +39,11 @@ class Folder:
         """The run folder of a network."""
         return self.path / RUNS / name
 
+    @property
+    def claims(self) -> Path:
+        """Where it is seen which network a process is at."""
+        return self.path / RUNS
+
     def record(self, name: str) -> Path:
         """The record folder of a network."""
         return self.path / RECORDS / name

@@ -1,0 +1,158 @@
+"""Copies of one command share a folder: they divide the work, outlive each other, and end with the same tables."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from advex.errors import ArtifactError
+from advex.files import LOCK, write_new
+from advex.lookup import devices
+from advex.ownership import claimed, forget_claims, owned
+
+HOLD = """
+import sys
+from pathlib import Path
+from advex.ownership import owned
+with owned(Path(sys.argv[1]), shared=sys.argv[2] == "shared"):
+    print("mine", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def holder(folder: Path, how: str) -> subprocess.Popen[str]:
+    """Another process that has a folder until it is told to go on."""
+    command = [sys.executable, "-c", HOLD, str(folder), how]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "mine\n"
+    return process
+
+
+def test_a_folder_is_shared_by_those_that_all_say_so(tmp_path: Path) -> None:
+    unfinished = tmp_path / f".a.{2**22 + 1:x}-01234567.new"  # of a process that cannot be
+    with holder(tmp_path, "shared") as other:
+        unfinished.write_text("x")
+        with owned(tmp_path, shared=True), owned(tmp_path):  # of the thread that has it already
+            pass
+        assert unfinished.exists()  # whose it is is not known while others are in
+        with pytest.raises(ArtifactError, match="in use"), owned(tmp_path):
+            pass
+        other.communicate("\n")
+    assert not (tmp_path / LOCK).exists()
+    assert not unfinished.exists()  # the last cleans up
+
+
+def test_a_folder_that_one_has_alone_is_not_shared(tmp_path: Path) -> None:
+    with holder(tmp_path, "alone") as other:
+        with pytest.raises(ArtifactError, match=f"in use by process {other.pid}"), owned(tmp_path, shared=True):
+            pass
+        timer = threading.Timer(0.3, lambda: other.communicate("\n"))
+        timer.start()
+        with owned(tmp_path, shared=True):  # waits for one that is just leaving
+            assert (tmp_path / LOCK).exists()
+        timer.join()
+
+
+def test_a_claim_is_of_one_and_ends_with_it(tmp_path: Path) -> None:
+    script = "import sys, pathlib; from advex.ownership import claimed\n"
+    script += "with claimed(pathlib.Path(sys.argv[1]), 'a') as ours: print(ours, flush=True); sys.stdin.readline()"
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "True\n"
+        with claimed(tmp_path, "a") as first, claimed(tmp_path, "b") as second:
+            assert (first, second) == (False, True)
+        other.kill()
+    with claimed(tmp_path, "a") as ours:
+        assert ours
+    forget_claims(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_of_two_that_write_a_new_file_the_first_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_new(tmp_path / "a", "first")
+    write_new(tmp_path / "a", "second")
+    assert (tmp_path / "a").read_text() == "first"
+
+    def none(*_: Any) -> None:
+        raise PermissionError("no links here")
+
+    monkeypatch.setattr(os, "link", none)
+    write_new(tmp_path / "b", "first")
+    assert (tmp_path / "b").read_text() == "first"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+# -- evaluations -------------------------------------------------------------------------------------------------------
+
+
+def copies(folder: Path, processes: int, how: str = "") -> tuple[int, list[list[str]]]:
+    """How many processes did not end well, and the pieces that each of the others made."""
+    told = folder.with_name(f"{folder.name}-told")
+    told.mkdir()
+    script = str(Path(__file__).with_name("copies.py"))
+    command = [sys.executable, script, str(folder), str(told), str(processes), *([how] if how else [])]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    made = [json.loads(path.read_text()) for path in sorted(told.iterdir())]
+    assert done.returncode + len(made) == processes, done.stderr
+    return done.returncode, made
+
+
+def tables(folder: Path) -> dict[str, bytes]:
+    """The tables and pictures of a record."""
+    kept = [path for path in folder.rglob("*") if path.suffix in (".parquet", ".png") and path.parent.name != "shards"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in kept}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process evaluates."""
+    folder = tmp_path_factory.mktemp("alone") / "record"
+    assert copies(folder, 1)[0] == 0
+    return folder
+
+
+@pytest.mark.parametrize(("processes", "how"), [(2, ""), (3, ""), (2, "killed"), (2, "without")])
+def test_copies_end_with_the_tables_of_one_process(alone: Path, tmp_path: Path, processes: int, how: str) -> None:
+    folder = tmp_path / "record"
+    ended, made = copies(folder, processes, how)
+    assert ended == (how == "killed")
+    assert tables(folder) == tables(alone)
+    assert len(tables(folder)) > 4
+    assert sorted(path.name for path in folder.glob("shards/*")) == sorted(p.name for p in alone.glob("shards/*"))
+    assert not list(folder.glob("shards/.*"))
+    assert all(made)  # each had its part
+    every = [piece for pieces in made for piece in pieces]
+    if not how:
+        assert len(every) == len(set(every))  # nothing was made twice
+
+
+def test_copies_of_different_commands_are_refused(alone: Path) -> None:
+    from advex.evaluation import shards
+
+    identity = json.loads((alone / shards.IDENTITY).read_text())
+    assert shards.open_shards(alone, identity, resume=True).folder == alone
+    with pytest.raises(ArtifactError, match="belongs to another evaluation: seed is"):
+        shards.open_shards(alone, {**identity, "seed": 1}, resume=True)
+
+
+def test_each_copy_takes_the_gpu_of_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(devices.torch.cuda, "device_count", lambda: 4)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.delenv("SLURM_LOCALID", raising=False)
+    assert devices.device_named("auto") == "cuda"
+    monkeypatch.setenv("SLURM_LOCALID", "2")
+    assert devices.device_named("auto") == "cuda:2"
+    monkeypatch.setenv("LOCAL_RANK", "5")  # fewer GPUs than copies share them
+    assert devices.device_named("cuda") == "cuda:1"
+    assert devices.device_named("cuda:3") == "cuda:3"
