@@ -45,7 +45,7 @@ def _evaluate(folder: Path, told: Path, number: int, dies: bool) -> None:
         made.append(f"{kind}.{index}")
 
     shards.Shards.write = noted
-    os.environ["RANK"] = str(number)
+    os.environ["SLURM_ARRAY_TASK_ID"] = str(number)
     evaluation.evaluate([("net", "net", classifier)], DATA, folder, evaluation.settings_from(SETTINGS))
     (told / str(number)).write_text(json.dumps(made))
 

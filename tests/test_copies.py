@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from advex import processes
 from advex.errors import ArtifactError
 from advex.files import LOCK, write_new
 from advex.lookup import devices
@@ -143,6 +144,20 @@ def test_copies_of_different_commands_are_refused(alone: Path) -> None:
     assert shards.open_shards(alone, identity, resume=True).folder == alone
     with pytest.raises(ArtifactError, match="belongs to another evaluation: seed is"):
         shards.open_shards(alone, {**identity, "seed": 1}, resume=True)
+
+
+@pytest.mark.parametrize(("variable", "heard"), [("RANK", ""), ("SLURM_PROCID", ""), ("SLURM_ARRAY_TASK_ID", "both")])
+def test_copies_in_one_terminal_speak_through_the_first(
+    variable: str, heard: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("RANK", "SLURM_PROCID", "SLURM_ARRAY_TASK_ID"):
+        monkeypatch.delenv(name, raising=False)
+    for number, expected in (("0", "both"), ("1", heard)):
+        monkeypatch.setenv(variable, number)
+        with processes.one_voice():
+            print("bo", end="")
+            print("th", end="", file=sys.stderr)
+        assert "".join(capsys.readouterr()) == expected
 
 
 def test_each_copy_takes_the_gpu_of_its_number(monkeypatch: pytest.MonkeyPatch) -> None:

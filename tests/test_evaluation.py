@@ -195,7 +195,7 @@ def test_differences_are_paired(done: SimpleNamespace, data: Dataset) -> None:
 def test_progress_counts_every_example_of_every_phase(done: SimpleNamespace) -> None:
     last = {(event["model"], event["phase"]): (event["done"], event["total"]) for event in done.events}
     expected = {"predictions": 48, "attack": 48, "btr": 48, "attack_published": 48, "btr_published": 48}
-    expected |= {"recheck": 8, "grid": 3, "sweep": 1}
+    expected |= {"recheck": 8, "explained": 3, "swept": 1}
     whole = {(name, phase): (n, n) for name in done.scores for phase, n in expected.items()}
     # So few steps leave a walk something to gain, of one of the two.
     walked = [name for name, phase in last if phase == "by_decisions"]
@@ -405,7 +405,7 @@ def assert_same_results(folder: Path, other: Path) -> None:
 def test_killed_at_any_moment_it_goes_on_and_ends_the_same(models: list, data: Dataset, tmp_path: Path) -> None:
     for name, _, classifier in models:
         advex.save(classifier, tmp_path / "models" / name)
-    out, shards = tmp_path / "out", 2 * (3 * 3 + 3) + 1
+    out, shards = tmp_path / "out", 2 * (3 * 3 + 4) + 1
     kept: dict[str, int] = {}
     with subprocess.Popen(
         [sys.executable, __file__, str(tmp_path / "models"), str(out)],
@@ -489,7 +489,7 @@ def test_half_written_and_damaged_shards_are_made_again(models: list, data: Data
     evaluate(models[:1], some, out, quick())
     evaluate(models[:1], some, tmp_path / "whole", quick())
     shards = out / "shards"
-    pieces = ("attack.00000", "btr.00001", "grid.00000")
+    pieces = ("attack.00000", "btr.00001", "explained.00000")
     truncated, flipped, foreign = (shards / f"net.{piece}.parquet" for piece in pieces)
     renamed = shards / "net.attack.00001.parquet"
     truncated.write_bytes(truncated.read_bytes()[:-40])

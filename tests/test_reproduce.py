@@ -397,7 +397,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_reproduce import Worker
 from advex.reproduction import carry_out, planned
-carry_out(planned(Path(sys.argv[2]), scale="tiny"), Path(sys.argv[3]), Worker())
+carry_out(planned(sys.argv[2], scale="tiny"), Path(sys.argv[3]), Worker())
 """
 
 

@@ -35,6 +35,8 @@ from advex.record.tables import EXPLANATION
 from advex.types import FLAT
 
 Purpose = Literal["grid", "sweep"]
+_KINDS: dict[Purpose, str] = {"grid": "explained", "sweep": "swept"}  # of pieces
+_AT_ONCE = 2  # examples of a piece
 EVERY_CLASS = 10  # of data with more classes only some are explained
 
 
@@ -63,10 +65,18 @@ class _Request:
 
 
 def pieces(work: Evaluation, model: str) -> Pieces:
-    """A piece of all explanations for each purpose."""
-    for purpose, rows in _chosen(work).items():
-        make = partial(_explained, work, model, purpose, rows)
-        yield [Piece(model=model, kind=purpose, index=0, examples=len(rows), make=make)]
+    """The explanations for each purpose, a few examples at a time."""
+    for purpose, chosen in _chosen(work).items():
+        make = partial(_explained, work, model, purpose)
+        yield [
+            Piece(model=model, kind=_KINDS[purpose], index=index, examples=len(rows), make=partial(make, rows))
+            for index, rows in enumerate(_few(chosen))
+        ]
+
+
+def _few(chosen: Sequence[int]) -> list[Sequence[int]]:
+    """The examples of each piece."""
+    return [chosen[start : start + _AT_ONCE] for start in range(0, len(chosen), _AT_ONCE)]
 
 
 def _chosen(work: Evaluation) -> dict[Purpose, tuple[int, ...]]:
@@ -79,7 +89,7 @@ def _chosen(work: Evaluation) -> dict[Purpose, tuple[int, ...]]:
 
 
 def _explained(work: Evaluation, model: str, purpose: Purpose, chosen: Sequence[int]) -> pa.Table:
-    """All explanations for a purpose; their pictures are written into the record folder."""
+    """The explanations of some examples for a purpose; their pictures are written into the record folder."""
     classifier = work.classifiers[model]
     batch = batch_for(classifier, work.data, torch.tensor(chosen))
     before = classifier.predict(batch.x, max_batch=work.plan.settings.batch_size)
@@ -183,7 +193,8 @@ def tables(work: Evaluation, model: str) -> Blocks:
         table({"picture": pa.string()}, picture=[_input_picture(row) if row in shown else None for row in rows])
         for rows in work.spans
     )
-    explanations = (beside(block, model=model) for purpose in _chosen(work) for block in work.made(model, purpose, 1))
+    made = (work.made(model, _KINDS[purpose], len(_few(chosen))) for purpose, chosen in _chosen(work).items())
+    explanations = (beside(block, model=model) for blocks in made for block in blocks)
     return {"examples": pictures, "explanations": explanations}
 
 
