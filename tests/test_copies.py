@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from advex import processes
+from advex import progress
 from advex.errors import ArtifactError
 from advex.files import LOCK, write_new
 from advex.lookup import devices
@@ -154,7 +154,7 @@ def test_copies_in_one_terminal_speak_through_the_first(
         monkeypatch.delenv(name, raising=False)
     for number, expected in (("0", "both"), ("1", heard)):
         monkeypatch.setenv(variable, number)
-        with processes.one_voice():
+        with progress.one_voice():
             print("bo", end="")
             print("th", end="", file=sys.stderr)
         assert "".join(capsys.readouterr()) == expected

@@ -41,20 +41,6 @@ def number() -> int:
     return max(int(os.environ.get(name) or 0) for name in names)
 
 
-@contextlib.contextmanager
-def one_voice() -> Iterator[None]:
-    """Inside, of processes that speak into one terminal (torchrun's, srun's) all but the first are silent."""
-    if not max(int(os.environ.get(name) or 0) for name in ("RANK", "SLURM_PROCID")):
-        yield
-        return
-    with (
-        open(os.devnull, "w", encoding="utf-8") as nowhere,
-        contextlib.redirect_stdout(nowhere),
-        contextlib.redirect_stderr(nowhere),
-    ):
-        yield
-
-
 def on_this_machine() -> int:
     """The number of this copy among those on its machine."""
     return int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or 0)

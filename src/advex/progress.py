@@ -66,6 +66,20 @@ def without_password(word: str) -> str:
     return re.sub(r"([?&][^=&]*(?:pass|secret|token)[^=&]*=)[^&]*", r"\1***", word, flags=re.DOTALL | re.IGNORECASE)
 
 
+@contextlib.contextmanager
+def one_voice() -> Iterator[None]:
+    """Inside, of processes that speak into one terminal (torchrun's, srun's) all but the first are silent."""
+    if not max(int(os.environ.get(name) or 0) for name in ("RANK", "SLURM_PROCID")):
+        yield
+        return
+    with (
+        open(os.devnull, "w", encoding="utf-8") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
+        yield
+
+
 # -- progress ----------------------------------------------------------------------------------------------
 
 

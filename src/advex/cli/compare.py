@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from advex import progress
-from advex.cli import options, terminal, torchrun
+from advex.cli import options, terminal
 from advex.cli.evaluate import Request
 from advex.errors import SpecError
 
@@ -21,7 +21,6 @@ Records = Annotated[list[Path] | None, typer.Argument(metavar="RECORD", help="Fi
 
 
 @terminal.verb
-@torchrun.copies
 @options.gathered(Request, model=[], data="")
 def compare(records: Records = None, *, request: Request) -> None:
     """Compare two or more models on the same examples, or finished records of them, and write the report.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from advex import progress
-from advex.cli import options, terminal, torchrun
+from advex.cli import options, terminal
 from advex.errors import SpecError
 
 if TYPE_CHECKING:
@@ -199,7 +199,6 @@ class Request:
 
 
 @terminal.verb
-@torchrun.copies
 @options.gathered(Request)
 def evaluate(request: Request) -> None:
     """Attack and explain one or more models on a data set, and leave the figures in a record folder.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from advex import progress
-from advex.cli import evaluate, options, terminal, torchrun
+from advex.cli import evaluate, options, terminal
 from advex.errors import AdvexError, DataError, SpecError
 
 if TYPE_CHECKING:
@@ -127,7 +127,6 @@ def _rightly_decided(models: Sequence[Opened], data: Dataset, size: int, say: pr
 
 
 @terminal.verb
-@torchrun.copies
 @options.gathered(Request)
 def judge(request: Request) -> None:
     """Which explanation of a model to believe: maps judged by measures, beside controls that never look at the model.

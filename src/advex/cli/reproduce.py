@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from advex import progress
-from advex.cli import evaluate, options, terminal, torchrun
+from advex.cli import evaluate, options, terminal
 from advex.errors import SpecError
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ def _papers() -> list[str]:
 
 
 @terminal.verb
-@torchrun.copies
 def reproduce(
     paper: Annotated[
         str,

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, ParamSpec
 
 from advex.errors import AdvexError, AdvexWarning, SpecError, visible
-from advex.progress import Interrupted, command_line, plain
+from advex.progress import Interrupted, command_line, one_voice, plain
 
 P = ParamSpec("P")
 
@@ -31,7 +31,8 @@ def verb(function: Callable[P, None]) -> Callable[P, None]:
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         with _warnings_in_one_line():
             try:
-                function(*args, **kwargs)
+                with one_voice():
+                    function(*args, **kwargs)
             except BrokenPipeError:
                 raise  # the reader of our output has left: no failure of ours
             except KeyboardInterrupt:

@@ -32,7 +32,7 @@ def verb(function: Callable[P, None]) -> Callable[P, None]:
             function(*args, **kwargs)
             return
         try:
-            with processes.joined(str(kwargs["device"])) as device, processes.one_voice(), _unhurried():
+            with processes.joined(str(kwargs["device"])) as device, _unhurried():
                 try:
                     function(*args, **{**kwargs, "device": device})  # pyright: ignore[reportCallIssue]
                 except Interrupted as interrupted:
@@ -41,19 +41,6 @@ def verb(function: Callable[P, None]) -> Callable[P, None]:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             time.sleep(_GRACE)
             sys.exit(terminal.USAGE if isinstance(followed.__cause__, SpecError) else terminal.FAILED)
-
-    return run
-
-
-def copies(function: Callable[P, None]) -> Callable[P, None]:
-    """A command whose copies divide the work; those that share a terminal speak through the first."""
-
-    @functools.wraps(function)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        from advex import processes
-
-        with processes.one_voice():
-            function(*args, **kwargs)
 
     return run
 
