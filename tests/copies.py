@@ -44,7 +44,7 @@ def _evaluate(folder: Path, told: Path, number: int, dies: bool) -> None:
         write(self, model, kind, index, *rest)
         made.append(f"{kind}.{index}")
 
-    shards.Shards.write = noted
+    shards.Shards.write = noted  # pyright: ignore[reportAttributeAccessIssue]
     os.environ["SLURM_ARRAY_TASK_ID"] = str(number)
     evaluation.evaluate([("net", "net", classifier)], DATA, folder, evaluation.settings_from(SETTINGS))
     (told / str(number)).write_text(json.dumps(made))
