@@ -74,6 +74,7 @@ def open_dataset(
     cannot be read as a data set, SpecError for impossible options.
     """
     how = Reading(
+        source=str(source),
         split=split,
         size=(size, size) if isinstance(size, int) else size,
         channels=channels,

@@ -7,14 +7,17 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from advex.data.evidence import Evidence
+from advex.documents import read_json
 from advex.errors import DataError
 from advex.features import FeatureSpec
+from advex.files import write_text
 from advex.types import Batch
 
 
@@ -166,12 +169,34 @@ class Dataset:
 
 def content(data: Dataset) -> str:
     """A digest of what is learned from: inputs, labels, weights, names of classes, columns; whatever the set's name."""
-    digest = hashlib.blake2b(repr(data.class_names).encode(), digest_size=16)
-    if data.features is not None:
-        digest.update(json.dumps(data.features.plain()).encode())
-    for tensor in (data.x, data.y, *(() if data.weights is None else (data.weights,))):
-        digest.update(tensor.cpu().contiguous().flatten().numpy().data)
+    weights = () if data.weights is None else (data.weights,)
+    features = "" if data.features is None else json.dumps(data.features.plain())
+    file = _remembering.get(data.x.data_ptr())
+    if file is None:
+        return _digest(repr(data.class_names), features, data.x, data.y, *weights)
+    known = read_json(file, "digests", DataError) if file.is_file() else {}
+    beside = _digest(repr(data.class_names), features, torch.tensor(data.x.shape), data.y, *weights)
+    if beside not in known:
+        known[beside] = _digest(repr(data.class_names), features, data.x, data.y, *weights)
+        write_text(file, json.dumps(known))
+    return known[beside]
+
+
+def _digest(*parts: str | Tensor) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(part.encode() if isinstance(part, str) else part.cpu().contiguous().flatten().numpy().data)
     return digest.hexdigest()
+
+
+_remembering: dict[int, Path] = {}  # address of pixels that are mapped -> a file of digests that they have a part in
+_mapped: list[Tensor] = []  # those pixels: while they are held, no others have their address
+
+
+def remember_digests(x: Tensor, file: Path) -> None:
+    """Keep digests of data with these pixels in a file, because reading all of them takes long. They never change."""
+    _remembering[x.data_ptr()] = file
+    _mapped.append(x)
 
 
 def fingerprint(data: Dataset) -> str:

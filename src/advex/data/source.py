@@ -54,8 +54,12 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """How a data set is read: the options of `open_dataset`. Raises SpecError for impossible ones."""
+    """How a data set is read: the options of `open_dataset`. Raises SpecError for impossible ones.
 
+    source: as it was named, with its options.
+    """
+
+    source: str = ""
     split: str | None = None
     size: tuple[int, int] | None = None
     channels: int | None = None
@@ -166,13 +170,15 @@ def _walk(folder: Path, within: PurePosixPath, above: tuple[str, ...], ways: Cou
 class Source:
     """A data set of pictures: its classes, the same for every split, and how to open each split.
 
-    A source without splits has one, named "". indivisible: it is never dealt into parts, being one already.
+    A source without splits has one, named "". indivisible: it is never dealt into parts, being one already. root: the
+    folder or file that all of it is read from, by which it is seen whether it has changed; None where that is not said.
     """
 
     name: str
     class_names: tuple[str, ...]
     splits: Mapping[str, Callable[[], Split]]
     indivisible: bool = False
+    root: Path | None = None
 
     @property
     def split_names(self) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -57,12 +57,14 @@ def decoded(
     size: tuple[int, int] | None = None,
     channels: int | None = None,
     formats: tuple[str, ...] = FORMATS,
+    shown: Callable[[tuple[int, int]], Window] | None = None,
 ) -> Cut:
     """The pixels [channels, height, width] uint8 of one image, and which part of it they are, at which size.
 
     Float pixels are given back as they are. Of several frames the first; turned upright by its EXIF orientation;
     transparent parts on white; of 16-bit pixels the high byte; colour profiles are not applied. channels: 1 or 3, None
-    keeps grey grey and colour colour. size: (height, width) to scale to cover and to cut the centre out of.
+    keeps grey grey and colour colour. size: (height, width) to scale to cover and to cut the centre out of. shown: the
+    window of a picture of a given (height, width), in place of `size`.
     Raises Unreadable. Large images are refused only inside `quiet()`.
     """
     if isinstance(encoded, Unreadable):
@@ -76,8 +78,8 @@ def decoded(
         if channels is not None:
             image = image.convert({1: "L", 3: "RGB"}[channels])
         window = Window.whole((image.height, image.width))
-        if size is not None and window.size != size:
-            window = Window.centred(window.of, size)
+        if shown is not None or (size is not None and window.size != size):
+            window = shown(window.of) if shown is not None else Window.centred(window.of, size or window.of)
             image = _scaled(image, window)
         array = _to_pixels(image)
     except (Unreadable, MemoryError):

@@ -62,6 +62,7 @@ def source(root: Path, files: Sequence[PurePosixPath]) -> Source:
         name=root.resolve().name,
         class_names=class_names,
         splits={name: partial(_split, root, name, images, others, class_names) for name in split_names},
+        root=root,
     )
 
 

@@ -64,6 +64,7 @@ class Labelled:
             splits={
                 split: partial(_split, place.path, rows, class_names, images, split) for split, rows in listed.items()
             },
+            root=place.path,
         )
 
 

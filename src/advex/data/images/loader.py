@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,7 @@ import torch
 from advex.data.dataset import Dataset, Skipped, drawn
 from advex.data.evidence import Region, placed
 from advex.data.images import decode
+from advex.data.images.cache import LEAST, Cache
 from advex.data.source import Encoded, Reading, Source, Split, Unreadable, shortened
 from advex.data.window import Cut, Window
 from advex.errors import DataError
@@ -44,14 +46,24 @@ def load(source: Source, how: Reading) -> Dataset:
     for row in order[~known]:
         skipped[row] = f"label {examples.labels[row]} is not among the {len(source.class_names)} classes"
     order = order[known]
-    canvas = _Canvas(name, len(order), how)
-    _fill(canvas, examples, order, skipped, windows, how.progress)
-    regions = _regions(examples, order, windows, skipped)
+    cache = Cache.of(source, chosen, how, order)
+    with contextlib.ExitStack() as turn:
+        cached = None if cache is None else cache.read()
+        if cache is not None and cached is None:
+            turn.enter_context(cache.turn())
+            cached = cache.read()  # another process may have decoded them meanwhile
+        if cached is None:
+            canvas = _Canvas(name, len(order), how, cache)
+            _fill(canvas, examples, order, skipped, windows, how.progress)
+        else:
+            skipped, windows = skipped | cached.skipped, cached.windows
+        regions = _regions(examples, order, windows, skipped)
+        kept = [slot for slot, row in enumerate(order) if row not in skipped]
+        if not kept:
+            shown = shortened([f"{examples.ids[row]}: {skipped[row]}" for row in sorted(skipped)])
+            raise DataError(f"{name}: none of the {len(skipped)} images could be read ({shown}).")
+        x = canvas.tensor(kept, skipped, windows) if cached is None else cached.x
     lost = tuple(Skipped(examples.ids[row], skipped[row]) for row in sorted(skipped))
-    if len(lost) == len(order) + int((~known).sum()):
-        shown = shortened([f"{each.name}: {each.reason}" for each in lost])
-        raise DataError(f"{name}: none of the {len(lost)} images could be read ({shown}).")
-    kept = [slot for slot, row in enumerate(order) if row not in skipped]
     rows: list[int] = order[kept].tolist()
     evidence, notes = None, ()
     if examples.evidence is not None:
@@ -59,7 +71,7 @@ def load(source: Source, how: Reading) -> Dataset:
         evidence, notes = placed([regions[row] for row in rows], cuts, others=examples.others)
     return Dataset(
         name=name,
-        x=canvas.tensor(kept),
+        x=x,
         y=torch.from_numpy(examples.labels[rows].astype(np.int64)),
         class_names=source.class_names,
         ids=tuple(examples.ids[row] for row in rows),
@@ -167,9 +179,9 @@ def _attempt(
 class _Canvas:
     """Room for n images of one size, made when the first is known."""
 
-    def __init__(self, name: str, count: int, how: Reading) -> None:
+    def __init__(self, name: str, count: int, how: Reading, cache: Cache | None = None) -> None:
         self.name, self.count, self.size, self.channels = name, count, how.size, how.channels
-        self.limit = how.memory_limit
+        self.limit, self.cache = how.memory_limit, cache
         self.shape: tuple[int, ...] | None = None
         self.other_sizes: Counter[tuple[int, ...]] = Counter()
         self.filled = 0
@@ -193,12 +205,14 @@ class _Canvas:
         self.pixels[slot] = array
         self.filled += 1
 
-    def tensor(self, kept: list[int]) -> torch.Tensor:
+    def tensor(self, kept: list[int], skipped: dict[int, str], windows: dict[int, Window]) -> torch.Tensor:
         """The images of the kept slots, moved together in place. Floats that are bytes / 255 become bytes."""
         if len(kept) < self.count:
             for to, slot in enumerate(kept):
                 self.pixels[to] = self.pixels[slot]
         pixels = self.pixels[: len(kept)]
+        if self.cache is not None and isinstance(pixels, np.memmap):
+            return self.cache.keep(pixels, skipped, windows)
         if pixels.dtype != np.uint8 and all(_on_grid(part) for part in _parts(pixels)):
             pixels = np.concatenate([np.rint(part * 255).astype(np.uint8) for part in _parts(pixels)])
         return torch.from_numpy(pixels)
@@ -218,13 +232,16 @@ class _Canvas:
 
     def _room(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         need = self.count * int(np.prod(shape)) * dtype.itemsize
+        if self.cache is not None and need >= LEAST and dtype == np.uint8:
+            self.shape = shape
+            return self.cache.room((self.count, *shape))
         if need > self.limit:
             fitting = self.limit * self.count // need
             part = f"a part of them (max_samples={fitting})" if fitting else "fewer"
             raise DataError(
                 f"{self.name}: {self.count:,} images of {' x '.join(map(str, shape))} (channels x height x width) "
                 f"need {_bytes(need)} of memory, more than the {_bytes(self.limit)} allowed. Take {part}, "
-                f"make them smaller (size=), or allow more (memory_limit=)."
+                "make them smaller (size=), allow more (memory_limit=), or let ADVEX_CACHE name a folder for them."
             )
         self.shape = shape
         return np.empty((self.count, *shape), dtype)

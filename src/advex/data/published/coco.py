@@ -109,7 +109,10 @@ def coco(
         return _split(boxes, _pictures(place, split, boxes.files), choice)
 
     return Source(
-        name=place.resolve().name, class_names=class_names, splits={split: partial(opened, split) for split in files}
+        name=place.resolve().name,
+        class_names=class_names,
+        splits={split: partial(opened, split) for split in files},
+        root=place,
     )
 
 

@@ -98,6 +98,7 @@ def _source(place: Path, base: Path) -> Source:
         name=place.resolve().name,
         class_names=tuple(names.values()),
         splits={part: partial(_split, base, birds, masks, names) for part, birds in by_part.items() if birds},
+        root=place,
     )
 
 

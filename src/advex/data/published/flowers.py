@@ -122,6 +122,7 @@ def _source(
         name=place.resolve().name,
         class_names=tuple(str(number) for number in range(1, int(labels.max()) + 1)),
         splits={split: partial(_split, place, labels, numbers, digits, masks, side) for split, numbers in sets.items()},
+        root=place,
     )
 
 

@@ -93,7 +93,7 @@ def _source(place: Place, validation: bool) -> Source | None:
     if validation and "train" in splits:
         for name, part in (("train", dealing.LEARN), ("validation", dealing.TEST)):
             opened[name] = partial(_part, place.path, splits["train"], part)
-    return Source(name=place.path.resolve().name, class_names=CLASSES, splits=opened)
+    return Source(name=place.path.resolve().name, class_names=CLASSES, splits=opened, root=place.path)
 
 
 def _class_folders(folder: Path) -> list[str]:

@@ -68,6 +68,7 @@ def imagenet(*, root: str = "", side: int = 224, edge: int = 256) -> Source:
         name=place.resolve().name,
         class_names=tuple(names.values()),
         splits={split: partial(_split, place, base, split, **options) for split in present},
+        root=place,
     )
 
 
@@ -90,10 +91,9 @@ def _split(place: Path, base: Path, split: str, *, index: Mapping[str, int], sid
 
     def example(row: int) -> list[Encoded]:
         try:
-            pixels = decode.pixels(base / split / images[kept[row]], channels=3)
+            return [pictures.read_cut(base / split / images[kept[row]], edge=edge, side=side)]
         except Unreadable as error:
             return [error]
-        return [pictures.cut(pixels, edge=edge, side=side)]
 
     def read(rows: Sequence[int]) -> Iterator[Encoded]:
         return pictures.ahead(example, rows)

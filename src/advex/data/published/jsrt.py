@@ -88,6 +88,7 @@ def jsrt(
         name=place.resolve().name,
         class_names=CLASS_NAMES,
         splits={name: partial(_split, part, choice, note) for name, part in parts.items()},
+        root=place,
     )
 
 

@@ -53,12 +53,17 @@ def cut(pixels: np.ndarray, *, edge: int, side: int) -> Cut:
     return decode.scaled(pixels, Window.centred(pixels.shape[1:], (side, side), side / edge))
 
 
+def read_cut(path: Path, *, edge: int, side: int) -> Cut:
+    """As `cut`, of a file, in colour; what is not shown is never turned into pixels. Raises Unreadable."""
+    return decode.decoded(path, channels=3, shown=lambda of: Window.centred(of, (side, side), side / edge))
+
+
 def squares(paths: Iterable[Path], side: int) -> Iterator[Encoded]:
     """The files, or with a `side` their largest central squares, scaled to side x side pixels in colour."""
 
     def square(path: Path) -> list[Encoded]:
         try:
-            return [cut(decode.pixels(path, channels=3), edge=side, side=side)]
+            return [read_cut(path, edge=side, side=side)]
         except Unreadable as error:
             return [error]
 

@@ -62,7 +62,7 @@ def _source(root: Path) -> Source:
     present = {name: partial(make, root, synsets) for name, make in splits.items() if (root / name).is_dir()}
     if not present:
         raise DataError(f"{root} holds neither 'train' nor 'val'.")
-    return Source(name=root.resolve().name, class_names=names, splits=present, indivisible=True)
+    return Source(name=root.resolve().name, class_names=names, splits=present, indivisible=True, root=root)
 
 
 def _names(path: Path, synsets: Sequence[str]) -> tuple[str, ...]:

@@ -64,7 +64,7 @@ def voc(*, root: str = "", year: str | int = "", side: int = 224, fit: Fit = "cu
         reasons = "; ".join(f"{name}: {reason}" for name, reason in list(files.lost.items())[:3])
         raise DataError(f"{place} holds no objects. {reasons}".rstrip())
     splits = {split: partial(_split, files, some, classes, side, fit) for split, some in names.items()}
-    return Source(name=place.resolve().name, class_names=classes, splits=splits, indivisible=True)
+    return Source(name=place.resolve().name, class_names=classes, splits=splits, indivisible=True, root=place)
 
 
 def _year(root: Path, year: str) -> Path:
