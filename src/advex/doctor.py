@@ -27,7 +27,7 @@ _PACKAGES = (
     "numpy", "scipy", "scikit-learn", "pillow", "pyarrow", "captum", "safetensors", "pydantic", "PyYAML", "typer",
     "rich", "jinja2", "matplotlib",
 )  # fmt: skip
-_EXTRAS = ("annotate", "postgres", "augment", "hub", "tensorboard")
+_EXTRAS = ("explore", "annotate", "postgres", "augment", "hub", "tensorboard")
 _LEAST_TORCH = (2, 10)
 _GIB = 2**30
 

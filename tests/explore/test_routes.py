@@ -17,13 +17,14 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from advex.annotation import EXPLORED as FOLDER
 from advex.annotation import people
 from advex.annotation.app import make_app
 from advex.annotation.security import Limits, csrf_token
 from advex.annotation.store import Store
 from advex.cli import main
 from advex.errors import SpecError
-from advex.explore import FOLDER, routes, sources
+from advex.explore import routes, sources
 from advex.explore.desk import Desk
 from advex.explore.requests import UPLOAD_BYTES
 from advex.record.explored import NAME, Explored, read_explored

@@ -54,7 +54,20 @@ def test_pictures_of_every_form_become_pngs_of_the_networks_size(form: str) -> N
     image = opened(fitted.png)
     assert (image.format, image.size, image.mode) == ("PNG", (32, 32), "RGB")
     assert fitted.note == "64x48 pixels scaled to cover 32x32, the centre cut out"
-    assert fitted.name.startswith("own picture ")
+    assert fitted.name == "own picture"
+    assert uploads.fitted(encoded(noise(64, 48), form), COLOUR, "cat.png").name == "cat.png"
+
+
+@pytest.mark.parametrize(
+    ("sent", "shown"),
+    [
+        ("C:\\Users\\me\\cat.png", "cat.png"), ("/home/me/cat.png", "cat.png"), ("../../etc/", "own picture"),
+        ("a\x1b[31mb.png", "a?[31mb.png"), ("a\nb\u202e.png", "a b?.png"), ("x" * 300, "x" * 255),
+        ("  ", "own picture"),
+    ],
+)  # fmt: skip
+def test_a_file_keeps_its_name_without_its_folder_and_without_control_characters(sent: str, shown: str) -> None:
+    assert uploads.fitted(encoded(noise(8, 8)), GREY, sent).name == shown
 
 
 def test_a_picture_that_fits_is_taken_as_it_is() -> None:

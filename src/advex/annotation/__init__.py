@@ -8,5 +8,6 @@ from __future__ import annotations
 UNCHANGED, UNSURE, CHANGED = "unchanged", "unsure", "changed"
 # In the order of the buttons and of every table.
 ANSWERS = (UNCHANGED, UNSURE, CHANGED)
-FILE, PICTURES = "annotation.sqlite", "pictures"  # in a project's folder
+FILE, PICTURES, EXPLORED = "annotation.sqlite", "pictures", "explored"  # in a project's folder
+SESSION_DAYS = 30  # that a browser stays let in
 UNDONE = "undone"  # a row that takes the answer before it back

@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from advex.annotation import ANSWERS, PICTURES, people
@@ -19,6 +18,7 @@ from advex.annotation.agreement import Agreement, Interval, agreement, by_class,
 from advex.annotation.people import Guest
 from advex.annotation.security import csrf_token
 from advex.annotation.store import Store, Vote, now
+from advex.annotation.web import page, templates
 
 _HERE = Path(__file__).parent
 _MOST_DISPUTED = 60  # pictures on a page
@@ -32,34 +32,19 @@ _MEASURES = (
 )
 
 
-def enter(store: Store) -> str:
-    """The page of a personal link: it exchanges the token behind the # for a session."""
-    return _page("enter.html.j2", project=store.project())
-
-
-def closed(store: Store) -> str:
-    """The page for visitors without a session."""
-    return _page("closed.html.j2", project=store.project())
-
-
 def annotate(store: Store, guest: Guest, session: str) -> str:
     """The page that asks an annotator."""
-    return _page("annotate.html.j2", project=store.project(), guest=guest, csrf=csrf_token(session))
+    return page("annotate.html.j2", project=store.project(), guest=guest, csrf=csrf_token(session))
 
 
 def owner(store: Store, *, explores: bool = False) -> str:
     """The owner's page: the answers so far. explores: whether there is an explore page."""
-    return _page("owner.html.j2", project=store.project(), explores=explores, **_live(store))
-
-
-def explore(store: Store, session: str, limits: dict[str, Any]) -> str:
-    """The explore page. limits: of the slider and of files."""
-    return _page("explore.html.j2", project=store.project(), csrf=csrf_token(session), limits=limits)
+    return page("owner.html.j2", project=store.project(), explores=explores, **_live(store))
 
 
 def live(store: Store) -> str:
     """The part of the owner's page that changes."""
-    return _page("live.html.j2", **_live(store))
+    return page("live.html.j2", **_live(store))
 
 
 def standalone(store: Store) -> str:
@@ -69,7 +54,7 @@ def standalone(store: Store) -> str:
         each["original"], each["changed"] = (_inlined(store, each["files"][which]) for which in ("original", "changed"))
     style = (_HERE / "static" / "style.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return _page("standalone.html.j2", project=store.project(), style=Markup(style), style_hash=digest, **content)
+    return page("standalone.html.j2", project=store.project(), style=Markup(style), style_hash=digest, **content)
 
 
 def _inlined(store: Store, name: str | None) -> str | None:
@@ -77,25 +62,6 @@ def _inlined(store: Store, name: str | None) -> str | None:
     if name is None or not path.is_file():
         return None
     return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
-
-
-def _page(template: str, **content: Any) -> str:
-    return _templates().get_template(template).render(**content)
-
-
-@functools.cache
-def _templates() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"figure": _figure, "interval": _interval, "ago": _ago}
-    environment.globals |= {"answers": ANSWERS, "measures": _MEASURES}
-    return environment
 
 
 # -- what the owner sees ---------------------------------------------------------------------------------------
@@ -181,3 +147,7 @@ def _ago(time: int | None) -> str:
     if minutes < 120:
         return f"{minutes} min ago"
     return datetime.fromtimestamp(time / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+templates().filters |= {"figure": _figure, "interval": _interval, "ago": _ago}
+templates().globals |= {"answers": ANSWERS, "measures": _MEASURES}

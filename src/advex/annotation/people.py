@@ -5,33 +5,23 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from dataclasses import dataclass
 from unicodedata import normalize
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from advex.annotation import SESSION_DAYS
 from advex.annotation.database import Database
 from advex.annotation.models import Person, Secret
 from advex.annotation.store import now
+from advex.annotation.web import Guest as Guest
 from advex.errors import SpecError, quoted
 from advex.registry import numbered
 
 OWNER = "owner"  # a role, and the name of whoever has it
-SESSION_DAYS = 30
 _DAY = 86_400_000
 # Characters that are invisible alone: zero-width joiners, and the tags that make a flag of a black one.
 _JOINED = re.compile("(?<=[^\x00-\x7f\u200c\u200d])[\u200c\u200d]|(?<=\U0001f3f4)[\U000e0020-\U000e007e]+\U000e007f")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Guest:
-    """A person with a session. key: tells people apart who share a browser."""
-
-    id: int
-    key: str
-    name: str
-    owner: bool
 
 
 def person_name(text: str) -> str:

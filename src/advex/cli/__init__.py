@@ -9,7 +9,20 @@ import typer
 
 from advex import progress
 from advex._version import __version__
-from advex.cli import annotate, compare, demo, doctor, evaluate, explain, generate, judge, report, reproduce, train
+from advex.cli import (
+    annotate,
+    compare,
+    demo,
+    doctor,
+    evaluate,
+    explain,
+    explore,
+    generate,
+    judge,
+    report,
+    reproduce,
+    train,
+)
 from advex.cli.convert import convert
 from advex.cli.list import list_
 
@@ -44,6 +57,7 @@ app.command()(demo.demo)
 app.command()(train.train)
 app.command()(convert)
 app.command()(explain.explain)
+app.command()(explore.explore)
 app.command()(evaluate.evaluate)
 app.command()(compare.compare)
 app.command()(judge.judge)

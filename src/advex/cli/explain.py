@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,22 +14,21 @@ from advex.cli import options, terminal
 from advex.errors import SpecError
 
 if TYPE_CHECKING:
-    from advex.data import Dataset
     from advex.explanation import PictureRequest
     from advex.explanation.folder import Request
-    from advex.explanation.subjects import Failure, Subject
+    from advex.explanation.inputs import Inputs
     from advex.lookup.models import Opened
-
-DEFAULT = "builtin:cifar10-robust"  # who is asked where nobody is named
 
 
 @terminal.verb
+@options.gathered(options.ModelOptions)
 def explain(
     images: Annotated[
         list[Path] | None,
         typer.Argument(metavar="IMAGE", help="Picture files, folders of them, or CSV files with rows of a table."),
     ] = None,
-    model: options.Model = [],  # noqa: B006  (typer copies it)
+    *,
+    models: options.ModelOptions,
     data: Annotated[str | None, typer.Option(metavar="DATA", help="Explain examples of a data set instead.")] = None,
     split: options.Split = None,
     index: Annotated[
@@ -68,13 +67,7 @@ def explain(
     size: Annotated[
         str | None, typer.Option(metavar="CxHxW", help="Input size of a factory's model. A run folder knows its own.")
     ] = None,
-    weights: options.Weights = None,
-    box: options.BoxOption = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    classes: options.Classes = None,
     seed: options.Seed = 0,
-    device: options.Device = "auto",
     overwrite: options.Overwrite = False,
     json_: options.Json = False,
     quiet: options.Quiet = False,
@@ -90,24 +83,20 @@ def explain(
         raise SpecError("Name picture files, or --data with --index: one of the two.")
     from advex.explanation import PictureRequest
     from advex.explanation.folder import FIGURES, UNFINISHED
+    from advex.explanation.inputs import Inputs
     from advex.explanation.pictures import max_batch_from, rhos_from
-    from advex.lookup import folders, models
+    from advex.lookup import folders
 
     say = progress.Terminal(quiet=quiet)
     changes = PictureRequest(
         targets=tuple(name.strip() for text in target or () for name in text.split(",")),
         rhos=rhos_from(rho), away=away, steps=steps, seed=seed, max_batch=max_batch_from(max_batch),
     )  # fmt: skip
-    opened = models.open_models(model or _default(say), device, models.Wrapping.of(weights, box, mean, std, classes))
+    opened = models.opened(models.or_bundled(say))
     request, show = _request(changes, explainer or [], opened, alternatives, attack_map)
     with folders.opened_folder(out, (FIGURES, UNFINISHED, *[each.name for each in opened]), overwrite):
-        results = _explain(request, opened, _Inputs(images or [], data, split, index, size, say), out)
+        results = _explain(request, opened, Inputs(images or [], data, split, index, size, say), out)
     _tell(results, show, as_json=json_)
-
-
-def _default(say: progress.Terminal) -> list[str]:
-    say.note(f"No --model is named: {DEFAULT} is asked, which knows ten kinds of animals and vehicles (CIFAR-10).")
-    return [DEFAULT]
 
 
 def _tell(results: list[tuple[dict[str, Any], Path]], show: Callable[..., None], *, as_json: bool) -> None:
@@ -151,7 +140,7 @@ def _request(
     return replace(changes, targets=changes.targets or ("predicted", "runner-up")), _show_pictures
 
 
-def _explain(request: Request, models: list[Opened], inputs: _Inputs, out: Path) -> list[tuple[dict[str, Any], Path]]:
+def _explain(request: Request, models: list[Opened], inputs: Inputs, out: Path) -> list[tuple[dict[str, Any], Path]]:
     """The results of all models, and their folders: each has one of its own in `out` where there are several."""
     from advex.explanation import MapRequest, RowRequest
     from advex.explanation.folder import explain_into, unfinished
@@ -167,40 +156,6 @@ def _explain(request: Request, models: list[Opened], inputs: _Inputs, out: Path)
             folder = out if len(models) == 1 else out / model.name
             results.append((explain_into(folder, model, subjects, request, inputs.say, journal), folder))
     return results
-
-
-@dataclass(frozen=True)
-class _Inputs:
-    """What is explained, as typed."""
-
-    files: list[Path]
-    data: str | None
-    split: str | None
-    index: str
-    size: str | None
-    say: progress.Terminal
-
-    def pictures(self, model: Opened) -> tuple[list[Subject | Failure], Dataset | None]:
-        """Pictures of a model's size, and the data that they are of. Raises SpecError, DataError."""
-        from advex.explanation import from_data, from_pictures
-        from advex.lookup import datasets
-
-        shape = model.input_shape if self.size is None else datasets.shape_from(self.size)
-        if self.data is None:
-            return from_pictures(self.files, model.classifier, shape, self.say), None
-        datasets.numbers_from(self.index)
-        examples = datasets.open_split(self.data, self.split, self.say, prefer=datasets.TEST, shape=shape)
-        return [from_data(examples, number) for number in datasets.numbers_from(self.index, len(examples))], examples
-
-    def rows(self, model: Opened) -> list[Subject | Failure]:
-        """Rows of a table, by the columns of a model. Raises SpecError and DataError."""
-        from advex.explanation.rows import from_csv, from_table
-
-        if self.size is not None:
-            raise SpecError("--size is of pictures; a model of a table knows its columns.")
-        if self.data is not None:
-            return from_table(self.data, self.split, self.index, model, self.say)
-        return from_csv(self.files, model.classifier)
 
 
 def _show_rows(result: dict[str, Any], folder: Path, *, named: bool) -> None:

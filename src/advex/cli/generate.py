@@ -13,9 +13,11 @@ from advex.errors import SpecError
 
 
 @terminal.verb
+@options.gathered(options.ModelOptions)
 def generate(
     classes_: Annotated[list[str], typer.Argument(metavar="CLASS...", help="Names or numbers of classes, or all.")],
-    model: options.Model = [],  # noqa: B006  (typer copies it)
+    *,
+    models: options.ModelOptions,
     data: Annotated[
         str | None,
         typer.Option(metavar="DATA", help="Pictures of the classes, for seeds. Default: bundled ones of CIFAR-10."),
@@ -30,14 +32,8 @@ def generate(
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder to write pictures and figures into.")] = Path(
         "generated"
     ),
-    weights: options.Weights = None,
-    box: options.BoxOption = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    classes: options.Classes = None,
     max_samples: options.MaxSamples = None,
     seed: options.Seed = 0,
-    device: options.Device = "auto",
     overwrite: options.Overwrite = False,
     json_: options.Json = False,
     quiet: options.Quiet = False,
@@ -47,26 +43,29 @@ def generate(
 
     Example: advex generate horse ship --model builtin:cifar10-robust --count 8 --out painted
     """
-    if not model:
+    if not models.model:
         raise SpecError("Say which model paints: --model RUN.")
     from advex.explanation import generation as painting
     from advex.explanation.folder import UNFINISHED, explain_into
     from advex.geometry import as_radius
-    from advex.lookup import datasets, folders, models
+    from advex.lookup import datasets, folders
+    from advex.lookup.models import open_models
 
     say = progress.Terminal(quiet=quiet)
-    (opened, *more) = models.open_models(model, device, models.Wrapping.of(weights, box, mean, std, classes))
+    (opened, *more) = models.opened()
     if more:
         raise SpecError("One model paints at a time; others may say what they see: --judges MODEL,...")
     if not (length := as_radius(radius)) > 0:
         raise SpecError(f"--radius {radius}: at a distance of 0 a picture is its seed. Give more, e.g. 8.")
+    if data is None and (split is not None or max_samples is not None):
+        raise SpecError("--split and --max-samples are of --data: without it, seeds are drawn from bundled pictures.")
     examples = None if data is None else datasets.open_split(
         data, split, say, prefer=datasets.TRAIN, max_samples=max_samples, seed=seed, shape=opened.input_shape
     )  # fmt: skip
     seeds, numbers = painting.seeds_for(classes_, opened.classifier, examples)
     others = painting.bundled_judges(opened) if judges is None else []
     if judges not in (None, "none"):
-        others = models.open_models([judges], device)
+        others = open_models([judges], models.device)
     request = painting.GenerationRequest(
         radius=length, steps=steps, judges=others, seed=seed, seeds={name: each.digest for name, each in seeds.items()}
     )

@@ -7,10 +7,16 @@ import functools
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from advex import progress
+
+if TYPE_CHECKING:
+    from advex.lookup.models import Opened
+
+BUNDLED = "builtin:cifar10-robust"  # who is asked where nobody is named
 Model = Annotated[
     list[str],
     typer.Option(
@@ -62,36 +68,76 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in (Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 
 
-def gathered(kind: type[Any], **defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Decorator of a verb whose last parameter gets the fields of a frozen dataclass of options as one value.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """Which models are asked, where, and how networks of one's own code are wrapped: the options as they were typed."""
 
-    The command line has an option for each field, after the verb's other parameters. defaults: instead of the fields'.
+    model: Model = dataclasses.field(default_factory=list)
+    weights: Weights = None
+    box: BoxOption = None
+    mean: Mean = None
+    std: Std = None
+    classes: Classes = None
+    device: Device = "auto"
+
+    @property
+    def wrapping(self) -> dict[str, Any]:
+        """The fields of `lookup.models.Wrapping`."""
+        return {"weights": tuple(self.weights or ()), "box": self.box, "mean": self.mean, "std": self.std,
+                "classes": self.classes}  # fmt: skip
+
+    def opened(self, named: list[str] | None = None) -> list[Opened]:
+        """The models, ready to be asked. named: instead of those typed. Raises SpecError and ArtifactError."""
+        from advex.lookup.models import Wrapping, open_models
+
+        return open_models(named or self.model, self.device, Wrapping(**self.wrapping))
+
+    def or_bundled(self, say: progress.Terminal) -> list[str]:
+        """The models as typed; where none is named, a bundled one, which is then said."""
+        if not self.model:
+            say.note(
+                f"No --model is named: {BUNDLED} is asked, which knows ten kinds of animals and vehicles (CIFAR-10)."
+            )
+        return self.model or [BUNDLED]
+
+
+def gathered(kind: type[Any], **defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorator of a verb a parameter of which gets the fields of a frozen dataclass of options as one value.
+
+    The command line has an option for each field, in that parameter's place. defaults: instead of the fields'.
     """
 
     def around(verb: Callable[..., None]) -> Callable[..., None]:
-        *own, value = inspect.signature(verb).parameters.values()
+        parameters = list(inspect.signature(verb).parameters.values())
         hints = get_type_hints(verb, include_extras=True)
+        place = next(at for at, each in enumerate(parameters) if hints[each.name] is kind)
+        value = parameters[place].name
         kinds = get_type_hints(kind, include_extras=True)
         fields = [
             inspect.Parameter(
                 field.name,
                 inspect.Parameter.KEYWORD_ONLY,
-                default=defaults.get(field.name, field.default),
+                default=defaults.get(field.name, _default(field)),
                 annotation=kinds[field.name],
             )
             for field in dataclasses.fields(kind)
         ]
-        unset = inspect.Parameter.empty
-        fields = [field.replace(default=unset) if field.default is dataclasses.MISSING else field for field in fields]
-        parameters = [*(each.replace(annotation=hints[each.name]) for each in own), *fields]
+        own = [each.replace(annotation=hints[each.name], kind=each.KEYWORD_ONLY) for each in parameters]
+        own[place : place + 1] = fields
 
         @functools.wraps(verb)
         def run(**given: Any) -> None:
             options = kind(**{field.name: given.pop(field.name) for field in fields})
-            verb(**given, **{value.name: options})
+            verb(**given, **{value: options})
 
-        run.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportAttributeAccessIssue]
-        run.__annotations__ = {each.name: each.annotation for each in parameters}
+        run.__signature__ = inspect.Signature(own)  # pyright: ignore[reportAttributeAccessIssue]
+        run.__annotations__ = {each.name: each.annotation for each in own}
         return run
 
     return around
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default

@@ -1,4 +1,4 @@
-"""The explore page: the owner of a project asks a model about one picture after another.
+"""The explore page: somebody asks models about one picture after another, alone or as the owner of a project.
 
 Nothing is computed in the server: a process of lower priority holds the models and the pictures, and answers the newest
 request of each page. Annotators never wait for it.
@@ -11,8 +11,7 @@ request of each page. Annotators never wait for it.
     uploads     pictures of the owner's own, read and written anew
     saved       explanations that are kept, and their page
     routes      pages and interface, behind the owner's door
+    alone       the page without a project: `advex explore`
 
-`requests`, `desk` and `routes` import no model code.
+`requests`, `desk`, `routes` and `alone` import no model code, and none of these a database.
 """
-
-FOLDER = "explored"  # in the project's

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 
 UPLOAD_BYTES = 10_000_000
 UPLOAD_PIXELS = 40_000_000
+LONGEST_NAME = 255  # characters of a file's name
 LARGEST_RHO = 0.3  # of the slider
 STEP_RHO = 0.005
 
@@ -20,13 +21,13 @@ class ExploreRequest:
     """What the owner wants to know about one picture.
 
     model: its place in the catalogue. picture: number of an example, or a PNG of the network's size. name, note: of a
-    picture that is no example. target: class. rho: RMSE of the change; None: as little as is needed. explainer: of the
-    maps, a spec of the catalogue's.
+    picture that is no example. target: class; None: the second likeliest. rho: RMSE of the change; None: as little as
+    is needed. explainer: of the maps, a spec of the catalogue's.
     """
 
     model: int
     picture: int | bytes
-    target: int
+    target: int | None
     rho: float | None
     explainer: str
     name: str = ""
@@ -54,11 +55,11 @@ class FittedPicture:
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """An example of the data: its number, what it is called, and its class."""
+    """An example of the data: its number, what it is called, and its class, if that is known."""
 
     number: int
     id: str
-    label: int
+    label: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,13 +79,25 @@ class ClassCount:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MapChoice:
+    """An explainer whose maps are drawn: its spec, and how people call it."""
+
+    spec: str
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Catalogue:
-    """What there is to choose from: models and classes by their place, maps by their spec."""
+    """What there is to choose from: models and classes by their place, maps by their spec.
+
+    count: pictures. labels: none where the pictures' classes are not known.
+    """
 
     data: str
+    count: int
     models: tuple[ModelChoice, ...]
     labels: tuple[ClassCount, ...]
-    explainers: tuple[str, ...]
+    explainers: tuple[MapChoice, ...]
 
 
 class Refusal(Exception):

@@ -17,15 +17,14 @@ from fastapi.responses import FileResponse, HTMLResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from advex.annotation import pages
-from advex.annotation.app import Door, OwnerPages, problems
+from advex.annotation import web
 from advex.annotation.forms import KEY
-from advex.annotation.people import Guest
-from advex.annotation.store import Store
-from advex.explore import FOLDER
+from advex.annotation.security import csrf_token
+from advex.annotation.web import Door, Guest, OwnerPages, Site, problems
 from advex.explore.desk import Desk
 from advex.explore.requests import (
     LARGEST_RHO,
+    LONGEST_NAME,
     STEP_RHO,
     UPLOAD_BYTES,
     UPLOAD_PIXELS,
@@ -56,12 +55,12 @@ class _Body(BaseModel):
 
 class PageRequest(_Body):
     """A request of a page. page: made by the browser, one for each open page. picture: the number of an example, or
-    the key of a picture of the owner's own."""
+    the key of a picture of the owner's own. target: a class; None: the one that the model finds second likeliest."""
 
     page: str = Field(pattern=r"^[A-Za-z0-9_-]{8,64}$")
     model: int = Field(ge=0, le=1000)
     picture: str = Field(pattern=_PICTURE)
-    target: int = Field(ge=0, le=10**6)
+    target: int | None = Field(ge=0, le=10**6)
     rho: float | None = Field(ge=0, le=1)
     explainer: str = Field(max_length=100)
 
@@ -83,7 +82,7 @@ class UploadedPicture(_Body):
 
 
 class SavedExplanation(_Body):
-    """An explanation that was saved. folder: within the project's. total: how many were saved so far."""
+    """An explanation that was saved. folder: within that of the project. total: how many were saved so far."""
 
     folder: str
     total: int
@@ -120,15 +119,15 @@ class SessionCache(Generic[T]):
 
 
 def owner_pages(desk: Desk, catalogue: Catalogue) -> OwnerPages:
-    """What adds the explore page to the annotation server: see `annotation.app.OwnerPages`."""
+    """What adds the explore page to the annotation server: see `annotation.web.OwnerPages`."""
 
-    def add(app: FastAPI, store: Store, door: Door) -> None:
+    def add(app: FastAPI, site: Site, door: Door) -> None:
         pictures: SessionCache[FittedPicture] = SessionCache(_MOST_PICTURES)
         explanations: SessionCache[ExploreResponse] = SessionCache(_MOST_EXPLANATIONS)
-        _add_page(app, store, door, catalogue)
+        _add_page(app, site, door, catalogue)
         _add_pictures(app, door, desk, pictures)
         _add_explanations(app, door, desk, pictures, explanations)
-        _add_saved(app, store, door, desk, explanations)
+        _add_saved(app, site, door, desk, explanations)
 
     return add
 
@@ -141,15 +140,17 @@ async def _result(future: Future[T]) -> T:
         raise HTTPException(_STATUS[refusal.kind], refusal.sentence) from None
 
 
-def _add_page(app: FastAPI, store: Store, door: Door, catalogue: Catalogue) -> None:
+def _add_page(app: FastAPI, site: Site, door: Door, catalogue: Catalogue) -> None:
     limits = {"rho": LARGEST_RHO, "step": STEP_RHO, "bytes": UPLOAD_BYTES, "pixels": UPLOAD_PIXELS}
 
     @app.get("/explore", include_in_schema=False)
     def explore(request: Request) -> HTMLResponse:
         if door.guest(request) is None:
-            return HTMLResponse(pages.closed(store), 401)
+            return HTMLResponse(web.page("closed.html.j2", project=site), 401)
         door.owner(request)
-        return HTMLResponse(pages.explore(store, door.session(request), limits))
+        return HTMLResponse(
+            web.page("explore.html.j2", project=site, csrf=csrf_token(door.session(request)), limits=limits)
+        )
 
     @app.get("/api/explore", responses=problems(401, 403, 429))
     def about(guest: Annotated[Guest, Depends(door.owner)]) -> Catalogue:
@@ -181,10 +182,14 @@ def _add_pictures(app: FastAPI, door: Door, desk: Desk, pictures: SessionCache[F
     body = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
 
     @app.post(UPLOAD, responses=problems(401, 403, 408, 413, 422, 429, 503), openapi_extra={"requestBody": body})
-    async def upload(request: Request, guest: Annotated[Guest, Depends(door.keeper)]) -> UploadedPicture:
-        """Take a picture file. Its pixels are measured, decoded and written anew; nothing else of it is kept."""
+    async def upload(
+        request: Request,
+        guest: Annotated[Guest, Depends(door.keeper)],
+        name: Annotated[str, Query(max_length=LONGEST_NAME)] = "",
+    ) -> UploadedPicture:
+        """Take a picture file. Its pixels are measured, decoded and written anew; nothing else is kept but its name."""
         async with single:
-            fitted: FittedPicture = await _result(desk.quick("fit", await _body(request)))
+            fitted: FittedPicture = await _result(desk.quick("fit", await _body(request), name))
         return UploadedPicture(key=pictures.put(door.session(request), fitted), name=fitted.name, note=fitted.note)
 
 
@@ -249,17 +254,17 @@ async def _given_up_when_gone(request: Request, give_up: Callable[[], None]) -> 
         watching.cancel()
 
 
-def _add_saved(app: FastAPI, store: Store, door: Door, desk: Desk, explanations: SessionCache[ExploreResponse]) -> None:
-    path = store.folder / FOLDER / "report.html"
+def _add_saved(app: FastAPI, site: Site, door: Door, desk: Desk, explanations: SessionCache[ExploreResponse]) -> None:
+    path = site.kept / "report.html"
 
     @app.post("/api/explore/saved", responses=problems(401, 403, 404, 413, 422, 429, 503))
     async def save(
         body: SaveRequest, request: Request, guest: Annotated[Guest, Depends(door.keeper)]
     ) -> SavedExplanation:
-        """Keep an explanation in the project's folder, and on its page. The same one again changes nothing."""
+        """Keep an explanation in a folder, and on its page. The same one again changes nothing."""
         explanation = explanations.get(door.session(request), body.key, _NO_EXPLANATION)
-        name, total = await _result(desk.quick("save", store.folder, body.key, explanation))
-        return SavedExplanation(folder=f"{FOLDER}/{name}", total=total, report=f"{FOLDER}/{path.name}")
+        name, total = await _result(desk.quick("save", site.kept, body.key, explanation))
+        return SavedExplanation(folder=f"{site.kept.name}/{name}", total=total, report=f"{site.kept.name}/{path.name}")
 
     @app.get("/explore/report", include_in_schema=False)
     def report(guest: Annotated[Guest, Depends(door.owner)]) -> Response:

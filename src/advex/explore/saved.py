@@ -1,24 +1,22 @@
-"""Explanations that are kept in the project: a folder each, and one page that shows them all."""
+"""Explanations that are kept: a folder each, and one page that shows them all."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from advex import report
-from advex.explore import FOLDER
 from advex.explore.requests import ExploreResponse
 from advex.files import atomic_folder
 from advex.record.explored import NAME, Explored, picture_name, read_explored
 
 
-def save(project: Path, key: str, response: ExploreResponse) -> tuple[str, int]:
+def save(folder: Path, key: str, response: ExploreResponse) -> tuple[str, int]:
     """Keep an explanation, and write the page anew. Returns the folder's name, and how many there are.
 
     key: of the explanation, which is kept once, however often it is saved. A folder appears under its name with all
     that belongs to it on the disk. Raises ArtifactError.
     """
     entry = Explored.model_validate(response.entry)
-    folder = project / FOLDER
     name = f"{entry.created:%Y%m%d-%H%M%S}-{key[:8]}"
     if not (folder / name).exists():
         with atomic_folder(folder / name) as new:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import shlex
 import time
@@ -36,6 +37,7 @@ from advex.explore.requests import (
     ExploreRequest,
     ExploreResponse,
     FittedPicture,
+    MapChoice,
     ModelChoice,
     Which,
 )
@@ -48,14 +50,15 @@ from advex.report.pages.explored import lines_of, shares_of, told
 from advex.types import FLAT
 
 # Maps of a few passes each: they appear while one moves a slider.
-MAPS = (
-    "input_x_gradient",
-    "gradient",
-    "integrated_gradients:steps=16",
-    "smooth_grad:samples=16",
-    "grad_cam",
-)
+MAPS = {
+    "input_x_gradient": "Input × gradient",
+    "gradient": "Gradient",
+    "integrated_gradients:steps=16": "Integrated gradients",
+    "smooth_grad:samples=16": "SmoothGrad",
+    "grad_cam": "Grad-CAM",
+}
 SEED = 0
+_UNKNOWN = {"data": None, "example": None, "label": None}  # of a picture that is no example of a data set
 THUMBNAIL = 96  # pixels of the longer side, at most
 
 
@@ -72,11 +75,13 @@ class Model:
 class Study:
     """What is asked in the process that computes: see `requests.Explorer`.
 
+    notes: of pictures that are files, what was done to each; None: the data have classes, and their pictures numbers.
     Raises InputError for data that are no pictures, or that a model does not take.
     """
 
     models: Sequence[Model]
     data: Dataset
+    notes: Sequence[str] | None = None
     _rows: dict[int, list[int]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -103,14 +108,17 @@ class Study:
         """What there is to choose from."""
         return Catalogue(
             data=self.data.name,
+            count=len(self.data),
             models=tuple(
                 ModelChoice(name=model.name, classes=names)
                 for model, names in zip(self.models, self._classes, strict=True)
             ),
             labels=tuple(
-                ClassCount(name=self.data.class_names[label], count=len(rows)) for label, rows in self._rows.items()
+                ClassCount(name=self.data.class_names[label], count=len(rows))
+                for label, rows in self._rows.items()
+                if self.notes is None
             ),
-            explainers=MAPS,
+            explainers=tuple(MapChoice(spec=spec, name=name) for spec, name in MAPS.items()),
         )
 
     @property
@@ -122,7 +130,7 @@ class Study:
         """Some examples, of one class or of all."""
         rows = range(len(self.data)) if label is None else self._rows.get(label, [])
         return [
-            Example(number=row, id=self.data.ids[row], label=int(self.data.y[row]))
+            Example(number=row, id=self.data.ids[row], label=None if self.notes is not None else int(self.data.y[row]))
             for row in rows[start : start + count]
         ]
 
@@ -135,9 +143,9 @@ class Study:
             image.thumbnail((THUMBNAIL, THUMBNAIL))
             return _png(np.asarray(image))
 
-    def fit(self, data: bytes) -> FittedPicture:
+    def fit(self, data: bytes, name: str) -> FittedPicture:
         """A picture of the owner's own, as the networks take it. Raises DataError: see `uploads.fitted`."""
-        return uploads.fitted(data, self.data.shape)
+        return uploads.fitted(data, self.data.shape, name)
 
     def _example(self, number: int) -> Tensor:
         if not 0 <= number < len(self.data):
@@ -156,7 +164,7 @@ class Study:
         if not 0 <= request.model < len(self.models):
             raise SpecError(f"There is no model {request.model}.")
         model, names = self.models[request.model], self._classes[request.model]
-        if not 0 <= request.target < len(names):
+        if request.target is not None and not 0 <= request.target < len(names):
             raise SpecError(f"There is no class {request.target}: {model.name} has {len(names)}, from 0 on.")
         if request.explainer not in MAPS:
             raise SpecError(f"There is no map {request.explainer} here; choose one of {', '.join(MAPS)}.")
@@ -169,6 +177,9 @@ class Study:
                 raise Stopped
 
         with each_pass(tick):
+            if request.target is None:
+                second = int(classifier.predict(x)[0].argsort(descending=True)[:2][-1])
+                request = dataclasses.replace(request, target=second)
             change = _changed(classifier, x, request)
             both = torch.cat([x, change.picture])
             before, after = classifier.predict(both).double().tolist()
@@ -212,6 +223,9 @@ class Study:
 
     def _subject(self, request: ExploreRequest) -> tuple[Tensor, dict[str, Any]]:
         """The picture [channels, height, width] in [0, 1], and what is known of it."""
+        if isinstance(request.picture, int) and self.notes is not None:
+            picture, note = self._example(request.picture), self.notes[request.picture]
+            return picture, {**_UNKNOWN, "name": self.data.ids[request.picture], "note": note}
         if isinstance(request.picture, int):
             picture, number = self._example(request.picture), request.picture
             label = self.data.class_names[int(self.data.y[number])]
@@ -220,7 +234,7 @@ class Study:
         picture = decode_png(request.picture).float() / 255
         if tuple(picture.shape) != self.data.shape:
             raise InputError("The picture is not of the networks' size: choose the file again.")
-        return picture, {"data": None, "example": None, "name": request.name, "label": None, "note": request.note}
+        return picture, {**_UNKNOWN, "name": request.name, "note": request.note}
 
 
 @dataclass(frozen=True)
@@ -284,6 +298,7 @@ def _summary(entry: Explored) -> dict[str, Any]:
         "lines": lines_of(entry),
         "shares": [vars(each) for each in shares_of(entry)],
         "rmse": entry.rmse,
+        "target": entry.target,
         "no_maps": entry.no_maps,
     }
 

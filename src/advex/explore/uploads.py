@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
+import re
 from collections.abc import Sequence
 
 import torch
@@ -12,15 +12,16 @@ from PIL import Image
 from advex.data.images import decode
 from advex.data.images.png import encode_png
 from advex.data.source import Unreadable
-from advex.errors import DataError
-from advex.explore.requests import UPLOAD_BYTES, UPLOAD_PIXELS, FittedPicture
+from advex.errors import DataError, visible
+from advex.explore.requests import LONGEST_NAME, UPLOAD_BYTES, UPLOAD_PIXELS, FittedPicture
 
 
-def fitted(data: bytes, shape: Sequence[int]) -> FittedPicture:
-    """A picture file as a PNG of a network's size: nothing of the file is kept but its pixels.
+def fitted(data: bytes, shape: Sequence[int], name: str = "") -> FittedPicture:
+    """A picture file as a PNG of a network's size: nothing of the file is kept but its pixels and its name.
 
-    shape: (channels, height, width). Upright by EXIF, of several frames the first, of 16 bits the high byte; scaled to
-    cover and the centre cut out. Raises DataError for what is too large, damaged or no picture.
+    shape: (channels, height, width). name: of the file, which may hold anything. Upright by EXIF, of several frames the
+    first, of 16 bits the high byte; scaled to cover and the centre cut out. Raises DataError for what is too large,
+    damaged or no picture.
     """
     if len(data) > UPLOAD_BYTES:
         raise DataError(f"The file has {len(data) / 1e6:.1f} MB; at most {UPLOAD_BYTES / 1e6:.0f} are taken.")
@@ -33,8 +34,8 @@ def fitted(data: bytes, shape: Sequence[int]) -> FittedPicture:
         raise DataError(f"The file cannot be read as a picture: {error}.") from None
     if size != (width, height):
         remarks.append(f"{size[0]}x{size[1]} pixels scaled to cover {width}x{height}, the centre cut out")
-    name = f"own picture {hashlib.sha256(data).hexdigest()[:8]}"
-    return FittedPicture(png=encode_png(torch.from_numpy(pixels.copy())), name=name, note="; ".join(remarks))
+    shown = visible(re.split(r"[/\\]", name)[-1][:LONGEST_NAME], one_line=True).strip() or "own picture"
+    return FittedPicture(png=encode_png(torch.from_numpy(pixels.copy())), name=shown, note="; ".join(remarks))
 
 
 def _measured(data: bytes) -> tuple[tuple[int, int], list[str]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from advex.errors import ArtifactError, InputError
-from advex.explore.requests import Catalogue, ClassCount, ExploreRequest, ExploreResponse, ModelChoice
+from advex.explore.requests import Catalogue, ClassCount, ExploreRequest, ExploreResponse, MapChoice, ModelChoice
 from advex.progress import Stopped
 
 
@@ -22,9 +22,10 @@ class SlowStudy:
 
     catalogue = Catalogue(
         data="d",
+        count=2,
         models=(ModelChoice(name="m", classes=("a", "b")),),
         labels=(ClassCount(name="a", count=2),),
-        explainers=("gradient",),
+        explainers=(MapChoice(spec="gradient", name="Gradient"),),
     )
 
     @property

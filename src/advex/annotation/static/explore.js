@@ -8,8 +8,10 @@ const PAUSE = 80; // ms between what a slider says and a request
 const PATIENCE = 250; // ms until a computation is worth a word
 const LIMIT = Number(at("desk").dataset.bytes);
 
-const state = { picture: null, least: false, key: null, about: null };
+const CARDS = 7; // other models beside the chosen one
+const state = { picture: null, least: false, key: null, about: null, toward: null }; // toward: the class that was chosen
 let asking = null; // of the request that is on its way
+let comparing = null; // of the requests to the other models
 let pause, busy, browsing;
 
 // -- the server -------------------------------------------------------------------------------------------------------
@@ -63,22 +65,77 @@ async function explain() {
     page,
     model: Number(at("model").value),
     picture: subject.key,
-    target: Number(at("target").value),
+    target: targetOf(Number(at("model").value)),
     rho: state.least ? null : Number(at("rho").value),
     explainer: at("explainer").value,
   };
+  comparing?.abort();
   try {
     const { key, pictures, told: summary } = await send("/api/explore/explanations", wanted, mine.signal);
     const images = await Promise.all(pictures.map((which) => load(`/explore/explanations/${key}/${which}`)));
     if (mine !== asking) return;
     show({ key, pictures, summary }, images, subject);
+    at("target").value = String(summary.target);
     trouble("");
     working(false);
+    compare(wanted, state.about.models[wanted.model].classes[summary.target]);
   } catch (error) {
     if (mine !== asking || error.name === "AbortError") return; // a newer one is on its way
     working(false);
     trouble(error.message);
   }
+}
+
+// The chosen class as a model numbers it; null: the one that it finds second likeliest.
+function targetOf(model, name = state.toward) {
+  const place = state.about.models[model].classes.indexOf(name);
+  return place < 0 ? null : place;
+}
+
+// The same picture, change and map by the other models, one after another, below the chosen model's.
+async function compare(wanted, name) {
+  const mine = (comparing = new AbortController());
+  const others = state.about.models.map((model, number) => ({ ...model, number })).filter(({ number }) => number !== wanted.model);
+  at("others").hidden = others.length === 0;
+  const cards = others.slice(0, CARDS).map(card);
+  at("cards").replaceChildren(...cards);
+  for (const [place, { number, name: model }] of others.slice(0, CARDS).entries()) {
+    const target = targetOf(number, name);
+    const say = (text) => { cards[place].querySelector(".says").textContent = text; };
+    if (target === null) {
+      say(`${model} has no class ${name}.`);
+      continue;
+    }
+    try {
+      const request = { ...wanted, page: `${page}-${number}`, model: number, target };
+      const { key, pictures, told: summary } = await send("/api/explore/explanations", request, mine.signal);
+      const shown = ["changed", "map_input"].filter((which) => pictures.includes(which));
+      const images = await Promise.all(shown.map((which) => load(`/explore/explanations/${key}/${which}`)));
+      if (mine !== comparing) return;
+      for (const [which, image] of images.entries()) {
+        image.alt = `${model}, ${shown[which] === "changed" ? "changed" : "counts in the original"}: ${summary.lines[shown[which]].join(", ")}`;
+        image.classList.toggle("crisp", image.naturalWidth < 200);
+      }
+      cards[place].querySelector(".pair").replaceChildren(...images);
+      say(summary.sentences[0]);
+    } catch (error) {
+      if (error.name === "AbortError" || mine !== comparing) return;
+      say(error.message);
+    }
+  }
+}
+
+function card({ name, number }) {
+  const box = Object.assign(document.createElement("article"), { className: "card" });
+  const button = Object.assign(document.createElement("button"), { type: "button", textContent: name });
+  button.setAttribute("aria-label", `Show ${name} large`);
+  button.addEventListener("click", () => {
+    at("model").value = String(number);
+    at("model").dispatchEvent(new Event("change"));
+  });
+  box.append(button, Object.assign(document.createElement("div"), { className: "pair" }));
+  box.append(Object.assign(document.createElement("p"), { className: "says", textContent: "…" }));
+  return box;
 }
 
 async function load(path) {
@@ -141,10 +198,8 @@ function options(select, texts, first = 0) {
 }
 
 function showTargets() {
-  const { classes: names } = state.about.models[Number(at("model").value)];
-  const chosen = at("target").selectedOptions[0]?.textContent;
-  const known = names.indexOf(chosen);
-  options(at("target"), names, known >= 0 ? known : 0);
+  const model = Number(at("model").value);
+  options(at("target"), state.about.models[model].classes, targetOf(model) ?? 0);
 }
 
 function showSize(rho) {
@@ -159,12 +214,7 @@ function setLeast(least) {
 }
 
 function choose(picture) {
-  const first = state.picture === null;
   state.picture = picture;
-  if (first && picture.label !== undefined && at("target").options.length > 1) {
-    const { classes: names } = state.about.models[Number(at("model").value)];
-    if (names[0] === picture.label) at("target").value = "1"; // towards another class, to begin with
-  }
   ask(0);
 }
 
@@ -190,11 +240,14 @@ async function browse() {
     const examples = await call(`/api/explore/pictures?${query}`, { signal: mine.signal });
     const names = state.about.labels.map(({ name }) => name);
     const pictures = examples.map(({ number, id, label: of }) => ({
-      key: String(number), name: `${names[of]}, no. ${number}`, note: id === String(number) ? "" : id, label: names[of],
+      key: String(number),
+      name: of === null ? id : `${names[of]}, no. ${number}`,
+      note: of === null || id === String(number) ? "" : id,
     }));
+    if (state.picture === null && pictures.length > 0) choose(pictures[0]); // something to look at, to begin with
     at("thumbnails").replaceChildren(...pictures.map(thumbnail));
     at("back").disabled = start === 0;
-    const total = state.about.labels.reduce((sum, { count }, of) => sum + (label && label !== String(of) ? 0 : count), 0);
+    const total = label ? state.about.labels[Number(label)].count : state.about.count;
     at("on").disabled = start + COUNT >= total;
     trouble("");
   } catch (error) {
@@ -219,7 +272,7 @@ async function take(file) {
   working(true);
   try {
     const headers = { "Content-Type": "application/octet-stream" };
-    const { key, name, note } = await call("/api/explore/pictures", { method: "POST", body: file, headers });
+    const { key, name, note } = await call(`/api/explore/pictures?${new URLSearchParams({ name: file.name.slice(-200) })}`, { method: "POST", body: file, headers });
     const entry = thumbnail({ key, name, note });
     at("own").hidden = false;
     at("own").prepend(entry);
@@ -240,7 +293,7 @@ async function save() {
     at("save").textContent = "Saved";
     const link = Object.assign(document.createElement("a"), { href: "/explore/report", target: "_blank", rel: "noopener" });
     link.textContent = total === 1 ? "the report" : `the report, with ${total} explanations`;
-    at("kept").replaceChildren(`Kept in ${folder}; see `, link, ` (${report} in the project's folder).`);
+    at("kept").replaceChildren(`Kept in ${folder}; see `, link, ` (${report}).`);
   } catch (error) {
     at("save").disabled = false;
     trouble(error.message);
@@ -258,8 +311,8 @@ async function begin() {
   }
   const { models, labels, explainers } = state.about;
   options(at("model"), models.map(({ name }) => name));
-  options(at("explainer"), explainers);
-  for (const option of at("explainer").options) option.value = option.textContent;
+  at("explainer").replaceChildren(...explainers.map(({ spec, name }) => Object.assign(new Option(name, spec), { title: spec })));
+  document.querySelector(".of-class").hidden = labels.length < 2;
   labels.forEach(({ name, count }, number) => at("label").append(new Option(`${name} (${count})`, number)));
   showTargets();
   showSize(Number(at("rho").value));
@@ -268,7 +321,11 @@ async function begin() {
 
 at("choices").addEventListener("submit", (event) => event.preventDefault());
 at("model").addEventListener("change", () => { showTargets(); ask(0); });
-for (const id of ["target", "explainer"]) at(id).addEventListener("change", () => ask(0));
+at("explainer").addEventListener("change", () => ask(0));
+at("target").addEventListener("change", () => {
+  state.toward = at("target").selectedOptions[0].textContent;
+  ask(0);
+});
 at("rho").addEventListener("input", () => {
   setLeast(false);
   showSize(Number(at("rho").value));

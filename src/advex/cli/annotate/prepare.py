@@ -13,8 +13,10 @@ from advex.errors import SpecError
 
 
 @terminal.verb
+@options.gathered(options.ModelOptions)
 def prepare(
-    model: options.Model = [],  # noqa: B006  (typer copies it)
+    *,
+    models: options.ModelOptions,
     data: options.Data = "",
     out: Annotated[Path | None, typer.Option(metavar="PROJECT", help="Folder of the project to write.")] = None,
     split: options.Split = None,
@@ -29,13 +31,7 @@ def prepare(
     name: Annotated[str | None, typer.Option(help="What annotators see. Default: the folder's name.")] = None,
     max_samples: options.MaxSamples = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples per finished piece.")] = 64,
-    weights: options.Weights = None,
-    box: options.BoxOption = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    classes: options.Classes = None,
     seed: options.Seed = 0,
-    device: options.Device = "auto",
     database: options.Database = None,
     overwrite: options.Overwrite = False,
     json_: options.Json = False,
@@ -46,28 +42,27 @@ def prepare(
 
     Example: advex annotate prepare --model runs/robust --data digits --out hitl
     """
-    if not model or not data or out is None:
+    if not models.model or not data or out is None:
         raise SpecError("Say what to attack, with which pictures, and where to: --model RUN --data DATA --out PROJECT.")
     from advex.annotation import FILE, PICTURES
     from advex.annotation.project import opened
     from advex.feedback import images
     from advex.lookup import datasets
     from advex.lookup.folders import opened_folder
-    from advex.lookup.models import Wrapping, open_models
 
     say = progress.Terminal(quiet=quiet)
     with opened_folder(out, (PICTURES, FILE, images.MADE), overwrite):
-        models = open_models(model, device, Wrapping.of(weights, box, mean, std, classes))
+        opened_models = models.opened()
         split = datasets.split_to_learn(data, split)
         if split is not None and datasets.is_held_out(split):
             say.note(f"{split} is held out by its name: advex train will not learn from what is made of it.")
-        shape = models[0].input_shape
+        shape = opened_models[0].input_shape
         examples = datasets.open_split(data, split, say, max_samples=max_samples, seed=seed, shape=shape)
         making = images.Making(margin=margin, search=search, seed=seed, batch_size=batch_size)
-        about = images.about(models, examples, making)
+        about = images.about(opened_models, examples, making)
         with opened(out, database, new=True) as store:
             store.create_project(name or out.resolve().name, votes=votes, seed=seed, alone=alone, about=about)
-            outcomes = images.prepare(models, examples, store, making, say)
+            outcomes = images.prepare(opened_models, examples, store, making, say)
             total = len(store.images())
     if json_:
         terminal.emit_json({"project": str(out), "images": total, "models": outcomes})

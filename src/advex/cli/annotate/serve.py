@@ -11,6 +11,7 @@ from advex.errors import SpecError
 
 
 @terminal.verb
+@options.gathered(options.ModelOptions)
 def serve(
     project: options.Project,
     annotator: Annotated[
@@ -26,17 +27,12 @@ def serve(
     public: Annotated[
         str | None, typer.Option(metavar="URL", help="How the server is called from outside, e.g. https://ask.lab.org.")
     ] = None,
-    model: options.Model = [],  # noqa: B006  (typer copies it)
+    *,
+    models: options.ModelOptions,
     data: options.Data = "",
     split: options.Split = None,
     max_samples: options.MaxSamples = None,
-    weights: options.Weights = None,
-    box: options.BoxOption = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    classes: options.Classes = None,
     seed: options.Seed = 0,
-    device: options.Device = "auto",
     database: options.Database = None,
     verbose: options.Verbose = False,
 ) -> None:
@@ -51,11 +47,11 @@ def serve(
     from advex.explore import sources
 
     explore = None
-    if model:
-        wrapping = {"weights": tuple(weights or ()), "box": box, "mean": mean, "std": std, "classes": classes}
+    if models.model:
         chosen = sources.Sources(
-            models=model, data=data, split=split, wrapping=wrapping, device=device, max_samples=max_samples, seed=seed
-        )
+            models=models.model, data=data, split=split, wrapping=models.wrapping, device=models.device,
+            max_samples=max_samples, seed=seed,
+        )  # fmt: skip
         explore = sources.desk(chosen)
     elif data:
         raise SpecError("--data is for exploring a model: name one with --model RUN.")

@@ -1,0 +1,43 @@
+"""What is explained, as it is named on the command line, as inputs of a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from advex.data import Dataset
+from advex.errors import SpecError
+from advex.explanation.rows import from_csv, from_table
+from advex.explanation.subjects import Failure, Subject, from_data, from_pictures
+from advex.lookup import datasets
+from advex.lookup.models import Opened
+from advex.progress import Terminal
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What is explained, as typed: picture files, CSV files, or examples of a data set."""
+
+    files: list[Path]
+    data: str | None
+    split: str | None
+    index: str
+    size: str | None
+    say: Terminal
+
+    def pictures(self, model: Opened) -> tuple[list[Subject | Failure], Dataset | None]:
+        """Pictures of a model's size, and the data that they are of. Raises SpecError, DataError."""
+        shape = model.input_shape if self.size is None else datasets.shape_from(self.size)
+        if self.data is None:
+            return from_pictures(self.files, model.classifier, shape, self.say), None
+        datasets.numbers_from(self.index)
+        examples = datasets.open_split(self.data, self.split, self.say, prefer=datasets.TEST, shape=shape)
+        return [from_data(examples, number) for number in datasets.numbers_from(self.index, len(examples))], examples
+
+    def rows(self, model: Opened) -> list[Subject | Failure]:
+        """Rows of a table, by the columns of a model. Raises SpecError and DataError."""
+        if self.size is not None:
+            raise SpecError("--size is of pictures; a model of a table knows its columns.")
+        if self.data is not None:
+            return from_table(self.data, self.split, self.index, model, self.say)
+        return from_csv(self.files, model.classifier)
