@@ -21,7 +21,7 @@ from PIL import Image
 
 import advex
 from advex.annotation import exchange
-from advex.cli.annotate.server import _Visible
+from advex.annotation.serving import _Visible
 from advex.data import open_dataset, splits
 from advex.documents import parse_json
 from advex.errors import AdvexError, ArtifactError, DataError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import shlex
 import time
@@ -177,14 +176,12 @@ class Study:
                 raise Stopped
 
         with each_pass(tick):
-            if request.target is None:
-                second = int(classifier.predict(x)[0].argsort(descending=True)[:2][-1])
-                request = dataclasses.replace(request, target=second)
-            change = _changed(classifier, x, request)
+            target = _second(classifier, x) if request.target is None else request.target
+            change = _changed(classifier, x, target, request.rho)
             both = torch.cat([x, change.picture])
             before, after = classifier.predict(both).double().tolist()
             files = as_files(classifier, x, change.picture)
-            maps = _maps(classifier, both, request)
+            maps = _maps(classifier, both, target, request.explainer)
         delta = change.picture - x
         gain = difference_gain(delta)
         pictures: dict[Which, bytes] = {
@@ -200,16 +197,16 @@ class Study:
             source=without_places(model.source),
             weights=self._weights[request.model],
             class_names=list(names),
-            target=request.target,
+            target=target,
             rho=request.rho,
             search=change.search,
             doubt=change.doubt,
             seed=SEED,
-            command=_command(model, names[request.target], change),
+            command=_command(model, names[target], change),
             before=before,
             after=after,
             rmse=float(RMSE.size(delta)),
-            reached=max(range(len(after)), key=after.__getitem__) == request.target,
+            reached=max(range(len(after)), key=after.__getitem__) == target,
             png_rmse=float(files.rmse),
             png_after=files.confidences[0].double().tolist(),
             gain=gain,
@@ -250,9 +247,14 @@ class _Change:
     doubt: str = ""
 
 
-def _changed(classifier: Classifier, x: Tensor, request: ExploreRequest) -> _Change:
-    target = torch.tensor([request.target], device=x.device)
-    if request.rho is None:
+def _second(classifier: Classifier, x: Tensor) -> int:
+    """The second likeliest class of one input; the only one where there is no other."""
+    return int(classifier.predict(x)[0].argsort(descending=True)[:2][-1])
+
+
+def _changed(classifier: Classifier, x: Tensor, number: int, rho: float | None) -> _Change:
+    target = torch.tensor([number], device=x.device)
+    if rho is None:
         search = attacks.build("minimal")
         perturbation = search(classifier, x, Become(target), seed=SEED)
         reached = perturbation.reached[0]
@@ -260,12 +262,12 @@ def _changed(classifier: Classifier, x: Tensor, request: ExploreRequest) -> _Cha
             "the gradient vanished on the way, and the search was blind" if perturbation.flat[0] and not reached else ""
         )
         return _Change(torch.where(reached, perturbation.adversarial, x), describe(search), None, doubt)
-    if request.rho == 0:  # where the slider starts
+    if rho == 0:  # where the slider starts
         return _Change(x, "none", 0.0)
-    toward = Toward(rho=request.rho)
+    toward = Toward(rho=rho)
     explained = toward(classifier, x, target, seed=SEED)
     assert explained.picture is not None
-    return _Change(explained.picture, describe(toward), request.rho, FLAT if FLAT in explained.doubts() else "")
+    return _Change(explained.picture, describe(toward), rho, FLAT if FLAT in explained.doubts() else "")
 
 
 @dataclass(frozen=True)
@@ -278,9 +280,9 @@ class _Maps:
     reason: str = ""
 
 
-def _maps(classifier: Classifier, x: Tensor, request: ExploreRequest) -> _Maps:
-    explainer = explainers.build(request.explainer)
-    target = torch.full((2,), request.target, device=x.device)
+def _maps(classifier: Classifier, x: Tensor, number: int, spec: str) -> _Maps:
+    explainer = explainers.build(spec)
+    target = torch.full((2,), number, device=x.device)
     maps = explain_maps(classifier, x, target, {"map": explainer}, seed=SEED)
     if maps.refused:
         return _Maps({}, describe(explainer), 0.0, str(maps.refused["map"]))
