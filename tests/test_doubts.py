@@ -182,9 +182,11 @@ ASKING = [
 
 
 class WithPlaces(nn.Sequential):
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
         torch.manual_seed(4)
-        super().__init__(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
+        pooled = name in EXPLAINERS and registry.entries("explainer")[name].make.looks_at == "pool"
+        end = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)) if pooled else (nn.Flatten(), nn.Linear(16, 3))
+        super().__init__(nn.Conv2d(3, 4, 1), nn.ReLU(), *end)
 
 
 def budget(made: Any) -> Any:
@@ -208,7 +210,7 @@ def test_contexts_of_the_caller_do_not_reach_in(name: str, context: str, x: Tens
         explanation = budget(registry.build("explainer", name))(classifier, x, y)
         return explanation.map, explanation.flat
 
-    classifier = Classifier(WithPlaces())
+    classifier = Classifier(WithPlaces(name))
     y = classifier.predict(x).argmax(dim=1)
     expected = result(x, y)
     with CONTEXTS[context]():
@@ -222,7 +224,7 @@ def test_contexts_of_the_caller_do_not_reach_in(name: str, context: str, x: Tens
 @pytest.mark.parametrize("name", [*SEARCHES, *ASKING])
 def test_networks_of_every_precision(name: str, dtype: torch.dtype, x: Tensor) -> None:
     """Asked in their own precision, settled in float32: near what the same weights say in float64."""
-    classifier = Classifier(WithPlaces().to(dtype), mean=0.5, std=0.25)
+    classifier = Classifier(WithPlaces(name).to(dtype), mean=0.5, std=0.25)
     x = x.to(dtype)
     confidences = classifier.predict(x)
     assert confidences.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
@@ -235,7 +237,7 @@ def test_networks_of_every_precision(name: str, dtype: torch.dtype, x: Tensor) -
     else:
         explain = budget(registry.build("explainer", name))
         values = explain(classifier, x, y).map
-        exact = explain(Classifier(WithPlaces().to(dtype).double(), mean=0.5, std=0.25), x.double(), y).map
+        exact = explain(Classifier(WithPlaces(name).to(dtype).double(), mean=0.5, std=0.25), x.double(), y).map
         assert torch.nn.functional.cosine_similarity(values.double().flatten(), exact.flatten(), dim=0) > 0.9
 
 

@@ -315,6 +315,9 @@ def test_the_mean_over_classes_is_of_those_that_have_examples() -> None:
     assert measured.values[""][:6].tolist() == hits[:6].tolist()
     assert measured.values["per_class"][:6].mean().item() == pytest.approx((2 / 4 + 2 / 2) / 2)
     assert measured.values["per_class"][6].isnan()
+    # The spread is that of the means of classes: of 2 hits of 4 and 2 of 2, (1 / 4) (1/2 1/2) / 4 and nothing.
+    spread = measured.values["per_class"][:6].var(unbiased=False).item() / 6
+    assert spread == pytest.approx(1 / 4 * 1 / 4 / 4)
 
 
 def test_what_lies_beside_the_picture_is_never_pointed_at() -> None:

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from scipy.io import loadmat, savemat
 
-from advex.data import Dataset, describe, ids, open_dataset, splits
+from advex.data import Dataset, describe, ids, open_dataset, source, splits
 from advex.errors import AdvexWarning, DataError, SpecError
 
 
@@ -587,3 +587,19 @@ def test_they_are_opened_by_name_where_their_folder_is(
     assert by_name.ids == by_folder.ids == open_dataset(f"{name}:root={root}", split="train").ids
     with pytest.raises(DataError, match=f"is not {name}"):
         splits(f"{name}:root={root / 'jpg' if name != 'cub' else root / 'CUB_200_2011' / 'images'}")
+
+
+@pytest.mark.parametrize("name", ["svhn", "gtsrb", "flowers17", "flowers102", "cub", "cifar10c"])
+def test_a_strangers_folder_is_not_walked_and_the_sentence_says_what_is_expected(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "deep" / "deeper").mkdir(parents=True)
+    (tmp_path / "deep" / "deeper" / "picture.png").write_bytes(b"")
+    monkeypatch.setattr(source, "files_below", lambda root: pytest.fail(f"{root} was walked"))
+    expected = r"(\.mat|Final_Training|\.npy|images\.txt)"
+    with pytest.raises(DataError, match=expected) as error:
+        open_dataset(f"{name}:root={tmp_path}")
+    assert not error.value.absent
+    with pytest.raises(DataError) as error:
+        open_dataset(f"{name}:root={tmp_path / 'nothere'}")
+    assert error.value.absent

@@ -264,6 +264,7 @@ CHANGES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({}, {"affine": {"erase": 2}}),
     ({}, {"balanced": True}),
     ({}, {"labels": "random:1"}),
+    ({}, {"start": "a network of another seed"}),
     ({}, {"precision": "bfloat16"}),
     ({}, {"seed": 2}),
 ]
@@ -280,6 +281,9 @@ def test_every_setting_changes_the_weights(
     base: dict[str, Any], change: dict[str, Any], tmp_path: Path, few: Dataset
 ) -> None:
     base = {**SMALL, "epochs": 1, **base}
+    if "start" in change:
+        train(recipe_from({**base, "seed": 2}), few, tmp_path / "other")
+        change = {"start": str(tmp_path / "other")}
     train(recipe_from(base), few, tmp_path / "base")
     train(recipe_from({**base, **change}), few, tmp_path / "changed")
     assert not equal(weights(tmp_path / "base"), weights(tmp_path / "changed"))

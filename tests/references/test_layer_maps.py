@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 from collections.abc import Callable
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from advex.classifier import Classifier
-from advex.explainers import GradCAM, GradCAMPlusPlus, LayerCAM, NormGrad
+from advex.errors import InputError
+from advex.explainers import CAM, GradCAM, GradCAMPlusPlus, LayerCAM, NormGrad
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # captum's own imports warn
@@ -152,3 +154,59 @@ def test_where_a_channel_is_flat_in_slope_the_second_weight_is_known() -> None:
     made = GradCAMPlusPlus(layer="seen")(Classifier(Sums()).double(), x, torch.zeros(3, dtype=torch.int64))
     w = 20 * a.relu() / (2 + a * x.sum(dim=(2, 3)))
     assert torch.allclose(made.map[:, 0], torch.einsum("nk,nkij->nij", w, x), atol=1e-12)
+
+
+def averaged(*head: nn.Module) -> Classifier:
+    torch.manual_seed(0)
+    body = (nn.Conv2d(2, 4, 3), nn.Tanh(), nn.Conv2d(4, K, 2, stride=2))
+    return Classifier(nn.Sequential(*body, *head).double(), mean=0.4, std=0.3).eval()
+
+
+def test_cam_is_the_classs_weights_at_every_place_and_grad_cam_but_for_sign_and_size() -> None:
+    """Zhou et al., Eq. 1 and 2: S_c = sum_k w_k^c F_k, F_k the mean of f_k (theirs leaves the bias away)."""
+    classifier, x = averaged(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(K, 4)), inputs()
+    made, by_gradients = CAM()(classifier, x, TARGET), GradCAM()(classifier, x, TARGET)
+    head: Any = classifier.network[5]  # pyright: ignore[reportIndexIssue]
+    logits = classifier(x)
+    negative = 0
+    for i, c in enumerate(TARGET.tolist()):
+        f = classifier.network[:3]((x[i][None] - 0.4) / 0.3)[0]  # pyright: ignore
+        M = torch.zeros(H, W, dtype=torch.float64)
+        for (a, b), k in itertools.product(PLACES, CHANNELS):
+            M[a, b] += head.weight[c, k] * f[k, a, b]
+        assert torch.allclose(made.map[i], shown(M), atol=1e-12)
+        assert torch.allclose(M.mean() + head.bias[c], logits[i, c])
+        assert torch.allclose(shown(M.relu()), H * W * by_gradients.map[i], atol=1e-12)
+        negative += int((M < 0).sum())
+    assert negative > 0, "else the ReLU were not seen"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        (nn.Flatten(), nn.Linear(K * H * W, 4)),
+        (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(K, 8), nn.Tanh(), nn.Linear(8, 4)),
+        (nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(K, 4)),
+    ],
+    ids=["places are weighed", "two layers", "largest"],
+)
+def test_cam_is_refused_where_the_network_does_not_end_as_it_needs(head: tuple[nn.Module, ...]) -> None:
+    with pytest.raises(InputError, match=r"end in a mean over all places and one linear layer.*grad_cam"):
+        CAM()(averaged(*head), inputs(), TARGET)
+
+
+@pytest.mark.parametrize(
+    "spec", ["vgg:depth=11,width=2,head=gap", "preact_resnet:depth=8,widths=4-6-8", "resnet:depth=18,width=4"]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_cam_of_the_networks_that_end_so(spec: str, dtype: torch.dtype) -> None:
+    """Where no place speaks against the class, it is Grad-CAM but for a factor."""
+    torch.manual_seed(0)
+    classifier = Classifier(spec + ",classes=5").to(dtype).eval()
+    network: Any = classifier.network
+    for weight in (module.weight for module in network.modules() if isinstance(module, nn.Linear)):
+        weight.data.abs_()
+    x, target = torch.rand(4, 3, 64, 64), torch.tensor([0, 4, 2, 1])
+    mine, other = (explain(classifier, x, target).map.float().flatten(1) for explain in (CAM(), GradCAM()))
+    assert other.any(dim=1).all()
+    assert (torch.cosine_similarity(mine, other, dim=1) > 0.999).all()

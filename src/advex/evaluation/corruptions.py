@@ -12,6 +12,7 @@ from torch import Tensor
 from advex.classifier import Classifier
 from advex.corruptions.corruption import check as check_pictures
 from advex.data.dataset import Dataset
+from advex.errors import InputError
 from advex.evaluation import predictions
 from advex.evaluation.columns import table, tensor
 from advex.evaluation.examples import batch_for
@@ -33,6 +34,8 @@ def kind(task: CorruptionTask) -> str:
 
 def check(plan: Plan, classifier: Classifier, data: Dataset) -> None:
     """Raise InputError for inputs that are no pictures from 0 to 1."""
+    if plan.corruptions and classifier.features is not None:
+        raise InputError(f"Corruptions are for pictures; {data.name} has rows of a table. Leave --corruptions away.")
     if plan.corruptions:
         check_pictures(batch_for(classifier, data, slice(0, 2)).x)
 

@@ -12,6 +12,7 @@ from advex import registry
 from advex.classifier import Classifier
 from advex.explainers.adversarial import Away as Away
 from advex.explainers.adversarial import Toward as Toward
+from advex.explainers.cam import CAM as CAM
 from advex.explainers.captum_maps import Deconvolution as Deconvolution
 from advex.explainers.captum_maps import DeepLift as DeepLift
 from advex.explainers.captum_maps import DeepLiftShap as DeepLiftShap

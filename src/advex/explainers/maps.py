@@ -93,7 +93,7 @@ def explainer(
     *,
     cites: str = "",
     shows: Shows = "elements",
-    looks_at: Literal["input", "layer"] = "input",
+    looks_at: Literal["input", "layer", "pool"] = "input",
     examples: Sequence[str] = (),
 ) -> Callable[[Made], Made]:
     """Class decorator: register an explainer by name. The class has its options as fields (see `options`), and
@@ -103,8 +103,8 @@ def explainer(
     Its option `of`, where it has one, says which output is explained. Where its class attribute `differentiable` is
     true, as in every `DifferentiableMethod`, its call takes `create_graph`.
 
-    shows: what its map shows. looks_at: "layer" for maps that need a layer whose output has places. examples: see
-    `registry.register`.
+    shows: what its map shows. looks_at: "layer" for maps that need a layer whose output has places, "pool" for those
+    that need a network which ends in a mean over these and a linear layer. examples: see `registry.register`.
     """
 
     def add(made: Made) -> Made:

@@ -50,7 +50,8 @@ class Pointing:
     """1 where the map's strongest pixel lies on the evidence or nearer to it than the tolerance, else 0.
 
     Of several that are equally strong, the share that does; what is beside the picture in x is never pointed at.
-    per_class: weighed so that the mean over the examples is the mean over the classes that have examples.
+    per_class: the mean over the classes that have examples; an example has that mean and, weighed by how few its class
+    has, how far it is from the mean of its class, so that intervals are those of examples drawn within each class.
 
     tolerance: in pixels; 15@224 are 15 at a (longer) side of 224, and in proportion at others. subset: small, of things
     that fill less than a quarter of their picture and have one of another class beside them. channels: how those of a
@@ -91,9 +92,10 @@ class Pointing:
         hits, labels = parts.T
         known = ~hits.isnan()
         classes, of, counts = labels[known].unique(return_inverse=True, return_counts=True)
-        weights = torch.full_like(hits, math.nan)
-        weights[known] = known.sum() / (len(classes) * counts[of].to(hits))
-        return Measured(value={"": hits, "per_class": hits * weights}, parts=parts)
+        means = torch.zeros(len(classes)).to(hits).index_add_(0, of, hits[known]) / counts
+        per_class = torch.full_like(hits, math.nan)
+        per_class[known] = means.mean() + (hits[known] - means[of]) * known.sum() / (len(classes) * counts[of])
+        return Measured(value={"": hits, "per_class": per_class}, parts=parts)
 
     def _outside(self, case: Case) -> dict[str, Tensor]:
         """The examples that are not of the subset."""

@@ -17,7 +17,8 @@ from advex.data.augmentation.plain import Augmentation, Padding
 from advex.documents import read_yaml
 from advex.errors import SpecError, did_you_mean
 
-_SPECS = ("network", "objective", "robust_attack", "labels")  # settings that are spec strings, taken as they are typed
+# Settings that are taken as they are typed.
+_SPECS = ("network", "start", "objective", "robust_attack", "labels")
 _LISTS = ("mean", "std", "milestones", "resize", "scale")  # settings that may be written `0.49,0.48,0.45`
 _DEPTH = {"objective": 2, "affine": 1}  # how many names follow inside: objective.TERM.OPTION, affine.OPTION
 
@@ -28,6 +29,7 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     network: str = "preact_resnet:depth=44"
+    start: str | None = None
     objective: dict[str, dict[str, Any]] = Field(default_factory=lambda: {"natural": {}})
     mean: float | tuple[float, ...] = 0.5
     std: float | tuple[float, ...] = 0.25

@@ -19,6 +19,7 @@ from advex.data.augmentation.plain import centre, standardised
 from advex.data.dataset import Dataset, content
 from advex.errors import DataError, SpecError
 from advex.recipes import Recipe, fitted
+from advex.training.start import begin_from
 from advex.types import Batch
 
 
@@ -111,8 +112,8 @@ class Run:
 def begin(recipe: Recipe, data: Dataset, out: Path | None, device: str) -> Run:
     """A run before its first step. recipe: fitted to the data. Leaves the global generator as it was.
 
-    Raises DataError for too little data, SpecError for what the processes cannot do, InputError for a
-    network or normalisation that does not fit the data.
+    Raises DataError for too little data, SpecError for what the processes cannot do or a start of another network,
+    InputError for a network or normalisation that does not fit the data.
     """
     _check(recipe, data)
     with torch.random.fork_rng([torch.device(device)] if device.startswith("cuda") else []):
@@ -120,6 +121,8 @@ def begin(recipe: Recipe, data: Dataset, out: Path | None, device: str) -> Run:
         classifier = Classifier(
             recipe.network, mean=recipe.mean, std=recipe.std, class_names=data.class_names, features=data.features
         )
+    if recipe.start:
+        begin_from(classifier, recipe.start)
     classifier = classifier.to(device)
     if recipe.channels_last and len(data.shape) == 3:
         classifier = classifier.to(memory_format=torch.channels_last)  # pyright: ignore

@@ -38,6 +38,11 @@ def cifar10c(*, corruption: str = "gaussian_noise", severity: int = 3, root: str
         raise SpecError(f"severity={severity}: CIFAR-10-C has severities 1 to {SEVERITIES}.")
     folder = _folder(root)
     held = _held(folder)
+    if not held:
+        raise DataError(
+            f"{folder} holds none of CIFAR-10-C's files, such as {corruption}.npy, and {_LABELS}. Unpack "
+            "CIFAR-10-C.tar, and name its folder by root=FOLDER."
+        )
     if corruption not in held:
         raise DataError(f"{folder} has no {corruption}.npy: {did_you_mean(corruption, held)}")
     pictures, labels = _arrays(folder, corruption)
@@ -72,7 +77,8 @@ def _folder(root: str) -> Path:
             return place
     raise DataError(
         f"There is no folder {' or '.join(map(str, places))}. For cifar10c unpack CIFAR-10-C.tar, and name its "
-        "folder by root=FOLDER, or put it into the folder of ADVEX_DATA."
+        "folder by root=FOLDER, or put it into the folder of ADVEX_DATA.",
+        absent=True,
     )
 
 

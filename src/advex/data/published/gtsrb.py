@@ -40,9 +40,10 @@ class _Sign:
 def gtsrb(*, root: str = "", validation: bool = False) -> Opened:
     """German traffic signs: `Final_Training`, `Final_Test` and their tables, or Kaggle's `Train.csv` and `Test.csv`.
 
-    root: their folder, or the one above `GTSRB`; left away, `gtsrb` in the folder ADVEX_DATA, which may also hold them
-    in another form that is read. validation: a fifth of each class of `train` becomes the split `validation`, by chance
-    (always alike) and by track: the 30 pictures of one sign stay together. Raises DataError.
+    root: their folder, or the one above `GTSRB`, or one of Parquet files; left away, `gtsrb` in the folder ADVEX_DATA,
+    which may also hold them in another form that is read. validation: a fifth of each class of `train` becomes the
+    split `validation`, by chance (always alike) and by track: the 30 pictures of one sign stay together. Raises
+    DataError.
     """
     from advex import data  # where all forms are known
 
@@ -52,6 +53,11 @@ def gtsrb(*, root: str = "", validation: bool = False) -> Opened:
     if validation:
         raise DataError(
             f"{place.path} is not in GTSRB's own form, of which alone it is known which pictures are of one sign."
+        )
+    if root and not any(path.suffix == ".parquet" for path in place.path.iterdir()):
+        raise DataError(
+            f"{place.path} is not gtsrb: Final_Training/Images, GTSRB/Final_Training/Images, Train.csv or Parquet "
+            "files are expected there."
         )
     return data.opened(place)
 

@@ -27,11 +27,13 @@ def folder_of(name: str, root: str) -> Path:
     shared = os.environ.get("ADVEX_DATA")
     if not root and not shared:
         raise DataError(
-            f"Where is {name}? Name its folder, '{name}:root=PATH', or set ADVEX_DATA to a folder that holds '{name}'."
+            f"Where is {name}? Name its folder, '{name}:root=PATH', or set ADVEX_DATA to a folder that holds '{name}'.",
+            absent=True,
         )
     place = Path(root).expanduser() if root else Path(shared or "") / name
     if not place.is_dir():
-        raise DataError(f"{place} is not a folder; {name} is expected there. Name its folder: '{name}:root=PATH'.")
+        sentence = f"{place} is not a folder; {name} is expected there. Name its folder: '{name}:root=PATH'."
+        raise DataError(sentence, absent=not place.exists())
     return place
 
 

@@ -18,6 +18,7 @@ from advex.registry import register
 
 _SPLITS = ("train", "test", "extra")
 _NAME = "{}_32x32.mat"
+_BOXES = "digitStruct.mat"  # of format 1
 _MOST = 2**24  # pictures in a file; the largest published one has half a million
 _SIDE = 32
 
@@ -46,15 +47,15 @@ class SVHN:
     def find(self, place: Place) -> Source | None:
         """Splits `train`, `test` and `extra`. Raises DataError for format 1, whole pictures with boxes."""
         root = place.path.parent if place.suffix == ".mat" else place.path
-        names = {place.path.name} if place.suffix == ".mat" else {str(path) for path in place.files}
-        files = {split: root / _NAME.format(split) for split in _SPLITS if _NAME.format(split) in names}
+        files = {split: root / _NAME.format(split) for split in _SPLITS}
+        files = {split: path for split, path in files.items() if path.is_file() and place.path in (root, path)}
         if files:
             return Source(
                 name=root.resolve().name,
                 class_names=tuple("0123456789"),
                 splits={split: partial(_split, split, path) for split, path in files.items()},
             )
-        if any(name.split("/")[-1] == "digitStruct.mat" for name in names):
+        if any(each.is_file() for each in (root / _BOXES, *(root / split / _BOXES for split in _SPLITS))):
             raise DataError(
                 f"{place.path} is SVHN in format 1, whole pictures with boxes, which is not read. Take format 2, the "
                 f"cropped digits, from the same page: {', '.join(map(_NAME.format, _SPLITS))}."
