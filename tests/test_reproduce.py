@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from advex.record import DataEntry, Difference, Figure, Flag, ModelEntry, Record
 from advex.record.reproduction import as_plain, read_reproduction
 from advex.report import write_report
 from advex.report.pages import reproduction
-from advex.reproduction import Job, carry_out, planned
+from advex.reproduction import Job, Together, carry_out, planned
 from advex.reproduction.carry import Work
 from advex.reproduction.folder import Folder
 from advex.reproduction.scaling import changes, scaled
@@ -372,6 +372,72 @@ class Worker(Work):
         )  # fmt: skip
         write_record(record, made)
         return made
+
+
+class Both(Worker):
+    """Of networks together: the accuracy of each is the number of letters of its mark, in tenths."""
+
+    def together(self, group: Together, runs: Mapping[str, Path], data: Dataset, record: Path) -> Record:
+        self.log.append(f"together {' '.join(f'{mark}={run.name}' for mark, run in runs.items())}")
+        made = super().evaluate(next(iter(group.jobs.values())), Path(), data, record)
+        del self.log[-1]
+        scores = {mark: Figure(value=len(mark) / 10, low=0, high=1, n=40) for mark in runs}
+        models = [ModelEntry(name=mark, source="", scores={"accuracy": each}) for mark, each in scores.items()]
+        write_record(record, made.model_copy(update={"models": models}))
+        return made.model_copy(update={"models": models})
+
+
+def together() -> dict[str, Any]:
+    """The small paper with a table whose networks are evaluated together."""
+    column = {"title": "Accuracy", "digits": 1, "measure": "accuracy", "factor": 100}
+    rows = [
+        {"id": f"{name}-both", "label": name, "mark": mark, "published": {}, "same_as": name}
+        for name, mark in (("plain", "abc"), ("long", "abcde"))
+    ]
+    table = {"title": "Together", "data": "cifar10", "together": True, "columns": {"shared": column}}
+    paper = changed("tables/VI", {**table, "sections": [{"title": "Both", "rows": rows}]})
+    paper["scales"]["tiny"] |= {"data": {"I": "digits"}, "tables": {"VI": {"attack": None, "btr": None}}}
+    return paper
+
+
+def test_networks_are_evaluated_together_once_each_is_done(tmp_path: Path) -> None:
+    paper, out, worker = written(tmp_path, together()), tmp_path / "out", Both()
+    found = carry_out(planned(paper, rows=["plain-both", "long-both"], scale="tiny"), out, worker)
+    assert worker.log == [
+        "train plain", "evaluate plain", "train long", "evaluate long", "together abc=plain abcde=long",
+    ]  # fmt: skip
+    assert {row.id: row.measured["shared"].value for row in found.rows if "shared" in row.measured} == {
+        "plain-both": pytest.approx(30), "long-both": pytest.approx(50),
+    }  # fmt: skip
+    assert {row.id: row.record for row in found.rows} == {"plain-both": None, "long-both": None}
+    again = Both()
+    assert carry_out(planned(paper, rows=["plain-both", "long-both"], scale="tiny"), out, again).rows == found.rows
+    assert again.log == []
+    with pytest.raises(ArtifactError, match=r"table-VI-1: networks.*is 'long' there and None here"):
+        carry_out(planned(paper, rows=["plain-both"], scale="tiny"), out, Both())
+
+
+def test_without_one_of_them_nothing_is_said_of_any(tmp_path: Path) -> None:
+    plan = planned(written(tmp_path, together()), rows=["plain-both", "long-both"], scale="tiny")
+    found = carry_out(plan, tmp_path / "out", Both(diverges="long"))
+    assert {row.state for row in found.rows} == {"failed"}
+    assert found.rows[0].reason == "There is no long, which it is evaluated together with."
+    reason = planned(written(tmp_path, together()), rows=["plain-both"], scale="full").rows[0].reason
+    assert reason == "needs another scale: full has no settings of its table"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("mark", "", "repeat others (same_as) and have a mark"),
+        ("mark", "abcde", "two rows of a section have one mark"),
+    ],
+)
+def test_marks_tell_networks_apart(tmp_path: Path, path: str, value: str, said: str) -> None:
+    paper = together()
+    paper["tables"]["VI"]["sections"][0]["rows"][0][path] = value
+    with pytest.raises(SpecError, match=re.escape(said)):
+        read(written(tmp_path, paper))
 
 
 def test_what_is_done_is_read_and_the_rest_is_done(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ PAPER: dict[str, Any] = {
         "front": {"title": "Front", "tables": ["1"], "rows": ["natural", "robust"], "x": "gini", "y": "drop"},
         "elsewhere": {"title": "Other rows", "tables": ["1"], "rows": ["alone"], "x": "gini", "y": "drop"},
     },
-    "maps": {"both": {"title": "Side by side", "rows": ["natural", "robust"], "boxes": "gini"}},
+    "maps": {"both": {"title": "Side by side", "rows": ["natural", "robust"], "boxes": ["gini"]}},
     "scales": {"full": {"summary": "All."}},
 }  # fmt: skip
 
@@ -244,8 +244,8 @@ def test_the_page_and_the_figures_show_them(tmp_path: Path) -> None:
     found = carry_out(planned(written(tmp_path)), out, Worker())
     assert [plot.id for plot in found.plots] == ["front", "elsewhere"]
     names = {path.name for path in write_figures(out, found)}
-    assert {"gains.svg", "maps-both.png", "boxes-both.svg", "manipulated-both.png"} <= names
-    boxes = (out / "figures/boxes-both.svg").read_text()
+    assert {"gains.svg", "maps-both.png", "boxes-both-gini.svg", "manipulated-both.png"} <= names
+    boxes = (out / "figures/boxes-both-gini.svg").read_text()
     for words in ("Gini index, example by example", "natural, gradient", "robust, gradient", "0.55", "0.7"):
         assert words in boxes  # means of 0.5, 0.6, 0.7, 0.4, and of 0.6, 0.8, 0.7
     page = write_report(out).read_text()

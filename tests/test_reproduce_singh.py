@@ -6,6 +6,7 @@ import pytest
 
 from advex import papers, recipes
 from advex.errors import DataError
+from advex.evaluation.plan import plan_of
 from advex.reproduction.plan import planned
 
 # IN, K, natural accuracy, accuracy under PGD-40.
@@ -29,9 +30,32 @@ TABLE_5 = {
     "form-cosine": (91.25, 89.28, 89.21, 35.95), "form-least": (90.75, 83.32, 89.94, 37.93),
     "form-art": (92.90, 91.76, 89.84, 37.50),
 }  # fmt: skip
+# GT-Known and Top-1 Loc of the gradient, of CAM, and accuracy.
+TABLE_2 = {
+    "cub-adl": (52.93, 43.78, 56.85, 47.53, 80.0), "cub-natural": (50.2, 42.0, 60.37, 50.0, 81.12),
+    "cub-pgd-7": (66.73, 47.48, 55.24, 39.45, 70.3), "cub-art": (82.65, 65.22, 58.87, 46.02, 77.51),
+    "cub-vgg-adl": (63.18, 43.59, 69.36, 50.88, 70.31), "cub-vgg-natural": (72.54, 53.81, 48.75, 35.03, 72.94),
+    "cub-vgg-art": (76.50, 57.74, 52.88, 40.75, 74.51), "cub-se-adl": (62.29, 80.34),
+}  # fmt: skip
+TABLE_3 = {
+    "corrupted-natural": (49.16, 61.42, 59.22, 83.55, 53.84, 79.16, 79.18, 84.53, 91.6, 94.37, 87.63, 84.44, 74.12, 79.76, 65.04),
+    "corrupted-pgd-10": (83.32, 84.33, 73.73, 83.09, 81.27, 79.60, 82.07, 82.68, 68.81, 85.97, 57.86, 81.68, 85.56, 85.56, 83.64),
+    "corrupted-art": (85.44, 86.41, 77.07, 86.07, 81.70, 83.14, 85.54, 84.99, 71.04, 89.42, 56.69, 84.72, 87.64, 87.89, 86.02),
+}  # fmt: skip
+# Of each network under the changes made on natural, PGD-10 and ART, and without.
+TABLE_6 = {
+    "transfer-natural": (0.0, 80.35, 49.09, 95.26),
+    "transfer-pgd-10": (86.44, 44.07, 71.34, 87.32),
+    "transfer-art": (88.45, 72.72, 37.58, 89.84),
+}
+ADL = {"cub-se-adl", "cub-adl", "cub-vgg-adl"}
+TEXT = {"attacks-jarn", "attacks-cure"}
 
 
-@pytest.mark.parametrize(("table", "printed"), [("1", TABLE_1), ("4", TABLE_4), ("5", TABLE_5)])
+@pytest.mark.parametrize(
+    ("table", "printed"),
+    [("1", TABLE_1), ("2", TABLE_2), ("3", TABLE_3), ("4", TABLE_4), ("5", TABLE_5), ("6", TABLE_6)],
+)
 def test_the_tables_are_as_printed(table: str, printed: dict[str, tuple[float, ...]]) -> None:
     rows = {row.id: row for row in papers.read("singh2020").tables[table].rows if row.published}
     assert {name: tuple(rows[name].published.values()) for name in printed} == printed
@@ -43,7 +67,49 @@ def test_every_row_can_be_planned_but_those_without_data(scale: str, monkeypatch
     monkeypatch.setattr(recipes, "_check", lambda recipe: None)  # building the networks takes long, and has its tests
     plan = planned("singh2020", rows=["all"], scale=scale, available=lambda source: None)
     without = {each.row.id for each in plan.rows if each.job is None}
-    assert without == {"flower-ig", "flower-ig-sum"}
+    assert without == {"flower-ig", "flower-ig-sum", *ADL, *TEXT}
+
+
+@pytest.mark.parametrize("scale", ["smoke", "cpu", "full"])
+def test_every_column_is_something_that_its_evaluation_measures(scale: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A misspelt key would be a column that is empty for ever."""
+    monkeypatch.setattr(recipes, "_check", lambda recipe: None)
+    plan = planned("singh2020", rows=["all"], scale=scale, available=lambda source: None)
+    for each in plan.rows:
+        if each.job is None:
+            continue
+        evaluation = plan_of(each.together[1] if each.together else each.job.evaluation)
+        keys = {"accuracy"} | {f"robust_accuracy:{task.key}" for task in evaluation.radii}
+        keys |= {f"accuracy:{task.key}:{name}" for task in evaluation.radii if task.alone for name in task.searches}
+        keys |= {f"accuracy:{task.key}" for task in evaluation.corruptions}
+        keys |= {f"{task.name}_reached" for task in evaluation.searches}
+        keys |= {
+            f"{task.name}_{key}" for task in evaluation.maps for each in evaluation.measures for key in each.entries
+        }
+        if evaluation.settings.transfer:
+            marks = {other.row.mark for other in plan.rows if other.together == each.together}
+            keys |= {f"transferred:{task.key}:{mark}" for task in evaluation.radii for mark in marks}
+        for column in plan.paper.tables[each.table].columns.values():
+            wanted = {column.measure, column.by_protocol} - {None}
+            if each.table == "4" and scale != "full":  # GradSHAP is left out at scale cpu
+                wanted = {name for name in wanted if "expected" not in name}
+            assert wanted <= keys, (each.row.id, wanted - keys)
+
+
+def test_tables_of_one_evaluation_ask_their_networks_together() -> None:
+    rows = ["transfer-art", "transfer-natural", "transfer-pgd-10", "corrupted-art"]
+    plan = planned("singh2020", rows=rows, scale="smoke", available=lambda source: None)
+    groups = {group.name: {mark: job.name for mark, job in group.jobs.items()} for group in plan.groups}
+    networks = {"natural": "cifar10-natural", "pgd": "cifar10-pgd-10", "art": "cifar10-art"}
+    assert groups == {"table-6-1": networks, "table-3-1": {"art": "cifar10-art"}}
+    assert {job.name for job in plan.jobs} == set(networks.values())
+    with_settings = {group.name: group.evaluation for group in plan.groups}
+    assert with_settings["table-6-1"].transfer
+    assert len(with_settings["table-3-1"].corruptions) == 15
+    short = planned("singh2020", rows=rows, scale="short", available=lambda source: None)
+    assert {each.reason for each in short.rows if each.row.id in rows} == {
+        "needs another scale: short has no settings of its table"
+    }
 
 
 def test_rows_without_their_data_say_what_they_need(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +131,7 @@ def test_figures_6_and_10_have_what_they_draw(scale: str) -> None:
     assert {"along_input", "manipulated"} <= {
         spec.partition(":")[0] for spec in paper.scales[scale].evaluation["measures"]
     }
-    assert {maps.boxes for maps in paper.maps.values()} == {"along_input"}
+    assert {maps.boxes for maps in paper.maps.values()} == {("along_input", "ifia", "ifia-2"), ()}
 
 
 def test_rows_differ_in_what_they_say() -> None:
@@ -80,4 +146,9 @@ def test_rows_differ_in_what_they_say() -> None:
     assert objectives["gtsrb-art-lambda0"]["attributional"]["strength"] == 0
     svhn = {job.recipe.network for job in plan.jobs if job.name.startswith("svhn")}
     assert svhn == {"wide_resnet:depth=40,width=2"}
-    assert {job.recipe.network for job in plan.jobs} == {"wide_resnet:depth=28,width=10", *svhn}
+    cub = {job.recipe.network for job in plan.jobs if job.name.startswith("cub")}
+    assert cub == {"resnet:depth=50", "vgg:depth=16,head=gap"}
+    assert {job.recipe.network for job in plan.jobs} == {"wide_resnet:depth=28,width=10", *svhn, *cub}
+    assert objectives["beta-25"]["attributional"]["beta"] == 25
+    assert objectives["lambda-0.75"]["attributional"]["strength"] == 0.75
+    assert "steps=2," in objectives["steps-2"]["attributional"]["attack"]

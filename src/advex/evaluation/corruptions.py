@@ -75,12 +75,13 @@ def figures(work: Evaluation, entry: ModelEntry) -> ModelEntry:
         return entry
     severities = {task.key: list(task.severities) for task in work.plan.corruptions}
     label = tensor(rows, "label")
-    corrupted = {
-        key: CorruptedFigures(
-            accuracy={each: share(tensor(rows, corrupted_column(key, each)) == label) for each in several}
+    corrupted = {}
+    for key, several in severities.items():
+        right = {each: tensor(rows, corrupted_column(key, each)) == label for each in several}
+        over_severities = mean(torch.stack([*right.values()]).double().mean(dim=0), "high", seed)
+        corrupted[key] = CorruptedFigures(
+            accuracy={each: share(holds) for each, holds in right.items()}, mean=over_severities
         )
-        for key, several in severities.items()
-    }
     scores = {**entry.scores, ERROR: mean(_errors(rows, severities), "low", seed)}
     return entry.model_copy(update={"corrupted": corrupted, "scores": scores})
 

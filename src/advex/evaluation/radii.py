@@ -174,11 +174,16 @@ def figures(work: Evaluation, entry: ModelEntry) -> ModelEntry:
         right = torch.tensor([each is not None for each in by], dtype=torch.bool)
         scores[f"robust_accuracy:{task.key}"] = share(stands)
         moved = Counter(each for each in by if each)
-        each_alone = Counter(name for row in rows.column(f"within_{task.key}_alone").to_pylist() for name in row or ())
+        alone = [row or () for row in rows.column(f"within_{task.key}_alone").to_pylist()]
+        each_alone = Counter(name for row in alone for name in row)
         known = distances(rows, f"{ATTACK}_", task, work.data) if ATTACK in task.searches else None
         spent = {name: tensor(rows, f"within_{task.key}_{name}")[right].double() for name in ("gradients", "queries")}
         radii[task.key] = RadiusFigures(
             withstood=share(stands[right]),
+            accuracy={
+                name: share(right & torch.tensor([name not in row for row in alone], dtype=torch.bool))
+                for name in (task.searches if task.alone else ())
+            },
             moved={name: moved[name] for name in task.searches},
             alone={name: each_alone[name] for name in task.searches} if task.alone else None,
             by_distance=None if known is None else share(~task.ball.holds(known)),

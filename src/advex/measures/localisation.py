@@ -23,6 +23,7 @@ ALONE = "no other example has a box, to choose the threshold on"
 NO_BOX = -1.0  # in the place of an IoU
 # Shares of the picture's sides, of boxes about its centre that look at no map; the last is the whole picture.
 SIDES = np.arange(1, 21) / 20
+_PUBLISHED = {"clip": 0.02, "smooth": 3, "grid": 0.2, "chosen_on": "same", "channels": "sum_abs"}  # of singh2020
 _STEPS = {"value": 20, "percent": 20, "mean": 210}  # of 0.05 each, in the grid of elliott2021
 
 
@@ -60,6 +61,7 @@ Smoothing = Annotated[str | float, PlainValidator(_smoothing)]
         "rule=best,components=all,iou=0.3-0.5-0.7,chosen_on=same",
         "grid=0.2,channels=sum_abs,smooth=mean,iou=0.3",
         "rule=percent,connectivity=4,smooth=3,clip=0.02",
+        "published=true",
     ),
 )
 class Localisation:
@@ -80,7 +82,9 @@ class Localisation:
     of mean to 10.5. chosen_on: see above. connectivity: 4 or 8 neighbours. iou: that makes a hit; of several, as
     0.3-0.5-0.7, each has a threshold and a hit is their mean. components: all: a hit is the best of all boxes.
     channels: how those of a pixel become one value. smooth: none, mean (of 3 x 3 pixels), or the sigma of a Gaussian,
-    in pixels; edges are mirrored. clip: the share of values that are cut off at either end before.
+    in pixels; edges are mirrored. clip: the share of values that are cut off at either end before. published: as the
+    code of singh2020 has it, with clip=0.02, smooth=3, grid=0.2 and chosen_on=same; their map is that of
+    `gradient:of=loss` for the class that the model answers.
     """
 
     rule: Literal["value", "percent", "mean", "best"] = "value"
@@ -92,6 +96,7 @@ class Localisation:
     channels: Channels = "max_abs"
     smooth: Smoothing = "none"
     clip: Share = 0.0
+    published: bool = False
 
     values: ClassVar[Mapping[str, Value]] = {
         "": Value(title="Box on the thing", better="high", rate=True),
@@ -107,6 +112,10 @@ class Localisation:
     scale_free: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        for name, value in _PUBLISHED.items() if self.published else ():
+            if getattr(self, name) not in (value, getattr(Localisation, name)):
+                raise SpecError(f"localisation: published=true has {name}={value}: leave {name} away.")
+            object.__setattr__(self, name, value)
         shares = self.rule != "mean" and self.grid != "paper"
         if (shares and max(as_numbers(self.grid)) > 1) or max(as_numbers(self.iou)) > 1 or self.clip >= 0.5:
             raise SpecError(

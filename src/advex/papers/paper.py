@@ -99,12 +99,18 @@ class TableGroup(_Model):
 
 
 class Table(_Model):
-    """One table. data: the data set it is on. images: how many the paper trained on, and tested on for the areas."""
+    """One table. data: the data set it is on. images: how many the paper trained on, and tested on for the areas.
+
+    together: the networks of each section are evaluated once more, all on the same examples, by the scale's settings of
+    the table; each by its row's mark, and the rows repeat others. A network's column of changes made on another is then
+    transferred:RADIUS:MARK.
+    """
 
     title: str
     data: str
     train_images: int | None = None
     test_images: int | None = None
+    together: bool = False
     columns: dict[str, Column]
     sections: tuple[TableGroup, ...]
 
@@ -147,13 +153,13 @@ class Grid(_Model):
 class Maps(_Model):
     """Maps by the networks of some rows, how concise they are and how much more than those of the first row.
 
-    boxes: key of a measure whose values are drawn as a box for each network.
+    boxes: keys of measures whose values are drawn as a box for each network.
     """
 
     title: str
     rows: tuple[Id, ...]
     caption: str = ""
-    boxes: str = ""
+    boxes: tuple[str, ...] = ()
 
 
 class Budget(_Model):
@@ -161,8 +167,9 @@ class Budget(_Model):
 
     `network.OPTION` and `objective.TERM.OPTION` reach inside; what a recipe does not have is left alone. data: by
     table, the set that is used where none is named. subset: the rows that are run where none are named.
-    samples: images drawn; None: all. simulated: instead of the paper's. evaluation: settings of it. threads: of the
-    processor.
+    samples: images drawn; None: all. simulated: instead of the paper's. evaluation: settings of it. tables: by table,
+    settings beside these of its rows' evaluations; of a table whose rows are evaluated together, all of them. threads:
+    of the processor.
     """
 
     summary: str
@@ -174,6 +181,7 @@ class Budget(_Model):
     simulated: Simulated | None = None
     change: dict[str, Any] = {}
     evaluation: dict[str, Any] = {}
+    tables: dict[Id, dict[str, Any]] = {}
 
 
 class Paper(_Model):
@@ -232,6 +240,13 @@ def _problems(paper: Paper) -> Iterator[str]:
                 yield f"row {row.id} repeats {row.same_as}, which is a repetition itself"
             elif not _agree(row, rows[row.same_as]):
                 yield f"row {row.id} repeats {row.same_as}, and the published values differ"
+    for name, table in paper.tables.items():
+        for section in table.sections if table.together else ():
+            measured = [row for row in section.rows if not row.needs]
+            if any(not row.same_as or not row.mark for row in measured):
+                yield f"table {name}: rows that are evaluated together repeat others (same_as) and have a mark"
+            if len({row.mark for row in measured}) < len(measured):
+                yield f"table {name}: two rows of a section have one mark"
     named = [("subset", name, chosen) for name, chosen in paper.subsets.items()]
     named += [("grid", name, grid.rows) for name, grid in paper.grids.items()]
     named += [("plot", name, plot.rows) for name, plot in paper.plots.items()]
@@ -249,7 +264,7 @@ def _problems(paper: Paper) -> Iterator[str]:
     for name, scale in paper.scales.items():
         if scale.subset is not None and scale.subset not in paper.subsets:
             yield f"scale {name}: there is no subset '{scale.subset}': {did_you_mean(scale.subset, paper.subsets)}"
-        for table in scale.data.keys() - paper.tables.keys():
+        for table in (scale.data.keys() | scale.tables.keys()) - paper.tables.keys():
             yield f"scale {name}: there is no table '{table}': {did_you_mean(table, paper.tables)}"
 
 

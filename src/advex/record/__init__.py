@@ -232,16 +232,27 @@ def plain(value: float) -> float | None:
 
 
 def all_figures(model: ModelEntry) -> dict[str, Figure]:
-    """A model's scores, and after them what it withstands as withstood:RADIUS, its accuracy
-    on corrupted examples as accuracy:CORRUPTION:SEVERITY, and its maps as EXPLAINER_MEASURE."""
+    """A model's scores, and after them what it withstands as withstood:RADIUS and, of searches that were asked about
+    all examples, accuracy:RADIUS:SEARCH; its accuracy on corrupted examples as accuracy:CORRUPTION:SEVERITY and, the
+    mean of these, accuracy:CORRUPTION; under changes made on a model transferred:RADIUS:MODEL; its maps as
+    EXPLAINER_MEASURE.
+    """
     of_radii = {f"withstood:{key}": radius.withstood for key, radius in model.radii.items()}
+    of_radii |= {f"accuracy:{key}:{name}": figure for key, radius in model.radii.items()
+                 for name, figure in radius.accuracy.items()}  # fmt: skip
+    transferred = {
+        f"transferred:{key}:{name}": figure
+        for key, transfer in model.transfer.items()
+        for name, figure in transfer.accuracy.items()
+    }
     of_maps = {f"{name}_{key}": figure for name, maps in model.maps.items() for key, figure in maps.figures.items()}
     corrupted = {
         f"accuracy:{key}:{severity}": figure
         for key, each in model.corrupted.items()
         for severity, figure in each.accuracy.items()
     }
-    return model.scores | of_radii | corrupted | of_maps
+    corrupted |= {f"accuracy:{key}": each.mean for key, each in model.corrupted.items() if each.mean is not None}
+    return model.scores | of_radii | corrupted | transferred | of_maps
 
 
 def summary(record: Record, folder: Path) -> str:

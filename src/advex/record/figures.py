@@ -91,10 +91,12 @@ class RadiusFigures(Strict):
     withstood: share of the examples that are right to begin with which no search moved. moved: by search, how many it
     moved of those that the ones before it had left; alone: how many of all, None unless it was asked about all.
     by_distance: the robust accuracy that the distances of the search `attack` alone would give, where these are of the
-    norm. gradients, queries: per example right to begin with.
+    norm. gradients, queries: per example right to begin with. accuracy: by search that was asked about all, the share
+    of all examples that are right and that it did not move.
     """
 
     withstood: Figure
+    accuracy: dict[str, Figure] = {}
     moved: dict[str, int]
     alone: dict[str, int] | None = None
     by_distance: Figure | None = None
@@ -116,9 +118,10 @@ class CorruptionEntry(Strict):
 
 
 class CorruptedFigures(Strict):
-    """A model's accuracy on examples that are corrupted, by severity."""
+    """A model's accuracy on examples that are corrupted, by severity; mean: over these, of records that have it."""
 
     accuracy: dict[int, Figure]
+    mean: Figure | None = None
 
 
 class TransferFigures(Strict):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from advex.errors import ArtifactError
 from advex.files import write_text
@@ -40,7 +40,8 @@ class RowEntry(_Model):
 
     network: the id of the row whose network it is, another one's for a repetition. by_protocol: measured by the
     published protocol. reason: why there are no figures. changes: what was run otherwise than the paper did.
-    record: folder of the evaluation, within that of the reproduction. flags: warnings of the evaluation.
+    record: folder of the evaluation, within that of the reproduction; None where it is not the row's own. flags:
+    warnings of the evaluation.
     """
 
     id: str
@@ -114,13 +115,19 @@ class GridEntry(_Model):
 
 
 class MapsEntry(_Model):
-    """Maps by the networks of some rows, the first of which the others are compared with. boxes: key of a measure."""
+    """Maps by the networks of some rows, the first of which the others are compared with. boxes: keys of measures."""
 
     id: str
     title: str
     caption: str
     rows: list[str]
-    boxes: str = ""
+    boxes: tuple[str, ...] = ()
+
+    @field_validator("boxes", mode="before")
+    @classmethod
+    def _several(cls, value: Any) -> Any:
+        """One key, as it was written before there were several."""
+        return ((value,) if value else ()) if isinstance(value, str) else value
 
 
 class AnnotatorEntry(_Model):

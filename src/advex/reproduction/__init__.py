@@ -17,4 +17,5 @@ from advex.reproduction.folder import OURS as OURS
 from advex.reproduction.plan import Job as Job
 from advex.reproduction.plan import Plan as Plan
 from advex.reproduction.plan import Planned as Planned
+from advex.reproduction.plan import Together as Together
 from advex.reproduction.plan import planned as planned

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from advex.record import Record
 from advex.record.reproduction import Reproduction, write_reproduction
 from advex.reproduction.compare import Outcome, compared
 from advex.reproduction.folder import Folder
-from advex.reproduction.plan import Job, Plan
+from advex.reproduction.plan import Job, Plan, Together
 from advex.training import Diverged, run_folder
 
 _LOOK = 2.0  # seconds between two looks at what other processes are at
@@ -58,6 +59,11 @@ class Work:
         """Evaluate a run into a record folder."""
         return evaluate(open_models([f"{job.name}={run}"], self.device), data, record, job.evaluation, self.say)
 
+    def together(self, group: Together, runs: Mapping[str, Path], data: Dataset, record: Path) -> Record:
+        """Evaluate several runs into one record folder. runs: by their marks."""
+        models = open_models([f"{mark}={run}" for mark, run in runs.items()], self.device)
+        return evaluate(models, data, record, group.evaluation, self.say)
+
 
 def carry_out(plan: Plan, out: Path, work: Work, *, command: str = "", say: Terminal = QUIET) -> Reproduction:
     """Do what is not done yet, and return published and measured values side by side.
@@ -80,25 +86,31 @@ def _carried_out(plan: Plan, folder: Folder, work: Work, command: str, say: Term
     opened: dict[str, tuple[Dataset, Dataset]] = {}
     while True:
         outcomes |= {
-            job.name: Outcome(record=record, folder=folder.record(job.name))
-            for job in plan.jobs
-            if job.name not in outcomes and (record := folder.finished(job.name))
+            each.name: Outcome(record=record, folder=folder.record(each.name))
+            for each in (*plan.jobs, *plan.groups)
+            if each.name not in outcomes and (record := folder.finished(each.name))
         }
         write_reproduction(folder.path, result := compared(plan, outcomes, command=command, answered=folder.answered))
-        left = [job for job in plan.jobs if job.name not in outcomes]
+        left = {each.name: each for each in (*plan.jobs, *plan.groups) if each.name not in outcomes}
         if not left:
             return result
-        for job in left:
-            if job.feedback is not None and job.feedback.start in {each.name for each in left}:
+        for name, each in left.items():
+            if each.needs & left.keys():
                 continue  # another process is at it
-            with claimed(folder.claims, job.name) as ours:
-                if ours and not folder.finished(job.name):
-                    say.note(f"{job.name}: network {plan.jobs.index(job) + 1} of {len(plan.jobs)}")
+            with claimed(folder.claims, name) as ours:
+                if ours and not folder.finished(name):
+                    job, number = next(iter(each.jobs.values())), [*plan.jobs, *plan.groups].index(each) + 1
+                    what = f"network {number} of {len(plan.jobs)}" if isinstance(each, Job) else "networks together"
+                    say.note(f"{name}: {what}")
                     if job.data not in opened:
                         opened = {job.data: work.open(job)}
                         train, test = opened[job.data]
                         folder.agree(job.data, {"training": content(train), "test": content(test)})
-                    outcomes[job.name] = _outcome(job, *opened[job.data], folder, work)
+                    train, test = opened[job.data]
+                    if isinstance(each, Job):
+                        outcomes[name] = _outcome(each, train, test, folder, work)
+                    else:
+                        outcomes[name] = _together(each, test, outcomes, folder, work)
                     break
         else:
             time.sleep(_LOOK)
@@ -116,3 +128,13 @@ def _outcome(job: Job, train: Dataset, test: Dataset, folder: Folder, work: Work
         return Outcome(failure=str(error))
     record = folder.record(job.name)
     return Outcome(record=work.evaluate(job, folder.run(job.name), test, record), folder=record)
+
+
+def _together(
+    group: Together, test: Dataset, outcomes: Mapping[str, Outcome], folder: Folder, work: Work
+) -> Outcome:
+    failed = [job.name for job in group.jobs.values() if outcomes[job.name].record is None]
+    if failed:
+        return Outcome(failure=f"There is no {' and no '.join(failed)}, which it is evaluated together with.")
+    runs, record = {mark: folder.run(job.name) for mark, job in group.jobs.items()}, folder.record(group.name)
+    return Outcome(record=work.together(group, runs, test, record), folder=record)

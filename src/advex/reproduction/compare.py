@@ -173,20 +173,21 @@ def _row(planned: Planned, table: Table, plan: Plan, outcomes: Mapping[str, Outc
     )  # fmt: skip
     if job is None:
         return entry
-    outcome = outcomes.get(job.name)
+    together = planned.together and planned.together[0]
+    outcome = outcomes.get(together or job.name)
     if outcome is None:
         return entry.model_copy(update={"state": "waiting", "reason": "not run yet"})
     if outcome.record is None:
         return entry.model_copy(update={"state": "failed", "reason": outcome.failure})
     record = outcome.record
-    scores = all_figures(record.models[0])
+    scores = all_figures(next(each for each in record.models if each.name == (row.mark if together else job.name)))
     return entry.model_copy(
         update={
             "state": "measured",
             "measured": _figures(table, row, scores, protocol=False)
             | _differences(table, row if row.explainer else plan.paper.original(row), paired),
             "by_protocol": _figures(table, row, scores, protocol=True),
-            "record": f"{RECORDS}/{job.name}",
+            "record": None if together else f"{RECORDS}/{job.name}",
             "seconds": record.seconds,
             "flags": [flag.message for flag in record.flags if flag.severity == "warning"],
         }

@@ -68,8 +68,9 @@ def _figures(folder: Path, reproduction: Reproduction) -> Iterator[tuple[str, by
     for entry, contents in known:
         if rows := _maps(contents):
             yield f"maps-{entry.id}.png", _sheet(rows, f"{entry.title}: {of}")
-        if figure := _boxes(contents, entry.boxes, of):
-            yield f"boxes-{entry.id}.svg", figure.encode()
+        for key in entry.boxes:
+            if figure := _boxes(contents, key, of):
+                yield f"boxes-{entry.id}-{key}.svg", figure.encode()
         if rows := list(_manipulated(contents)):
             yield f"manipulated-{entry.id}.png", _sheet(rows, f"{entry.title}, led towards a map: {of}")
 

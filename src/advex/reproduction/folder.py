@@ -121,7 +121,15 @@ def _identity(plan: Plan) -> dict[str, Any]:
         "paper": plan.name,
         "scale": plan.scale,
         "seed": plan.seed,
-        "networks": {job.name: _decisive(job) for job in plan.jobs},
+        "networks": {job.name: _decisive(job) for job in plan.jobs}
+        | {
+            group.name: {
+                "recipe": {},
+                "networks": {mark: job.name for mark, job in group.jobs.items()},
+                "evaluation": group.evaluation.model_dump(mode="json"),
+            }
+            for group in plan.groups
+        },
     }
 
 

@@ -43,15 +43,43 @@ class Job:
     evaluation: Settings
     feedback: Feedback | None = None
 
+    @property
+    def jobs(self) -> dict[str, Job]:
+        """This one alone."""
+        return {self.name: self}
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The names of what is to be done before."""
+        return frozenset(() if self.feedback is None else (self.feedback.start,))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Together:
+    """Networks that are evaluated once more, on the same examples. name: of the record; jobs: by the networks' marks."""
+
+    name: str
+    jobs: Mapping[str, Job]
+    evaluation: Settings
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The names of what is to be done before."""
+        return frozenset(job.name for job in self.jobs.values())
+
 
 @dataclass(frozen=True, kw_only=True)
 class Planned:
-    """A row, and the job that it asks for; or the reason why there is none. changes: from what the paper did."""
+    """A row, and the job that it asks for; or the reason why there is none. changes: from what the paper did.
+
+    together: by what its network is evaluated once more, and the name of that record; None: its own evaluation counts.
+    """
 
     table: str
     section: str
     row: Row
     job: Job | None = None
+    together: tuple[str, Settings] | None = None
     reason: str = ""
     changes: tuple[str, ...] = ()
 
@@ -75,6 +103,17 @@ class Plan:
     def jobs(self) -> tuple[Job, ...]:
         """What is to be run, each network once."""
         return tuple({planned.job.name: planned.job for planned in self.rows if planned.job is not None}.values())
+
+    @property
+    def groups(self) -> tuple[Together, ...]:
+        """What is evaluated together, each once."""
+        jobs: dict[str, dict[str, Job]] = {}
+        settings = {}
+        for each in self.rows:
+            if each.job is not None and each.together is not None:
+                name, settings[name] = each.together
+                jobs.setdefault(name, {})[each.row.mark] = each.job
+        return tuple(Together(name=name, jobs=some, evaluation=settings[name]) for name, some in jobs.items())
 
     @property
     def changes(self) -> tuple[str, ...]:
@@ -158,12 +197,20 @@ class _Place:
         if original.answers and not all(map(importlib.util.find_spec, _ANSWERING)):
             return dataclasses.replace(entry, reason="needs pip install 'advex[annotate]'")
         data = _data_of(self.paper, row.id)
-        source = self.data.get(data) or self.paper.scales[self.scale].data.get(table, data)
+        source = self.data.get(data) or self.paper.scales[self.scale].data.get(self.paper.table_of(original.id), data)
         if data not in self.data:
             try:
                 self.available(source)
             except DataError:
                 return dataclasses.replace(entry, reason=f"needs --data {data}=PATH")
+        own = self.paper.scales[self.scale].tables.get(table)
+        if self.paper.tables[table].together:
+            if own is None:
+                return dataclasses.replace(
+                    entry, reason=f"needs another scale: {self.scale} has no settings of its table"
+                )
+            name = f"table-{table}-{1 + [each.title for each in sections].index(section)}"
+            entry = dataclasses.replace(entry, together=(name, settings_from({**own, "seed": self.seed})))
         job, changed = self._job(original, data, source)
         return dataclasses.replace(entry, job=job, changes=changed)
 
@@ -172,7 +219,7 @@ class _Place:
         scale, where = self.paper.scales[self.scale], f"{row.id} at scale {self.scale}"
         recipe = recipes.named(row.recipe or "", row.overrides, self.seed, where=row.id)
         run = scaled(recipe, scale.change, where)
-        table = self.paper.tables[self.paper.table_of(row.id)]
+        table, own = self.paper.tables[self.paper.table_of(row.id)], scale.tables.get(self.paper.table_of(row.id), {})
         feedback = self._feedback(row)
         changed = _of_the_data(table, scale, data, source) + changes(recipe, run)
         if feedback is not None:
@@ -183,7 +230,7 @@ class _Place:
             data=source,
             train_samples=scale.train_samples,
             test_samples=scale.test_samples,
-            evaluation=settings_from({**scale.evaluation, "seed": self.seed, **self.evaluation}),
+            evaluation=settings_from({**scale.evaluation, **own, "seed": self.seed, **self.evaluation}),
             feedback=feedback,
         )
         return job, tuple(changed)
