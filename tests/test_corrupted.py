@@ -17,7 +17,7 @@ from advex.evaluation import Settings, evaluate, settings_from
 from advex.evaluation.merge import merge
 from advex.evaluation.plan import plan_of
 from advex.measures.intervals import wilson
-from advex.record import Record, read_record, read_rows, summary
+from advex.record import Record, all_figures, read_record, read_rows, summary
 from advex.registry import describe
 from advex.report import write_report
 
@@ -74,6 +74,9 @@ def test_accuracies_follow_from_the_table(folder: Path) -> None:
     assert {each: figure.value for each, figure in high.corrupted["contrast"].accuracy.items()} == {2: 0.5, 5: 0.5}
     figure = half.corrupted["brightness"].accuracy[4]
     assert (figure.low, figure.high, figure.n) == (*wilson(N // 2, N), N)
+    over_severities = all_figures(half)["accuracy:brightness"]
+    assert over_severities.value == pytest.approx(0.8)
+    assert over_severities.low < 0.8 < over_severities.high, "half of the pictures lose two severities"
     assert half.scores["mean_corruption_error"].value == pytest.approx((0.2 + 0) / 2)
     assert high.scores["mean_corruption_error"].value == pytest.approx((0.1 + 0.5) / 2)
     assert half.scores["mean_corruption_error"].better == "low"

@@ -384,6 +384,11 @@ def test_each_search_alone_is_asked_about_every_example(done: SimpleNamespace, m
         assert by == [None if each is None else next((name for name in entry.searches if name in moved), "")
                       for each, moved in zip(by, movers, strict=True)]  # fmt: skip
         assert figures.alone == {name: sum(name in moved for moved in movers) for name in entry.searches}
+        right = [each is not None for each in by]
+        for name in entry.searches:
+            left = sum(known and name not in moved for known, moved in zip(right, movers, strict=True))
+            assert figures.accuracy[name] == schema.all_figures(made.models[0])[f"accuracy:{key}:{name}"]
+            assert figures.accuracy[name].value == pytest.approx(left / len(data))
         assert figures.gradients > in_turn.gradients
     smaller, larger = (made.models[0].radii[key].alone or {} for key in ("linf:0.04", "linf:0.1"))
     for name, spec in (("apgd", SUITE[0]), ("square", SUITE[2])):

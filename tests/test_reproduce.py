@@ -422,7 +422,8 @@ def test_without_one_of_them_nothing_is_said_of_any(tmp_path: Path) -> None:
     found = carry_out(plan, tmp_path / "out", Both(diverges="long"))
     assert {row.state for row in found.rows} == {"failed"}
     assert found.rows[0].reason == "There is no long, which it is evaluated together with."
-    reason = planned(written(tmp_path, together()), rows=["plain-both"], scale="full").rows[0].reason
+    everywhere: Any = {"scale": "full", "available": lambda source: None}
+    reason = planned(written(tmp_path, together()), rows=["plain-both"], **everywhere).rows[0].reason
     assert reason == "needs another scale: full has no settings of its table"
 
 

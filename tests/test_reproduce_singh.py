@@ -38,9 +38,15 @@ TABLE_2 = {
     "cub-vgg-art": (76.50, 57.74, 52.88, 40.75, 74.51), "cub-se-adl": (62.29, 80.34),
 }  # fmt: skip
 TABLE_3 = {
-    "corrupted-natural": (49.16, 61.42, 59.22, 83.55, 53.84, 79.16, 79.18, 84.53, 91.6, 94.37, 87.63, 84.44, 74.12, 79.76, 65.04),
-    "corrupted-pgd-10": (83.32, 84.33, 73.73, 83.09, 81.27, 79.60, 82.07, 82.68, 68.81, 85.97, 57.86, 81.68, 85.56, 85.56, 83.64),
-    "corrupted-art": (85.44, 86.41, 77.07, 86.07, 81.70, 83.14, 85.54, 84.99, 71.04, 89.42, 56.69, 84.72, 87.64, 87.89, 86.02),
+    "corrupted-natural": (
+        49.16, 61.42, 59.22, 83.55, 53.84, 79.16, 79.18, 84.53, 91.6, 94.37, 87.63, 84.44, 74.12, 79.76, 65.04,
+    ),
+    "corrupted-pgd-10": (
+        83.32, 84.33, 73.73, 83.09, 81.27, 79.60, 82.07, 82.68, 68.81, 85.97, 57.86, 81.68, 85.56, 85.56, 83.64,
+    ),
+    "corrupted-art": (
+        85.44, 86.41, 77.07, 86.07, 81.70, 83.14, 85.54, 84.99, 71.04, 89.42, 56.69, 84.72, 87.64, 87.89, 86.02,
+    ),
 }  # fmt: skip
 # Of each network under the changes made on natural, PGD-10 and ART, and without.
 TABLE_6 = {
@@ -83,9 +89,8 @@ def test_every_column_is_something_that_its_evaluation_measures(scale: str, monk
         keys |= {f"accuracy:{task.key}:{name}" for task in evaluation.radii if task.alone for name in task.searches}
         keys |= {f"accuracy:{task.key}" for task in evaluation.corruptions}
         keys |= {f"{task.name}_reached" for task in evaluation.searches}
-        keys |= {
-            f"{task.name}_{key}" for task in evaluation.maps for each in evaluation.measures for key in each.entries
-        }
+        measured = [key for task in evaluation.measures for key in task.entries]
+        keys |= {f"{task.name}_{key}" for task in evaluation.maps for key in measured}
         if evaluation.settings.transfer:
             marks = {other.row.mark for other in plan.rows if other.together == each.together}
             keys |= {f"transferred:{task.key}:{mark}" for task in evaluation.radii for mark in marks}

@@ -15,7 +15,7 @@ from advex.errors import SpecError
 from advex.evaluation import Settings, evaluate, settings_from
 from advex.evaluation.merge import merge
 from advex.measures.intervals import wilson
-from advex.record import read_record, read_rows
+from advex.record import all_figures, read_record, read_rows
 from advex.report import write_report
 
 N, RADIUS = 80, 0.05
@@ -74,6 +74,7 @@ def test_accuracies_are_those_of_the_worst_changes(folder: Path, models: list, d
             (model,) = [each for each in record.models if each.name == name]
             figure = model.transfer[f"linf:{RADIUS}"].accuracy[source]
             assert figure.value == pytest.approx(right / N, abs=1.5 / N)
+            assert all_figures(model)[f"transferred:linf:{RADIUS}:{source}"] == figure
             assert (figure.low, figure.high) == wilson(round(figure.value * N), N)
 
 

@@ -56,7 +56,7 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Together:
-    """Networks that are evaluated once more, on the same examples. name: of the record; jobs: by the networks' marks."""
+    """Networks that are evaluated once more, all on the same examples. name: of the record; jobs: by marks."""
 
     name: str
     jobs: Mapping[str, Job]
