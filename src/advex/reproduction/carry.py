@@ -130,9 +130,7 @@ def _outcome(job: Job, train: Dataset, test: Dataset, folder: Folder, work: Work
     return Outcome(record=work.evaluate(job, folder.run(job.name), test, record), folder=record)
 
 
-def _together(
-    group: Together, test: Dataset, outcomes: Mapping[str, Outcome], folder: Folder, work: Work
-) -> Outcome:
+def _together(group: Together, test: Dataset, outcomes: Mapping[str, Outcome], folder: Folder, work: Work) -> Outcome:
     failed = [job.name for job in group.jobs.values() if outcomes[job.name].record is None]
     if failed:
         return Outcome(failure=f"There is no {' and no '.join(failed)}, which it is evaluated together with.")
