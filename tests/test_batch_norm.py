@@ -190,30 +190,3 @@ def test_replacements_nest_and_parametrised_layers_are_plain_ones() -> None:
     assert torch.equal(module(x), usual)
     with batch_norm.noting(module):
         assert torch.equal(module(x), usual)
-
-
-@pytest.mark.parametrize("options", [{}, {"affine": False}, {"momentum": None}])
-def test_in_evaluation_mode_it_multiplies_and_adds(options: dict[str, Any]) -> None:
-    """Values and derivatives up to the third are torch's; layers in training mode stay as they are."""
-    layer = nn.BatchNorm2d(3, **options).double()
-    for _ in range(3):
-        layer(2 * torch.randn(5, 3, 4, 4, dtype=torch.float64) + 1)
-    layer.eval()
-    x = torch.randn(5, 3, 4, 4, dtype=torch.float64, requires_grad=True)
-
-    def derivatives() -> list[Tensor]:
-        value = layer(x).sin()
-        (first,) = torch.autograd.grad(value.square().sum(), x, create_graph=True)
-        (second,) = torch.autograd.grad(first.square().sum(), x, create_graph=True)
-        by_weights = torch.autograd.grad(second.square().sum(), list(layer.parameters())) if layer.affine else ()
-        return [value, first, second, *by_weights]
-
-    before = derivatives()
-    with batch_norm.affine(layer):
-        assert "forward" in layer.__dict__
-        inside = derivatives()
-    assert "forward" not in layer.__dict__
-    for one, other in zip(inside, before, strict=True):
-        assert torch.allclose(one, other, rtol=1e-9, atol=1e-9)
-    with batch_norm.affine(layer.train()):
-        assert "forward" not in layer.__dict__

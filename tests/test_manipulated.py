@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from advex import registry
 from advex.classifier import Classifier
 from advex.errors import SpecError
 from advex.explainers import Gradient
@@ -53,6 +54,8 @@ def test_the_moved_input_is_where_it_says() -> None:
     assert measured.moved is not None
     x, maps = measured.moved
     assert torch.allclose(maps, case.explain(x))
+    assert measured.wanted is not None
+    assert torch.equal(measured.wanted, registry.make("explainer", "centre")(case.classifier, case.x, case.y).map)
     assert ((x - case.x).abs() <= 0.05 * 4 + 1e-9).all()
     assert (case.classifier.predict(x).argmax(dim=1) == 0).all()
 

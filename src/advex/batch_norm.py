@@ -51,13 +51,12 @@ def by_running_statistics(module: nn.Module) -> Iterator[None]:
 def replaced(
     module: nn.Module,
     forward: Callable[[_BatchNorm, Tensor], Tensor],
-    wanted: Callable[[_BatchNorm], bool] = lambda layer: True,
 ) -> Iterator[None]:
-    """Inside, `forward(layer, x)` is what batch norm layers do, those that are `wanted`.
+    """Inside, `forward(layer, x)` is what batch norm layers do.
 
     Raises SpecError for a layer that is no plain batch norm: what it does is not known here.
     """
-    before = [(layer, layer.__dict__.get("forward")) for layer in layers(module) if wanted(layer)]
+    before = [(layer, layer.__dict__.get("forward")) for layer in layers(module)]
     for layer, _ in before:
         if type(layer).forward not in (_BatchNorm.forward, nn.SyncBatchNorm.forward):
             raise SpecError(
@@ -74,27 +73,6 @@ def replaced(
                 layer.__dict__.pop("forward", None)
             else:
                 layer.__dict__["forward"] = former
-
-
-def affine(module: nn.Module) -> contextlib.AbstractContextManager[None]:
-    """A context in which plain layers in evaluation mode multiply and add: its second derivative is cheap."""
-
-    def plain(layer: _BatchNorm) -> bool:
-        return not layer.training and layer.running_mean is not None and type(layer).forward is _BatchNorm.forward
-
-    return replaced(module, _affine, plain)
-
-
-def _affine(layer: _BatchNorm, x: Tensor) -> Tensor:
-    assert layer.running_mean is not None
-    assert layer.running_var is not None
-    scale = torch.rsqrt(layer.running_var + layer.eps)
-    if layer.affine:
-        scale = scale * layer.weight
-    shift = -layer.running_mean * scale
-    if layer.affine:
-        shift = shift + layer.bias
-    return torch.addcmul(_per_channel(shift, x), x, _per_channel(scale, x))
 
 
 @torch.no_grad()

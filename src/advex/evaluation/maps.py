@@ -104,8 +104,9 @@ def _measured(
         values |= {} if settled.settles(measure) else own
         for place, row in enumerate(rows if measured.moved is not None else ()):
             if row in shown:
-                x, values_at_x = (part[place].detach().flatten().float().tolist() for part in measured.moved or ())
-                moved[place].append({"measure": next(iter(measure.keys.values())), "x": x, "map": values_at_x})
+                parts_of = zip(("x", "map", "wanted"), (*(measured.moved or ()), measured.wanted), strict=True)
+                at = {name: None if part is None else _listed(part[place]) for name, part in parts_of}
+                moved[place].append({"measure": next(iter(measure.keys.values())), **at})
     explanation: Explanation = case.explanation
     for words, doubtful in explanation.doubts().items():
         for row in doubtful.nonzero()[:, 0].tolist():
@@ -127,12 +128,16 @@ def _measured(
         change=none if sums is None else flat.double().sum(dim=1) - sums,
         completeness=none if sums is None else sums.detach(),
         map=[
-            values.float().tolist() if row in shown and reason.get(DOUBT) != FLAT else None
+            _listed(values) if row in shown and reason.get(DOUBT) != FLAT else None
             for row, reason, values in zip(rows, reasons, flat, strict=True)
         ],
         moved=moved,
         **parts,
     )
+
+
+def _listed(values: Tensor) -> list[float]:
+    return values.detach().flatten().float().tolist()
 
 
 def _lasting(measured: Measured) -> dict[str, Tensor]:

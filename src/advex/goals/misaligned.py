@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, softplus
 
-from advex import batch_norm
 from advex.classifier import Classifier, input_gradients
 from advex.distances.channels import Channels, per_pixel
 from advex.distances.cosine import cosine
 from advex.errors import SpecError, did_you_mean
 from advex.goals.goal import Aim, goal, own_and_others
 from advex.inputs import per_channel
+from advex.networks import second_derivatives
 
 Form = Literal["triplet", "direct", "l2", "cosine"]
 Negative = Literal["runner_up", "least"]
@@ -133,7 +133,7 @@ class Misaligned:
             return [own, logits.gather(1, others.detach().argmax(dim=1, keepdim=True))[:, 0]]
 
         softened = classifier.softened(self.beta) if self.beta else contextlib.nullcontext()
-        with softened, batch_norm.affine(classifier):
+        with softened, second_derivatives.cheap(classifier):
             gradients = input_gradients(scores, x, create_graph=torch.is_grad_enabled())
         scale = classifier.std if self.anchor == "normalised" else classifier.std.new_ones(())
         return [self._list(gradient * per_channel(scale, x)) for gradient in gradients]

@@ -16,6 +16,7 @@ from advex.contexts import in_training as without_doubts
 from advex.errors import SpecError
 from advex.goals.goal import Aim, advantage
 from advex.goals.targets import Target, targets
+from advex.networks import second_derivatives
 from advex.networks.softening import lacks_slopes
 
 SOFT = 50.0  # beta of Dombrowski et al. 2019 and Singh et al. 2020
@@ -71,7 +72,11 @@ class OnMaps:
         # Where nobody asks for a gradient, the map need not have one.
         graph = torch.is_grad_enabled() and x.requires_grad
         softens = self.soften is not None and lacks_slopes(classifier.network)
-        with classifier.softened(self.soften or SOFT) if softens else contextlib.nullcontext(0) as smooth:
+        cheap = second_derivatives.cheap if graph and not classifier.compiled else contextlib.nullcontext
+        with (
+            classifier.softened(self.soften or SOFT) if softens else contextlib.nullcontext(0) as smooth,
+            cheap(classifier.network),
+        ):
             maps = self.map_of(classifier, x, create_graph=graph)
         with torch.no_grad():
             judged = self.judged(self.map_of(classifier, x.detach()) if smooth else maps.detach())

@@ -13,6 +13,7 @@ from advex import registry
 from advex.classifier import Classifier
 from advex.errors import SpecError
 from advex.goals.goal import Aim, goal
+from advex.networks import second_derivatives
 
 
 @goal("unstable", cites="chalasani2020 Eq. 17; chen2019 (IG-SUM-NORM)", examples=("strength=0.5,loss=1",))
@@ -54,6 +55,7 @@ class Unstable:
         explain = registry.make(
             "explainer", "integrated_gradients", of="loss", baseline=self.x, steps=self.points, rule="gauss_legendre"
         )
-        values = explain(classifier, x, self.y, create_graph=torch.is_grad_enabled()).map.flatten(1)
+        with second_derivatives.cheap(classifier.network):
+            values = explain(classifier, x, self.y, create_graph=torch.is_grad_enabled()).map.flatten(1)
         # |z| with the slope 1 at z = 0: at x itself, where the whole map is 0, the way that raises the loss leads on.
         return torch.where(values < 0, -values, values).sum(dim=1)

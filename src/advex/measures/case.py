@@ -60,13 +60,15 @@ class Measured:
     it computed all the same; `apply` makes them NaN, and gives a reason to those NaN that have none.
     partly: reason -> [n] bool, rows of which some values are NaN for that reason and the others stand.
     moved: (inputs, maps there), both like x: where each row has its value, for a report to show. Of measures that say
-    `moves = True`. parts: [n, k], of measures that `settle`, what they need of each row; NaN of rows without evidence.
+    `moves = True`. wanted: like x, the maps towards which they were moved. parts: [n, k], of measures that `settle`,
+    what they need of each row; NaN of rows without evidence.
     """
 
     value: Tensor | Mapping[str, Tensor]
     undefined: Mapping[str, Tensor] = field(default_factory=dict)
     partly: Mapping[str, Tensor] = field(default_factory=dict)
     moved: tuple[Tensor, Tensor] | None = None
+    wanted: Tensor | None = None
     parts: Tensor | None = None
 
     @property
@@ -193,7 +195,7 @@ def apply(measure: Measure, case: Case) -> Measured:
             undefined[reason] = rows & left
         left = left & ~rows
     parts = None if given.parts is None else given.parts.detach().cpu().double()
-    return Measured(value=values, undefined=undefined, moved=given.moved, parts=parts)
+    return Measured(value=values, undefined=undefined, moved=given.moved, wanted=given.wanted, parts=parts)
 
 
 def _flaws(maps: Tensor) -> dict[str, Tensor]:

@@ -84,4 +84,5 @@ class Manipulated:
             },
             undefined={CONSTANT: constant, BLIND: run.flat & ~constant},
             moved=(moved[0], moved[1]),
+            wanted=wanted,
         )  # fmt: skip

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -81,13 +82,13 @@ def softened(network: nn.Module, beta: float, kind: Softening = "softplus") -> I
     kinked = [module for module in network.modules() if isinstance(module, tuple(_SMOOTH))]
     with contextlib.ExitStack() as replaced:
         for module in kinked:
-            replaced.enter_context(_forward_of(module, partial(_smooth, module, float(beta))))
-        replaced.enter_context(_forward_of(network, partial(_watched, network.forward)))
+            replaced.enter_context(forward_of(module, partial(_smooth, module, float(beta))))
+        replaced.enter_context(forward_of(network, partial(_watched, network.forward)))
         yield len(kinked)
 
 
 @contextlib.contextmanager
-def _forward_of(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+def forward_of(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     """Inside, the module answers by another function; hooks are called as ever."""
     before = module.__dict__.get("forward")
     module.__dict__["forward"] = forward  # around nn.Module, which a ScriptModule does not let set anything
@@ -103,8 +104,28 @@ def _smooth(module: nn.Module, beta: float, x: Tensor) -> Tensor:
     formula = next(formula for kind, formula in _SMOOTH.items() if isinstance(module, kind))
     in_place = getattr(module, "inplace", False)
     beta = min(beta, 8 * module.d) if isinstance(module, HalfHuberReLU) else beta
-    answer = formula(module, x.clone() if in_place else x, partial(softplus, beta=beta))
+    answer = formula(module, x.clone() if in_place else x, partial(_softplus, beta=beta))
     return x.copy_(answer) if in_place else answer
+
+
+def _softplus(x: Tensor, beta: float) -> Tensor:
+    if not (torch.is_grad_enabled() and x.requires_grad):
+        return softplus(x, beta=beta)
+    return _Softplus.apply(x, torch.sigmoid(beta * x), beta)  # pyright: ignore
+
+
+class _Softplus(torch.autograd.Function):
+    """softplus_beta(x), whose slope is given: all gradients that are taken of one pass share it, and its derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, slope: Tensor, beta: float) -> Tensor:
+        ctx.save_for_backward(slope)
+        return softplus(x, beta=beta)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore
+        (slope,) = ctx.saved_tensors
+        return gradient * slope, None, None
 
 
 def _watched(forward: Callable[..., Any], *inputs: Any, **named: Any) -> Any:

@@ -22,6 +22,7 @@ from advex.objectives.natural import Natural as Natural
 from advex.objectives.noise import Noise as Noise
 from advex.objectives.output_zeroing import OutputZeroing as OutputZeroing
 from advex.objectives.output_zeroing import guideline as guideline
+from advex.objectives.r2et import R2ET as R2ET
 from advex.objectives.stable_ig import StableIG as StableIG
 from advex.objectives.step import InputTransform as InputTransform
 from advex.objectives.step import Parts, State

@@ -60,8 +60,9 @@ MAP: Columns = {
 }  # fmt: skip
 
 # Where measures that move the input moved it, of the examples that a report shows. measure: its key. x, map: all values
-# of the input at which it has its value, and of the map there.
-MOVED: Columns = {"example": _COUNT, "measure": _TEXT, "x": pa.list_(pa.float32()), "map": pa.list_(pa.float32())}
+# of the input at which it has its value, and of the map there; wanted: of the map that was wanted there, else null.
+_VALUES = pa.list_(pa.float32())
+MOVED: Columns = {"example": _COUNT, "measure": _TEXT, "x": _VALUES, "map": _VALUES, "wanted": _VALUES}
 
 # Of tables. sentence: what would have had to be different for the class `target`, or that nothing was found (reached
 # false; after null). changes: JSON list of {feature, before, after, moved}; moved is in units of the column's scale,

@@ -155,7 +155,7 @@ def _boxes(contents: Contents, key: str, of: str) -> str:
 
 
 def _manipulated(contents: Contents) -> Iterator[Row]:
-    """A line per picture and explainer: for each network the map, the changed picture, and its map."""
+    """A line per picture and explainer: for each network the map, the wanted one, the changed picture, and its map."""
     shape, names = contents.record.data.shape, [model.name for model in contents.record.models]
     at = {(row["example"], row["explainer"], row["model"]): row for row in contents.rows("maps")}
     moved = {
@@ -172,6 +172,8 @@ def _manipulated(contents: Contents) -> Iterator[Row]:
             pixels = np.asarray(after["x"]).reshape(tuple(shape)).transpose(1, 2, 0)
             changed = picture_of(np.rint(255 * pixels.clip(0, 1)).astype(np.uint8)).png
             cells.append(Cell(() if before["map"] is None else _heat(before, shape), (name, "map")))
+            if after.get("wanted") is not None:
+                cells.append(Cell(_heat({"map": after["wanted"]}, shape), (name, "wanted")))
             cells.append(Cell((changed,), (name, "changed")))
             cells.append(Cell(_heat(after, shape), (name, "map then", _stays(before, after, shape))))
         yield Row(tuple(cells))
