@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from advex import processes
 from advex.classifier import input_gradient
 from advex.distances import per_pixel
 from advex.networks import second_derivatives
@@ -18,24 +19,29 @@ class R2ET:
     """Wide gaps about the k-th largest saliency of an example, and a gradient that changes little beside the example.
 
     With g the gradient of an example's cross-entropy by its d elements, and h_1 >= h_2 >= ... the sizes of g by pixel
-    (over channels summed), what is added is the mean over the batch of
+    (over channels summed), let
 
-        - strength (sum_{i<k} (h_i - h_k) + sum_{k<j<=2k} (h_k - h_j))
-        + curvature ||g(x + probe sign g) - g(x)||_2 / (d probe).
+        T = sum_{i<k} (h_i - h_k) + sum_{k<j<=2k} (h_k - h_j)
+        C = ||g(x + probe sign g) - g(x)||_2 / (d probe)
 
-    The two sums are those of the authors' code (its modes `tx` and `est_norm`). There both strengths are scaled anew at
-    each step by (cross-entropy + 1) / size of the term, the norm is that of the whole batch, the probe is 1e-3 / 3072,
-    which float32 can hardly resolve, and the networks have softplus activations. The formula of the paper's text, which
-    may take other pairs, was not at hand to compare.
+    and mean T, mean C and mean L be the means over the batch, L the cross-entropy. What is added is
 
-    k: pixels, or elements of rows; of inputs with fewer than 2k, half of theirs. curvature: 0 saves a pass. probe: a
-    length in data space, of each element. Computed eagerly and in full precision, in the mode of training. Where the
-    batch has weights, each example's part has its own.
+        - strength (mean L + 1) mean T / |mean T|  +  curvature (mean L + 1) mean C / |mean C|,
+
+    in which mean L and both denominators are constants: the derivatives are those of the logarithms. Without that, the
+    widest gaps would be those of a network that is wrong. All of it is as in the authors' code (its modes `tx` and
+    `est_norm`, adapted) but that C there is the norm over the whole batch, with a probe of 1e-3 / 3072 that float32
+    hardly resolves, and that their networks have softplus activations. The formula of the paper's text, which may take
+    other pairs, was not at hand to compare.
+
+    k: pixels, or elements of rows; of inputs with fewer than 2k, half of theirs. curvature: 0 saves two passes. probe:
+    a length in data space, of each element. Computed eagerly and in full precision, in the mode of training. Where the
+    batch has weights, each example's T, C and L have its own.
     """
 
     k: Count = 100
-    strength: AtLeast0 = 1.0
-    curvature: AtLeast0 = 1.0
+    strength: AtLeast0 = 0.1
+    curvature: AtLeast0 = 0.1
     probe: Above0 = 1e-3
 
     def start(self) -> State:
@@ -45,14 +51,11 @@ class R2ET:
         x = step.x.detach()
         with step.classifier.accelerated(), second_derivatives.cheap(step.classifier.network):
             g = _gradient(step, x)
-            sizes = -self.strength * self._thickness(g)
+            loss = -_scaled(step, self.strength, self._thickness(g))
             if self.curvature:
                 change = _gradient(step, x + self.probe * g.detach().sign()) - g
-                bent = torch.linalg.vector_norm(change.flatten(1), dim=1) / (self.probe * x[0].numel())
-                sizes = sizes + self.curvature * bent
-        if step.batch.weight is not None:
-            sizes = step.batch.weight * sizes
-        loss = sizes.mean()
+                sizes = torch.linalg.vector_norm(change.flatten(1), dim=1) / (self.probe * x[0].numel())
+                loss = loss + _scaled(step, self.curvature, sizes)
         return loss, {"r2et": loss.item()}, state
 
     def _thickness(self, g: Tensor) -> Tensor:
@@ -68,3 +71,11 @@ def _gradient(step: Step, x: Tensor) -> Tensor:
     return input_gradient(
         lambda x: cross_entropy(step.glance(x), step.y, reduction="none"), x, create_graph=True
     )[0]  # fmt: skip
+
+
+def _scaled(step: Step, strength: float, sizes: Tensor) -> Tensor:
+    """The mean of sizes [n], of which the size is strength times (mean cross-entropy + 1): of all processes' rows."""
+    sizes = sizes if step.batch.weight is None else step.batch.weight * sizes
+    totals = [sizes.detach().sum().item(), step.cross_entropy.detach().sum().item(), float(len(sizes))]
+    total, loss, count = processes.sums(totals)
+    return sizes.mean() * (strength * (loss / count + 1) / abs(total / count) if total else 0.0)
