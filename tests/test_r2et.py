@@ -50,7 +50,7 @@ def gradient(network: nn.Module, x: Tensor, y: int) -> Tensor:
 def penalty(network: nn.Module, x: Tensor, y: int, topk: int, probe: float) -> tuple[Tensor, Tensor]:
     """(tx, est_norm)."""
     g = gradient(network, x, y)
-    pixels = [sum(g[c, i, j].abs() for c in range(2)) for i in range(4) for j in range(3)]
+    pixels = [g[0, i, j].abs() + g[1, i, j].abs() for i in range(4) for j in range(3)]
     order = sorted(range(12), key=lambda each: -pixels[each].item())
     topk_pair = [(i, topk - 1) for i in range(topk - 1)] + [(topk - 1, topk + i) for i in range(topk)]
     tx: Any = sum(pixels[order[bottom]] - pixels[order[top]] for top, bottom in topk_pair)

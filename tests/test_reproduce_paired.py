@@ -117,6 +117,7 @@ def record_of(name: str, folder: Path) -> Record:
         "model": [name], "explainer": ["gradient"], "example": [0], "measure": ["manipulated"],
         "x": pa.array([[0.0, 1.0, 0.5, 0.5]], type=pa.list_(pa.float32())),
         "map": pa.array([[1.0, 0.0, -2.0, 0.5]], type=pa.list_(pa.float32())),
+        "wanted": pa.array([[0.0, 0.0, 1.0, 1.0]], type=pa.list_(pa.float32())),
     }  # fmt: skip
     pq.write_table(pa.table(moved), folder / "moved.parquet")
     write_record(folder, made)
