@@ -115,7 +115,7 @@ def test_training_with_it_widens_the_gaps() -> None:
     x = (0.5 + (2 * y - 1)[:, None] * 0.15 + 0.15 * torch.randn(256, 12, generator=rng)).clamp(0, 1)
     data, held_out = Batch(x=x[:128], y=y[:128]), Batch(x=x[128:], y=y[128:])
     gaps, right = [], []
-    for terms in ("natural", "r2et:k=3,strength=0.05"):
+    for terms in ("natural", "r2et:k=3,strength=0.05,curvature=0.01"):
         torch.manual_seed(0)
         classifier = Classifier("mlp:features=12,classes=2,widths=16,activation=softplus", mean=0.5, std=0.2).train()
         objective, optimiser = objectives.build(terms), torch.optim.Adam(classifier.parameters(), lr=0.02)

@@ -25,6 +25,7 @@ def cheap(network: nn.Module) -> Iterator[None]:
     a forward of their own, and convolutions that pad otherwise than with zeros, stay as they are.
     """
     with contextlib.ExitStack() as replaced:
+        layer: Any
         for layer in network.modules():
             if type(layer).forward is _BatchNorm.forward and not layer.training and layer.running_mean is not None:
                 replaced.enter_context(forward_of(layer, partial(_affine, layer)))
@@ -33,7 +34,7 @@ def cheap(network: nn.Module) -> Iterator[None]:
         yield
 
 
-def _plain(layer: nn.Module) -> bool:
+def _plain(layer: Any) -> bool:
     plain = (nn.Conv1d.forward, nn.Conv2d.forward, nn.Conv3d.forward)
     return type(layer).forward in plain and layer.padding_mode == "zeros" and isinstance(layer.padding, tuple)
 
@@ -51,7 +52,7 @@ def _affine(layer: Any, x: Tensor) -> Tensor:
 
 def _convolved(layer: _ConvNd, x: Tensor) -> Tensor:
     if x.ndim != layer.weight.ndim or torch.is_autocast_enabled(x.device.type):
-        return type(layer).forward(layer, x)  # pyright: ignore
+        return type(layer).forward(layer, x)  # pyright: ignore[reportAttributeAccessIssue]
     options = layer.stride, layer.padding, layer.dilation, False, layer.output_padding, layer.groups
     return _Convolution.apply(x, layer.weight, layer.bias, options)  # pyright: ignore
 
