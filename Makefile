@@ -1,5 +1,6 @@
 # make demo: install, then explain and measure the bundled networks, and write a report.
 # make test: install, then check everything. make check: lint, types and the quick tests. make coverage: what tests reach.
+# make dist: a wheel and an archive, tried in a clean environment. make docs: the site. make examples: the notebooks, run.
 # All make .venv, with the versions of constraints.txt. Another Python: make demo PYTHON=python3.12
 
 PYTHON ?= python3
@@ -11,10 +12,10 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint
 # One thread each: the tests are many and small. The tests of a file share a process, and so do all browser tests.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup
 
-.PHONY: demo test test-data check lint coverage clean help
+.PHONY: demo test test-data check lint coverage dist docs examples clean help
 
 help:
-	@sed -n '1,3s/^# //p' Makefile
+	@sed -n '1,4s/^# //p' Makefile
 
 demo: $(VENV)/.installed
 	$(BIN)/advex demo
@@ -37,6 +38,24 @@ lint: $(VENV)/.installed-dev
 coverage: $(VENV)/.installed-dev
 	$(PYTEST) --cov=advex --cov-report=term:skip-covered
 
+# The wheel is tried from a folder and by a Python that know nothing of this one.
+dist: $(VENV)/.installed-dev
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist
+	$(PYTHON) -m venv dist/clean
+	dist/clean/bin/python -m pip install --disable-pip-version-check --constraint constraints.txt $(TORCH) dist/*.whl
+	cd dist && unset PYTHONPATH && clean/bin/advex --version && clean/bin/advex list >/dev/null && \
+	  clean/bin/advex explain --data cifar10-sample --index 0 --target runner-up --steps 5 --out clean/explained
+	rm -rf dist/clean
+
+# A warning is an error: a link that leads nowhere, a name that is not documented.
+docs: $(VENV)/.installed-dev
+	$(BIN)/mkdocs build --strict --quiet
+
+# The notebooks beside the scripts, with what their cells give.
+examples: $(VENV)/.installed-dev
+	$(BIN)/python -m benchmarks.notebooks
+
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) --editable .
 	@touch $@
@@ -51,4 +70,4 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 clean:
-	rm -rf demo runs records build dist .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf demo runs records build dist site .pytest_cache .ruff_cache .hypothesis .coverage

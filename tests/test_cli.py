@@ -248,7 +248,7 @@ def test_what_cannot_be_trained_leaves_no_folder(
     for change, code, said in (
         ("objective.lipschitz.outputs=11", 1, "cannot draw outputs=11 of 10 classes"),
         ("network=small_cnn:classes=7", 1, "7 outputs for 10 class names"),
-        ("--tensorboard", 2, "pip install 'advex[tensorboard]'"),
+        ("--tensorboard", 2, "run pip install -e '.[tensorboard]'"),
     ):
         ended = advex_in(*TRAIN, change, "--out", "run")
         assert ended.code == code, ended.err

@@ -30,10 +30,10 @@ def test_packages_below_their_floor_and_missing_extras_are_named(monkeypatch: py
     monkeypatch.setattr(doctor, "_PACKAGES", ("numpy", "pillow"))
     assert told(doctor.packages()).startswith("ok: numpy 2.0.0, pillow 12.10.1")
     assert "missing or too old: augment (kornia>=0.9)" in told(doctor.extras())
-    assert "pip install 'advex[augment]'" in told(doctor.extras())
+    assert "run pip install -e '.[augment]'" in told(doctor.extras())
     installed |= {"pillow": "12.2.9", "fastapi": "0.12"}
     del installed["numpy"]
     assert told(doctor.packages()).startswith("broken: missing or too old: numpy>=2.0, pillow>=12.3 Install them:")
     assert "'pillow>=12.3'" in told(doctor.packages())
     assert "annotate (fastapi>=0.120)" in told(doctor.extras())
-    assert "advex[annotate,augment]" in told(doctor.extras())
+    assert "'.[annotate,augment]'" in told(doctor.extras())

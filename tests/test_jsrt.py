@@ -332,7 +332,7 @@ def test_a_missing_folder_is_explained(tmp_path: Path, monkeypatch: pytest.Monke
 # -- augmentation --------------------------------------------------------------------------------------------
 
 needs_kornia = pytest.mark.skipif(
-    importlib.util.find_spec("kornia") is None, reason="kornia is not installed: pip install 'advex[augment]'"
+    importlib.util.find_spec("kornia") is None, reason="kornia is not installed: run pip install -e '.[augment]'"
 )
 
 
@@ -340,7 +340,7 @@ def test_without_kornia_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
     for name in [name for name in sys.modules if name.partition(".")[0] == "kornia"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "kornia", None)
-    with pytest.raises(SpecError, match=r"pip install 'advex\[augment\]'"):
+    with pytest.raises(SpecError, match=r"run pip install -e '\.\[augment\]'"):
         AffineAugmentation(erase=0)(torch.zeros(1, 1, 8, 8), torch.arange(1), seed=0, epoch=0)
 
 

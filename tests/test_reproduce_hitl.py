@@ -177,7 +177,7 @@ def test_every_scale_of_woods2019_says_that_people_are_missing() -> None:
 def test_without_the_extra_the_rows_say_what_they_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     plan = planned(written(tmp_path), scale="tiny")
-    assert [one.reason for one in plan.rows] == ["", *["needs pip install 'advex[annotate]'"] * 2]
+    assert [one.reason for one in plan.rows] == ["", *["needs the extra annotate"] * 2]
 
 
 # -- all of it ---------------------------------------------------------------------------------------------------------

@@ -429,7 +429,7 @@ def test_tensorboard_that_is_not_there_is_told_before_anything(
     tmp_path: Path, few: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(SpecError, match=r"not installed: pip install 'advex\[tensorboard\]'"):
+    with pytest.raises(SpecError, match=r"not installed: .*run pip install -e '\.\[tensorboard\]'"):
         train(recipe_from(SMALL), few, tmp_path / "run", tensorboard=True)
     assert not (tmp_path / "run").exists()
 

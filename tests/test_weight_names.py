@@ -489,7 +489,7 @@ def test_folders_that_cannot_be_opened_say_why(resnet: nn.Module, tmp_path: Path
 def test_without_transformers_its_architectures_name_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     config = {"architectures": ["ViTForImageClassification"], "model_type": "vit"}
-    with pytest.raises(ArtifactError, match=r"'vit', which transformers builds: pip install 'advex\[hub\]'"):
+    with pytest.raises(ArtifactError, match=r"'vit', which transformers builds .*run pip install -e '\.\[hub\]'"):
         from_pretrained(saved(tmp_path / "m", config, PREPROCESSOR, {}))
 
 

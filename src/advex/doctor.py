@@ -21,13 +21,14 @@ from typing import Literal
 import torch
 
 from advex._version import __version__
+from advex.errors import install_extra
 
 State = Literal["ok", "note", "broken"]
 _PACKAGES = (
     "numpy", "scipy", "scikit-learn", "pillow", "pyarrow", "captum", "safetensors", "pydantic", "PyYAML", "typer",
     "rich", "jinja2", "matplotlib",
 )  # fmt: skip
-_EXTRAS = ("explore", "annotate", "postgres", "augment", "hub", "tensorboard")
+_EXTRAS = ("explore", "annotate", "postgres", "augment", "hub", "tensorboard", "notebook")
 _LEAST_TORCH = (2, 10)
 _GIB = 2**30
 
@@ -94,7 +95,7 @@ def extras() -> Check:
         return Check("extras", "ok", ", ".join(texts))
     here = [extra for extra in _EXTRAS if extra not in missing]
     text = f"{', '.join(here) or 'none'}; missing or too old: {', '.join(t for t in texts if '(' in t)}"
-    return Check("extras", "note", text, f"Where they are wanted: pip install 'advex[{','.join(missing)}]'.")
+    return Check("extras", "note", text, f"Where they are wanted: {install_extra(','.join(missing))}")
 
 
 def _required(extra: str) -> dict[str, bool]:

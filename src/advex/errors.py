@@ -50,6 +50,15 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     return f"{hint}Known: {', '.join(names)}."
 
 
+def install_extra(name: str) -> str:
+    """End of a sentence about something that an extra of advex brings: how to install it.
+
+    >>> install_extra("hub")
+    "in a clone of advex, run pip install -e '.[hub]'."
+    """
+    return f"in a clone of advex, run pip install -e '.[{name}]'."
+
+
 def quoted(text: str, most: int = 80) -> str:
     """A text from a file in quotes, for a sentence: at most so many characters, and no control characters.
 

@@ -1,7 +1,7 @@
 """Folders of transformers (`save_pretrained`) and of timm as classifiers, with class names, size and normalisation.
 
 Read are config.json, model.safetensors and preprocessor_config.json, never code that lies beside them. VGG and ResNet
-become networks of ours; other architectures are built by transformers (`pip install 'advex[hub]'`).
+become networks of ours; other architectures are built by transformers (the extra `hub`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from advex import networks
 from advex.classifier import Classifier
 from advex.contexts import own_context
 from advex.documents import read_json
-from advex.errors import AdvexError, ArtifactError, quoted
+from advex.errors import AdvexError, ArtifactError, install_extra, quoted
 from advex.networks import weight_names
 from advex.networks.resnet import BLOCKS, BOTTLENECK
 
@@ -144,7 +144,7 @@ def _built_by_transformers(config: dict[str, Any], folder: Path) -> nn.Module:
         auto = importlib.import_module("transformers.models.auto.modeling_auto")
     except ImportError as error:
         raise ArtifactError(
-            f"{folder} is a {quoted(str(kind))}, which transformers builds: pip install 'advex[hub]' ({error})."
+            f"{folder} is a {quoted(str(kind))}, which transformers builds ({error}): {install_extra('hub')}"
         ) from None
     known = auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES.get(kind, ()) if isinstance(kind, str) else ()
     name = names[0] if isinstance(names, list) and len(names) == 1 else None

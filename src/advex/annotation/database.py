@@ -24,7 +24,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
-from advex.errors import ArtifactError, SpecError
+from advex.errors import ArtifactError, SpecError, install_extra
 
 _BUSY = 15_000  # milliseconds that a writer waits for another process
 _CONNECTIONS = 20  # kept open; a server's threads share them
@@ -144,7 +144,7 @@ def _engine(url: URL) -> Engine:
     try:
         engine = create_engine(url, **settings)
     except (ModuleNotFoundError, NoSuchModuleError):
-        raise SpecError("PostgreSQL needs a driver: pip install 'advex[postgres]'.") from None
+        raise SpecError(f"PostgreSQL needs a driver: {install_extra('postgres')}") from None
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", functools.partial(_prepare, url.query.get("mode") == "ro"))
         event.listen(engine, "begin", _begin)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from advex.annotation import FILE, PICTURES
-from advex.errors import SpecError
+from advex.errors import SpecError, install_extra
 from advex.files import writing
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def opened(folder: Path, database: str | None = None, *, new: bool = False) -> I
     try:
         from advex.annotation.store import Store
     except ModuleNotFoundError as error:
-        raise SpecError(f"advex annotate needs {error.name}: pip install 'advex[annotate]'.") from None
+        raise SpecError(f"advex annotate needs {error.name}: {install_extra('annotate')}") from None
     url = database or os.environ.get(DATABASE)
     if not new and not (folder / PICTURES).is_dir():
         raise SpecError(f"{folder} is no project: make one with advex annotate prepare --out {folder}.")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from advex.drawing.numbers import number, percent
-from advex.errors import InputError, SpecError
+from advex.errors import InputError, SpecError, install_extra
 from advex.explanation.folder import FIGURES, UNFINISHED
 from advex.lookup.folders import opened_folder
 from advex.record import Figure, Record, all_figures, norm_title
@@ -168,5 +168,5 @@ def _frame(rows: list[dict[str, Any]]) -> pandas.DataFrame:
     try:
         import pandas
     except ImportError:
-        raise SpecError("Tables of pandas need pandas: pip install pandas.") from None
+        raise SpecError(f"Tables of pandas need pandas: {install_extra('notebook')}") from None
     return pandas.DataFrame(rows)

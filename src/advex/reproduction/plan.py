@@ -195,7 +195,7 @@ class _Place:
         if original.needs or original.recipe is None:
             return dataclasses.replace(entry, reason=f"needs {original.needs}")
         if original.answers and not all(map(importlib.util.find_spec, _ANSWERING)):
-            return dataclasses.replace(entry, reason="needs pip install 'advex[annotate]'")
+            return dataclasses.replace(entry, reason="needs the extra annotate")
         data = _data_of(self.paper, row.id)
         source = self.data.get(data) or self.paper.scales[self.scale].data.get(self.paper.table_of(original.id), data)
         if data not in self.data:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from advex.documents import parse_json
-from advex.errors import ArtifactError, DataError, SpecError
+from advex.errors import ArtifactError, DataError, SpecError, install_extra
 from advex.files import read_bytes, writing
 from advex.training.checkpoints import METRICS
 
@@ -53,7 +53,7 @@ def board_writer() -> Callable[..., Any]:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise SpecError("TensorBoard is not installed: pip install 'advex[tensorboard]'.") from None
+        raise SpecError(f"TensorBoard is not installed: {install_extra('tensorboard')}") from None
     return SummaryWriter
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from advex.data.augmentation.plain import standardised
-from advex.errors import InputError, SpecError
+from advex.errors import InputError, SpecError, install_extra
 from advex.randomness import uniform_for
 
 
@@ -141,6 +141,6 @@ def _kornia() -> ModuleType:
         from kornia.geometry import transform
     except ImportError:
         raise SpecError(
-            "AffineAugmentation needs kornia, which is not installed: pip install 'advex[augment]'"
+            f"AffineAugmentation needs kornia, which is not installed: {install_extra('augment')}"
         ) from None
     return transform
