@@ -50,7 +50,7 @@ dist: $(VENV)/.installed-dev
 
 # A warning is an error: a link that leads nowhere, a name that is not documented.
 docs: $(VENV)/.installed-dev
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # The notebooks beside the scripts, with what their cells give.
 examples: $(VENV)/.installed-dev
