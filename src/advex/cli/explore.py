@@ -9,7 +9,7 @@ import typer
 
 from advex import progress
 from advex.cli import options, terminal
-from advex.errors import SpecError
+from advex.errors import SpecError, install_extra
 
 DATA = "cifar10-sample"  # what is shown where nothing is named
 
@@ -55,6 +55,6 @@ def explore(
     try:
         from advex.explore import alone
     except ModuleNotFoundError as error:
-        raise SpecError(f"advex explore needs {error.name}: pip install 'advex[explore]'.") from None
+        raise SpecError(f"advex explore needs {error.name}: {install_extra('explore')}") from None
     say.note("opening the models and pictures (Ctrl-C ends)")
     alone.serve(desk, out, port=port, browser=browser, verbose=verbose, say=terminal.emit)
