@@ -103,8 +103,7 @@ def test_a_full_disk_is_a_sentence(photos: Path, cached: Path, monkeypatch: pyte
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(ArtifactError, match="No space left on device"):
         opened(photos)
-    monkeypatch.undo()
-    assert not list(cached.glob("*.pixels"))
+    assert not list(cached.iterdir())
 
 
 def test_digests_are_kept_with_the_pixels(photos: Path, cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,8 +115,54 @@ def test_digests_are_kept_with_the_pixels(photos: Path, cached: Path, monkeypatc
     second = opened(photos)
     assert content(second) == known
     assert seen == [4]  # of the shape, not of the pixels
+    strided = second.take(slice(0, 8, 2))
+    assert content(strided) != content(second.take(slice(0, 4)))
     part = second.take(slice(0, 4))
     assert content(part) == whole(repr(part.class_names), "", part.x, part.y)
+
+
+def test_the_digest_of_changed_pixels_is_theirs(photos: Path, cached: Path) -> None:
+    data = opened(photos)
+    before = content(data)
+    data.x[0] = 0
+    assert content(data) != before
+    assert content(opened(photos)) == before
+
+
+def test_a_passing_failure_is_not_kept(photos: Path, cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    upright, failed = decode._upright, []
+
+    def once(encoded: Any, formats: Any) -> Any:
+        if not failed:
+            failed.append(encoded)
+            raise OSError(errno.EIO, "Input/output error")
+        return upright(encoded, formats)
+
+    monkeypatch.setattr(decode, "_upright", once)
+    first, second = opened(photos), opened(photos)
+    assert (len(first), len(second)) == (9, 10)
+    assert len(list(cached.glob("*.pixels"))) == 1  # of the second
+    assert not list(cached.glob(".*"))
+    assert first.x.sum() > 0  # still there
+
+
+def test_small_data_leave_the_cache_alone(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setenv("ADVEX_CACHE", str(tmp_path / "file"))
+    assert len(opened(photos)) == 10
+    monkeypatch.setattr("advex.data.images.loader.LEAST", 1)
+    with pytest.raises(ArtifactError, match="ADVEX_CACHE"):
+        opened(photos)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_what_a_killed_process_left_is_taken_away(photos: Path, cached: Path) -> None:
+    opened(photos)
+    (name,) = (path.stem for path in cached.glob("*.pixels"))
+    (cached / f"{name}.json").unlink()
+    (cached / f".{name}.{os.getpid() + 1:x}.new").write_bytes(b"x")
+    opened(photos)
+    assert {path.name for path in cached.iterdir()} == {f"{name}.pixels", f"{name}.json"}
 
 
 SCRIPT = """
@@ -145,7 +190,7 @@ def test_of_two_processes_one_decodes(photos: Path, cached: Path) -> None:
         process.stdin.write("\n")
         process.stdin.flush()
     said = [tuple(map(int, process.communicate()[0].split())) for process in both]
-    assert sorted(count for count, _ in said) == [0, 11]
+    assert sorted(min(count, 2) for count, _ in said) in ([0, 2], [1, 2])  # the other the first at most, for its size
     assert len({total for _, total in said}) == 1
 
 

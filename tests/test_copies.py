@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from advex import progress
+from advex import processes, progress
 from advex.errors import ArtifactError
+from advex.evaluation import shards
 from advex.files import LOCK, write_new
 from advex.lookup import devices
 from advex.ownership import claimed, forget_claims, owned
@@ -138,8 +139,6 @@ def test_copies_end_with_the_tables_of_one_process(alone: Path, tmp_path: Path, 
 
 
 def test_copies_of_different_commands_are_refused(alone: Path) -> None:
-    from advex.evaluation import shards
-
     identity = json.loads((alone / shards.IDENTITY).read_text())
     assert shards.open_shards(alone, identity, resume=True).folder == alone
     with pytest.raises(ArtifactError, match="belongs to another evaluation: seed is"):
@@ -158,6 +157,21 @@ def test_copies_in_one_terminal_speak_through_the_first(
             print("bo", end="")
             print("th", end="", file=sys.stderr)
         assert "".join(capsys.readouterr()) == expected
+
+
+def test_what_is_no_number_is_no_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "SLURM_PROCID", "SLURM_ARRAY_TASK_ID", "LOCAL_RANK", "SLURM_LOCALID", "WORLD_SIZE"):
+        monkeypatch.setenv(name, "none")
+    assert (processes.number(), processes.on_this_machine(), processes.started()) == (0, 0, 1)
+
+
+def test_a_piece_that_is_taken_away_is_told_and_not_waited_for(tmp_path: Path) -> None:
+    kept = shards.Shards(tmp_path, "digest")
+    maker = shards.Maker(kept, lambda event: None, lambda: False)
+    gone = shards.Piece(model="net", kind="b", index=0, examples=1, make=lambda: kept.read("net", "a", 0))
+    assert maker.tried([gone]) == [gone]
+    with pytest.raises(ArtifactError, match="was removed or changed during the evaluation"):
+        maker.finish([gone])
 
 
 def test_each_copy_takes_the_gpu_of_its_number(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,8 +17,6 @@ from collections.abc import Iterator, Sequence, Set
 from datetime import datetime
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from advex.documents import read_json
 from advex.errors import AdvexWarning, ArtifactError, quoted
 from advex.files import LOCK, maker_of, writing
@@ -97,30 +95,44 @@ def _in_use(folder: Path, by: str) -> str:
 
 def _locked(folder: Path, shared: bool) -> int:
     """The descriptor of the folder's lock, which is this process's now. Raises ArtifactError, OSError."""
-    path, until = folder / LOCK, time.monotonic() + (_PATIENCE if shared else 0.0)
+    until = time.monotonic() + (_PATIENCE if shared else 0.0)
+    while True:
+        try:
+            lock, locked = _lock(folder / LOCK, shared)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                raise ArtifactError(_in_use(folder, _owner(folder / LOCK))) from None
+            time.sleep(_PATIENCE / 40)
+            continue
+        if not locked:
+            without = (
+                f"The file system of {folder} has no locks: two commands that write into it at once are not noticed."
+            )
+            warnings.warn(without, AdvexWarning, stacklevel=2)
+        return lock
+
+
+def _lock(path: Path, shared: bool = False) -> tuple[int, bool]:
+    """The descriptor of a lock's file, which is made, and whether the file system has locks.
+
+    Raises BlockingIOError where another process has the lock, ArtifactError where something else lies there, OSError.
+    """
     while True:
         lock = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         try:
             if not stat.S_ISREG(os.fstat(lock).st_mode):
                 raise ArtifactError(f"{path} is not a file; take it away, or choose another --out.")
-            _lock(lock, folder, shared)
+            locked = _taken(lock, shared)
             if path.exists() and os.path.samestat(os.fstat(lock), path.stat()):
-                return lock
-        except BlockingIOError:
-            by = _owner(path)
-            os.close(lock)
-            if time.monotonic() >= until:
-                raise ArtifactError(_in_use(folder, by)) from None
-            time.sleep(_PATIENCE / 40)
-            continue
+                return lock, locked
         except BaseException:
             os.close(lock)
             raise
         os.close(lock)  # its last owner has just removed it
 
 
-def _lock(lock: int, folder: Path, shared: bool) -> None:
-    """Raises BlockingIOError where another process has the lock."""
+def _taken(lock: int, shared: bool) -> bool:
+    """Take a lock; False where the file system has none. Raises BlockingIOError where another process has it."""
     try:
         if sys.platform == "win32":
             import msvcrt
@@ -137,21 +149,16 @@ def _lock(lock: int, folder: Path, shared: bool) -> None:
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
-        without = f"The file system of {folder} has no locks: two commands that write into it at once are not noticed."
-        warnings.warn(without, AdvexWarning, stacklevel=2)
+        return False
+    return True
 
 
 def _alone(lock: int) -> bool:
     """Whether no other process shares the lock, which is this one's alone then."""
-    if sys.platform == "win32":
-        return True
-    import fcntl
-
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return sys.platform == "win32" or _taken(lock, shared=False)
     except OSError:
         return False
-    return True
 
 
 def _unlocked(folder: Path, lock: int, *, keep: bool) -> None:
@@ -210,24 +217,17 @@ def claimed(folder: Path, name: str) -> Iterator[bool]:
     system has no locks: what is claimed may be done twice, and must bear it. Raises ArtifactError.
     """
     path = folder / f".{name}.lock"
-    lock = FileLock(path, blocking=False, fallback_to_soft=False)
     with writing(path):
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            lock.acquire()
-            ours = True
-        except Timeout:
-            ours = False
-        except NotImplementedError:
-            ours = True
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
-            ours = True
+            lock, _ = _lock(path)
+        except BlockingIOError:
+            lock = None
     try:
-        yield ours
+        yield lock is not None
     finally:
-        lock.release()
+        if lock is not None:
+            os.close(lock)
 
 
 def forget_claims(folder: Path) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, distributed
 
 from advex.errors import AdvexError, SpecError
+from advex.progress import number_in
 
 # How long one waits for the others. One that has died is noticed at once; this is for one that hangs.
 _PATIENCE = timedelta(hours=6)
@@ -32,18 +33,17 @@ class Followed(Exception):
 
 def started() -> int:
     """How many processes `torchrun` has started, on all machines; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return max(number_in("WORLD_SIZE"), 1)
 
 
 def number() -> int:
     """Which of several copies of one command this is, as torchrun or SLURM says it; 0: the first, or the only one."""
-    names = ("RANK", "SLURM_PROCID", "SLURM_ARRAY_TASK_ID")
-    return max(int(os.environ.get(name) or 0) for name in names)
+    return number_in("RANK", "SLURM_PROCID", "SLURM_ARRAY_TASK_ID")
 
 
 def on_this_machine() -> int:
     """The number of this copy among those on its machine."""
-    return int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or 0)
+    return number_in("LOCAL_RANK", "SLURM_LOCALID")
 
 
 @contextlib.contextmanager

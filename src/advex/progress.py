@@ -66,10 +66,15 @@ def without_password(word: str) -> str:
     return re.sub(r"([?&][^=&]*(?:pass|secret|token)[^=&]*=)[^&]*", r"\1***", word, flags=re.DOTALL | re.IGNORECASE)
 
 
+def number_in(*names: str) -> int:
+    """The largest number that these variables of the environment hold; 0 where they hold none."""
+    return max(int(value) if (value := os.environ.get(name, "")).isdecimal() else 0 for name in names)
+
+
 @contextlib.contextmanager
 def one_voice() -> Iterator[None]:
     """Inside, of processes that speak into one terminal (torchrun's, srun's) all but the first are silent."""
-    if not max(int(os.environ.get(name) or 0) for name in ("RANK", "SLURM_PROCID")):
+    if not number_in("RANK", "SLURM_PROCID"):
         yield
         return
     with (

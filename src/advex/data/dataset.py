@@ -171,8 +171,8 @@ def content(data: Dataset) -> str:
     """A digest of what is learned from: inputs, labels, weights, names of classes, columns; whatever the set's name."""
     weights = () if data.weights is None else (data.weights,)
     features = "" if data.features is None else json.dumps(data.features.plain())
-    file = _remembering.get(data.x.data_ptr())
-    if file is None:
+    file, version = _remembering.get(data.x.data_ptr(), (None, 0))
+    if file is None or data.x._version != version or not data.x.is_contiguous():
         return _digest(repr(data.class_names), features, data.x, data.y, *weights)
     known = read_json(file, "digests", DataError) if file.is_file() else {}
     beside = _digest(repr(data.class_names), features, torch.tensor(data.x.shape), data.y, *weights)
@@ -189,13 +189,14 @@ def _digest(*parts: str | Tensor) -> str:
     return digest.hexdigest()
 
 
-_remembering: dict[int, Path] = {}  # address of pixels that are mapped -> a file of digests that they have a part in
+# Address of pixels that are mapped -> a file of digests that they have a part in, and torch's count of their changes.
+_remembering: dict[int, tuple[Path, int]] = {}
 _mapped: list[Tensor] = []  # those pixels: while they are held, no others have their address
 
 
 def remember_digests(x: Tensor, file: Path) -> None:
-    """Keep digests of data with these pixels in a file, because reading all of them takes long. They never change."""
-    _remembering[x.data_ptr()] = file
+    """Keep digests of data with these pixels, as long as nobody changes them, in a file: reading all takes long."""
+    _remembering[x.data_ptr()] = (file, x._version)
     _mapped.append(x)
 
 

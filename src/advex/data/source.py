@@ -22,7 +22,13 @@ from advex.features import FeatureSpec
 
 
 class Unreadable(Exception):
-    """One image cannot be read; the message is the reason, in a few words."""
+    """One image cannot be read; the message is the reason, in a few words. passing: the next try may end otherwise."""
+
+    passing: bool = False
+
+
+class Passing(str):
+    """The reason of such a one that is passing."""
 
 
 # A file, the bytes of one, pixels [c, h, w] that need no decoding, or are cut out of a picture, or why there are none.

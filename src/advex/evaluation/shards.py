@@ -56,7 +56,11 @@ class Piece:
 
 
 class Unfinished(ArtifactError):
-    """A piece is not there: another process is making it, or somebody has taken it away."""
+    """A piece that is needed is not there: not yet, or somebody has taken it away."""
+
+
+class _Taken(Exception):
+    """Another process is making a piece."""
 
 
 @dataclass(frozen=True)
@@ -147,13 +151,14 @@ class Maker:
 
     def finish(self, pieces: Sequence[Piece]) -> None:
         """Make those of one model and kind that are not there, and wait for those that other processes are at."""
-        while self.tried(pieces):
+        while self.tried(pieces, last=True):
             with self.shards.stoppable(self.stop):
                 time.sleep(_LOOK)
 
-    def tried(self, pieces: Sequence[Piece]) -> list[Piece]:
+    def tried(self, pieces: Sequence[Piece], *, last: bool = False) -> list[Piece]:
         """Make those that are not there; returns those that other processes are at, or whose own needs are not there.
 
+        last: what pieces need is there, or somebody has taken it away: raises Unfinished.
         progress: told after each piece; `rate` is examples per second, None where an earlier run or another process
         made it. Raises Interrupted before the next piece, or pass of a network, once `stop` says so: of a piece that is
         broken off nothing is kept.
@@ -165,7 +170,12 @@ class Maker:
             try:
                 if not known:
                     self.took[path], rate = self._made(piece, path)
+            except _Taken:
+                left.append(piece)
+                continue
             except Unfinished:
+                if last:
+                    raise
                 left.append(piece)
                 continue
             done += piece.examples
@@ -174,13 +184,13 @@ class Maker:
         return left
 
     def _made(self, piece: Piece, path: Path) -> tuple[float, float | None]:
-        """The seconds that a piece took, and its rate if it was made now. Raises Unfinished where another is at it."""
+        """The seconds that a piece took, and its rate if it was made now. Raises _Taken where another is at it."""
         at = piece.model, piece.kind, piece.index
         finished = self.shards.find(*at)
         if finished is None:
             with claimed(path.parent, path.stem) as ours:
                 if not ours:
-                    raise Unfinished(f"{path} is being made by another process.")
+                    raise _Taken
                 finished = self.shards.find(*at)  # it may have been finished just now
                 if finished is None:
                     began = time.perf_counter()

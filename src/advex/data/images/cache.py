@@ -13,7 +13,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,10 @@ import numpy as np
 import torch
 
 from advex.data.dataset import remember_digests
-from advex.data.source import Reading, Source, files_below
+from advex.data.source import Passing, Reading, Source, files_below
 from advex.data.window import Window
 from advex.documents import read_json
-from advex.errors import DataError
+from advex.errors import ArtifactError, DataError
 from advex.files import write_text, writing
 from advex.ownership import claimed
 
@@ -42,11 +42,23 @@ class Decoded:
     windows: dict[int, Window]
 
 
+class Ready(Exception):
+    """Another process has decoded the same."""
+
+    def __init__(self, decoded: Decoded) -> None:
+        super().__init__()
+        self.decoded = decoded
+
+
 @dataclass(frozen=True)
 class Cache:
-    """Where the pixels of one reading are, or will be. path: of their file, without its suffix."""
+    """Where the pixels of one reading are, or will be. path: of their file, without its suffix.
+
+    A context: when it ends, other processes may decode them, and nothing is left unfinished.
+    """
 
     path: Path
+    _turn: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     @classmethod
     def of(cls, source: Source, split: str, how: Reading, order: np.ndarray) -> Cache | None:
@@ -83,32 +95,55 @@ class Cache:
             windows={int(row): _window(values) for row, values in kept["windows"].items()},
         )
 
-    @contextlib.contextmanager
-    def turn(self) -> Iterator[None]:
-        """Inside, no other process decodes these: waits for one that does."""
-        with contextlib.ExitStack() as claim:
-            while not claim.enter_context(claimed(self.path.parent, self.path.name)):
-                time.sleep(_LOOK)
-            yield
-
     def room(self, shape: tuple[int, ...]) -> np.ndarray:
-        """[*shape] uint8 to decode into: a file. Raises ArtifactError where the disk has no room for it."""
-        path = self._unfinished
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.unlink(missing_ok=True)
-            with path.open("wb") as file:
-                if hasattr(os, "posix_fallocate"):  # a full disk is told here, and not by a signal later
-                    os.posix_fallocate(file.fileno(), 0, int(np.prod(shape)))
-            return np.memmap(path, np.uint8, "r+", shape=shape)
+        """[*shape] uint8 to decode into: a file. Waits for a process that decodes the same, and raises Ready after it.
+
+        Raises ArtifactError where the disk has no room for it.
+        """
+        path, folder = self._unfinished, self.path.parent
+        try:
+            while not self._turn.enter_context(claimed(folder, self.path.name)):
+                time.sleep(_LOOK)
+            self._turn.callback(self._clean)
+            if (decoded := self.read()) is not None:
+                raise Ready(decoded)
+            with writing(path):
+                with path.open("wb") as file:
+                    if hasattr(os, "posix_fallocate"):  # a full disk is told here, and not by a signal later
+                        os.posix_fallocate(file.fileno(), 0, int(np.prod(shape)))
+                    else:
+                        file.truncate(int(np.prod(shape)))
+                return np.memmap(path, np.uint8, "r+", shape=shape)
+        except ArtifactError as error:
+            raise ArtifactError(f"{error} The environment variable ADVEX_CACHE names this folder.") from None
+
+    def __enter__(self) -> Cache:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._turn.close()
+
+    def _clean(self) -> None:
+        """Take away what is unfinished, of this process and of those that were killed, and the claim, which it has."""
+        for path in self.path.parent.glob(f".{self.path.name}.*"):
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
 
     def keep(self, pixels: np.ndarray, skipped: Mapping[int, str], windows: Mapping[int, Window]) -> torch.Tensor:
-        """Keep what was decoded into `room`, of which `pixels` are the first rows; gives them as `read` does."""
+        """Keep what was decoded into `room`, of which `pixels` are the first rows; gives them as `read` does.
+
+        Where a picture might be read at the next try, nothing is kept for it.
+        """
         assert isinstance(pixels, np.memmap)
         shape = pixels.shape
+        if any(isinstance(reason, Passing) for reason in skipped.values()):
+            return torch.from_numpy(pixels)
         pixels.flush()
-        os.truncate(self._unfinished, int(np.prod(shape)))
-        os.replace(self._unfinished, self.pixels)
+        try:
+            os.truncate(self._unfinished, int(np.prod(shape)))
+            os.replace(self._unfinished, self.pixels)
+        except FileNotFoundError:  # taken away by a process that no lock kept from it
+            return torch.from_numpy(pixels)
         about: dict[str, Any] = {
             "shape": shape,
             "skipped": {str(row): reason for row, reason in skipped.items()},
@@ -121,7 +156,7 @@ class Cache:
 
     @property
     def _unfinished(self) -> Path:
-        return self.path.with_suffix(".new")
+        return self.path.with_name(f".{self.path.name}.{os.getpid():x}.new")
 
 
 def _stamps(root: Path) -> Iterator[tuple[str, int, int]]:

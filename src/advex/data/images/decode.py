@@ -85,7 +85,9 @@ def decoded(
     except (Unreadable, MemoryError):
         raise
     except Exception as error:  # Pillow's parsers raise whatever a damaged file makes them trip over
-        raise Unreadable(_reason(error)) from None
+        unreadable = Unreadable(_reason(error))
+        unreadable.passing = isinstance(error, OSError) and error.errno is not None  # the system's, not Pillow's
+        raise unreadable from None
     return Cut(array, before.then(window) if before else window)
 
 

@@ -16,8 +16,8 @@ import torch
 from advex.data.dataset import Dataset, Skipped, drawn
 from advex.data.evidence import Region, placed
 from advex.data.images import decode
-from advex.data.images.cache import LEAST, Cache
-from advex.data.source import Encoded, Reading, Source, Split, Unreadable, shortened
+from advex.data.images.cache import LEAST, Cache, Ready
+from advex.data.source import Encoded, Passing, Reading, Source, Split, Unreadable, shortened
 from advex.data.window import Cut, Window
 from advex.errors import DataError
 
@@ -47,15 +47,14 @@ def load(source: Source, how: Reading) -> Dataset:
         skipped[row] = f"label {examples.labels[row]} is not among the {len(source.class_names)} classes"
     order = order[known]
     cache = Cache.of(source, chosen, how, order)
-    with contextlib.ExitStack() as turn:
-        cached = None if cache is None else cache.read()
-        if cache is not None and cached is None:
-            turn.enter_context(cache.turn())
-            cached = cache.read()  # another process may have decoded them meanwhile
-        if cached is None:
-            canvas = _Canvas(name, len(order), how, cache)
-            _fill(canvas, examples, order, skipped, windows, how.progress)
-        else:
+    with contextlib.nullcontext() if cache is None else cache:
+        canvas, cached = _Canvas(name, len(order), how, cache), None if cache is None else cache.read()
+        try:
+            if cached is None:
+                _fill(canvas, examples, order, skipped, windows, how.progress)
+        except Ready as ready:  # decoded by another process, meanwhile
+            cached = ready.decoded
+        if cached is not None:
             skipped, windows = skipped | cached.skipped, cached.windows
         regions = _regions(examples, order, windows, skipped)
         kept = [slot for slot, row in enumerate(order) if row not in skipped]
@@ -171,7 +170,7 @@ def _attempt(
     try:
         cut = decode.decoded(encoded, size=size, channels=channels)
     except Unreadable as error:
-        return str(error)
+        return Passing(error) if error.passing else str(error)
     shape = cut.pixels.shape[1:]
     return cut if expected in (None, shape) else shape
 
