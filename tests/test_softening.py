@@ -268,3 +268,27 @@ def test_a_beta_that_cannot_be_meant_is_refused(beta: Any) -> None:
         pass
     with pytest.raises(InputError, match="by 'softplus', not by 'swish'"):
         classifier(Body(nn.ReLU())).softened(5.0, "swish").__enter__()  # pyright: ignore
+
+
+def test_derivatives_of_any_order_and_kind_are_torchs() -> None:
+    """Of the softplus alone, backwards up to the third, and by the transforms of torch.func."""
+    network, x = classifier(Body(nn.ReLU())), draws(3)
+
+    def first(score: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
+        return torch.autograd.grad(score(at).sum(), at, create_graph=True)[0]
+
+    def up_to_the_third(score: Callable[[Tensor], Tensor]) -> list[Tensor]:
+        at = x.clone().requires_grad_(True)
+        one = first(score, at)
+        two = torch.autograd.grad(one.square().sum(), at, create_graph=True)[0]
+        jacobians = torch.func.vmap(torch.func.jacrev(lambda row: score(row[None])[0]))(x)
+        return [one, two, torch.autograd.grad(two.square().sum(), at)[0], jacobians]
+
+    def by_torch(x: Tensor) -> Tensor:
+        body: Any = network.network
+        return body.second(functional.softplus(3 * body.first(x), beta=BETA))
+
+    with network.softened(BETA):
+        ours = up_to_the_third(network.network)
+    for mine, theirs in zip(ours, up_to_the_third(by_torch), strict=True):
+        assert torch.allclose(mine, theirs, rtol=1e-9, atol=1e-9)

@@ -117,10 +117,15 @@ def _softplus(x: Tensor, beta: float) -> Tensor:
 class _Softplus(torch.autograd.Function):
     """softplus_beta(x), whose slope is given: all gradients that are taken of one pass share it, and its derivative."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, slope: Tensor, beta: float) -> Tensor:
-        ctx.save_for_backward(slope)
+    def forward(x: Tensor, slope: Tensor, beta: float) -> Tensor:
         return softplus(x, beta=beta)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, float], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[1])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore
