@@ -5,15 +5,14 @@ python -m benchmarks.notebooks [NAME...]      # make examples; half a minute of 
 
 from __future__ import annotations
 
+import argparse
 import os
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import jupytext
 import nbformat
-from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parents[1] / "examples"
@@ -35,9 +34,8 @@ def run(script: Path, timeout: int = 600) -> Any:
     """The notebook after its cells have run, in an empty folder. Raises nbclient's CellExecutionError."""
     notebook = read(script)
     with tempfile.TemporaryDirectory() as folder:
-        kernel = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=f"{folder}/.kernel")
         client = NotebookClient(
-            notebook, km=kernel, timeout=timeout, startup_timeout=timeout, resources={"metadata": {"path": folder}}
+            notebook, timeout=timeout, startup_timeout=timeout, resources={"metadata": {"path": folder}}
         )
         client.execute(env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"})
     for cell in notebook.cells:
@@ -62,11 +60,15 @@ def joined(outputs: list[Any], folder: str) -> list[Any]:
 
 
 def main() -> None:
-    """Run those that are named, or all."""
+    """Run those that are named, or all, and write them beside their scripts or into another folder."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--out", type=Path, default=FOLDER)
+    wanted = parser.parse_args()
     for script in sorted(FOLDER.glob("*.py")):
-        if not sys.argv[1:] or script.stem in sys.argv[1:]:
-            nbformat.write(run(script), script.with_suffix(".ipynb"))
-            print(script.with_suffix(".ipynb"))
+        if not wanted.names or script.stem in wanted.names:
+            nbformat.write(run(script), wanted.out / f"{script.stem}.ipynb")
+            print(wanted.out / f"{script.stem}.ipynb")
 
 
 if __name__ == "__main__":

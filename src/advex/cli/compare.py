@@ -17,13 +17,13 @@ from advex.errors import SpecError
 if TYPE_CHECKING:
     from advex.record import Record
 
-Records = Annotated[list[Path] | None, typer.Argument(metavar="RECORD", help="Finished evaluations to put together.")]
+Records = Annotated[list[Path] | None, typer.Argument(metavar="RECORD", help="Finished records to combine.")]
 
 
 @terminal.verb
 @options.gathered(Request, model=[], data="")
 def compare(records: Records = None, *, request: Request) -> None:
-    """Compare two or more models on the same examples, or finished records of them, and write the report.
+    """Compare two or more models on the same examples, or combine finished records, and write the report.
 
     Examples: advex compare --model runs/ordinary,runs/robust --data digits --out records/both;
     advex compare records/ordinary records/robust --out records/both

@@ -15,20 +15,20 @@ from advex.cli import options, terminal
 @terminal.verb
 def convert(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Weights: .safetensors, or .pth, .pt, .bin, .ckpt.")],
-    network: Annotated[str, typer.Option(metavar="SPEC", help="Their network, such as resnet:depth=50.")],
-    mean: Annotated[str, typer.Option(metavar="M,...", help="Normalisation that it expects; 0 where there is none.")],
-    std: Annotated[str, typer.Option(metavar="S,...", help="Normalisation that it expects; 1 where there is none.")],
-    out: Annotated[Path, typer.Option(metavar="RUN", help="Folder to write the model into.")],
-    size: Annotated[str | None, typer.Option(metavar="CxHxW", help="Size of its pictures, such as 224.")] = None,
+    network: Annotated[str, typer.Option(metavar="SPEC", help="The network they belong to, such as resnet:depth=50.")],
+    mean: Annotated[str, typer.Option(metavar="M,...", help="Normalisation that the network expects; 0 if none.")],
+    std: Annotated[str, typer.Option(metavar="S,...", help="Normalisation that the network expects; 1 if none.")],
+    out: Annotated[Path, typer.Option(metavar="RUN", help="Folder for the model.")],
+    size: Annotated[str | None, typer.Option(metavar="CxHxW", help="Size of its input pictures, such as 224.")] = None,
     classes: options.Classes = None,
     overwrite: options.Overwrite = False,
     json_: options.Json = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Make a model of others' weights: a folder that every --model takes. Names of torchvision and timm are known.
+    """Turn weights from torchvision or timm into a model: a folder that every --model takes.
 
-    Files of torch.save are pickles, which can run code when they are opened. This verb alone opens them: in a process
-    of its own, for tensors alone.
+    Files written by torch.save are pickles, which can run code when opened. Only this command opens them: in a
+    separate process that accepts nothing but tensors.
 
     Example: advex convert vgg19_bn.pth --network vgg:depth=19,batch_norm=true --mean 0.485,0.456,0.406
     --std 0.229,0.224,0.225 --size 224 --classes imagenet.txt --out runs/vgg19

@@ -34,7 +34,7 @@ def demo(
         Path, typer.Option(metavar="FOLDER", help="Folder for the record, the report and, with --train, the runs.")
     ] = Path("demo"),
     max_samples: Annotated[
-        int | None, typer.Option("--max-samples", min=10, metavar="N", help="Test images to evaluate on.")
+        int | None, typer.Option("--max-samples", min=10, metavar="N", help="Number of test images.")
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="With --train, instead of the recipes'.")] = None,
     seed: options.Seed = 0,
@@ -44,7 +44,7 @@ def demo(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Explain and measure the four bundled networks on bundled pictures, and write the report.
+    """Explain and measure the four bundled networks on bundled pictures, and write a report.
 
     With --train: train an ordinary and a robust network on handwritten digits first.
     """

@@ -14,14 +14,14 @@ from advex.cli import options, terminal
 def doctor(
     device: options.Device = "auto",
     measures: Annotated[
-        bool, typer.Option("--measures", help="Judge the measures of explanations instead, on planted evidence.")
+        bool, typer.Option("--measures", help="Test the measures of explanations instead, on planted evidence.")
     ] = False,
     json_: options.Json = False,
     verbose: options.Verbose = False,
 ) -> None:
     """Check the installation: versions, device, memory, disk, and a search with a known answer.
 
-    Ends with exit code 1 when something is broken: with --measures, a measure that was validated and is not any more.
+    Exit code 1 means that something is broken: with --measures, that a validated measure fails now.
     """
     if measures:
         _measures(json_)

@@ -23,72 +23,69 @@ if TYPE_CHECKING:
 Out = Annotated[
     Path | None, typer.Option(metavar="RECORD", help="Record folder to write. Default: records/ and the models' names.")
 ]
-Size = Annotated[
-    str | None, typer.Option(metavar="CxHxW", help="Input size of a factory's model. A run folder knows its own.")
-]
+Size = Annotated[str | None, typer.Option(metavar="CxHxW", help="Input size, for a model from your own code.")]
 Attack = Annotated[
     str,
-    typer.Option(
-        metavar="SPEC|none", help="Search for a change of the decision; see `advex list attack`. none: no such search."
-    ),
+    typer.Option(metavar="SPEC|none", help="Attack that looks for a change of the decision; see `advex list attack`."),
 ]
-Btr = Annotated[str, typer.Option(metavar="SPEC|none", help="Search for a confidence below chance.")]
+Btr = Annotated[str, typer.Option(metavar="SPEC|none", help="Attack that looks for a confidence below chance.")]
 Search = Annotated[
     list[str] | None,
-    typer.Option(metavar="SPEC@GOAL,...", help="More searches, each with a goal of `advex list goal`."),
+    typer.Option(metavar="SPEC@GOAL,...", help="More attacks, each with a goal of `advex list goal`."),
 ]
 Published = Annotated[
-    bool, typer.Option("--published", help="Also by the papers' protocol, to compare printed figures.")
+    bool, typer.Option("--published", help="Also follow the papers' protocol, to compare with printed figures.")
 ]
 Radius = Annotated[
     list[str] | None,
-    typer.Option(metavar="NORM:R,...", help="Robust accuracy within these radii, e.g. linf:8/255,l2:0.5."),
+    typer.Option(metavar="NORM:R,...", help="Also robust accuracy within these radii, e.g. linf:8/255,l2:0.5."),
 ]
 Suite = Annotated[
     list[str] | None,
-    typer.Option(metavar="SPEC,...", help="Searches within a radius, in their order. Default: standard."),
+    typer.Option(metavar="SPEC,...", help="Attacks within each radius, in this order. Default: standard."),
 ]
 Alone = Annotated[
-    bool, typer.Option("--alone", help="Every search of the suite on every example, not on what the others left alone.")
+    bool,
+    typer.Option("--alone", help="Run every attack of the suite on every example."),
 ]
-Transfer = Annotated[bool, typer.Option("--transfer", help="Judge every model's changes within them by every other.")]
+Transfer = Annotated[bool, typer.Option("--transfer", help="Also try every model's changes on every other model.")]
 Corruptions = Annotated[
     list[str] | None,
-    typer.Option(metavar="all|NAME[:SEVERITY],...", help="Also accuracy on corrupted pictures."),
+    typer.Option(metavar="all|NAME[:SEVERITY],...", help="Also accuracy under corruptions."),
 ]
-Bf16 = Annotated[bool, typer.Option("--bf16", help="Search in bfloat16. What is claimed is judged in float32.")]
-Compile = Annotated[bool, typer.Option("--compile", help="Compile the networks for the searches.")]
-Explanations = Annotated[int, typer.Option(min=0, metavar="N", help="Examples to explain, spread over the classes.")]
+Bf16 = Annotated[bool, typer.Option("--bf16", help="Attack in bfloat16; results are verified in float32.")]
+Compile = Annotated[bool, typer.Option("--compile", help="Compile the networks for the attacks.")]
+Explanations = Annotated[int, typer.Option(min=0, metavar="N", help="How many examples to explain.")]
 Pictures = Annotated[
     list[str] | None,
-    typer.Option(metavar="SPEC,...|none", help="Explainers whose pictures explain them. Default: toward,away."),
+    typer.Option(metavar="SPEC,...|none", help="Explainers that make their pictures. Default: toward,away."),
 ]
-Targets = Annotated[str, typer.Option(metavar="all|runner_up", help="Classes that explanations ask about.")]
-Rho = Annotated[float, typer.Option(metavar="RMSE", help="Size of the explanations' change.")]
+Targets = Annotated[str, typer.Option(metavar="all|runner_up", help="Classes to explain.")]
+Rho = Annotated[float, typer.Option(metavar="RMSE", help="Size of the change in explanations.")]
 Certify = Annotated[
     float | None,
-    typer.Option(metavar="SIGMA", help="Also certify by noise of this standard deviation (randomised smoothing)."),
+    typer.Option(metavar="SIGMA", help="Also certify by randomised smoothing, with noise of this standard deviation."),
 ]
 CertifySamples = Annotated[
-    int | None, typer.Option(min=10, metavar="N", help="Noisy copies of each certified example. Default: 10,000.")
+    int | None, typer.Option(min=10, metavar="N", help="Noisy copies per certified example. Default: 10,000.")
 ]
 CertifyExamples = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Examples to certify, drawn at random. Default: 500.")
+    int | None, typer.Option(min=1, metavar="N", help="Number of examples to certify, drawn at random. Default: 500.")
 ]
 Maps = Annotated[
     list[str] | None,
-    typer.Option(metavar="SPEC,...", help="Also measure the maps of these explainers; see `advex list explainer`."),
+    typer.Option(metavar="SPEC,...", help="Also measure heat maps by these explainers; see `advex list explainer`."),
 ]
 MapTarget = Annotated[
-    str | None, typer.Option(metavar="predicted|true", help="The class that maps are of. Default: predicted.")
+    str | None, typer.Option(metavar="predicted|true", help="The class that maps explain. Default: predicted.")
 ]
 Measures = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="SPEC,...", help="What is measured of maps; see `advex list measure`. Default: gini,entropy,effective."
+        metavar="SPEC,...", help="Measures of maps; see `advex list measure`. Default: gini,entropy,effective."
     ),
 ]
-BatchSize = Annotated[int, typer.Option(min=1, metavar="N", help="Examples at a time, and per shard.")]
+BatchSize = Annotated[int, typer.Option(min=1, metavar="N", help="Examples per batch and per shard.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,7 +198,7 @@ class Request:
 @terminal.verb
 @options.gathered(Request)
 def evaluate(request: Request) -> None:
-    """Attack and explain one or more models on a data set, and leave the figures in a record folder.
+    """Attack and explain one or more models on a data set, and keep the figures in a record folder.
 
     Example: advex evaluate --model runs/robust --data digits --out records/robust
     """

@@ -38,7 +38,7 @@ def explain(
         list[str] | None,
         typer.Option(
             metavar="CLASS,...",
-            help="Classes to ask about: names, numbers, predicted, runner-up, all, or the true one (with --data). "
+            help="Classes to ask about: names, numbers, predicted, runner-up, all, or true (with --data). "
             "Default: predicted,runner-up; with --explainer the predicted one.",
         ),
     ] = None,
@@ -46,26 +46,22 @@ def explain(
         list[str] | None,
         typer.Option(
             metavar="SPEC,...",
-            help="Show how much each pixel counts, by these explainers; see `advex list explainer`.",
+            help="Heat maps by these explainers instead; see `advex list explainer`.",
         ),
     ] = None,
-    attack_map: Annotated[bool, typer.Option("--attack-map", help="Also what moves each map most.")] = False,
+    attack_map: Annotated[bool, typer.Option("--attack-map", help="Also attack each map.")] = False,
     max_batch: Annotated[
-        str, typer.Option(metavar="N|auto", help="Inputs that the network takes at a time; auto: as memory allows.")
+        str, typer.Option(metavar="N|auto", help="Batch size; auto: as many as memory allows.")
     ] = "128",
-    rho: Annotated[
-        str, typer.Option(metavar="RMSE,...", help="Size of the change, 0 to 1; several give several.")
-    ] = "0.1",
-    away: Annotated[
-        bool, typer.Option("--away", help="What would lower the class, instead of what would raise it.")
-    ] = False,
+    rho: Annotated[str, typer.Option(metavar="RMSE,...", help="Sizes of the change, from 0 to 1.")] = "0.1",
+    away: Annotated[bool, typer.Option("--away", help="Make the class less likely instead of more likely.")] = False,
     steps: Annotated[int, typer.Option(min=1, help="Gradients per explanation.")] = 35,
-    alternatives: Annotated[int, typer.Option(metavar="K", min=1, help="Of tables: answers per row, at most.")] = 3,
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder to write pictures and figures into.")] = Path(
+    alternatives: Annotated[int, typer.Option(metavar="K", min=1, help="For tables: at most K answers per row.")] = 3,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for pictures and figures.")] = Path(
         "explanations"
     ),
     size: Annotated[
-        str | None, typer.Option(metavar="CxHxW", help="Input size of a factory's model. A run folder knows its own.")
+        str | None, typer.Option(metavar="CxHxW", help="Input size, for a model from your own code.")
     ] = None,
     seed: options.Seed = 0,
     overwrite: options.Overwrite = False,
@@ -73,7 +69,7 @@ def explain(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Show what would have to change in a picture for a class to become more (or less) likely, or what counts for it.
+    """Show what would have to change for a class to become more (or less) likely, or which pixels count for it.
 
     Examples: advex explain cat.png; advex explain photos --model runs/robust --target dog;
     advex explain --data digits --index 3,5 --model runs/robust --target all;

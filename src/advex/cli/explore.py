@@ -25,11 +25,11 @@ def explore(
     data: Annotated[str | None, typer.Option(metavar="DATA", help="Pictures of a data set instead.")] = None,
     split: options.Split = None,
     size: Annotated[
-        str | None, typer.Option(metavar="CxHxW", help="Input size of a factory's model. A run folder knows its own.")
+        str | None, typer.Option(metavar="CxHxW", help="Input size, for a model from your own code.")
     ] = None,
     max_samples: options.MaxSamples = None,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the page keeps what you save.")] = Path("explored"),
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any free one.")] = 0,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")] = True,
     seed: options.Seed = 0,
     quiet: options.Quiet = False,

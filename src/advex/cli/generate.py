@@ -20,18 +20,17 @@ def generate(
     models: options.ModelOptions,
     data: Annotated[
         str | None,
-        typer.Option(metavar="DATA", help="Pictures of the classes, for seeds. Default: bundled ones of CIFAR-10."),
+        typer.Option(metavar="DATA", help="Pictures of the classes, for the seeds. Default: bundled (CIFAR-10)."),
     ] = None,
     split: options.Split = None,
-    count: Annotated[int, typer.Option(min=1, max=2**20, help="Pictures of each class.")] = 8,
-    radius: Annotated[str, typer.Option(metavar="L2", help="How far a picture may go from its seed.")] = "8",
+    count: Annotated[int, typer.Option(min=1, max=2**20, help="Number of pictures per class.")] = 8,
+    radius: Annotated[str, typer.Option(metavar="L2", help="How far a picture may move from its seed.")] = "8",
     steps: Annotated[int, typer.Option(min=1, help="Gradients per picture.")] = 40,
     judges: Annotated[
-        str | None, typer.Option(metavar="MODEL,...|none", help="Who says what they show. Default: bundled ones alike.")
+        str | None,
+        typer.Option(metavar="MODEL,...|none", help="Judges of the pictures. Default: bundled models."),
     ] = None,
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder to write pictures and figures into.")] = Path(
-        "generated"
-    ),
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for pictures and figures.")] = Path("generated"),
     max_samples: options.MaxSamples = None,
     seed: options.Seed = 0,
     overwrite: options.Overwrite = False,
@@ -39,12 +38,12 @@ def generate(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Paint pictures of a class: from a seed, drawn like the class's own pictures, what the model holds for the class.
+    """Generate pictures of a class: from random seeds, what the model considers typical of the class.
 
     Example: advex generate horse ship --model builtin:cifar10-robust --count 8 --out painted
     """
     if not models.model:
-        raise SpecError("Say which model paints: --model RUN.")
+        raise SpecError("Say which model should paint: --model RUN.")
     from advex.explanation import generation as painting
     from advex.explanation.folder import UNFINISHED, explain_into
     from advex.geometry import as_radius

@@ -33,12 +33,13 @@ class Request:
     model: options.Model
     data: options.Data
     explainers: Annotated[
-        list[str] | None, typer.Option(metavar="SPEC,...", help="Default: those that the models admit.")
+        list[str] | None,
+        typer.Option(metavar="SPEC,...", help="What to judge. Default: all that fit the models."),
     ] = None
     judges: Annotated[
-        list[str] | None, typer.Option(metavar="SPEC,...", help="Measures of maps. Default: those that the data admit.")
+        list[str] | None, typer.Option(metavar="SPEC,...", help="Measures of maps. Default: all that fit the data.")
     ] = None
-    all_: Annotated[bool, typer.Option("--all/--only-right", help="Also what a model decides wrongly.")] = False
+    all_: Annotated[bool, typer.Option("--all/--only-right", help="Also use examples that a model gets wrong.")] = False
     out: evaluate.Out = None
     split: options.Split = None
     size: evaluate.Size = None
@@ -129,7 +130,7 @@ def _rightly_decided(models: Sequence[Opened], data: Dataset, size: int, say: pr
 @terminal.verb
 @options.gathered(Request)
 def judge(request: Request) -> None:
-    """Which explanation of a model to believe: maps judged by measures, beside controls that never look at the model.
+    """Find out which explanation to believe: heat maps measured beside controls that never look at the model.
 
     Example: advex judge --model builtin:planted --data planted --split test --max-samples 100 --out records/judged
     """

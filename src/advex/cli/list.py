@@ -22,7 +22,7 @@ def list_(
     json_: options.Json = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Every network, attack, explainer, ... that you can name; of one KIND with its options and their defaults.
+    """List every network, attack, explainer, ... that you can name; for one KIND with options and defaults.
 
     Example: advex list explainers
     """

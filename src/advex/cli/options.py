@@ -27,15 +27,13 @@ Model = Annotated[
         "package.module:factory (your own code, with --weights).",
     ),
 ]
-Weights = Annotated[
-    list[Path] | None, typer.Option(metavar="FILE.safetensors", help="Weights for a factory of your own.")
-]
-BoxOption = Annotated[str | None, typer.Option("--box", metavar="LOW,HIGH", help="Valid range of a factory's inputs.")]
-Mean = Annotated[str | None, typer.Option(metavar="M,...", help="Normalisation that a factory's network expects.")]
-Std = Annotated[str | None, typer.Option(metavar="S,...", help="Normalisation that a factory's network expects.")]
+Weights = Annotated[list[Path] | None, typer.Option(metavar="FILE.safetensors", help="Weights for your own code.")]
+BoxOption = Annotated[str | None, typer.Option("--box", metavar="LOW,HIGH", help="Input range, for your own code.")]
+Mean = Annotated[str | None, typer.Option(metavar="M,...", help="Normalisation, for your own code.")]
+Std = Annotated[str | None, typer.Option(metavar="S,...", help="Normalisation, for your own code.")]
 Classes = Annotated[
     str | None,
-    typer.Option(metavar="A,B,...|FILE", help="Class names of a factory's network, or a file of them."),
+    typer.Option(metavar="A,B,...|FILE", help="Class names for your own code, or a file."),
 ]
 Data = Annotated[
     str,
@@ -45,17 +43,17 @@ Data = Annotated[
         "a folder in ADVEX_DATA, or a built-in name.",
     ),
 ]
-Split = Annotated[str | None, typer.Option(metavar="NAME", help="Which split of the data, where there are several.")]
-Seed = Annotated[int, typer.Option(help="Of everything random.")]
-Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda|cuda:N|mps", help="Where to compute.")]
+Split = Annotated[str | None, typer.Option(metavar="NAME", help="Which split of the data, if there are several.")]
+Seed = Annotated[int, typer.Option(help="Random seed.")]
+Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda|cuda:N|mps", help="Device to compute on.")]
 MaxSamples = Annotated[
-    int | None, typer.Option("--max-samples", min=1, metavar="N", help="At most N examples, drawn by the seed.")
+    int | None, typer.Option("--max-samples", min=1, metavar="N", help="At most N examples, drawn at random.")
 ]
-Resume = Annotated[bool, typer.Option("--resume/--no-resume", help="Go on where a former run was stopped.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write into a folder that holds something else.")]
-Json = Annotated[bool, typer.Option("--json", help="Strict JSON on stdout, and nothing else there.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="The traceback of an error too.")]
+Resume = Annotated[bool, typer.Option("--resume/--no-resume", help="Resume an interrupted run.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Overwrite a folder that holds something else.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the traceback of an error.")]
 Project = Annotated[Path, typer.Argument(metavar="PROJECT", help="Folder of the project.")]
 Database = Annotated[
     str | None,

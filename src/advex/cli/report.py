@@ -21,9 +21,9 @@ def report(
     json_: options.Json = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Write the report of a record folder: one HTML file that needs no network.
+    """Write the report of a record folder: one HTML file that works offline.
 
-    Of a run folder, while it is training or after: its curves. Examples: advex report records/both;
+    For a run folder, during or after training: its curves. Examples: advex report records/both;
     advex report runs/ordinary runs/robust --out curves.html
     """
     from advex.report import write_report

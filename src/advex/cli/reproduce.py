@@ -38,12 +38,12 @@ def reproduce(
     rows: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="ID,...", help="Rows, or subsets of them; see --list. Default: all; at smoke some of each kind."
+            metavar="ID,...", help="Rows, or sets of rows; see --list. Default: all; at smoke some of each kind."
         ),
     ] = None,
     scale: Annotated[
         str,
-        typer.Option(metavar="NAME", help="How much of it: smoke, cpu, full, or another that the paper's file has."),
+        typer.Option(metavar="NAME", help="How much to run: smoke, cpu, full, or another scale from the paper's file."),
     ] = "smoke",
     data: Annotated[
         list[str] | None,
@@ -54,17 +54,17 @@ def reproduce(
     ] = None,
     radius: evaluate.Radius = None,
     suite: evaluate.Suite = None,
-    list_: Annotated[bool, typer.Option("--list", help="Say what would be run, with what changes, and stop.")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="Show what would run, and what is changed.")] = False,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     json_: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Train and evaluate the rows of a paper's tables, and set them beside what was published.
+    """Train and evaluate the rows of a paper's tables, and show them beside the published values.
 
-    A smaller scale shows directions, never the paper's values; what it changes is said with the figures. The same
-    command goes on where it was stopped. Example: advex reproduce woods2019/I --rows psi-30,psi-220 --scale smoke
+    A smaller scale shows trends, never the paper's values; its figures say what it changed. The same command resumes
+    where it was stopped. Example: advex reproduce woods2019/I --rows psi-30,psi-220 --scale smoke
     """
     import torch
 

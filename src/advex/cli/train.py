@@ -26,23 +26,23 @@ def train(
     ],
     changes: Annotated[
         list[str] | None,
-        typer.Argument(metavar="KEY=VALUE", help="Settings of the recipe to change; annotations=PROJECT (see --add)."),
+        typer.Argument(metavar="KEY=VALUE", help="Settings to change in the recipe; annotations=PROJECT (see --add)."),
     ] = None,
     data: options.Data = "",
     out: Annotated[Path | None, typer.Option(metavar="RUN", help="Run folder to write. Default: runs/RECIPE.")] = None,
     split: options.Split = None,
     size: Annotated[
-        str | None, typer.Option(metavar="HxW", help="Scale pictures to this size, e.g. 32. Needed where sizes differ.")
+        str | None, typer.Option(metavar="HxW", help="Scale pictures to this size, e.g. 32. Needed if sizes differ.")
     ] = None,
     validation: Annotated[
         str | None,
-        typer.Option(metavar="SPLIT", help="Split whose accuracy is shown. Default: test (undivided data are dealt)."),
+        typer.Option(metavar="SPLIT", help="Split to validate on. Default: test (data without splits are divided)."),
     ] = None,
     add: Annotated[
         list[Path] | None,
         typer.Option(
             metavar="FOLDER",
-            help="Annotated pictures to train on too: those that people called unchanged. Projects of advex "
+            help="Also train on annotated pictures: those that people called unchanged. Projects of advex "
             "annotate: annotations=PROJECT. Which count: annotations.agree=majority|all, annotations.unsure=WEIGHT.",
         ),
     ] = None,
@@ -53,13 +53,13 @@ def train(
     overwrite: options.Overwrite = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write event files for TensorBoard.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the resolved recipe, with --data also try one step, and stop.")
+        bool, typer.Option("--dry-run", help="Print the resolved recipe, try one step if --data is given, and stop.")
     ] = False,
     json_: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Train a classifier by a recipe and leave it in a run folder.
+    """Train a classifier from a recipe and save it in a run folder.
 
     Example: advex train digits-robust epochs=20 --data digits --out runs/robust
     """

@@ -7,7 +7,7 @@ import typer
 from advex.cli.annotate import agreement, answers, prepare, serve
 
 app = typer.Typer(
-    help="Ask people whether changed pictures still show what they showed.",
+    help="Ask people whether changed pictures still show their class.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -20,13 +20,13 @@ _MEASURES = ("percent", "cohen", "fleiss", "alpha")
 def agreement(
     project: options.Project,
     out: Annotated[
-        Path | None, typer.Option(metavar="PAGE.html", help="Also write a page, with the disagreements as pictures.")
+        Path | None, typer.Option(metavar="PAGE.html", help="Also write a page that shows the disagreements.")
     ] = None,
     database: options.Database = None,
     json_: options.Json = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Say how well people agree, in all and by class."""
+    """Show how well people agree, overall and by class."""
     from advex.annotation.project import opened
     from advex.files import write_text
 

@@ -19,10 +19,10 @@ def export(
         Path, typer.Argument(metavar="OUT", help="A table (.parquet, .csv, .json), or a folder for advex train --add.")
     ],
     database: options.Database = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the table that is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing table.")] = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Write all answers into a table, or the standing ones with their pictures into a folder."""
+    """Write all answers to a table, or the current ones with their pictures to a folder."""
     from advex.annotation.project import opened
     from advex.feedback.folders import write_folder
 
@@ -48,7 +48,7 @@ def import_(
     database: options.Database = None,
     verbose: options.Verbose = False,
 ) -> None:
-    """Add the answers of a table or of an annotated folder; those that are there already are left as they are."""
+    """Add the answers from a table or an annotated folder; answers that are already there stay as they are."""
     from advex.annotation.project import opened
     from advex.feedback.folders import read_folder
 

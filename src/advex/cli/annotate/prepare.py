@@ -18,19 +18,19 @@ def prepare(
     *,
     models: options.ModelOptions,
     data: options.Data = "",
-    out: Annotated[Path | None, typer.Option(metavar="PROJECT", help="Folder of the project to write.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="PROJECT", help="Folder for the project.")] = None,
     split: options.Split = None,
     margin: Annotated[
-        float, typer.Option(min=0, max=0.99, help="A wrong class is this far ahead of the next, in confidence.")
+        float, typer.Option(min=0, max=0.99, help="By how much the wrong class must lead, in confidence.")
     ] = 0.5,
-    search: Annotated[str, typer.Option(metavar="SPEC", help="The search: see advex list.")] = "minimal",
+    search: Annotated[str, typer.Option(metavar="SPEC", help="The attack; see `advex list attack`.")] = "minimal",
     votes: Annotated[int, typer.Option(min=1, help="How many people judge each image.")] = 2,
     alone: Annotated[
         bool, typer.Option("--alone", help="Show the changed picture first, the original on demand.")
     ] = False,
-    name: Annotated[str | None, typer.Option(help="What annotators see. Default: the folder's name.")] = None,
+    name: Annotated[str | None, typer.Option(help="Title that annotators see. Default: the folder's name.")] = None,
     max_samples: options.MaxSamples = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Examples per finished piece.")] = 64,
+    batch_size: Annotated[int, typer.Option(min=1, help="Examples per batch and per shard.")] = 64,
     seed: options.Seed = 0,
     database: options.Database = None,
     overwrite: options.Overwrite = False,
@@ -38,7 +38,7 @@ def prepare(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Make high-confidence adversarial images of training pictures, to be judged by people.
+    """Make high-confidence adversarial examples from training pictures, for people to judge.
 
     Example: advex annotate prepare --model runs/robust --data digits --out hitl
     """

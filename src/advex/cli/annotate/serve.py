@@ -15,17 +15,17 @@ from advex.errors import SpecError
 def serve(
     project: options.Project,
     annotator: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Who shall judge; several may be given.")
+        list[str] | None, typer.Option(metavar="NAME", help="Name of an annotator; may be given several times.")
     ] = None,
     new_link: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="A new link for somebody; the old one ends.")
+        list[str] | None, typer.Option(metavar="NAME", help="New link for an annotator; the old one stops working.")
     ] = None,
-    revoke: Annotated[list[str] | None, typer.Option(metavar="NAME", help="End somebody's link.")] = None,
+    revoke: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Disable an annotator's link.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8321,
-    allow_remote: Annotated[bool, typer.Option("--allow-remote", help="Let other machines in.")] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any free one.")] = 8321,
+    allow_remote: Annotated[bool, typer.Option("--allow-remote", help="Let other machines connect.")] = False,
     public: Annotated[
-        str | None, typer.Option(metavar="URL", help="How the server is called from outside, e.g. https://ask.lab.org.")
+        str | None, typer.Option(metavar="URL", help="The server's public address, e.g. https://ask.lab.org.")
     ] = None,
     *,
     models: options.ModelOptions,
@@ -36,7 +36,7 @@ def serve(
     database: options.Database = None,
     verbose: options.Verbose = False,
 ) -> None:
-    """Serve the page, and print one personal link for each annotator, and one for the owner.
+    """Serve the page, and print a personal link for each annotator and one for the owner.
 
     With --model and --data the owner can also explore these: ask for explanations of single pictures.
 
