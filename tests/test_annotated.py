@@ -691,7 +691,7 @@ def test_no_name_makes_an_id_twice() -> None:
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        (dataset("two", "ax", "ax"), r"two: 1 class unknown to one: 'x'. Of 'x' \(examples: 1\): Known: a, b"),
+        (dataset("two", "ax", "ax"), r"two: 1 class unknown to one: 'x'. Of 'x' \(examples: 1\): known are a, b"),
         (dataset("two", "ab", "ab", class_names=("catt", "dgo")), "2 classes unknown to one: 'catt', 'dgo'"),
         (dataset("two", "ab", "ab", x=torch.zeros(2, 1, 4, 5)), "its inputs are 1x4x5 .*, those of one are 1x4x4"),
         (dataset("two", "ab", "ab", x=torch.zeros(2, 3, 4, 4)), "its inputs are 3x4x4 .*, those of one are 1x4x4"),

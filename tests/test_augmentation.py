@@ -454,7 +454,7 @@ def test_batches_that_are_none(augmentation: Augmentation) -> None:
         ({"crop": -1}, "crop must be a number of pixels, 0 or more, not -1"),
         ({"crop": 2.5}, "crop must be a number of pixels"),
         ({"padding": "reflet"}, "no padding 'reflet': did you mean 'reflect'"),
-        ({"padding": None}, "no padding 'None': Known: reflect, replicate"),
+        ({"padding": None}, "no padding 'None': known are reflect, replicate"),
         *(
             ({"resize": resize}, "resize must be a lowest and a highest factor above 0")
             for resize in (

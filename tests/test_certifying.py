@@ -250,7 +250,7 @@ def test_stopped_anywhere_it_goes_on_to_the_same_figures(
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"certify": 0}, "certify = 0 is not possible: Input should be greater than 0"),
+        ({"certify": 0}, "certify = 0 is not possible: it must be above 0"),
         ({"certify": math.inf}, "certify = inf is not possible"),
         ({"certify": math.nan}, "certify = nan is not possible"),
         ({"certify_samples": 9}, "certify_samples = 9 is not possible"),

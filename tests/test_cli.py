@@ -126,9 +126,9 @@ def test_version(advex_in: Callable[..., Ended]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["trian"], 2, "Did you mean 'train'?"),
+        (["trian"], 2, "There is no verb 'trian': did you mean 'train'?"),
         (["train", "digits-robust", "--dat", "digits"], 2, "--data"),
-        (["evaluate", "--data", "digits"], 2, "Missing option '--model'"),
+        (["evaluate", "--data", "digits"], 2, "advex evaluate needs --model MODEL,...: Run folders"),
         (["train", "digits-robst", "--data", "digits"], 2, "did you mean 'digits-robust'?"),
         (["train", "digits-robust", "epoch=3", "--data", "digits"], 2, "no setting 'epoch': did you mean 'epochs'?"),
         (["train", "digits-robust", "epochs", "--data", "digits"], 2, "'epochs' is not of the form KEY=VALUE"),
@@ -466,7 +466,11 @@ def test_several_annotated_folders_and_what_cannot_be_added(trained: Path, advex
         ("nowhere", 2, "There is no data set 'nowhere'"),
         ("plain", 2, "--add plain: there is no annotations.csv of answers in it"),
         ("digits", 2, "there is no annotations.csv"),
-        ("names", 1, "names: 1 class unknown to digits/train: 'seven'. Of 'seven' (examples: a.png): Known: 0, 1, 2"),
+        (
+            "names",
+            1,
+            "1 class unknown to digits/train: 'seven'. Of 'seven' (examples: a.png): known are 0, 1, 2",
+        ),
         ("sizes", 1, "sizes: its inputs are 1x9x9 (channels x height x width), those of digits/train are 1x8x8"),
     ):
         failed = advex_in(*TRAIN, "--add", name, "--out", "failed")

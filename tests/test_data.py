@@ -97,9 +97,9 @@ def test_digits_are_listed() -> None:
 def test_a_built_in_name_that_is_a_folder_too_is_named_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "digits").mkdir()
     monkeypatch.setenv("ADVEX_DATA", str(tmp_path))
-    with pytest.raises(DataError, match="Known: ") as told:
-        open_dataset("nothing")
-    assert str(told.value).count(" digits,") == 1
+    with pytest.raises(DataError, match="did you mean") as told:
+        open_dataset("digit")
+    assert str(told.value).count("'digits'") == 1
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_seeds_vary_as_their_class_does_and_in_no_other_direction() -> None:
 
 def test_a_class_without_pictures_and_one_that_is_unknown() -> None:
     data, _ = few()
-    with pytest.raises(SpecError, match="no class 'c': Known: a, b"):
+    with pytest.raises(SpecError, match="no class 'c': known are a, b"):
         seeds_of(data, "c")
     with pytest.raises(DataError, match="no picture of class 'a'"):
         seeds_of(data.take(torch.tensor([1, 3])), "a")

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import yaml
+from PIL import Image
 
 from advex import recipes, registry
 from advex.data.augmentation.affine import AffineAugmentation
-from advex.errors import SpecError
+from advex.errors import DataError, SpecError
 from advex.recipes import Recipe, learning_rate, recipe_from
 
 DOCS = Path(__file__).parents[1] / "docs" / "recipes.md"
@@ -196,3 +197,39 @@ def test_every_example_of_the_page_is_a_recipe() -> None:
         name, changes = line
         overrides = dict(change.split("=", 1) for change in changes.replace("'", "").split())
         recipe_from(recipes.read(name) if name in registry.entries("recipe") else {}, overrides)
+
+
+@pytest.mark.slow
+def test_a_table_alone_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breast cancer and wine as CSV files, against scikit-learn's logistic regression on the same rows."""
+    from sklearn.datasets import load_breast_cancer, load_wine
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    import advex
+
+    monkeypatch.chdir(tmp_path)
+    for load, name in ((load_breast_cancer, "cancer"), (load_wine, "wine")):
+        load(as_frame=True).frame.to_csv(f"{name}.csv", index=False)
+        classifier = advex.train(f"{name}.csv", quiet=True)
+        assert (tmp_path / "runs" / name / "config.json").is_file()
+        learned, test = (advex.open_dataset(f"{name}.csv", split=split) for split in ("train", "test"))
+        ours = float((classifier.predict(test.batch(slice(None)).x).argmax(1) == test.y).float().mean())
+        scaler = StandardScaler().fit(learned.x)
+        reference = LogisticRegression(max_iter=1000).fit(scaler.transform(learned.x), learned.y)
+        assert ours >= reference.score(scaler.transform(test.x), test.y) - 0.04
+
+
+def test_what_stands_in_a_recipes_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("loans.CSV").write_text("income,label\n" + "".join(f"{row},{'ab'[row % 2]}\n" for row in range(40)))
+    assert recipes.for_table("loans.CSV") == "table-linear"
+    for name in ("digits-robust", "nothing", "recipe.yaml"):
+        assert recipes.for_table(name) is None
+    with pytest.raises(DataError, match=r"There is no file nowhere\.csv"):
+        recipes.for_table("nowhere.csv")
+    for name in ("cat", "dog"):
+        Path("photos", name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(Path("photos", name, "a.png"))
+    with pytest.raises(SpecError, match="advex train RECIPE --data photos"):
+        recipes.for_table("photos")

@@ -166,7 +166,7 @@ def test_recipes_are_built_with_changes() -> None:
 @pytest.mark.parametrize(
     ("kind", "spec", "sentence"),
     [
-        ("attack", "pdg", r"no attack 'pdg': did you mean 'pgd'\? Known: .*algorithm1.*pgd"),
+        ("attack", "pdg", r"no attack 'pdg': did you mean 'pgd'.*\? advex list attack shows all \d+\."),
         ("attack", "", r"no attack ''"),
         ("attack", "PGD", r"no attack 'PGD'"),
         ("attack", "pgd:stpes=3", r"attack 'pgd' has no option 'stpes': did you mean 'steps'\?"),
@@ -184,7 +184,7 @@ def test_recipes_are_built_with_changes() -> None:
         ("attack", "pgd:steps=(3", r"brackets in .* do not match"),
         ("attack", "pgd:steps=3)", r"brackets in .* do not match"),
         ("attack", "l2min:on_failure=cry", r"takes on_failure as 'last' or 'clean', not 'cry'"),
-        ("goal", "misclassify:y=1", r"goal 'misclassify' has no option 'y': Known: temperature"),
+        ("goal", "misclassify:y=1", r"goal 'misclassify' has no option 'y': known are temperature"),
         ("goal", "below_chance:y=1", r"has no option 'y': it has none"),
         ("goal", "become:target=runnerup", r"takes target as int or 'predicted' or 'runner_up' or 'true'"),
         ("goal", "become:target=1.5", r"takes target as int or"),
@@ -326,5 +326,10 @@ def test_what_is_not_registered_is_described_by_its_repr() -> None:
 
 def test_suggestions_are_near_or_absent() -> None:
     assert did_you_mean("pdg", ["pgd", "minimal"]) == "did you mean 'pgd'? Known: minimal, pgd."
-    assert did_you_mean("zzz", ["pgd", "minimal"]) == "Known: minimal, pgd."
-    assert did_you_mean("zzz", []) == "Known: ."
+    many = [f"name{number}" for number in range(40)]
+    assert did_you_mean("name5x", many, "advex list x") == (
+        "did you mean 'name5' or 'name9' or 'name8'? advex list x shows all 40."
+    )
+    assert len(did_you_mean("zzz", many)) < 100
+    assert did_you_mean("zzz", ["pgd", "minimal"]) == "known are minimal, pgd."
+    assert did_you_mean("zzz", []) == "none are known."

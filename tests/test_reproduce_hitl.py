@@ -386,5 +386,5 @@ def test_agreement_that_is_undefined_stays_strict_json(done: Path) -> None:
 def test_an_answered_json_that_is_none_is_refused(tmp_path: Path) -> None:
     assert read_answered(tmp_path) is None
     (tmp_path / "answered.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(ArtifactError, match="answered.json is not .*: network: Field required"):
+    with pytest.raises(ArtifactError, match="answered.json is not .*: network: it is missing"):
         read_answered(tmp_path)

@@ -24,7 +24,7 @@ from advex._version import __version__
 from advex.classifier import Classifier
 from advex.contexts import own_context
 from advex.documents import read_json
-from advex.errors import AdvexError, ArtifactError
+from advex.errors import AdvexError, ArtifactError, why_impossible
 from advex.features import FeatureSpec
 from advex.files import atomic, atomic_folder
 from advex.networks import weight_names
@@ -101,7 +101,9 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Classifie
         described = _Described.model_validate(config)
     except ValidationError as error:
         first = error.errors()[0]
-        raise ArtifactError(f"{folder / CONFIG}: '{'.'.join(map(str, first['loc']))}': {first['msg']}.") from None
+        raise ArtifactError(
+            f"{folder / CONFIG}: '{'.'.join(map(str, first['loc']))}': {why_impossible(first['msg'])}."
+        ) from None
     weights = checked_weights(folder, config)
     try:
         with torch.device("meta"):  # names and shapes first; memory only when they fit

@@ -3,10 +3,29 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 from collections.abc import Iterable
 from unicodedata import category
 
+_FEW, _SOME = 16, 6  # names: so many are all listed, and of more the first
+# Pydantic's words -> ours, in this order.
+_WORDS = {
+    r"^Value error, ": "",
+    r"^Input should be\b": "it must be",
+    r"^Field required": "it is missing",
+    r"^Extra inputs are not permitted": "no such setting is known",
+    r"greater than or equal to": "at least",
+    r"less than or equal to": "at most",
+    r"greater than": "above",
+    r"less than": "below",
+    r"a valid integer.*": "a whole number",
+    r"a valid number.*": "a number",
+    r"a valid boolean.*": "true or false",
+    r"a valid string": "a text",
+    r"a valid (?:list|tuple|array)": "a list",
+    r"a valid dictionary.*": "a mapping of names to values",
+}
 _HARMLESS = frozenset("\n\t\u200c\u200d").union(map(chr, range(0xE0020, 0xE0080)))
 
 
@@ -38,16 +57,37 @@ class AdvexWarning(UserWarning):
     """Something that makes a result less trustworthy than it looks."""
 
 
-def did_you_mean(wrong: str, known: Iterable[str]) -> str:
-    """End of a sentence that helps after a misspelt name: the nearest known one, or all of them.
+def did_you_mean(wrong: str, known: Iterable[str], every: str = "") -> str:
+    """End of a sentence that helps after a misspelt name: the nearest known ones, and all where they are few.
+
+    every: a command that lists all.
 
     >>> did_you_mean("pdg", ["pgd", "minimal"])
     "did you mean 'pgd'? Known: minimal, pgd."
+    >>> did_you_mean("x", ["pgd", "minimal"])
+    'known are minimal, pgd.'
     """
     names = sorted(known)
-    near = difflib.get_close_matches(wrong, names, n=1, cutoff=0.5)
-    hint = f"did you mean '{near[0]}'? " if near else ""
-    return f"{hint}Known: {', '.join(names)}."
+    near = difflib.get_close_matches(wrong, names, n=1 if len(names) <= _FEW else 3, cutoff=0.5)
+    hint = "did you mean " + " or ".join(f"'{each}'" for each in near) + "?" if near else ""
+    listed = ", ".join(names if len(names) <= _FEW else names[:_SOME])
+    if len(names) <= _FEW:
+        return f"{hint} Known: {listed}." if near else f"known are {listed}." if names else "none are known."
+    rest = f"{every} shows all {len(names)}." if every else ""
+    if near:
+        return f"{hint} {rest}".rstrip()
+    return f"known are {listed} and {len(names) - _SOME} others." + (f" {rest}" if every else "")
+
+
+def why_impossible(reason: str) -> str:
+    """What pydantic says of a value, in our words: the end of a sentence.
+
+    >>> why_impossible("Input should be greater than or equal to 1")
+    'it must be at least 1'
+    >>> why_impossible("Input should be a valid integer, unable to parse string as an integer")
+    'it must be a whole number'
+    """
+    return functools.reduce(lambda text, words: re.sub(*words, text), _WORDS.items(), reason)
 
 
 def install_extra(name: str) -> str:

@@ -49,7 +49,7 @@ def _full(name: str, known: Iterable[str]) -> str:
     for candidate in (name, f"network.{name}"):
         if candidate in known:
             return candidate
-    raise InputError(f"The network has no layer '{name}': {did_you_mean(name, known)}")
+    raise InputError(f"The network has no layer '{name}': {did_you_mean(name, known)}", absent=True)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, PlainValidator, ValidationError, WrapVal
 from pydantic.dataclasses import dataclass as checked
 from pydantic_core import ErrorDetails
 
-from advex.errors import AdvexError, SpecError, did_you_mean
+from advex.errors import AdvexError, SpecError, did_you_mean, why_impossible
 from advex.geometry import Norm, as_norm, as_radius
 
 Made = TypeVar("Made", bound=type)
@@ -57,15 +57,6 @@ def with_options(made: Made) -> Made:
     return made
 
 
-_WORDS = {
-    "greater than or equal to": "at least",
-    "less than or equal to": "at most",
-    "greater than": "above",
-    "less than": "below",
-    "Input should be": "must be",
-}
-
-
 def _sentence(made: type, error: ErrorDetails) -> str:
     """What was wrong with which option, and what would be right."""
     own = error.get("ctx", {}).get("error")
@@ -76,8 +67,8 @@ def _sentence(made: type, error: ErrorDetails) -> str:
     if error["type"] == "unexpected_keyword_argument":
         return f"{made.__name__} has no option '{option}': {did_you_mean(option, names)}"
     if option not in names:
-        return f"{made.__name__}: {error['msg']}. Its options are given by name: {', '.join(names)}."
-    right = functools.reduce(lambda text, words: text.replace(*words), _WORDS.items(), error["msg"])
+        return f"{made.__name__}: {why_impossible(error['msg'])}. Its options are given by name: {', '.join(names)}."
+    right = why_impossible(error["msg"]).removeprefix("it ")
     known = re.findall(r"'([^']*)'", right) if error["type"] == "literal_error" else ()
     near = difflib.get_close_matches(value, known, n=1, cutoff=0.5) if isinstance(value, str) else ()
     return f"{made.__name__}'s {option} {right}, not {value!r}." + (f" Did you mean '{near[0]}'?" if near else "")

@@ -22,7 +22,7 @@ from sqlalchemy import select
 from advex.annotation.models import Answer, Image, Person
 from advex.annotation.store import Store
 from advex.documents import parse_json, read_json
-from advex.errors import AdvexError, DataError, SpecError, quoted
+from advex.errors import AdvexError, DataError, SpecError, quoted, why_impossible
 from advex.files import atomic, check_file, write_text
 
 FORMS = (".parquet", ".csv", ".json")
@@ -164,7 +164,7 @@ def checked(values: Any, where: str) -> Row:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])[:_QUOTED]
-        reason = first["msg"].removeprefix("Value error, ")
+        reason = why_impossible(first["msg"])
         raise DataError(f"{where}: {name or 'it'} is not possible: {reason}.") from None
     given = [getattr(row, column) is not None for column in _OF_ANSWERS]
     if any(given) != all(given):

@@ -21,6 +21,7 @@ from advex.cli import (
     judge,
     report,
     reproduce,
+    terminal,
     train,
 )
 from advex.cli.convert import convert
@@ -71,4 +72,10 @@ app.command(name="list")(list_)
 
 def main() -> None:
     """Entry point of `advex` and `python -m advex`."""
-    app(prog_name="advex")
+    try:
+        code = app(prog_name="advex", standalone_mode=False)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # Typer's own: the command cannot be as it was typed
+            raise
+        terminal.refuse(error)
+    sys.exit(code)

@@ -21,8 +21,6 @@ DATA = "cifar10-sample"
 # With training: two small networks on handwritten digits.
 RECIPES = {"ordinary": "digits-ordinary", "robust": "digits-robust"}
 TRAINED_RHO = 0.2  # twice the usual: what a robust network draws on 8x8 pixels is then plain to see
-SHOWN = 3  # examples on the demo's picture
-SIDE = 96  # of one picture there, in pixels
 
 
 @terminal.verb
@@ -58,6 +56,7 @@ def demo(
     from advex.lookup.models import open_models
     from advex.record import summary
     from advex.report import write_report
+    from advex.report.example_sheet import draw_examples
 
     if epochs is not None and not train:
         raise SpecError("--epochs belongs to --train: the bundled networks are trained already.")
@@ -108,32 +107,3 @@ def _trained(
         resolved = recipes.named(recipe, changes, seed)
         run_folder.run(resolved, data, folder / name, say=say, validation=test, device=device, overwrite=overwrite)
     return open_models([str(folder / name) for name in RECIPES], device)
-
-
-def draw_examples(folder: Path, out: Path) -> None:
-    """The first explained examples of a record, a row per model: the input, then what would make it each class."""
-    from advex.drawing.contact_sheet import Cell, Row, draw
-    from advex.files import atomic
-    from advex.record import read_record, read_rows
-
-    names = read_record(folder).data.class_names
-    grid = [
-        row for row in read_rows(folder, "explanations") if (row["purpose"], row["explainer"]) == ("grid", "toward")
-    ]
-    inputs = {row["example"]: row for row in read_rows(folder, "examples") if row["picture"]}
-    rows = []
-    for example in list(dict.fromkeys(row["example"] for row in grid))[:SHOWN]:
-        for model in dict.fromkeys(row["model"] for row in grid):
-            picture = (folder / inputs[example]["picture"]).read_bytes()
-            cells = [Cell((picture,), (model, names[inputs[example]["label"]]))]
-            for row in grid:
-                if (row["example"], row["model"]) == (example, model):
-                    lines = (f"to {names[row['target']]}", _sure(row["png_after"][row["target"]]))
-                    cells.append(Cell(((folder / row["picture"]).read_bytes(),), lines))
-            rows.append(Row(tuple(cells)))
-    with atomic(out) as temporary:
-        draw(rows, side=SIDE).save(temporary, "PNG")
-
-
-def _sure(confidence: float) -> str:
-    return ">99 % sure" if confidence > 0.99 else f"{100 * confidence:.0f} % sure"

@@ -8,12 +8,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, ParamSpec
 
-from advex.errors import AdvexError, AdvexWarning, SpecError, visible
+from advex.errors import AdvexError, AdvexWarning, SpecError, visible, why_impossible
 from advex.progress import Interrupted, command_line, one_voice, plain
 
 P = ParamSpec("P")
@@ -65,6 +66,31 @@ def fail(sentence: str, code: int = FAILED) -> NoReturn:
     """End with one line on stderr."""
     print(f"error: {visible(sentence, one_line=True)}", file=sys.stderr)
     sys.exit(code)
+
+
+def refuse(error: Any) -> NoReturn:
+    """End with what is wrong with the command as it was typed: an exception of Typer's, in our words."""
+    context, parameter, said = error.ctx, getattr(error, "param", None), error.message.rstrip(".")
+    command = context.command_path if context else "advex"
+    if type(error).__name__ == "NoArgsIsHelpError":  # nothing was typed: the help is the answer
+        error.show()
+        sys.exit(USAGE)
+    if name := getattr(error, "option_name", "") if hasattr(error, "possibilities") else "":
+        near = " or ".join(each for each in error.possibilities or ())
+        said = f"{command} has no option {name}" + (f": did you mean {near}?" if near else ".")
+    elif parameter is not None and not said:
+        name = parameter.opts[0] if parameter.param_type_name == "option" else ""
+        what = f"{name} {parameter.metavar or parameter.name.upper()}".strip()
+        said = f"{command} needs {what}: {getattr(parameter, 'help', None) or 'it has no default.'}"
+    elif parameter is not None:
+        name = parameter.opts[0] if parameter.param_type_name == "option" else parameter.metavar or parameter.name
+        said = f"{name}: {why_impossible(said)}."
+    else:
+        said = re.sub(r"^No such command (.*?)\. Did", r"There is no verb \1: did", said)
+        said = re.sub(r"^No such command (.*)", r"There is no verb \1", said)
+        said = re.sub(r"^Got unexpected extra argument\S* \((.*)\)", rf"{command} does not take this, too: \1", said)
+    end = "" if said.endswith((".", "?")) else "."
+    fail(f"{said}{end} What it takes: {command} --help", USAGE)
 
 
 def resume_later(interrupted: Interrupted) -> NoReturn:

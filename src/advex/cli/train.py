@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 def train(
     recipe: Annotated[
         str,
-        typer.Argument(metavar="RECIPE", help="A YAML file, or a bundled recipe.", autocompletion=options.recipe_names),
+        typer.Argument(
+            metavar="RECIPE|TABLE",
+            help="A YAML file, a bundled recipe, or a CSV table to train on without one.",
+            autocompletion=options.recipe_names,
+        ),
     ],
     changes: Annotated[
         list[str] | None,
@@ -61,7 +65,7 @@ def train(
 ) -> None:
     """Train a classifier from a recipe and save it in a run folder.
 
-    Example: advex train digits-robust epochs=20 --data digits --out runs/robust
+    Examples: advex train digits-robust epochs=20 --data digits --out runs/robust; advex train loans.csv
     """
     from advex import recipes
     from advex.feedback.annotations import annotations_in
@@ -69,20 +73,25 @@ def train(
     from advex.training import run_folder
 
     annotations, changes = annotations_in(changes or [])
+    say, folder = progress.Terminal(quiet=quiet), out or Path("runs") / Path(recipe).stem
+    if not data and (of_table := recipes.for_table(recipe)):
+        data, recipe = recipe, of_table
+        say.note(
+            f"No recipe is named: {recipe} is taken. table-mlp is a small network: advex train table-mlp --data {data}"
+        )
     resolved = recipes.named(recipe, changes, seed)
     if dry_run and not data:
         terminal.emit(run_folder.as_yaml(resolved).rstrip())
         return
     if not data:
         raise SpecError("Say what to train on: --data FOLDER, or --data digits for the built-in set.")
-    say, device = progress.Terminal(quiet=quiet), device_named(device)
+    device = device_named(device)
     examples, held_out = _open(
         data, split, validation, size, annotations, add or [], say, max_samples=max_samples, seed=resolved.seed
     )
     if dry_run:
         _dry_run(resolved, examples, held_out, device, say)
         return
-    folder = out or Path("runs") / Path(recipe).stem
     figures = run_folder.run(
         resolved, examples, folder, say=say, validation=held_out, device=device, resume=resume, overwrite=overwrite,
         tensorboard=tensorboard,

@@ -139,7 +139,9 @@ def _find(source: str, policy: AnnotationPolicy = MAJORITY) -> Opened:
             return opened(Place(path, policy))
     known = {*builtin, *(path.name for path in shared.glob("*/"))} if shared else builtin
     below = f", or the name of a folder in ADVEX_DATA ({shared})" if shared else ""
-    sentence = f"There is no data set '{source}': {did_you_mean(name, known)} Data is {_forms()}{below}."
+    sentence = (
+        f"There is no data set '{source}': {did_you_mean(name, known, 'advex list dataset')} Data is {_forms()}{below}."
+    )
     raise DataError(sentence, absent=True)
 
 

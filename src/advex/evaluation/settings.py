@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from advex.errors import SpecError, did_you_mean
+from advex.errors import SpecError, did_you_mean, why_impossible
 
 # What means nothing unless the first of each group is given, and is then no difference between two evaluations.
 CERTIFICATION = ("certify", "certify_samples", "certify_examples")
@@ -82,7 +82,9 @@ def checked(values: dict[str, Any]) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
-        raise SpecError(f"The setting {name} = {first['input']!r} is not possible: {first['msg']}.") from None
+        raise SpecError(
+            f"The setting {name} = {first['input']!r} is not possible: {why_impossible(first['msg'])}."
+        ) from None
 
 
 def parted(text: str) -> tuple[str, str]:

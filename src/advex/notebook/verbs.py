@@ -134,7 +134,7 @@ def compare(model: Models, data: str | Path | Dataset, **more: Any) -> Evaluated
 
 def train(
     recipe: str | Path,
-    data: str | Path | Dataset,
+    data: str | Path | Dataset | None = None,
     *changes: str,
     out: str | Path | None = None,
     validation: Dataset | str | None = None,
@@ -146,15 +146,19 @@ def train(
 ) -> Classifier:
     """Train a classifier by a recipe into a run folder, and open it; the same call goes on after a stop.
 
-    recipe: a bundled one's name, or a YAML file. changes: `epochs=20`, `objective.lipschitz.psi=220`, ... data: what
-    `--data` takes, or a `Dataset` (then `validation`, another one, may be given beside it). out: `runs/RECIPE` if None.
-    Raises AdvexError.
+    recipe: a bundled one's name, or a YAML file; or, alone, a table to train on (`advex.train("loans.csv")`). changes:
+    `epochs=20`, `objective.lipschitz.psi=220`, ... data: what `--data` takes, or a `Dataset` (then `validation`,
+    another one, may be given beside it). out: `runs/RECIPE` if None. Raises AdvexError.
     """
     if not all(isinstance(change, str) and "=" in change for change in changes):
         raise SpecError('Settings of the recipe are texts, one by one: advex.train(RECIPE, DATA, "epochs=20", ...).')
     say = progress.Terminal(quiet=quiet)
-    resolved = recipes.named(str(recipe), list(changes), None)
     folder = Path("runs") / Path(recipe).stem if out is None else Path(out)
+    if data is None:
+        data, recipe = recipe, recipes.for_table(str(recipe)) or recipe
+        if data == recipe:
+            raise SpecError(f"advex.train: `data` is missing: advex.train({str(recipe)!r}, DATA).")
+    resolved = recipes.named(str(recipe), list(changes), None)
     if isinstance(data, Dataset):
         if isinstance(validation, str) or split is not None:
             raise SpecError("Splits have names where data are named; give another data set as `validation`.")

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from advex import registry
 from advex.documents import read_yaml
-from advex.errors import SpecError, did_you_mean
+from advex.errors import SpecError, did_you_mean, why_impossible
 from advex.papers.answers import Learned as Learned
 from advex.papers.answers import Simulated as Simulated
 from advex.papers.paper import ALL as ALL
@@ -61,7 +61,7 @@ def read(name_or_path: str | Path) -> Paper:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the whole"
-        raise SpecError(f"{path}: {place}: {first['msg'].removeprefix('Value error, ')}.") from None
+        raise SpecError(f"{path}: {place}: {why_impossible(first['msg'])}.") from None
 
 
 def chosen(paper: Paper, table: str | None, names: Sequence[str]) -> list[str]:
@@ -100,7 +100,8 @@ def _near(name: str, paper: Paper) -> str:
     """The nearest rows and all subsets: a list of all rows would fill the screen."""
     words = set(re.split(r"[-.]", name.lower()))
     alike = sorted(paper.rows, key=lambda row: -len(words & set(re.split(r"[-.]", row))))[:6]
-    hint = did_you_mean(name, [*paper.rows, *paper.subsets]).partition("Known:")[0]
+    near = did_you_mean(name, [*paper.rows, *paper.subsets])
+    hint = f"{near.partition('?')[0]}? " if "?" in near else ""
     return f"{hint}Among the rows: {', '.join(alike)}; subsets: {', '.join(paper.subsets) or 'none'}; --list shows all."
 
 

@@ -12,11 +12,13 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from advex import attacks, networks, objectives, registry
+from advex import data as sets
 from advex.data.augmentation.affine import AffineAugmentation
 from advex.data.augmentation.plain import Augmentation, Padding
 from advex.documents import read_yaml
-from advex.errors import SpecError, did_you_mean
+from advex.errors import DataError, SpecError, did_you_mean, why_impossible
 
+TABLE = "table-linear"  # of a table for which no recipe is named
 # Settings that are taken as they are typed.
 _SPECS = ("network", "start", "objective", "robust_attack", "labels")
 _LISTS = ("mean", "std", "milestones", "resize", "scale")  # settings that may be written `0.49,0.48,0.45`
@@ -160,7 +162,9 @@ def recipe_from(values: dict[str, Any], overrides: dict[str, str] | None = None,
         name = ".".join(str(part) for part in first["loc"])
         if first["type"] == "unexpected_keyword_argument":
             raise SpecError(f"{where}: there is no setting '{name}': {did_you_mean(name, _affine())}") from None
-        raise SpecError(f"{where}: {name} = {first.get('input')!r} is not possible: {first['msg']}.") from None
+        raise SpecError(
+            f"{where}: {name} = {first.get('input')!r} is not possible: {why_impossible(first['msg'])}."
+        ) from None
     _check(recipe)
     return recipe
 
@@ -222,6 +226,22 @@ def named(name: str, changes: Sequence[str] = (), seed: int | None = None, where
     if seed is not None:
         overrides["seed"] = str(seed)
     return recipe_from(read(name), overrides, where=where or name)
+
+
+def for_table(named: str) -> str | None:
+    """The recipe where a table stands in its place (`advex train loans.csv`); None for everything else.
+
+    Raises DataError for a table that is not there, or cannot be opened as one, and SpecError for other data.
+    """
+    path = Path(named)
+    is_file = path.suffix.lower() in (".csv", ".tsv")
+    if named in registry.entries("recipe") or not (is_file or path.is_dir()):
+        return None
+    if is_file and not path.exists():
+        raise DataError(f"There is no file {named}.", absent=True)
+    if not sets.is_table(named):
+        raise SpecError(f"{named} is data and no recipe: advex train RECIPE --data {named} (advex list recipe).")
+    return TABLE
 
 
 def fitted(recipe: Recipe, shape: tuple[int, ...], classes: int) -> Recipe:

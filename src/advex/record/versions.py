@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from advex.documents import read_json
-from advex.errors import ArtifactError
+from advex.errors import ArtifactError, why_impossible
 
 Values = dict[str, Any]
 Model = TypeVar("Model", bound=BaseModel)
@@ -50,6 +50,6 @@ def read_versioned(
     except ValidationError as error:
         first = error.errors()[0]
         at = ".".join(map(str, first["loc"]))
-        raise ArtifactError(f"{path} is not {what}: {at + ': ' if at else ''}{first['msg']}.") from None
+        raise ArtifactError(f"{path} is not {what}: {at + ': ' if at else ''}{why_impossible(first['msg'])}.") from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ArtifactError(f"{path} is not {what}: {str(error).partition(chr(10))[0]}.") from None

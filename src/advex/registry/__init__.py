@@ -201,8 +201,12 @@ def file_of(kind: str, name_or_path: str | Path) -> Path:
     known, name = entries(kind), str(name_or_path)
     path = known[name].path if name in known else Path(name)
     if not path.is_file():
-        raise SpecError(f"There is no {kind} '{name}' and no such file: {did_you_mean(name, known)}")
+        raise SpecError(f"There is no {kind} '{name}' and no such file: {did_you_mean(name, known, _every(kind))}")
     return path
+
+
+def _every(kind: str) -> str:
+    return f"advex list {kind}"
 
 
 def _known(kind: str) -> dict[str, Entry]:
@@ -233,7 +237,7 @@ def make(kind: str, name: str, **options: Any) -> Any:
     """
     known = _known(kind)
     if name not in known:
-        raise SpecError(f"There is no {kind} '{name}': {did_you_mean(name, known)}")
+        raise SpecError(f"There is no {kind} '{name}': {did_you_mean(name, known, _every(kind))}")
     entry = known[name]
     allowed = entry.options()
     takes_any = len(allowed) < len(inspect.signature(entry.make).parameters)  # and checks them itself

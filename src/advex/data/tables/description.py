@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from advex.data.tables.layout import Style
 from advex.documents import read_yaml
-from advex.errors import DataError, did_you_mean, quoted
+from advex.errors import DataError, did_you_mean, quoted, why_impossible
 from advex.features import FeatureSpec
 from advex.features.typed import as_number, as_text
 
@@ -93,7 +93,9 @@ def read_description(path: Path) -> TableDescription:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
-        raise DataError(f"{path}: {name} = {first.get('input')!r:.80} is not possible: {first['msg']}.") from None
+        raise DataError(
+            f"{path}: {name} = {first.get('input')!r:.80} is not possible: {why_impossible(first['msg'])}."
+        ) from None
     _check(path, description)
     return description
 
