@@ -99,14 +99,15 @@ def train(
     if json_:
         terminal.emit_json(figures)
     else:
-        shown = {"accuracy": figures["accuracy"]}
-        if resolved.label_seed is not None:
-            shown = {
-                "fit of the drawn labels": figures["train_accuracy"],
-                "accuracy (true labels)": figures["accuracy"],
-            }
-        texts = [f"{name} {100 * value:.1f} %" for name, value in shown.items() if value is not None]
-        terminal.emit("  ".join([str(folder), *texts]))
+        terminal.emit("  ".join([str(folder), *_shown(resolved, figures)]))
+
+
+def _shown(recipe: Recipe, figures: dict[str, Any]) -> list[str]:
+    """What came of it, in a few words each."""
+    shown = {"accuracy": figures["accuracy"]}
+    if recipe.label_seed is not None:
+        shown = {"fit of the drawn labels": figures["train_accuracy"], "accuracy (true labels)": figures["accuracy"]}
+    return [f"{name} {100 * value:.1f} %" for name, value in shown.items() if value is not None]
 
 
 def _open(
