@@ -19,11 +19,12 @@ from typing import Any, cast
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from advex import artifacts
 from advex.artifacts import CONFIG, WEIGHTS, load, save, weights_hash
 from advex.classifier import Classifier
-from advex.errors import ArtifactError, InputError
+from advex.errors import ArtifactError, InputError, SpecError
 
 SPEC = "small_cnn:channels=2,classes=3,widths=3-4-5"
 
@@ -124,7 +125,9 @@ def test_saving_over_an_old_one_keeps_what_else_is_in_the_folder(folder: Path) -
 
 
 def test_only_a_network_with_a_spec_can_be_saved(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"made from a spec string.*state_dict.*--weights"):
+    with pytest.raises(
+        ArtifactError, match=r"made from a spec string.*factory='package.module:name'.*--weights FOLDER"
+    ):
         save(Classifier(torch.nn.Linear(2, 2)), tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
@@ -476,3 +479,54 @@ def test_a_hash_does_not_hang_on_how_a_value_lies_in_memory() -> None:
     network = torch.nn.Linear(1, 2)
     hashes = {weights_hash(Classifier(network, mean=cast("Any", each))) for each in (strided, plain)}
     assert len(hashes) == 1
+
+
+# -- networks of one's own -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A module with a network, which writes down that it was imported."""
+    (tmp_path / "own_network.py").write_text(
+        "from pathlib import Path\nfrom torch import nn\nPath('imported').touch()\n"
+        "def make():\n    return nn.Sequential(nn.Flatten(), nn.Linear(12, 3))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "own_network", raising=False)
+    yield tmp_path
+    sys.modules.pop("own_network", None)
+
+
+def test_a_network_of_ones_own_is_opened_by_the_code_that_is_named_and_by_no_folder(own_code: Path) -> None:
+    from advex.lookup.models import Wrapping, open_models
+
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    classifier = Classifier(network, mean=0.3, std=2.0, class_names=("a", "b", "c")).eval()
+    classifier.input_shape = (3, 2, 2)
+    save(classifier, own_code / "run", factory="own_network:make")
+    with pytest.raises(ArtifactError, match=r"--model own_network:make --weights .*run"):
+        load(own_code / "run")
+    with pytest.raises(ArtifactError, match=r"--model own_network:make --weights .*run"):
+        open_models([str(own_code / "run")])
+    assert not Path("imported").exists()
+    (opened,) = open_models(["own_network:make"], "cpu", Wrapping(weights=(own_code / "run",)))
+    again = load(own_code / "run", network=nn.Sequential(nn.Flatten(), nn.Linear(12, 3)))
+    x = torch.rand(5, 3, 2, 2)
+    for each in (opened.classifier, again):
+        torch.testing.assert_close(each(x), classifier(x), rtol=0, atol=0)
+        assert (each.class_names, each.input_shape, each.spec) == (("a", "b", "c"), (3, 2, 2), None)
+    with pytest.raises(ArtifactError, match="does not fit the network 'own_network:make'"):
+        load(own_code / "run", network=nn.Linear(12, 3))
+    with pytest.raises(SpecError, match="a saved classifier, which has its own box"):
+        open_models(["own_network:make"], "cpu", Wrapping(weights=(own_code / "run",), mean="0.5"))
+    with pytest.raises(ArtifactError, match="of the form package.module:name"):
+        save(classifier, own_code / "other", factory="own network")
+    save(Classifier("linear:features=12,classes=3"), own_code / "spec")
+    with pytest.raises(ArtifactError, match="leave network out"):
+        load(own_code / "spec", network=network)
+
+
+def test_a_bundled_name_alone_is_told_its_prefix() -> None:
+    with pytest.raises(ArtifactError, match="is builtin:cifar10-robust"):
+        load("cifar10-robust")

@@ -776,3 +776,22 @@ def test_development_data_opens(name: str, count: int, shape: tuple[int, ...], c
 def test_a_misspelt_folder_of_the_development_data_is_recognised(development_data: Path) -> None:
     with pytest.raises(DataError, match=f"did you mean 'cifar10'.*{development_data}"):
         open_dataset("cifar")
+
+
+def test_a_data_set_is_a_sequence_of_examples_and_goes_into_a_loader() -> None:
+    from torch.utils.data import DataLoader
+
+    data = open_dataset("digits", split="test").take(slice(0, 10))
+    x, y = data[3]
+    assert torch.equal(x, data.batch(slice(3, 4)).x[0])
+    assert y == int(data.y[3])
+    assert torch.equal(data[-1][0], data[9][0])
+    assert [y for _, y in data] == data.y.tolist()
+    assert len(repr(data)) < 200
+    loaded = list(DataLoader(data.to_torch(), batch_size=4))
+    assert [len(each) for each, _ in loaded] == [4, 4, 2]
+    assert torch.equal(torch.cat([each for each, _ in loaded]), data.batch(slice(None)).x)
+    assert torch.equal(torch.cat([labels for _, labels in loaded]), data.y)
+    for place in (10, -11):
+        with pytest.raises(IndexError, match="10 examples, 0 to 9"):
+            data[place]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from advex.attacks import Minimal
+from advex import explainers
+from advex.attacks import PGD, Minimal
 from advex.classifier import Classifier
-from advex.errors import SpecError
+from advex.errors import InputError, SpecError
 from advex.goals import Become, BelowChance, Confident, Misclassify, Suppress, advantage, with_temperature
 
 # The network is the identity: an input is its own logits.
@@ -189,3 +191,62 @@ def test_a_linear_detector_is_suppressed_at_the_distance_to_its_plane() -> None:
     assert result.size.tolist() == pytest.approx(distance.tolist(), rel=3e-3)
     after = detector(result.adversarial)
     assert (after.argmax(dim=1) == detector(x).argmax(dim=1)).any()
+
+
+# -- classes by name -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def named() -> Classifier:
+    """Three classes with names."""
+    torch.manual_seed(0)
+    return Classifier("linear:features=4,classes=3", class_names=("cat", "dog", "7")).eval()
+
+
+@pytest.mark.parametrize(
+    ("given", "numbers"),
+    [
+        ("dog", [1, 1]),
+        (1, [1, 1]),
+        ("7", [2, 2]),
+        (["cat", 2], [0, 2]),
+        ((1, 0), [1, 0]),
+        (torch.tensor([2, 1]), [2, 1]),
+    ],
+)
+def test_a_class_may_be_named(named: Classifier, given: Any, numbers: list[int]) -> None:
+    x, meant = torch.rand(2, 4), torch.tensor(numbers)
+    attack = PGD(radius=0.5, steps=3)
+    for goal in (Become, Misclassify):
+        expected = attack(named, x, goal(meant))
+        assert torch.equal(attack(named, x, goal(given)).delta, expected.delta)
+    gradient = explainers.build("gradient")
+    assert torch.equal(gradient(named, x, given).map, gradient(named, x, meant).map)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("dgo", "Become's c: There is no class 'dgo': did you mean 'dog'"),
+        (["cat"], "has 1 classes for 2 inputs"),
+        (9, "no class '9'"),
+        (["cat", "x"], "no class 'x'"),
+    ],
+)
+def test_a_class_that_is_none_is_said(named: Classifier, given: Any, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        PGD()(named, torch.rand(2, 4), Become(given))
+    with pytest.raises(InputError, match=said.removeprefix("Become's c: ")):
+        explainers.build("gradient")(named, torch.rand(2, 4), given)
+
+
+def test_what_people_write_first_is_answered_with_the_right_word(named: Classifier) -> None:
+    x: Any = torch.rand(2, 4)
+    with pytest.raises(InputError, match=r"wrap it, advex.Classifier\(network"):
+        PGD()(named.network, x, Misclassify(torch.tensor([0, 1])))  # pyright: ignore[reportArgumentType]
+    for wrong in ((), (torch.tensor([0, 1]),), ([0, 1],)):
+        with pytest.raises(InputError, match=r"Misclassify\(labels\)"):
+            PGD()(named, x, *wrong)  # pyright: ignore
+    for option, ours in (("eps", "radius"), ("epsilon", "radius"), ("n_steps", "steps"), ("alpha", "step")):
+        with pytest.raises(SpecError, match=f"no option '{option}': here it is '{ours}'"):
+            PGD(**{option: 1})

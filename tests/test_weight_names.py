@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -571,3 +572,33 @@ def test_a_folder_with_code_or_without_fitting_weights_is_refused(tmp_path: Path
     save_file(tensors, tmp_path / "m" / "model.safetensors")
     assert from_pretrained(tmp_path / "m").class_names == ("cat", "dog", "fox")
     assert not list(tmp_path.rglob("exploded"))
+
+
+# -- networks of others by name --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "spec"), [("resnet18", "resnet:depth=18"), ("vgg11_bn", "vgg:depth=11,batch_norm=true")]
+)
+def test_torchvisions_names_need_no_torchvision(name: str, spec: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    theirs = networks.build(f"{spec},classes=7").eval()
+    save_file({f"module.{key}": value for key, value in theirs.state_dict().items()}, tmp_path / "w.safetensors")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        (opened,) = open_models([f"torchvision:{name}"], "cpu", Wrapping(weights=(tmp_path / "w.safetensors",)))
+    assert any("--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 is taken" in str(each.message) for each in said)
+    x = torch.rand(1, 3, 224, 224)
+    mean, std = (torch.tensor(each)[:, None, None] for each in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    torch.testing.assert_close(opened.classifier(x), theirs((x - mean) / std), rtol=1e-4, atol=1e-5)
+    assert opened.input_shape == (3, 224, 224)
+    assert opened.name == name
+
+
+def test_networks_of_libraries_that_are_not_there_say_what_to_do(tmp_path: Path) -> None:
+    save_file({"fc.weight": torch.zeros(3, 4)}, tmp_path / "w.safetensors")
+    with pytest.raises(SpecError, match="add --weights FILE.safetensors"):
+        open_models(["torchvision:resnet50"])
+    for name in ("torchvision:no_such_network", "timm:no_such_network"):
+        with pytest.raises(SpecError, match="is not installed|cannot be imported|makes no such network"):
+            open_models([name], "cpu", Wrapping(weights=(tmp_path / "w.safetensors",)))

@@ -46,6 +46,9 @@ _PUBLIC = {
 }
 
 
+__all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunderAll]
+
+
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         near = difflib.get_close_matches(name, _PUBLIC, 1, 0.7)
@@ -55,4 +58,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return ["__version__", *_PUBLIC]
+    return __all__

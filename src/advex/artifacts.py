@@ -17,14 +17,14 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from advex import bundled, networks
 from advex._version import __version__
 from advex.classifier import Classifier
 from advex.contexts import own_context
 from advex.documents import read_json
-from advex.errors import AdvexError, ArtifactError, why_impossible
+from advex.errors import AdvexError, ArtifactError, quoted, visible, why_impossible
 from advex.features import FeatureSpec
 from advex.files import atomic, atomic_folder
 from advex.networks import weight_names
@@ -34,6 +34,7 @@ SCHEMA = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 # The weights that an interrupted save was about to replace.
 _FORMER = ".model.safetensors.former"
+FACTORY = re.compile(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*(\.\w+)*")  # package.module:name
 _LARGEST_CONFIG = 4 * 2**20
 
 
@@ -44,6 +45,7 @@ class _Described(BaseModel):
 
     schema_version: int
     network: str = Field(max_length=4096)
+    factory: str | None = Field(default=None, max_length=1000)
     lower: float | list[Any]
     upper: float | list[Any]
     mean: float | list[float]
@@ -55,24 +57,32 @@ class _Described(BaseModel):
     sha256: str
 
 
-def save(classifier: Classifier, folder: str | Path, *, extra: dict[str, Any] | None = None) -> Path:
-    """Write a classifier that was made from a spec string. `extra` is kept in its config.
+def save(
+    classifier: Classifier, folder: str | Path, *, factory: str | None = None, extra: dict[str, Any] | None = None
+) -> Path:
+    """Write a classifier that was made from a spec string, or whose network a factory makes.
 
-    Raises ArtifactError for a network that no spec string describes.
+    factory: `package.module:name` of what makes the network (a function or a class without arguments), of a network of
+    your own. It is noted and never imported from the folder: `--model FACTORY --weights FOLDER` names it again, and so
+    does `load(folder, network=...)`. extra: is kept in its config. Raises ArtifactError for a network that neither
+    describes.
     """
     if classifier.chosen is not None:
         raise ArtifactError(
             "A classifier with logits=FUNCTION cannot be saved: a function would be code in a file. Save the state_dict"
             " of the network, or put what the function does into its forward."
         )
-    if classifier.spec is None:
+    if classifier.spec is None and factory is None:
         raise ArtifactError(
             "Only a classifier made from a spec string, e.g. Classifier('preact_resnet:depth=20'), can be saved "
-            "whole. Save a network of your own by its state_dict, and open it on the command line by "
-            "--model package.module:factory --weights FILE.safetensors."
+            "whole. Of a network of your own say what makes it: advex.save(classifier, folder, "
+            "factory='package.module:name'); --model package.module:name --weights FOLDER opens it."
         )
+    if factory is not None and not FACTORY.fullmatch(factory):
+        raise ArtifactError(f"factory={factory!r} is not of the form package.module:name.")
     described = {
-        "network": classifier.spec,
+        "network": classifier.spec or "",
+        "factory": factory if classifier.spec is None else None,
         "lower": classifier.lower.tolist(),
         "upper": classifier.upper.tolist(),
         "mean": classifier.mean.tolist(),
@@ -88,10 +98,11 @@ def save(classifier: Classifier, folder: str | Path, *, extra: dict[str, Any] | 
 
 
 @own_context()
-def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Classifier:
+def load(folder: str | Path, *, network: nn.Module | None = None, device: torch.device | str = "cpu") -> Classifier:
     """The classifier saved in a folder, or a bundled one (`builtin:NAME`), in evaluation mode.
 
-    The network's name is looked up in the registry; hash, names and shapes of the weights are checked
+    network: of a classifier that was saved with its `factory`, what that makes; the folder's weights are put into it.
+    Otherwise the network's name is looked up in the registry; hash, names and shapes of the weights are checked
     before any is used. Raises ArtifactError, naming the file and the reason, for anything else; SpecError for a
     name that no bundled network has.
     """
@@ -105,13 +116,22 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Classifie
             f"{folder / CONFIG}: '{'.'.join(map(str, first['loc']))}': {why_impossible(first['msg'])}."
         ) from None
     weights = checked_weights(folder, config)
+    if described.factory is not None and network is None:
+        raise ArtifactError(
+            f"{folder} holds the weights of {quoted(described.factory)}, which is code, and code is run only where you "
+            f"name it: --model {visible(described.factory, one_line=True)} --weights {folder}, or "
+            f"advex.load({str(folder)!r}, network=...)."
+        )
+    if described.factory is None and network is not None:
+        raise ArtifactError(f"{folder} has its network inside ({described.network}): leave network out.")
     try:
-        with torch.device("meta"):  # names and shapes first; memory only when they fit
-            expected = networks.build(described.network).state_dict()
+        expected = _expected(network, described.network)
         tensors = load_file(weights)
         if fault := weight_names.misfit(tensors, expected):
-            raise ArtifactError(f"{weights} does not fit the network '{described.network}': {fault}.")
-        network = networks.build(described.network)
+            raise ArtifactError(
+                f"{weights} does not fit the network '{described.network or described.factory}': {fault}."
+            )
+        network = networks.build(described.network) if network is None else network
         network.to(next((value.dtype for value in tensors.values() if value.is_floating_point()), None))
         network.load_state_dict(tensors)
         if not all(torch.isfinite(value).all() for value in network.state_dict().values()):
@@ -127,7 +147,7 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Classifie
             class_names=described.class_names,
             features=features,
         )
-        classifier.spec = described.network
+        classifier.spec = described.network or None
         if described.input_shape:
             classifier.input_shape = tuple(described.input_shape)
     except ArtifactError:
@@ -137,11 +157,20 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Classifie
     return classifier.to(device).eval()
 
 
+def _expected(network: nn.Module | None, spec: str) -> dict[str, Tensor]:
+    """Names and shapes of the weights that fit."""
+    if network is not None:
+        return network.state_dict()
+    with torch.device("meta"):  # memory only when they fit
+        return networks.build(spec).state_dict()
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """config.json of an advex folder. Raises ArtifactError unless it is a JSON object of our schema."""
     path = folder / CONFIG
     if not folder.is_dir():
-        sentence = f"{folder} is not a folder. A saved classifier is one, with {CONFIG} and {WEIGHTS}."
+        hint = f" The bundled model of that name is {bundled.PREFIX}{folder}." if str(folder) in bundled.names() else ""
+        sentence = f"{folder} is not a folder. A saved classifier is one, with {CONFIG} and {WEIGHTS}.{hint}"
         raise ArtifactError(sentence, absent=not folder.exists())
     if not path.is_file():
         raise ArtifactError(f"{folder} holds no {CONFIG}: it is not a saved classifier (or an unfinished run).")

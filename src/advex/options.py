@@ -57,6 +57,17 @@ def with_options(made: Made) -> Made:
     return made
 
 
+# Names of options in other libraries -> ours.
+_ELSEWHERE = {
+    **dict.fromkeys(("eps", "epsilon", "max_eps"), ("radius", "rho")),
+    **dict.fromkeys(("n_steps", "num_steps", "n_iter", "nb_iter", "max_iter", "iterations"), ("steps", "gradients")),
+    **dict.fromkeys(("alpha", "eps_step", "step_size", "stepsize", "lr", "learning_rate"), ("step",)),
+    **dict.fromkeys(("n_samples", "num_samples", "nt_samples"), ("samples",)),
+    **dict.fromkeys(("n_restarts", "num_restarts"), ("restarts",)),
+    **dict.fromkeys(("p", "ord"), ("norm",)),
+}
+
+
 def _sentence(made: type, error: ErrorDetails) -> str:
     """What was wrong with which option, and what would be right."""
     own = error.get("ctx", {}).get("error")
@@ -65,7 +76,11 @@ def _sentence(made: type, error: ErrorDetails) -> str:
     if isinstance(own, AdvexError):
         return f"{made.__name__}'s {option}: {own}" if option else str(own)
     if error["type"] == "unexpected_keyword_argument":
-        return f"{made.__name__} has no option '{option}': {did_you_mean(option, names)}"
+        near = next((name for name in _ELSEWHERE.get(option, ()) if name in names), None)
+        hint = (
+            did_you_mean(option, names) if near is None else f"here it is '{near}'. Known: {', '.join(sorted(names))}."
+        )
+        return f"{made.__name__} has no option '{option}': {hint}"
     if option not in names:
         return f"{made.__name__}: {why_impossible(error['msg'])}. Its options are given by name: {', '.join(names)}."
     right = why_impossible(error["msg"]).removeprefix("it ")

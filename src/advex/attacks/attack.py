@@ -6,14 +6,15 @@ the classifier, slices the batch and verifies what was found.
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, Literal, Protocol, TypeVar, dataclass_transform
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from advex.attacks.rows import made_valid
 from advex.attacks.search import SearchResult
@@ -22,6 +23,7 @@ from advex.contexts import averaged, ordinary
 from advex.errors import AdvexWarning, InputError
 from advex.geometry import RMSE, Norm, as_norm, per_row
 from advex.goals import Goal
+from advex.goals.targets import numbers_of
 from advex.logits import out_of_memory
 from advex.options import with_options
 from advex.registry import register
@@ -95,10 +97,28 @@ def attack(
     def add(made: Made) -> Made:
         made = with_options(made)
         made.promises, made.exact_for = promises, exact_for
-        made.__call__ = Search.__call__
+        made.__call__ = _checked
         return register("attack", name, cites=cites, examples=examples)(made)
 
     return add
+
+
+@functools.wraps(Search.__call__)
+def _checked(self: Any, classifier: Any = None, x: Any = None, goal: Any = None, **options: Any) -> Perturbation:
+    """`Search.__call__`, once what it is given is of the right kinds. Raises InputError with the right word."""
+    name = type(self).__name__
+    if isinstance(classifier, nn.Module) and not isinstance(classifier, Classifier):
+        raise InputError(
+            f"{name} asks a Classifier, and a network alone does not say what its inputs are: wrap it, "
+            "advex.Classifier(network, mean=[...], std=[...], class_names=[...])."
+        )
+    if goal is None or isinstance(goal, Tensor | int | str | list | tuple):
+        given = "is given none" if goal is None else "is given classes alone"
+        raise InputError(
+            f"{name} needs a goal and {given}: {name}()(classifier, x, Misclassify(labels)), or Become(class_wanted), "
+            "of advex.goals."
+        )
+    return Search.__call__(self, classifier, x, goal, **options)
 
 
 def run_search(
@@ -131,12 +151,15 @@ def run_search(
             "A goal is a frozen dataclass whose tensors have a row per example, so that its rows can be chosen, as "
             f"Misclassify(y) is, or what goals.at makes of a spec string; {goal!r:.200} is none."
         )
+    classifier.check(x)
     for part in fields(goal):
         value = getattr(goal, part.name)
+        if part.type == "Classes" and not isinstance(value, Tensor):
+            value = numbers_of(value, classifier, x, f"{type(goal).__name__}'s {part.name}")
+            goal = replace(goal, **{part.name: value})
         if isinstance(value, Tensor) and value.ndim and len(value) != len(x):
             raise InputError(f"The goal's {part.name} has {len(value)} rows for {len(x)} inputs.")
     with classifier.frozen():
-        classifier.check(x)
         x, goal = ordinary(x.detach().to(classifier.dtype)), ordinary(goal)
         with torch.no_grad():
             classifier(x[:2])  # a wrong output, or probabilities, are named once, before the work

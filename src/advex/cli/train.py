@@ -76,25 +76,22 @@ def train(
     say, folder = progress.Terminal(quiet=quiet), out or Path("runs") / Path(recipe).stem
     if not data and (of_table := recipes.for_table(recipe)):
         data, recipe = recipe, of_table
-        say.note(
-            f"No recipe is named: {recipe} is taken. table-mlp is a small network: advex train table-mlp --data {data}"
-        )
+        say.note(f"No recipe is named: {recipe} is taken. A small network: advex train table-mlp --data {data}.")
     resolved = recipes.named(recipe, changes, seed)
     if dry_run and not data:
         terminal.emit(run_folder.as_yaml(resolved).rstrip())
         return
     if not data:
         raise SpecError("Say what to train on: --data FOLDER, or --data digits for the built-in set.")
-    device = device_named(device)
     examples, held_out = _open(
         data, split, validation, size, annotations, add or [], say, max_samples=max_samples, seed=resolved.seed
     )
     if dry_run:
-        _dry_run(resolved, examples, held_out, device, say)
+        _dry_run(resolved, examples, held_out, device_named(device), say)
         return
     figures = run_folder.run(
-        resolved, examples, folder, say=say, validation=held_out, device=device, resume=resume, overwrite=overwrite,
-        tensorboard=tensorboard,
+        resolved, examples, folder, say=say, validation=held_out, device=device_named(device), resume=resume,
+        overwrite=overwrite, tensorboard=tensorboard,
     )  # fmt: skip
     if json_:
         terminal.emit_json(figures)

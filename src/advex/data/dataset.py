@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import Subset
 
 from advex.data.evidence import Evidence
 from advex.documents import read_json
@@ -59,7 +60,7 @@ class Origin:
     source_id: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Dataset:
     """Labelled examples in memory.
 
@@ -110,6 +111,23 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.y)
+
+    def __getitem__(self, place: int) -> tuple[Tensor, int]:
+        """An example: (x [*shape] in data space, the number of its class). Negative places count from the end."""
+        if not -len(self) <= place < len(self):  # what ends a loop over them
+            raise IndexError(f"{self.name} has {len(self)} examples, 0 to {len(self) - 1}, not {place}.")
+        batch = self.batch([place % len(self)])
+        return batch.x[0], int(batch.y[0])
+
+    def __iter__(self) -> Iterator[tuple[Tensor, int]]:
+        return map(self.__getitem__, range(len(self)))
+
+    def __repr__(self) -> str:
+        return f"<Dataset {describe(self)}>"
+
+    def to_torch(self) -> Subset[tuple[Tensor, int]]:
+        """The same examples as a data set of torch, for a `DataLoader`: each an input in data space and its class."""
+        return Subset(self, range(len(self)))  # pyright: ignore[reportArgumentType]
 
     @property
     def shape(self) -> tuple[int, ...]:

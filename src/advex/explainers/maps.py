@@ -22,6 +22,7 @@ from advex.explainers.request import ROWS as ROWS
 from advex.explainers.request import Attribution as Attribution
 from advex.explainers.request import AttributionRequest as AttributionRequest
 from advex.geometry import RMSE
+from advex.goals.targets import Classes, numbers_of
 from advex.logits import out_of_memory
 from advex.options import with_options
 from advex.registry import describe, register
@@ -43,13 +44,13 @@ class AttributionMethod(Protocol):
         self,
         classifier: Classifier,
         x: Tensor,
-        target: Tensor,
+        target: Classes,
         *,
         seed: int = 0,
         mask: Tensor | None = None,
         max_batch: int | str | None = None,
     ) -> Explanation:
-        """Explain the class `target` [n] int64 for each row of x [n, *shape].
+        """Explain the class `target` ([n] int64, or numbers and names) for each row of x [n, *shape].
 
         Works in evaluation mode and changes nothing of the model. seed: of everything random. mask: bool,
         broadcastable to x, True where elements may count; the map is 0 elsewhere (its completeness error is that of
@@ -68,14 +69,14 @@ class DifferentiableMethod(Protocol):
         self,
         classifier: Classifier,
         x: Tensor,
-        target: Tensor,
+        target: Classes,
         *,
         seed: int = 0,
         mask: Tensor | None = None,
         max_batch: int | str | None = None,
         create_graph: bool = False,
     ) -> Explanation:
-        """Explain the class `target` [n] int64 for each row of x [n, *shape].
+        """Explain the class `target` ([n] int64, or numbers and names) for each row of x [n, *shape].
 
         Works in evaluation mode and changes nothing of the model. seed: of everything random. mask: bool,
         broadcastable to x, True where elements may count; the map is 0 elsewhere (its completeness error is that of
@@ -121,13 +122,15 @@ def _explained(
     explainer: Any,
     classifier: Classifier,
     x: Tensor,
-    target: Tensor,
+    target: Classes,
     *,
     seed: int,
     mask: Tensor | None,
     max_batch: int | str | None,
     create_graph: bool = False,
 ) -> Explanation:
+    if isinstance(target, str | int | list | tuple):
+        target = numbers_of(target, classifier, x, "The target")
     if not isinstance(target, Tensor) or target.shape != (len(x),) or target.is_floating_point():
         given = f"{target.dtype} {tuple(target.shape)}" if isinstance(target, Tensor) else type(target).__name__
         raise InputError(f"The target needs one class number per example, int64 [{len(x)}], not {given}.")

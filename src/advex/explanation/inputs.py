@@ -28,6 +28,11 @@ class Inputs:
     def pictures(self, model: Opened) -> tuple[list[Subject | Failure], Dataset | None]:
         """Pictures of a model's size, and the data that they are of. Raises SpecError, DataError."""
         shape = model.input_shape if self.size is None else datasets.shape_from(self.size)
+        if self.data is None and shape is None:
+            raise SpecError(
+                f"{model.name} does not say the size of its pictures, and a photo's own is seldom it: say it, e.g. "
+                "--size 224 (or 3x224x224)."
+            )
         if self.data is None:
             return from_pictures(self.files, model.classifier, shape, self.say), None
         datasets.numbers_from(self.index)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from advex.classifier import Classifier
 from advex.goals.goal import Aim, advantage, goal
-from advex.goals.targets import Target, targets
+from advex.goals.targets import Classes, Target, targets
 from advex.logits import answered
 
 
@@ -17,11 +17,11 @@ from advex.logits import answered
 class Become:
     """The decision is class c.
 
-    c: [n] int64, the class wanted; in a spec string by `target`: a class number, or runner_up, the second most
-    confident. temperature: tau of `advantage`, one or [n].
+    c: the class wanted, [n] int64, or numbers and names (`Become("dog")`); in a spec string by `target`: a number, or
+    runner_up, the second most confident. temperature: tau of `advantage`, one or [n].
     """
 
-    c: Tensor
+    c: Classes
     temperature: float | Tensor = 0.0
 
     @classmethod

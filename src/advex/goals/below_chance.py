@@ -9,6 +9,7 @@ from torch import Tensor
 
 from advex.classifier import Classifier
 from advex.goals.goal import Aim, advantage, goal
+from advex.goals.targets import Classes
 from advex.logits import answered
 
 
@@ -21,7 +22,7 @@ class BelowChance:
     y: [n] int64. avoided: [n] or [n, k] int64, or None: classes that the loss does not pursue.
     """
 
-    y: Tensor
+    y: Classes
     avoided: Tensor | None = None
 
     @classmethod

@@ -10,6 +10,7 @@ from torch import Tensor
 from advex.classifier import Classifier
 from advex.errors import SpecError
 from advex.goals.goal import Aim, goal, own_and_others
+from advex.goals.targets import Classes
 
 
 @goal("confident", cites="woods2019 Sec. III-H", examples=("margin=0",))
@@ -21,7 +22,7 @@ class Confident:
     y: [n] int64. margin: in confidence, in [0, 1).
     """
 
-    y: Tensor
+    y: Classes
     margin: float = 0.5
 
     def __post_init__(self) -> None:

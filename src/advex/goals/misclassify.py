@@ -8,6 +8,7 @@ from torch import Tensor
 
 from advex.classifier import Classifier
 from advex.goals.goal import Aim, advantage, goal
+from advex.goals.targets import Classes
 from advex.logits import answered
 
 
@@ -16,11 +17,11 @@ from advex.logits import answered
 class Misclassify:
     """Any class but y: s_y - max_{j != y} s_j < 0; or no answer, such as NaN.
 
-    y: [n] int64, the class to lose. temperature: tau of `advantage`, one or [n]. avoided: [n] or [n, k]
-    int64 or None, classes that the loss does not pursue (they count as reached all the same).
+    y: the class to lose, [n] int64, or numbers and names. temperature: tau of `advantage`, one or [n]. avoided: [n] or
+    [n, k] int64 or None, classes that the loss does not pursue (they count as reached all the same).
     """
 
-    y: Tensor
+    y: Classes
     temperature: float | Tensor = 0.0
     avoided: Tensor | None = None
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from advex.classifier import Classifier
 from advex.goals.goal import Aim, goal, own_and_others
-from advex.goals.targets import Target, targets
+from advex.goals.targets import Classes, Target, targets
 from advex.logits import answered
 
 
@@ -25,7 +25,7 @@ class Suppress:
     Raises InputError for classes that the network does not have.
     """
 
-    c: Tensor
+    c: Classes
 
     @classmethod
     def at(cls, classifier: Classifier, x: Tensor, y: Tensor, *, target: Target = "true") -> Suppress:

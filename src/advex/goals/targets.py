@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 from advex.classifier import Classifier
-from advex.errors import InputError
+from advex.errors import InputError, SpecError
+from advex.lookup.datasets import class_number
 
+# A class of each example: [n] int64, or a list of numbers and names; or one number or name, of all of them. A goal's
+# field of this type is a tensor once an attack runs: see `numbers_of`.
+Classes: TypeAlias = Any
 Target = int | Literal["predicted", "runner_up", "true"]
 
 
@@ -33,3 +38,25 @@ def targets(classifier: Classifier, x: Tensor, which: Target | str | Tensor, lab
     raise InputError(
         f"A target is 'predicted', 'runner_up', a class number, one number per example, or 'true', not {which!r}."
     )
+
+
+def numbers_of(classes: Classes, classifier: Classifier, x: Tensor, what: str) -> Tensor:
+    """[n] int64, on x's device: the classes of x [n, *shape]. what: begins the sentence of an error.
+
+    Raises InputError for what names no class of each example, once its number is known to be none.
+    """
+    if isinstance(classes, Tensor):
+        if classes.is_floating_point() or classes.dtype == torch.bool or classes.ndim > 1:
+            raise InputError(
+                f"{what} needs class numbers, int64 [{len(x)}], not {classes.dtype} {tuple(classes.shape)}."
+            )
+        return classes.to(x.device, torch.int64)
+    several: Sequence[Any] = [classes] * len(x) if isinstance(classes, str | int) else list(classes)
+    if len(several) != len(x):
+        raise InputError(f"{what} has {len(several)} classes for {len(x)} inputs.")
+    count = classifier.predict(x[:1]).shape[1]
+    try:
+        numbers = [class_number(str(each), classifier.class_names, count) for each in several]
+    except SpecError as error:
+        raise InputError(f"{what}: {error}") from None
+    return torch.tensor(numbers, dtype=torch.int64, device=x.device)

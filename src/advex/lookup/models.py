@@ -15,17 +15,17 @@ from typing import Any
 from torch import nn
 
 from advex import bundled, pretrained, registry
-from advex.artifacts import load
+from advex.artifacts import FACTORY, load
 from advex.classifier import Classifier
 from advex.documents import read_json
 from advex.errors import AdvexError, AdvexWarning, SpecError
 from advex.files import read_bytes
+from advex.lookup import published
 from advex.lookup.devices import device_named
 from advex.networks import weight_names
 from advex.registry import numbered
 
 _MOST_NAMES = 2**24  # bytes of a file of class names
-_FACTORY = re.compile(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*(\.\w+)*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,14 +47,19 @@ class Wrapping:
 
     def around(self, network: nn.Module) -> Classifier:
         """A classifier of a network, with box, normalisation and class names as typed. Raises SpecError, InputError."""
+        said = self.said()
+        mean, std = (usual if said[name] is None else said[name] for name, usual in (("mean", 0.0), ("std", 1.0)))
+        return Classifier(network, **{**said, "mean": mean, "std": std})
+
+    def said(self) -> dict[str, Any]:
+        """Box, mean, std and class names; mean and std are None where they are not said. Raises SpecError."""
         low, high = _numbers(self.box or "0,1", "--box", count=2)
-        return Classifier(
-            network,
-            box=(low, high),
-            mean=_numbers(self.mean or "0", "--mean"),
-            std=_numbers(self.std or "1", "--std"),
-            class_names=None if self.classes is None else _class_names(self.classes),
-        )
+        return {
+            "box": (low, high),
+            "mean": None if self.mean is None else _numbers(self.mean, "--mean"),
+            "std": None if self.std is None else _numbers(self.std, "--std"),
+            "class_names": None if self.classes is None else _class_names(self.classes),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,12 +100,15 @@ def open_models(named: Sequence[str], device: str = "auto", wrapping: Wrapping |
     opened = []
     names = numbered([name for name, _ in sources])
     for (_, source), name in zip(sources, names, strict=True):
-        if _is_factory(source):
+        if source.startswith(published.PREFIXES):
+            classifier = published.opened(source, next(weights, None), **wrapping.said())
+        elif _is_factory(source):
             classifier = _from_factory(source, next(weights, None), wrapping)
         elif source.startswith(pretrained.PREFIX):
-            mean = None if wrapping.mean is None else _numbers(wrapping.mean, "--mean")
-            std = None if wrapping.std is None else _numbers(wrapping.std, "--std")
-            classifier = pretrained.from_pretrained(source.removeprefix(pretrained.PREFIX), mean=mean, std=std)
+            said = wrapping.said()
+            classifier = pretrained.from_pretrained(
+                source.removeprefix(pretrained.PREFIX), mean=said["mean"], std=said["std"]
+            )
         else:
             classifier = load(source if source.startswith(bundled.PREFIX) else _run_folder(source))
         opened.append(Opened(name=name, source=source, classifier=classifier.to(device).eval()))
@@ -141,9 +149,9 @@ def _split_name(text: str) -> tuple[str, str]:
 
 
 def _is_factory(source: str) -> bool:
-    return (
+    return source.startswith(published.PREFIXES) or (
         not source.startswith((bundled.PREFIX, pretrained.PREFIX))
-        and bool(_FACTORY.fullmatch(source))
+        and bool(FACTORY.fullmatch(source))
         and not Path(source).exists()
     )
 
@@ -171,6 +179,12 @@ def _run_folder(source: str) -> Path:
 
 def _from_factory(source: str, weights: Path | None, wrapping: Wrapping) -> Classifier:
     network = _call(source)
+    if weights is not None and weights.is_dir():
+        if isinstance(network, Classifier) or dataclasses.replace(wrapping, weights=()) != Wrapping():
+            raise SpecError(
+                f"--weights {weights} is a saved classifier, which has its own box, --mean, --std, --classes."
+            )
+        return load(weights, network=network)
     if isinstance(network, Classifier):
         if wrapping.box or wrapping.mean or wrapping.std or wrapping.classes:
             raise SpecError(f"{source} returns a Classifier, which has its own --box, --mean, --std and --classes.")

@@ -10,6 +10,7 @@ scales    how much of it is run, and what is changed for that
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -100,8 +101,8 @@ def _near(name: str, paper: Paper) -> str:
     """The nearest rows and all subsets: a list of all rows would fill the screen."""
     words = set(re.split(r"[-.]", name.lower()))
     alike = sorted(paper.rows, key=lambda row: -len(words & set(re.split(r"[-.]", row))))[:6]
-    near = did_you_mean(name, [*paper.rows, *paper.subsets])
-    hint = f"{near.partition('?')[0]}? " if "?" in near else ""
+    near = difflib.get_close_matches(name, [*paper.rows, *paper.subsets], n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'? " if near else ""
     return f"{hint}Among the rows: {', '.join(alike)}; subsets: {', '.join(paper.subsets) or 'none'}; --list shows all."
 
 
