@@ -104,10 +104,10 @@ def test_a_change_in_words(changes: list[Change], text: str) -> None:
     [
         (0.494, 0.506, "49 % -> 51 %"),
         (0.4996, 0.5004, "49.96 % -> 50.04 %"),
-        (0.2, 0.5001, "20.00 % -> 50.01 %"),
+        (0.2, 0.5001, "20 % -> 50.01 %"),
         (0.001, 0.9999, "<1 % -> >99 %"),
         (0.0, 1.0, "0 % -> 100 %"),
-        (0.2, 0.50000001, "20.000 % -> 50.000 %"),  # no more than three digits, however near
+        (0.2, 0.50000001, "20 % -> 50.000 %"),  # no more than three digits, however near
     ],
 )
 def test_probabilities_in_words(before: float, after: float, text: str) -> None:
@@ -153,11 +153,11 @@ def test_fewer_than_were_wanted_are_told_to_be_all() -> None:
 def test_the_sentences_of_a_row() -> None:
     """Odds of -1.27: 1.27 * 12,000 USD more, or 1.27 / 0.05 years, or a home of one's own (1.5)."""
     text = str(counterfactuals(logistic(), encoded())).split("\n")
-    start, before = "The answer would have been accepted had ", ": accepted 21.9 % -> "
+    start, before = "The answer would have been accepted had ", ": accepted 22 % -> "
     assert text == [
         f"{start}income been 45,300 USD instead of 30,000 USD{before}50.1 %.",
         f"{start}housing been own instead of rent: accepted 22 % -> 56 %.",
-        f"{start}age been 60 instead of 34{before}50.7 %.".replace("21.9", "22").replace("50.7", "51"),
+        f"{start}age been 60 instead of 34{before}50.7 %.".replace("50.7", "51"),
     ]
 
 
@@ -522,3 +522,27 @@ def test_what_belongs_to_pictures_is_refused(explain: Callable[..., Any]) -> Non
         assert code == 2
         assert "of pictures" in err
     assert "digits is none: name a CSV file" in explain("--data", "digits")[2]
+
+
+# -- round numbers ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("high", "step", "said"),
+    [
+        (200_000, 1, "31,800"), (31_790, 1, "31,781"), (200_000, 7, "31,787"), (200_000, 500, "32,000"),
+    ],
+)  # fmt: skip
+def test_whole_numbers_are_rounded_where_the_answer_stays(high: float, step: float, said: str) -> None:
+    """Accepted above 31,780.5: the first whole number is 31,781, the first hundred 31,800, of sevens 4,541 * 7."""
+    income = Feature(name="income", low=0, high=high, step=step, center=30_000, scale=12_000)
+    spec = FeatureSpec(features=(income,), target="answer")
+    classifier = Classifier("linear:features=1,classes=2", features=spec, class_names=("refused", "accepted"))
+    layer: Any = classifier.network[1]  # pyright: ignore
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[0.0], [50.0]]))
+        layer.bias.copy_(torch.tensor([0.0, -50.0 * 1780.5 / 12_000]))
+    start = 0.0 if step == 7 else 30_000.0
+    (found,) = counterfactuals(classifier.eval(), spec.encode([{"income": start}])[0], k=1).alternatives
+    assert f"income been {said} instead of" in found.sentence
+    assert int(classifier.predict(spec.encode([as_typed(found.row)])).argmax()) == 1

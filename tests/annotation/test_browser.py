@@ -367,7 +367,7 @@ def test_by_keyboard_alone_with_a_screen_reader(begin: Callable[..., Any]) -> No
     label = page.label()
     page.tab.keyboard.press("Enter")
     page.wait()
-    assert page.tab.text_content("#heard") == f"Not sure. Next 2 of 30: still {page.label()}?"
+    assert page.tab.text_content("#heard") == f"Not sure. Next 2 of 30: still a {page.label()}?"
     assert label
     assert page.tab.evaluate("document.activeElement.dataset.answer") == "unsure"  # the focus stays
     page.saved()
@@ -432,3 +432,55 @@ def test_accessible_and_no_wider_than_the_screen(
         problems += each.serious()
         assert each.tab.evaluate("document.documentElement.scrollWidth") <= options["viewport"]["width"]
     assert problems == []
+
+
+# -- instructions ----------------------------------------------------------------------------------------------
+
+
+def test_instructions_come_first_and_one_picture_for_practice(
+    lite: Store, make: SimpleNamespace, serve: Callable[..., Any], look: Callable[..., Any]
+) -> None:
+    make.fill(lite, 3)
+    (lite.folder / "instructions.md").write_text(
+        "# What to look at\n- the **shape**\n- not <script>alert(1)</script>\n"
+    )
+    server = serve(lite.folder, "--annotator", "anna")
+    page = look(server.links["anna"], viewport={"width": 390, "height": 844})
+    tab = page.tab
+    tab.wait_for_selector("#instructions[open]")
+    assert tab.inner_text("#instructions h2") == "What to look at"
+    assert tab.inner_text("#instructions li >> nth=1") == "not <script>alert(1)</script>"
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.serious() == []
+    tab.keyboard.press("1")  # nothing is answered before it was read
+    tab.click("#begin")
+    tab.wait_for_selector("#practice:not([hidden])")
+    assert tab.inner_text("#question-title") == f"Is this still a {page.label()}?"
+    same = "document.getElementById('original').src === document.getElementById('changed').src"
+    assert tab.evaluate(same)
+    tab.keyboard.press("3")
+    page.until("document.getElementById('trouble').textContent.includes('both pictures are the same')")
+    tab.keyboard.press("1")
+    tab.wait_for_selector("#practice", state="hidden")
+    assert not tab.evaluate(same)
+    assert page.count() == "0 of 3"
+    tab.keyboard.press("2")
+    page.saved()
+    assert [vote.answer for vote in lite.votes()] == ["unsure"]
+    tab.reload()
+    page.wait()
+    assert not tab.is_visible("#practice")
+    assert not tab.is_visible("#instructions")
+    tab.click("#read")
+    assert tab.is_visible("#instructions")
+    assert page.said == []
+
+
+def test_a_project_without_instructions_asks_at_once(
+    lite: Store, make: SimpleNamespace, serve: Callable[..., Any], look: Callable[..., Any]
+) -> None:
+    make.fill(lite, 2, labels=("an apple", "orange"))
+    page = look(serve(lite.folder, "--annotator", "anna").links["anna"]).wait()
+    titles = {"an apple": "Is this still an apple?", "orange": "Is this still an orange?"}
+    assert page.tab.inner_text("#question-title") == titles[page.label()]
+    assert not page.tab.is_visible("#practice")

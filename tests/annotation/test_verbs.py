@@ -15,7 +15,7 @@ import torch
 
 import advex
 from advex import goals, progress
-from advex.annotation import people
+from advex.annotation import instructions, people
 from advex.annotation.models import Person
 from advex.annotation.store import Store
 from advex.cli import main
@@ -273,3 +273,16 @@ def test_weights_stay_with_their_examples() -> None:
     assert concatenate(of("a", None), of("b", None)).weights is None
     with pytest.raises(DataError, match="weights"):
         of("a", [1.0])
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(None, "There is no file"), (b"", "is empty"), (b"\xff\xfe\x00", "is not UTF-8 text"), (b"x" * 2**17, "large")],
+)
+def test_instructions_that_cannot_be_read_are_refused(content: bytes | None, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "instructions.md"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SpecError, match=said):
+        instructions.read(path)
+    assert instructions.of_project(tmp_path) is None

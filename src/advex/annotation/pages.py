@@ -13,7 +13,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from advex.annotation import ANSWERS, PICTURES, people
+from advex.annotation import ANSWERS, PICTURES, instructions, people
 from advex.annotation.agreement import Agreement, Interval, agreement, by_class, disputed
 from advex.annotation.people import Guest
 from advex.annotation.security import csrf_token
@@ -34,7 +34,8 @@ _MEASURES = (
 
 def annotate(store: Store, guest: Guest, session: str) -> str:
     """The page that asks an annotator."""
-    return page("annotate.html.j2", project=store.project(), guest=guest, csrf=csrf_token(session))
+    read = instructions.of_project(store.folder)
+    return page("annotate.html.j2", project=store.project(), guest=guest, csrf=csrf_token(session), instructions=read)
 
 
 def owner(store: Store, *, explores: bool = False) -> str:

@@ -197,6 +197,11 @@ class _Row:
         return torch.cat(losses), torch.cat(reached)
 
 
+def finest(scale: float) -> float:
+    """The power of ten, at most a hundredth of its scale, in which a number without a step of its own moves."""
+    return 10.0 ** math.floor(math.log10(scale / _FINEST))
+
+
 # One way: (feature, at, former, last, base, step, limit, center, scale).
 _Way = tuple[int, int, int, int, float, float, float, float, float]
 
@@ -236,7 +241,7 @@ def _number_ways(feature: Feature, number: int, at: int, value: float) -> list[_
         step, high = feature.step, low + math.floor((high - low) / feature.step + _SLACK) * feature.step
         below = above = low + round((raw - low) / step) * step
     else:
-        step = 10.0 ** math.floor(math.log10(feature.scale / _FINEST))
+        step = finest(feature.scale)
         below, above = math.floor(raw / step + _SLACK) * step, math.ceil(raw / step - _SLACK) * step
     ways: list[_Way] = []
     for direction, base, limit, signed in (("down", above, low, -step), ("up", below, high, step)):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from advex.attacks.counterfactual import FewFeatures
+from advex.attacks.counterfactual import FewFeatures, finest
 from advex.classifier import Classifier
 from advex.errors import InputError
 from advex.features import Feature, FeatureSpec
@@ -140,15 +141,21 @@ def _typed(
     old, new = spec.decode(torch.stack([x, changed]))
     moved = (changed != spec.nearest(x[None])[0]).tolist()
     columns = frozenset(i for i, where in enumerate(spec.slices) if any(moved[where]))
-    for i in columns:
-        new[spec.features[i].name] = _round(spec.features[i], new[spec.features[i].name])
-    row = {
-        feature.name: new[feature.name] if i in columns else old[feature.name]
+    exact = {
+        feature.name: _round(feature, new[feature.name]) if i in columns else old[feature.name]
         for i, feature in enumerate(spec.features)
     }
-    typed = spec.encode([as_typed(row)]).to(x)
-    after = classifier.predict(typed)[0].double().cpu()
-    if int(after.argmax()) != target:
+    named = {spec.features[i].name for i in columns}
+    coarse = {
+        feature.name: _further(feature, old[feature.name], exact[feature.name]) if feature.name in named else
+        exact[feature.name] for feature in spec.features
+    }  # fmt: skip
+    for row in (coarse, exact):  # in round numbers where these will do
+        typed = spec.encode([as_typed(row)]).to(x)
+        after = classifier.predict(typed)[0].double().cpu()
+        if int(after.argmax()) == target:
+            break
+    else:
         return None
     changes = [
         Change(feature=feature.name, before=_short(old[feature.name]), after=row[feature.name], unit=feature.unit)
@@ -179,6 +186,20 @@ def _round(feature: Feature, value: float | str) -> float | str:
     low, high = feature.range
     shorter = (float(f"{value:.{digits}g}") for digits in range(1, 17))
     return next((number for number in shorter if abs(number - value) <= near and low <= number <= high), value)
+
+
+def _further(feature: Feature, before: float | str, after: float | str) -> float | str:
+    """The next round number beyond a new value in whole steps: a multiple of ten such as numbers without steps move by.
+
+    The value itself where the column allows no such number.
+    """
+    if isinstance(before, str) or isinstance(after, str) or feature.step is None:
+        return after
+    unit = finest(feature.scale)
+    low, high = feature.range
+    value = (math.ceil(after / unit) if after > before else math.floor(after / unit)) * unit
+    steps = (value - low) / feature.step
+    return value if unit > feature.step and low <= value <= high and steps == round(steps) else after
 
 
 def _short(value: float | str) -> float | str:

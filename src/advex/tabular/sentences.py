@@ -129,16 +129,20 @@ def number_text(value: float) -> str:
 
 
 def percentages(before: float, after: float) -> tuple[str, str]:
-    """Two probabilities in the fewest digits that tell them apart, and the second from an even chance.
+    """Two probabilities, each in the fewest digits that tell it from the other and from an even chance.
 
-    >>> percentages(0.22, 0.61), percentages(0.4996, 0.5004), percentages(0.001, 0.9999)
-    (('22 %', '61 %'), ('49.96 %', '50.04 %'), ('<1 %', '>99 %'))
+    >>> percentages(0.22, 0.61), percentages(0.4996, 0.5004), percentages(0.001, 0.9999), percentages(0.219, 0.5006)
+    (('22 %', '61 %'), ('49.96 %', '50.04 %'), ('<1 %', '>99 %'), ('22 %', '50.1 %'))
     """
+    return _told_apart(before, after), _told_apart(after, before)
+
+
+def _told_apart(share: float, other: float) -> str:
     for digits in range(4):
-        first, second = (_percentage(share, digits) for share in (before, after))
-        if first != second and (float(after) == 0.5 or round(100 * after, digits) != 50):
+        text = _percentage(share, digits)
+        if text != _percentage(other, digits) and (float(share) == 0.5 or round(100 * share, digits) != 50):
             break
-    return first, second  # pyright: ignore[reportPossiblyUnboundVariable]
+    return text  # pyright: ignore[reportPossiblyUnboundVariable]
 
 
 def _percentage(share: float, digits: int) -> str:

@@ -17,6 +17,7 @@ const LONGEST = 2 ** 31 - 1; // milliseconds that the server takes
 const LONG = 40; // characters of a class's name
 const HERE = "advex-here"; // who uses this browser now
 const PROGRESS = `advex-progress-${page.person}`;
+const PRACTISED = `advex-practised-${page.person}`;
 
 const state = {
   current: null,
@@ -27,6 +28,7 @@ const state = {
   zoom: 0,
   original: !alone,
   difference: false,
+  practising: false,
   ...JSON.parse(localStorage.getItem(PROGRESS)), // until the server says more
 };
 
@@ -48,7 +50,11 @@ const supply = new Supply({ outbox, shelf, ready: arrived, counts: counted });
 // -- answering --------------------------------------------------------------------------------------------------------
 
 function answer(word) {
-  if (state.current === null) return;
+  if (state.current === null || at("instructions")?.open) return;
+  if (state.practising) {
+    practised(word);
+    return;
+  }
   const image = state.current;
   const milliseconds = Math.min(LONGEST, Math.round(performance.now() - state.began));
   const client = given({ kind: "answer", image: image.key, answer: word, milliseconds });
@@ -125,6 +131,31 @@ function followed({ kind, image, undoes }) {
   }
 }
 
+// -- before it begins -------------------------------------------------------------------------------------------------
+
+// Whoever has answered nothing yet, in a project with instructions, reads these and answers one picture for practice: an
+// original beside itself.
+function prepare() {
+  if (page.practice !== "yes" || localStorage.getItem(PRACTISED)) return;
+  if (state.answered > 0) {
+    localStorage.setItem(PRACTISED, "yes");
+    return;
+  }
+  state.practising = true;
+  at("instructions").showModal();
+}
+
+function practised(word) {
+  if (word !== "unchanged") {
+    trouble("Look again: here both pictures are the same, so it is Yes. (Nothing of this is kept.)");
+    return;
+  }
+  state.practising = false;
+  localStorage.setItem(PRACTISED, "yes");
+  trouble("");
+  show(state.current, "That was right. From now on answers count. Picture");
+}
+
 // -- showing ----------------------------------------------------------------------------------------------------------
 
 function arrived() {
@@ -147,6 +178,7 @@ async function counted({ answered, left, last }) {
 
 function show(image, heard) {
   state.current = image;
+  if (image !== null && image.original === null) state.practising = false;
   const focused = document.activeElement;
   at("question").hidden = image === null;
   at("message").hidden = image !== null;
@@ -155,20 +187,30 @@ function show(image, heard) {
     message();
   } else {
     if (alone) state.original = false;
+    const practising = state.practising && image.original !== null;
+    at("practice").hidden = !practising;
+    at("article").textContent = article(image.label);
     at("label").textContent = image.label;
     at("question-title").classList.toggle("long", image.label.length > LONG);
     // The decoded elements themselves: another one with the same source would load it once more.
     for (const [name, alt] of Object.entries(PICTURES)) {
-      at(name).replaceWith(Object.assign(image[name] ?? new Image(), { id: name, alt }));
+      const shown = practising && name === "changed" ? image.original.cloneNode() : image[name];
+      at(name).replaceWith(Object.assign(shown ?? new Image(), { id: name, alt }));
     }
     lay();
     state.began = performance.now();
     // With its number, also since what is the same as before would not be read again.
     const total = state.answered + state.left;
-    at("heard").textContent = `${heard} ${state.answered + 1} of ${total}: still ${image.label}?`;
+    at("heard").textContent = `${heard} ${state.answered + 1} of ${total}: still ${article(image.label)}${image.label}?`;
   }
   showProgress();
   keepFocus(focused);
+}
+
+// An article for names that take one: a single word in small letters.
+function article(label) {
+  if (!/^[a-z][a-z-]+$/.test(label)) return "";
+  return /^[aeiou]/.test(label) ? "an " : "a ";
 }
 
 // Whoever is at a button that goes away finds the message instead, and the button again with the next picture.
@@ -293,7 +335,7 @@ async function leave() {
 }
 
 const toggle = (name) => () => {
-  if (state.current === null) return;
+  if (state.current === null || state.practising) return;
   state[name] = !state[name];
   lay();
 };
@@ -306,6 +348,9 @@ const zoom = (by) => () => {
 for (const button of document.querySelectorAll("[data-answer]")) {
   button.addEventListener("click", () => answer(button.dataset.answer));
 }
+at("begin")?.addEventListener("click", () => at("instructions").close());
+at("read")?.addEventListener("click", () => at("instructions").showModal());
+at("instructions")?.addEventListener("close", () => { state.began = performance.now(); });
 const actions = {
   undo,
   leave,
@@ -330,6 +375,7 @@ addEventListener("resize", () => state.current !== null && lay());
 // Somebody else came in by this browser: what is asked for from here on would be theirs.
 addEventListener("storage", ({ key, newValue }) => key === HERE && newValue !== page.person && over());
 localStorage.setItem(HERE, page.person);
+prepare();
 outbox.send();
 supply.fill();
 navigator.serviceWorker?.register("/worker.js").catch(() => undefined);

@@ -28,7 +28,10 @@ def prepare(
     alone: Annotated[
         bool, typer.Option("--alone", help="Show the changed picture first, the original on demand.")
     ] = False,
-    name: Annotated[str | None, typer.Option(help="Title that annotators see. Default: the folder's name.")] = None,
+    name: Annotated[str | None, typer.Option(help="Title that annotators see. Default: the data's name.")] = None,
+    instructions: Annotated[
+        Path | None, typer.Option(metavar="FILE.md", help="Instructions that annotators read before they begin.")
+    ] = None,
     max_samples: options.MaxSamples = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples per batch and per shard.")] = 64,
     seed: options.Seed = 0,
@@ -45,13 +48,15 @@ def prepare(
     if not models.model or not data or out is None:
         raise SpecError("Say what to attack, with which pictures, and where to: --model RUN --data DATA --out PROJECT.")
     from advex.annotation import FILE, PICTURES
+    from advex.annotation import instructions as reading
     from advex.annotation.project import opened
     from advex.feedback import images
+    from advex.files import write_text
     from advex.lookup import datasets
     from advex.lookup.folders import opened_folder
 
-    say = progress.Terminal(quiet=quiet)
-    with opened_folder(out, (PICTURES, FILE, images.MADE), overwrite):
+    say, text = progress.Terminal(quiet=quiet), None if instructions is None else reading.read(instructions)
+    with opened_folder(out, (PICTURES, FILE, images.MADE, reading.FILE), overwrite):
         opened_models = models.opened()
         split = datasets.split_to_learn(data, split)
         if split is not None and datasets.is_held_out(split):
@@ -61,7 +66,10 @@ def prepare(
         making = images.Making(margin=margin, search=search, seed=seed, batch_size=batch_size)
         about = images.about(opened_models, examples, making)
         with opened(out, database, new=True) as store:
-            store.create_project(name or out.resolve().name, votes=votes, seed=seed, alone=alone, about=about)
+            if text is not None:
+                write_text(out / reading.FILE, text)
+            title = name or f"Pictures of {Path(data).name}"
+            store.create_project(title, votes=votes, seed=seed, alone=alone, about=about)
             outcomes = images.prepare(opened_models, examples, store, making, say)
             total = len(store.images())
     if json_:
