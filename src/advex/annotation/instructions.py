@@ -1,4 +1,4 @@
-"""What annotators read before they begin: a small part of Markdown, shown as HTML in which nothing of the file is code."""
+"""What annotators read before they begin: a small part of Markdown as HTML, in which nothing of the file is code."""
 
 from __future__ import annotations
 
