@@ -249,4 +249,4 @@ def test_what_people_write_first_is_answered_with_the_right_word(named: Classifi
             PGD()(named, x, *wrong)  # pyright: ignore
     for option, ours in (("eps", "radius"), ("epsilon", "radius"), ("n_steps", "steps"), ("alpha", "step")):
         with pytest.raises(SpecError, match=f"no option '{option}': here it is '{ours}'"):
-            PGD(**{option: 1})
+            PGD(**{option: 1})  # pyright: ignore[reportArgumentType]

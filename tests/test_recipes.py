@@ -210,7 +210,8 @@ def test_a_table_alone_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.chdir(tmp_path)
     for load, name in ((load_breast_cancer, "cancer"), (load_wine, "wine")):
-        load(as_frame=True).frame.to_csv(f"{name}.csv", index=False)
+        loaded: Any = load(as_frame=True)
+        loaded.frame.to_csv(f"{name}.csv", index=False)
         classifier = advex.train(f"{name}.csv", quiet=True)
         assert (tmp_path / "runs" / name / "config.json").is_file()
         learned, test = (advex.open_dataset(f"{name}.csv", split=split) for split in ("train", "test"))
