@@ -112,7 +112,7 @@ def _checked(self: Any, classifier: Any = None, x: Any = None, goal: Any = None,
             f"{name} asks a Classifier, and a network alone does not say what its inputs are: wrap it, "
             "advex.Classifier(network, mean=[...], std=[...], class_names=[...])."
         )
-    if goal is None or isinstance(goal, Tensor | int | str | list | tuple):
+    if goal is None or isinstance(goal, Tensor | int | list | tuple):
         given = "is given none" if goal is None else "is given classes alone"
         raise InputError(
             f"{name} needs a goal and {given}: {name}()(classifier, x, Misclassify(labels)), or Become(class_wanted), "
