@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -371,3 +372,40 @@ def test_a_command_that_was_killed_is_not_refused_its_own_folder(tmp_path: Path)
     assert len(finished) - len(again) >= kept  # what was finished was not made again
     picture = decode_png((tmp_path / "why" / result["inputs"][0]["picture"]).read_bytes())
     assert torch.equal(picture, advex.open_dataset("digits", split="test").x[0])
+
+
+# -- what is asked of whom -------------------------------------------------------------------------------------
+
+
+def test_a_model_without_the_datas_classes_is_told_and_a_size_is_asked_for(tmp_path: Path) -> None:
+    from advex.explanation.inputs import Inputs
+    from advex.lookup.models import Opened
+    from advex.progress import QUIET
+
+    torch.manual_seed(0)
+    inputs = Inputs([], "digits", "test", "0", None, QUIET)
+    for names, warns in ((tuple("abcdefghij"), True), (tuple("0123456789"), False), (None, False)):
+        classifier = Classifier("linear:features=64,classes=10", class_names=names)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            inputs.pictures(Opened(name="m", source="m", classifier=classifier))
+        assert [each.category for each in said] == ([AdvexWarning] if warns else [])
+    with pytest.raises(SpecError, match="does not say the size of its pictures.*--size 224"):
+        Inputs([tmp_path / "a.png"], None, None, "0", None, QUIET).pictures(
+            Opened(name="m", source="m", classifier=Classifier("linear:features=64,classes=10"))
+        )
+
+
+def test_pictures_need_no_report(tmp_path: Path) -> None:
+    from advex.errors import ArtifactError
+    from advex.report import write_report
+
+    for verb, name in (("explain", "explanations"), ("generate", "generated")):
+        folder = tmp_path / verb
+        folder.mkdir()
+        (folder / f"{name}.json").write_text("{}")
+        with pytest.raises(ArtifactError, match=rf"pictures of advex {verb}.*{name}\.json"):
+            write_report(folder)
+        (folder / "sheet.png").touch()
+        with pytest.raises(ArtifactError, match=r"look at .*sheet\.png"):
+            write_report(folder)

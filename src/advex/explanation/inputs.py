@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 from advex.data import Dataset
-from advex.errors import SpecError
+from advex.errors import AdvexWarning, SpecError
 from advex.explanation.rows import from_csv, from_table
 from advex.explanation.subjects import Failure, Subject, from_data, from_pictures
 from advex.lookup import datasets
@@ -37,6 +38,13 @@ class Inputs:
             return from_pictures(self.files, model.classifier, shape, self.say), None
         datasets.numbers_from(self.index)
         examples = datasets.open_split(self.data, self.split, self.say, prefer=datasets.TEST, shape=shape)
+        names = model.classifier.class_names
+        if names is not None and set(names).isdisjoint(examples.class_names):
+            warnings.warn(
+                f"{model.name} knows {names[0]}, {names[-1]} and the like, and no class of {examples.name} is called so: "
+                "what it says of these pictures is among its own classes.",
+                AdvexWarning, 2,
+            )  # fmt: skip
         return [from_data(examples, number) for number in datasets.numbers_from(self.index, len(examples))], examples
 
     def rows(self, model: Opened) -> list[Subject | Failure]:

@@ -123,6 +123,10 @@ def read_runs(folders: Sequence[Path]) -> tuple[TrainingHistory, ...]:
     runs = []
     for index, (folder, place) in enumerate(zip(folders, places, strict=True)):
         training = read_run(Path(folder))
+        if training is None and (sheets := _sheets(Path(folder))):
+            raise ArtifactError(
+                f"{folder} holds pictures of advex {sheets[0]}, of which there is no report: look at {sheets[1]}."
+            )
         if training is None:
             raise ArtifactError(
                 f"{folder} holds no record.json: it is not a finished evaluation. It holds no metrics.jsonl and no "
@@ -132,6 +136,15 @@ def read_runs(folders: Sequence[Path]) -> tuple[TrainingHistory, ...]:
         unclear = names.count(place.name) > 1 or training.taken is not None
         runs.append(TrainingHistory(index, f"{place.parent.name}/{place.name}" if unclear else place.name, training))
     return tuple(runs)
+
+
+def _sheets(folder: Path) -> tuple[str, Path] | None:
+    """The verb that filled a folder with pictures, and what to look at there; None for any other folder."""
+    for verb, figures in (("explain", "explanations.json"), ("generate", "generated.json")):
+        if (folder / figures).is_file():
+            sheet = folder / "sheet.png"
+            return verb, sheet if sheet.is_file() else folder / figures
+    return None
 
 
 def read(folder: Path, tables: Collection[str] = tuple(TABLES), picture_bytes: int = PICTURE_BYTES) -> Contents:
