@@ -40,11 +40,8 @@ class Inputs:
         examples = datasets.open_split(self.data, self.split, self.say, prefer=datasets.TEST, shape=shape)
         names = model.classifier.class_names
         if names is not None and set(names).isdisjoint(examples.class_names):
-            warnings.warn(
-                f"{model.name} knows {names[0]}, {names[-1]} and the like, and no class of {examples.name} is called so: "
-                "what it says of these pictures is among its own classes.",
-                AdvexWarning, 2,
-            )  # fmt: skip
+            sentence = f"no class of {examples.name} is called so: it answers with its own classes all the same."
+            warnings.warn(f"{model.name} knows {names[0]}, {names[-1]} and the like; {sentence}", AdvexWarning, 2)
         return [from_data(examples, number) for number in datasets.numbers_from(self.index, len(examples))], examples
 
     def rows(self, model: Opened) -> list[Subject | Failure]:
