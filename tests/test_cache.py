@@ -146,6 +146,15 @@ def test_a_passing_failure_is_not_kept(photos: Path, cached: Path, monkeypatch: 
     assert first.x.sum() > 0  # still there
 
 
+def test_a_link_that_leads_nowhere_is_named(photos: Path, cached: Path) -> None:
+    (photos / "a" / "gone.png").symlink_to(photos / "nothing")
+    for _ in range(2):
+        assert [(each.name, each.reason) for each in opened(photos).skipped if "gone" in each.name] == [
+            ("a/gone.png", "there is no such file")
+        ]
+    assert len(list(cached.glob("*.json"))) == 1
+
+
 def test_small_data_leave_the_cache_alone(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("mine")
     monkeypatch.setenv("ADVEX_CACHE", str(tmp_path / "file"))

@@ -45,7 +45,7 @@ def test_a_folder_is_shared_by_those_that_all_say_so(tmp_path: Path) -> None:
         with owned(tmp_path, shared=True), owned(tmp_path):  # of the thread that has it already
             pass
         assert unfinished.exists()  # whose it is is not known while others are in
-        with pytest.raises(ArtifactError, match="in use"), owned(tmp_path):
+        with pytest.raises(ArtifactError, match="in use by copies of one command"), owned(tmp_path):
             pass
         other.communicate("\n")
     assert not (tmp_path / LOCK).exists()

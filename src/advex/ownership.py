@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from datetime import datetime
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from advex.progress import command_line
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 _BEYOND = 2**30  # bytes: what Windows locks cannot be read, and who holds the lock shall be
+_LOOK = 0.2  # seconds between two looks at what another process has
 _PATIENCE = 2.0  # seconds that a copy waits for another that is just leaving
 _owned: dict[tuple[int, int], int] = {}  # folders (device, inode) that this process owns: the thread that does
 
@@ -60,7 +61,7 @@ def owned(folder: Path, ours: Sequence[str] | None = None, *, shared: bool = Fal
     try:
         with writing(folder):
             os.ftruncate(lock, 0)
-            os.write(lock, _about_this_process())
+            os.write(lock, _about_this_process(shared))
             if not shared:
                 _remove_unfinished(folder)
         yield folder
@@ -83,9 +84,10 @@ def _unknown(names: Set[str], ours: Sequence[str] | None) -> bool:
     return ours is not None and bool(names) and names.isdisjoint(ours)
 
 
-def _about_this_process() -> bytes:
+def _about_this_process(shared: bool) -> bytes:
     since = datetime.now().astimezone().isoformat(" ", timespec="seconds")
     about = {"process": os.getpid(), "host": socket.gethostname(), "since": since, "command": command_line()}
+    about |= {"shared": True} if shared else {}
     return json.dumps(about).encode()
 
 
@@ -178,7 +180,8 @@ def _owner(path: Path) -> str:
         words = {name: quoted(str(about[name]), 200)[1:-1] for name in ("process", "host", "since", "command")}
     except (ValueError, TypeError, KeyError):  # it has only just begun
         return "another process"
-    return "process {process} on {host}, since {since} ({command})".format(**words)
+    copies = "copies of one command, the last of them " if about.get("shared") else ""
+    return copies + "process {process} on {host}, since {since} ({command})".format(**words)
 
 
 def _remove_unfinished(folder: Path) -> None:
@@ -228,6 +231,16 @@ def claimed(folder: Path, name: str) -> Iterator[bool]:
     finally:
         if lock is not None:
             os.close(lock)
+
+
+@contextlib.contextmanager
+def in_turn(folder: Path, name: str, between: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """As `claimed`, and waits for it. between: called between two looks; what it raises ends the waiting."""
+    with contextlib.ExitStack() as claim:
+        while not claim.enter_context(claimed(folder, name)):
+            between()
+            time.sleep(_LOOK)
+        yield
 
 
 def forget_claims(folder: Path) -> None:

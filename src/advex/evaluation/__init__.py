@@ -52,7 +52,7 @@ from advex.evaluation.plan import settings_from as settings_from
 from advex.evaluation.run import Evaluation, Progress, Stage, differences
 from advex.evaluation.settings import Settings as Settings
 from advex.evaluation.shards import identity_of, open_shards
-from advex.ownership import forget_claims, owned
+from advex.ownership import forget_claims, in_turn, owned
 from advex.progress import Interrupted as Interrupted
 from advex.record import DataEntry, Flag, ModelEntry, Record, Training, read_record, read_run, write_record, written_at
 
@@ -117,7 +117,7 @@ def _evaluate(
     )
     before = written_at(out)
     seconds = work.complete()
-    with shards.turn("record", work.stop):
+    with in_turn(out / "shards", "record", work.pause):
         if written_at(out) != before:  # another process of this evaluation has just done it
             record = read_record(out)
         else:

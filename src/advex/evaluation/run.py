@@ -97,6 +97,11 @@ class Evaluation:
         indices = range(len(self.spans) if count is None else count)
         return (self.shards.read(model, kind, index) for index in indices)
 
+    def pause(self) -> None:
+        """Raise Interrupted once `stop` says so."""
+        with self.shards.stoppable(self.stop):
+            pass
+
     def complete(self) -> float:
         """Make all pieces that are missing. Returns the seconds of all. Raises Interrupted.
 

@@ -17,7 +17,7 @@ import random
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -112,15 +112,6 @@ class Shards:
     def stoppable(self, stop: Callable[[], bool]) -> contextlib.AbstractContextManager[None]:
         """Inside, the next pass of a network raises Interrupted once `stop` says so."""
         return until(stop, f"Stopped. What is finished is in {self.folder}; the same call goes on from there.")
-
-    @contextlib.contextmanager
-    def turn(self, name: str, stop: Callable[[], bool]) -> Iterator[None]:
-        """Inside, no other process has `name`: waits for its turn. Raises Interrupted."""
-        with contextlib.ExitStack() as claim:
-            while not claim.enter_context(claimed(self.folder / "shards", name)):
-                with self.stoppable(stop):
-                    time.sleep(_LOOK)
-            yield
 
 
 def complete(

@@ -84,13 +84,17 @@ def _carried_out(plan: Plan, folder: Folder, work: Work, command: str, say: Term
     folder.claim(plan)
     outcomes: dict[str, Outcome] = {}
     opened: dict[str, tuple[Dataset, Dataset]] = {}
+    result: Reproduction | None = None
+    known = 0  # outcomes in the result
     while True:
         outcomes |= {
             each.name: Outcome(record=record, folder=folder.record(each.name))
             for each in (*plan.jobs, *plan.groups)
             if each.name not in outcomes and (record := folder.finished(each.name))
         }
-        write_reproduction(folder.path, result := compared(plan, outcomes, command=command, answered=folder.answered))
+        if result is None or len(outcomes) > known:
+            result, known = compared(plan, outcomes, command=command, answered=folder.answered), len(outcomes)
+            write_reproduction(folder.path, result)
         left = {each.name: each for each in (*plan.jobs, *plan.groups) if each.name not in outcomes}
         if not left:
             return result

@@ -20,6 +20,7 @@ from advex.documents import read_json
 from advex.errors import ArtifactError
 from advex.evaluation import Settings
 from advex.files import write_text
+from advex.ownership import in_turn
 from advex.record import Record, read_record
 from advex.record.reproduction import NAME, AnsweredEntry, read_answered
 from advex.reproduction.plan import Job, Plan
@@ -66,6 +67,10 @@ class Folder:
 
         Raises ArtifactError, saying what differs, where it is another's.
         """
+        with in_turn(self.claims, "plan"):
+            self._claim(plan)
+
+    def _claim(self, plan: Plan) -> None:
         ours = _identity(plan)
         held = self._read()
         if held:
@@ -83,12 +88,13 @@ class Folder:
 
     def agree(self, source: str, digests: dict[str, str]) -> None:
         """See that the examples are those that earlier rows were made with. Raises ArtifactError."""
-        held = self._read()
-        known = held["data"].setdefault(source, digests)
-        self._refuse(
-            [f"the {split} examples of {source} are others" for split in digests if known[split] != digests[split]]
-        )
-        self._write(held)
+        with in_turn(self.claims, "plan"):
+            held = self._read()
+            known = held["data"].setdefault(source, digests)
+            self._refuse(
+                [f"the {split} examples of {source} are others" for split in digests if known[split] != digests[split]]
+            )
+            self._write(held)
 
     def _refuse(self, differing: list[str]) -> None:
         if differing:

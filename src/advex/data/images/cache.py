@@ -11,7 +11,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,10 +25,9 @@ from advex.data.window import Window
 from advex.documents import read_json
 from advex.errors import ArtifactError, DataError
 from advex.files import write_text, writing
-from advex.ownership import claimed
+from advex.ownership import in_turn
 
 LEAST = 2**28  # bytes of pixels from which on they are mapped
-_LOOK = 0.5  # seconds between two looks at whether another process has decoded them
 _FORM = 1
 
 
@@ -102,8 +100,7 @@ class Cache:
         """
         path, folder = self._unfinished, self.path.parent
         try:
-            while not self._turn.enter_context(claimed(folder, self.path.name)):
-                time.sleep(_LOOK)
+            self._turn.enter_context(in_turn(folder, self.path.name))
             self._turn.callback(self._clean)
             if (decoded := self.read()) is not None:
                 raise Ready(decoded)
@@ -159,11 +156,15 @@ class Cache:
         return self.path.with_name(f".{self.path.name}.{os.getpid():x}.new")
 
 
-def _stamps(root: Path) -> Iterator[tuple[str, int, int]]:
-    """Of all files below a folder, or of one file: name, size, and when it was last changed."""
+def _stamps(root: Path) -> Iterator[tuple[str, int, int, int]]:
+    """Of all files below a folder, or of one file: name, size, and when it and what is known of it last changed."""
     for path in files_below(root) if root.is_dir() else [Path()]:
-        about = (root / path).stat()
-        yield str(path), about.st_size, about.st_mtime_ns
+        try:
+            about = (root / path).stat()
+        except OSError:  # a link that leads nowhere: a picture that cannot be read, and is named as such
+            yield str(path), -1, -1, -1
+        else:
+            yield str(path), about.st_size, about.st_mtime_ns, about.st_ctime_ns
 
 
 def _window(values: list[Any]) -> Window:

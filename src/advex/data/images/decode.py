@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import warnings
 from collections.abc import Callable, Iterator
@@ -86,7 +87,8 @@ def decoded(
         raise
     except Exception as error:  # Pillow's parsers raise whatever a damaged file makes them trip over
         unreadable = Unreadable(_reason(error))
-        unreadable.passing = isinstance(error, OSError) and error.errno is not None  # the system's, not Pillow's
+        # The system's failures, not Pillow's; what may be read is seen by the file's times.
+        unreadable.passing = getattr(error, "errno", None) not in (None, errno.EACCES, errno.EPERM, errno.ENOENT)
         raise unreadable from None
     return Cut(array, before.then(window) if before else window)
 

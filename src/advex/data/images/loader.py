@@ -54,8 +54,8 @@ def load(source: Source, how: Reading) -> Dataset:
                 _fill(canvas, examples, order, skipped, windows, how.progress)
         except Ready as ready:  # decoded by another process, meanwhile
             cached = ready.decoded
-        if cached is not None:
-            skipped, windows = skipped | cached.skipped, cached.windows
+        if cached is not None:  # of rows without a class, too
+            skipped, windows = cached.skipped, cached.windows
         regions = _regions(examples, order, windows, skipped)
         kept = [slot for slot, row in enumerate(order) if row not in skipped]
         if not kept:
