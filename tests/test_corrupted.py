@@ -155,7 +155,7 @@ def test_what_is_typed() -> None:
     for spec, words in refused.items():
         with pytest.raises(AdvexError, match=words):
             settings_from({**BASE, "corruptions": (spec,)})
-    with pytest.raises(SpecError, match="'fog:3' is asked for twice"):
+    with pytest.raises(SpecError, match="'fog:3' is given twice"):
         settings_from({**BASE, "corruptions": ("fog", "fog:3")})
 
 

@@ -135,7 +135,7 @@ def test_the_share_of_examples_that_were_trained_on_is_flagged(workplace: Path) 
     right = classifier.predict(torch.from_numpy(x[70:, None] / 255).float()).argmax(dim=1).numpy() == y[70:]
     assert model["trained_on"] == 30
     assert "30 of the 50 examples (60.0%)" in flags["trained_on"]["message"]
-    assert f"Of the other 20 it decides {right.mean():.1%} rightly" in flags["trained_on"]["message"]
+    assert f"Of the other 20 it classifies {right.mean():.1%} correctly" in flags["trained_on"]["message"]
     np.savez("new.npz", x=x[70:], y=y[70:])
     model, flags = evaluate("new", "--data", "new.npz")
     assert model["trained_on"] == 0

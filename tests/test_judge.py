@@ -53,7 +53,7 @@ def test_the_best_is_named_with_all_that_is_not_separable_from_it() -> None:
     values = {"a": 0.5, "b": 0.9, "c": 0.85, "noise": 0.1}
     (high,) = preferred(values, "high", 0.1, controls=("noise",))
     assert (high.best, high.beside, high.above) == ("b", ("c",), True)
-    assert high.sentence == "M (validated): best b, not separable from it: c."
+    assert high.sentence == "M (validated): best b, not significantly better than c."
     (low,) = preferred(values, "low", 0.1, controls=())
     assert (low.best, low.beside) == ("noise", ())
     assert low.sentence == "M (validated): best noise, better than every other."
@@ -64,7 +64,7 @@ def test_where_a_control_is_as_good_the_measure_speaks_for_nobody() -> None:
     assert each.best == "a"
     assert not each.above
     assert each.sentence.endswith(
-        "not separable from it: noise and b; no explainer is separably better than the best control."
+        "not significantly better than noise and b; no explainer is significantly better than the best control."
     )
     (worse,) = preferred({"a": 0.5, "noise": 0.9}, "high", 0.1, controls=("noise",))
     assert (worse.best, worse.above) == ("noise", False)

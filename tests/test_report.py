@@ -397,7 +397,7 @@ def test_the_headline_repeats_the_figures_and_says_what_each_means(record: Path)
             assert cell.text == root.one("td", data_model=model, data_measure=key).text
     headings = [node.text for node in root.one("table", class_="figures headline").all("th", class_="number")]
     assert headings == [
-        "Accuracy share of the unchanged inputs that it decides rightly",
+        "Accuracy share of the unchanged inputs that it classifies correctly",
         "Attack ARA how much change it withstands before its decision changes, on average",
         "BTR ARA how much change it withstands before its confidence falls below chance, on average",
     ]
@@ -451,7 +451,7 @@ def test_published_figures_stand_apart_and_searches_are_named_once_at_the_end(tm
 
 
 def test_counts_come_from_the_examples(record: Path) -> None:
-    """Median RMSE of what is classified rightly, failures and their number: recomputed from the rows."""
+    """Median RMSE of what is classified correctly, failures and their number: recomputed from the rows."""
     rows = [row for row in pq.read_table(record / "examples.parquet").to_pylist() if row["model"] == "robust"]
     right = [row["attack_rmse"] for row in rows if row["prediction"] == row["label"]]
     root = page(record)
@@ -561,7 +561,7 @@ def test_models_in_between_are_told_apart_only_where_they_differ(tmp_path: Path)
 
 def test_saved_pictures_that_change_class_are_counted(record: Path) -> None:
     # Of 2 models, 2 examples, 11 targets and a sweep of 2 targets and 5 rhos: one turned for each example of the first.
-    assert sentences(record)[-1].startswith("2 of 64 explanation pictures are decided differently")
+    assert sentences(record)[-1].startswith("2 of 64 explanation pictures are classified differently")
 
 
 # -- curves ------------------------------------------------------------------------------------------------------------
@@ -1214,7 +1214,7 @@ def test_a_certificate_above_the_attack_is_said(tmp_path: Path) -> None:
     scores = model.scores | {"certified_ara": ara(0.5, 0.4, 0.6)}
     write_record(folder, record.model_copy(update={"models": [model.model_copy(update={"scores": scores})]}))
     cell = page(folder).one("td", data_measure="enclosure")
-    assert "the smoothed classifier bears more than the network" in cell.text
+    assert "the smoothed classifier withstands more than the network" in cell.text
     assert "bears more" not in page(make_record(tmp_path / "b", Plan(models=("a",), certified=30))).text
 
 
@@ -1267,7 +1267,7 @@ def test_a_page_without_certificates_says_nothing_of_them(record: Path) -> None:
 def test_one_model_alone(tmp_path: Path) -> None:
     root = page(make_record(tmp_path, Plan(models=("only",))))
     told = root.one("section", id="findings").text
-    assert "only decides" in told
+    assert "only classifies" in told
     assert "Its attack ARA is" in told
     assert "Paired differences" not in root.text
 

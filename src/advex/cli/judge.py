@@ -120,9 +120,9 @@ def _rightly_decided(models: Sequence[Opened], data: Dataset, size: int, say: pr
         answers = [model.classifier.predict(batch.x).argmax(dim=1) == batch.y for batch in data.batches(size, device)]
         right &= torch.cat(answers).cpu()
     if not right.any():
-        raise DataError(f"{data.name}: no example is decided rightly by all models; --all judges the others too.")
-    who = "its model decides" if len(models) == 1 else "all models decide"
-    said = f"Judged on {int(right.sum()):,} of {len(data):,} examples of {data.name}, those that {who} rightly."
+        raise DataError(f"{data.name}: no example is classified correctly by all models; --all includes the others.")
+    who = "its model classifies" if len(models) == 1 else "all models classify"
+    said = f"Judged on {int(right.sum()):,} of {len(data):,} examples of {data.name}, those that {who} correctly."
     say.note(said)
     return replace(data.take(right.nonzero()[:, 0]), selected=said)
 

@@ -172,7 +172,7 @@ def _check(models: Sequence[Model], data: Dataset, plan: Plan) -> None:
         if classes != len(data.class_names):
             raise InputError(
                 f"The model '{name}' answers {classes} classes, {data.name} has {len(data.class_names)}. "
-                "Evaluate it on data of the classes that it was made for."
+                "Evaluate it on data with the classes that it was trained for."
             )
         if None not in (classifier.features, data.features) and classifier.features != data.features:
             raise InputError(

@@ -126,7 +126,7 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
     if smoothed.high < certified.accuracy.low:
         yield flag(
             entry.name, "noise", "note",
-            f"The network does not bear the noise that certifies it (sigma {certified.sigma:g}): of "
+            f"The network does not withstand the noise that certifies it (sigma {certified.sigma:g}): of "
             f"{certified.examples} examples {smoothed.value:.1%} are surely right with it, "
             f"{certified.accuracy.value:.1%} are right without it.",
             f"Train with such noise (objective.noise.std={certified.sigma:g} objective.noise.clip=false), or certify "
@@ -135,7 +135,7 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
     if certified.examples < min(FEW_EXAMPLES, examples):
         yield flag(
             entry.name, "few_certified", "note",
-            f"Only {certified.examples} of {examples} examples were certified: what is certain has wide intervals.",
+            f"Only {certified.examples} of {examples} examples were certified: certified figures have wide intervals.",
             f"Certify more (--certify-examples), at least {FEW_EXAMPLES} where there are so many.",
         )  # fmt: skip
 

@@ -37,7 +37,7 @@ def flags_of_training(model: str, known: Tensor, right: Tensor) -> Iterator[Flag
     if count := int(known.sum()):
         others = len(known) - count
         accuracy = float(right[~known].double().mean())
-        apart = f" Of the other {others:,} it decides {accuracy:.1%} rightly." if others else ""
+        apart = f" Of the other {others:,} it classifies {accuracy:.1%} correctly." if others else ""
         yield flag(
             model, "trained_on", severity(count / len(known)),
             f"{count:,} of the {len(known):,} examples ({count / len(known):.1%}) are among those that it was trained "
@@ -65,7 +65,7 @@ def flags_of_data(data: Dataset) -> Iterator[Flag]:
         yield flag(
             DATA, "selected", "note",
             data.selected,
-            "Evaluate all examples where accuracy matters: here it is that of the choice.",
+            "Evaluate all examples if accuracy matters: here it is that of the selection.",
         )  # fmt: skip
     if len(data) < FEW_EXAMPLES:
         yield flag(
@@ -78,5 +78,5 @@ def flags_of_data(data: Dataset) -> Iterator[Flag]:
         yield flag(
             DATA, "skipped", "note",
             f"{len(data.skipped)} examples could not be read, e.g. {first.name}: {first.reason}",
-            "Mend or remove these files; the record lists them all.",
+            "Repair or remove these files; the record lists them all.",
         )  # fmt: skip

@@ -88,7 +88,7 @@ def _shared_shape(models: Sequence[Opened]) -> tuple[int, ...] | None:
     shapes = {model.input_shape for model in models if model.input_shape is not None}
     if len(shapes) > 1:
         listed = ", ".join(f"{model.name} {'x'.join(map(str, model.input_shape or ('?',)))}" for model in models)
-        raise SpecError(f"The models take inputs of different shapes ({listed}): evaluate them apart.")
+        raise SpecError(f"The models take inputs of different shapes ({listed}): evaluate them separately.")
     return next(iter(shapes), None)
 
 

@@ -231,7 +231,7 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
     if lost:
         yield flag(
             entry.name, "png", severity(lost),
-            f"{lost:.1%} of the explanation pictures are decided differently once saved as 8-bit PNG: "
+            f"{lost:.1%} of the explanation pictures are classified differently once saved as 8-bit PNG: "
             "what is seen is not what the network was asked.",
             "Trust the figures of the PNG, which are given beside the others; a larger rho makes them agree.",
         )  # fmt: skip

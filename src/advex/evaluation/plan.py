@@ -155,7 +155,7 @@ def _radii(settings: Settings, searches: Sequence[SearchTask]) -> tuple[RadiusTa
     for first, second in itertools.combinations(tasks, 2):
         if first.kind == second.kind:
             also = "" if first.key == second.key else f", the second time as '{second.key}'"
-            raise SpecError(f"The radius '{first.key}' is asked for twice{also}.")
+            raise SpecError(f"The radius '{first.key}' is given twice{also}.")
     norms = [task.ball.norm.name for task in tasks]
     return tuple(sorted(tasks, key=lambda task: (norms.index(task.ball.norm.name), task.ball.radius)))
 
@@ -199,7 +199,7 @@ def _corruptions(specs: Sequence[str]) -> tuple[CorruptionTask, ...]:
         for severity in several:
             made = registry.make("corruption", name, severity=severity, **options)
             if severity in tasks.setdefault(name, {}):
-                raise SpecError(f"The corruption '{name}:{severity}' is asked for twice.")
+                raise SpecError(f"The corruption '{name}:{severity}' is given twice.")
             tasks[name][severity] = made
     return tuple(CorruptionTask(key=key, severities=dict(sorted(made.items()))) for key, made in tasks.items())
 
@@ -230,7 +230,7 @@ def _named(
 def _refuse_repeated(kind: str, specs: Sequence[str]) -> None:
     for spec in specs:
         if specs.count(spec) > 1:
-            raise SpecError(f"The {kind} '{spec}' is asked for twice.")
+            raise SpecError(f"The {kind} '{spec}' is given twice.")
 
 
 def _maps(settings: Settings) -> tuple[MapTask, ...]:

@@ -71,12 +71,12 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
             entry.name, "estimated_gradients", "note",
             f"Its gradients are estimates, each from {pairs} pairs of answers: searches that follow them come less "
             f"near, and radii are too large. {classifier.network.asked:,} rows have been asked.",
-            "Take more pairs, or a search by answers alone (hop_skip_jump).",
+            "Use more pairs, or a search by decisions only (hop_skip_jump).",
         )  # fmt: skip
     if returns_probabilities(once):
         yield flag(
             entry.name, "probabilities", "warning",
-            "The network returns probabilities instead of logits: its gradients vanish where it is sure, searches "
+            "The network returns probabilities instead of logits: its gradients vanish where it is confident, searches "
             "stall, and it looks more robust than it is. Its confidences are wrong, too.",
             "Remove the final softmax or sigmoid and return logits.",
         )  # fmt: skip
@@ -89,16 +89,16 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
     elif (mixing := _mixing(classifier, probe, once)) is not None:
         yield flag(
             entry.name, "rows_mix", "warning",
-            f"The network answers otherwise in company than alone{mixing}: accuracies, radii and maps depend on which "
-            "examples are evaluated together.",
-            "Give batch norm running statistics, or take no statistics over the batch in evaluation mode.",
+            f"The network's answer to an example depends on the rest of the batch{mixing}: accuracies, radii and maps "
+            "depend on which examples are evaluated together.",
+            "Give batch norm running statistics, or use no batch statistics in evaluation mode.",
         )  # fmt: skip
     if silent := int((tensor(work.written.rows("examples", entry.name), "prediction") == NO_ANSWER).sum()):
         yield flag(
             entry.name, "no_answer", "warning",
             f"The network answers NaN or infinity to {silent} of {len(data)} examples: these count as wrong, with a "
             "radius of 0.",
-            "Look for overflow, division by zero or logarithms of zero; a wider type (float32) may do.",
+            "Look for overflow, division by zero or logarithms of zero; a wider type (float32) may help.",
         )  # fmt: skip
     names = classifier.class_names
     if names is not None and names != data.class_names:

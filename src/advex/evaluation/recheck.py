@@ -180,7 +180,7 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
             f"{apart} (median of {known} examples; honest networks stay below 10%). "
             f"{why if through else ''}Searches that follow it may miss smaller changes, and maps show the gradient of "
             "another function.",
-            f"Look for detach, no_grad, rounding or a backward pass of its own. {by_decisions}",
+            f"Look for detach, no_grad, rounding or a custom backward pass. {by_decisions}",
         )  # fmt: skip
     if share := _shortened(rows):
         yield flag(
@@ -210,5 +210,5 @@ def _more_steps(entry: ModelEntry, task: SearchTask, distances: Tensor, again: p
             entry.name, "more_steps", "warning",
             f"More steps still help: with twice the {budget} of the attack, {' and '.join(helped)}. "
             "Smaller changes exist, so the areas are too large.",
-            f"Give the attack more {budget}, until this flag goes.",
+            f"Give the attack more {budget}, until this flag disappears.",
         )  # fmt: skip

@@ -148,7 +148,7 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
         if work.classifiers[entry.name].features is not None:
             remedy = "A valid row may lie off the straight way: search in whole columns (the attack 'counterfactual')."
         elif 2 * flat >= failed:
-            remedy = f"More gradients do not help: on {flat} of them the gradient vanished. Take a search without any."
+            remedy = f"More gradients do not help: on {flat} the gradient vanished. Use a search without gradients."
         if failed:
             yield flag(
                 entry.name, "failures", "warning",

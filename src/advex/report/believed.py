@@ -19,8 +19,8 @@ FEWEST = 20
 class Preference:
     """What one measure says of one model's maps.
 
-    best: the explainer with the best mean. beside: others that are not separable from it. above: the best explainer
-    that is no control is separably better than every control. few: too few examples to say anything of any pair.
+    best: the explainer with the best mean. beside: others that do not differ significantly from it. above: the best
+    explainer that is no control is significantly better than every control. few: too few examples to compare pairs.
     """
 
     measure: MeasureEntry
@@ -43,8 +43,8 @@ class Preference:
         title = f"{self.measure.title}" + (f" ({self.measure.standing})" if self.measure.standing else "")
         if self.few:
             return f"{title}: nothing can be said of fewer than {FEWEST} examples."
-        others = f"not separable from it: {_listed(self.beside)}" if self.beside else "better than every other"
-        chance = "" if self.above else "; no explainer is separably better than the best control"
+        others = f"not significantly better than {_listed(self.beside)}" if self.beside else "better than every other"
+        chance = "" if self.above else "; no explainer is significantly better than the best control"
         return f"{title}: best {self.best}, {others}{chance}."
 
 
@@ -81,7 +81,7 @@ def _preference(record: Record, model: ModelEntry, key: str, measure: MeasureEnt
 
 
 def _better(record: Record, model: ModelEntry, key: str, sign: int, first: str, second: str) -> bool:
-    """The first is separably better than the second."""
+    """The first is significantly better than the second."""
     figure = _difference(record, model.name, key, first, second)
     return figure is not None and separated(figure) and sign * figure.value > 0
 

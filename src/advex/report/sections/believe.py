@@ -12,7 +12,7 @@ from advex.report.cells import BETTER, FigureCell, measured
 from advex.report.maps_compared import digits_of, titled
 from advex.report.reading import Contents
 
-BEST, BESIDE = "best", "not separable"
+BEST, BESIDE = "best", "not significantly worse"
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,7 @@ def _enclosure(index: int, model: ModelEntry, entry: CertificateFigures, record:
         FigureCell("certified:crossed", f"{entry.crossed:,}", note=crossed),
     )
     turned = area.value > entry.attack_ara.value
-    note = "the smoothed classifier bears more than the network" if turned else ""
+    note = "the smoothed classifier withstands more than the network" if turned else ""
     return Enclosure(index, model.name, f"[{', '.join(ends)}]", note, cells)
 
 

@@ -22,7 +22,7 @@ class CorruptionGroup:
 
 @register("section", "corrupted")
 class Corrupted:
-    """What each model still decides rightly in noise, blur, weather and after compression."""
+    """What each model still classifies correctly in noise, blur, weather and after compression."""
 
     title, menu, place, tables = "Corrupted pictures", "Corrupted", 37, ()
 

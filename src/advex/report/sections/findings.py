@@ -64,7 +64,7 @@ class Headline:
 
 def headline(record: Record) -> Headline:
     """Accuracy and the robustness areas of all models, with what each of them means."""
-    meanings = {"accuracy": "share of the unchanged inputs that it decides rightly"}
+    meanings = {"accuracy": "share of the unchanged inputs that it classifies correctly"}
     meanings |= {key: f"how much change it withstands before {end}, on average" for key, end in _areas(record).items()}
     keys = [key for key in meanings if any(key in model.scores for model in record.models)]
     rows = []
@@ -215,7 +215,7 @@ def _alone(record: Record, model: ModelEntry) -> Iterator[Markup]:
     if "accuracy" in model.scores:
         accuracy = model.scores["accuracy"]
         yield say(
-            "{} decides {} of {} rightly; chance is {}.", name(model.name), figure(share_in_words(accuracy)),
+            "{} classifies {} of {} correctly; chance is {}.", name(model.name), figure(share_in_words(accuracy)),
             count(accuracy.n, "example"), percent(record.data.chance),
         )  # fmt: skip
     for key in _areas(record):
@@ -247,9 +247,9 @@ def _saved(contents: Contents) -> Iterator[Markup]:
     total = count(len(rows), "explanation picture")
     back = "when read back as 8-bit PNG, which is what this page shows"
     if changed:
-        yield say("{} of {} are decided differently {}; each is marked.", f"{changed:,}", total, back)
+        yield say("{} of {} are classified differently {}; each is marked.", f"{changed:,}", total, back)
     elif rows:
-        yield say("All {} are decided the same {}.", total, back)
+        yield say("All {} are classified the same way {}.", total, back)
 
 
 def _paired(record: Record, first: str, second: str, key: str) -> Difference | None:

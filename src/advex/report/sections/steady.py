@@ -121,7 +121,7 @@ def _sentence(
     worst, attack, chance = (figures[name] for name in (key, f"{key}{ATTACK}", f"{key}{RANDOM}"))
     more = percent(sum(mine >= other for mine, other in pairs) / len(pairs), 0)
     accuracy = model.scores.get("accuracy")
-    right = f" It decides {percent(accuracy.value, 1)} rightly." if accuracy is not None else ""
+    right = f" It classifies {percent(accuracy.value, 1)} correctly." if accuracy is not None else ""
     return (
         f"The map moves by {_figure(worst)} at the worst point that was met: by {_figure(attack)} where the search "
         f"led, by {_figure(chance)} at the worst of some random points as far away; the search met as much or "
