@@ -1,17 +1,38 @@
-"""CPU milliseconds for the boxes of one map at all 250 thresholds: `python -m benchmarks.localisation`."""
+"""Boxes from maps.
+
+`python -m benchmarks.localisation`: CPU milliseconds for the boxes of one map at all 250 thresholds.
+`python -m benchmarks.localisation RECORD...`: what `advex judge --judges localisation,...` of one network each left in
+record folders, in one table; the first network is the one that the others are compared with, picture by picture.
+`--sheet FILE RUN...`: the first pictures of tiny-imagenet-20's test split with the boxes of runs' maps.
+"""
 
 from __future__ import annotations
 
+import argparse
+import math
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
+import torch
 from scipy import ndimage
 
-from advex.measures.localisation import Localisation, overlaps
+import advex
+from advex import registry
+from advex.drawing.contact_sheet import Cell, Row, draw
+from advex.drawing.heat import over, reach_of
+from advex.drawing.pictures import encoded
+from advex.evaluation.scores import rate
+from advex.measures import bootstrap_mean
+from advex.measures.case import Case
+from advex.measures.localisation import SIDES, Localisation, _chosen, _components, overlaps
+from advex.record import read_record, read_rows
 
 
-def main(side: int = 64, rounds: int = 50) -> None:
+def times(side: int = 64, rounds: int = 50) -> None:
     """Prints the least and the median of some rounds for maps that are smooth, noise, or few peaks."""
     rng = np.random.default_rng(0)
     noise = rng.standard_normal((side, side))
@@ -29,5 +50,115 @@ def main(side: int = 64, rounds: int = 50) -> None:
             print(f"{name}, {components}: {1000 * min(seconds):.1f} ms at least, {1000 * median(seconds):.1f} median")
 
 
+def _values(rows: Sequence[dict[str, Any]], explainer: str, key: str) -> torch.Tensor:
+    mine = sorted((row for row in rows if row["explainer"] == explainer), key=lambda row: row["example"])
+    return torch.tensor([math.nan if row[key] is None else row[key] for row in mine], dtype=torch.float64)
+
+
+def _share(values: torch.Tensor) -> str:
+    figure = rate(values, "high")
+    return f"{100 * figure.value:.1f} ({100 * figure.low:.1f} to {100 * figure.high:.1f})"
+
+
+def _points(values: torch.Tensor) -> str:
+    value, low, high = bootstrap_mean(values, seed=0)
+    return f"{100 * value:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
+def table(records: Sequence[Path]) -> None:
+    """Prints a line per explainer and network. Measures: thresholds of other pictures, of the same, MaxBoxAcc V2."""
+    names = [read_record(folder).models[0].name for folder in records]
+    all_rows = [read_rows(folder, "maps") for folder in records]
+    explainers = list(dict.fromkeys(row["explainer"] for row in all_rows[0]))
+    print(
+        "| maps | network | GT-Known | Top-1 | mean IoU | MaxBoxAcc | V2 | beyond the best centred box | where that "
+        f"misses | less {names[0]} | the same, where the box misses |\n|---|---|---|---|--:|--:|--:|---|---|---|---|"
+    )
+    for explainer in explainers:
+        for name, rows in zip(names, all_rows, strict=True):
+            hits, box = (_values(rows, explainer, key) for key in ("localisation", "localisation_constant_box"))
+            first = _values(all_rows[0], explainer, "localisation")
+            means = [
+                _values(rows, explainer, key).nanmean()
+                for key in ("localisation_iou", "localisation-2", "localisation-3")
+            ]
+            cells = [
+                _share(hits), _share(_values(rows, explainer, "localisation_top1")), f"{means[0]:.3f}",
+                *(f"{100 * mean:.1f}" for mean in means[1:]), _points(hits - box), _share(hits[box == 0]),
+                *(("", "") if name == names[0] else (_points(hits - first), _points((hits - first)[box == 0]))),
+            ]  # fmt: skip
+            print(f"| {explainer} | {name} | {' | '.join(cells)} |")
+    rows = all_rows[0]
+    box, whole = (_values(rows, explainers[0], f"localisation_{key}") for key in ("constant_box", "whole_picture"))
+    print(
+        f"\nbest centred box {_share(box)}, whole picture {_share(whole)}; {int((box == 0).sum())} of {len(box)} missed"
+    )
+    for name, folder in zip(names, records, strict=True):
+        print(name, "accuracy", read_record(folder).models[0].scores["accuracy"])
+
+
+def sheet(path: Path, runs: Sequence[str], *, pictures: int = 4, of: int = 100) -> None:
+    """The thing's box is white, that of the map black; its threshold is the one with most hits on the first `of`."""
+    data = advex.open_dataset("tiny-imagenet-20", split="test", max_samples=of, seed=0, size=(32, 32))
+    batch, lines = data.batch(slice(None)), [[] for _ in range(pictures)]
+    assert data.evidence is not None
+    truths = [each.numpy() for each in data.evidence.boxes]
+    for i, cells in enumerate(lines):
+        cells.append(Cell((_framed(batch.x[i], None, truths[i], None),), (data.class_names[int(batch.y[i])],)))
+    for run in runs:
+        classifier = advex.load(run)
+        for spec in ("gradient", "cam"):
+            explainer: Any = registry.build("explainer", spec)
+            explanation = explainer(classifier, batch.x, batch.y, max_batch=64)
+            measure = Localisation(channels="sum_abs", smooth="mean", chosen_on="same")
+            measured = measure(
+                Case(classifier=classifier, explainer=explainer, explanation=explanation, x=batch.x, y=batch.y,
+                     evidence=data.evidence, seed=0)
+            )  # fmt: skip
+            assert measured.parts is not None
+            every = torch.ones(of, dtype=torch.bool)
+            reached = measured.parts[:, 2 + len(SIDES) :]
+            best = int((reached >= 0.5).sum(dim=0).argmax())
+            assert (_chosen(reached, [(every, every)], 0.5) >= 0.5).sum() == (reached[:, best] >= 0.5).sum()
+            for i, cells in enumerate(lines):
+                values = explanation.map[i].abs().sum(dim=0).numpy()
+                unit = measure._unit(values)
+                assert unit is not None
+                mask = unit >= measure._thresholds(unit)[best]
+                box = _components(mask[None], 8, False)[1][0] if mask.any() else None
+                cells.append(
+                    Cell((_framed(batch.x[i], unit, truths[i], box),),
+                         (Path(run).name, spec, f"IoU {max(float(reached[i, best]), 0):.2f}"))
+                )  # fmt: skip
+    draw([Row(tuple(cells)) for cells in lines], side=160).save(path)
+
+
+def _framed(
+    x: torch.Tensor, values: np.ndarray | None, truth: np.ndarray, box: np.ndarray | None, times: int = 5
+) -> bytes:
+    """A picture, or the map over it, enlarged, with boxes."""
+    picture = x.numpy()
+    plain = np.rint(255 * picture.transpose(1, 2, 0)).astype(np.uint8)
+    pixels = plain if values is None else over(picture, values, reach_of([values]))
+    large = pixels.repeat(times, axis=0).repeat(times, axis=1).copy()
+    for boxes, colour in ((truth, 255), ([] if box is None else [box], 0)):
+        for x0, y0, x1, y1 in boxes:
+            left, top, right, bottom = (
+                int(round(each)) for each in (x0 * times, y0 * times, (x1 + 1) * times, (y1 + 1) * times)
+            )
+            large[top : top + 2, left:right] = large[bottom - 2 : bottom, left:right] = colour
+            large[top:bottom, left : left + 2] = large[top:bottom, right - 2 : right] = colour
+    return encoded(large)
+
+
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folders", nargs="*")
+    parser.add_argument("--sheet", type=Path)
+    asked = parser.parse_args()
+    if asked.sheet:
+        sheet(asked.sheet, asked.folders)
+    elif asked.folders:
+        table([Path(each) for each in asked.folders])
+    else:
+        times()
