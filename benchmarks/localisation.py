@@ -128,7 +128,7 @@ def sheet(path: Path, runs: Sequence[str], *, pictures: int = 4, of: int = 100) 
                 box = _components(mask[None], 8, False)[1][0] if mask.any() else None
                 cells.append(
                     Cell((_framed(batch.x[i], unit, truths[i], box),),
-                         (Path(run).name, spec, f"IoU {max(float(reached[i, best]), 0):.2f}"))
+                         (Path(run).name.partition("-")[0], spec, f"IoU {max(float(reached[i, best]), 0):.2f}"))
                 )  # fmt: skip
     draw([Row(tuple(cells)) for cells in lines], side=160).save(path)
 
