@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from advex.attacks import PGD, Minimal
 from advex.classifier import Classifier
 from advex.errors import InputError, SpecError
 from advex.goals import Become, BelowChance, Confident, Misclassify, Suppress, advantage, with_temperature
+from advex.goals.targets import numbers_of
 
 # The network is the identity: an input is its own logits.
 IDENTITY = Classifier(nn.Identity(), box=(-1e4, 1e4)).double()
@@ -229,7 +231,9 @@ def test_a_class_may_be_named(named: Classifier, given: Any, numbers: list[int])
     [
         ("dgo", "Become's c: There is no class 'dgo': did you mean 'dog'"),
         (["cat"], "has 1 classes for 2 inputs"),
-        (9, "no class '9'"),
+        (9, "no class 9: the model has 3 classes, 0 to 2"),
+        (-1, "no class -1"),
+        ([True, 1], "True is neither"),
         (["cat", "x"], "no class 'x'"),
     ],
 )
@@ -238,6 +242,21 @@ def test_a_class_that_is_none_is_said(named: Classifier, given: Any, said: str) 
         PGD()(named, torch.rand(2, 4), Become(given))
     with pytest.raises(InputError, match=said.removeprefix("Become's c: ")):
         explainers.build("gradient")(named, torch.rand(2, 4), given)
+
+
+@pytest.mark.parametrize("given", [1.5, None])
+def test_what_is_no_class_is_said(named: Classifier, given: Any) -> None:
+    with pytest.raises(InputError, match=f"{given} is neither the name nor the number of a class"):
+        PGD()(named, torch.rand(2, 4), Become(given))
+
+
+def test_a_number_is_one_whatever_classes_are_called() -> None:
+    classifier = Classifier("linear:features=4,classes=3", class_names=("1", "2", "0")).eval()
+    x, meant = torch.rand(3, 4), torch.tensor([1, 2, 0])
+    for given in ([1, 2, 0], np.array([1, 2, 0]), meant):
+        assert torch.equal(numbers_of(given, classifier, x, "It"), meant)
+    assert numbers_of(1, classifier, x, "It").tolist() == [1, 1, 1]
+    assert numbers_of("1", classifier, x, "It").tolist() == [0, 0, 0]  # a name
 
 
 def test_what_people_write_first_is_answered_with_the_right_word(named: Classifier) -> None:

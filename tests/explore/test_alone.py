@@ -28,6 +28,7 @@ from advex.errors import DataError, SpecError
 from advex.explore import alone, sources
 from advex.explore.desk import Desk
 from advex.explore.requests import Catalogue, ExploreRequest
+from advex.explore.saved import check_folder
 from advex.record.explored import Explored, read_explored
 
 # A process that cannot import what the database of `advex annotate` needs.
@@ -53,6 +54,27 @@ def named(run: Path, *files: Path, **changes: Any) -> sources.Sources:
     """What is typed."""
     given: dict[str, Any] = {"models": [str(run)], "data": "", "split": None, "wrapping": {}, "device": "cpu"}
     return sources.Sources(**(given | {"max_samples": None, "seed": 0, "files": files} | changes))
+
+
+# -- where it is kept --------------------------------------------------------------------------------------
+
+
+def test_nothing_of_anybody_elses_is_overwritten(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    check_folder(kept)
+    (kept / "20261129-101010-abc").mkdir(parents=True)
+    (kept / "20261129-101010-abc" / "explanation.json").write_text("{}")
+    (kept / "report.html").write_text("of these")
+    check_folder(kept)
+    for name in ("report.html", "record.json"):
+        theirs = tmp_path / name
+        theirs.mkdir()
+        check_folder(theirs)
+        (theirs / name).write_text("mine")
+        with pytest.raises(SpecError, match=f"holds {name}"):
+            check_folder(theirs)
+    with pytest.raises(SpecError, match="is a file"):
+        check_folder(kept / "report.html")
 
 
 # -- what is shown ---------------------------------------------------------------------------------------------

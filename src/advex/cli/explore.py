@@ -42,8 +42,11 @@ def explore(
     """
     if images and data:
         raise SpecError("Name picture files or --data: one of the two.")
-    from advex.explore import sources
+    if not data and (split or max_samples):
+        raise SpecError("--split and --max-samples choose from --data: name it.")
+    from advex.explore import saved, sources
 
+    saved.check_folder(out)
     say = progress.Terminal(quiet=quiet)
     named = models.or_bundled(say)
     if not images and not data:

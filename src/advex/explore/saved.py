@@ -5,9 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 from advex import report
+from advex.errors import SpecError
 from advex.explore.requests import ExploreResponse
 from advex.files import atomic_folder
 from advex.record.explored import NAME, Explored, picture_name, read_explored
+
+
+def check_folder(folder: Path) -> None:
+    """Raise SpecError unless explanations can be kept there and nothing of anybody else's is overwritten."""
+    if folder.exists() and not folder.is_dir():
+        raise SpecError(f"{folder} is a file; --out needs a folder.")
+    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) if folder.exists() else []
+    kept = {path.parent.name for path in folder.glob(f"*/{NAME}")}
+    if others := [name for name in names if name not in kept and not (kept and name == "report.html")]:
+        listed = ", ".join(others[:3])
+        raise SpecError(f"{folder} holds {listed}, which is no explanation that was saved: choose another --out.")
 
 
 def save(folder: Path, key: str, response: ExploreResponse) -> tuple[str, int]:

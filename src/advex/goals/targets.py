@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral, Number
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -51,12 +52,23 @@ def numbers_of(classes: Classes, classifier: Classifier, x: Tensor, what: str) -
                 f"{what} needs class numbers, int64 [{len(x)}], not {classes.dtype} {tuple(classes.shape)}."
             )
         return classes.to(x.device, torch.int64)
-    several: Sequence[Any] = [classes] * len(x) if isinstance(classes, str | int) else list(classes)
+    several: Sequence[Any] = [classes] * len(x) if isinstance(classes, str | Number | None) else list(classes)
     if len(several) != len(x):
         raise InputError(f"{what} has {len(several)} classes for {len(x)} inputs.")
     count = classifier.predict(x[:1]).shape[1]
     try:
-        numbers = [class_number(str(each), classifier.class_names, count) for each in several]
+        numbers = [_number(each, classifier.class_names, count) for each in several]
     except SpecError as error:
         raise InputError(f"{what}: {error}") from None
     return torch.tensor(numbers, dtype=torch.int64, device=x.device)
+
+
+def _number(named: Any, class_names: Sequence[str] | None, count: int) -> int:
+    """A number is one, whatever classes are called; a text is a name, or the number of a class. Raises SpecError."""
+    if isinstance(named, str):
+        return class_number(named, class_names, count)
+    if not isinstance(named, Integral) or isinstance(named, bool):
+        raise SpecError(f"{named!r} is neither the name nor the number of a class.")
+    if not 0 <= int(named) < count:
+        raise SpecError(f"There is no class {named}: the model has {count} classes, 0 to {count - 1}.")
+    return int(named)
