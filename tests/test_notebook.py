@@ -73,6 +73,10 @@ def test_explanations_show_and_are_kept(data: Dataset, tmp_path: Path) -> None:
     target = explained[1]["explanations"][0]["target"]
     assert re.search(rf"{100 * before[target]:.1f}.% -> {100 * after[target]:.1f}.%$", lines[2])
     assert explained._repr_html_().count("data:image/png;base64,") == len(explained.sheets) == 1
+    drawn = explained.plot().images[0].get_array()
+    assert np.array_equal(np.asarray(drawn), np.asarray(explained.sheets[0]))
+    with pytest.raises(AdvexError, match="1 sheets, counted from 0"):
+        explained.plot(sheet=1)
     kept = explained.save(tmp_path / "kept")
     assert json.loads((kept / "explanations.json").read_text()) == explained.answers
     for answer in explained:
@@ -107,6 +111,19 @@ def test_an_evaluation_is_that_of_the_library(data: Dataset, tmp_path: Path) -> 
     assert (tmp_path / "r" / "report.html").is_file()
     assert "b: accuracy " in str(compared)
     assert compared._repr_html_().count("<tr>") == 2
+    assert list(compared) == ["a", "b"]
+    ax = compared.plot()
+    for line, model in zip(
+        ax.lines, compared, strict=False
+    ):  # the curve's area above chance is the ARA that was measured
+        x, y = np.asarray(line.get_xdata(), dtype=float), np.asarray(line.get_ydata(), dtype=float)
+        area = float((np.diff(x) * np.clip(y[:-1] - compared.record.data.chance, 0, None)).sum())
+        assert area == pytest.approx(compared[model]["attack_ara"].value, rel=1e-6)
+    assert (compared.save(tmp_path / "copy") / "record.json").read_bytes() == (
+        tmp_path / "r" / "record.json"
+    ).read_bytes()
+    with pytest.raises(AdvexError, match="no search 'pgd'"):
+        compared.plot(search="pgd")
     again = advex.evaluate(
         {"a": clf, "b": "builtin:cifar10-ordinary"}, data, out=tmp_path / "r", quiet=True, **settings
     )

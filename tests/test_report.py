@@ -1700,6 +1700,30 @@ def test_no_two_curves_of_a_panel_are_drawn_alike() -> None:
     assert len({dash for _, dash in dashes}) == len(dashes)
 
 
+# Words of models' names that stand on more than one line although they would fit on one of their own.
+_BROKEN = """[...document.querySelectorAll('.headline .name, .figures .name')].flatMap(name => {
+  const node = document.createTreeWalker(name, NodeFilter.SHOW_TEXT).nextNode();
+  return [...(node?.data ?? '').matchAll(/[A-Za-z0-9]{1,20}(?=-|$)/g)].filter(word => {
+    const range = document.createRange();
+    range.setStart(node, word.index);
+    range.setEnd(node, word.index + word[0].length);
+    return new Set([...range.getClientRects()].map(box => box.top)).size > 1;
+  }).map(word => word[0]);
+})"""
+
+
+@pytest.mark.browser
+def test_names_are_broken_at_hyphens_alone(tmp_path: Path, browser: Any) -> None:
+    plan = Plan(models=("cifar10-adversarial", "cifar10-ordinary", "lipschitz"))
+    path = write_report(make_record(tmp_path / "record", plan))
+    tab = browser.new_context(viewport={"width": 1400, "height": 900}).new_page()
+    tab.goto(path.as_uri())
+    for width in (1400, 820, 390):
+        tab.set_viewport_size({"width": width, "height": 900})
+        assert tab.evaluate(_BROKEN) == []
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+
+
 @pytest.mark.browser
 def test_in_a_browser(tmp_path: Path, browser: Any) -> None:
     """No message, no request, no page wider than a phone; the choice of colours works; figures can be saved."""

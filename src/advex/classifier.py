@@ -239,10 +239,9 @@ class Classifier(nn.Module):
         x = x.to(self.dtype)
         return (x - per_channel(self.mean, x)) / per_channel(self.std, x)
 
-    @torch.no_grad()
     def predict(self, x: Tensor, *, max_batch: int = 512) -> Tensor:
         """Softmax confidences [n, classes], computed in evaluation mode in slices of max_batch."""
-        with self.frozen():
+        with torch.no_grad(), self.frozen():
             parts = [self(part) for part in x.split(max_batch)] if len(x) else [self(x)]
             return torch.cat(parts).softmax(dim=1)
 

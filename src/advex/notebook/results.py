@@ -11,17 +11,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from PIL import Image
 
+from advex.drawing.accuracy_curve import steps
 from advex.drawing.numbers import number, percent
 from advex.errors import InputError, SpecError, install_extra
 from advex.explanation.folder import FIGURES, UNFINISHED
 from advex.lookup.folders import opened_folder
 from advex.record import Figure, Record, all_figures, norm_title
 from advex.report import write_report
+from advex.report.reading import read
 
 if TYPE_CHECKING:
     import pandas
+    from matplotlib.axes import Axes
 
 _SHOWN = 8  # inputs of a result in its `repr`
 
@@ -79,6 +83,15 @@ class Explained:
             sheet.show()
         if not self.answers["sheets"]:
             print("\n".join(self.lines()))
+
+    def plot(self, ax: Axes | None = None, *, sheet: int = 0) -> Axes:
+        """Draw a contact sheet into axes of matplotlib, new ones if None. Raises SpecError for one that is missing."""
+        if not 0 <= sheet < len(self.answers["sheets"]):
+            raise SpecError(f"There are {len(self.answers['sheets'])} sheets, counted from 0; none is number {sheet}.")
+        ax = _axes(ax)
+        ax.imshow(np.asarray(self.sheets[sheet]))
+        ax.set_axis_off()
+        return ax
 
     def save(self, folder: str | Path) -> Path:
         """Copy all files into a folder, which must be empty or new. Raises SpecError where it is not."""
@@ -150,6 +163,42 @@ class Evaluated:
         )
         return f"<table>{rows}</table><ul>{flags}</ul><p>{html.escape(str(self.folder))}</p>"
 
+    def __iter__(self) -> Iterator[str]:
+        return (entry.name for entry in self.record.models)
+
+    def __len__(self) -> int:
+        return len(self.record.models)
+
+    def show(self) -> None:
+        """Print a line for each model."""
+        print(self)
+
+    def save(self, folder: str | Path) -> Path:
+        """Copy the record into a folder, which must be empty or new. Raises SpecError where it is not."""
+        path = Path(folder)
+        with opened_folder(path, (), False):
+            shutil.copytree(self.folder, path, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
+        return path
+
+    def plot(self, ax: Axes | None = None, *, search: str = "attack") -> Axes:
+        """Draw each model's accuracy over the size of the change into axes of matplotlib, new ones if None.
+
+        search: whose changes, by its key in the record. Raises SpecError where no model has been searched by it.
+        """
+        contents = read(self.folder, ("examples",))
+        curves = {name: radii for name in self if (radii := contents.radii(name, search)) is not None}
+        if not curves:
+            raise SpecError(
+                f"This record has no search '{search}': it has {', '.join(self.record.searches) or 'none'}."
+            )
+        ax = _axes(ax)
+        for name, radii in curves.items():
+            ax.step(*steps(radii), where="post", label=name)
+        ax.axhline(self.record.data.chance, color="0.6", linestyle=":", label="chance")
+        ax.set(xlabel=norm_title(self.record.norm(search)), ylabel="accuracy", ylim=(0, 1))
+        ax.legend()
+        return ax
+
     def report(self, out: str | Path | None = None) -> Path:
         """Write the report; returns the path of the HTML file, `report.html` in the folder if `out` is None."""
         return write_report(self.folder, None if out is None else Path(out))
@@ -162,6 +211,12 @@ class Evaluated:
             for key, figure in all_figures(entry).items()
         ]
         return _frame(rows)
+
+
+def _axes(ax: Axes | None) -> Axes:
+    from matplotlib import pyplot  # heavy: only when something is drawn
+
+    return pyplot.figure().gca() if ax is None else ax
 
 
 def _frame(rows: list[dict[str, Any]]) -> pandas.DataFrame:
