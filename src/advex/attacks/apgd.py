@@ -28,7 +28,7 @@ from advex.options import Count, NormOption, RadiusOption, Share
     examples=("norm=l2,radius=0.5,loss=dlr,restarts=2", "radius=0.1,loss=targeted_dlr,targets=2", "norm=l1,radius=2"),
 )
 class APGD(Search):
-    """Within a fixed distance a change that reaches the goal, without a step length to choose.
+    """The change within a fixed distance that reaches the goal, with automatic step sizes (Auto-PGD).
 
     Steps begin at twice the radius. At checkpoints that come ever closer a row goes back to its best change and halves
     its step, unless enough of the steps since the last checkpoint have lowered the loss. A row that has reached the

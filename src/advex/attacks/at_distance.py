@@ -16,7 +16,7 @@ from advex.options import AtLeast0, Count, RadiusOption, ShareBelow1
 
 @attack("at_distance", cites="woods2019 Eq. 4")
 class AtDistance(Search):
-    """Follow the goal out to RMSE rho, then go on at that distance: exactly on the sphere, inside the box.
+    """Follow the goal out to RMSE rho, then continue at exactly that distance, inside the box.
 
     rho: in RMSE. steps: gradients. outward: share of the steps spent on the way out; each then turns
     the change on the sphere by a step that falls linearly from `turn` rho to 0.

@@ -28,7 +28,7 @@ _FEW = 0.2  # share of the elements that every other step moves
     examples=("start=l2min", "start=noise,queries=400"),
 )
 class BoundaryWalk(Search):
-    """From the change that another search has found, or from noise, to shorter ones, by decisions alone.
+    """Shorten another search's change, or noise, by a walk along the boundary that uses decisions only.
 
     Each step goes sideways at random, then inwards, and is kept if the goal still holds there. Where gradients tell
     the truth, a good search leaves such a walk nothing to gain.

@@ -19,7 +19,7 @@ from advex.options import RadiusOption
 
 @attack("closed_form", cites="chalasani2020 Eq. 7", exact_for="linear")
 class ClosedForm(Search):
-    """The lowest loss within an LINF distance, exactly: delta* = -y sgn(w) epsilon. For one linear layer alone.
+    """The lowest loss within an LINF distance, exactly: delta* = -y sgn(w) epsilon. Only for one linear layer.
 
     With a row w_j of weights per class, the margin y_t - y_j is lowest at delta_j = epsilon sgn(w_j - w_t); with two
     classes this is -y sgn(w) epsilon for w = w_1 - w_0, and the worst case of every goal. Of more classes each delta_j

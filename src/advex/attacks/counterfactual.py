@@ -33,7 +33,7 @@ _ELEMENTS = 2**24  # of the inputs of one pass
 
 @attack("counterfactual", cites="wachter2018; mothilal2020", promises="fewest", examples=("beam=1",))
 class FewFeatures(Search):
-    """The fewest columns that reach the goal when they are changed, and of such changes the smallest.
+    """The smallest change of the fewest columns that reaches the goal.
 
     "Smallest" is the L1 norm of the encoded row: numbers count in units of their scale, another category
     counts 2. Of a classifier with `features` every change is a valid row: integers stay integers, a column

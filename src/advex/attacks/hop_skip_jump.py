@@ -29,7 +29,7 @@ _LEAP, _DRAW_IN, _PROBE = range(3)  # what a row is at
     examples=("queries=200,probes=20", "norm=linf,queries=200"),
 )
 class HopSkipJump(Search):
-    """A small change that reaches the goal, from noise, by decisions alone.
+    """A small change that reaches the goal, starting from noise and using decisions only.
 
     Rounds of three parts. At a point of the boundary, random probes on either side estimate its normal (the mean of the
     probes, each with the sign of its decision). A leap along it, halved until the goal holds there, leads away from the

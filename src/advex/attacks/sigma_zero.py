@@ -21,7 +21,7 @@ _LAST_STEP = 0.1  # of the first
 
 @attack("sigma_zero", cites="cina2025 Alg. 1", promises="smallest", examples=("gradients=20",))
 class SigmaZero(Search):
-    """The fewest elements of the input (not pixels: each channel counts) whose change reaches the goal.
+    """The fewest input elements (each channel counts) whose change reaches the goal.
 
     Descent on the goal's loss, until it is reached, and on a smooth count of the changed elements, the sum of
     d^2 / (d^2 + sigma); after each step changes below a threshold are taken back. The threshold rises while the goal

@@ -21,7 +21,7 @@ from advex.options import AtLeast0, Count, Share
 
 @attack("spatial", cites="engstrom2019 Sec. 4", examples=("angles=3,shift=0.5",))
 class Spatial(Search):
-    """The picture turned and moved a little, so that the goal is reached, by forward passes alone.
+    """A small rotation and translation of the picture that reaches the goal, using forward passes only.
 
     A grid of poses is tried, the mildest first; a row that has reached the goal is finished. What comes in from outside
     is 0, cut to the box. The size of such a change in a norm says little of how much a person sees of it.

@@ -20,7 +20,7 @@ _FIRST, _SECOND, _TINY = 0.9, 0.999, 1e-8  # of Adam
 
 @attack("spsa", cites="spall1992; uesato2018 Alg. 1", examples=("norm=l2,radius=0.5,samples=2",))
 class SPSA(Search):
-    """Within a fixed distance a change that reaches the goal, by forward passes alone.
+    """A change within a fixed distance that reaches the goal, using forward passes only.
 
     The loss at two points that lie opposite each other in a random direction of signs gives the slope along it. The
     mean over some pairs stands for the gradient, by which Adam steps.

@@ -28,7 +28,7 @@ _HALVED = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
     examples=("radius=0.3,queries=200", "norm=l2,radius=1,queries=200"),
 )
 class Square(Search):
-    """Within a fixed distance a change that reaches the goal, by forward passes alone.
+    """A change within a fixed distance that reaches the goal, using forward passes only.
 
     A change of stripes to begin with; then in each step a square at a random place gets another change, which is kept
     where the loss falls. The squares shrink. In linf a square has one of the two extreme values in each channel; in l2

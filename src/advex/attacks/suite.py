@@ -69,7 +69,7 @@ class Ball:
 
 @attack("suite", cites="croce2020 (AutoAttack)", examples=("norm=l2,radius=0.5,searches=(apgd,square)",))
 class Suite(Search):
-    """Within a fixed distance a change that reaches the goal, by any of several searches.
+    """A change within a fixed distance that reaches the goal, by any of several attacks in turn.
 
     Each has the rows that those before it left standing. What a search for the smallest change comes to counts where it
     lies within the distance. A row that withstands all keeps no change.

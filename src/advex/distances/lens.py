@@ -118,7 +118,7 @@ class _Averaged(_Near):
 @register("distance", "lens_kendall", cites="kamath2024")
 @dataclass(frozen=True)
 class LensKendall(_Averaged, Kendall):
-    """Kendall's distance of maps whose absolute values are averaged over each pixel's square.
+    """Kendall's distance of maps whose absolute values are averaged over a square around each pixel.
 
     w: how many pixels away the square ends. channels: see `Channels`.
     """
@@ -127,7 +127,7 @@ class LensKendall(_Averaged, Kendall):
 @register("distance", "lens_spearman", cites="kamath2024")
 @dataclass(frozen=True)
 class LensSpearman(_Averaged, Spearman):
-    """Spearman's distance of maps whose absolute values are averaged over each pixel's square.
+    """Spearman's distance of maps whose absolute values are averaged over a square around each pixel.
 
     w: how many pixels away the square ends. channels: see `Channels`.
     """

@@ -16,7 +16,7 @@ from advex.registry import register
 @register("distance", "relative_l2")
 @dataclass(frozen=True)
 class RelativeL2(OfMaps):
-    """|b - a|_2 / |a|_2: the share of the map that has changed. At least 0, without an upper end.
+    """|b - a|_2 / |a|_2: the share of the map that has changed. At least 0, without an upper limit.
 
     channels: see `Channels`.
     """

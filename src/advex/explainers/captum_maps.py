@@ -66,7 +66,7 @@ class DeepLiftShap(AttributionMethod):
 
 @explainer("guided_backprop", cites="springenberg2015")
 class GuidedBackprop(AttributionMethod):
-    """The gradient, with negative values cut off wherever it passes a ReLU, besides the ReLU's own derivative.
+    """The gradient, with negative values set to zero at every ReLU, in addition to the ReLU's own derivative.
 
     of: logit, probability or loss. A network without any activation has its plain gradient. Raises InputError
     where no activation is an `nn.ReLU`; warns where some are not. Does not depend much on the class that is
@@ -94,7 +94,7 @@ class Deconvolution(AttributionMethod):
 
 @explainer("guided_grad_cam", cites="selvaraju2017 Sec. 3.2", looks_at="layer", examples=("layer=conv",))
 class GuidedGradCAM(AttributionMethod):
-    """Guided backpropagation times the class activation map of `grad_cam`: details, where the class is.
+    """Guided backpropagation times the map of `grad_cam`: details at the location of the class.
 
     layer: a layer's name, or auto: as for `grad_cam`; the record names it. of: logit, probability or loss.
     Activations that are no `nn.ReLU`: as for `guided_backprop`.

@@ -32,7 +32,7 @@ Samples = Annotated[int, Field(ge=2)]
 
 @explainer("feature_ablation")
 class FeatureAblation(AttributionMethod):
-    """How much the output falls when a feature is replaced by the baseline, one after the other.
+    """How much the output falls when each feature in turn is replaced by the baseline.
 
     patch: side in pixels of the squares that are features of a picture; 0: single elements of inputs of at most
     64, an eighth of the longer side of larger pictures. baseline: a number, or a tensor that broadcasts to x.

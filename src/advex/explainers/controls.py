@@ -17,7 +17,7 @@ from advex.options import Above0
 
 @explainer("random", shows="control")
 class Random(AttributionMethod):
-    """Uniform numbers in [0, 1), drawn from the seed and the input."""
+    """A control: uniform numbers in [0, 1), drawn from the seed and the input."""
 
     def attribute(self, request: AttributionRequest) -> Attribution:
         return Attribution(map=randomness.uniform(request.x, request.seed, "random"), flat=_sound(request))
@@ -25,7 +25,7 @@ class Random(AttributionMethod):
 
 @explainer("smooth_random", shows="control")
 class SmoothRandom(AttributionMethod):
-    """Uniform numbers, one per pixel, blurred: blobs at random places.
+    """A control: uniform numbers, one per pixel, blurred: blobs at random locations.
 
     sigma: of the blur, as a share of the picture's longer side.
     """
@@ -40,7 +40,7 @@ class SmoothRandom(AttributionMethod):
 
 @explainer("centre", shows="control")
 class Centre(AttributionMethod):
-    """What lies nearer to the middle of the picture counts more: 1 in the middle, 0 where the corners end."""
+    """A control: pixels nearer to the middle of the picture count more, from 1 in the middle to 0 at the corners."""
 
     def attribute(self, request: AttributionRequest) -> Attribution:
         height, width = pictures(self, request).shape[2:]

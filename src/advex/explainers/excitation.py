@@ -28,7 +28,7 @@ _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
     examples=("layer=conv,contrastive=true", "layer=conv,contrastive=true,contrast_layer=conv"),
 )  # fmt: skip
 class Excitation(AttributionMethod):
-    """The chance that a walk from the class's logit down to a layer ends at a place.
+    """The probability that a walk from the class's logit down to a layer ends at a location.
 
     Every unit hands its chance on to its inputs, in proportion to input times positive weight. The map adds up to 1;
     `completeness` is what it misses that by: where nothing excites a unit, where ways lead around the layer, and where

@@ -51,7 +51,7 @@ def _number(piece: Any) -> float:
 
 @explainer("extremal", cites="fong2019", shows="regions", examples=("areas=0.05-0.3,variant=dual", "variant=delete"))
 class Extremal(AttributionMethod):
-    """A smooth mask of a given area: the picture sharp inside it, and blurred elsewhere, has the highest logit.
+    """A smooth mask of a given area such that the picture, sharp inside and blurred outside, has the highest logit.
 
     areas: of the mask, as a share of the picture with its margin; of several the masks' mean is the map. steps:
     gradients per mask, in which the weight of the area grows 16-fold; every other one sees the picture mirrored.

@@ -37,7 +37,7 @@ class GradCAM(DifferentiableMethod):
     "grad_cam_plus_plus", cites="chattopadhay2018 Eq. 19", shows="regions", looks_at="layer", examples=("layer=conv",)
 )
 class GradCAMPlusPlus(DifferentiableMethod):
-    """As `grad_cam`, with weights to which each place adds by how much of the class its own rise explains.
+    """Like `grad_cam`, with weights that take into account how much each location explains by itself.
 
     Made for layers whose outputs are not negative. layer, of: as for `grad_cam`.
     """
@@ -58,7 +58,7 @@ class GradCAMPlusPlus(DifferentiableMethod):
 
 @explainer("layer_cam", cites="jiang2021 Eq. 4-6", shows="regions", looks_at="layer", examples=("layer=conv",))
 class LayerCAM(DifferentiableMethod):
-    """The channels of a layer, each place weighted by its own gradient where that is positive; also for early layers.
+    """The channels of a layer, each location weighted by its own positive gradient; also for early layers.
 
     layer, of: as for `grad_cam`.
     """
@@ -74,7 +74,7 @@ class LayerCAM(DifferentiableMethod):
     "norm_grad", cites="rebuffi2020 Sec. 3", shows="regions", looks_at="layer", examples=("layer=conv,selective=true",)
 )
 class NormGrad(DifferentiableMethod):
-    """How much a place of a layer would teach a 1x1 convolution put behind it: the norm of its share of the gradient.
+    """How much each location of a layer would change a 1x1 convolution behind it: its share of the gradient, as a norm.
 
     The channels' norm times that of their gradient. selective: the norm of their products, of those that are positive
     alone, and so of what speaks for the class. layer, of: as for `grad_cam`.

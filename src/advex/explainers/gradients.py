@@ -23,7 +23,7 @@ class Gradient(DifferentiableMethod):
 
 @explainer("input_x_gradient", cites="shrikumar2016")
 class InputXGradient(DifferentiableMethod):
-    """The gradient times the input: each element's share, were the network linear and without a bias.
+    """The gradient times the input: each element's share of the output if the network were linear without bias.
 
     of: logit, probability or loss (the cross-entropy against the class).
     """

@@ -34,7 +34,7 @@ Baseline = Annotated[float | Tensor, PlainValidator(_baseline)]
 
 @explainer("integrated_gradients", cites="sundararajan2017; chalasani2020 Eq. 13")
 class IntegratedGradients(DifferentiableMethod):
-    """(x - u) times the mean gradient on the way from the baseline u to x; adds up to F(x) - F(u).
+    """(x - u) times the mean gradient along the path from the baseline u to x; adds up to F(x) - F(u).
 
     steps: gradients per example. rule: where on the path they are taken: midpoint, trapezoid (both ends
     count half), gauss_legendre, left, right, or published (chalasani2020's code: the plain mean at 1/steps,

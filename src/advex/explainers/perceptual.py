@@ -29,7 +29,7 @@ _REACH = 3  # sigmas of the blur
     examples=("layers=conv,perceptual=100,gradients=20", "guided=true,perceptual=100,gradients=20"),
 )
 class Perceptual(AttributionMethod):
-    """How much each pixel changes until the class loses its lead, where the layers' answers hardly may.
+    """How much each pixel changes until the class loses its lead, while the layers' activations hardly change.
 
     The search is `attacks.perceptual` with the margin as its goal; its options (layers, target, perceptual, pixel,
     scale, gradients, published) are explained there. The map is the mean over the channels of the squared change, in

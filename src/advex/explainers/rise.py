@@ -19,7 +19,7 @@ from advex.options import Count
 
 @explainer("rise", cites="petsiuk2018", shows="regions", examples=("fill=blur",))
 class Rise(AttributionMethod):
-    """For each pixel the mean output of the class, of pictures with random parts taken away, over those that show it.
+    """For each pixel, the mean output of the class over randomly masked pictures that show this pixel.
 
     masks: pictures per example; they follow from the seed and the size alone, and are the same for every example. grid:
     cells on a side of a mask, each of which shows its part with probability keep; it is enlarged by one cell more than

@@ -16,7 +16,7 @@ from advex.logits import answered
 @goal("below_chance", cites="woods2019 Eq. 3")
 @dataclass(frozen=True)
 class BelowChance:
-    """The class's confidence below that of a random guess ("better than random", BTR): s_y < 1/V; or no answer.
+    """The class's confidence is below that of a random guess ("better than random", BTR): s_y < 1/V; or no answer.
 
     The loss is logit(s_y) - logit(1/V), which is monotone in s_y and does not saturate.
     y: [n] int64. avoided: [n] or [n, k] int64, or None: classes that the loss does not pursue.

@@ -23,7 +23,7 @@ ROUND = 0.1  # up to which share of the mean size the kink of an absolute value 
 )
 @dataclass(frozen=True, kw_only=True)
 class MassCentre(OnMaps):
-    """A map whose centre of mass, of absolute values, lies as far from where it was as possible.
+    """A map whose centre of mass (of absolute values) has moved as far as possible.
 
     explainer, target, decision, soften, seed: see `OnMaps`. centre: [n, axes], where it was, in pixels (of rows, the
     place in the row); of a spec string that of x now. channels: see `Channels`.

@@ -29,7 +29,7 @@ Anchor = Literal["normalised", "raw", "mixed"]
 @goal("misaligned", cites="singh2020 Eq. 5", examples=("form=l2,anchor=raw,beta=10", "form=cosine,loss=1"))
 @dataclass(frozen=True, kw_only=True)
 class Misaligned:
-    """The loss of attributional robustness, L_attr, as large as can be. It is never reached.
+    """The loss of attributional robustness, L_attr, as large as possible. It is never reached.
 
     form: what L_attr is. With g^i the gradient of logit i at x, d(g, a) = 1 - cos(g, a), and the anchor a (x itself):
 

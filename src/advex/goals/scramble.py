@@ -21,7 +21,7 @@ from advex.goals.targets import Target
 )
 @dataclass(frozen=True, kw_only=True)
 class Scramble(OnMaps):
-    """Another map for the same decision, as far from the reference as possible.
+    """The same decision with a map as far from the reference as possible.
 
     What is climbed is the distance's smooth form, and the best point is that of the largest distance itself.
 

@@ -15,7 +15,7 @@ from advex.logits import answered
 @goal("suppress", cites="elliott2021 Eq. 2", examples=("target=1",))
 @dataclass(frozen=True)
 class Suppress:
-    """The logit of class c below 0, whatever the others are: C_c < 0; or no answer, such as NaN.
+    """The logit of class c is below 0, whatever the others are: C_c < 0; or no answer, such as NaN.
 
     For networks whose outputs are detectors, one for each class (a sigmoid each: 0 is a probability of one half). Where
     the logits are those of a softmax, a constant added to all of them changes no decision but this goal: there

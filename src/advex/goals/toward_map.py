@@ -18,7 +18,7 @@ from advex.goals.targets import Target, targets
 @goal("toward_map", cites="dombrowski2019", examples=("towards=0,outputs=0.5,distance=cosine",))
 @dataclass(frozen=True, kw_only=True)
 class TowardMap(OnMaps):
-    """A map as near to a given one as possible, for the same decision.
+    """The same decision with a map as close to a given one as possible.
 
     explainer, target, decision, soften, seed: see `OnMaps`. wanted: [n, *shape], the maps to come near to; of a spec
     string those that x has now for the classes `towards` (a class number, predicted, runner_up or true). distance:

@@ -19,7 +19,7 @@ from advex.networks import second_derivatives
 @goal("unstable", cites="chalasani2020 Eq. 17; chen2019 (IG-SUM-NORM)", examples=("strength=0.5,loss=1",))
 @dataclass(frozen=True, kw_only=True)
 class Unstable:
-    """The attribution of the loss, from x, as large as can be: ||IG^{L_y}(x', x)||_1. It is never reached.
+    """The attribution of the loss, from x, as large as possible: ||IG^{L_y}(x', x)||_1. It is never reached.
 
     x: [n, *shape], the inputs that the search starts from. y: [n] int64, their labels. points: of each path
     (Gauss-Legendre). strength, loss: what the norm, and the cross-entropy added to it, are multiplied by.

@@ -14,7 +14,7 @@ from advex.measures.case import Case, Need, Of, measure
 
 @measure("along_input", cites="singh2020 Fig. 6", examples=("anchor=raw,channels=sum",))
 class AlongInput:
-    """cos(x, map): 1 where the map is the input times a number above 0, 0 where they have nothing in common.
+    """cos(x, map): 1 if the map is a positive multiple of the input, 0 if they have nothing in common.
 
     Of a gradient it is what the training of Singh et al. raises where all channels have one deviation: theirs is by
     the elements that the network sees. Where all elements of x are positive, so is most of

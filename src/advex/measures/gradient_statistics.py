@@ -215,7 +215,7 @@ class GradientSize:
 
 @measure("output_change", cites="woods2019 Eq. 8", examples=("search=(pgd:radius=0.3,steps=10)",))
 class LinearEstimate:
-    """How far a search moved the logits of the label and of the new decision, against Eq. 8's estimate of it.
+    """How far an attack moved the logits of the label and of the new decision, compared with the estimate of Eq. 8.
 
     search: spec of an attack, which changes the decision away from the label.
     """

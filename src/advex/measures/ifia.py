@@ -30,7 +30,7 @@ def published_distance(x: Tensor) -> str:
 
 @measure("ifia", cites="ghorbani2019; singh2020 Sec. 4.1")
 class PublishedWorstCase(WorstCase):
-    """How many of the k = 100 largest pixels change at the worst point met: the setting of the papers.
+    """How many of the k = 100 largest pixels change at the worst point found: the setting of the papers.
 
     As `worst_case`, with 50 signed steps of 1/255 within linf 8/255. distance: null is `top_k` with k = 100; the
     papers' pictures have 1,024 pixels or more, and of smaller ones k is the same share. published: climb as the code

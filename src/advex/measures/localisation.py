@@ -65,7 +65,7 @@ Smoothing = Annotated[str | float, PlainValidator(_smoothing)]
     ),
 )
 class Localisation:
-    """1 where the box around the map's strong pixels and a box of the labelled thing have the IoU asked for, else 0.
+    """1 if the box around the map's strong pixels and a box of the labelled object have the required IoU, else 0.
 
     The map, smoothed, runs from 0 to 1 in each picture. Strong is a pixel that is at least a threshold (rule=value),
     that is among a share of the strongest (percent; with those equal to the last), or at least a multiple of the

@@ -25,7 +25,7 @@ from advex.options import Above0, Count
     examples=("search=(pgd:steps=3),wanted=edge,distance=relative_l2,soften=null,points=null",),
 )
 class Manipulated:
-    """How far the map stays from a wanted one where a search leads it there, the decision kept: an upper bound.
+    """How far the map stays from a wanted one under an attack that keeps the decision: an upper bound.
 
     Beside it: how far it was `before`, and how far it `moved` from where it was, by the same distance.
 

@@ -47,7 +47,7 @@ Tolerance = Annotated[str | float, PlainValidator(lambda value: as_tolerance(val
     examples=("tolerance=1,channels=sum", "subset=small"),
 )
 class Pointing:
-    """1 where the map's strongest pixel lies on the evidence or nearer to it than the tolerance, else 0.
+    """1 if the map's strongest pixel lies on the evidence or within the tolerance of it, else 0.
 
     Of several that are equally strong, the share that does; what is beside the picture in x is never pointed at.
     per_class: the mean over the classes that have examples; an example has that mean and, weighed by how few its class
@@ -145,7 +145,7 @@ class Mass:
 
 @measure("rank", cites="arras2022 (CLEVR-XAI, relevance rank accuracy)", examples=("channels=sum",))
 class Rank:
-    """Of as many of the strongest pixels as the evidence has, the share that lies on it.
+    """The share of the n strongest pixels that lie on the evidence, where n is the size of the evidence.
 
     Of pixels that are equally strong, as many as are expected. channels: how those of a pixel become one value.
     """

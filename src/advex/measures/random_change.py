@@ -50,7 +50,7 @@ def random_stability(around: Neighbours, distance: Distance | str = "relative_l2
     "random_stability", cites="alvarez-melis2018; yeh2019", examples=("norm=l2,radius=0.2,samples=3,distance=spearman",)
 )
 class RandomStability:
-    """How far the map moves at random points near the input, over those where the decision stays.
+    """How far the map moves at random points near the input at which the decision stays.
 
     norm, radius: of the ball, cut to the box. samples: points drawn from it. distance: spec of one between maps.
     """

@@ -81,7 +81,7 @@ class _Randomised:
     examples=("order=independent,start=bottom,similarity=ssim", "noisy=2,noise=0.02,channels=mean_abs"),
 )
 class Randomised(_Randomised):
-    """How like the network's own map that of a copy with random layers is: 1 for a map that never looks at the weights.
+    """How similar the map of a copy with random layers is to the network's own: 1 if the map ignores the weights.
 
     first, middle, last: after the first step, half way, and at the end; mean: of all steps. order: each step makes one
     layer more random (cascading) or another one alone (independent). start: with the layer nearest to the answer (top)
@@ -130,7 +130,7 @@ class Randomised(_Randomised):
 
 @measure("entropy_rise", cites="hedstrom2024 (eMPRT)", examples=("bins=8",))
 class EntropyRise(_Randomised):
-    """How much more disordered the map of a wholly random copy is: (H' - H) / H; how like both are is shown beside it.
+    """How much higher the entropy of the map is for a fully randomised copy: (H' - H) / H; with their similarity.
 
     H: entropy of the histogram of a map's values between its least and its largest. similarity: rank correlation of
     both maps: a map that hardly depends on the weights can rise all the same, and one of few values can fall. bins: of

@@ -20,7 +20,7 @@ ALL_ALIKE = "all squares weigh the same in the map, or the answer loses the same
 
 @measure("regions", cites="bhatt2020 (faithfulness correlation), of squares one at a time", examples=("side=2",))
 class Regions:
-    """Correlation (Pearson) of what the output loses by each square of the picture with the square's share of the map.
+    """Correlation (Pearson) of how much the output falls without each square with the square's share of the map.
 
     side: of the squares in pixels, at most half the picture's; those at the right and at the bottom may be smaller.
     fill: what stands in the square's place: grey, the colour that the network is normalised by (mean), or the blurred

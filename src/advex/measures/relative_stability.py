@@ -88,7 +88,7 @@ def representation(classifier: Classifier, x: Tensor, layer: str = AUTO, *, max_
 
 @measure("relative_stability", cites="agarwal2022", examples=("norm=rmse,radius=0.03,samples=3,p=1",))
 class RelativeStability:
-    """RIS, ROS and RRS: the largest change of the map per change of the input, of the logits and of an inner layer.
+    """RIS, ROS and RRS: the largest change of the map per change of the input, the logits and an inner layer.
 
     norm, radius: of the ball around the input, cut to the box. samples: points drawn from it. p: of the norms in the
     ratios. epsilon_min: the least divisor. layer: the inner layer's name, or auto: the one before the last linear one.

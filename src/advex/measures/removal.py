@@ -47,7 +47,7 @@ class _Removal:
 
 @measure("deletion", cites="petsiuk2018 (RISE), deletion", examples=("fill=grey,steps=4,output=logit",))
 class Deletion(_Removal):
-    """Area under the curve of the output while the map's strongest pixels are taken away first: low where they matter.
+    """Area under the curve of the output as pixels are removed, strongest first: low if these pixels matter.
 
     steps: in which equal shares of the pixels go. fill: what stands in their place: the colour that the network is
     normalised by (mean; what RISE's code does), grey, or the blurred picture. output: probability, logit or loss.
@@ -65,7 +65,7 @@ class Deletion(_Removal):
 
 @measure("insertion", cites="petsiuk2018 (RISE), insertion", examples=("fill=mean,steps=4,output=logit",))
 class Insertion(_Removal):
-    """Area under the curve of the output while the map's strongest pixels come back first: high where they matter.
+    """Area under the curve of the output as pixels are put back, strongest first: high if these pixels matter.
 
     steps: in which equal shares of the pixels come. fill: what the picture begins as: blurred (what RISE's code does),
     grey, or the colour that the network is normalised by (mean). output: probability, logit or loss. channels: how

@@ -51,7 +51,7 @@ Shares = Annotated[int | tuple[int, ...], PlainValidator(lambda value: as_shares
     examples=("shares=50,noise=0,output=logit", "order=morf", "order=lerf,shares=20"),
 )
 class Road:
-    """The output once a share of the pixels is replaced by weighted means of their neighbours, with a little noise.
+    """The output after a share of the pixels is replaced by weighted means of their neighbours, with a little noise.
 
     most_first: with the map's strongest pixels gone. least_first: with its weakest gone. combined: half the difference.
     Each is the mean over the shares. shares: of the pixels, in per cent. order: the strongest first (morf) or the

@@ -39,7 +39,7 @@ def gini(maps: Tensor) -> Tensor:
 
 @measure("gini", cites="hurley2009; chalasani2020 Sec. 6")
 class Gini:
-    """Gini index of the map: 0 where all elements count the same, 1 - 1/d where one of d counts alone."""
+    """Gini index of the map: 0 if all elements count the same, 1 - 1/d if only one of d counts."""
 
     title: ClassVar[str] = "Gini index"
     better: ClassVar[Better] = "high"
@@ -69,7 +69,7 @@ def entropy(maps: Tensor) -> Tensor:
 
 @measure("entropy", cites="shannon1948")
 class Entropy:
-    """Entropy of the map's absolute values: 0 where one element counts alone, log d where all count the same."""
+    """Entropy of the map's absolute values: 0 if only one element counts, log d if all count the same."""
 
     title: ClassVar[str] = "Entropy"
     better: ClassVar[Better] = "low"

@@ -225,7 +225,7 @@ def has_derivatives(explainer: Explainer) -> bool:
     ),
 )
 class WorstCase:
-    """How far the map moves at the worst point met near the input, the decision kept: a lower bound.
+    """How far the map moves at the worst point found near the input that keeps the decision: a lower bound.
 
     Beside it: what the search found, the largest at random points of its ball, and whether the worst is the search's.
 

@@ -21,7 +21,7 @@ from advex.options import Share
     examples=("attack=(pgd:norm=linf,radius=8/255,steps=2),share=1", "bfloat16=true"),
 )
 class Adversarial:
-    """The first `share` of each (shuffled) batch is attacked.
+    """Adversarial training: the first `share` of each (shuffled) batch is attacked.
 
     attack: spec string of a search. share: 1 is adversarial training; 0.5 is half-half (HHAT): half
     of each batch is attacked, and only that half costs gradients. The search runs in evaluation mode,

@@ -10,7 +10,7 @@ from advex.options import ShareBelow1
 
 @objective("natural", examples=("label_smoothing=0.3",))
 class Natural:
-    """Mean cross-entropy, at the examples as the other terms have left them. label_smoothing: in [0, 1).
+    """Mean cross-entropy, on the examples as the other terms have changed them. label_smoothing: in [0, 1).
 
     Where the batch has weights (a recipe's `balanced`), each example's is multiplied by its own before the mean.
     """
