@@ -236,8 +236,8 @@ def test_a_first_line_may_be_said_to_be_the_header(csv: Write) -> None:
         ("names: [a, b, c]", "header: none"),
         ("thousands: 5", "cannot stand between digits"),
         ('decimal: "."\nthousands: "."', "cannot stand between digits"),
-        ("encoding: klingon", "no encoding of texts called 'klingon'"),
-        ("encoding: hex", "no encoding of texts called 'hex'"),
+        ("encoding: klingon", "no text encoding called 'klingon'"),
+        ("encoding: hex", "no text encoding called 'hex'"),
         ("encoding: ascii", "not text in the encoding ascii"),
     ],
 )

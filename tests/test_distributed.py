@@ -478,7 +478,7 @@ def test_killed_stopped_and_resumed_it_is_the_same_run(found: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("device", ["cuda:1", "mps"])
 def test_a_device_that_several_processes_cannot_share(device: str) -> None:
-    with pytest.raises(SpecError, match="each takes the GPU of its own number"):
+    with pytest.raises(SpecError, match="each takes the GPU with its own number"):
         processes._cpu(device)
 
 

@@ -566,7 +566,7 @@ def test_a_folder_that_cannot_be_made_is_named(models: list, data: Dataset, tmp_
 def test_models_and_data_must_fit(models: list, data: Dataset, toys: SimpleNamespace, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no examples"):
         evaluate(models, data.take(slice(0, 0)), tmp_path / "a")
-    with pytest.raises(SpecError, match="name of its own"):
+    with pytest.raises(SpecError, match="its own name"):
         evaluate([models[0], ("NET", "x", models[1][2])], data, tmp_path / "b")
     with pytest.raises(SpecError, match="one or more models"):
         evaluate([], data, tmp_path / "c")

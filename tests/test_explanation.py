@@ -127,7 +127,7 @@ def test_a_map_that_is_not_finite_is_none() -> None:
 def test_explainers_of_one_name_are_told_apart() -> None:
     named = named_explainers(("gradient", "gradient:of=loss"))
     assert list(named) == ["gradient", "gradient-2"]
-    with pytest.raises(SpecError, match="asked for twice"):
+    with pytest.raises(SpecError, match="given twice"):
         named_explainers(("gradient", "gradient:of=logit"))
 
 

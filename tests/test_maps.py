@@ -408,7 +408,7 @@ def test_explain_with_several_models_and_its_mistakes(
     for arguments, status, said in (
         (["--explainer", "gradient", "--target", "true"], 2, "the class of grey.png is not known"),
         (["--explainer", "gradiant"], 2, "did you mean 'gradient'"),
-        (["--explainer", "gradient,gradient"], 2, "asked for twice"),
+        (["--explainer", "gradient,gradient"], 2, "given twice"),
         (["--explainer", "gradient", "--rho", "0.2"], 2, "are of the adversarial explanation"),
         (["--explainer", "gradient", "--max-batch", "0"], 2, "'auto' or a whole number of at least 1"),
         (["--target", "true"], 2, "the class of grey.png is not known"),

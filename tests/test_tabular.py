@@ -521,7 +521,7 @@ def test_what_belongs_to_pictures_is_refused(explain: Callable[..., Any]) -> Non
         code, _, err = explain("row.csv", *option)
         assert code == 2
         assert "of pictures" in err
-    assert "digits is none: name a CSV file" in explain("--data", "digits")[2]
+    assert "digits is not one: name a CSV file" in explain("--data", "digits")[2]
 
 
 # -- round numbers ---------------------------------------------------------------------------------------------

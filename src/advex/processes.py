@@ -90,8 +90,8 @@ def joined(device: str) -> Iterator[str]:
 def _cpu(device: str) -> str:
     if device not in ("auto", "cpu"):
         raise SpecError(
-            f"Several processes work on --device cpu or cuda, not on '{device}': each takes the GPU of its own number. "
-            "CUDA_VISIBLE_DEVICES chooses among them."
+            f"Several processes work on --device cpu or cuda, not on '{device}': "
+            "each takes the GPU with its own number. CUDA_VISIBLE_DEVICES chooses among them."
         )
     return "cpu"
 

@@ -23,7 +23,7 @@ def read(path: Path) -> str:
     except UnicodeDecodeError:
         raise SpecError(f"{path} is not UTF-8 text.") from None
     if not text.strip():
-        raise SpecError(f"{path} is empty: instructions say what annotators shall look at.")
+        raise SpecError(f"{path} is empty: instructions tell annotators what to look at.")
     return text
 
 

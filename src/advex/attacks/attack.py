@@ -149,7 +149,7 @@ def run_search(
     if not (is_dataclass(goal) and callable(goal)) or isinstance(goal, type):
         raise InputError(
             "A goal is a frozen dataclass whose tensors have a row per example, so that its rows can be chosen, as "
-            f"Misclassify(y) is, or what goals.at makes of a spec string; {goal!r:.200} is none."
+            f"Misclassify(y) is, or what goals.at makes of a spec string; {goal!r:.200} is not one."
         )
     classifier.check(x)
     for part in fields(goal):

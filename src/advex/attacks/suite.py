@@ -116,7 +116,7 @@ def members(specs: Sequence[str], ball: Ball) -> dict[str, Search]:
         given = {key: value for key, value in within.items() if key in allowed}
         if own := [key for key in (*within, "rho") if key in options]:
             raise SpecError(
-                f"The search '{spec}' of the suite says a {own[0]} of its own: leave that away. All its searches look "
+                f"The search '{spec}' of the suite has its own {own[0]}: leave that out. All its searches look "
                 f"within one distance, here '{ball.key}'."
             )
         try:

@@ -233,7 +233,7 @@ class Source:
                 )
             return next(iter(self.splits))
         if not named:
-            raise DataError(f"{self.name} has no splits, and '{split}' was asked for. Leave split away.")
+            raise DataError(f"{self.name} has no splits, and '{split}' was asked for. Leave out the split.")
         if split not in named:
             raise DataError(f"{self.name} has no split '{split}': {did_you_mean(split, named)}", absent=True)
         return split

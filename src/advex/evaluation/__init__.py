@@ -164,7 +164,7 @@ def _check(models: Sequence[Model], data: Dataset, plan: Plan) -> None:
     names = [name for name, _, _ in models]
     # Names become file names, and some file systems do not tell a from A.
     if not names or "" in names or len({name.casefold() for name in names}) < len(names):
-        raise SpecError(f"An evaluation needs one or more models, each with a name of its own, not {names}.")
+        raise SpecError(f"An evaluation needs one or more models, each with its own name, not {names}.")
     if plan.settings.transfer and len(models) < 2:
         raise SpecError("Transfer judges every model's changes by every other: it needs two or more models.")
     for name, _, classifier in models:

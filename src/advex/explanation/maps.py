@@ -44,7 +44,7 @@ def named_explainers(specs: Sequence[str]) -> dict[str, Explainer]:
     methods = [describe(explainer) for explainer in built]
     for method in methods:
         if methods.count(method) > 1:
-            raise SpecError(f"The explainer '{method}' is asked for twice.")
+            raise SpecError(f"The explainer '{method}' is given twice.")
     return dict(zip(numbered([parse(spec)[0] for spec in specs]), built, strict=True))
 
 

@@ -87,7 +87,7 @@ def from_table(
     classifier = model.classifier
     _features(classifier, source)
     if not sets.is_table(source):
-        raise SpecError(f"{model.name} answers rows of a table, and {source} is none: name a CSV file.")
+        raise SpecError(f"{model.name} takes rows of a table, and {source} is not one: name a CSV file.")
     data = datasets.open_split(source, split, say, prefer=datasets.TEST, like=classifier)
     return [from_data(data, number) for number in datasets.numbers_from(index, len(data))]
 

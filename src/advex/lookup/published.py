@@ -46,9 +46,7 @@ def opened(source: str, weights: Path | None, **around: Any) -> Classifier:
     usual = {"mean": MEAN, "std": STD}
     if guessed := [name for name in usual if around.get(name) is None and name not in noted]:
         what = " ".join(f"--{name} {','.join(map(str, usual[name]))}" for name in guessed)
-        warnings.warn(
-            f"{source}: how pictures are normalised is not said; {what} is taken, ImageNet's.", AdvexWarning, 2
-        )
+        warnings.warn(f"{source}: the normalisation is not given; {what} is used, ImageNet's.", AdvexWarning, 2)
     around |= {name: list(noted.get(name, usual[name])) for name in usual if around.get(name) is None}
     classifier = Classifier(network, **around)
     classifier.spec = _ours(source, _classes(tensors))

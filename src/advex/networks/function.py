@@ -15,7 +15,7 @@ from advex.errors import InputError
 Returns = Literal["confidences", "logits", "labels"]
 
 NO_GRADIENT = (
-    "This classifier is a function that gives answers and no gradients. Take what asks for answers alone: the searches "
+    "This classifier is a function that gives answers and no gradients. Use what needs only answers: the searches "
     "hop_skip_jump and boundary_walk:start=noise for a small change, square, spsa and spatial within a distance "
     "(--suite square), counterfactual for tables; the explainers occlusion, feature_ablation, kernel_shap, lime and "
     "rise. An evaluation takes searches and pictures that follow gradients unless it is told otherwise: "

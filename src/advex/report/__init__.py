@@ -44,7 +44,7 @@ def write_report(folder: Path | Sequence[Path], out: Path | None = None) -> Path
     folders = [Path(folder)] if isinstance(folder, str | Path) else [Path(each) for each in folder]
     path = Path(out) if out is not None else folders[0] / "report.html"
     if path.is_dir():
-        raise ArtifactError(f"{path} is a folder; name the file that the report shall be, e.g. {path / 'report.html'}.")
+        raise ArtifactError(f"{path} is a folder; name the file for the report, e.g. {path / 'report.html'}.")
     html = _html(folders)
     try:
         write_text(path, html)

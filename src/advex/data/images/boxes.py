@@ -32,7 +32,7 @@ def of_rows(rows: Sequence[tuple[str, Any]], column: str, order: Order | None) -
                 raise DataError(
                     f"{place} of column '{column}': {error}. A box of '{BOXES}' is x0, y0, x1, y1, with both ends "
                     f"inside. If these are x, y, width, height, say so: parquet:root=...,boxes={BOXES},order=xywh. "
-                    "With an order that is said, single rows that are wrong are skipped."
+                    "If the order is given, single wrong rows are skipped."
                 ) from None
     return lambda row: [region(box, order or "xyxy") for box in boxes[row]]
 

@@ -121,7 +121,7 @@ def _check(path: Path, said: TableDescription) -> None:
         try:
             "".encode(said.encoding)
         except (LookupError, UnicodeError):
-            raise DataError(f"{path}: Python knows no encoding of texts called {quoted(said.encoding)}.") from None
+            raise DataError(f"{path}: Python knows no text encoding called {quoted(said.encoding)}.") from None
     for name, column in said.columns.items():
         kind = column.kind or ("category" if column.values is not None else "number")
         foreign = ("values",) if kind == "number" else _NUMERIC

@@ -58,7 +58,7 @@ class Table:
             return self.split_names[0] if self.split_names else ""
         if not self.split_names:
             raise DataError(
-                f"{self.name} has no splits, and '{split}' was asked for. Leave split away, or deal its rows out: "
+                f"{self.name} has no splits, and '{split}' was asked for. Leave out the split, or divide the rows: "
                 "`splits: {train: 0.8, test: 0.2}` in the YAML beside it."
             )
         if split not in self.split_names:
