@@ -69,9 +69,20 @@ def radiographs() -> None:
     advex.save(advex.Classifier("linear:features=65536,classes=2"), "runs/jsrt")
 
 
+def pretrained() -> None:
+    """A folder as timm writes it."""
+    from tests.test_weight_names import saved
+
+    from advex import networks
+
+    pictures = {"mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2], "input_size": [3, 64, 64]}
+    config = {"architecture": "resnet18", "num_classes": 2, "pretrained_cfg": pictures, "label_names": ["cat", "dog"]}
+    saved(Path("path/to/folder"), config, None, networks.build("resnet:depth=18,classes=2").state_dict())
+
+
 PREPARED: dict[str, Callable[[], None]] = {
     "index.md": picture, "python.md": picture, "tables.md": loans, "tables-counterfactuals.md": run_of_loans,
-    "loaders.md": radiographs,
+    "loaders.md": radiographs, "models.md": pretrained,
 }  # fmt: skip
 
 
