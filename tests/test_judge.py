@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +15,8 @@ import pytest
 import torch
 
 import advex
-from advex.cli import judge, main
+from advex.cli import main
+from advex.evaluation import judging
 from advex.record import Difference, Figure, MapFigures, MeasureEntry, ModelEntry, read_record, read_rows
 from advex.registry import parse
 from advex.report.believed import judged, preferences
@@ -141,7 +145,7 @@ def test_what_models_and_data_do_not_admit_is_left_out_and_said(
     """A fully connected network has no layer with places, and digits do not say where they lie."""
     torch.manual_seed(0)
     advex.save(advex.Classifier("mlp:features=64"), tmp_path / "model")
-    monkeypatch.setattr(judge, "FAITHFUL", ("deletion",))
+    monkeypatch.setattr(judging, "FAITHFUL", ("deletion",))
     arguments = ["--model", "model", "--data", "digits", "--split", "test", "--max-samples", "40", "--out", "record"]
     assert run(tmp_path, *arguments) == 0
     captured = capfd.readouterr()
@@ -152,7 +156,7 @@ def test_what_models_and_data_do_not_admit_is_left_out_and_said(
         assert parse(spec)[0] not in record.models[0].maps
     admitted = {"gradient", "smooth_grad", "integrated_gradients", "expected_gradients", "rise", "extremal"}
     assert admitted < record.models[0].maps.keys()
-    assert set(judge.CONTROLS) < record.models[0].maps.keys()
+    assert set(judging.CONTROLS) < record.models[0].maps.keys()
     assert list(record.measures) == ["deletion"]
 
 
@@ -175,3 +179,30 @@ def test_a_judge_that_needs_evidence_is_refused_where_there_is_none(
     ]
     assert run(tmp_path, *arguments) != 0
     assert "say where the labelled thing lies" in capfd.readouterr().err
+
+
+def test_a_judgement_that_is_killed_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+    """SIGKILL once the first explainer is done: the same command makes the rest, and every table is the same file."""
+    explainers = "gradient,perceptual:gradients=4,random"
+    judges = "localisation,pointing,mass,deletion:steps=4"
+    command = ["--model", "builtin:planted", "--data", "planted", "--split", "test", "--max-samples", "6", "-q",
+               "--batch-size", "2", "--explainers", explainers, "--judges", judges]  # fmt: skip
+    program = [sys.executable, "-m", "advex", "judge", *command, "--out", "broken"]
+    process = subprocess.Popen(program, cwd=tmp_path, stderr=subprocess.PIPE)
+    shards = tmp_path / "broken" / "shards"
+    while process.poll() is None and not any(shards.glob("*.map_perceptual.00000.parquet")):
+        time.sleep(0.05)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / "broken" / "record.json").exists()
+    made = {path.name: path.stat().st_mtime_ns for path in shards.glob("*.parquet")}
+    assert run(tmp_path, *command, "--out", "broken") == 0
+    assert run(tmp_path, *command, "--out", "whole") == 0
+    assert {name: (shards / name).stat().st_mtime_ns for name in made} == made, "nothing was done twice"
+    for name in ("maps", "examples"):
+        first, second = ((tmp_path / out / f"{name}.parquet").read_bytes() for out in ("broken", "whole"))
+        assert first == second, name
+    first, second = (read_record(tmp_path / out) for out in ("broken", "whole"))
+    assert first.models[0].maps == second.models[0].maps
+    assert first.differences == second.differences

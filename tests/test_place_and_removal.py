@@ -20,6 +20,7 @@ from advex.classifier import Classifier
 from advex.data.evidence import Evidence
 from advex.errors import SpecError
 from advex.explainers.filling import filled
+from advex.features import Feature, FeatureSpec
 from advex.measures.case import Case, apply
 from advex.measures.place import Rank
 from advex.measures.removal import Deletion, Insertion
@@ -109,7 +110,7 @@ def test_a_map_of_one_value_points_nowhere_and_is_counted() -> None:
         assert list(measured.undefined) == ["the map is the same everywhere"]
 
 
-@pytest.mark.parametrize("spec", ["pointing", "mass", "rank", "deletion", "insertion", "regions", "road"])
+@pytest.mark.parametrize("spec", ["pointing", "mass", "rank", "road", "localisation"])
 def test_rows_have_no_places(spec: str) -> None:
     flat = case(torch.rand(2, 8, 8))
     given: Any = Explanation(map=torch.rand(2, 5), target=flat.y, method="given")
@@ -327,3 +328,53 @@ def test_what_lies_beside_the_picture_is_never_pointed_at() -> None:
     boxed = replace(about.evidence, picture=torch.tensor([[0, 2, 7, 5]]))
     assert value("pointing:tolerance=0", about) == [0]
     assert value("pointing:tolerance=0", replace(about, evidence=boxed)) == [1]
+
+
+# -- rows ---------------------------------------------------------------------------------------------------
+
+
+def of_rows(maps: Tensor, x: Tensor, weight: Tensor, features: FeatureSpec | None = None) -> Case:
+    """A linear network of rows, whose logit of class 0 is weight @ x, and of class 1 nothing."""
+    linear = nn.Linear(len(weight), 2, bias=False).double()
+    with torch.no_grad():
+        linear.weight.copy_(torch.stack([weight, torch.zeros_like(weight)]))
+    classifier = Classifier(linear, box=(-9, 9)) if features is None else Classifier(linear, features=features)
+    target = torch.zeros(len(x), dtype=torch.int64)
+    given: Any = Explanation(map=maps, target=target, method="given")
+    nothing: Any = None
+    return Case(classifier=classifier, x=x, y=target, explainer=nothing, explanation=given)
+
+
+def test_columns_go_and_come_one_after_the_other() -> None:
+    """Of a linear logit whose columns are worth 6, 3 and -1: what is left after each, by the trapezoid."""
+    x, weight = torch.tensor([[2.0, 1.0, 1.0]]).double(), torch.tensor([3.0, 3.0, -1.0]).double()
+    about = of_rows(torch.tensor([[0.9, -0.5, 0.1]]).double(), x, weight)
+    assert value("deletion:output=logit,steps=32", about) == pytest.approx([(8 / 2 + 2 - 1 + 0) / 3])
+    assert value("insertion:output=logit,fill=mean", about) == pytest.approx([(0 + 6 + 9 + 8 / 2) / 3])
+    assert value("deletion:output=logit,steps=1", about) == pytest.approx([4.0]), "all at once"
+    effects, sizes = np.array([6.0, 3.0, -1.0]), np.array([0.9, 0.5, 0.1])
+    assert value("regions", about) == pytest.approx([np.corrcoef(effects, sizes)[0, 1]])
+    signed = np.corrcoef(effects, [0.9, -0.5, 0.1])[0, 1]
+    assert value("regions:channels=sum", about) == pytest.approx([signed])
+
+
+def test_a_category_goes_as_a_whole_and_its_elements_are_added_up() -> None:
+    """Colour is worth 5, by its element of value 1; in the map its elements are 2 and -1.5, so that age comes first."""
+    features = FeatureSpec(features=(
+        Feature(name="colour", kind="category", values=("red", "blue")), Feature(name="age", low=-5, high=5),
+    ))  # fmt: skip
+    x, weight = torch.tensor([[0.0, 1.0, 2.0]]).double(), torch.tensor([7.0, 5.0, 1.0]).double()
+    about = of_rows(torch.tensor([[2.0, -1.5, 0.6]]).double(), x, weight, features)
+    assert value("deletion:output=logit", about) == pytest.approx([(7 / 2 + 5 + 0) / 2])
+    assert value("insertion:output=logit,fill=mean", about) == pytest.approx([(0 + 2 + 7 / 2) / 2])
+    assert value("regions", about) == pytest.approx([-1.0]), "two columns, of which the lighter one is worth more"
+
+
+@pytest.mark.parametrize("spec", ["deletion:fill=grey", "deletion:fill=blur", "insertion"])
+def test_rows_are_not_blurred(spec: str) -> None:
+    about = of_rows(torch.ones(1, 3), torch.ones(1, 3), torch.ones(3))
+    made = registry.build("measure", spec)
+    with pytest.raises(SpecError, match="fill=mean"):
+        made(about)
+    with pytest.raises(SpecError, match="fill=mean"):
+        made.check(about)

@@ -22,7 +22,7 @@ from advex.reproduction import Job, carry_out, planned
 from advex.reproduction.carry import Work
 from advex.reproduction.figures import write_figures
 from advex.reproduction.folder import Folder
-from advex.reproduction.paired import Pair
+from advex.reproduction.paired import Pair, values_of
 
 PAPER: dict[str, Any] = {
     "title": "Sparse", "authors": "A. Author", "year": 2020, "venue": "Somewhere",
@@ -228,13 +228,13 @@ def test_a_pair_knows_only_what_both_have(tmp_path: Path) -> None:
     for name in ("natural", "robust"):
         record_of(name, tmp_path / name)
     (tmp_path / "robust" / "maps.parquet").unlink()
-    assert Pair.of(tmp_path / "robust", tmp_path / "natural").measures == ["accuracy"]
+    assert Pair(values_of(tmp_path / "robust"), values_of(tmp_path / "natural")).measures == ["accuracy"]
 
 
 def test_a_pair_has_every_measure_of_the_records(tmp_path: Path) -> None:
     for name in ("natural", "robust"):
         record_of(name, tmp_path / name)
-    pair = Pair.of(tmp_path / "robust", tmp_path / "natural")
+    pair = Pair(values_of(tmp_path / "robust"), values_of(tmp_path / "natural"))
     measured = read_record(tmp_path / "natural").measures
     assert set(pair.measures) == {"accuracy", *(f"gradient_{name}" for name in measured)}
     assert pair.changes("gradient_entropy").tolist() == [0.0] * 4

@@ -21,6 +21,7 @@ from advex.cli import (
     judge,
     report,
     reproduce,
+    study,
     terminal,
     train,
 )
@@ -62,6 +63,7 @@ app.command()(explore.explore)
 app.command()(evaluate.evaluate)
 app.command()(compare.compare)
 app.command()(judge.judge)
+app.add_typer(study.app, name="study")
 app.command()(generate.generate)
 app.command()(report.report)
 app.command()(reproduce.reproduce)

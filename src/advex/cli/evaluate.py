@@ -125,6 +125,7 @@ class Request:
     std: options.Std = None
     classes: options.Classes = None
     max_samples: options.MaxSamples = None
+    skip: options.Skip = 0
     seed: options.Seed = 0
     device: options.Device = "auto"
     resume: options.Resume = True
@@ -191,7 +192,7 @@ class Request:
 
         return folder.examples(
             models, self.data, self.split, say, max_samples=self.max_samples, seed=self.seed,
-            shape=None if self.size is None else datasets.shape_from(self.size),
+            skip=self.skip, shape=None if self.size is None else datasets.shape_from(self.size),
         )  # fmt: skip
 
 

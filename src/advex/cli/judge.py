@@ -11,19 +11,10 @@ import typer
 
 from advex import progress
 from advex.cli import evaluate, options, terminal
-from advex.errors import AdvexError, DataError, SpecError
 
 if TYPE_CHECKING:
     from advex.data import Dataset
     from advex.lookup.models import Opened
-
-EXPLAINERS = (
-    "gradient", "guided_backprop", "grad_cam", "grad_cam_plus_plus", "smooth_grad", "integrated_gradients",
-    "expected_gradients", "norm_grad:selective=true", "excitation:contrastive=true", "rise:masks=500",
-    "extremal:steps=200", "perceptual",
-)  # fmt: skip
-CONTROLS = ("random", "smooth_random", "centre", "edge")
-PLACED, FAITHFUL = ("localisation", "pointing", "mass"), ("deletion", "insertion", "road")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +43,7 @@ class Request:
     std: options.Std = None
     classes: options.Classes = None
     max_samples: options.MaxSamples = None
+    skip: options.Skip = 0
     seed: options.Seed = 0
     device: options.Device = "auto"
     resume: options.Resume = True
@@ -68,63 +60,23 @@ class _Judged(evaluate.Request):
     only_right: bool = True
 
     def check(self) -> None:
-        """As of an evaluation, of the controls where no explainer is named."""
-        replace(self, maps=self.maps or list(CONTROLS)).settings()
+        """As of an evaluation, of a control where no explainer is named."""
+        replace(self, maps=self.maps or ["random"]).settings()
 
     def fitted(self, models: Sequence[Opened], data: Dataset, say: progress.Terminal) -> evaluate.Request:
         """With the explainers and measures that models and data admit, where none were named."""
-        maps, measures = self.maps, self.measures
-        if maps is None:
-            maps = _admitted(models, data, say)
-        if measures is None and len(data.shape) != 3:
-            raise SpecError(
-                f"{data.name} has no places: the default judges look at places in pictures. Name others, e.g. "
-                "--judges gini,random_stability."
-            )
-        if measures is None:
-            measures = [*(PLACED if data.evidence is not None else ()), *FAITHFUL]
+        from advex.evaluation import judging
+
+        maps = judging.admitted(models, data, say) if self.maps is None else self.maps
+        measures = judging.judges(data) if self.measures is None else self.measures
         return replace(self, maps=maps, measures=measures)
 
     def examples(self, models: Sequence[Opened], say: progress.Terminal) -> Dataset:
         """Those to judge on; with only_right without what a model decides wrongly: its errors are not the maps'."""
+        from advex.evaluation import judging
+
         data = super().examples(models, say)
-        if not self.only_right:
-            return data
-        return _rightly_decided(models, data, self.batch_size, say)
-
-
-def _admitted(models: Sequence[Opened], data: Dataset, say: progress.Terminal) -> list[str]:
-    """The default explainers and controls that can explain all models; of the others the reason is said."""
-    from advex import registry
-    from advex.explainers.background import with_background
-
-    admitted = []
-    for spec in (*EXPLAINERS, *CONTROLS):
-        try:
-            for model in models:
-                batch = data.batch(slice(0, 1), next(model.classifier.parameters()).device)
-                explainer = with_background(registry.build("explainer", spec), data, 0)
-                explainer(model.classifier, batch.x, batch.y)
-            admitted.append(spec)
-        except AdvexError as error:
-            say.note(f"Left out: {spec}: {error}")
-    return admitted
-
-
-def _rightly_decided(models: Sequence[Opened], data: Dataset, size: int, say: progress.Terminal) -> Dataset:
-    import torch
-
-    right = torch.ones(len(data), dtype=torch.bool)
-    for model in models:
-        device = next(model.classifier.parameters()).device
-        answers = [model.classifier.predict(batch.x).argmax(dim=1) == batch.y for batch in data.batches(size, device)]
-        right &= torch.cat(answers).cpu()
-    if not right.any():
-        raise DataError(f"{data.name}: no example is classified correctly by all models; --all includes the others.")
-    who = "its model classifies" if len(models) == 1 else "all models classify"
-    said = f"Judged on {int(right.sum()):,} of {len(data):,} examples of {data.name}, those that {who} correctly."
-    say.note(said)
-    return replace(data.take(right.nonzero()[:, 0]), selected=said)
+        return judging.rightly_decided(models, data, self.batch_size, say) if self.only_right else data
 
 
 @terminal.verb

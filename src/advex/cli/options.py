@@ -54,6 +54,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Overwrite a folder
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the traceback of an error.")]
+Skip = Annotated[int, typer.Option(min=0, metavar="N", help="Leave out the first N examples.")]
 Project = Annotated[Path, typer.Argument(metavar="PROJECT", help="Folder of the project.")]
 Database = Annotated[
     str | None,

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from advex.record import Figure
     from advex.record.reproduction import AnsweredEntry, ColumnEntry, Reproduction, RowEntry, TableEntry
     from advex.reproduction import Plan, Planned
-    from advex.reproduction.plan import Feedback
 
 _WIDTH = 100
 
@@ -81,7 +80,13 @@ def reproduce(
         raise SpecError("--suite needs --radius NORM:R: without it there is no distance.")
     within = {key: specs_from(texts) for key, texts in (("radius", radius), ("suite", suite)) if texts}
     plan = reproduction.planned(
-        name, table=table or None, rows=chosen, scale=scale, data=_data(data or []), seed=seed, evaluation=within
+        name,
+        table=table or None,
+        rows=chosen,
+        scale=scale,
+        data=reproduction.data_from(data or []),
+        seed=seed,
+        evaluation=within,
     )
     if list_:
         _show_plan(plan, json_)
@@ -97,19 +102,6 @@ def reproduce(
     _show(result, folder, written, json_)
     if any(row.state == "failed" for row in result.rows):
         raise typer.Exit(terminal.FAILED)
-
-
-def _data(given: list[str]) -> dict[str, str]:
-    """`PATH` and `NAME=PATH` -> where the data sets are; "" stands for every one. Raises SpecError."""
-    sources: dict[str, str] = {}
-    for text in given:
-        name, equals, path = text.partition("=")
-        if not equals or Path(text).exists() or ":" in name or "/" in name:
-            name, path = "", text
-        if name in sources:
-            raise SpecError(f"--data is given twice for {name or 'all rows'}: {sources[name]} and {path}.")
-        sources[name] = path
-    return sources
 
 
 def _show(result: Reproduction, folder: Path, written: list[Path], json_: bool) -> None:
@@ -129,8 +121,7 @@ def _show(result: Reproduction, folder: Path, written: list[Path], json_: bool) 
 def _show_plan(plan: Plan, json_: bool) -> None:
     """The rows, what they would be run on, and what the scale changes."""
     if json_:
-        rows = [_as_json(planned) for planned in plan.rows]
-        terminal.emit_json({"paper": plan.name, "scale": plan.scale, "changes": list(plan.changes), "rows": rows})
+        terminal.emit_json(plan.plain)
         return
     columns = ["table", "row", "what", "published", "is run as"]
     terminal.table(columns, [_listed(planned, plan) for planned in plan.rows])
@@ -141,23 +132,6 @@ def _show_plan(plan: Plan, json_: bool) -> None:
     terminal.emit(f"{networks} network{'' if networks == 1 else 's'} to train for {len(plan.rows)} rows")
     for name, rows in plan.paper.subsets.items():
         terminal.emit(_wrapped(f"--rows {name}: ", ", ".join(rows)))
-
-
-def _as_json(planned: Planned) -> dict[str, object]:
-    row, job = planned.row, planned.job
-    return {
-        "table": planned.table, "id": row.id, "label": row.label, "section": planned.section, "mark": row.mark,
-        "published": row.published, "network": job.name if job else None, "data": job.data if job else None,
-        "reason": planned.reason, "changes": list(planned.changes),
-        "recipe": job.recipe.model_dump(mode="json") if job else None,
-        "answers": _feedback_as_json(job.feedback) if job and job.feedback else None,
-    }  # fmt: skip
-
-
-def _feedback_as_json(feedback: Feedback) -> dict[str, object]:
-    """Whose images the network learns from besides, and who answers about them: no people."""
-    simulated = feedback.simulated.model_dump(mode="json")
-    return {"start": feedback.start, "annotators": feedback.annotators, "simulated": simulated}
 
 
 def _listed(planned: Planned, plan: Plan) -> list[str]:
@@ -184,6 +158,9 @@ def _listed(planned: Planned, plan: Plan) -> list[str]:
 
 def show(result: Reproduction) -> None:
     """Each table with published and measured values, what made them, and what was changed."""
+    from advex.report.pages import orderings
+    from advex.report.pages.reproduction import grouped
+
     protocol = any(row.by_protocol for row in result.rows)
     for table in result.tables:
         _show_table(table, protocol)
@@ -196,10 +173,14 @@ def show(result: Reproduction) -> None:
     if result.changes:
         terminal.emit("")
         terminal.emit(_wrapped(f"scale {result.scale}, which is not what the paper did: ", "; ".join(result.changes)))
-    for note, ids in _grouped([(row.note, row.id) for row in result.rows if row.note]):
-        terminal.emit(_wrapped(f"{ids}: ", note))
-    for reason, ids in _grouped([(row.reason, row.id) for row in result.rows if row.state in ("not run", "waiting")]):
-        terminal.emit(_wrapped("not run: " if not reason.startswith("not run") else "", f"{ids}: {reason}"))
+    for note, ids in grouped((row.note, row) for row in result.rows if row.note):
+        terminal.emit(_wrapped(f"{', '.join(ids)}: ", note))
+    for reason, ids in grouped((row.reason, row) for row in result.rows if row.state in ("not run", "waiting")):
+        said = f"{', '.join(ids)}: {reason}"
+        terminal.emit(_wrapped("not run: " if not reason.startswith("not run") else "", said))
+    orders = orderings.of([result])
+    for sentence in orderings.sentences(orders) if orders else ():
+        terminal.emit(_wrapped("", sentence))
     for row in result.rows:
         if row.state == "failed":
             terminal.warn(f"{row.id} failed: {row.reason}")
@@ -262,14 +243,6 @@ def _figure(figure: Figure | None, digits: int) -> str:
     failed = f", {figure.failures} failed" if figure.failures else ""
     value, low, high = (f"{value:.{digits}f}" for value in (figure.value, figure.low, figure.high))
     return f"{value} [{low}, {high}]{failed}"
-
-
-def _grouped(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """(text, the ids that share it)."""
-    groups: dict[str, list[str]] = {}
-    for text, name in pairs:
-        groups.setdefault(text, []).append(name)
-    return [(text, ", ".join(names)) for text, names in groups.items()]
 
 
 def _wrapped(start: str, text: str) -> str:

@@ -23,6 +23,8 @@ scores        from values per example to figures with intervals
 flags         reasons to trust a figure less
 merge         finished records of the same examples as one
 folder        evaluating as the command line does
+judging       what is judged by what, where that is not said
+layer_study   every range of layers that a perceptual search may hold, judged
 """
 
 from __future__ import annotations
@@ -89,7 +91,7 @@ def evaluate(
     that do not fit each other; ArtifactError for the folder.
     """
     plan = plan_of(settings or settings_from({}))
-    _check(models, data, plan)
+    check(models, data, plan)
     with owned(Path(out), shared=True):
         return _evaluate(models, data, Path(out), plan, command, resume, progress, stop)
 
@@ -157,7 +159,7 @@ def _record(models: Sequence[Model], work: Evaluation, command: str, seconds: fl
     return record
 
 
-def _check(models: Sequence[Model], data: Dataset, plan: Plan) -> None:
+def check(models: Sequence[Model], data: Dataset, plan: Plan) -> None:
     """Raise unless there is something to do, and every model can be evaluated on this data as planned."""
     if not len(data):
         raise DataError(f"{data.name} holds no examples: there is nothing to evaluate.")

@@ -61,17 +61,22 @@ def examples(
     max_samples: int | None = None,
     seed: int = 0,
     shape: tuple[int, ...] | None = None,
+    skip: int = 0,
 ) -> Dataset:
     """Those to evaluate on; of undivided data that a model has been trained on, those that training holds out.
 
-    shape: of the inputs, None: the one that the models share. Raises SpecError where they differ.
+    shape: of the inputs, None: the one that the models share. skip: so many are left out at the beginning. Raises
+    SpecError where shapes differ, and where none are left.
     """
 
     def opened(split: str | None) -> Dataset:
-        return datasets.open_split(
-            source, split, say, prefer=datasets.TEST, max_samples=max_samples, seed=seed,
+        data = datasets.open_split(
+            source, split, say, prefer=datasets.TEST, max_samples=None if skip else max_samples, seed=seed,
             shape=shape or _shared_shape(models), like=of_one_table(models),
         )  # fmt: skip
+        if skip >= len(data) > 0:
+            raise SpecError(f"{data.name} has {len(data):,} examples: --skip {skip:,} leaves none.")
+        return data.take(slice(skip, None)).sample(max_samples, seed) if skip else data
 
     data = opened(split)
     if split is None and sets.is_dealt(source):

@@ -29,15 +29,23 @@ from advex.evaluation.run import Blocks, Evaluation, Pieces
 from advex.evaluation.scores import Contrast, mean, mean_contrast, rate
 from advex.evaluation.tasks import MapTask
 from advex.explainers.background import with_background
-from advex.measures.case import NO_GRADIENT, Case, Measured, apply, values_of
+from advex.measures.case import NO_GRADIENT, Case, Measured, Value, apply, values_of
 from advex.record import Better, Figure, Flag, MapFigures, ModelEntry
-from advex.record.tables import MOVED, maps_of
+from advex.record.tables import MOVED, TRACE, Columns, Table, maps_of
 from advex.registry import describe
 from advex.types import FLAT, INCOMPLETE, Explanation
 
 SUMS: dict[str, Better] = {"change": "neither", "completeness": "low"}  # figures of methods that promise a sum
 OWNER = ("model", "explainer")
-_SHARD = {"moved": pa.list_(pa.struct([(name, kind) for name, kind in MOVED.items() if name != "example"]))}
+LOCATED = "planted, voc, coco, coco:outlines=true, imagenet with its boxes, tiny-imagenet, cub, parquet:boxes=COLUMN"
+_BESIDE: dict[Table, Columns] = {
+    "moved": MOVED,
+    "traces": TRACE,
+}  # tables with rows for each example that is shown, lists in a shard
+_SHARD = {
+    table: pa.list_(pa.struct([(name, kind) for name, kind in columns.items() if name != "example"]))
+    for table, columns in _BESIDE.items()
+}
 DOUBT = "map"  # beside the measures' keys in a row's `undefined`: why the map itself is doubtful
 
 
@@ -50,12 +58,17 @@ def check(plan: Plan, classifier: Classifier, data: Dataset) -> None:
     """Raise before hours of searching: AdvexError for a map, and for a measure that cannot be asked about such maps."""
     for task in plan.measures if plan.maps else ():
         if "evidence" in task.measure.needs and data.evidence is None:
+            if len(data.shape) != 3:
+                raise SpecError(
+                    f"The measure '{task.name}' looks at places in pictures, and {data.name} has none: leave it out. "
+                    "Of columns deletion, insertion:fill=mean and regions ask what the answer hangs on."
+                )
             raise SpecError(
                 f"The measure '{task.name}' needs data that say where the labelled thing lies (boxes or outlines), and "
-                f"{data.name} does not: leave it out, or evaluate on other data."
+                f"{data.name} does not: leave it out, or take data that do: {LOCATED}."
             )
     for task in plan.maps:
-        case = _mapped(task, classifier, data, plan, range(1))
+        case = mapped(task, classifier, data, plan, range(1))
         for measure in plan.measures:
             getattr(measure.measure, "check", lambda case: None)(case)
 
@@ -67,7 +80,7 @@ def pieces(work: Evaluation, model: str) -> Pieces:
         yield work.pieces(model, kind(task), make)
 
 
-def _mapped(task: MapTask, classifier: Classifier, data: Dataset, plan: Plan, rows: range) -> Case:
+def mapped(task: MapTask, classifier: Classifier, data: Dataset, plan: Plan, rows: range) -> Case:
     """The maps of some rows, of the class that the plan says. Row i depends on example i alone."""
     settings = plan.settings
     batch = batch_for(classifier, data, slice(rows.start, rows.stop))
@@ -89,10 +102,11 @@ def _measured(
     task: MapTask, classifier: Classifier, data: Dataset, plan: Plan, shown: Collection[int], rows: range
 ) -> pa.Table:
     """What every measure says of the maps of some rows. shown: the examples whose values are kept."""
-    case = _mapped(task, classifier, data, plan, rows)
+    case = mapped(task, classifier, data, plan, rows)
     values: dict[str, Tensor] = {}
     reasons: list[dict[str, str]] = [{} for _ in rows]
     moved: list[list[dict[str, object]]] = [[] for _ in rows]
+    traces: list[list[dict[str, object]]] = [[] for _ in rows]
     parts: dict[str, list[list[float] | None]] = {}
     for measure in plan.measures:
         measured = apply(measure.measure, case)
@@ -107,6 +121,8 @@ def _measured(
                 parts_of = zip(("x", "map", "wanted"), (*(measured.moved or ()), measured.wanted), strict=True)
                 at = {name: None if part is None else _listed(part[place]) for name, part in parts_of}
                 moved[place].append({"measure": next(iter(measure.keys.values())), **at})
+        for place in (place for place, row in enumerate(rows) if row in shown):
+            traces[place] += _traced(next(iter(measure.keys.values())), measured, place)
     explanation: Explanation = case.explanation
     for words, doubtful in explanation.doubts().items():
         for row in doubtful.nonzero()[:, 0].tolist():
@@ -132,12 +148,26 @@ def _measured(
             for row, reason, values in zip(rows, reasons, flat, strict=True)
         ],
         moved=moved,
+        traces=traces,
         **parts,
     )
 
 
 def _listed(values: Tensor) -> list[float]:
     return values.detach().flatten().float().tolist()
+
+
+def _traced(key: str, measured: Measured, place: int) -> list[dict[str, object]]:
+    """What a measure saw of one row, step by step; nothing where it has no value."""
+    if all(value[place].isnan() for value in measured.values.values()):
+        return []
+    steps = ((step, each[place]) for step, each in measured.trace.items())
+    return [
+        {"measure": key, "step": step, "value": seen.item(), "map": None}
+        if seen.ndim == 0
+        else {"measure": key, "step": step, "value": None, "map": _listed(seen)}
+        for step, seen in steps
+    ]
 
 
 def _lasting(measured: Measured) -> dict[str, Tensor]:
@@ -161,15 +191,19 @@ def tables(work: Evaluation, model: str) -> Blocks:
             for block in settled.added(list(made), gathering) if settle and gathering else made:
                 yield beside(of(block), model=model, explainer=task.name)
 
-    made: Blocks = {"maps": blocks(lambda block: block.drop_columns(["moved"]), settle=True)}
-    moves = any(getattr(task.measure, "moves", False) for task in work.plan.measures)
-    return {**made, "moved": blocks(_moved)} if moves else made
+    made: Blocks = {"maps": blocks(lambda block: block.drop_columns(list(_BESIDE)), settle=True)}
+    facts: dict[Table, str] = {"moved": "moves", "traces": "traces"}
+    for name, fact in facts.items():
+        if any(getattr(task.measure, fact, False) for task in work.plan.measures):
+            made = {**made, name: blocks(partial(_rows_of, name))}
+    return made
 
 
-def _moved(block: pa.Table) -> pa.Table:
-    """A row for each measure of each example of a shard that was moved."""
-    rows = zip(block.column("example").to_pylist(), block.column("moved").to_pylist(), strict=True)
-    return pa.Table.from_pylist([{"example": row, **each} for row, every in rows for each in every], pa.schema(MOVED))
+def _rows_of(name: Table, block: pa.Table) -> pa.Table:
+    """The rows of a table that a shard has as lists, those of each example."""
+    rows = zip(block.column("example").to_pylist(), block.column(name).to_pylist(), strict=True)
+    schema = pa.schema(_BESIDE[name])
+    return pa.Table.from_pylist([{"example": row, **each} for row, every in rows for each in every], schema)
 
 
 # -- what comes of them ------------------------------------------------------------------------------------
@@ -186,9 +220,7 @@ def _figures(work: Evaluation, model: str, task: MapTask) -> MapFigures:
     values: dict[str, Figure] = {}
     for measure in work.plan.measures:
         for of, value in values_of(measure.measure).items():
-            column = tensor(rows, measure.keys[of])
-            figure = rate(column, value.better) if value.rate else mean(column, value.better, seed)
-            values[measure.keys[of]] = figure.model_copy(update={"high": min(figure.high, value.most)})
+            values[measure.keys[of]] = figure_of(value, tensor(rows, measure.keys[of]), seed)
     if rows.column("completeness").null_count < len(rows):
         values |= {name: mean(tensor(rows, name).abs(), better, seed) for name, better in SUMS.items()}
     counts: dict[str, Counter[str]] = {}
@@ -201,6 +233,12 @@ def _figures(work: Evaluation, model: str, task: MapTask) -> MapFigures:
         method=methods[0] if len(methods) == 1 else describe(task.explainer), target=task.target, figures=values,
         undefined=undefined, control=getattr(task.explainer, "shows", "") == "control",
     )  # fmt: skip
+
+
+def figure_of(value: Value, values: Tensor, seed: int) -> Figure:
+    """The mean of a measure's values [n] with its interval."""
+    figure = rate(values, value.better) if value.rate else mean(values, value.better, seed)
+    return figure.model_copy(update={"high": min(figure.high, value.most)})
 
 
 _DOUBTS = (

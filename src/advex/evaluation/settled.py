@@ -39,7 +39,7 @@ def added(blocks: Sequence[pa.Table], tasks: Sequence[MeasureTask]) -> Iterable[
     reasons: list[dict[str, str]] = [{} for block in blocks for _ in range(len(block))]
     for task in tasks:
         chunks = [chunk for block in blocks for chunk in block.column(column(task)).chunks]
-        values |= _settled(task, pa.chunked_array(chunks, pa.list_(pa.float64())).combine_chunks(), reasons)
+        values |= of_parts(task, pa.chunked_array(chunks, pa.list_(pa.float64())), reasons)
     start = 0
     for block in blocks:
         stop = start + len(block)
@@ -52,7 +52,11 @@ def added(blocks: Sequence[pa.Table], tasks: Sequence[MeasureTask]) -> Iterable[
         start = stop
 
 
-def _settled(task: MeasureTask, rows: pa.ListArray, reasons: list[dict[str, str]]) -> dict[str, Tensor]:
+def of_parts(
+    task: MeasureTask, column: pa.ChunkedArray, reasons: list[dict[str, str]] | None = None
+) -> dict[str, Tensor]:
+    """The values of all examples under a measure's keys, of their parts. reasons: see `note`."""
+    rows = column.combine_chunks()
     known = rows.is_valid().to_numpy(zero_copy_only=False)
     if not known.any():
         return dict.fromkeys(task.keys.values(), torch.full((len(rows),), math.nan, dtype=torch.float64))
@@ -61,7 +65,8 @@ def _settled(task: MeasureTask, rows: pa.ListArray, reasons: list[dict[str, str]
     every[known] = kept
     measured = task.measure.settle(torch.from_numpy(every))  # pyright: ignore
     values = {key: measured.values[name].double() for name, key in task.keys.items()}
-    note(task, measured, values, reasons)
+    if reasons is not None:
+        note(task, measured, values, reasons)
     return values
 
 

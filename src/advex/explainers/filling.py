@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from advex.classifier import Classifier
-from advex.errors import InputError
+from advex.errors import InputError, SpecError
 from advex.explainers.request import AttributionRequest
+from advex.inputs import per_channel
 
 # What stands in a pixel's place that is taken away: the colour that the network is normalised by, the middle of what an
 # input may be, or the picture blurred beyond recognition.
@@ -21,14 +22,19 @@ _BLUR, _SIGMA = 11, 5.0  # RISE's kernel, in pixels
 
 
 def filled(classifier: Classifier, x: Tensor, fill: Fill) -> Tensor:
-    """What stands in the place of pixels of x [n, c, height, width] that are taken away: like x.
+    """What stands in the place of what is taken away of x, pixels [n, c, height, width] or columns [n, d]: like x.
 
     blur: as in RISE's own code a kernel of 11 x 11 pixels with sigma 5 (and mirrored tails), beyond whose edges the
-    picture has the colour that the network is normalised by.
+    picture has the colour that the network is normalised by. Of rows mean is 0, the centre of a number and no category.
+    Raises SpecError for other fills of rows, which have no places.
     """
+    if x.ndim != 4 and fill != "mean":
+        raise SpecError(f"fill={fill} is of pictures: of the columns of rows take fill=mean.")
     if fill == "grey":
         return ((classifier.lower + classifier.upper) / 2).to(x).expand(x.shape[1:]).expand(x.shape)
-    mean = classifier.mean.to(x).reshape(-1, 1, 1).expand(x.shape)
+    mean = per_channel(classifier.mean.to(x), x).expand(x.shape)
+    if x.ndim != 4:
+        return torch.maximum(torch.minimum(mean, classifier.upper.to(x)), classifier.lower.to(x))
     if fill == "mean":
         return mean
     point = np.zeros((_BLUR, _BLUR))

@@ -70,15 +70,9 @@ class Perceptual(AttributionMethod):
         flat = about.blind(change.flat)
         squares = (change.delta / per_channel(request.classifier.std, about.x)).square()
         size = squares if squares.ndim == 2 else squares.mean(dim=1, keepdim=True)
-        values = _from_0_to_1(_like(size.sqrt() if self.published else size, request.x))
-        values = _blurred(values, self.sigma) if self.sigma else values
+        values = smoothed(_from_0_to_1(_like(size.sqrt() if self.published else size, request.x)), self.sigma)
         if self.guided:
-            slope, _ = replace(about, slopes=[]).gradients(lambda i, k: (about.x[i], 1.0))
-            slope = (
-                slope * per_channel(request.classifier.std, slope)
-            ).abs()  # by what the network sees, as the change
-            slope = slope if slope.ndim == 2 else slope.amax(dim=1, keepdim=True)
-            values = values * _from_0_to_1(_like(slope, request.x))
+            values = values * self.guide(request)
         delta = request.classifier.box.confine(request.x, _like(change.delta, request.x))
         return Attribution(
             map=values.expand(request.x.shape).clone(),
@@ -86,6 +80,16 @@ class Perceptual(AttributionMethod):
             flat=flat,
             weight=change.weight if self.perceptual == AUTO else None,
         )
+
+    def guide(self, request: AttributionRequest) -> Tensor:
+        """What guided maps are multiplied by, from 0 to 1: |d logit / dx| by what the network sees, as the change is.
+
+        [n, 1, height, width]; of rows [n, d].
+        """
+        about = request if self.resize == 1 else _resized(request, self.resize)
+        slope, _ = replace(about, slopes=[]).gradients(lambda i, k: (about.x[i], 1.0))
+        slope = (slope * per_channel(request.classifier.std, slope)).abs()
+        return _from_0_to_1(_like(slope if slope.ndim == 2 else slope.amax(dim=1, keepdim=True), request.x))
 
 
 def _resized(request: AttributionRequest, factor: float) -> AttributionRequest:
@@ -117,8 +121,10 @@ def _from_0_to_1(values: Tensor) -> Tensor:
     return torch.where(high > low, (flat - low) / (high - low), 0.0).reshape(values.shape)
 
 
-def _blurred(values: Tensor, sigma: float) -> Tensor:
-    """[n, 1, height, width], blurred; beyond the border the picture's last pixels go on."""
+def smoothed(values: Tensor, sigma: float) -> Tensor:
+    """[n, 1, height, width], blurred; beyond the border its last pixels go on. sigma: 0: all stays as it is."""
+    if not sigma:
+        return values
     numbers = values.detach().cpu().double().numpy()
     blurred = gaussian_filter(numbers, (0, 0, sigma, sigma), truncate=_REACH, mode="nearest")
     return torch.from_numpy(blurred).to(values)

@@ -60,8 +60,9 @@ class Measured:
     it computed all the same; `apply` makes them NaN, and gives a reason to those NaN that have none.
     partly: reason -> [n] bool, rows of which some values are NaN for that reason and the others stand.
     moved: (inputs, maps there), both like x: where each row has its value, for a report to show. Of measures that say
-    `moves = True`. wanted: like x, the maps towards which they were moved. parts: [n, k], of measures that `settle`,
-    what they need of each row; NaN of rows without evidence.
+    `moves = True`. wanted: like x, the maps towards which they were moved. trace: what was seen on the way: step -> [n]
+    values, or maps [n, *places]. Of measures that say `traces = True`. parts: [n, k], of measures that `settle`, what
+    they need of each row; NaN of rows without evidence.
     """
 
     value: Tensor | Mapping[str, Tensor]
@@ -70,6 +71,7 @@ class Measured:
     moved: tuple[Tensor, Tensor] | None = None
     wanted: Tensor | None = None
     parts: Tensor | None = None
+    trace: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def values(self) -> Mapping[str, Tensor]:
@@ -146,7 +148,8 @@ class Measure(Protocol):
     needs: what it uses of the case beyond the map; without evidence a measure that needs it is undefined, and is not
     called.
     Facts that are optional and tested where they are given: scale_free, whether a map times a number has the same
-    values; example, a map (its elements) that is better and one that is worse; moves, whether it gives `moved`.
+    values; example, a map (its elements) that is better and one that is worse; moves and traces, whether it gives
+    `moved` and `trace`.
     check(case), a method that raises for a model or inputs that it cannot be asked about, is called before all work.
     A measure whose values hang on all examples together (a threshold that is chosen on some and judged on others) has
     `settle(parts) -> Measured`: its call settles the parts [n, k] of the case alone, an evaluation those of all
@@ -195,7 +198,9 @@ def apply(measure: Measure, case: Case) -> Measured:
             undefined[reason] = rows & left
         left = left & ~rows
     parts = None if given.parts is None else given.parts.detach().cpu().double()
-    return Measured(value=values, undefined=undefined, moved=given.moved, wanted=given.wanted, parts=parts)
+    trace = {step: each.detach().cpu().double() for step, each in given.trace.items()}
+    moved, wanted = given.moved, given.wanted
+    return Measured(value=values, undefined=undefined, moved=moved, wanted=wanted, parts=parts, trace=trace)
 
 
 def _flaws(maps: Tensor) -> dict[str, Tensor]:

@@ -175,11 +175,7 @@ class Localisation:
         parts: [n, 2 + sides + t]: a draw, whether the answer is right, IoUs of the constant boxes, and of the boxes at
         each threshold; NaN of an example without evidence.
         """
-        known = ~parts[:, 0].isnan()
-        first = torch.zeros_like(known)
-        first[parts[:, 0].argsort(stable=True)[: int(known.sum()) // 2]] = True  # NaN come last
-        halves = [(known, known)] if self.chosen_on == "same" else [(known & first, known & ~first)]
-        halves += [(second, first) for first, second in halves if self.chosen_on == "half"]
+        known, halves = ~parts[:, 0].isnan(), halves_of(parts[:, 0], self.chosen_on)
         constant, mapped = parts[:, 2 : 2 + len(SIDES)], parts[:, 2 + len(SIDES) :]
         levels = as_numbers(self.iou)
         every: dict[str, list[Tensor]] = {}
@@ -198,6 +194,16 @@ class Localisation:
                 every.setdefault(name, []).append(value)
         values = {name: torch.stack(each).mean(dim=0) for name, each in every.items()}
         return Measured(value=values, undefined={ALONE: known & values[""].isnan()}, parts=parts)
+
+
+def halves_of(draws: Tensor, chosen_on: str) -> list[tuple[Tensor, Tensor]]:
+    """(choosing, judged), [n] bool each: the halves of the examples by their draws [n], NaN in none; all for `same`."""
+    known = ~draws.isnan()
+    if chosen_on == "same":
+        return [(known, known)]
+    first = torch.zeros_like(known)
+    first[draws.argsort(stable=True)[: int(known.sum()) // 2]] = True  # NaN come last
+    return [(known & first, known & ~first), (known & ~first, known & first)]
 
 
 def _chosen(overlaps: Tensor, halves: list[tuple[Tensor, Tensor]], least: float) -> Tensor:

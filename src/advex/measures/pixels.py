@@ -25,12 +25,40 @@ def pixels(case: Case, channels: Channels) -> tuple[Tensor, dict[str, Tensor]]:
     values. channels: see `per_pixel`; for `none` as for sum_abs, since a place has one value.
     Raises SpecError for inputs without places.
     """
-    if case.x.ndim != 4:
-        raise SpecError(
-            f"This measure looks at places in a picture, and an input of shape {tuple(case.x.shape[1:])} has none: "
-            "leave it out, or explain pictures."
-        )
+    check_places(case)
     return merged(case.explanation.map, channels)
+
+
+def check_places(case: Case) -> None:
+    """Raise SpecError for inputs without places."""
+    if case.x.ndim != 4:
+        shape = tuple(case.x.shape[1:])
+        raise SpecError(
+            f"This measure looks at places in pictures, and inputs of shape {shape} have none: leave it out. Of a "
+            "table's columns deletion, insertion:fill=mean and regions ask what the answer hangs on."
+        )
+
+
+def places(case: Case, channels: Channels) -> tuple[Tensor, dict[str, Tensor]]:
+    """As `pixels`; of rows one value per column, the elements of a category added up: [n, columns]."""
+    if case.x.ndim != 2:
+        return pixels(case, channels)
+    owner = columns_of(case)
+    maps = case.explanation.map.detach().double()
+    summed = maps.new_zeros(len(maps), int(owner[-1]) + 1).index_add_(1, owner, maps)
+    return merged(summed, channels)
+
+
+def over(case: Case, which: Tensor) -> Tensor:
+    """Truths of places [rows, *places] as they are of inputs: of a pixel for all channels, of a column's elements."""
+    return which[:, None] if case.x.ndim == 4 else which[:, columns_of(case)]
+
+
+def columns_of(case: Case) -> Tensor:
+    """[d] int64: the column that each element of a row belongs to."""
+    features = case.classifier.features
+    owner = torch.arange(case.x.shape[1]) if features is None else features.owner
+    return owner.to(case.x.device)
 
 
 def merged(maps: Tensor, channels: Channels) -> tuple[Tensor, dict[str, Tensor]]:

@@ -27,6 +27,7 @@ from advex.measures.pixels import merged
 from advex.measures.structural_similarity import structural_similarity
 from advex.options import AtLeast0, with_options
 
+_SHOWN = 7  # steps whose maps a report may show
 RANDOM_CONSTANT = "the map of a randomised network is the same everywhere, or not finite"
 Similarity = Literal["spearman", "ssim"]
 Layer = tuple[str, ...]  # names of modules
@@ -94,6 +95,7 @@ class Randomised(_Randomised):
     start: Literal["top", "bottom"] = "top"
     similarity: Similarity = "spearman"
 
+    traces: ClassVar[bool] = True
     values: ClassVar[Mapping[str, Value]] = {
         "first": Value(title="Likeness, one layer random", better="low"),
         "middle": Value(title="Likeness, half way", better="low"),
@@ -111,21 +113,25 @@ class Randomised(_Randomised):
         if self.similarity == "ssim" and case.x.ndim != 4:
             raise SpecError("SSIM compares places in pictures, and rows have none: take similarity=spearman.")
         before, undefined = self.own(case)
-        alike = [
-            likeness(before, self.of_copy(case, names)[0], self.similarity)
-            for names in self.steps(layers(case.classifier, case.x))
-        ]
-        steps = torch.stack(alike, dim=1)
-        values = {"first": steps[:, 0], "middle": steps[:, (steps.shape[1] - 1) // 2], "last": steps[:, -1]}
+        steps = self.steps(layers(case.classifier, case.x))
+        maps = {step: self.of_copy(case, names)[0] for step, names in steps.items()}
+        alike = torch.stack([likeness(before, each, self.similarity) for each in maps.values()], dim=1)
+        shown = {round(k * (len(maps) - 1) / (_SHOWN - 1)) for k in range(_SHOWN)}
+        trace = {"trained": before} | {step: each for k, (step, each) in enumerate(maps.items()) if k in shown}
+        values = {"first": alike[:, 0], "middle": alike[:, (len(maps) - 1) // 2], "last": alike[:, -1]}
         return Measured(
-            value=values | {"mean": steps.mean(dim=1)}, undefined=undefined,
-            partly={RANDOM_CONSTANT: steps.isnan().any(dim=1)},
+            value=values | {"mean": alike.mean(dim=1)}, undefined=undefined, trace=trace,
+            partly={RANDOM_CONSTANT: alike.isnan().any(dim=1)},
         )  # fmt: skip
 
-    def steps(self, upwards: list[Layer]) -> list[Layer]:
-        """The names of the modules that are random in each step. upwards: the layers from the input on."""
+    def steps(self, upwards: list[Layer]) -> dict[str, Layer]:
+        """The modules that are random in each step, by its name: the layer that is added, or that is alone.
+
+        upwards: the layers from the input on.
+        """
         ordered = upwards[::-1] if self.start == "top" else upwards
-        return ordered if self.order == "independent" else list(accumulate(ordered))
+        random = ordered if self.order == "independent" else list(accumulate(ordered))
+        return {names[0].removeprefix("network."): each for names, each in zip(ordered, random, strict=True)}
 
 
 @measure("entropy_rise", cites="hedstrom2024 (eMPRT)", examples=("bins=8",))

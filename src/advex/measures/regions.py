@@ -12,7 +12,7 @@ from advex.distances.channels import Channels
 from advex.explainers.filling import Fill, filled
 from advex.explainers.outputs import Of as Output
 from advex.measures.case import Better, Case, Measured, Need, Of, measure
-from advex.measures.pixels import outputs, pixels
+from advex.measures.pixels import outputs, over, places
 from advex.options import Count
 
 ALL_ALIKE = "all squares weigh the same in the map, or the answer loses the same by each"
@@ -22,9 +22,10 @@ ALL_ALIKE = "all squares weigh the same in the map, or the answer loses the same
 class Regions:
     """Correlation (Pearson) of how much the output falls without each square with the square's share of the map.
 
-    side: of the squares in pixels, at most half the picture's; those at the right and at the bottom may be smaller.
-    fill: what stands in the square's place: grey, the colour that the network is normalised by (mean), or the blurred
-    picture. output: probability, logit or loss. channels: how those of a pixel become one value.
+    side: of the squares in pixels, at most half the picture's; those at the right and at the bottom may be smaller; of
+    rows each column is a square. fill: what stands in the square's place: grey, the colour that the network is
+    normalised by (mean; of rows always), or the blurred picture. output: probability, logit or loss. channels: how
+    those of a pixel become one value.
     """
 
     side: Count = 8
@@ -39,16 +40,14 @@ class Regions:
     scale_free: ClassVar[bool] = True
 
     def __call__(self, case: Case) -> Measured:
-        values, undefined = pixels(case, self.channels)
-        height, width = values.shape[1:]
-        side = min(self.side, math.ceil(max(height, width) / 2))
-        rows, columns = (torch.arange(size, device=values.device) // side for size in (height, width))
-        square = rows[:, None] * (int(columns[-1]) + 1) + columns  # [height, width]
+        values, undefined = places(case, self.channels)
+        square = self._squares(values[0] if len(values) else values.new_zeros(values.shape[1:]))
         count = int(square.max()) + 1
-        empty = filled(case.classifier, case.x, self.fill)
+        empty = filled(case.classifier, case.x, self._fill(case))
 
-        def points(i: Tensor, k: Tensor) -> Tensor:
-            return torch.where(square == (k - 1).reshape(-1, 1, 1, 1), empty[i], case.x[i])  # the first one is whole
+        def points(i: Tensor, k: Tensor) -> Tensor:  # the first one is whole
+            gone = over(case, square == (k - 1).reshape(-1, *[1] * square.ndim))
+            return torch.where(gone, empty[i], case.x[i])
 
         answers = outputs(case, points, count + 1, self.output)
         lost = answers[:, :1] - answers[:, 1:]
@@ -56,6 +55,18 @@ class Regions:
         (lost, size), (weight, heavy) = _centred(lost), _centred(weight)
         alike = ((size == 0) | (heavy == 0)) & ~torch.stack([*undefined.values()]).any(dim=0)
         return Measured(value=(lost * weight).sum(dim=1) / (size * heavy), undefined=undefined | {ALL_ALIKE: alike})
+
+    def _fill(self, case: Case) -> Fill:
+        return self.fill if case.x.ndim == 4 else "mean"
+
+    def _squares(self, values: Tensor) -> Tensor:
+        """Like the places [height, width] or [columns], the number of the square that each belongs to."""
+        if values.ndim == 1:
+            return torch.arange(len(values), device=values.device)
+        height, width = values.shape
+        side = min(self.side, math.ceil(max(height, width) / 2))
+        rows, columns = (torch.arange(size, device=values.device) // side for size in (height, width))
+        return rows[:, None] * (int(columns[-1]) + 1) + columns
 
 
 def _centred(values: Tensor) -> tuple[Tensor, Tensor]:

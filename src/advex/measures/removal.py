@@ -1,4 +1,4 @@
-"""What the answer loses while a picture's pixels are taken away, and gains while they come back, strongest first."""
+"""What the answer loses while an input's pixels or columns are taken away, and gains while they come back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from advex.distances.channels import Channels
 from advex.explainers.filling import Fill, filled
 from advex.explainers.outputs import Of as Output
 from advex.measures.case import Better, Case, Measured, Need, Of, measure
-from advex.measures.pixels import outputs, pixels, ranks
+from advex.measures.pixels import outputs, over, places, ranks
 from advex.options import Count, with_options
 
 
@@ -24,31 +24,39 @@ class _Removal:
     of: ClassVar[Of] = "faithful"
     needs: ClassVar[frozenset[Need]] = frozenset({"model"})
     scale_free: ClassVar[bool] = True
+    traces: ClassVar[bool] = True
 
     def curve(self, case: Case, fill: Fill, *, back: bool) -> tuple[Tensor, dict[str, Tensor]]:
         """The output [n, steps + 1] after each step, and what is undefined. back: pixels come back, else they go."""
-        values, undefined = pixels(case, self.channels)
-        rank = ranks(case, values)[:, None]
+        values, undefined = places(case, self.channels)
+        rank = ranks(case, values)
         size = values[0].numel() if len(values) else 1
-        cuts = torch.tensor([round(k * size / self.steps) for k in range(self.steps + 1)], device=rank.device)
+        steps = min(self.steps, size)
+        cuts = torch.tensor([round(k * size / steps) for k in range(steps + 1)], device=rank.device)
         empty = filled(case.classifier, case.x, fill)
 
         def points(i: Tensor, k: Tensor) -> Tensor:
-            first = rank[i] < cuts[k].reshape(-1, 1, 1, 1)
+            first = over(case, rank[i] < cuts[k].reshape(-1, *[1] * (rank.ndim - 1)))
             return torch.where(first == back, case.x[i], empty[i])
 
-        return outputs(case, points, self.steps + 1, self.output), undefined
+        return outputs(case, points, steps + 1, self.output), undefined
+
+    def check(self, case: Case) -> None:
+        """Raise SpecError for what cannot stand in the place of a table's columns."""
+        filled(case.classifier, case.x, self.fill)  # pyright: ignore[reportAttributeAccessIssue]
 
     def area(self, case: Case, fill: Fill, *, back: bool) -> Measured:
         """The area under that curve by the trapezoid rule, over the share of pixels from 0 to 1."""
         curve, undefined = self.curve(case, fill, back=back)
-        return Measured(value=(curve[:, 1:] + curve[:, :-1]).mean(dim=1) / 2, undefined=undefined)
+        trace = {f"{k / (curve.shape[1] - 1):.4g}": curve[:, k] for k in range(curve.shape[1])}
+        return Measured(value=(curve[:, 1:] + curve[:, :-1]).mean(dim=1) / 2, undefined=undefined, trace=trace)
 
 
 @measure("deletion", cites="petsiuk2018 (RISE), deletion", examples=("fill=grey,steps=4,output=logit",))
 class Deletion(_Removal):
     """Area under the curve of the output as pixels are removed, strongest first: low if these pixels matter.
 
+    Of rows the columns, with fill=mean alone; in as many steps as there are columns, if these are fewer.
     steps: in which equal shares of the pixels go. fill: what stands in their place: the colour that the network is
     normalised by (mean; what RISE's code does), grey, or the blurred picture. output: probability, logit or loss.
     channels: how those of a pixel become one value. Equal pixels go in an order by chance.
@@ -67,6 +75,7 @@ class Deletion(_Removal):
 class Insertion(_Removal):
     """Area under the curve of the output as pixels are put back, strongest first: high if these pixels matter.
 
+    Of rows the columns, with fill=mean alone; in as many steps as there are columns, if these are fewer.
     steps: in which equal shares of the pixels come. fill: what the picture begins as: blurred (what RISE's code does),
     grey, or the colour that the network is normalised by (mean). output: probability, logit or loss. channels: how
     those of a pixel become one value. Equal pixels come in an order by chance.

@@ -15,7 +15,7 @@ from advex.distances.channels import Channels
 from advex.errors import SpecError
 from advex.explainers.outputs import Of as Output
 from advex.measures.case import Case, Measured, Need, Of, Value, measure
-from advex.measures.pixels import outputs, pixels, ranks
+from advex.measures.pixels import check_places, outputs, pixels, ranks
 from advex.options import AtLeast0
 
 UNSETTLED = "the replaced pixels could not be solved for"
@@ -68,6 +68,10 @@ class Road:
     of: ClassVar[Of] = "faithful"
     needs: ClassVar[frozenset[Need]] = frozenset({"model"})
     scale_free: ClassVar[bool] = True
+
+    def check(self, case: Case) -> None:
+        """Raise SpecError for inputs whose elements have no neighbours."""
+        check_places(case)
 
     @property
     def values(self) -> Mapping[str, Value]:

@@ -1,6 +1,7 @@
 """Papers' tables as data: what was published, and how each row is made here. The YAML files of this folder.
 
 tables    columns with unit and format; rows with the published values, recipe and changes to it
+claims    what the paper says of orders in words
 others    published figures that are in no table, to compare with
 plots     two columns against each other; grids: explanations by the networks of several rows; maps: theirs side by side
 subsets   names for some rows

@@ -130,6 +130,16 @@ class Other(_Model):
     source: str
 
 
+class Claim(_Model):
+    """What a paper says of a column in words: the row `first` is better than each of the others."""
+
+    text: str
+    table: str
+    column: str
+    first: Id
+    others: tuple[Id, ...] = Field(min_length=1)
+
+
 class Plot(_Model):
     """Two columns against each other, of some rows of the tables, or of all. zero: y begins at 0."""
 
@@ -193,6 +203,7 @@ class Paper(_Model):
     venue: str
     tables: dict[Id, Table]
     others: tuple[Other, ...] = ()
+    claims: tuple[Claim, ...] = ()
     plots: dict[Id, Plot] = {}
     maps: dict[Id, Maps] = {}
     grids: dict[Id, Grid] = {}
@@ -255,6 +266,15 @@ def _problems(paper: Paper) -> Iterator[str]:
         for row in chosen:
             if row not in rows:
                 yield f"{kind} {name} names the row '{row}': {did_you_mean(row, rows)}"
+    for claim in paper.claims:
+        table = paper.tables.get(claim.table)
+        if table is None or claim.column not in table.columns:
+            yield f"claim '{claim.text}': table {claim.table} is not there, or has no column {claim.column}"
+            continue
+        known = {row.id for row in table.rows if row.explainer and claim.column in row.published}
+        for row in (claim.first, *claim.others):
+            if row not in known:
+                yield f"claim '{claim.text}': no explainer '{row}' with a value: {did_you_mean(row, known)}"
     yield from (f"'{name}' names a subset, and something else too" for name in paper.subsets if name in (*rows, ALL))
     for name, plot in paper.plots.items():
         for table in plot.tables:

@@ -21,6 +21,10 @@ NAME, ANSWERED = "reproduction.json", "answered.json"
 SCHEMA = 1
 
 
+RISK = 0.05  # of claiming an order of a column that is none
+Verdict = Literal["holds", "reversed", "not separable", "no values"]
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
 
@@ -130,6 +134,39 @@ class MapsEntry(_Model):
         return ((value,) if value else ()) if isinstance(value, str) else value
 
 
+class OrderingEntry(_Model):
+    """Two rows that a column of the paper puts in order: `first` is the better one there.
+
+    lead: by how much it is better here, in the column's units (of n examples; negative: it is worse). p: of a paired
+    test, so that those below 0.05 of one column hold together with 95 %.
+    """
+
+    table: str
+    column: str
+    first: str
+    second: str
+    n: int
+    lead: float
+    p: float
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the order holds on this network."""
+        if not self.n:
+            return "no values"
+        return "not separable" if not self.p < RISK else "holds" if self.lead > 0 else "reversed"
+
+
+class ClaimEntry(_Model):
+    """What the paper says of a column in words: the row `first` is better than each of the others."""
+
+    text: str
+    table: str
+    column: str
+    first: str
+    others: list[str]
+
+
 class AnnotatorEntry(_Model):
     """One who answered. answers: how many of each. errors: of these, not what the judge says. unchanged: images that
     are learned from if this one's answers count and those of the ones before."""
@@ -184,7 +221,8 @@ class AnsweredEntry(_Model):
 class Reproduction(_Model):
     """All of reproduction.json. searches: what made the measured figures, by name. changes: of all
     rows; each says of what, and so in which of them. differences: of the Gini indices of maps, the row that another one
-    is set against minus that one. answered: about images that rows learn from."""
+    is set against minus that one. answered: about images that rows learn from.
+    orderings: every two explainers that a column of the paper puts in order; claims: what it says of them in words."""
 
     schema_version: int = SCHEMA
     advex: str
@@ -207,6 +245,8 @@ class Reproduction(_Model):
     maps: list[MapsEntry] = []
     differences: list[Difference] = []
     answered: list[AnsweredEntry] = []
+    orderings: list[OrderingEntry] = []
+    claims: list[ClaimEntry] = []
 
     @property
     def rows(self) -> list[RowEntry]:
@@ -235,9 +275,9 @@ def read_answered(folder: Path) -> AnsweredEntry | None:
     return read_versioned(path, AnsweredEntry, SCHEMA, {}, "an account of what was answered")
 
 
-def as_plain(reproduction: Reproduction) -> dict[str, Any]:
+def as_plain(model: BaseModel) -> dict[str, Any]:
     """For strict JSON: null where a figure is not finite."""
-    return _strict(reproduction.model_dump())
+    return _strict(model.model_dump())
 
 
 def _strict(value: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-Table = Literal["examples", "explanations", "maps", "moved", "answers", "columns", "transfer"]
+Table = Literal["examples", "explanations", "maps", "moved", "traces", "answers", "columns", "transfer"]
 Columns = dict[str, pa.DataType]
 
 _TEXT, _COUNT, _NUMBER, _NUMBERS = pa.string(), pa.int64(), pa.float64(), pa.list_(pa.float64())
@@ -64,6 +64,12 @@ MAP: Columns = {
 _VALUES = pa.list_(pa.float32())
 MOVED: Columns = {"example": _COUNT, "measure": _TEXT, "x": _VALUES, "map": _VALUES, "wanted": _VALUES}
 
+# What measures saw on their way, of the examples that a report shows. measure: its key. step: its name, in order.
+# value, or map of one value per pixel: what was seen there.
+TRACE: Columns = {
+    "example": _COUNT, "measure": _TEXT, "step": _TEXT, "value": _NUMBER, "map": pa.list_(pa.float32()),
+}  # fmt: skip
+
 # Of tables. sentence: what would have had to be different for the class `target`, or that nothing was found (reached
 # false; after null). changes: JSON list of {feature, before, after, moved}; moved is in units of the column's scale,
 # null for categories. row: the row as it is, JSON, column -> value. before, after: confidences.
@@ -88,6 +94,7 @@ TABLES: dict[Table, Columns] = {
     "explanations": {**_MODEL, **EXPLANATION},
     "maps": {**_MODEL, "explainer": _TEXT, **MAP},
     "moved": {**_MODEL, "explainer": _TEXT, **MOVED},
+    "traces": {**_MODEL, "explainer": _TEXT, **TRACE},
     "answers": {**_MODEL, **ANSWER},
     "columns": COLUMN,
     "transfer": TRANSFER,

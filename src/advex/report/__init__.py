@@ -6,7 +6,7 @@ Reads what an evaluation or a training wrote (`record`) and imports no model cod
     section          what a section is, and those that a record has something for
     sections/        one file for each section of a record's page, with its template beside it
     templates        templates and style of all pages
-    pages/           whole pages: of a record, of runs, of a reproduction, of what was kept while exploring
+    pages/           whole pages: of a record, of runs, of a reproduction, of a study, of what was kept while exploring
     names            what the keys of scores and searches mean
     cells            figures as they stand in tables
     sentences        sentences whose names and figures can be told apart
@@ -26,9 +26,11 @@ from pathlib import Path
 from advex.errors import ArtifactError
 from advex.files import write_text
 from advex.record import explored as kept
+from advex.record.layer_study import NAME as STUDY
+from advex.record.layer_study import read_study
 from advex.record.reproduction import NAME, read_reproduction
-from advex.report.pages import explored, reproduction
-from advex.report.pages.page import render, render_explored, render_reproduction, render_runs
+from advex.report.pages import explored, layer_study, reproduction
+from advex.report.pages.page import render, render_explored, render_layer_study, render_reproduction, render_runs
 from advex.report.reading import read, read_runs
 from advex.report.section import tables_of_sections
 
@@ -36,8 +38,9 @@ from advex.report.section import tables_of_sections
 def write_report(folder: Path | Sequence[Path], out: Path | None = None) -> Path:
     """Write the report of a record folder; returns the path of the HTML file.
 
-    folder: what an evaluation, a reproduction or exploring left behind; or a run folder, finished or not, or
-    several: how they were trained. out: the file to write, `report.html` in the (first) folder if None. The same folder
+    folder: what an evaluation, a reproduction, a study or exploring left behind; or a run folder, finished or not, or
+    several: how they were trained; several reproductions that differ by their seed: what holds on all networks. out:
+    the file to write, `report.html` in the (first) folder if None. The same folder
     gives the same bytes. Raises ArtifactError for a folder that is neither a readable record nor a run, or a path that
     cannot be written.
     """
@@ -55,8 +58,11 @@ def write_report(folder: Path | Sequence[Path], out: Path | None = None) -> Path
 
 def _html(folders: Sequence[Path]) -> str:
     records = [folder for folder in folders if (folder / "record.json").exists()]
-    if len(folders) == 1 and not records and (folders[0] / NAME).exists():
-        return render_reproduction(reproduction.content(folders[0], read_reproduction(folders[0])))
+    if not records and all((folder / NAME).exists() for folder in folders):
+        first, *others = map(read_reproduction, folders)
+        return render_reproduction(reproduction.content(folders[0], first, others))
+    if len(folders) == 1 and not records and (folders[0] / STUDY).exists():
+        return render_layer_study(layer_study.content(read_study(folders[0])))
     if len(folders) == 1 and any(folders[0].glob(f"*/{kept.NAME}")):
         return render_explored(explored.content(folders[0]))
     if not records:

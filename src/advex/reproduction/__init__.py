@@ -6,6 +6,7 @@ simulated annotators that are no people
 folder    whose folder it is, and which rows in it are done
 carry     row by row, resumable
 paired    a row less the row that it is set against, example by example
+orderings which orders of a paper's rows hold here
 compare   records -> published and measured values, side by side
 figures   the paper's plots, grids and judged images as PNG
 """
@@ -18,4 +19,5 @@ from advex.reproduction.plan import Job as Job
 from advex.reproduction.plan import Plan as Plan
 from advex.reproduction.plan import Planned as Planned
 from advex.reproduction.plan import Together as Together
+from advex.reproduction.plan import data_from as data_from
 from advex.reproduction.plan import planned as planned

@@ -18,6 +18,7 @@ from advex.record.reproduction import (
     ColumnEntry,
     GridEntry,
     MapsEntry,
+    OrderingEntry,
     OtherEntry,
     PlotEntry,
     PointEntry,
@@ -26,7 +27,8 @@ from advex.record.reproduction import (
     TableEntry,
 )
 from advex.reproduction.folder import RECORDS
-from advex.reproduction.paired import Pair
+from advex.reproduction.orderings import claims, orderings
+from advex.reproduction.paired import Pair, Values, values_of
 from advex.reproduction.plan import Plan, Planned
 
 Paired = Mapping[tuple[str, str], Difference]  # by row and measure
@@ -50,7 +52,8 @@ def compared(
 ) -> Reproduction:
     """The rows of a plan with what was measured so far. outcomes, answered: by the network's name."""
     paper, scale = plan.paper, plan.settings
-    tables, paired = [], _paired(plan, outcomes)
+    values = _values(plan, outcomes)
+    tables, paired = [], _paired(plan, values)
     for name, table in paper.tables.items():
         entries = [_row(planned, table, plan, outcomes, paired) for planned in plan.rows if planned.table == name]
         if entries:
@@ -86,7 +89,25 @@ def compared(
         maps=[MapsEntry(id=key, **maps.model_dump()) for key, maps in paper.maps.items()],
         differences=_gains(paired),
         answered=_answered(plan, answered),
+        orderings=list(_orderings(plan, values)),
+        claims=claims(paper, shown),
     )
+
+
+def _values(plan: Plan, outcomes: Mapping[str, Outcome]) -> Mapping[str, Values]:
+    """What the networks say example by example that are compared with another one, or whose explainers are."""
+    needed = set()
+    for row in (planned.row for planned in plan.rows):
+        original = plan.paper.original(row)
+        against = row.against if row.explainer else original.against
+        needed |= {original.id} if row.explainer or against else set()
+        needed |= {plan.paper.original(plan.paper.rows[against]).id} if against else set()
+    folders = {name: outcome.folder for name, outcome in outcomes.items() if name in needed}
+    return {name: values_of(folder) for name, folder in folders.items() if folder is not None}
+
+
+def _orderings(plan: Plan, values: Mapping[str, Values]) -> Iterator[OrderingEntry]:
+    return orderings(plan.paper, values, {planned.row.id for planned in plan.rows}, plan.seed)
 
 
 def _answered(plan: Plan, answered: Callable[[str], AnsweredEntry | None]) -> list[AnsweredEntry]:
@@ -110,16 +131,16 @@ def _plot(paper: Paper, name: str, plot: Plot) -> PlotEntry:
     return PlotEntry(id=name, **plot.model_dump(), published=points)
 
 
-def _paired(plan: Plan, outcomes: Mapping[str, Outcome]) -> Paired:
+def _paired(plan: Plan, values: Mapping[str, Values]) -> Paired:
     """Every network less the one that it is set against: what is drawn or stands in a table, all of it one family.
 
     So are the rows of explainers: each less another of the same network's.
     """
     columns = [column for table in plan.paper.tables.values() for column in table.columns.values() if column.paired]
     shown = {column.measure for column in columns}
-    contrasts = dict(_of_explainers(plan, outcomes))
+    contrasts = dict(_of_explainers(plan, values))
     for row in {row.id: row for row in (plan.paper.original(planned.row) for planned in plan.rows)}.values():
-        pair = _pair(plan.paper, row, outcomes)
+        pair = _pair(plan.paper, row, values)
         for measure in pair.measures if pair else ():
             if pair is not None and (measure in shown or measure.endswith("_gini")):
                 names: dict[str, Any] = {"first": row.id, "second": row.against or "", "measure": measure}
@@ -128,9 +149,9 @@ def _paired(plan: Plan, outcomes: Mapping[str, Outcome]) -> Paired:
     return dict(zip(contrasts, bounded(list(contrasts.values())), strict=True))
 
 
-def _of_explainers(plan: Plan, outcomes: Mapping[str, Outcome]) -> Iterator[tuple[tuple[str, str], Contrast]]:
+def _of_explainers(plan: Plan, values: Mapping[str, Values]) -> Iterator[tuple[tuple[str, str], Contrast]]:
     for row in (planned.row for planned in plan.rows if planned.row.explainer):
-        pair = _pair(plan.paper, row, outcomes)
+        pair = _pair(plan.paper, row, values)
         table = plan.paper.tables[plan.paper.table_of(row.id)]
         for column in table.columns.values() if pair is not None and row.against else ():
             mine, theirs = (each.measure(column.measure) for each in (row, plan.paper.rows[row.against or ""]))
@@ -149,14 +170,13 @@ def _gains(paired: Paired) -> list[Difference]:
     ]
 
 
-def _pair(paper: Paper, row: Row, outcomes: Mapping[str, Outcome]) -> Pair | None:
+def _pair(paper: Paper, row: Row, values: Mapping[str, Values]) -> Pair | None:
     """A network and the one that it is set against, example by example; None where they are not there."""
     against = row.against if row.explainer else paper.original(row).against
     if against is None:
         return None
-    both = (paper.original(row).id, paper.original(paper.rows[against]).id)
-    mine, theirs = (outcomes[name].folder if name in outcomes else None for name in both)
-    return Pair.of(mine, theirs) if mine is not None and theirs is not None else None
+    mine, theirs = (values.get(paper.original(each).id) for each in (row, paper.rows[against]))
+    return None if mine is None or theirs is None else Pair(mine, theirs)
 
 
 def _drawn(train: int | None, test: int | None) -> str:

@@ -21,11 +21,6 @@ class Pair:
     mine: Values
     theirs: Values
 
-    @classmethod
-    def of(cls, mine: Path, theirs: Path) -> Pair:
-        """Of two record folders of one model each. Raises ArtifactError for records that cannot be read."""
-        return cls(_values(mine), _values(theirs))
-
     @property
     def measures(self) -> list[str]:
         """The measures that both have."""
@@ -37,7 +32,8 @@ class Pair:
         return torch.tensor([mine[each] - theirs[each] for each in mine if each in theirs], dtype=torch.float64)
 
 
-def _values(folder: Path) -> Values:
+def values_of(folder: Path) -> Values:
+    """What the record of one model says of every example."""
     rows = read_rows(folder, "examples")
     values = {"accuracy": {row["example"]: float(row["prediction"] == row["label"]) for row in rows}}
     measures = read_record(folder).measures

@@ -6,6 +6,7 @@ import dataclasses
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from advex import data as sets
 from advex import papers, recipes
@@ -25,6 +26,12 @@ class Feedback:
     start: str
     annotators: int
     simulated: Simulated
+
+    @property
+    def plain(self) -> dict[str, object]:
+        """Whose images they are, and who answers about them: no people."""
+        simulated = self.simulated.model_dump(mode="json")
+        return {"start": self.start, "annotators": self.annotators, "simulated": simulated}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +90,18 @@ class Planned:
     reason: str = ""
     changes: tuple[str, ...] = ()
 
+    @property
+    def plain(self) -> dict[str, object]:
+        """The same as plain values, for JSON."""
+        row, job = self.row, self.job
+        return {
+            "table": self.table, "id": row.id, "label": row.label, "section": self.section, "mark": row.mark,
+            "published": row.published, "network": job.name if job else None, "data": job.data if job else None,
+            "reason": self.reason, "changes": list(self.changes),
+            "recipe": job.recipe.model_dump(mode="json") if job else None,
+            "answers": job.feedback.plain if job and job.feedback else None,
+        }  # fmt: skip
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -120,6 +139,25 @@ class Plan:
         """What the scale changes in the rows that are run: each change says of what, and so in which of them."""
         run = [planned for planned in self.rows if planned.job is not None]
         return tuple(dict.fromkeys(change for planned in run for change in planned.changes))
+
+    @property
+    def plain(self) -> dict[str, object]:
+        """The same as plain values, for JSON."""
+        rows = [planned.plain for planned in self.rows]
+        return {"paper": self.name, "scale": self.scale, "changes": list(self.changes), "rows": rows}
+
+
+def data_from(given: Sequence[str]) -> dict[str, str]:
+    """`PATH` and `NAME=PATH` -> where the data sets are; "" stands for every one. Raises SpecError."""
+    sources: dict[str, str] = {}
+    for text in given:
+        name, equals, path = text.partition("=")
+        if not equals or Path(text).exists() or ":" in name or "/" in name:
+            name, path = "", text
+        if name in sources:
+            raise SpecError(f"--data is given twice for {name or 'all rows'}: {sources[name]} and {path}.")
+        sources[name] = path
+    return sources
 
 
 def planned(

@@ -44,6 +44,13 @@ def render_reproduction(content: dict[str, Any]) -> str:
     return templates.page("reproduction.html.j2", version=content["reproduction"].advex, **content)
 
 
+def render_layer_study(content: dict[str, Any]) -> str:
+    """The page of a study of layers. content: see `advex.report.pages.layer_study`."""
+    study = content["study"]
+    title = f"Layers of {study.model} on {study.data}"
+    return templates.page("layer_study.html.j2", version=study.advex, title=title, **content)
+
+
 def render_explored(content: dict[str, Any]) -> str:
     """The page of explanations that were kept while exploring. content: see `advex.report.pages.explored`."""
     return templates.page("explored.html.j2", version=__version__, title="Explanations that were kept", **content)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from advex.drawing.numbers import number
 from advex.drawing.scatter import Mark, Scatter, front, scatter
+from advex.errors import ArtifactError
 from advex.record import CALIBRATION, Figure
 from advex.record.reproduction import (
     ColumnEntry,
@@ -19,6 +20,7 @@ from advex.record.reproduction import (
     TableEntry,
 )
 from advex.report.cells import FigureCell, measured, together
+from advex.report.pages import orderings
 from advex.report.pages.answers import answered
 from advex.report.pages.joined_records import grid_part, maps_part
 
@@ -43,8 +45,17 @@ class TablePart:
         return sum(3 if has else 2 for has in self.protocol)
 
 
-def content(folder: Path, reproduction: Reproduction) -> dict[str, Any]:
-    """What the template needs."""
+def content(folder: Path, reproduction: Reproduction, others: Sequence[Reproduction] = ()) -> dict[str, Any]:
+    """What the template needs. others: the same with other seeds, for the orders that hold on all networks.
+
+    Raises ArtifactError for others of another paper or scale, or of a seed that is there already.
+    """
+    every = (reproduction, *others)
+    if len({(each.paper, each.scale) for each in every}) > 1 or len({each.seed for each in every}) < len(every):
+        raise ArtifactError(
+            "Reproductions of one page are of one paper at one scale, each with a seed of its own: "
+            f"{', '.join(f'{each.paper} at {each.scale} with seed {each.seed}' for each in every)}."
+        )
     rows = reproduction.rows
     keys = [column.key for table in reproduction.tables for column in table.columns]
     return {
@@ -52,6 +63,8 @@ def content(folder: Path, reproduction: Reproduction) -> dict[str, Any]:
         "title": f"{reproduction.paper}, scale {reproduction.scale}",
         "tables": [_table(table) for table in reproduction.tables],
         "scatters": scatters(reproduction),
+        "orderings": orderings.of(every),
+        "signs": orderings.SIGNS,
         "grids": [part for grid in reproduction.grids if (part := grid_part(folder, reproduction, grid)) is not None],
         "mapped": [part for entry in reproduction.maps if (part := maps_part(folder, reproduction, entry)) is not None],
         "answered": [answered(folder, entry) for entry in reproduction.answered],
@@ -59,15 +72,15 @@ def content(folder: Path, reproduction: Reproduction) -> dict[str, Any]:
         "calibration": CALIBRATION if any(key.startswith("btr_") for key in keys) else "",
         "together": together(reproduction.differences),
         "count_measured": sum(row.state == "measured" for row in rows),
-        "reasons": _grouped((row.reason, row) for row in rows if row.state in ("not run", "waiting")),
+        "reasons": grouped((row.reason, row) for row in rows if row.state in ("not run", "waiting")),
         "failed": [row for row in rows if row.state == "failed"],
-        "notes": _grouped((row.note, row) for row in rows if row.note),
-        "flags": _grouped((flag, row) for row in rows for flag in row.flags if row.network == row.id),
+        "notes": grouped((row.note, row) for row in rows if row.note),
+        "flags": grouped((flag, row) for row in rows for flag in row.flags if row.network == row.id),
         "others": [_other(reproduction, other) for other in reproduction.others],
     }
 
 
-def _grouped(pairs: Any) -> list[tuple[str, list[str]]]:
+def grouped(pairs: Iterable[tuple[str, RowEntry]]) -> list[tuple[str, list[str]]]:
     """(text, ids of the rows that share it), in order."""
     groups: dict[str, list[str]] = {}
     for text, row in pairs:

@@ -1,0 +1,64 @@
+"""What `advex judge` judges, by what, and on which examples, where that is not said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from advex import registry
+from advex.data import Dataset
+from advex.errors import AdvexError, DataError
+from advex.explainers.background import with_background
+from advex.lookup.models import Opened
+from advex.progress import Terminal
+
+EXPLAINERS = (
+    "gradient", "guided_backprop", "grad_cam", "grad_cam_plus_plus", "smooth_grad", "integrated_gradients",
+    "expected_gradients", "norm_grad:selective=true", "excitation:contrastive=true", "rise:masks=500",
+    "extremal:steps=200", "perceptual",
+)  # fmt: skip
+CONTROLS = ("random", "smooth_random", "centre", "edge")
+PLACED, FAITHFUL = ("localisation", "pointing", "mass"), ("deletion", "insertion", "road")
+OF_ROWS = ("deletion", "insertion:fill=mean", "regions")  # a table's columns have no places
+
+
+def admitted(models: Sequence[Opened], data: Dataset, say: Terminal) -> list[str]:
+    """The default explainers and controls that can explain all models; of the others the reason is said."""
+    fitting = []
+    for spec in (*EXPLAINERS, *CONTROLS):
+        try:
+            for model in models:
+                batch = data.batch(slice(0, 1), model.classifier.device)
+                explainer = with_background(registry.build("explainer", spec), data, 0)
+                explainer(model.classifier, batch.x, batch.y)
+            fitting.append(spec)
+        except AdvexError as error:
+            say.note(f"Left out: {spec}: {error}")
+    return fitting
+
+
+def judges(data: Dataset) -> list[str]:
+    """The default measures: those of place where the data say where things lie, and of what the answer hangs on."""
+    if len(data.shape) != 3:
+        return list(OF_ROWS)
+    return [*(PLACED if data.evidence is not None else ()), *FAITHFUL]
+
+
+def rightly_decided(models: Sequence[Opened], data: Dataset, size: int, say: Terminal) -> Dataset:
+    """The examples that all models decide rightly: the errors of models are not those of their maps.
+
+    size: of a batch. Raises DataError where there are none.
+    """
+    right = torch.ones(len(data), dtype=torch.bool)
+    for model in models:
+        batches = data.batches(size, model.classifier.device)
+        answers = [model.classifier.predict(batch.x).argmax(dim=1) == batch.y for batch in batches]
+        right &= torch.cat(answers).cpu()
+    if not right.any():
+        raise DataError(f"{data.name}: no example is classified correctly by all models; --all includes the others.")
+    who = "its model classifies" if len(models) == 1 else "all models classify"
+    said = f"Judged on {int(right.sum()):,} of {len(data):,} examples of {data.name}, those that {who} correctly."
+    say.note(said)
+    return replace(data.take(right.nonzero()[:, 0]), selected=said)

@@ -1,0 +1,98 @@
+"""Masks from maps: how well the strong pixels are those of the labelled thing, at one threshold and at all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from advex import randomness
+from advex.distances.channels import Channels
+from advex.measures.case import Case, Measured, Need, Of, Value, measure
+from advex.measures.localisation import ALONE, halves_of
+from advex.measures.pixels import pixels
+
+_BEFORE = 2  # columns of the parts before the counts: a draw, and whether the answer is right
+
+
+@measure("segmentation", cites="choe2020 (PxAP); singh2020 (Top-1 Seg)", examples=("levels=20,channels=sum_abs",))
+class Segmentation:
+    """The IoU of the map's strong pixels with the thing: its outline, else its boxes.
+
+    The map runs from 0 to 1 in each picture; a map that is the same everywhere has no strong pixel, and an IoU of 0.
+    Strong is a pixel of at least a threshold, of `levels` in equal steps from 0 on, that with the highest mean IoU on
+    the other half of the examples, as of `localisation`. top1: 0 where the model's answer is wrong. whole_picture: of
+    all pixels, whatever the map. pxap: average precision of all pixels of all pictures together, over all thresholds;
+    each example has what it adds to that figure, so that their mean is the figure and their spread its interval's.
+
+    levels: of thresholds. channels: how those of a pixel become one value.
+    """
+
+    levels: Annotated[int, Field(ge=2, le=1000)] = 100
+    channels: Channels = "max_abs"
+
+    values: ClassVar[Mapping[str, Value]] = {
+        "": Value(title="Overlap of strong pixels and thing (IoU)", better="high"),
+        "top1": Value(title="Overlap of strong pixels and thing, answer right", better="neither"),
+        "pxap": Value(title="Pixel average precision", better="high", most=1.0),
+        "whole_picture": Value(title="Overlap of the whole picture and the thing", better="neither"),
+    }
+    of: ClassVar[Of] = "placed"
+    needs: ClassVar[frozenset[Need]] = frozenset({"evidence", "model"})
+    scale_free: ClassVar[bool] = True
+
+    def __call__(self, case: Case) -> Measured:
+        maps, flawed = pixels(case, self.channels)
+        flat, mask = maps.flatten(1), case.evidence_mask.flatten(1)
+        low, high = flat.amin(dim=1, keepdim=True), flat.amax(dim=1, keepdim=True)
+        level = ((flat - low) / (high - low) * self.levels).nan_to_num().long().clamp(0, self.levels - 1)
+        counts = torch.zeros(2, len(flat), self.levels, dtype=torch.float64, device=flat.device)
+        counts[0].scatter_add_(1, level, mask.double())
+        counts[1].scatter_add_(1, level, torch.ones_like(flat))
+        draws = randomness.uniform_for(randomness.numbers(case.x, case.seed), case.seed, "halves").double()
+        right = (case.confidences.argmax(dim=1) == case.y).double()[:, None]
+        parts = torch.cat([draws.to(right.device), right, *counts], dim=1)
+        return self.settle(parts.masked_fill(~case.located[:, None], math.nan).cpu())
+
+    def settle(self, parts: Tensor) -> Measured:
+        """The values of all examples.
+
+        parts: [n, 2 + 2 levels]: a draw, whether the answer is right, how many pixels of the thing, and of all, have
+        each level; NaN of an example without evidence.
+        """
+        known = ~parts[:, 0].isnan()
+        inside, every = (each.flip(1).cumsum(dim=1) for each in parts[:, _BEFORE:].reshape(len(parts), 2, -1).unbind(1))
+        area, total = inside[:, -1:], every[:, -1:]
+        overlaps = (inside / (area + every - inside)).flip(1)  # from the lowest threshold on
+        constant = (every[:, :-1] == 0).all(dim=1)  # all pixels are at the lowest level
+        overlaps = torch.where(constant[:, None], 0.0, overlaps)
+        chosen = torch.full((len(parts),), math.nan, dtype=torch.float64)
+        for choosing, judged in halves_of(parts[:, 0], "half"):
+            if choosing.any():
+                chosen[judged] = overlaps[judged, int(overlaps[choosing].mean(dim=0).argmax())]
+        precision = torch.full_like(chosen, math.nan)
+        if known.any():
+            precision[known] = _precision(inside[known], every[known])
+        values = {
+            "": chosen, "top1": chosen * parts[:, 1], "pxap": precision,
+            "whole_picture": torch.where(chosen.isnan(), math.nan, (area / total)[:, 0]),
+        }  # fmt: skip
+        return Measured(value=values, undefined={ALONE: known & chosen.isnan()}, parts=parts)
+
+
+def _precision(inside: Tensor, every: Tensor) -> Tensor:
+    """[n] whose mean is the average precision of all pixels together, and whose spread is that of the figure.
+
+    inside, every: [n, levels], pixels of the thing, and all, of at least a threshold, from the highest one down. Each
+    example has the figure and n times its influence on it: the derivative by the example's weight (Hampel 1974).
+    """
+    hits, taken, things = inside.sum(dim=0), every.sum(dim=0), inside[:, -1].sum()
+    precision = hits / taken.clamp_min(1)
+    steps, own = (torch.diff(each, dim=-1, prepend=torch.zeros_like(each[..., :1])) for each in (hits, inside))
+    figure = (precision * steps).sum() / things
+    through = (own * precision + steps * (inside - precision * every) / taken.clamp_min(1)).sum(dim=1)
+    return figure + len(inside) * (through - figure * inside[:, -1]) / things

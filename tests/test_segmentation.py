@@ -1,0 +1,123 @@
+"""Masks from maps, beside scikit-learn's average precision of all pixels and a loop over thresholds and pictures."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import average_precision_score
+from torch import Tensor, nn
+
+from advex.classifier import Classifier
+from advex.data.evidence import Evidence
+from advex.measures.case import Case, apply, build
+from advex.types import Explanation
+
+N, SIDE = 12, 10
+
+
+@pytest.fixture
+def masks() -> Tensor:
+    drawn = torch.rand(N, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+    return drawn < torch.linspace(0.1, 0.6, N).reshape(-1, 1, 1)
+
+
+def case(maps: Tensor, masks: Tensor | None, boxes: Any = (), right: Tensor | None = None) -> Case:
+    n = len(maps)
+    torch.manual_seed(0)
+    classifier = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE, 2))).double()
+    x = torch.rand(n, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(0)).double()
+    decided = classifier.predict(x).argmax(dim=1)
+    given: Any = Explanation(map=maps[:, None], target=decided, method="given")
+    nothing: Any = None
+    held = (
+        tuple(torch.tensor(each, dtype=torch.int64).reshape(-1, 4) for each in boxes)
+        or (torch.zeros(0, 4, dtype=torch.int64),) * n
+    )
+    y = decided if right is None else torch.where(right, decided, 1 - decided)
+    return Case(
+        classifier=classifier, x=x, y=y, explainer=nothing, explanation=given,
+        evidence=Evidence(boxes=held, outlines=masks),
+    )  # fmt: skip
+
+
+def measured(about: Case, spec: str = "segmentation") -> Any:
+    return apply(build(spec), about)
+
+
+def unit(maps: Tensor) -> np.ndarray:
+    flat = maps.flatten(1)
+    low, high = flat.amin(dim=1, keepdim=True), flat.amax(dim=1, keepdim=True)
+    return ((flat - low) / (high - low)).numpy()
+
+
+def test_pixel_average_precision_is_that_of_all_pixels_together(masks: Tensor) -> None:
+    maps = torch.rand(N, SIDE, SIDE, generator=torch.Generator().manual_seed(2)).double() + 0.6 * masks
+    for levels in (10, 100):
+        pooled = np.floor(unit(maps) * levels).clip(0, levels - 1).ravel()
+        expected = average_precision_score(masks.flatten().numpy(), pooled)
+        values = measured(case(maps, masks), f"segmentation:levels={levels}").values["pxap"]
+        assert float(values.mean()) == pytest.approx(expected, abs=1e-12)
+
+
+def test_its_spread_is_that_of_the_figure_under_resampling(masks: Tensor) -> None:
+    """The bootstrap of the whole figure, made anew on each resample, beside that of the mean of the values."""
+    n, rng = 200, np.random.default_rng(0)
+    drawn = torch.rand(n, SIDE, SIDE, generator=torch.Generator().manual_seed(3))
+    masks = drawn < 0.1 + 0.8 * torch.rand(n, 1, 1, generator=torch.Generator().manual_seed(4))
+    maps = torch.rand(n, SIDE, SIDE, generator=torch.Generator().manual_seed(2)).double() + 0.6 * masks
+    values = measured(case(maps, masks)).values["pxap"].numpy()
+    scores, truth = np.floor(unit(maps) * 100).clip(0, 99), masks.flatten(1).numpy()
+    figures, means = [], []
+    for _ in range(150):
+        rows = rng.integers(0, n, n)
+        figures.append(average_precision_score(truth[rows].ravel(), scores[rows].ravel()))
+        means.append(values[rows].mean())
+    assert np.std(means) == pytest.approx(np.std(figures), rel=0.1)
+    assert np.corrcoef(means, figures)[0, 1] > 0.98
+
+
+def test_overlaps_are_those_of_a_loop_with_the_threshold_of_the_other_half(masks: Tensor) -> None:
+    maps = torch.rand(N, SIDE, SIDE, generator=torch.Generator().manual_seed(5)).double() + 0.4 * masks
+    right = torch.arange(N) % 3 > 0
+    answer = measured(case(maps, masks, right=right), "segmentation:levels=20")
+    draws = answer.parts[:, 0].numpy()
+    first = draws.argsort()[: N // 2]
+    second = np.setdiff1d(np.arange(N), first)
+    every = np.zeros((N, 20))
+    for i, k in np.ndindex(N, 20):
+        strong, thing = unit(maps)[i] >= k / 20, masks[i].flatten().numpy()
+        every[i, k] = (strong & thing).sum() / (strong | thing).sum()
+    expected = np.zeros(N)
+    for choosing, judged in ((first, second), (second, first)):
+        expected[judged] = every[judged, every[choosing].mean(axis=0).argmax()]
+    assert answer.values[""].numpy() == pytest.approx(expected)
+    assert answer.values["top1"].numpy() == pytest.approx(expected * right.numpy())
+    assert answer.values["whole_picture"].numpy() == pytest.approx(masks.flatten(1).double().mean(dim=1).numpy())
+
+
+def test_the_mask_itself_is_perfect_and_a_constant_map_finds_nothing(masks: Tensor) -> None:
+    perfect = measured(case(masks.double(), masks))
+    assert perfect.values[""].tolist() == [1] * N
+    assert perfect.values["pxap"].numpy() == pytest.approx(np.ones(N))
+    maps = masks.double()
+    maps[3] = 0.7
+    answer = measured(case(maps, masks))
+    assert answer.values[""][3] == 0
+    share = float(masks.double().mean())
+    assert float(measured(case(torch.ones(N, SIDE, SIDE).double(), masks)).values["pxap"].mean()) == pytest.approx(
+        share
+    )
+
+
+def test_without_an_outline_the_boxes_are_the_thing_and_without_either_there_is_no_value() -> None:
+    boxes = [[[1, 1, 3, 4]]] * 4 + [[]]
+    maps = torch.zeros(5, SIDE, SIDE).double()
+    maps[:, 1:5, 1:4] = 1
+    answer = measured(case(maps, None, boxes))
+    assert answer.values[""][:4].tolist() == [1] * 4
+    assert math.isnan(answer.values[""][4])
+    assert math.isnan(answer.values["pxap"][4])
