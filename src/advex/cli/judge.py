@@ -67,9 +67,8 @@ class _Judged(evaluate.Request):
         """With the explainers and measures that models and data admit, where none were named."""
         from advex.evaluation import judging
 
-        maps = judging.admitted(models, data, say) if self.maps is None else self.maps
-        measures = judging.judges(data) if self.measures is None else self.measures
-        return replace(self, maps=maps, measures=measures)
+        maps = self.maps or judging.admitted(models, data, say)
+        return replace(self, maps=maps, measures=self.measures or judging.judges(data))
 
     def examples(self, models: Sequence[Opened], say: progress.Terminal) -> Dataset:
         """Those to judge on; with only_right without what a model decides wrongly: its errors are not the maps'."""

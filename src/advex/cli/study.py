@@ -63,8 +63,7 @@ def layers(request: Request) -> None:
 
     study = layer_study.LayerStudy(
         explainer=request.explainer, judges=specs_from(request.judge or layer_study.JUDGES),
-        sigmas=layer_study.sigmas_from(request.sigma), first=request.first, batch_size=request.batch_size,
-        seed=request.seed,
+        sigmas=layer_study.sigmas_from(request.sigma), first=request.first, batch_size=request.batch_size, seed=request.seed
     )  # fmt: skip
     say = progress.Terminal(quiet=request.quiet)
     wrapping = models.Wrapping.of(request.weights, request.box, request.mean, request.std, request.classes)
@@ -78,6 +77,5 @@ def layers(request: Request) -> None:
     if request.json_:
         terminal.emit_json({**as_plain(made), "report": str(path)})
         return
-    for sentence in sentences(made):
+    for sentence in (*sentences(made), str(path)):
         terminal.emit(sentence)
-    terminal.emit(str(path))
