@@ -62,8 +62,8 @@ def layers(request: Request) -> None:
     from advex.report.pages.layer_study import sentences
 
     study = layer_study.LayerStudy(
-        explainer=request.explainer, judges=specs_from(request.judge or layer_study.JUDGES),
-        sigmas=layer_study.sigmas_from(request.sigma), first=request.first, batch_size=request.batch_size, seed=request.seed
+        explainer=request.explainer, judges=specs_from(request.judge or layer_study.JUDGES), first=request.first,
+        sigmas=layer_study.sigmas_from(request.sigma), batch_size=request.batch_size, seed=request.seed,
     )  # fmt: skip
     say = progress.Terminal(quiet=request.quiet)
     wrapping = models.Wrapping.of(request.weights, request.box, request.mean, request.std, request.classes)
