@@ -83,6 +83,17 @@ def test_of_few_examples_nothing_is_said() -> None:
     assert each.sentence == "M (validated): nothing can be said of fewer than 20 examples."
 
 
+def test_an_explainer_with_few_values_does_not_silence_the_others() -> None:
+    """Grad-CAM of a random network is zero for many inputs: it is left out, and the rest compared."""
+    record = record_of({"a": 0.5, "b": 0.9, "cam": 0.99, "noise": 0.1}, "high", 0.1, controls=("noise",))
+    figures = record.models[0].maps["cam"].figures
+    figures["m"] = figures["m"].model_copy(update={"n": 6})
+    (each,) = preferences(record, record.models[0])
+    assert (each.best, each.beside, each.above, each.few, each.lacking) == ("b", (), True, False, ("cam",))
+    assert each.sentence == "M (validated): best b, better than every other; fewer than 20 examples of cam."
+    assert each.plain["too_few"] == ["cam"]
+
+
 def test_a_measure_without_a_good_direction_or_a_rival_prefers_nothing() -> None:
     assert preferred({"a": 0.5, "b": 0.6}, "neither", 0.1) == ()
     assert preferred({"a": 0.5}, "high", 0.1) == ()

@@ -21,6 +21,7 @@ class Preference:
 
     best: the explainer with the best mean. beside: others that do not differ significantly from it. above: the best
     explainer that is no control is significantly better than every control. few: too few examples to compare pairs.
+    lacking: explainers whose maps have too few values, and are not compared.
     """
 
     measure: MeasureEntry
@@ -28,6 +29,7 @@ class Preference:
     beside: tuple[str, ...]
     above: bool
     few: bool = False
+    lacking: tuple[str, ...] = ()
 
     @property
     def plain(self) -> dict[str, Any]:
@@ -35,6 +37,7 @@ class Preference:
         return {
             "measure": self.measure.title, "spec": self.measure.spec, "standing": self.measure.standing,
             "best": None if self.few else self.best, "not_separable": list(self.beside), "above_controls": self.above,
+            "too_few": list(self.lacking),
         }  # fmt: skip
 
     @property
@@ -45,7 +48,8 @@ class Preference:
             return f"{title}: nothing can be said of fewer than {FEWEST} examples."
         others = f"not significantly better than {_listed(self.beside)}" if self.beside else "better than every other"
         chance = "" if self.above else "; no explainer is significantly better than the best control"
-        return f"{title}: best {self.best}, {others}{chance}."
+        short = f"; fewer than {FEWEST} examples of {_listed(self.lacking)}" if self.lacking else ""
+        return f"{title}: best {self.best}, {others}{chance}{short}."
 
 
 def judged(record: Record) -> bool:
@@ -69,6 +73,10 @@ def _preference(record: Record, model: ModelEntry, key: str, measure: MeasureEnt
     }
     if sign is None or len(figures) < 2:
         return None
+    enough = {name: value for name, value in figures.items() if model.maps[name].figures[key].n >= FEWEST}
+    few = len(enough) < 2 or all(model.maps[name].control for name in enough)
+    lacking = () if few else tuple(name for name in figures if name not in enough)
+    figures = figures if few else enough
     ordered = sorted(figures, key=lambda name: -sign * figures[name])
     explainers = [name for name in ordered if not model.maps[name].control]
     controls = [name for name in ordered if model.maps[name].control]
@@ -76,8 +84,7 @@ def _preference(record: Record, model: ModelEntry, key: str, measure: MeasureEnt
         return None
     beside = tuple(name for name in ordered[1:] if not _better(record, model, key, sign, ordered[0], name))
     above = all(_better(record, model, key, sign, explainers[0], name) for name in controls)
-    few = min(model.maps[name].figures[key].n for name in ordered) < FEWEST
-    return Preference(measure, ordered[0], tuple(ordered[1:]) if few else beside, above and not few, few)
+    return Preference(measure, ordered[0], tuple(ordered[1:]) if few else beside, above and not few, few, lacking)
 
 
 def _better(record: Record, model: ModelEntry, key: str, sign: int, first: str, second: str) -> bool:
