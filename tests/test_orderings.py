@@ -174,6 +174,19 @@ def test_the_page_joins_networks_and_says_what_holds_on_all(tmp_path: Path) -> N
             write_report([tmp_path / "a", tmp_path / "b"])
 
 
+def test_a_network_without_values_confirms_nothing() -> None:
+    whole = reproduction(0, {("a", "b"): 0.2, ("a", "c"): 0.3, ("b", "c"): 0.2})
+    for others in ({}, {("b", "c"): 0.1}):
+        for pair in ([whole, reproduction(1, others)], [reproduction(1, others), whole]):
+            both = page.of(pair)
+            assert both
+            assert both.claims[0].verdict == "not separable"
+            assert len(both.matrices[0].rows) == 3  # pairs that one of them lacks are shown
+    part = page.of([reproduction(0, {("a", "b"): 0.2})])
+    assert part
+    assert [each.verdict for each in part.claims] == ["not measured in full", "not measured"]
+
+
 def test_a_claim_is_of_rows_with_values() -> None:
     claim = {"text": "A wins", "table": "1", "column": "error", "first": "a", "others": ["b"]}
     assert claims(paper_of(claims=[claim]), {"1"})[0].others == ["b"]

@@ -11,8 +11,8 @@ from advex.record.reproduction import ClaimEntry, OrderingEntry, Reproduction, R
 
 # What several networks say: `disagree` where one has the paper's order and another the reverse.
 Joint = Verdict | str
-DISAGREE = "networks disagree"
-SIGNS = {"holds": "✓", "reversed": "✗", "not separable": "·", DISAGREE: "≠", "no values": "–"}
+DISAGREE, NONE = "networks disagree", "no values"
+SIGNS = {"holds": "✓", "reversed": "✗", "not separable": "·", DISAGREE: "≠", NONE: "–"}
 Key = tuple[str, str, str, str]
 
 
@@ -49,7 +49,8 @@ def of(reproductions: Sequence[Reproduction]) -> Orderings | None:
     every = [{_key(each): each for each in reproduction.orderings} for reproduction in reproductions]
     if not any(every):
         return None
-    joint = {key: together([known[key].verdict for known in every if key in known]) for key in every[0]}
+    keys = dict.fromkeys(key for known in every for key in known)
+    joint = {key: together([known[key].verdict if key in known else NONE for known in every]) for key in keys}
     claims = tuple(_claimed(claim, joint, every) for claim in reproductions[0].claims)
     matrices = tuple(
         matrix
@@ -74,14 +75,14 @@ def together(verdicts: Sequence[Joint]) -> Joint:
 
 def _claimed(claim: ClaimEntry, joint: Mapping[Key, Joint], every: Sequence[Mapping[Key, OrderingEntry]]) -> Claimed:
     keys = [(claim.table, claim.column, claim.first, other) for other in claim.others]
-    known = [joint[key] for key in keys if key in joint]
+    known = [joint.get(key, NONE) for key in keys]
     each = tuple(_counted([network[key].verdict for key in keys if key in network]) for network in every)
-    if not known or set(known) == {"no values"}:
-        verdict = "not measured"
+    if "reversed" in known:
+        verdict = "does not hold"
     elif set(known) == {"holds"}:
         verdict = "holds"
-    elif "reversed" in known:
-        verdict = "does not hold"
+    elif NONE in known:
+        verdict = "not measured" if set(known) <= {NONE} else "not measured in full"
     else:
         verdict = "not separable"
     return Claimed(claim, verdict, each)
@@ -100,7 +101,7 @@ def _matrix(
         for (of, column, first, second), verdict in joint.items()
         if (of, column) == (table.id, key)
     }
-    if not set(pairs.values()) - {"no values"}:
+    if not set(pairs.values()) - {NONE}:
         return None
     sign = -1 if next(column.better for column in table.columns if column.key == key) == "high" else 1
     known = {name for pair in pairs for name in pair}
