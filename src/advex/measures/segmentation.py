@@ -65,7 +65,8 @@ class Segmentation:
         each level; NaN of an example without evidence.
         """
         known = ~parts[:, 0].isnan()
-        inside, every = (each.flip(1).cumsum(dim=1) for each in parts[:, _BEFORE:].reshape(len(parts), 2, -1).unbind(1))
+        counts = parts[:, _BEFORE:].chunk(2, dim=1)
+        inside, every = (each.flip(1).cumsum(dim=1) for each in counts)
         area, total = inside[:, -1:], every[:, -1:]
         overlaps = (inside / (area + every - inside)).flip(1)  # from the lowest threshold on
         constant = (every[:, :-1] == 0).all(dim=1)  # all pixels are at the lowest level
