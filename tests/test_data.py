@@ -786,6 +786,8 @@ def test_a_data_set_is_a_sequence_of_examples_and_goes_into_a_loader() -> None:
     assert torch.equal(x, data.batch(slice(3, 4)).x[0])
     assert y == int(data.y[3])
     assert torch.equal(data[-1][0], data[9][0])
+    assert torch.equal(data[2:5].x, data.x[2:5])
+    assert data[2:5].ids == data.ids[2:5]
     assert [y for _, y in data] == data.y.tolist()
     assert len(repr(data)) < 200
     loaded = list(DataLoader(data.to_torch(), batch_size=4))

@@ -23,7 +23,7 @@ from advex.measures.case import Case
 from advex.measures.case import build as measure
 from advex.progress import QUIET
 from advex.record.layer_study import read_study
-from advex.report.pages.layer_study import content
+from advex.report.pages.layer_study import content, sentences
 
 FEW: dict[str, Any] = {
     "explainer": "perceptual:gradients=5,guided=true",
@@ -139,6 +139,32 @@ def test_the_page_shows_each_range_and_marks_the_best(made: Any) -> None:
         assert [(at, square.x // 38, square.y // 38) for at, square in marked] == [(sigma, entry.last, entry.first)]
         strongest = max(square.strength for heat in judged.heat_maps for square in heat.squares)
         assert marked[0][1].strength == strongest
+
+
+def test_a_best_is_one_that_beats_no_layers(made: Any) -> None:
+    """All settings alike: none is preferred. One better: it is named; two: the other is counted."""
+    study = made[0]
+
+    def said(*values: float) -> str:
+        own = dict(enumerate(values, 1))
+        ranges = []
+        for place, entry in enumerate(study.ranges):
+            one = {sigma: {**figures, "pointing": figures["pointing"].model_copy(update={"value": own.get(place, 0.5)})}
+                   for sigma, figures in entry.figures.items()}  # fmt: skip
+            ranges.append(entry.model_copy(update={"figures": one}))
+        changed = study.model_copy(update={"ranges": ranges, "sigmas": study.sigmas[:1]})
+        return next(each for each in sentences(changed) if each.startswith(study.measures["pointing"].title))
+
+    assert "no range is better than no perceptual term" in said()
+    assert "no range is better" in said(0.4)
+    assert "other setting" not in said(0.9)
+    assert " and 1 other setting; without" in said(0.9, 0.9)
+
+
+@pytest.mark.parametrize("explainer", ["perceptual:layers=relu:0", "perceptual:sigma=3"])
+def test_what_the_study_varies_is_not_fixed(explainer: str) -> None:
+    with pytest.raises(SpecError, match="the study varies"):
+        LayerStudy(explainer=explainer)
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from advex._version import __version__
 from advex.classifier import Classifier
 from advex.contexts import own_context
 from advex.documents import read_json
-from advex.errors import AdvexError, ArtifactError, quoted, visible, why_impossible
+from advex.errors import AdvexError, ArtifactError, InputError, quoted, visible, why_impossible
 from advex.features import FeatureSpec
 from advex.files import atomic, atomic_folder
 from advex.networks import weight_names
@@ -103,9 +103,11 @@ def load(folder: str | Path, *, network: nn.Module | None = None, device: torch.
 
     network: of a classifier that was saved with its `factory`, what that makes; the folder's weights are put into it.
     Otherwise the network's name is looked up in the registry; hash, names and shapes of the weights are checked
-    before any is used. Raises ArtifactError, naming the file and the reason, for anything else; SpecError for a
-    name that no bundled network has.
+    before any is used. Raises InputError for what is no network, SpecError for a name that no bundled network has,
+    ArtifactError, naming the file and the reason, for anything else.
     """
+    if network is not None and not isinstance(network, nn.Module):
+        raise InputError(f"network is a torch.nn.Module, not {network!r}: what the factory makes.")
     folder = bundled.folder(folder) if isinstance(folder, str) and folder.startswith(bundled.PREFIX) else Path(folder)
     config = read_config(folder)
     try:

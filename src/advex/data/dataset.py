@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -112,8 +112,17 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.y)
 
-    def __getitem__(self, place: int) -> tuple[Tensor, int]:
-        """An example: (x [*shape] in data space, the number of its class). Negative places count from the end."""
+    @overload
+    def __getitem__(self, place: int) -> tuple[Tensor, int]: ...
+    @overload
+    def __getitem__(self, place: slice) -> Dataset: ...
+    def __getitem__(self, place: int | slice) -> tuple[Tensor, int] | Dataset:
+        """An example: (x [*shape] in data space, the number of its class). Negative places count from the end.
+
+        Of a slice the data set of these examples, as `take`.
+        """
+        if isinstance(place, slice):
+            return self.take(place)
         if not -len(self) <= place < len(self):  # what ends a loop over them
             raise IndexError(f"{self.name} has {len(self)} examples, 0 to {len(self) - 1}, not {place}.")
         batch = self.batch([place % len(self)])

@@ -35,10 +35,10 @@ from advex.explainers.request import AttributionRequest
 from advex.layers import heard
 from advex.lookup.models import Opened
 from advex.measures.case import Case, apply, values_of
-from advex.ownership import owned
+from advex.ownership import forget_claims, owned
 from advex.progress import Terminal, command_line, stopping
 from advex.record import Figure, layer_study
-from advex.registry import describe
+from advex.registry import describe, parse
 
 OURS = (layer_study.NAME, *EVALUATION)
 JUDGES = ("localisation", "removal", "pointing")
@@ -66,6 +66,9 @@ class LayerStudy:
     def __post_init__(self) -> None:
         if not self.sigmas or not all(0 <= sigma < math.inf for sigma in self.sigmas):
             raise SpecError(f"Sigmas of the blur are numbers of pixels from 0 on, not {self.sigmas}.")
+        fixed = sorted({"layers", "sigma"} & parse(self.explainer)[1].keys())
+        if fixed:
+            raise SpecError(f"{' and '.join(fixed)} of '{self.explainer}': the study varies these. Leave them out.")
         if not isinstance(self.plan.maps[0].explainer, Perceptual):
             raise SpecError(f"'{self.explainer}' holds no layers: study perceptual, e.g. perceptual:gradients=20.")
 
@@ -104,6 +107,7 @@ class LayerStudy:
             }
             study = work.summary(blocks, seconds)
             layer_study.write_study(out, study)
+            forget_claims(out / "shards")
             return study
 
 

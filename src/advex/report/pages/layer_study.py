@@ -75,8 +75,13 @@ def _best(study: LayerStudy, key: str) -> str:
     digits = _digits(study, key)
     figure, none = entry.figures[sigma][key], study.ranges[0].figures[sigma][key]
     low, high, value, without = (number(each, digits) for each in (figure.low, figure.high, figure.value, none.value))
+    if not (none.value < figure.value if study.measures[key].better == "high" else none.value > figure.value):
+        return f"no range is better than no perceptual term, which has {without} with sigma {sigma}."
+    alike = sum(cell.value == figure.value for sigma in study.sigmas for _, cell in study.cells(key, sigma)) - 1
+    shared = f" and {count(alike, 'other setting')}" if alike else ""
     return (
-        f"best {value} [{low}, {high}] with {named(entry)}, sigma {sigma}; without a perceptual term {without} there."
+        f"best {value} [{low}, {high}] with {named(entry)}, sigma {sigma}{shared}; without a perceptual term {without} "
+        "there. The best of many settings looks better than it is: judge it on other examples."
     )
 
 

@@ -45,12 +45,13 @@ class Curve:
 
 @dataclass(frozen=True)
 class Curves:
-    """All explainers of a model by one measure. examples: so many are shown."""
+    """All explainers of a model by one measure. examples: so many are shown. ends: the answers at bottom and top."""
 
     index: int
     model: str
     title: str
     examples: int
+    ends: tuple[str, str]
     curves: tuple[Curve, ...]
 
 
@@ -107,24 +108,28 @@ def _heat(values: list[float] | None, size: Any, name: str, step: str) -> ShownP
 def _curves(contents: Contents) -> Iterator[Curves]:
     for index, model, key, rows in _by_owner(contents, "value"):
         entry, curves = contents.record.models[index], []
+        values = [row["value"] for row in rows]
+        ends = min(0.0, *values), max(1.0, *values)  # confidences; logits and losses need more room
         for name in dict.fromkeys(row["explainer"] for row in rows):
             by_example: dict[object, list[tuple[float, float]]] = {}
             for row in rows:
                 if row["explainer"] == name:
                     by_example.setdefault(row["example"], []).append((float(row["step"]), row["value"]))
             lines = [sorted(points) for points in by_example.values()]
-            steps, values = np.array([points for points in lines if len(points) == len(lines[0])]).mean(axis=0).T
-            area = float((np.diff(steps) * (values[1:] + values[:-1])).sum() / 2)
-            mean = list(zip(steps.tolist(), values.tolist(), strict=True))
+            steps, means = np.array([points for points in lines if len(points) == len(lines[0])]).mean(axis=0).T
+            area = float((np.diff(steps) * (means[1:] + means[:-1])).sum() / 2)
+            mean = list(zip(steps.tolist(), means.tolist(), strict=True))
             maps = entry.maps.get(name)
-            each = tuple(_path(points) for points in lines)
-            curves.append(Curve(name, bool(maps and maps.control), each, _path(mean), number(area, 3)))
+            each = tuple(_path(points, ends) for points in lines)
+            curves.append(Curve(name, bool(maps and maps.control), each, _path(mean, ends), number(area, 3)))
         curves.sort(key=lambda curve: curve.control)
         examples = len({row["example"] for row in rows})
-        yield Curves(index, model, contents.record.measures[key].title, examples, tuple(curves))
+        low, high = (number(end, 0 if end in (0, 1) else 1) for end in ends)
+        yield Curves(index, model, contents.record.measures[key].title, examples, (low, high), tuple(curves))
 
 
-def _path(points: list[tuple[float, float]]) -> str:
-    """Of shares and values from 0 to 1, within the drawing."""
-    places = (f"{WIDTH * x:.1f} {HEIGHT * (1 - min(max(y, 0.0), 1.0)):.1f}" for x, y in points)
+def _path(points: list[tuple[float, float]], ends: tuple[float, float]) -> str:
+    """Of shares and values between the ends, within the drawing."""
+    low, high = ends
+    places = (f"{WIDTH * x:.1f} {HEIGHT * (high - y) / (high - low):.1f}" for x, y in points)
     return "M" + "L".join(places)
