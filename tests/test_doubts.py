@@ -185,8 +185,8 @@ class WithPlaces(nn.Sequential):
     def __init__(self, name: str) -> None:
         torch.manual_seed(4)
         pooled = name in EXPLAINERS and registry.entries("explainer")[name].make.looks_at == "pool"
-        end = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)) if pooled else (nn.Flatten(), nn.Linear(16, 3))
-        super().__init__(nn.Conv2d(3, 4, 1), nn.ReLU(), *end)
+        layers = [nn.Conv2d(3, 4, 1), nn.ReLU(), *([nn.AdaptiveAvgPool2d(1)] if pooled else []), nn.Flatten()]
+        super().__init__(*layers, nn.Linear(4 if pooled else 16, 3))
 
 
 def budget(made: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -474,7 +475,7 @@ def test_asked_to_stop_it_keeps_what_is_finished(models: list, data: Dataset, tm
     events: list[dict] = []
     evaluate(models[:1], some, out, quick(), progress=events.append)
     assert {name: shard_times(out)[name] for name in kept} == kept
-    assert [event["rate"] is None for event in events] == [True] * 3 + [False] * 7
+    assert [event["rate"] is None for event in events] == [True] * 3 + [False] * 8
     evaluate(models[:1], some, tmp_path / "whole", quick())
     assert_same_results(out, tmp_path / "whole")
     # Finished, it is only put together again; the seconds are those of the work, in whatever run.
@@ -558,8 +559,9 @@ def test_a_folder_that_cannot_be_made_is_named(models: list, data: Dataset, tmp_
         evaluate(models, data, tmp_path / "file" / "out", quick())
     with pytest.raises(Interrupted):
         evaluate(models, data, tmp_path / "out", quick(), stop=lambda: True)
+    shutil.rmtree(tmp_path / "out" / "shards")
     (tmp_path / "out" / "shards").write_text("in the way")
-    with pytest.raises(ArtifactError, match=r"net\.predictions\.00000\.parquet cannot be written: File exists"):
+    with pytest.raises(ArtifactError, match=r"net\.predictions\.00000\.lock cannot be written: File exists"):
         evaluate(models, data, tmp_path / "out", quick())
 
 
@@ -717,7 +719,7 @@ MIXING: dict[str, Any] = {
     "batch norm without running statistics: 0": lambda n: nn.Sequential(
         nn.BatchNorm2d(1, track_running_stats=False), n
     ),
-    "alone": lambda n: Around(n, lambda n, x: n(x - x.mean(dim=0))),
+    "the rest of the batch: accuracies": lambda n: Around(n, lambda n, x: n(x - x.mean(dim=0))),
 }
 
 
