@@ -16,7 +16,6 @@ class Trust:
     title, menu, place, tables = "Trust", "Trust", 20, ()
 
     def __call__(self, contents: Contents) -> dict[str, Any]:
-        flags = contents.record.flags
-        groups = grouped(flags)
+        groups = grouped(contents.record.flags)
         warnings = [group for group in groups if group[0][0] == "warning"]
-        return {"flags": groups, "warnings": warnings, "notes": groups[len(warnings) :], "badge": len(flags) or ""}
+        return {"flags": groups, "warnings": warnings, "notes": groups[len(warnings) :], "badge": len(groups) or ""}
