@@ -71,6 +71,7 @@ def test_evaluations_take_it_from_their_data(
     torch.testing.assert_close(maps, expected(linear, data, 2, data.y), atol=1e-6, rtol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:m knows a, c and the like")
 def test_explain_takes_it_from_the_data(
     data: Dataset, linear: advex.Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

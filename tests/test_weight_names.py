@@ -587,7 +587,7 @@ def test_torchvisions_names_need_no_torchvision(name: str, spec: str, tmp_path: 
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         (opened,) = open_models([f"torchvision:{name}"], "cpu", Wrapping(weights=(tmp_path / "w.safetensors",)))
-    assert any("--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 is taken" in str(each.message) for each in said)
+    assert any("--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 is used" in str(each.message) for each in said)
     x = torch.rand(1, 3, 224, 224)
     mean, std = (torch.tensor(each)[:, None, None] for each in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     torch.testing.assert_close(opened.classifier(x), theirs((x - mean) / std), rtol=1e-4, atol=1e-5)
