@@ -31,7 +31,7 @@ check: lint
 	$(PYTEST) -m "not slow and not browser and not postgres"
 
 lint: $(VENV)/.installed-dev
-	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks examples
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/pyright
 

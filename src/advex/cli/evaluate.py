@@ -89,7 +89,7 @@ BatchSize = Annotated[int, typer.Option(min=1, metavar="N", help="Examples per b
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class Request(options.RunOptions):
     """What is evaluated, and how: the options as they were typed."""
 
     model: options.Model
@@ -119,20 +119,8 @@ class Request:
     map_target: MapTarget = None
     measures: Measures = None
     batch_size: BatchSize = 128
-    weights: options.Weights = None
-    box: options.BoxOption = None
-    mean: options.Mean = None
-    std: options.Std = None
-    classes: options.Classes = None
     max_samples: options.MaxSamples = None
     skip: options.Skip = 0
-    seed: options.Seed = 0
-    device: options.Device = "auto"
-    resume: options.Resume = True
-    overwrite: options.Overwrite = False
-    json_: options.Json = False
-    quiet: options.Quiet = False
-    verbose: options.Verbose = False
 
     def settings(self) -> Settings:
         """What decides the evaluation. Raises SpecError, also for options that mean nothing without another one."""
@@ -163,12 +151,10 @@ class Request:
     def run(self, *, least: int = 1) -> tuple[Record, Path]:
         """Evaluate; returns the record and its folder. least: of this many models. Raises AdvexError."""
         from advex.evaluation import folder
-        from advex.lookup.models import Wrapping, open_models
 
         self.check()
         say = progress.Terminal(quiet=self.quiet)
-        wrapping = Wrapping.of(self.weights, self.box, self.mean, self.std, self.classes)
-        models = open_models(self.model, self.device, wrapping)
+        models = self.opened()
         if len(models) < least:
             raise SpecError(f"A comparison needs at least {least} models: --model A,B.")
         out = self.out or Path("records") / "-".join(model.name for model in models)

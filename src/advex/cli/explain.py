@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @terminal.verb
-@options.gathered(options.ModelOptions)
+@options.gathered(options.ModelOptions, model=[])
 def explain(
     images: Annotated[
         list[Path] | None,

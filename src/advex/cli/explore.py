@@ -15,7 +15,7 @@ DATA = "cifar10-sample"  # what is shown where nothing is named
 
 
 @terminal.verb
-@options.gathered(options.ModelOptions)
+@options.gathered(options.ModelOptions, model=[])
 def explore(
     images: Annotated[
         list[Path] | None, typer.Argument(metavar="IMAGE", help="Picture files, or folders of them.")

@@ -13,7 +13,7 @@ from advex.errors import SpecError
 
 
 @terminal.verb
-@options.gathered(options.ModelOptions)
+@options.gathered(options.ModelOptions, model=[])
 def generate(
     classes_: Annotated[list[str], typer.Argument(metavar="CLASS...", help="Names or numbers of classes, or all.")],
     *,

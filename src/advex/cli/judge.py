@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class Request(options.RunOptions):
     """What is judged by what: the options as they were typed."""
 
     model: options.Model
@@ -37,20 +37,8 @@ class Request:
     target: evaluate.MapTarget = "predicted"
     explanations: evaluate.Explanations = 8
     batch_size: evaluate.BatchSize = 128
-    weights: options.Weights = None
-    box: options.BoxOption = None
-    mean: options.Mean = None
-    std: options.Std = None
-    classes: options.Classes = None
     max_samples: options.MaxSamples = None
     skip: options.Skip = 0
-    seed: options.Seed = 0
-    device: options.Device = "auto"
-    resume: options.Resume = True
-    overwrite: options.Overwrite = False
-    json_: options.Json = False
-    quiet: options.Quiet = False
-    verbose: options.Verbose = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -71,7 +71,7 @@ def recipe_names() -> list[str]:
 class ModelOptions:
     """Which models are asked, where, and how networks of one's own code are wrapped: the options as they were typed."""
 
-    model: Model = dataclasses.field(default_factory=list)
+    model: Model
     weights: Weights = None
     box: BoxOption = None
     mean: Mean = None
@@ -100,10 +100,23 @@ class ModelOptions:
         return self.model or [BUNDLED]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunOptions(ModelOptions):
+    """The same of a verb that leaves a folder, and goes on where it was stopped."""
+
+    seed: Seed = 0
+    resume: Resume = True
+    overwrite: Overwrite = False
+    json_: Json = False
+    quiet: Quiet = False
+    verbose: Verbose = False
+
+
 def gathered(kind: type[Any], **defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Decorator of a verb a parameter of which gets the fields of a frozen dataclass of options as one value.
 
-    The command line has an option for each field, in that parameter's place. defaults: instead of the fields'.
+    The command line has an option for each field, in that parameter's place, inherited ones last. defaults: instead of
+    the fields'.
     """
 
     def around(verb: Callable[..., None]) -> Callable[..., None]:
@@ -116,10 +129,12 @@ def gathered(kind: type[Any], **defaults: Any) -> Callable[[Callable[..., None]]
             inspect.Parameter(
                 field.name,
                 inspect.Parameter.KEYWORD_ONLY,
-                default=defaults.get(field.name, _default(field)),
+                default=defaults.get(
+                    field.name, inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
+                ),
                 annotation=kinds[field.name],
             )
-            for field in dataclasses.fields(kind)
+            for field in sorted(dataclasses.fields(kind), key=lambda field: field.name not in kind.__annotations__)
         ]
         own = [each.replace(annotation=hints[each.name], kind=each.KEYWORD_ONLY) for each in parameters]
         own[place : place + 1] = fields
@@ -134,9 +149,3 @@ def gathered(kind: type[Any], **defaults: Any) -> Callable[[Callable[..., None]]
         return run
 
     return around
-
-
-def _default(field: dataclasses.Field[Any]) -> Any:
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    return inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default

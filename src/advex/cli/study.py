@@ -15,7 +15,7 @@ app = typer.Typer(help="How a method's settings change its explanations.", no_ar
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class Request(options.RunOptions):
     """What is studied: the options as they were typed."""
 
     model: options.Model
@@ -32,18 +32,6 @@ class Request:
     split: options.Split = None
     size: evaluate.Size = None
     batch_size: evaluate.BatchSize = 32
-    weights: options.Weights = None
-    box: options.BoxOption = None
-    mean: options.Mean = None
-    std: options.Std = None
-    classes: options.Classes = None
-    seed: options.Seed = 0
-    device: options.Device = "auto"
-    resume: options.Resume = True
-    overwrite: options.Overwrite = False
-    json_: options.Json = False
-    quiet: options.Quiet = False
-    verbose: options.Verbose = False
 
 
 @app.command()
@@ -55,7 +43,7 @@ def layers(request: Request) -> None:
     Example: advex study layers --model builtin:planted --data planted --split test --explainer perceptual:gradients=20
     """
     from advex.evaluation import folder, layer_study
-    from advex.lookup import datasets, models
+    from advex.lookup import datasets
     from advex.record.reproduction import as_plain
     from advex.registry import specs_from
     from advex.report import write_report
@@ -66,8 +54,7 @@ def layers(request: Request) -> None:
         sigmas=layer_study.sigmas_from(request.sigma), batch_size=request.batch_size, seed=request.seed,
     )  # fmt: skip
     say = progress.Terminal(quiet=request.quiet)
-    wrapping = models.Wrapping.of(request.weights, request.box, request.mean, request.std, request.classes)
-    model = layer_study.one_of(models.open_models(request.model, request.device, wrapping))
+    model = layer_study.one_of(request.opened())
     out = request.out or Path("records") / f"{model.name}-layers"
     with folder.opened(out, request.overwrite, ours=layer_study.OURS):
         shape = None if request.size is None else datasets.shape_from(request.size)

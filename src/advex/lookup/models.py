@@ -38,13 +38,6 @@ class Wrapping:
     std: str | None = None
     classes: str | None = None
 
-    @classmethod
-    def of(
-        cls, weights: Sequence[Path] | None, box: str | None, mean: str | None, std: str | None, classes: str | None
-    ) -> Wrapping:
-        """As the options are typed."""
-        return cls(weights=tuple(weights or ()), box=box, mean=mean, std=std, classes=classes)
-
     def around(self, network: nn.Module) -> Classifier:
         """A classifier of a network, with box, normalisation and class names as typed. Raises SpecError, InputError."""
         said = self.said()

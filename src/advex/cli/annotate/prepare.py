@@ -13,7 +13,7 @@ from advex.errors import SpecError
 
 
 @terminal.verb
-@options.gathered(options.ModelOptions)
+@options.gathered(options.ModelOptions, model=[])
 def prepare(
     *,
     models: options.ModelOptions,

@@ -11,7 +11,7 @@ from advex.errors import SpecError
 
 
 @terminal.verb
-@options.gathered(options.ModelOptions)
+@options.gathered(options.ModelOptions, model=[])
 def serve(
     project: options.Project,
     annotator: Annotated[

@@ -37,7 +37,7 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Orderings:
-    """What the page shows. networks: their names; examples: of each."""
+    """What the page shows. networks: by their seeds."""
 
     networks: tuple[str, ...]
     claims: tuple[Claimed, ...]
