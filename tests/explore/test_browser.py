@@ -90,6 +90,32 @@ def test_the_newest_of_many_moves_is_shown(begin: Callable[..., Any]) -> None:
     assert [line for line in page.said if "409" not in line] == []
 
 
+def test_an_answer_that_arrives_after_the_next_question_is_not_shown(begin: Callable[..., Any]) -> None:
+    """The first answer's last picture arrives between the second choice and its question."""
+    page = begin()
+    tab = page.tab
+    page.says("Confidence in")
+    shown = """() => new Promise((resolve) => {
+      const radios = document.querySelectorAll("#thumbnails input");
+      const busy = document.getElementById("explanation");
+      const seen = [];
+      new MutationObserver(() => seen.push([document.getElementById("name").textContent, busy.ariaBusy]))
+        .observe(busy, { attributes: true, attributeFilter: ["aria-busy"] });
+      const decode = Image.prototype.decode;
+      let arrived = 0;
+      Image.prototype.decode = async function () {
+        await decode.call(this);
+        arrived += 1;
+        if (arrived === 5) radios[2].click(); // the last picture of the first answer
+      };
+      radios[1].click();
+      setTimeout(() => resolve(seen), 3000);
+    })"""
+    third = tab.locator("#thumbnails img").nth(2).get_attribute("alt")
+    seen = tab.evaluate(shown)
+    assert [name for name, busy in seen if busy == "false"] == [third]
+
+
 def test_by_keyboard_alone_with_a_screen_reader(begin: Callable[..., Any]) -> None:
     page = begin()
     tab = page.tab

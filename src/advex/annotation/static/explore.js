@@ -53,13 +53,13 @@ function working(now) {
 function ask(soon = PAUSE) {
   if (state.picture === null || state.about === null) return;
   clearTimeout(pause);
+  asking?.abort(); // what was asked before is not shown any more, also while this one waits
+  asking = new AbortController();
   working(true);
-  pause = setTimeout(explain, soon);
+  pause = setTimeout(explain, soon, asking);
 }
 
-async function explain() {
-  asking?.abort();
-  const mine = (asking = new AbortController());
+async function explain(mine) {
   const subject = state.picture;
   const wanted = {
     page,
