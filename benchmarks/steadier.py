@@ -7,8 +7,8 @@
 A variant is changes of the recipe, with spaces between them; of a family the last one has several values. A quarter of
 the training pictures is set apart. Each member of a family is trained on the rest with the first seed; the one with the
 highest IN on the pictures set apart is chosen, of those whose accuracy there is at most `--allowed` below the recipe's.
-The recipe as it is, every variant and what was chosen are then trained with each seed and judged on the first `--n` test
-pictures: accuracy; IN of the gradient and of integrated gradients under `--measure`; beside it that at the worst of its
+The recipe as it is, every variant and what was chosen are then trained with each seed and judged on `--n` test pictures:
+accuracy; IN of the gradient and of integrated gradients under `--measure`; beside it that at the worst of its
 random points; and the paired difference from the recipe with the same seed.
 """
 
