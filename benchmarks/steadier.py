@@ -5,11 +5,11 @@
         --variant ema=0.99 --family "objective.r2et.k=6 objective.r2et.strength=0.03,0.1,0.3"
 
 A variant is changes of the recipe, with spaces between them; of a family the last one has several values. A quarter of
-the training pictures is set apart. Each member of a family is trained on the rest with the first seed; the one with the
-highest IN on the pictures set apart is chosen, of those whose accuracy there is at most `--allowed` below the recipe's.
-The recipe as it is, every variant and what was chosen are then trained with each seed and judged on `--n` test pictures:
-accuracy; IN of the gradient and of integrated gradients under `--measure`; beside it that at the worst of its
-random points; and the paired difference from the recipe with the same seed.
+the training pictures is set apart. Each member of a family is trained on the rest with the first seed; the one with
+the highest IN on those set apart is chosen, if its accuracy there is at most `--allowed` below the recipe's. The
+recipe, every variant and what was chosen are then trained with each seed and judged on `--n` test pictures: accuracy;
+IN of the gradient and of integrated gradients under `--measure`; beside it that at the worst of its random points; and
+the paired difference from the recipe with the same seed.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ def chosen(options: argparse.Namespace, parts: tuple[Dataset, Dataset], family: 
     for value in values.split(","):
         member = judged(options, trained(options, rest, f"{key}={value}", seed), apart)
         print(f"| {value} | {member.right.double().mean():.1%} | {level(member):.3f} |", flush=True)
-        lost = (plain.right.double().mean() - member.right.double().mean()).item()
-        if lost <= options.allowed and level(member) > best[1]:
+        lost = int(plain.right.sum() - member.right.sum())
+        if lost <= round(options.allowed * len(plain.right)) and level(member) > best[1]:
             best = (f"{key}={value}", level(member))
     print(f"chosen: {best[0] or 'none, for all lose too much accuracy'}")
     return best[0]

@@ -380,6 +380,34 @@ def test_the_change_against_its_formula(window: int) -> None:
 
 
 @needs_kornia
+def test_shift_and_perspective_against_their_formulas() -> None:
+    """Each pixel traced back through the homography that takes the corners where they were drawn, and the shift."""
+    x, index = smooth(5, 40)[:, :, :32], torch.arange(5)  # 32 rows, 40 columns
+    still = {"rotation": 0.0, "shear": 0.0, "scale": (1.0, 1.0), "erase": 0}
+    change = AffineAugmentation(**still, translate=0.1, perspective=0.3)
+    moved, drawn = change(x, index, seed=3, epoch=2), change.draw(index, (32, 40), seed=3, epoch=2)
+    whole = np.array([[0, 0], [39, 0], [39, 31], [0, 31]], dtype=float)
+    assert drawn.shift.abs().amax(dim=0).tolist() <= [4, 3.2]
+    inwards = (drawn.corners.double() - torch.from_numpy(whole)).abs()
+    assert (inwards <= torch.tensor([0.15 * 39, 0.15 * 31])).all()
+    assert inwards.amax(dim=(0, 1)).min() > 2
+    columns, rows = np.meshgrid(np.arange(40.0), np.arange(32.0))
+    for row in range(5):
+        equations, right = [], []  # of the eight numbers of the homography back, the ninth is 1
+        for (u, v), (a, b) in zip(drawn.corners[row].double().tolist(), whole.tolist(), strict=True):
+            equations += [[u, v, 1, 0, 0, 0, -u * a, -v * a], [0, 0, 0, u, v, 1, -u * b, -v * b]]
+            right += [a, b]
+        back = np.append(np.linalg.solve(equations, right), 1).reshape(3, 3) @ [
+            columns.ravel(),
+            rows.ravel(),
+            np.ones(1280),
+        ]
+        right_of, below = (back[:2] / back[2] - drawn.shift[row].double().numpy()[:, None]).reshape(2, 32, 40)
+        expected = scipy.ndimage.map_coordinates(x[row, 0].numpy(), [below, right_of], order=1, mode="nearest")
+        assert np.abs(moved[row, 0].numpy() - expected).max() < 1e-5
+
+
+@needs_kornia
 def test_without_changes_a_picture_stays_as_it_is_and_its_centre_is_cut() -> None:
     still = {"rotation": 0.0, "shear": 0.0, "scale": (1.0, 1.0), "erase": 0}
     x = smooth(3, 40)
