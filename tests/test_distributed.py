@@ -62,6 +62,7 @@ CASES: dict[str, dict[str, Any]] = {
         "network": "small_cnn:widths=4-8-8,activation=relu", "batch_size": 15, "balanced": True,
         "objective": {"attributional": {"attack": "pgd:norm=rmse,radius=0.1,steps=2,keep=last", "beta": 5.0}},
     },
+    "per_class": {"per_class": 17, "batch_size": 15, "flip": True},
     "stochastic_depth": {"network": "preact_resnet:depth=8,drop=stochastic_depth,survival=0.5"},
 }  # fmt: skip
 # Sums of a thousand numbers in another order, 8 steps: some 10 units in the last place were seen. A finite

@@ -20,9 +20,11 @@ import yaml
 from advex import networks, objectives, recipes, registry
 from advex.cli import main
 from advex.data.dataset import Dataset
+from advex.errors import SpecError
 from advex.objectives import Lipschitz
 from advex.recipes import Recipe, recipe_from
 from advex.training import train
+from advex.training.order import evened
 from advex.training.run import Run, begin, class_weights, completed, seen
 from advex.types import Batch
 
@@ -306,13 +308,46 @@ def test_the_balanced_gradient_is_that_of_classes_drawn_equally_often(tmp_path: 
     assert not torch.allclose(gradient(run(False, data)), gradient(run(False, evened)), rtol=1e-2)
 
 
+def test_as_many_examples_of_each_class_as_are_asked_for() -> None:
+    """Of 5, 3 and 1 examples 4 each: one of the first is left out, those of the second come once, and one twice."""
+    labels = torch.tensor([0, 1, 0, 3, 0, 1, 0, 1, 0])
+    seen = []
+    for seed in range(20):
+        numbers = evened(labels, 4, torch.Generator().manual_seed(seed))
+        assert len(numbers.unique()) == 12  # who comes back has another number
+        rows = numbers % 9
+        assert labels[rows].bincount(minlength=4).tolist() == [4, 4, 0, 4]
+        counts = rows.bincount(minlength=9)
+        assert sorted(counts[labels == 0].tolist()) == [0, 1, 1, 1, 1]
+        assert sorted(counts[labels == 1].tolist()) == [1, 1, 2]
+        assert sorted((numbers // 9)[rows == 3].tolist()) == [0, 1, 2, 3]
+        seen.append(tuple(numbers.tolist()))
+    assert len(set(seen)) == 20
+
+
+def test_an_example_that_comes_back_is_altered_in_another_way(tmp_path: Path) -> None:
+    data = pictures(4, (1, 8, 8), [0, 0, 0, 1])
+    made = recipe_from({"network": "linear", "batch_size": 6, "pad": 4, "per_class": 3, "epochs": 2})
+    run = begin(recipes.fitted(made, data.shape, 2), data, tmp_path, "cpu")
+    assert run.steps == 2
+    (numbers,) = run.batches(0)
+    batch = run.batch(numbers)
+    assert batch.index is not None
+    assert batch.y.tolist() == [int(number % 4 == 3) for number in numbers]
+    alone = batch.x[batch.y == 1]
+    assert len(alone.unique(dim=0)) == 3
+    with pytest.raises(SpecError, match="leave one of them out"):
+        recipe_from({"balanced": True, "per_class": 3})
+
+
 # -- runs of before ------------------------------------------------------------------------------------------
 
 
 def test_a_run_from_before_a_setting_was_there_goes_on(tmp_path: Path) -> None:
     recipe = recipes.fitted(recipe_from({"network": "linear"}), (1, 2, 2), 2)
     run = begin(recipe, pictures(4, (1, 2, 2)), tmp_path, "cpu")
-    older = {key: value for key, value in run.identity["recipe"].items() if key not in ("crop", "affine", "balanced")}
+    newer = ("crop", "affine", "balanced", "per_class")
+    older = {key: value for key, value in run.identity["recipe"].items() if key not in newer}
     assert completed({**run.identity, "recipe": older}) == run.identity
     assert completed({**run.identity, "recipe": {**older, "crop": 2}}) != run.identity
     assert completed({}) == {}

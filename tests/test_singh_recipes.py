@@ -21,6 +21,7 @@ def recipe_of(name: str, **overrides: str) -> Recipe:
 # App. A.3.1, A.3.4, B.1: network; epochs, and those at which the rate falls to a tenth; peak; decay; batch.
 PRINTED = {
     "svhn-art": ("wide_resnet:depth=40,width=2", 200, (50, 80), 0.1, 2e-4, 256),
+    "gtsrb-art": ("wide_resnet:depth=28,width=10", 12, (4, 6), 0.1, 2e-4, 128),
     "flowers-art": ("wide_resnet:depth=28,width=10", 68, (15, 35), 0.1, 2e-4, 128),
     "cub-art": ("resnet:depth=50", 200, (40, 80, 120, 160), 0.01, 1e-4, 90),
     "cub-pgd": ("resnet:depth=50", 200, (60, 120, 180), 0.01, 1e-4, 128),
@@ -37,8 +38,8 @@ def test_settings_are_those_of_the_appendices(name: str) -> None:
     rates = [recipes.learning_rate(recipe, (epoch + 0.5) / epochs) for epoch in range(epochs)]
     for number, (start, end) in enumerate(zip((0, *falls), (*falls, epochs), strict=True)):
         assert rates[start:end] == pytest.approx([peak / 10**number] * (end - start))
-    # Flowers-17: as many pictures as 68 epochs of 1,000 of each class are.
-    assert recipe.epochs == (round(68 * 17_000 / 1224) if name == "flowers-art" else epochs)
+    assert recipe.epochs == epochs
+    assert recipe.per_class == {"flowers-art": 1000, "gtsrb-art": 10_000}.get(name, 0)
 
 
 @pytest.mark.parametrize(("name", "radius"), [("svhn-art", 8), ("flowers-art", 8), ("cub-art", 2)])
@@ -57,13 +58,15 @@ def test_pgd_on_birds_has_the_papers_search() -> None:
 
 SMALL = {
     "svhn": ("wide_resnet:depth=10,width=1", 32, {}),
-    "flowers": ("wide_resnet:depth=10,width=1", 24, {"pad": "2"}),
+    "flowers": ("wide_resnet:depth=10,width=1", 24, {"per_class": "1"}),
+    "gtsrb": ("wide_resnet:depth=10,width=1", 24, {"per_class": "1"}),
     "cub": ("resnet:depth=50,width=2", 40, {"crop": "32"}),
 }
 STEPS = [
     ("svhn-art", {}),
     ("svhn-art", {"objective": "natural"}),
     ("svhn-art", {"objective": PGD}),
+    ("gtsrb-art", {}),
     ("flowers-art", {}),
     ("flowers-art", {"objective": "natural"}),
     ("flowers-art", {"objective": PGD}),

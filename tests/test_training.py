@@ -263,6 +263,7 @@ CHANGES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({}, {"crop": 6}),
     ({}, {"affine": {"erase": 2}}),
     ({}, {"balanced": True}),
+    ({}, {"per_class": 7}),
     ({}, {"labels": "random:1"}),
     ({}, {"start": "a network of another seed"}),
     ({}, {"precision": "bfloat16"}),

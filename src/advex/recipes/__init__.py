@@ -56,6 +56,7 @@ class Recipe(BaseModel):
     affine: AffineAugmentation | None = None
     labels: str = "given"
     balanced: bool = False
+    per_class: int = Field(default=0, ge=0)
     precision: Literal["float32", "bfloat16"] = "float32"
     compiled: bool = False
     channels_last: bool = True
@@ -198,6 +199,8 @@ def _check(recipe: Recipe) -> None:
     _ = recipe.augmentations, recipe.label_seed  # made, and so checked
     if recipe.affine is not None and recipe.affine.window and recipe.crop:
         raise SpecError("crop and affine.window both say what the network sees: leave one of them out.")
+    if recipe.balanced and recipe.per_class:
+        raise SpecError("balanced and per_class both make classes count alike: leave one of them out.")
     if recipe.best_by == "robust_accuracy" and recipe.robust_every == 0:
         raise SpecError("best_by=robust_accuracy needs it measured: set robust_every to 1 or more.")
     if recipe.batch_size < 2 * recipe.accumulate:

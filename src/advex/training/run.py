@@ -19,6 +19,7 @@ from advex.data.augmentation.plain import centre, standardised
 from advex.data.dataset import Dataset, content
 from advex.errors import DataError, SpecError
 from advex.recipes import Recipe, fitted
+from advex.training.order import evened
 from advex.training.start import begin_from
 from advex.types import Batch
 
@@ -64,7 +65,7 @@ class Run:
 
     def batch(self, index: Tensor) -> Batch:
         """The examples with these numbers as they are trained on in this epoch, on the run's device."""
-        examples = self.data.batch(index, self.device)
+        examples = self.data.batch(index % len(self.data), self.device)
         number, x = index.to(self.device), examples.x
         for augmentation in self.recipe.augmentations:
             x = augmentation(x, number, seed=self.recipe.seed, epoch=self.position.epoch)
@@ -77,8 +78,12 @@ class Run:
         return Batch(x=x, y=examples.y, index=number, weight=weight)
 
     def batches(self, epoch: int) -> list[Tensor]:
-        """The examples' numbers [batch] of each step of an epoch."""
-        order = torch.randperm(len(self.data), generator=generator(self.recipe, "order", epoch))
+        """The examples' numbers [batch] of each step of an epoch; those that come back have others (`order.evened`)."""
+        rng = generator(self.recipe, "order", epoch)
+        if self.recipe.per_class:
+            order = evened(self.data.y, self.recipe.per_class, rng)
+        else:
+            order = torch.randperm(len(self.data), generator=rng)
         return list(order.split(self.recipe.batch_size)[: self.steps_per_epoch])
 
     @property
@@ -90,7 +95,7 @@ class Run:
     @property
     def steps_per_epoch(self) -> int:
         """A last batch too small to give each share of it two examples (batch norm needs them) is left out."""
-        full, rest = divmod(len(self.data), self.recipe.batch_size)
+        full, rest = divmod(examples_of(self.recipe, self.data), self.recipe.batch_size)
         return full + (rest >= 2 * self.recipe.accumulate * processes.count())
 
     @property
@@ -166,6 +171,11 @@ def labelled(recipe: Recipe, data: Dataset) -> Dataset:
     return dataclasses.replace(data, y=drawn.long().clamp(max=classes - 1), counts=None)
 
 
+def examples_of(recipe: Recipe, data: Dataset) -> int:
+    """How many examples an epoch has."""
+    return recipe.per_class * len(data.y.unique()) if recipe.per_class else len(data)
+
+
 def class_weights(data: Dataset) -> Tensor:
     """[classes] float64: what each class's cross-entropy is multiplied by where classes are balanced.
 
@@ -186,7 +196,7 @@ def _check(recipe: Recipe, data: Dataset) -> None:
         raise DataError(f"{data.name}: training needs at least 2 examples{parts}, found {len(data)}.")
     if recipe.batch_size < 2 * shares:
         raise SpecError(f"batch_size={recipe.batch_size} is too small: there must be 2 examples{parts}.")
-    rest = len(data) % recipe.batch_size
+    rest = examples_of(recipe, data) % recipe.batch_size
     if 2 * recipe.accumulate <= rest < 2 * shares:
         raise SpecError(
             f"The last batch of each epoch, of {rest} examples, is too small: there must be 2{parts}. Choose another "
