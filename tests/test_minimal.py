@@ -254,7 +254,7 @@ def test_more_legs_help_every_goal(goal: Any, toys: SimpleNamespace) -> None:
 def test_false_position_finds_where_a_goal_begins_to_hold(misleads: bool) -> None:
     root = torch.tensor([0.001, 0.2, 0.5, 0.77, 0.999], dtype=torch.float64)
 
-    def ask(scale: Tensor, rows: Tensor) -> Aim:
+    def ask(scale: Tensor, rows: Tensor, counts: Tensor | None = None) -> Aim:
         loss = root[rows] ** 3 - scale**3
         return Aim(loss=-loss.abs() if misleads else loss, reached=loss < 0)
 

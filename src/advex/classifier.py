@@ -192,17 +192,21 @@ class Classifier(nn.Module):
         (NaN or infinite, probabilities, active dropout).
         """
         self.check(x)
+        return self.answers(x)
+
+    def answers(self, x: Tensor) -> Tensor:
+        """As `forward`, of inputs that have been checked."""
         if self.training and (dropout := active_dropout(self.network)):
             warnings.warn(
                 f"The classifier is in training mode with active dropout ('{dropout}'): its answers are "
                 "random. Call .eval() first.",
                 AdvexWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
         logits = self._logits(self.network, x)
         check_logits(logits, len(x), None if self.class_names is None else len(self.class_names))
         if doubt := doubt_of(logits):
-            warn_of_doubt(doubt, stacklevel=2)
+            warn_of_doubt(doubt, stacklevel=3)
         return logits
 
     def logits(self, x: Tensor) -> Tensor:

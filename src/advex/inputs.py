@@ -39,11 +39,11 @@ def check_inputs(
     if x.numel() == 0:
         return
     try:
-        outside = torch.maximum((lower - x).amax(), (x - upper).amax()).item()
+        outside = torch.maximum((lower - x).amax(), (x - upper).amax())
     except RuntimeError:
         shapes = f"Inputs of shape {tuple(x.shape)} do not fit the box of shape {tuple(lower.shape)}"
         raise InputError(f"{shapes}.") from None
-    if not outside <= 1e-6 * (1 + upper.abs().max().item()):  # also true for NaN
+    if not outside <= 1e-6 * (1 + upper.abs().max()):  # also true for NaN
         if not torch.isfinite(x).all():
             raise InputError(f"The input holds {int((~torch.isfinite(x)).sum())} values that are NaN or infinite.")
         low, high = x.amin().item(), x.amax().item()

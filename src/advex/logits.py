@@ -24,23 +24,26 @@ def answered(logits: Tensor) -> Tensor:
     >>> answered(torch.tensor([[1.0, 2.0], [1.0, torch.nan], [1.0, torch.inf], [1.0, -torch.inf]]))
     tensor([ True, False, False,  True])
     """
-    return logits.detach().amax(dim=1).isfinite()
+    return logits.detach().amax(dim=1).abs() < math.inf
 
 
 def returns_probabilities(logits: Tensor) -> bool:
     """Whether rows [n, classes] look like probabilities: none below 0, each row summing to one."""
-    values = logits.detach()
-    return bool(len(values) and (values >= 0).all() and ((values.sum(dim=1) - 1).abs() < 1e-3).all())
+    return bool(len(logits)) and bool(_like_probabilities(logits.detach()))
+
+
+def _like_probabilities(values: Tensor) -> Tensor:
+    return (values >= 0).all() & ((values.sum(dim=1) - 1).abs() < 1e-3).all()
 
 
 def doubt_of(logits: Tensor) -> str:
     """Why answers [n, classes] cannot be trusted, in a sentence; empty where nothing speaks against them."""
-    if returns_probabilities(logits):
+    silent, probabilities = torch.stack([(~answered(logits)).sum(), _like_probabilities(logits.detach())]).tolist()
+    if probabilities and len(logits):
         return (
             "The network seems to return probabilities (rows are positive and sum to one). Attacks on "
             "them fail, and the model looks more robust than it is: remove the final softmax and return logits."
         )
-    silent = int((~answered(logits)).sum())
     return (
         f"The network answers NaN or infinity to {silent} of {len(logits)} inputs, which is no answer."
         if silent

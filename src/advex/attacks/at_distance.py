@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from advex.attacks.attack import Search, attack
 from advex.attacks.search import SearchResult, SearchState, iterate
 from advex.classifier import Classifier
-from advex.geometry import RMSE, as_radius
+from advex.geometry import RMSE, as_radius, per_row
 from advex.goals import Goal
 from advex.options import AtLeast0, Count, RadiusOption, ShareBelow1
 
@@ -43,16 +44,17 @@ class _Orbit:
         rho, steps = as_radius(self.search.rho), self.search.steps
         way_out = max(round(self.search.outward * steps), 1)
         downhill = -state.norm.steepest(state.free_gradient)
-        lost = ~(downhill + state.delta).flatten(1).any(dim=1)
-        if lost.any():  # no gradient and nowhere yet: leave in a random direction
-            anywhere = state.norm.sample(state.x[lost], 1.0, self.seed)
-            downhill[lost] = anywhere if state.mask is None else anywhere * state.mask[lost]
+        lost = ~(downhill + state.delta).flatten(1).any(dim=1)  # no gradient and nowhere yet
+        if k == 0 and lost.any():
+            anywhere = state.norm.sample(state.x, 1.0, self.seed)
+            state.memory["anywhere"] = anywhere if state.mask is None else anywhere * state.mask
+        if "anywhere" in state.memory:  # those that were lost at the start alone can be lost later
+            downhill = torch.where(per_row(lost, downhill), state.memory["anywhere"], downhill)
         if k + 1 < way_out:
             return state.delta + rho / way_out * downhill
         length = self.search.turn * rho * (steps - k) / (steps - way_out + 1)
-        return state.classifier.box.to_distance(
-            state.x, state.delta + max(length, 1e-3 * rho) * downhill, rho * state.classifier.width, state.mask
-        )
+        way = state.delta + max(length, 1e-3 * rho) * downhill
+        return state.walls.to_distance(way, rho * state.classifier.width, state.mask)
 
     def better(self, state: SearchState) -> Tensor:
         least = as_radius(self.search.rho) * (1 - 1e-3)

@@ -162,7 +162,7 @@ def run_search(
     with classifier.frozen():
         x, goal = ordinary(x.detach().to(classifier.dtype)), ordinary(goal)
         with torch.no_grad():
-            classifier(x[:2])  # a wrong output, or probabilities, are named once, before the work
+            classifier.answers(x[:2])  # a wrong output, or probabilities, are named once, before the work
 
         def run(rows: slice) -> Perturbation:
             part, aim = x[rows], take(goal, rows)

@@ -20,6 +20,7 @@ from advex.geometry import L2, as_norm, per_row
 from advex.goals import Aim, Goal, with_temperature, without_class
 from advex.options import Above0, AtLeast0, Count, NormOption, ShareBelow1
 from advex.types import take
+from advex.waits import ASKED
 
 # A leg: the ball shrinks (grows) by this share after a success (failure), from first to last step.
 _GAMMA, _LAST_STEP = (0.05, 0.001), 0.01
@@ -87,7 +88,8 @@ class Minimal(Search):
         def leg(best: SearchResult, aim: Goal, steps: int, start: Tensor | None = None) -> SearchResult:
             left = self._left(best)
             rule = _Leg(self, left.clamp_max(steps), best.size, spread)
-            again = iterate(rule, classifier, x, aim, norm=norm, steps=steps, mask=mask, start=start, skip=left == 0)
+            bound = steps + ASKED  # rows end by themselves; where they had to stand for a while, later
+            again = iterate(rule, classifier, x, aim, norm=norm, steps=bound, mask=mask, start=start, skip=left == 0)
             again = drawn_in(classifier, x, goal, again, norm, again.size <= _BEHIND * best.size)
             if len(legs) < 2:
                 legs.append(again)
@@ -161,8 +163,9 @@ def _spread(logits: Tensor) -> Tensor:
     return torch.where(near.all(dim=1), every, some)
 
 
-def _cosine(first: float, last: float, progress: Tensor) -> Tensor:
-    return last + (first - last) * (1 + torch.cos(math.pi * progress)) / 2
+def _eased(first: float, last: float, fall: Tensor) -> Tensor:
+    """From first to last, as a cosine falls from 1 to 0."""
+    return (first - last) * fall + last if last else first * fall
 
 
 def _shorter(first: SearchResult, second: SearchResult) -> SearchResult:
@@ -187,56 +190,80 @@ class _Leg:
     spread: Tensor  # [n], of the logits
 
     def start(self, state: SearchState) -> None:
-        farthest, zero = state.classifier.box.farthest(state.x), torch.zeros_like(state.best_size)
+        farthest, zero = state.walls.farthest().expand_as(state.x), torch.zeros_like(state.best_size)
         state.memory = {
-            "clock": zero,  # the row's progress, from 0 to 1: all that is annealed follows it
+            "clock": zero,  # the row's progress, from 0 to 1: all that is annealed follows it ...
+            "fall": torch.ones_like(zero),  # ... as half a turn of a cosine, from 1 to 0
             "radius": torch.full_like(zero, math.inf),
             "limit": state.norm.size(farthest if state.mask is None else farthest * state.mask),
             "velocity": torch.zeros_like(state.x),
-            "steps": self.steps.to(zero),
-            "known": self.known,
+            "steps": self.steps,
+            "slow": (zero + 1) / self.steps,
+            "fast": (zero + _FASTER) / self.steps,
+            "behind": self.known * _BEHIND,
             "spread": self.spread,
+            "hurry": zero + 1,
             "loss": zero,  # at the start
             "arrived": zero > 0,  # whether the goal was ever reached
             "mark": state.best_size.clone(),  # best size when it last improved by more than the tolerance ...
-            "since": zero,  # ... and how many steps ago that was
+            "since": zero,  # ... how many steps ago that was ...
+            "late": zero > 0,  # ... and whether these were too many
         }
-        self._anneal(state, 0)
+        self._anneal(state)
 
-    def _anneal(self, state: SearchState, k: int) -> None:
-        # A row that pushes all classes at once may never get there: it is hurried on to the nearest one.
-        hurry = torch.where(state.best_reached, torch.ones_like(state.best_size), _HURRY**k)
-        temperature = _cosine(self.search.temperature, 0, state.memory["clock"])
-        state.goal = with_temperature(state.goal, state.memory["spread"] * temperature * hurry)
+    def _anneal(self, state: SearchState) -> None:
+        temperature = state.memory["spread"] * (self.search.temperature * state.memory["fall"])
+        if not _all_arrived(state):
+            temperature = temperature * state.memory["hurry"]
+        state.goal = with_temperature(state.goal, temperature)
 
     def step(self, state: SearchState, k: int) -> Tensor:
-        memory, norm, clock = state.memory, state.norm, state.memory["clock"]
+        memory, norm, all_arrived = state.memory, state.norm, _all_arrived(state)
         if k == 0:
             memory["loss"] = state.loss
-        if (fresh := (state.reached & ~memory["arrived"] & ~state.done).nonzero()[:, 0]).numel():
-            _cut_short(state, fresh)
-        gamma = _cosine(*_GAMMA, clock)
-        # Not there yet: as far as the linearised boundary, and a tenth further where that is no way at all.
-        slope = norm.dual(state.gradient).clamp_min(torch.finfo(state.x.dtype).tiny)
-        outward = state.size + torch.maximum(state.loss / slope, 0.1 * state.size)
-        radius = torch.where(
-            state.reached,
-            torch.minimum(memory["radius"], state.best_size) * (1 - gamma),
-            torch.where(state.best_reached, memory["radius"] * (1 + gamma), outward),
-        ).clamp_max(memory["limit"])
+        state.held = before = None
+        if not all_arrived:
+            if not state.asked:
+                state.held, before = _fresh(state), dict(memory)
+            elif count := (state.known or [0])[0]:
+                _cut_short(state, _fresh(state).to(torch.int8).argsort(descending=True, stable=True)[:count])
         velocity = self.search.momentum * memory["velocity"] + L2.steepest(state.free_gradient)
-        late = state.best_reached & (memory["since"] >= self.search.patience)
-        memory |= {"arrived": state.best_reached, "radius": radius, "velocity": velocity}
-        memory["clock"] = (clock + torch.where(late, _FASTER, 1) / memory["steps"]).clamp_max(1)
-        self._anneal(state, k + 1)
-        annealed = _cosine(1.0, _LAST_STEP, clock)
-        share = torch.where(state.best_reached, annealed, 1.0)
+        radius = self._radius(state, all_arrived)
+        late = memory["late"]
+        share = _eased(1.0, _LAST_STEP, memory["fall"])
+        if not all_arrived:
+            late, share = late & state.best_reached, torch.where(state.best_reached, share, 1.0)
+            # A row that pushes all classes at once may never get there: it is hurried on to the nearest one.
+            memory["hurry"] = torch.where(state.best_reached, torch.ones_like(share), _HURRY ** (k + 1))
+        clock = (memory["clock"] + torch.where(late, memory["fast"], memory["slow"])).clamp_max(1)
+        fall = (1 + torch.cos(math.pi * clock)) / 2
+        memory |= {"arrived": state.best_reached, "radius": radius, "velocity": velocity, "clock": clock, "fall": fall}
         if norm.fill is None:
-            aside = per_row(self.search.step * share * radius, state.x) * norm.steepest(-velocity)
-            return norm.project(state.delta + aside, radius)
-        room = state.classifier.box.room(state.x, -velocity)
-        corner = norm.fill(-velocity, radius, room if state.mask is None else room * state.mask)
-        return norm.project(torch.lerp(state.delta, corner, per_row(share, state.x)), radius)
+            aside = per_row(self.search.step * share * radius, state.x) * norm.steepest(velocity)
+            delta = norm.project(state.delta - aside, radius)
+        else:
+            room = state.walls.room(-velocity)
+            corner = norm.fill(-velocity, radius, room if state.mask is None else room * state.mask)
+            delta = norm.project(torch.lerp(state.delta, corner, per_row(share, state.x)), radius)
+        if state.held is not None and before is not None:
+            for name, value in before.items():
+                if value is not memory[name]:
+                    memory[name] = torch.where(per_row(state.held, value), value, memory[name])
+            delta = torch.where(per_row(state.held, delta), state.delta, delta)
+        self._anneal(state)
+        return delta
+
+    def _radius(self, state: SearchState, all_arrived: bool) -> Tensor:
+        """[n]: the size of the next change. The ball shrinks after a success and grows after a failure."""
+        memory, gamma = state.memory, _eased(*_GAMMA, state.memory["fall"])
+        grown = memory["radius"] * (1 + gamma)
+        if not all_arrived:
+            # Not there yet: as far as the linearised boundary, and a tenth further where that is no way at all.
+            slope = state.norm.dual(state.gradient).clamp_min(torch.finfo(state.x.dtype).tiny)
+            outward = state.size + torch.maximum(state.loss / slope, 0.1 * state.size)
+            grown = torch.where(state.best_reached, grown, outward)
+        shrunk = torch.minimum(memory["radius"], state.best_size) * (1 - gamma)
+        return torch.where(state.reached, shrunk, grown).clamp_max(memory["limit"])
 
     def better(self, state: SearchState) -> Tensor:
         return smallest(state)
@@ -244,13 +271,30 @@ class _Leg:
     def finished(self, state: SearchState, k: int) -> Tensor:
         memory = state.memory
         improved = state.best_size < memory["mark"] * (1 - self.search.tolerance)
-        since = torch.where(improved, 0.0, memory["since"] + 1)
-        mark = torch.where(improved, state.best_size, memory["mark"])
-        memory |= {"mark": mark, "since": since}
-        stagnates = state.best_reached & (since >= self.search.patience)
-        behind = (memory["clock"] >= _GIVEN_UP) & (state.best_size > memory["known"] * _BEHIND)
-        over = (k + 1 >= memory["steps"]) | (stagnates & (memory["clock"] >= 1)) | (state.best_size == 0)
-        return over | behind
+        since = torch.where(
+            improved if _all_arrived(state) else improved | ~memory["arrived"], 0.0, memory["since"] + 1
+        )
+        late, mark = since >= self.search.patience, torch.where(improved, state.best_size, memory["mark"])
+        memory |= {"mark": mark, "since": since, "late": late}
+        done = (state.gradients >= memory["steps"]) | (late & (memory["clock"] >= 1))
+        done = done | ((memory["clock"] >= _GIVEN_UP) & (state.best_size > memory["behind"]))
+        if k == 0:
+            done = done | (state.best_size == 0)
+        if state.asked and not _all_arrived(state):
+            goes_on = ~(state.done | done)
+            numbers = _fresh(state) & goes_on, ~memory["arrived"] & goes_on
+            state.wanted = torch.stack([rows.sum() for rows in numbers])
+        return done
+
+
+def _fresh(state: SearchState) -> Tensor:
+    """[n] bool: rows that have reached the goal for the first time, and are not drawn in yet."""
+    return state.reached & ~state.memory["arrived"] & ~state.done
+
+
+def _all_arrived(state: SearchState) -> bool:
+    """Whether it is known that all rows that go on have reached the goal at some time, and were drawn in."""
+    return state.known is not None and state.known[1] == 0
 
 
 def _cut_short(state: SearchState, rows: Tensor) -> None:
@@ -263,8 +307,8 @@ def _cut_short(state: SearchState, rows: Tensor) -> None:
 
     state.delta, state.size, state.queries = state.delta.clone(), state.size.clone(), state.queries.clone()
 
-    def ask(scale: Tensor, part: Tensor) -> Aim:
-        state.queries[rows[part]] += 1
+    def ask(scale: Tensor, part: Tensor, counts: Tensor) -> Aim:
+        state.queries[rows[part]] += counts
         return take(goal, part)(state.classifier, x[part] + change[part] * per_row(scale, x))
 
     with torch.no_grad(), state.classifier.accelerated():

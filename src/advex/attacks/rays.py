@@ -13,6 +13,7 @@ from advex.classifier import Classifier
 from advex.geometry import Norm, per_row
 from advex.goals import Aim, Goal
 from advex.types import take
+from advex.waits import asking_waits
 
 # At the end of a search: factors at which the goal should not hold any more; after one in low precision: should again.
 _INWARDS, _OUTWARDS, _PASSES = (0.99, 0.93, 0.75, 0.0), (1.02, 1.06, 1.15, 1.4), 2
@@ -22,7 +23,7 @@ _BEYOND = 1e-3  # of the far part: asked so much beyond the line's root, where r
 
 
 def crossing(
-    ask: Callable[[Tensor, Tensor], Aim],
+    ask: Callable[[Tensor, Tensor, Tensor], Aim],
     near: Tensor,
     far: Tensor,
     above: Tensor,
@@ -32,27 +33,36 @@ def crossing(
 ) -> Tensor:
     """Scales [n] in (near, far] at which the goal holds, as near to where it begins to as that many passes can tell.
 
-    ask: the goal at scales [m] of the changes of some rows [m] int64. near, far: [n], the goal fails at the one and
-    holds at the other. above, below: [n], the losses there. close: a row that was asked so close to its far end, as a
-    share of it, is asked no more. By false position: the line through both losses says where to ask next, and the loss
+    ask: the goal at scales [m] of the changes of some rows [m] int64, and which of them [m] bool count. near, far: [n],
+    the goal fails at the one and holds at the other. above, below: [n], the losses there. close: a row that was asked
+    so close to its far end, as a share of it, is asked no more. By false position: the line through both losses says where to ask next, and the loss
     of an end that stays twice is halved (the Illinois rule; Dowell and Jarratt 1971). Only the goal's verdict moves an
     end, so losses that mislead (without a sign, or of another temperature) cost precision and never truth.
     """
     near, far, above, below = (each.clone() for each in (near, far, above, below))
-    held, lost, rows = torch.zeros_like(near) > 0, torch.zeros_like(near) > 0, torch.arange(len(near)).to(near.device)
+    held, lost, rows = (
+        torch.zeros_like(near) > 0,
+        torch.zeros_like(near) > 0,
+        torch.arange(len(near), device=near.device),
+    )
+    counts = torch.ones_like(held)  # where asking waits, rows that are asked no more stay among them
     for _ in range(passes):
         over, under, end = above[rows], below[rows], far[rows]
         share = over / (over - under)
         guides = (over > 0) & (under < 0) & torch.isfinite(share)
         share = torch.where(guides, share, 0.5)
         middle = near[rows] + (end - near[rows]) * (share + _BEYOND * (1 - share))
-        aim = ask(middle, rows)
+        aim = ask(middle, rows, counts)
         above[rows] = torch.where(aim.reached, torch.where(held[rows], over / 2, over), aim.loss)
         below[rows] = torch.where(aim.reached, aim.loss, torch.where(lost[rows], under / 2, under))
         held[rows], lost[rows] = aim.reached, ~aim.reached
-        near[rows], far[rows] = torch.where(aim.reached, near[rows], middle), torch.where(aim.reached, middle, end)
-        if not len(rows := rows[end - middle > close * end]):
-            break
+        near[rows] = torch.where(aim.reached | ~counts, near[rows], middle)
+        far[rows] = torch.where(aim.reached & counts, middle, end)
+        counts = counts & (end - middle > close * end)
+        if not asking_waits(near):
+            rows, counts = rows[counts], counts[counts]
+            if not len(rows):
+                break
     return far
 
 
@@ -69,9 +79,9 @@ def drawn_in(
         return result
     queries, change = result.queries.clone(), result.delta[rows]
 
-    def ask(scale: Tensor, of: Tensor) -> Aim:
+    def ask(scale: Tensor, of: Tensor, counts: Tensor | int = 1) -> Aim:
         clean = x[rows[of]]
-        queries[rows[of]] += 1
+        queries[rows[of]] += counts
         changed = clean + classifier.box.confine(clean, change[of] * per_row(scale, clean))
         return take(goal, rows[of])(classifier, changed)
 
@@ -94,7 +104,12 @@ def drawn_in(
         if len(left := turned.nonzero()[:, 0]):
             of = left  # the rows that `crossing` numbers
             far[of] = crossing(
-                lambda scale, part: ask(scale, of[part]), near[of], far[of], above[of], below[of], _PASSES
+                lambda scale, part, counts: ask(scale, of[part], counts),
+                near[of],
+                far[of],
+                above[of],
+                below[of],
+                _PASSES,
             )
     delta, size = result.delta.clone(), result.size.clone()
     delta[rows] = classifier.box.confine(x[rows], change * per_row(far * (1 + _HAIR), change))

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from advex.classifier import Classifier, input_gradient
-from advex.geometry import Norm, per_row
+from advex.geometry import LINF, Norm, Walls, per_row
 from advex.goals import Goal
 from advex.types import take
+from advex.waits import ASKED, asking_waits
 
 
 @dataclass
@@ -30,6 +32,10 @@ class SearchState:
     change so far in the rule's sense. rank: what the best is the lowest by (see `Aim`).
     gradients, queries, flat: see `SearchResult`. memory: the rule's own tensors, with a row per example.
     done: the rule has finished the row; it may stay in the batch for a while, but no longer counts or changes.
+
+    On a GPU the host learns what has come of the rows in some steps alone (see `waits`): `asked`, whether this is one
+    of them. wanted: numbers [m] that a rule wants to know then, set in `finished`; known: what they were the last time.
+    held: rows that stand where they are until then: their next look is the same one, and does not count.
     """
 
     classifier: Classifier
@@ -53,15 +59,29 @@ class SearchState:
     reached: Tensor
     size: Tensor
     memory: dict[str, Tensor] = field(default_factory=dict)
+    asked: bool = True
+    wanted: Tensor | None = None
+    known: list[int] | None = None
+    held: Tensor | None = None
+
+    @cached_property
+    def walls(self) -> Walls:
+        """What the box allows x."""
+        return self.classifier.box.walls(self.x)
+
+    @property
+    def counts(self) -> Tensor:
+        """[n] bool: rows of which a look is one more."""
+        return ~self.done if self.held is None else ~(self.done | self.held)
 
     def confine(self, delta: Tensor) -> Tensor:
         """delta on the mask and inside the box."""
-        return self.classifier.box.confine(self.x, delta if self.mask is None else delta * self.mask)
+        return self.walls.confine(delta if self.mask is None else delta * self.mask)
 
     @property
     def free_gradient(self) -> Tensor:
         """The gradient, 0 where the box does not let the row go downhill."""
-        return -self.classifier.box.free(self.x, self.delta, -self.gradient)
+        return self.walls.free_gradient(self.delta, self.gradient)
 
 
 class Rule(Protocol):
@@ -202,7 +222,9 @@ def iterate(
     if skip is not None:
         at.done = skip
         at = _compact(at, whole)
+    waits = asking_waits(x)
     for k in range(steps + 1):
+        at.asked = not waits or (k + 1) % ASKED == 0 or k + 1 == steps
         if unseen and k == steps:
             at.best, at.best_size = at.delta, at.norm.size(at.delta)
             break
@@ -213,7 +235,7 @@ def iterate(
         finished = rule.finished(at, k)
         if finished is not None:
             at.done = at.done | finished
-            if (at := _compact(at, whole)).rows.numel() == 0:
+            if at.asked and (at := _compact(at, whole)).rows.numel() == 0:
                 break
         delta = rule.step(at, k)
         at.delta = at.confine(delta) if clip else delta
@@ -228,24 +250,27 @@ def _look(at: SearchState, rule: Rule, *, gradient: bool) -> None:
         asked_by_rule = getattr(rule, "ask", None)
         return at.goal(at.classifier, changed) if asked_by_rule is None else asked_by_rule(at, changed)
 
+    counts = at.counts
     if gradient:
         raw, aim = input_gradient(ask, at.x + at.delta)
         # A gradient that is not finite leads nowhere: those elements stand still, and the row counts as flat.
-        finite = torch.isfinite(raw)
-        at.gradient = torch.where(finite if at.mask is None else finite & at.mask, raw, 0.0)
-        at.gradients = at.gradients + ~at.done
-        blind = ~finite.flatten(1).all(dim=1) | ~(at.gradient != 0).flatten(1).any(dim=1)
-        at.flat = at.flat | (blind & ~at.done)
+        at.gradient = raw.nan_to_num(0.0, 0.0, 0.0)
+        largest = steepest = LINF.size(raw)
+        if at.mask is not None:
+            at.gradient = torch.where(at.mask, at.gradient, 0.0)
+            steepest = LINF.size(at.gradient)
+        at.gradients = at.gradients + counts
+        at.flat = at.flat | (counts > ((largest < math.inf) & (steepest > 0)))  # and not
     else:
         with torch.no_grad():
             aim = ask(at.x + at.delta)
-        at.queries = at.queries + ~at.done
+        at.queries = at.queries + counts
     at.loss, at.rank, at.reached = aim.loss.detach(), aim.rank, aim.reached
     at.size = at.norm.size(at.delta)
 
 
 def _remember(at: SearchState, better: Tensor) -> None:
-    better = better & ~at.done
+    better = better > at.done  # and not done
     at.best = torch.where(per_row(better, at.x), at.delta, at.best)
     at.best_size = torch.where(better, torch.where(at.reached, at.size, math.inf), at.best_size)
     at.best_rank = torch.where(better, at.rank, at.best_rank)
@@ -259,7 +284,9 @@ def _write_back(at: SearchState, whole: SearchResult) -> None:
 
 def _compact(at: SearchState, whole: SearchResult) -> SearchState:
     """Drop finished rows once an eighth of the batch is finished; when compiled, at a half and a quarter alone."""
-    active = int((~at.done).sum())
+    numbers = (~at.done).sum()[None]
+    active, *known = (numbers if at.wanted is None else torch.cat([numbers, at.wanted])).tolist()
+    at.known, at.wanted = known or at.known, None
     wanted = active
     if at.classifier.compiled and active:  # each batch size is compiled anew
         wanted = max(1 << (active - 1).bit_length(), 1 << (len(whole.size) - 1).bit_length() >> 2)
@@ -268,12 +295,5 @@ def _compact(at: SearchState, whole: SearchResult) -> SearchState:
     _write_back(at, whole)
     # Active rows first; in a compiled search some finished rows fill up to the size.
     keep = at.done.to(torch.int8).argsort(stable=True)[: min(wanted, len(at.done))].sort().values
-    kept = {name: value[keep] for name, value in vars(at).items() if isinstance(value, Tensor) and value.ndim}
-    return SearchState(
-        **{
-            **vars(at),
-            **kept,
-            "goal": take(at.goal, keep),
-            "memory": {name: value[keep] for name, value in at.memory.items()},
-        }
-    )
+    memory = {name: value[keep] for name, value in at.memory.items()}
+    return replace(take(at, keep), goal=take(at.goal, keep), memory=memory)

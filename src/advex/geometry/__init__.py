@@ -6,6 +6,7 @@ Everything works row by row on [n, *shape] tensors; sizes and radii are [n].
 from __future__ import annotations
 
 from advex.geometry.box import Box as Box
+from advex.geometry.box import Walls as Walls
 from advex.geometry.norms import L0 as L0
 from advex.geometry.norms import L1 as L1
 from advex.geometry.norms import L2 as L2

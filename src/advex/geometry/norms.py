@@ -24,7 +24,9 @@ def _flat(delta: Tensor) -> Tensor:
 
 
 def _radii(radius: Tensor | float, delta: Tensor) -> Tensor:
-    return torch.as_tensor(radius, dtype=delta.dtype, device=delta.device).expand(len(delta))
+    if not isinstance(radius, Tensor):
+        return delta.new_full((len(delta),), radius)  # not a tensor made here and sent: that waits for the device
+    return radius.to(delta).expand(len(delta))
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +75,7 @@ def _shrink(delta: Tensor, size: Tensor, radius: Tensor) -> Tensor:
     # A hair inside the ball, so that rounding cannot leave it; a sum over more elements rounds more.
     hair = (4 + math.prod(delta.shape[1:]) / 4096) * torch.finfo(delta.dtype).eps
     factor = radius / size.clamp_min(torch.finfo(delta.dtype).tiny) * (1 - hair)
-    return torch.where(per_row(size > radius, delta), delta * per_row(factor, delta), delta)
+    return delta * per_row(torch.where(size > radius, factor, 1.0), delta)
 
 
 def _l2_size(delta: Tensor) -> Tensor:
@@ -86,8 +88,8 @@ def _l2_project(delta: Tensor, radius: Tensor | float) -> Tensor:
 
 def _l2_steepest(gradient: Tensor) -> Tensor:
     # The largest entry goes first: squares of tiny gradients underflow (a saturated softmax has them).
-    largest = per_row(_linf_size(gradient), gradient)
-    scaled = torch.where(largest > 0, gradient / largest, 0.0)
+    largest = _linf_size(gradient)
+    scaled = gradient / per_row(torch.where(largest > 0, largest, 1.0), gradient)
     return scaled / per_row(_l2_size(scaled).clamp_min(1.0), gradient)
 
 
@@ -99,8 +101,8 @@ def _l2_sample(x: Tensor, radius: Tensor | float, seed: int) -> Tensor:
 
 
 def _linf_size(delta: Tensor) -> Tensor:
-    flat = _flat(delta).abs()
-    return flat.amax(dim=1) if flat.shape[1] else flat.sum(dim=1)
+    flat = _flat(delta)
+    return torch.linalg.vector_norm(flat, math.inf, dim=1) if flat.shape[1] else flat.sum(dim=1)
 
 
 def _linf_project(delta: Tensor, radius: Tensor | float) -> Tensor:

@@ -32,5 +32,5 @@ class Become:
 
     def __call__(self, classifier: Classifier, x: Tensor) -> Aim:
         logits = classifier.logits(x)
-        reached = (advantage(logits, self.c).detach() > 0) & answered(logits)
+        reached = (advantage(logits.detach(), self.c) > 0) & answered(logits)
         return Aim(loss=-advantage(logits, self.c, self.temperature), reached=reached)

@@ -33,5 +33,5 @@ class BelowChance:
         logits = classifier.logits(x)
         chance = math.log(logits.shape[1] - 1)
         loss = advantage(logits, self.y, 1.0, self.avoided) + chance
-        reached = (advantage(logits, self.y, 1.0).detach() < -chance) | ~answered(logits)
+        reached = (advantage(logits.detach(), self.y, 1.0) < -chance) | ~answered(logits)
         return Aim(loss=loss, reached=reached)

@@ -38,5 +38,5 @@ class Confident:
         _, wrong = own_and_others(log_s, self.y)
         log_j, others = own_and_others(log_s, wrong.argmax(dim=1))
         log_q = others.amax(dim=1)
-        loss = torch.logaddexp(log_q, log_q.new_tensor(self.margin).log()) - log_j
+        loss = torch.logaddexp(log_q, log_q.new_full((), self.margin).log()) - log_j
         return Aim(loss=loss, reached=(log_j.exp() - log_q.exp()).detach() > self.margin)

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from advex.classifier import Classifier
 from advex.errors import InputError
+from advex.geometry import LINF
 from advex.registry import register
 
 
@@ -111,12 +112,24 @@ def advantage(
 
     temperature: tau, one or [n]. avoided: [n] or [n, k], classes of each row that the others do not include.
     """
-    own, others = own_and_others(logits, classes)
+    return ahead(logits, *own_and_others(logits, classes), temperature, avoided)
+
+
+def lost(own: Tensor, others: Tensor) -> Tensor:
+    """[n] bool: the decision is another one, or none is made (see `logits.answered`). As `own_and_others` gives them."""
+    own = own.detach()
+    return ~((own - others.detach().amax(dim=1) >= 0) & (own < math.inf))  # what is not a number is not above 0
+
+
+def ahead(
+    logits: Tensor, own: Tensor, others: Tensor, temperature: float | Tensor = 0.0, avoided: Tensor | None = None
+) -> Tensor:
+    """`advantage`, from what `own_and_others` gives of the logits."""
     if avoided is not None:
         others = others.scatter(1, avoided.reshape(len(others), -1), -math.inf)
     if isinstance(temperature, Tensor):
         # A tau of nothing is the margin, up to rounding; how little that is goes by the size of small logits.
-        size = logits.detach().abs().amax(dim=1).clamp(torch.finfo(logits.dtype).tiny * 1e6, 1.0)
+        size = LINF.size(logits.detach()).clamp(torch.finfo(logits.dtype).tiny * 1e6, 1.0)
         tau = torch.maximum(temperature, 1e-6 * size).reshape(-1, 1)
         return own - (tau * torch.logsumexp(others / tau, dim=1, keepdim=True))[:, 0]
     if temperature <= 0:

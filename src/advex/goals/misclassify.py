@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from advex.classifier import Classifier
-from advex.goals.goal import Aim, advantage, goal
+from advex.goals.goal import Aim, ahead, goal, lost, own_and_others
 from advex.goals.targets import Classes
-from advex.logits import answered
 
 
 @goal("misclassify", cites="woods2019 Eq. 2", examples=("temperature=1",))
@@ -31,5 +30,5 @@ class Misclassify:
 
     def __call__(self, classifier: Classifier, x: Tensor) -> Aim:
         logits = classifier.logits(x)
-        loss = advantage(logits, self.y, self.temperature, self.avoided)
-        return Aim(loss=loss, reached=(advantage(logits, self.y).detach() < 0) | ~answered(logits))
+        own, others = own_and_others(logits, self.y)
+        return Aim(loss=ahead(logits, own, others, self.temperature, self.avoided), reached=lost(own, others))

@@ -1,0 +1,218 @@
+"""How often a GPU is waited for, and what it is given to do: counted on a CPU that is treated as one."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import fields
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from advex import attacks, explainers, waits
+from advex.attacks import search as loop
+from advex.classifier import Classifier, input_gradient
+from advex.goals import Become, BelowChance, Misclassify
+
+# Operations that end in a number, or in a shape, which the host has to know before it goes on. `lift_fresh` is a
+# tensor made of Python's numbers: sent to a GPU it waits too, as memory that is not pinned does.
+_WAITS = {
+    "_local_scalar_dense", "is_nonzero", "nonzero", "nonzero_numpy", "masked_select", "equal", "allclose", "_unique2",
+    "unique_dim", "unique_consecutive", "lift_fresh",
+}  # fmt: skip
+_NOT_LAUNCHED = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "scalar_tensor"}
+_ANSWERS = {Tensor.tolist, Tensor.cpu}  # these reach no operation where the tensor is on a CPU
+
+
+def _place() -> str:
+    """The line of advex that is at work."""
+    frame: Any = sys._getframe(2)
+    while frame is not None:
+        _, found, path = frame.f_code.co_filename.partition("/src/advex/")
+        if found:
+            return f"{path}:{frame.f_lineno}"
+        frame = frame.f_back
+    return "elsewhere"
+
+
+class Counted(TorchDispatchMode):
+    """Inside, `waits` and `launched` count by place. Views are not launched; what a CPU generator drew is not asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: Counter[str] = Counter()
+        self.launched: Counter[str] = Counter()
+        self._drawn: list[Tensor] = []  # kept: another tensor must not come to lie in its place
+        self._answers = _Answers(self)
+
+    def __enter__(self) -> Counted:
+        self._answers.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._answers.__exit__(*error)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = func._schema.name.partition("::")[2]
+        chosen = args[1] if name in ("index", "index_put", "index_put_") else ()
+        by_mask = any(index is not None and index.dtype == torch.bool for index in chosen)
+        if by_mask or (name in _WAITS and not self._drew(args)):
+            self.waits[_place()] += 1
+        elif name not in _WAITS | _NOT_LAUNCHED and not _is_view(func):
+            self.launched[_place()] += 1
+        result = func(*args, **kwargs)
+        if kwargs.get("generator") is not None and isinstance(result, Tensor):
+            self._drawn.append(result)
+        return result
+
+    def _drew(self, args: Any) -> bool:
+        return any(args[0].data_ptr() == drawn.data_ptr() for drawn in self._drawn)
+
+
+class _Answers(TorchFunctionMode):
+    def __init__(self, counted: Counted) -> None:
+        super().__init__()
+        self.counted = counted
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _ANSWERS and isinstance(args[0], Tensor):
+            self.counted.waits[_place()] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def _is_view(func: Any) -> bool:
+    aliases = [each.alias_info for each in func._schema.returns]
+    return any(alias is not None and not alias.is_write for alias in aliases)
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waits, "_AT_ONCE", set())
+
+
+@pytest.fixture(scope="module")
+def resnet() -> tuple[Classifier, Tensor, Tensor]:
+    torch.manual_seed(0)
+    classifier = Classifier("preact_resnet:depth=14,classes=10", mean=0.5, std=0.25).eval()
+    x = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    return classifier, x, classifier.predict(x).argmax(dim=1)
+
+
+def counted(act: Callable[[], object]) -> Counted:
+    with Counted() as counts:
+        act()
+    return counts
+
+
+# -- the counter: what torch.cuda.set_sync_debug_mode says of each, by torch's notes on CUDA ----------------------
+
+
+@pytest.mark.parametrize(
+    ("asks", "waited"),
+    [
+        (lambda x: x.sum().item(), 1),
+        (lambda x: int(x.sum()), 1),
+        (lambda x: bool(x.any()), 1),
+        (lambda x: x.tolist(), 1),
+        (lambda x: x[x > 0], 1),
+        (lambda x: x.nonzero(), 1),
+        (lambda x: torch.equal(x, x), 1),
+        (lambda x: torch.allclose(x, x), 1),
+        (lambda x: torch.tensor(0.5) * x, 1),
+        (lambda x: x[torch.arange(2)], 0),
+        (lambda x: x.new_full((2,), 0.5), 0),
+        (lambda x: torch.where(x > 0, x, 0.0), 0),
+        (lambda x: int(torch.randint(9, (), generator=torch.Generator())), 0),
+    ],
+)
+def test_what_waits_is_counted(asks: Callable[[Tensor], object], waited: int) -> None:
+    x = torch.rand(3)
+    assert counted(lambda: asks(x)).waits.total() == waited
+
+
+def test_views_are_not_launched() -> None:
+    x = torch.rand(3, 4)
+    assert counted(lambda: (x.flatten()[2:].reshape(5, 2) + 1).mul_(2)).launched.total() == 2
+
+
+# -- searches ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+def test_a_search_seldom_waits_and_launches_less_than_a_network(resnet: tuple[Classifier, Tensor, Tensor]) -> None:
+    classifier, x, y = resnet
+    steps: list[tuple[int, int]] = []
+    search = attacks.build("minimal:gradients=40")
+    with pytest.MonkeyPatch.context() as patch, Counted() as whole:
+
+        def look(*given: Any, ask: Any = loop._look, **how: Any) -> None:
+            steps.append((whole.waits.total(), whole.launched.total()))
+            ask(*given, **how)
+
+        patch.setattr(loop, "_look", look)
+        search(classifier, x, Misclassify(y), seed=0)
+    with classifier.frozen():
+        alone = counted(lambda: input_gradient(lambda x: classifier.logits(x).logsumexp(dim=1), x)).launched.total()
+    gaps = [(later[0] - step[0], later[1] - step[1] - alone) for step, later in zip(steps, steps[1:], strict=False)]
+    assert len(gaps) >= 30
+    assert sum(waited for waited, _ in gaps) / len(gaps) <= 0.25
+    assert sorted(own for _, own in gaps)[len(gaps) // 2] <= 120
+    assert whole.waits.total() <= 0.5 * len(steps)  # with all that a call asks before, after and between
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.mark.parametrize("rho", [0.1, 0.6])
+def test_an_explanation_hardly_waits(rho: float, resnet: tuple[Classifier, Tensor, Tensor]) -> None:
+    classifier, x, y = resnet
+    search, goal = attacks.AtDistance(rho=rho), Become((y + 1) % 10, temperature=1.0)
+    assert counted(lambda: search(classifier, x, goal, seed=0)).waits.total() / 35 <= 0.1
+    toward = explainers.build(f"toward:rho={rho}")
+    of_explainer = counted(lambda: toward(classifier, x, (y + 1) % 10)).waits
+    assert not [place for place in of_explainer if place.startswith("geometry")]
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.mark.parametrize("norm", ["linf", "l2", "rmse"])
+def test_projected_descent_does_not_wait_in_its_steps(norm: str, resnet: tuple[Classifier, Tensor, Tensor]) -> None:
+    classifier, x, y = resnet
+    few, many = (
+        counted(lambda search=attacks.build(f"pgd:norm={norm},steps={steps}"): search(classifier, x, Misclassify(y)))
+        for steps in (2, 6)
+    )
+    assert few.waits.total() == many.waits.total()
+
+
+@pytest.mark.parametrize("goal", [Misclassify, BelowChance])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "minimal:gradients=40", "minimal:gradients=100", "minimal:norm=linf,gradients=60",
+        "minimal:norm=l1,gradients=60",
+        "at_distance:rho=0.2", "apgd:steps=20,radius=0.05", "sigma_zero:gradients=20", "boundary_walk:queries=60",
+    ],
+)  # fmt: skip
+def test_asking_seldom_changes_no_result(
+    spec: str, goal: Any, toys: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Changes, and what each row cost: rows that ended keep theirs, rows that stand cost nothing."""
+    classifier = toys.mlp()
+    x = torch.rand(24, 3, 2, 2, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    y = classifier.predict(x).argmax(dim=1)
+    y[0] = (y[0] + 1) % 3
+    at_once = attacks.build(spec)(classifier, x, goal(y), seed=0)
+    monkeypatch.setattr(waits, "_AT_ONCE", set())
+    seldom = attacks.build(spec)(classifier, x, goal(y), seed=0)
+    for field in fields(at_once):
+        before, after = getattr(at_once, field.name), getattr(seldom, field.name)
+        if isinstance(before, Tensor) and before.is_floating_point():
+            assert torch.allclose(before, after, rtol=1e-6, atol=1e-7)
+        elif isinstance(before, Tensor):
+            assert torch.equal(before, after)
