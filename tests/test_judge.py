@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -11,14 +13,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import advex
 from advex.cli import main
-from advex.evaluation import judging
+from advex.evaluation import evaluate, judging, settings_from
 from advex.record import Difference, Figure, MapFigures, MeasureEntry, ModelEntry, read_record, read_rows
 from advex.registry import parse
+from advex.report import write_report
 from advex.report.believed import judged, preferences
 from advex.report.reading import read
 from advex.report.sections.believe import Believe
@@ -72,6 +76,77 @@ def test_where_a_control_is_as_good_the_measure_speaks_for_nobody() -> None:
     )
     (worse,) = preferred({"a": 0.5, "noise": 0.9}, "high", 0.1, controls=("noise",))
     assert (worse.best, worse.above) == ("noise", False)
+
+
+def test_an_interval_that_the_test_does_not_bear_out_claims_nothing() -> None:
+    """The interval of b less a excludes zero; p, adjusted, is 0.2: nothing is better, and 0.2 is said."""
+    record = record_of({"a": 0.5, "b": 0.9}, "high", 0.1)
+    for p, beside in ((0.2, ("a",)), (0.01, ()), (None, ())):
+        record.differences = [line.model_copy(update={"p": p}) for line in record.differences]
+        (each,) = preferences(record, record.models[0])
+        assert (each.best, each.beside) == ("b", beside)
+        assert each.plain["p"] == ({} if p is None else {"a": p})
+
+
+def stepped_down(values: list[float]) -> list[float]:
+    """Holm 1979 in words: the smallest times k, the next times k - 1, ..., none below the one before."""
+    adjusted, known = [math.nan] * len(values), 0.0
+    for rank, place in enumerate(np.argsort(values)):
+        known = max(known, min(1.0, (len(values) - rank) * values[place]))
+        adjusted[place] = known
+    return adjusted
+
+
+def test_tests_of_a_measure_are_those_of_all_signs_adjusted_for_all_pairs(tmp_path: Path) -> None:
+    """10 examples: beside all 2^10 signs of each pair's differences, as maps.parquet has them; each measure alone."""
+    data = advex.open_dataset("planted:amplitude=0.05", split="test", max_samples=10, seed=0)
+    names, keys = ("gradient", "grad_cam", "centre", "random"), ("mass", "deletion")
+    asked: dict[str, Any] = {
+        "attack": None, "btr": None, "maps": names, "measures": ("mass", "deletion:steps=4"), "pictures": (),
+        "recheck": 0,
+    }  # fmt: skip
+    model = advex.load("builtin:planted")
+    record = evaluate([("net", "net", model)], data, tmp_path / "record", settings_from(asked))
+    rows = read_rows(tmp_path / "record", "maps")
+    signs = np.array(list(itertools.product((-1, 1), repeat=10)))
+    for key in keys:
+        values = {name: np.array([row[key] for row in rows if row["explainer"] == name]) for name in names}
+        lines = [line for line in record.differences if line.measure == key]
+        assert len(lines) == 6
+        changes = [values[line.first] - values[line.second] for line in lines]
+        exact = [np.mean(abs(signs @ each) >= abs(each.sum()) - 1e-9) for each in changes]
+        made = [line.p or 0.0 for line in lines]
+        assert made == pytest.approx(stepped_down(exact), abs=0.03)
+        assert min(made) < 0.02 < 0.05 < max(made), key
+    times = {name: maps.seconds for name, maps in record.models[0].maps.items()}
+    assert all(seconds is not None and 0 < seconds < 60 for seconds in times.values())
+    page = write_report(tmp_path / "record").read_text(encoding="utf-8")
+    assert {name for name in names if f'data-seconds="{name}"' in page} == set(names)
+    assert "p\u202f=\u202f" in page
+
+
+def test_a_record_without_times_and_tests_is_read_and_shown(tmp_path: Path) -> None:
+    """As it was written before there were any: no figure of theirs is made up."""
+    data = advex.open_dataset("planted", split="test", max_samples=4, seed=0)
+    asked: dict[str, Any] = {
+        "attack": None, "btr": None, "maps": ("gradient", "random"), "measures": ("mass",), "pictures": (),
+        "recheck": 0,
+    }  # fmt: skip
+    evaluate([("net", "net", advex.load("builtin:planted"))], data, tmp_path / "record", settings_from(asked))
+    path = tmp_path / "record" / "record.json"
+    values = json.loads(path.read_text(encoding="utf-8"))
+    for line in values["differences"]:
+        del line["p"]
+    for maps in values["models"][0]["maps"].values():
+        del maps["seconds"]
+    path.write_text(json.dumps(values), encoding="utf-8")
+    record = read_record(tmp_path / "record")
+    assert (
+        {maps.seconds for maps in record.models[0].maps.values()} == {line.p for line in record.differences} == {None}
+    )
+    page = write_report(tmp_path / "record").read_text(encoding="utf-8")
+    assert "data-seconds" not in page
+    assert "p\u202f" not in page
 
 
 def test_of_few_examples_nothing_is_said() -> None:
@@ -215,5 +290,6 @@ def test_a_judgement_that_is_killed_goes_on_to_the_same_bytes(tmp_path: Path) ->
         first, second = ((tmp_path / out / f"{name}.parquet").read_bytes() for out in ("broken", "whole"))
         assert first == second, name
     first, second = (read_record(tmp_path / out) for out in ("broken", "whole"))
-    assert first.models[0].maps == second.models[0].maps
+    untimed = {"maps": {"__all__": {"seconds"}}}
+    assert first.models[0].model_dump(exclude=untimed) == second.models[0].model_dump(exclude=untimed)
     assert first.differences == second.differences

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
@@ -46,6 +47,7 @@ _SHARD = {
     table: pa.list_(pa.struct([(name, kind) for name, kind in columns.items() if name != "example"]))
     for table, columns in _BESIDE.items()
 }
+SECONDS = "seconds"  # of a shard: what one of its maps took
 DOUBT = "map"  # beside the measures' keys in a row's `undefined`: why the map itself is doubtful
 
 
@@ -102,7 +104,10 @@ def _measured(
     task: MapTask, classifier: Classifier, data: Dataset, plan: Plan, shown: Collection[int], rows: range
 ) -> pa.Table:
     """What every measure says of the maps of some rows. shown: the examples whose values are kept."""
+    began = time.perf_counter()
     case = mapped(task, classifier, data, plan, rows)
+    case.explanation.map.sum().item()  # waits for a device that is still at it
+    seconds = time.perf_counter() - began
     values: dict[str, Tensor] = {}
     reasons: list[dict[str, str]] = [{} for _ in rows]
     moved: list[list[dict[str, object]]] = [[] for _ in rows]
@@ -135,6 +140,7 @@ def _measured(
     return table(
         {name: kind for name, kind in maps_of(values).items() if name not in OWNER}
         | _SHARD
+        | {SECONDS: pa.float64()}
         | dict.fromkeys(parts, pa.list_(pa.float64())),
         example=list(rows),
         target=explanation.target,
@@ -149,6 +155,7 @@ def _measured(
         ],
         moved=moved,
         traces=traces,
+        seconds=[seconds / len(rows)] * len(rows),
         **parts,
     )
 
@@ -191,7 +198,7 @@ def tables(work: Evaluation, model: str) -> Blocks:
             for block in settled.added(list(made), gathering) if settle and gathering else made:
                 yield beside(of(block), model=model, explainer=task.name)
 
-    made: Blocks = {"maps": blocks(lambda block: block.drop_columns(list(_BESIDE)), settle=True)}
+    made: Blocks = {"maps": blocks(lambda block: block.drop_columns([*_BESIDE, SECONDS]), settle=True)}
     facts: dict[Table, str] = {"moved": "moves", "traces": "traces"}
     for name, fact in facts.items():
         if any(getattr(task.measure, fact, False) for task in work.plan.measures):
@@ -229,9 +236,10 @@ def _figures(work: Evaluation, model: str, task: MapTask) -> MapFigures:
             counts.setdefault(key, Counter())[reason] += 1
     undefined = {key: dict(counts[key]) for key in work.written.measures if key in counts}
     methods = rows.column("method").unique().to_pylist()  # several, where it chooses row by row
+    seconds = sum(float(tensor(block, SECONDS).sum()) for block in work.made(model, kind(task))) / max(len(rows), 1)
     return MapFigures(
         method=methods[0] if len(methods) == 1 else describe(task.explainer), target=task.target, figures=values,
-        undefined=undefined, control=getattr(task.explainer, "shows", "") == "control",
+        undefined=undefined, control=getattr(task.explainer, "shows", "") == "control", seconds=seconds,
     )  # fmt: skip
 
 

@@ -171,7 +171,7 @@ class Evaluation:
 
 def differences(stages: Sequence[Stage], results: Results) -> list[Difference]:
     """The differences of all stages: models pair by pair, then explainers."""
-    lines = bounded([contrast for stage in stages for contrast in stage.differences(results)])
+    lines = bounded([contrast for stage in stages for contrast in stage.differences(results)], results.seed)
     names = [entry.name for entry in results.entries]
     places = {pair: place for place, pair in enumerate((a, b) for a in names for b in names)}
     last = len(places)

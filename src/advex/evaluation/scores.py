@@ -13,6 +13,7 @@ from torch import Tensor
 
 from advex import measures
 from advex.measures.intervals import Z, paired_shares, resampled_mean, widened, widening
+from advex.measures.paired_tests import holm, sign_flips
 from advex.measures.robustness import resampled_area
 from advex.record import Better, Difference, Figure
 from advex.types import Score
@@ -56,14 +57,15 @@ class Contrast:
     """A difference before its interval is known.
 
     family: names the differences whose intervals hold together. estimates: [RESAMPLES] of the difference. ratios:
-    [RESAMPLES] of its ratio, where it has one. counts: of two shares, how many examples
-    only the first has, how many only the second, and of how many.
+    [RESAMPLES] of its ratio, where it has one. changes: [n] of which it is the mean, where it is one. counts: of two
+    shares, how many examples only the first has, how many only the second, and of how many.
     """
 
     family: str
     difference: Difference
     estimates: Tensor
     ratios: Tensor | None = None
+    changes: Tensor | None = None
     counts: tuple[int, int, int] | None = None
 
 
@@ -75,7 +77,8 @@ def mean_contrast(family: str, values: Tensor, better: Better, seed: int, **whos
     value, estimates = resampled_mean(values, seed=seed)
     failures = int(values.isnan().sum())
     figure = _unbounded(value, len(values) - failures, failures, better)
-    return Contrast(family=family, difference=Difference(figure=figure, **whose), estimates=estimates)
+    difference = Difference(figure=figure, **whose)
+    return Contrast(family=family, difference=difference, estimates=estimates, changes=values)
 
 
 def share_contrast(family: str, values: Tensor, better: Better, seed: int, **whose: Any) -> Contrast:
@@ -108,8 +111,8 @@ def _unbounded(value: float, n: int, failures: int, better: Better = "high") -> 
     return Figure(value=value, low=math.nan, high=math.nan, n=n, failures=failures, better=better)
 
 
-def bounded(contrasts: Sequence[Contrast]) -> list[Difference]:
-    """The differences with intervals that hold together with 95 % within each family.
+def bounded(contrasts: Sequence[Contrast], seed: int = 0) -> list[Difference]:
+    """The differences with intervals that hold together with 95 % within each family, and p values that do, too.
 
     A difference of two infinite areas is NaN: nothing is known about it, and it counts for nothing.
     """
@@ -131,7 +134,17 @@ def bounded(contrasts: Sequence[Contrast]) -> list[Difference]:
                 low, high = paired_shares(*counts, max(deviations or 0.0, Z))
                 ends_of = [max(-1.0, min(ends_of[0], low)), min(1.0, max(ends_of[1], high))]
             differences[place] = _bounded(differences[place], [*ends_of, *bounds[2:]], len(places))
+        for place, p in zip(places, _tested(members, seed), strict=True):
+            differences[place] = differences[place].model_copy(update={"p": p})
     return differences
+
+
+def _tested(members: Sequence[Contrast], seed: int) -> Sequence[float | None]:
+    """p of each difference of a family, adjusted by Holm; None where they are not all means of as many changes."""
+    changes = [each.changes for each in members if each.changes is not None]
+    if len(changes) < len(members) or len({len(each) for each in changes}) > 1:
+        return [None] * len(members)
+    return holm(sign_flips(torch.stack([each.detach().cpu().double() for each in changes], dim=1), seed).tolist())
 
 
 def _bounded(difference: Difference, bounds: Sequence[float], comparisons: int) -> Difference:

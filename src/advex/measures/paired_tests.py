@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 FLIPS = 20_000
-_BLOCK = 2_000
+_BLOCK = 4_000_000  # signs drawn at a time: 32 MB
 _ROUNDING = 1e-9  # sums that differ by less, relative to what they are compared with, are equal
 
 
@@ -26,8 +26,9 @@ def sign_flips(changes: Tensor, seed: int) -> Tensor:
     limit = sums - _ROUNDING * changes.abs().sum(dim=0)
     rng = torch.Generator().manual_seed(seed)
     beyond = torch.ones_like(sums)
-    for _ in range(0, FLIPS, _BLOCK):
-        signs = 2.0 * torch.randint(2, (_BLOCK, len(changes)), generator=rng).double() - 1
+    block = min(max(_BLOCK // max(len(changes), 1), 1), FLIPS)
+    for start in range(0, FLIPS, block):
+        signs = 2.0 * torch.randint(2, (min(block, FLIPS - start), len(changes)), generator=rng).double() - 1
         beyond += ((signs @ changes).abs() >= limit).sum(dim=0)
     return beyond / (FLIPS + 1)
 

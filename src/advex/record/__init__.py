@@ -45,6 +45,7 @@ from advex.record.tables import Table as Table
 from advex.record.versions import Values, read_versioned
 
 SCHEMA = 2
+RISK = 0.05  # of claiming some difference, of many, where there is none
 # Said wherever figures of "better than random" stand.
 CALIBRATION = (
     "BTR asks for confidences, and so moves with calibration alone: logits times a constant change it, and no decision."
@@ -97,8 +98,10 @@ class ModelEntry(Strict):
 class Difference(Strict):
     """first minus second on the same examples, paired bootstrap.
 
-    comparisons: the intervals of so many differences hold together with 95 %, this one among them. ratio: first divided
-    by second, of areas; its interval is widened as the difference's.
+    comparisons: the intervals of so many differences hold together with 95 %, this one among them. p: of the test that
+    flips the signs of the examples' differences, so that of the same comparisons none with p below 0.05 is false, with
+    95 % (Holm); None where they are not all means, and in records of before. ratio: first divided by second, of areas;
+    its interval is widened as the difference's.
 
     axis `model`: two models, and measure is a key of `all_figures` of both, such as `attack_ara` or `gradient_gini`.
     axis `explainer`: two explainers of the maps of `model`, and measure is a key of `Record.measures`.
@@ -111,7 +114,13 @@ class Difference(Strict):
     measure: str
     figure: Figure
     comparisons: int = 1
+    p: float | None = None
     ratio: Figure | None = None
+
+    @property
+    def separated(self) -> bool:
+        """Whether the interval lies on one side of zero, and the test agrees, where there is one."""
+        return (self.figure.low > 0 or self.figure.high < 0) and (self.p is None or self.p < RISK)
 
 
 class Flag(Strict):
@@ -257,8 +266,8 @@ def all_figures(model: ModelEntry) -> dict[str, Figure]:
 
 
 def summary(record: Record, folder: Path) -> str:
-    """What `--json` prints: the record's path, each model's figures, how those of radii came about, and the paired
-    differences; strict JSON.
+    """What `--json` prints: the record's path, each model's figures, how those of radii came about, the seconds that a
+    map takes, and the paired differences; strict JSON.
     """
 
     def ends(figure: Figure) -> dict[str, Any]:
@@ -275,10 +284,14 @@ def summary(record: Record, folder: Path) -> str:
             model.name: {key: radius.model_dump(include=kept) for key, radius in model.radii.items()}
             for model in record.models
         }
+    if any(model.maps for model in record.models):
+        said["seconds"] = {
+            model.name: {name: maps.seconds for name, maps in model.maps.items()} for model in record.models
+        }
     if record.differences:
         said["differences"] = [
             {**({"model": line.model} if line.axis == "explainer" else {}), "first": line.first, "second": line.second,
-             "measure": line.measure, **ends(line.figure), "comparisons": line.comparisons}
+             "measure": line.measure, **ends(line.figure), "comparisons": line.comparisons, "p": line.p}
             for line in record.differences
         ]  # fmt: skip
     return json.dumps(said)

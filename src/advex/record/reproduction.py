@@ -14,14 +14,13 @@ from pydantic import BaseModel, ConfigDict, field_validator
 
 from advex.errors import ArtifactError
 from advex.files import write_text
-from advex.record import Difference, Figure, plain
+from advex.record import RISK, Difference, Figure, plain
 from advex.record.versions import read_versioned
 
 NAME, ANSWERED = "reproduction.json", "answered.json"
 SCHEMA = 1
 
 
-RISK = 0.05  # of claiming an order of a column that is none
 Verdict = Literal["holds", "reversed", "not separable", "no values"]
 
 

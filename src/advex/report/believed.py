@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from advex.record import Figure, MeasureEntry, ModelEntry, Record
-from advex.report.cells import separated, turned
+from advex.record import Difference, MeasureEntry, ModelEntry, Record
 
 # Bootstrap intervals of fewer examples are too narrow: of two equal explainers one is called better in 49 % of cases at
 # 2 examples, in 16 % at 6 and in 8 % at 10.
@@ -21,7 +20,8 @@ class Preference:
 
     best: the explainer with the best mean. beside: others that do not differ significantly from it. above: the best
     explainer that is no control is significantly better than every control. few: too few examples to compare pairs.
-    lacking: explainers whose maps have too few values, and are not compared.
+    lacking: explainers whose maps have too few values, and are not compared. p: of the others, of the test beside the
+    best.
     """
 
     measure: MeasureEntry
@@ -30,6 +30,7 @@ class Preference:
     above: bool
     few: bool = False
     lacking: tuple[str, ...] = ()
+    p: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def plain(self) -> dict[str, Any]:
@@ -37,7 +38,7 @@ class Preference:
         return {
             "measure": self.measure.title, "spec": self.measure.spec, "standing": self.measure.standing,
             "best": None if self.few else self.best, "not_separable": list(self.beside), "above_controls": self.above,
-            "too_few": list(self.lacking),
+            "too_few": list(self.lacking), "p": None if self.few else dict(self.p),
         }  # fmt: skip
 
     @property
@@ -82,25 +83,24 @@ def _preference(record: Record, model: ModelEntry, key: str, measure: MeasureEnt
     controls = [name for name in ordered if model.maps[name].control]
     if not explainers:
         return None
-    beside = tuple(name for name in ordered[1:] if not _better(record, model, key, sign, ordered[0], name))
-    above = all(_better(record, model, key, sign, explainers[0], name) for name in controls)
-    return Preference(measure, ordered[0], tuple(ordered[1:]) if few else beside, above and not few, few, lacking)
+    lines = {
+        frozenset((line.first, line.second)): line
+        for line in record.differences
+        if (line.axis, line.model, line.measure) == ("explainer", model.name, key)
+    }
+    beside = tuple(name for name in ordered[1:] if not _better(lines, sign, ordered[0], name))
+    above = all(_better(lines, sign, explainers[0], name) for name in controls)
+    tests = {name: lines[pair].p for name in ordered[1:] if (pair := frozenset((ordered[0], name))) in lines}
+    return Preference(
+        measure, ordered[0], tuple(ordered[1:]) if few else beside, above and not few, few, lacking,
+        {name: p for name, p in tests.items() if p is not None},
+    )  # fmt: skip
 
 
-def _better(record: Record, model: ModelEntry, key: str, sign: int, first: str, second: str) -> bool:
+def _better(lines: Mapping[frozenset[str], Difference], sign: int, first: str, second: str) -> bool:
     """The first is significantly better than the second."""
-    figure = _difference(record, model.name, key, first, second)
-    return figure is not None and separated(figure) and sign * figure.value > 0
-
-
-def _difference(record: Record, model: str, key: str, first: str, second: str) -> Figure | None:
-    for line in record.differences:
-        if (line.axis, line.model, line.measure) == ("explainer", model, key):
-            if (line.first, line.second) == (first, second):
-                return line.figure
-            if (line.first, line.second) == (second, first):
-                return turned(line.figure)
-    return None
+    line = lines.get(frozenset((first, second)))
+    return line is not None and line.separated and sign * line.figure.value * (1 if line.first == first else -1) > 0
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -114,6 +114,15 @@ def share_in_words(figure: Figure) -> str:
     return f"{percent(figure.value)} [{number(100 * figure.low, 1)}, {number(100 * figure.high, 1)}]"
 
 
+def p_of(p: float | None) -> str:
+    """A p value; empty where there is none.
+
+    >>> p_of(0.0312), p_of(0.0001), p_of(None)
+    ('p\u202f=\u202f0.031', 'p\u202f<\u202f0.001', '')
+    """
+    return "" if p is None else "p\u202f<\u202f0.001" if p < 0.001 else f"p\u202f=\u202f{number(p, 3)}"
+
+
 def separated(figure: Figure) -> bool:
     """Whether the interval of a difference lies on one side of zero."""
     return figure.low > 0 or figure.high < 0

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from advex.drawing.numbers import decimals
-from advex.record import Figure, MeasureEntry, Record
-from advex.report.cells import BETTER, FigureCell, FigureRow, measured, separated, turned
+from advex.record import Difference, Figure, MeasureEntry, Record
+from advex.report.cells import BETTER, FigureCell, FigureRow, measured, p_of, turned
 
 
 @dataclass(frozen=True)
@@ -81,32 +81,34 @@ def _rows(
     record: Record, names: Sequence[str], model: str, prefix: str, measures: Mapping[str, MeasureEntry]
 ) -> Iterator[FigureRow]:
     """Every name minus every earlier one (of models, by the Gini index: dG, Chalasani et al. 2020, Eq. 21-22)."""
-    figures: dict[str, dict[tuple[str, str], Figure]] = {}
+    lines: dict[str, dict[tuple[str, str], Difference]] = {}
     for each in record.differences:
         if each.model == model:
-            pairs = figures.setdefault(each.measure, {})
-            pairs[each.first, each.second], pairs[each.second, each.first] = each.figure, turned(each.figure)
+            pairs = lines.setdefault(each.measure, {})
+            pairs[each.first, each.second] = each
+            pairs[each.second, each.first] = each.model_copy(update={"figure": turned(each.figure)})
     colours = {entry.name: place for place, entry in enumerate(record.models)}
     for first, second in itertools.combinations(names, 2):
         cells = []
         for key, measure in measures.items():
-            pairs = figures.get(prefix + key, {})
+            pairs = lines.get(prefix + key, {})
             if (second, first) in pairs:
-                figure = pairs[second, first]
-                cells.append(measured(prefix + key, figure, digits_of(pairs.values()), _reading(figure, measure)))
+                line, digits = pairs[second, first], digits_of(each.figure for each in pairs.values())
+                note = ", ".join(filter(None, (_reading(line, measure), p_of(line.p))))
+                cells.append(measured(prefix + key, line.figure, digits, note))
             else:
                 cells.append(FigureCell(prefix + key, "–"))
         if any(cell.low for cell in cells):
             yield FigureRow(colours[model or second], second, tuple(cells), first)
 
 
-def _reading(figure: Figure, measure: MeasureEntry) -> str:
-    """What the interval of a difference allows to say."""
-    if math.isnan(figure.value):
+def _reading(line: Difference, measure: MeasureEntry) -> str:
+    """What the interval and the test of a difference allow to say."""
+    if math.isnan(line.figure.value):
         return "undefined"
-    if not separated(figure):
+    if not line.separated:
         return "not significant"
-    larger = figure.value > 0
+    larger = line.figure.value > 0
     if measure.better == "neither":
         return "larger" if larger else "smaller"
     return "better" if larger == (measure.better == "high") else "worse"

@@ -146,7 +146,7 @@ def _paired(plan: Plan, values: Mapping[str, Values]) -> Paired:
                 names: dict[str, Any] = {"first": row.id, "second": row.against or "", "measure": measure}
                 changes = pair.changes(measure)
                 contrasts[row.id, measure] = mean_contrast("rows", changes, "high", plan.seed, **names)
-    return dict(zip(contrasts, bounded(list(contrasts.values())), strict=True))
+    return dict(zip(contrasts, bounded(list(contrasts.values()), plan.seed), strict=True))
 
 
 def _of_explainers(plan: Plan, values: Mapping[str, Values]) -> Iterator[tuple[tuple[str, str], Contrast]]:

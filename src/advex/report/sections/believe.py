@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from advex.drawing.numbers import decimals, number
 from advex.record import ModelEntry, Record
 from advex.registry import register
 from advex.report.believed import Preference, judged, preferences
-from advex.report.cells import BETTER, FigureCell, measured
+from advex.report.cells import BETTER, FigureCell, measured, p_of
 from advex.report.maps_compared import digits_of, titled
 from advex.report.reading import Contents
 
@@ -17,11 +18,12 @@ BEST, BESIDE = "best", "not significantly worse"
 
 @dataclass(frozen=True)
 class JudgedRow:
-    """An explainer's values. control: it looks at no model."""
+    """An explainer's values. control: it looks at no model. seconds: that a map took; "" where that is not known."""
 
     name: str
     control: bool
     cells: tuple[FigureCell, ...]
+    seconds: str
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,11 @@ class JudgedModel:
     columns: tuple[tuple[str, str, str], ...]
     rows: tuple[JudgedRow, ...]
     sentences: tuple[str, ...]
+
+    @property
+    def timed(self) -> bool:
+        """Whether it is known how long some maps took."""
+        return any(row.seconds for row in self.rows)
 
 
 @register("section", "believe")
@@ -57,12 +64,20 @@ def _judged(record: Record, index: int, model: ModelEntry) -> JudgedModel:
     ordered = sorted(model.maps, key=lambda name: model.maps[name].control)
     rows = tuple(
         JudgedRow(
-            name, model.maps[name].control, tuple(_cell(model, name, key, digits[key], by_key[key]) for key in keys)
-        )
+            name,
+            model.maps[name].control,
+            tuple(_cell(model, name, key, digits[key], by_key[key]) for key in keys),
+            _seconds(model.maps[name].seconds),
+        )  # fmt: skip
         for name in ordered
     )
     columns = tuple((titled(measure), BETTER[measure.better], measure.standing) for measure in keys.values())
     return JudgedModel(index, model.name, columns, rows, tuple(preference.sentence for preference in known))
+
+
+def _seconds(seconds: float | None) -> str:
+    """In two digits that count, of a hundredth of a millisecond at least."""
+    return "" if seconds is None else number(seconds, min(decimals([seconds]), 5))
 
 
 def _cell(model: ModelEntry, name: str, key: str, digits: int, preference: Preference) -> FigureCell:
@@ -71,4 +86,6 @@ def _cell(model: ModelEntry, name: str, key: str, digits: int, preference: Prefe
         return FigureCell(key, "–", note="not measured")
     note = "" if preference.few else BEST if name == preference.best else BESIDE if name in preference.beside else ""
     count = sum(model.maps[name].undefined.get(key, {}).values())
-    return measured(key, figure, digits, ", ".join(filter(None, (note, f"{count:,} undefined" if count else ""))))
+    p = "" if preference.few else p_of(preference.p.get(name))
+    notes = (note, p, f"{count:,} undefined" if count else "")
+    return measured(key, figure, digits, ", ".join(filter(None, notes)))
