@@ -27,8 +27,9 @@ from advex.drawing.heat import over, reach_of
 from advex.drawing.pictures import encoded
 from advex.evaluation.scores import rate
 from advex.measures import bootstrap_mean
+from advex.measures.boxes import SIDES, _components, overlaps
 from advex.measures.case import Case
-from advex.measures.localisation import SIDES, Localisation, _chosen, _components, overlaps
+from advex.measures.localisation import Localisation, _chosen
 from advex.record import read_record, read_rows
 
 

@@ -17,16 +17,10 @@ from advex.classifier import Classifier
 from advex.data.evidence import Evidence
 from advex.errors import SpecError
 from advex.evaluation import evaluate, settings_from
+from advex.measures.boxes import NO_BOX, SIDES, constant_boxes, overlap, overlaps
 from advex.measures.case import Case, apply
-from advex.measures.localisation import (
-    NO_BOX,
-    SIDES,
-    Localisation,
-    as_numbers,
-    constant_boxes,
-    overlap,
-    overlaps,
-)
+from advex.measures.intervals import bootstrap, percentiles, simultaneous, wilson
+from advex.measures.localisation import Localisation, as_numbers
 from advex.record import read_rows
 from advex.types import Explanation
 
@@ -296,6 +290,51 @@ def test_the_threshold_is_the_one_with_most_hits_where_it_is_chosen(spec: str, o
     )
 
 
+def replica(parts: np.ndarray, halves: list[tuple[list[int], list[int]]], levels: list[float]) -> dict[str, float]:
+    """The means over examples by their numbers, one that was drawn twice twice, thresholds chosen by counting."""
+    made: dict[str, list[float]] = {}
+    for least in levels:
+        for choosing, judged in halves:
+            best = []
+            for columns in (parts[:, 22:], parts[:, 2:22]):
+                hits = [sum(columns[i, k] >= least for i in choosing) for k in range(columns.shape[1])]
+                means = [round(sum(max(columns[i, k], 0) for i in choosing), 8) for k in range(columns.shape[1])]
+                best.append(max(range(len(hits)), key=lambda k, h=hits, m=means: (h[k], m[k], -k)))
+            for i in judged if choosing else ():
+                mine, fixed = parts[i, 22 + best[0]], parts[i, 2 + best[1]]
+                values = {"": mine >= least, "iou": max(mine, 0), "gain": float(mine >= least) - float(fixed >= least),
+                          "top1": (mine >= least) * parts[i, 1], "constant_box": fixed >= least,
+                          "whole_picture": parts[i, 21] >= least, "no_box": mine == NO_BOX}  # fmt: skip
+                for name, value in values.items():
+                    made.setdefault(name, []).append(float(value))
+    return {name: float(np.mean(values)) for name, values in made.items()}
+
+
+@pytest.mark.parametrize("spec", ["rule=mean", "rule=best,iou=0.3-0.5", "chosen_on=same"])
+def test_resampled_means_choose_anew_on_the_resampled_other_half(spec: str) -> None:
+    """Beside a loop over the drawn examples; an example without evidence is drawn and counts for nothing."""
+    measure: Any = registry.build("measure", f"localisation:{spec}")
+    parts = apply(measure, random_case(13, seed=2)).parts
+    assert parts is not None
+    parts[:, 1] = torch.tensor([1.0, 0.0] * 7)[:13]
+    parts[4] = math.nan
+    drawn = torch.randint(13, (25, 13), generator=torch.Generator().manual_seed(0))
+    drawn[0] = torch.arange(13)  # all of them, as they are
+    counts = torch.stack([torch.bincount(each, minlength=13) for each in drawn]).double()
+    made = measure.resampled(parts, counts)
+    known = [i for i in sorted(range(13), key=lambda i: float(parts[i, 0])) if i != 4]
+    first, second = (known, known) if "same" in spec else (known[:6], known[6:])
+    levels = [0.3, 0.5] if "0.3" in spec else [0.5]
+    for row, every in enumerate(drawn.tolist()):
+        one, two = ([i for i in every if i in half] for half in (first, second))
+        halves = [(one, one)] if "same" in spec else [(one, two), (two, one)]
+        for name, value in replica(parts.numpy(), halves, levels).items():
+            assert float(made[name][row]) == pytest.approx(value, abs=1e-12), (row, name)
+    settled = measure.settle(parts)
+    for name, values in settled.values.items():
+        assert float(made[name][0]) == pytest.approx(float(values.nanmean()), abs=1e-12)
+
+
 def test_a_threshold_chosen_on_the_same_examples_flatters() -> None:
     """Maps of noise: whatever is chosen on one half does not carry over; chosen on all it fits them."""
     maps = torch.rand(40, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -373,6 +412,27 @@ def test_in_a_record_thresholds_are_chosen_on_all_examples_of_the_data(tmp_path:
     figures = record.models[0].maps["gradient"]
     assert figures.figures["localisation"].n == 19
     assert figures.undefined["localisation"] == {"the data do not say where the labelled thing lies": 11}
+    # Intervals are those of resamples that choose their thresholds anew, of a rate at least Wilson's.
+    parts = {}
+    for explainer in ("gradient", "random"):
+        kept = [row for row in read_rows(tmp_path / "record", "parts") if row["explainer"] == explainer]
+        assert [row["example"] for row in kept] == list(range(30))
+        parts[explainer] = torch.tensor([row["parts"] for row in kept if row["parts"]], dtype=torch.float64)
+    measure: Any = registry.build("measure", spec)
+
+    def means(counts: Tensor) -> Tensor:
+        return torch.stack([measure.resampled(each, counts)["iou"] for each in parts.values()], dim=1)
+
+    drawn = bootstrap(19, means, 5)
+    iou = figures.figures["localisation_iou"]
+    assert (iou.low, iou.high) == pytest.approx(percentiles(drawn[:, 0]))
+    rates = figures.figures["localisation"]
+    low, high = wilson(rates.value * rates.n, rates.n)
+    assert rates.low <= low
+    assert rates.high >= high
+    (apart,) = (line for line in record.differences if line.measure == "localisation_iou")
+    ends = simultaneous((drawn[:, 0] - drawn[:, 1])[:, None])
+    assert (apart.figure.low, apart.figure.high) == pytest.approx(tuple(float(end) for end in ends))
     lines = {(line.first, line.second, line.measure): line.figure for line in record.differences}
     paired = lines["gradient", "random", "localisation"]
     assert paired.n == 19

@@ -99,6 +99,37 @@ def test_overlaps_are_those_of_a_loop_with_the_threshold_of_the_other_half(masks
     assert answer.values["whole_picture"].numpy() == pytest.approx(masks.flatten(1).double().mean(dim=1).numpy())
 
 
+def test_resampled_means_choose_anew_on_the_resampled_other_half(masks: Tensor) -> None:
+    """Beside a loop over the drawn examples, and scikit-learn's precision of all their pixels."""
+    maps = torch.rand(N, SIDE, SIDE, generator=torch.Generator().manual_seed(6)).double() + 0.3 * masks
+    right = torch.arange(N) % 3 > 0
+    answer = measured(case(maps, masks, right=right), "segmentation:levels=20")
+    parts = answer.parts.clone()
+    parts[7] = math.nan
+    drawn = torch.randint(N, (20, N), generator=torch.Generator().manual_seed(0))
+    made: Any = build("segmentation:levels=20")
+    made = made.resampled(parts, torch.stack([torch.bincount(each, minlength=N) for each in drawn]).double())
+    order = [i for i in parts[:, 0].argsort().tolist() if i != 7]
+    first, second = order[: (N - 1) // 2], order[(N - 1) // 2 :]
+    levels = np.floor(unit(maps) * 20).clip(0, 19)
+    thing = masks.flatten(1).numpy()
+    every = np.array([[(s & t).sum() / (s | t).sum() for s in (row >= k for k in range(20))]
+                      for row, t in zip(levels, thing, strict=True)])  # fmt: skip
+    for row, rows in enumerate(drawn.tolist()):
+        one, two = ([i for i in rows if i in half] for half in (first, second))
+        values, rights, whole = [], [], []
+        for choosing, judged in ((one, two), (two, one)):
+            best = every[choosing].sum(axis=0).round(9).argmax()
+            values += [every[i, best] for i in judged]
+            rights += [every[i, best] * float(right[i]) for i in judged]
+            whole += [thing[i].mean() for i in judged]
+        held = [i for i in rows if i != 7]
+        precision = average_precision_score(thing[held].ravel(), levels[held].ravel())
+        expected = {"": np.mean(values), "top1": np.mean(rights), "whole_picture": np.mean(whole), "pxap": precision}
+        for name, value in expected.items():
+            assert float(made[name][row]) == pytest.approx(value, abs=1e-9), name
+
+
 def test_the_mask_itself_is_perfect_and_a_constant_map_finds_nothing(masks: Tensor) -> None:
     perfect = measured(case(masks.double(), masks))
     assert perfect.values[""].tolist() == [1] * N

@@ -36,10 +36,35 @@ class Net(nn.Module):
         return self.top(x)
 
 
+def in_place(a: Tensor, b: Tensor) -> Tensor:
+    a += b
+    return a
+
+
+# Ways to write a residual sum.
+SUMS: dict[str, Any] = {
+    "a + b": lambda a, b: a + b, "a += b": in_place, "add_": lambda a, b: a.clone().add_(b), "add": torch.add,
+    "alpha": lambda a, b: torch.add(a, b / 2, alpha=2), "a - (-b)": lambda a, b: a - (-b),
+    "sum": lambda a, b: torch.stack([a, b]).sum(dim=0), "mean": lambda a, b: 2 * torch.stack([a, b]).mean(dim=0),
+}  # fmt: skip
+
+
+class Residual(Net):
+    """The branch of a residual block, which may be negative where the shortcut outweighs it."""
+
+    way = "a + b"
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pool(self.relu1(self.norm1(self.conv1(x))))
+        return self.top(self.relu2(SUMS[self.way](self.norm2(self.conv2(x)), x)))
+
+
 @pytest.fixture
 def classifier() -> Classifier:
-    torch.manual_seed(0)
-    network = Net()
+    return made(Net())
+
+
+def made(network: Any) -> Classifier:
     for norm in (network.norm1, network.norm2):
         norm.running_mean.normal_(std=0.2)  # pyright: ignore[reportOptionalMemberAccess]
         norm.bias.data.normal_(0.3, 0.3)
@@ -77,7 +102,8 @@ class Slow:
             h = (x[None] - 0.4) / 0.3
             self.relu1 = network.norm1(network.conv1(h)).relu()
             self.pool = network.pool(self.relu1)
-            self.branch = network.norm2(network.conv2(self.pool)).relu()
+            self.branch = network.norm2(network.conv2(self.pool))
+            self.branch = self.branch if isinstance(network, Residual) else self.branch.relu()
             self.relu2 = (self.branch + self.pool).relu()
             self.mean = network.flat(network.mean(self.relu2))
             self.hidden = network.hidden(self.mean).relu()
@@ -91,8 +117,8 @@ class Slow:
 
     def at_relu1(self, P: Tensor) -> Tensor:
         """From the sum: to each branch its share of it; from the pool: to the largest of its window."""
-        both = self.branch[0].flatten() + self.pool[0].flatten()
-        share = torch.where(both > 0, self.branch[0].flatten() / both, 0.0)
+        both = self.branch[0].flatten().clamp_min(0) + self.pool[0].flatten()  # of the sum's parts those above zero
+        share = torch.where(both > 0, self.branch[0].flatten().clamp_min(0) / both, 0.0)
         down = handed_down(P * share, matrix(self.network.conv2, self.pool[0]), self.pool[0].flatten())
         down = (down + P * torch.where(both > 0, 1 - share, 0.0)).reshape(4, 4, 4)
         result = torch.zeros(4, 8, 8, dtype=torch.float64)
@@ -124,6 +150,23 @@ def test_a_walk_down_to_a_layer(classifier: Classifier) -> None:
         assert each.completeness is not None
         assert each.completeness.abs().max() < 1e-5
         assert (each.map >= 0).all()
+
+
+@pytest.mark.parametrize("way", SUMS)
+def test_a_sum_hands_its_chance_to_its_positive_parts_alone(way: str) -> None:
+    """As by weights of 1 and positive activations (Eq. 8-10): a part that the others outweigh gets nothing."""
+    classifier, x = made(Residual()), inputs()
+    classifier.network.way = way  # pyright: ignore
+    map_ = Excitation(layer="relu1")(classifier, x, TARGET)
+    outweighed = 0
+    for i, c in enumerate(TARGET.tolist()):
+        slow = Slow(classifier.network, x[i])
+        outweighed += int(((slow.branch < 0) & (slow.branch + slow.pool > 0)).sum())
+        assert torch.allclose(map_.map[i], shown(slow.at_relu1(slow.at_relu2(c)).sum(dim=0)), atol=1e-12)
+    assert outweighed > 20
+    assert map_.completeness is not None
+    assert map_.completeness.abs().max() < 1e-5
+    assert (map_.map >= 0).all()
 
 
 def test_the_opposite_of_the_class_is_taken_off(classifier: Classifier) -> None:
@@ -168,14 +211,26 @@ def test_what_is_negative_cannot_be_shared_out(classifier: Classifier) -> None:
     with pytest.raises(InputError, match="'relu1' does not come after the layer"):
         Excitation(layer="relu2", contrastive=True, contrast_layer="relu1")(classifier, inputs(), TARGET)
 
+
+def test_a_sum_that_is_negative_in_all_its_parts_loses_its_chance_and_says_so() -> None:
+    """Of a pre-activation block the norm behind the sum may wake a unit whose parts all are below zero."""
+
     class Preactivated(Net):
         def forward(self, x: Tensor) -> Tensor:
             x = self.pool(self.conv1(x))
             x = self.conv2(x.relu()) + x
             return self.top(self.relu2(self.norm2(x)))
 
-    with pytest.raises(InputError, match="added up behind layer .* negative parts"):
-        Excitation(layer="pool")(Classifier(Preactivated().double()).eval(), inputs(), TARGET)
+    classifier = made(Preactivated())
+    classifier.network.conv1.bias.data.sub_(1.0)  # pyright: ignore
+    classifier.network.norm2.bias.data.add_(1.0)  # pyright: ignore
+    with pytest.warns(AdvexWarning, match="misses"):
+        map_ = Excitation(layer="pool")(classifier, inputs(), TARGET)
+    assert (map_.map >= 0).all()
+    assert map_.completeness is not None
+    assert (map_.completeness < 0).any()
+    assert (map_.completeness > -1).all()
+    assert (map_.completeness < 1e-5).all(), "nothing is won"
 
 
 def test_a_step_without_a_rule_is_seen_in_the_sum() -> None:

@@ -26,7 +26,7 @@ from advex.evaluation.columns import table, tensor
 from advex.evaluation.folder import OURS as EVALUATION
 from advex.evaluation.judging import rightly_decided
 from advex.evaluation.plan import Plan, plan_of
-from advex.evaluation.scores import share
+from advex.evaluation.scores import share, value_figure
 from advex.evaluation.settings import checked
 from advex.evaluation.shards import Piece, complete, identity_of, open_shards
 from advex.evaluation.tasks import MapTask
@@ -228,13 +228,15 @@ class _Work:
     def _figures(self, rows: pa.Table, sigma: str) -> dict[str, Figure]:
         made: dict[str, Figure] = {}
         for task in self.study.plan.measures:
+            drawn: dict[str, Tensor] = {}
             if settled.settles(task):
-                values = settled.of_parts(task, rows.column(f"{sigma}:{settled.column(task)}"))
+                parts = rows.column(f"{sigma}:{settled.column(task)}")
+                values, drawn = settled.of_parts(task, parts), settled.resampled(task.measure, parts, self.study.seed)
             else:
                 values = {key: tensor(rows, f"{sigma}:{key}") for key in task.keys.values()}
             for name, value in values_of(task.measure).items():
                 key = task.keys[name]
-                made[key] = maps.figure_of(value, values[key], self.study.seed)
+                made[key] = value_figure(value, values[key], self.study.seed, drawn.get(name))
         return made
 
 

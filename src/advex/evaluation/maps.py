@@ -10,7 +10,7 @@ import itertools
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 
 import pyarrow as pa
@@ -27,10 +27,10 @@ from advex.evaluation.flags import flag, severity
 from advex.evaluation.plan import Plan
 from advex.evaluation.results import Results
 from advex.evaluation.run import Blocks, Evaluation, Pieces
-from advex.evaluation.scores import Contrast, mean, mean_contrast, rate
+from advex.evaluation.scores import Contrast, mean, mean_contrast, value_figure
 from advex.evaluation.tasks import MapTask
 from advex.explainers.background import with_background
-from advex.measures.case import NO_GRADIENT, Case, Measured, Value, apply, values_of
+from advex.measures.case import NO_GRADIENT, Case, Measured, apply, values_of
 from advex.record import Better, Figure, Flag, MapFigures, ModelEntry
 from advex.record.tables import MOVED, TRACE, Columns, Table, maps_of
 from advex.registry import describe
@@ -199,6 +199,8 @@ def tables(work: Evaluation, model: str) -> Blocks:
                 yield beside(of(block), model=model, explainer=task.name)
 
     made: Blocks = {"maps": blocks(lambda block: block.drop_columns([*_BESIDE, SECONDS]), settle=True)}
+    if any(settled.resamples(task.measure) for task in gathering):
+        made = {**made, "parts": blocks(partial(settled.kept, gathering))}
     facts: dict[Table, str] = {"moved": "moves", "traces": "traces"}
     for name, fact in facts.items():
         if any(getattr(task.measure, fact, False) for task in work.plan.measures):
@@ -225,9 +227,11 @@ def figures(work: Evaluation, entry: ModelEntry) -> ModelEntry:
 def _figures(work: Evaluation, model: str, task: MapTask) -> MapFigures:
     rows, seed = work.written.rows("maps", model, task.name), work.plan.settings.seed
     values: dict[str, Figure] = {}
+    drawn = settled.estimates(work.written, model, task.name)
     for measure in work.plan.measures:
         for of, value in values_of(measure.measure).items():
-            values[measure.keys[of]] = figure_of(value, tensor(rows, measure.keys[of]), seed)
+            key = measure.keys[of]
+            values[key] = value_figure(value, tensor(rows, key), seed, drawn.get(key))
     if rows.column("completeness").null_count < len(rows):
         values |= {name: mean(tensor(rows, name).abs(), better, seed) for name, better in SUMS.items()}
     counts: dict[str, Counter[str]] = {}
@@ -241,12 +245,6 @@ def _figures(work: Evaluation, model: str, task: MapTask) -> MapFigures:
         method=methods[0] if len(methods) == 1 else describe(task.explainer), target=task.target, figures=values,
         undefined=undefined, control=getattr(task.explainer, "shows", "") == "control", seconds=seconds,
     )  # fmt: skip
-
-
-def figure_of(value: Value, values: Tensor, seed: int) -> Figure:
-    """The mean of a measure's values [n] with its interval."""
-    figure = rate(values, value.better) if value.rate else mean(values, value.better, seed)
-    return figure.model_copy(update={"high": min(figure.high, value.most)})
 
 
 _DOUBTS = (
@@ -290,13 +288,19 @@ def differences(results: Results) -> Iterator[Contrast]:
     Intervals of one measure hold together along each of the two axes.
     """
     values: dict[tuple[str, str, str], Tensor] = {}
+    drawn: dict[tuple[str, str], Mapping[str, Tensor]] = {}
 
     def change(pair: Sequence[tuple[str, str]], key: str, **whose: str) -> Contrast:
         for owner in pair:
             if (*owner, key) not in values:
                 values[*owner, key] = tensor(results.rows("maps", *owner), key)
+            if owner not in drawn:
+                drawn[owner] = settled.estimates(results, *owner)
         changes, better = values[*pair[0], key] - values[*pair[1], key], results.measures[key].better
-        return mean_contrast(f"{key} by {whose.get('axis')}", changes, better, results.seed, **whose)
+        made = mean_contrast(f"{key} by {whose.get('axis')}", changes, better, results.seed, **whose)
+        if all(key in drawn[owner] for owner in pair):
+            made = dataclasses.replace(made, estimates=drawn[pair[0]][key] - drawn[pair[1]][key])
+        return made
 
     for first, second in results.pairs:
         for name, key in itertools.product((name for name in first.maps if name in second.maps), results.measures):

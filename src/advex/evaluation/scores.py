@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from advex import measures
-from advex.measures.intervals import Z, paired_shares, resampled_mean, widened, widening
+from advex.measures.case import Value
+from advex.measures.intervals import Z, paired_shares, percentiles, resampled_mean, widened, widening
 from advex.measures.paired_tests import holm, sign_flips
 from advex.measures.robustness import resampled_area
 from advex.record import Better, Difference, Figure
@@ -50,6 +51,20 @@ def rate(values: Tensor, better: Better) -> Figure:
     low, high = measures.wilson(hits, n)
     value = hits / n if n else math.nan
     return Figure(value=value, low=low, high=high, n=n, failures=len(values) - n, better=better)
+
+
+def value_figure(value: Value, values: Tensor, seed: int, estimates: Tensor | None = None) -> Figure:
+    """The mean of a measure's values [n] with its interval.
+
+    estimates: [RESAMPLES] means of resamples, where something is chosen anew on each of them. The interval is theirs,
+    of a rate at least Wilson's.
+    """
+    figure = rate(values, value.better) if value.rate else mean(values, value.better, seed)
+    if estimates is not None and figure.n:
+        low, high = percentiles(estimates)
+        low, high = (min(low, figure.low), max(high, figure.high)) if value.rate else (low, high)
+        figure = figure.model_copy(update={"low": low, "high": high})
+    return figure.model_copy(update={"high": min(figure.high, value.most)})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,11 +8,16 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
+from advex import registry
+from advex.evaluation.columns import beside
+from advex.evaluation.results import Results
 from advex.evaluation.tasks import MeasureTask
-from advex.measures.case import Measured
+from advex.measures.case import Measure, Measured, values_of
+from advex.measures.intervals import bootstrap
 
 
 def settles(task: MeasureTask) -> bool:
@@ -31,6 +36,64 @@ def parts(measured: Measured, count: int) -> list[list[float] | None]:
         return [None] * count
     known = ~measured.parts.isnan().any(dim=1)
     return [row if has else None for row, has in zip(measured.parts.tolist(), known.tolist(), strict=True)]
+
+
+def kept(tasks: Sequence[MeasureTask], block: pa.Table) -> pa.Table:
+    """The parts of a shard, as rows of their table, of measures whose intervals choose anew."""
+    made = [
+        beside(block.select(["example", column(task)]).rename_columns(["example", "parts"]), measure=task.name)
+        for task in tasks
+        if resamples(task.measure)
+    ]
+    return pa.concat_tables(made)
+
+
+def resamples(measure: object) -> bool:
+    """Whether the intervals of a measure's figures choose anew what it chooses."""
+    return hasattr(measure, "resampled")
+
+
+def estimates(results: Results, model: str, explainer: str) -> dict[str, Tensor]:
+    """By the measures' keys: means of resampled examples, [RESAMPLES], on each of which all is chosen anew.
+
+    Only of measures that choose something, and of records that have their parts. The draws are the same for all maps.
+    """
+    made: dict[str, Tensor] = {}
+    if "parts" not in results.tables:
+        return made
+    rows = results.rows("parts", model, explainer)
+    for name in rows.column("measure").unique().to_pylist():
+        spec = results.measures[name].spec
+        keys = [key for key, entry in results.measures.items() if entry.spec == spec]
+        measure = registry.build("measure", spec)
+        parts = rows.filter(pc.field("measure") == name).column("parts")
+        made |= dict(zip(keys, resampled(measure, parts, results.seed).values(), strict=False))
+    return made
+
+
+def resampled(measure: Measure, column: pa.ChunkedArray, seed: int) -> dict[str, Tensor]:
+    """[RESAMPLES] means of each value of a measure, of the parts of the examples that have any; none where none has."""
+    parts, again, names = _parts_of(column.drop_null()), getattr(measure, "resampled", None), list(values_of(measure))
+    if parts is None or again is None:
+        return {}
+
+    def means(counts: Tensor) -> Tensor:
+        made = again(parts, counts)
+        return torch.stack([made[name] for name in names], dim=1)
+
+    return dict(zip(names, bootstrap(len(parts), means, seed).T, strict=True))
+
+
+def _parts_of(column: pa.ChunkedArray) -> Tensor | None:
+    """[n, k], NaN of examples that have none; None where no example has any."""
+    rows = column.combine_chunks()
+    known = rows.is_valid().to_numpy(zero_copy_only=False)
+    if not known.any():
+        return None
+    kept = rows.flatten().to_numpy().reshape(known.sum(), -1)  # without rows that are null
+    every = np.full((len(rows), kept.shape[1]), math.nan)
+    every[known] = kept
+    return torch.from_numpy(every)
 
 
 def added(blocks: Sequence[pa.Table], tasks: Sequence[MeasureTask]) -> Iterable[pa.Table]:
@@ -56,14 +119,10 @@ def of_parts(
     task: MeasureTask, column: pa.ChunkedArray, reasons: list[dict[str, str]] | None = None
 ) -> dict[str, Tensor]:
     """The values of all examples under a measure's keys, of their parts. reasons: see `note`."""
-    rows = column.combine_chunks()
-    known = rows.is_valid().to_numpy(zero_copy_only=False)
-    if not known.any():
-        return dict.fromkeys(task.keys.values(), torch.full((len(rows),), math.nan, dtype=torch.float64))
-    kept = rows.flatten().to_numpy().reshape(known.sum(), -1)  # without rows that are null
-    every = np.full((len(rows), kept.shape[1]), math.nan)
-    every[known] = kept
-    measured = task.measure.settle(torch.from_numpy(every))  # pyright: ignore
+    parts = _parts_of(column)
+    if parts is None:
+        return dict.fromkeys(task.keys.values(), torch.full((len(column),), math.nan, dtype=torch.float64))
+    measured = task.measure.settle(parts)  # pyright: ignore
     values = {key: measured.values[name].double() for name, key in task.keys.items()}
     if reasons is not None:
         note(task, measured, values, reasons)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
+from torch.overrides import TorchFunctionMode
 
 from advex.errors import InputError
 from advex.explainers.layers import AUTO, as_places, check_places, enlarged, layer_gradient
@@ -21,6 +22,10 @@ from advex.reach import POOLS, has_rescale_rule
 # Layers with weights; and steps that hand on what they get as it is, beside the activations with a rule for DeepLift.
 _WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+# Functions that add up what they get: two parts, the second with a sign, or all places.
+_PARTS = {"add": 1, "__add__": 1, "__radd__": 1, "add_": 1, "__iadd__": 1,
+          "sub": -1, "__sub__": -1, "sub_": -1, "__isub__": -1}  # fmt: skip
+_PLACES = {"sum", "mean", *(f"{kind}avg_pool{d}d" for kind in ("", "adaptive_") for d in (1, 2, 3))}
 
 
 @explainer(
@@ -30,9 +35,10 @@ _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 class Excitation(AttributionMethod):
     """The probability that a walk from the class's logit down to a layer ends at a location.
 
-    Every unit hands its chance on to its inputs, in proportion to input times positive weight. The map adds up to 1;
-    `completeness` is what it misses that by: where nothing excites a unit, where ways lead around the layer, and where
-    the network has steps without a rule (activations called as functions, but for ReLU; products; softmax).
+    Every unit hands its chance on to its inputs, in proportion to input times positive weight, and every sum (of the
+    branches of a residual block, of the places of a mean) to those of its parts that are positive. The map adds up to
+    1; `completeness` is what it misses that by: where nothing excites a unit, where ways lead around the layer, and
+    where the network has steps without a rule (activations called as functions, but for ReLU; products; softmax).
     layer: as for `grad_cam`. contrastive: less the chances by the opposite of the class's weights, where more than zero
     remains. contrast_layer: a layer between, of whose units only those with more than zero go on (right below the
     class's weights these are all that the class excites); auto: none.
@@ -79,8 +85,6 @@ class Excitation(AttributionMethod):
             end, middle, last = ends[-1], middles[-1], called[-1] if called else None
             unit = torch.where(value == 0, 0.0, 1 / value).detach()
             (slope,) = derivatives(value * unit, [middle], keep=True)
-            if (middle * slope < -1e-6).any():
-                raise InputError(_negative(f"what is added up behind layer '{between}' has negative parts"))
             given = given + sign * slope
         if self.contrastive and self.contrast_layer != AUTO:
             given = torch.where(middle * given > 0, given, 0.0)
@@ -111,27 +115,54 @@ def _rules(network: nn.Module, opposite: nn.Module | None) -> Iterator[list[nn.M
         if not isinstance(module, _WEIGHTED):
             return _through(x, answer)
         if (x < 0).any():
-            raise InputError(_negative(f"layer '{name}' gets negative values"))
+            raise InputError(
+                f"Excitation backpropagation hands down shares of what is not negative, but layer '{name}' gets "
+                "negative values: name a later layer. A network whose activations fall below zero throughout cannot be "
+                "explained so."
+            )
         called.append(module)
         weight = (-module.weight if module is opposite else module.weight).clamp_min(0)
         excited = linear(x, weight) if isinstance(module, nn.Linear) else module._conv_forward(x, weight, None)
         return _through(excited, answer)
 
-    with contextlib.ExitStack() as hooks:
+    with _Sums(), contextlib.ExitStack() as hooks:
         for name, module in network.named_modules():
             if isinstance(module, _WEIGHTED + _NORMS) or (has_rescale_rule(module) and type(module) not in POOLS):
                 hooks.callback(module.register_forward_hook(partial(hook, name)).remove)
         yield called
 
 
+class _Sums(TorchFunctionMode):
+    """Inside, sums hand their chance on to the positive ones of their parts."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name, kwargs = getattr(func, "__name__", ""), kwargs or {}
+        if not any(isinstance(part, Tensor) and part.requires_grad for part in args):
+            return func(*args, **kwargs)
+        if name in _PLACES:
+            return _through(func(args[0].clamp_min(0), *args[1:], **kwargs), func(*args, **kwargs))
+        if name not in _PARTS:
+            return func(*args, **kwargs)
+        changed = args[0] if name.startswith("__i") or name.endswith("b_") or name.endswith("d_") else None
+        first, second = (torch.as_tensor(part) if part is not changed else part.clone() for part in args[:2])
+        second = _PARTS[name] * kwargs.get("alpha", 1) * second
+        answer = _through(first.clamp_min(0) + second.clamp_min(0), first + second)
+        return answer if changed is None else changed.copy_(answer)
+
+
+class _Handed(torch.autograd.Function):
+    """The answer; derivatives by the carrier are those by the answer, times answer / carrier."""
+
+    @staticmethod
+    def forward(ctx: Any, carrier: Tensor, answer: Tensor) -> Tensor:
+        ctx.save_for_backward(torch.where(carrier == 0, 0.0, answer / carrier))
+        return answer.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, None]:
+        return slopes[0] * ctx.saved_tensors[0], None
+
+
 def _through(carrier: Tensor, answer: Tensor) -> Tensor:
     """The answer, of which the carrier has all chances: q of the carrier is q of the answer times answer / carrier."""
-    carried = carrier * torch.where(carrier == 0, 0.0, answer / carrier).detach()
-    return carried + (answer - carried).detach()
-
-
-def _negative(what: str) -> str:
-    return (
-        f"Excitation backpropagation hands down shares of what is not negative, but {what}: name a later layer. "
-        "A network whose activations fall below zero throughout cannot be explained so."
-    )
+    return _Handed.apply(carrier, answer.detach())  # pyright: ignore

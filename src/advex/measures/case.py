@@ -154,6 +154,9 @@ class Measure(Protocol):
     A measure whose values hang on all examples together (a threshold that is chosen on some and judged on others) has
     `settle(parts) -> Measured`: its call settles the parts [n, k] of the case alone, an evaluation those of all
     examples. Of such a measure row i of the parts, rather than of the values, depends on example i alone.
+    Where what is chosen on the examples is to be part of the intervals, it has `resampled(parts, counts)` as well: the
+    mean of each value, [b] by name, over examples of which each was drawn so many times, counts [b, n], and on which
+    all is chosen anew.
     """
 
     of: ClassVar[Of]

@@ -106,6 +106,8 @@ def widening(estimates: Tensor) -> float | None:
     None where but one figure varies: it keeps its percentiles. Figures that are not all finite are left out.
     """
     finite = estimates[:, estimates.isfinite().all(dim=0)]
+    if not finite.shape[1]:
+        return None if estimates.shape[1] == 1 else 0.0
     varies = finite.std(dim=0) > _ROUNDING * finite.abs().amax(dim=0)
     if estimates.shape[1] == 1 or (finite.shape[1] == estimates.shape[1] and int(varies.sum()) < 2):
         return None

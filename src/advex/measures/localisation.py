@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -15,14 +16,12 @@ from torch import Tensor
 from advex import randomness
 from advex.distances.channels import Channels
 from advex.errors import SpecError
+from advex.measures.boxes import NO_BOX, SIDES, constant_boxes, overlap, overlaps
 from advex.measures.case import Case, Measured, Need, Of, Value, measure
 from advex.measures.pixels import pixels
 from advex.options import Share
 
 ALONE = "no other example has a box, to choose the threshold on"
-NO_BOX = -1.0  # in the place of an IoU
-# Shares of the picture's sides, of boxes about its centre that look at no map; the last is the whole picture.
-SIDES = np.arange(1, 21) / 20
 _PUBLISHED = {"clip": 0.02, "smooth": 3, "grid": 0.2, "chosen_on": "same", "channels": "sum_abs"}  # of singh2020
 _STEPS = {"value": 20, "percent": 20, "mean": 210}  # of 0.05 each, in the grid of elliott2021
 
@@ -195,6 +194,29 @@ class Localisation:
         values = {name: torch.stack(each).mean(dim=0) for name, each in every.items()}
         return Measured(value=values, undefined={ALONE: known & values[""].isnan()}, parts=parts)
 
+    def resampled(self, parts: Tensor, counts: Tensor) -> dict[str, Tensor]:
+        """The means of all values, [b] each, with thresholds and constant boxes chosen on the resampled other half.
+
+        counts: [b, n], how often each example was drawn; it stays in its half.
+        """
+        halves, counts = halves_of(parts[:, 0], self.chosen_on), counts * ~parts[:, 0].isnan()
+        parts = parts.nan_to_num(0)
+        constant, mapped = parts[:, 2 : 2 + len(SIDES)], parts[:, 2 + len(SIDES) :]
+        whole, right, levels = constant[:, -1], parts[:, 1], as_numbers(self.iou)
+        drawn = torch.zeros(len(counts), dtype=torch.float64)
+        sums = dict.fromkeys(self.values, drawn)
+        for least, (choosing, judged) in itertools.product(levels, halves):
+            weight = counts * judged * (counts * choosing).any(dim=1, keepdim=True)
+            by_map, by_constant = (each.T[_best(counts * choosing, each, least)] for each in (mapped, constant))
+            hit, fixed = (by_map >= least).double(), (by_constant >= least).double()
+            made = {
+                "": hit, "iou": by_map.clamp(min=0), "gain": hit - fixed, "top1": hit * right, "constant_box": fixed,
+                "whole_picture": (whole >= least).double(), "no_box": (by_map == NO_BOX).double(),
+            }  # fmt: skip
+            sums = {name: sums[name] + (weight * value).sum(dim=1) for name, value in made.items()}
+            drawn = drawn + weight.sum(dim=1)
+        return {name: value / drawn for name, value in sums.items()}
+
 
 def halves_of(draws: Tensor, chosen_on: str) -> list[tuple[Tensor, Tensor]]:
     """(choosing, judged), [n] bool each: the halves of the examples by their draws [n], NaN in none; all for `same`."""
@@ -214,10 +236,17 @@ def _chosen(overlaps: Tensor, halves: list[tuple[Tensor, Tensor]], least: float)
     result = torch.full((len(overlaps),), math.nan, dtype=torch.float64)
     for choosing, judged in halves:
         if choosing.any():
-            seen = overlaps[choosing]
-            merit = (seen >= least).sum(dim=0) + seen.clamp(min=0).mean(dim=0) / 2
-            result[judged] = overlaps[judged, int(merit.argmax())]
+            result[judged] = overlaps[judged, int(_best(choosing[None].double(), overlaps.nan_to_num(0), least))]
     return result
+
+
+def _best(weights: Tensor, overlaps: Tensor, least: float) -> Tensor:
+    """[b]: the column of overlaps [n, k] with most hits where examples count so often, weights [b, n].
+
+    Of several that of the highest mean: it counts for less than one hit. What differs by rounding alone is equal.
+    """
+    mean = overlaps.clamp(min=0) / (1 + weights.sum(dim=1).max())
+    return (weights @ ((overlaps >= least).double() + mean / 2)).round(decimals=9).argmax(dim=1)
 
 
 def _boxes(case: Case, i: int) -> np.ndarray:
@@ -227,73 +256,3 @@ def _boxes(case: Case, i: int) -> np.ndarray:
         return case.evidence.boxes[i].cpu().numpy()
     rows, columns = case.evidence_mask[i].cpu().numpy().nonzero()
     return np.array([[columns.min(), rows.min(), columns.max(), rows.max()]])
-
-
-def overlap(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """[m, k]: intersection over union of boxes [m, 4] and [k, 4] as x0, y0, x1, y1, both ends included; disjoint: 0.
-
-    >>> overlap(np.array([[0, 0, 9, 9]]), np.array([[0, 0, 9, 4], [22, 22, 31, 31]])).tolist()
-    [[0.5, 0.0]]
-    """
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    inside = (high - low + 1).clip(0).prod(axis=2)
-    areas = [(boxes[:, 2:] - boxes[:, :2] + 1).prod(axis=1) for boxes in (first, second)]
-    return inside / (areas[0][:, None] + areas[1] - inside)
-
-
-def constant_boxes(size: tuple[int, int]) -> np.ndarray:
-    """[k, 4]: boxes about the centre of a picture (height, width), with SIDES of its sides, of the pixels whose centres
-    lie in them; the last is the whole picture.
-    """
-    height, width = size
-    margins = np.round((1 - SIDES)[:, None] / 2 * [width, height], 9)
-    first = np.minimum(np.ceil(margins - 0.5), [(width - 1) // 2, (height - 1) // 2]).astype(int)
-    return np.concatenate([first, [width - 1, height - 1] - first], axis=1)
-
-
-def overlaps(
-    values: np.ndarray, thresholds: np.ndarray, truth: np.ndarray, *, connectivity: int = 8, every: bool = False
-) -> np.ndarray:
-    """[t] IoUs with the true boxes, the best of each, of the box around the largest component at each threshold.
-
-    A pixel counts that is at least the threshold; NO_BOX where none does. All thresholds are labelled at once.
-
-    values: [height, width]. thresholds: [t]. truth: [k, 4]. every: the best of all components' boxes.
-    """
-    ordered = np.sort(values, axis=None)
-    counts = ordered.size - np.searchsorted(ordered, thresholds)
-    # Thresholds between the same two values have the same pixels.
-    distinct, place = np.unique(counts, return_inverse=True)
-    best = np.full(len(distinct), NO_BOX)
-    some = np.flatnonzero(distinct)
-    if len(some):
-        masks = values >= ordered[ordered.size - distinct[some]][:, None, None]
-        level, boxes = _components(masks, connectivity, every)
-        np.maximum.at(best, some[level], overlap(boxes, truth).max(axis=1))
-    return best[place]
-
-
-def _components(masks: np.ndarray, connectivity: int, every: bool) -> tuple[np.ndarray, np.ndarray]:
-    """The components of masks [m, height, width], none empty: the mask of each, [c], and its box, [c, 4]; of each mask
-    the largest alone unless every one is wanted.
-    """
-    structure = np.zeros((3, 3, 3), dtype=bool)
-    structure[1] = ndimage.generate_binary_structure(2, 1 if connectivity == 4 else 2)
-    answer: Any = ndimage.label(masks, structure)
-    labels: np.ndarray = answer[0].reshape(len(masks), -1)
-    kept = np.ones(answer[1] + 1, dtype=bool)
-    kept[0] = False
-    if not every:  # labels are numbered from the first mask to the last
-        sizes, ends = np.bincount(labels.ravel()), labels.max(axis=1)
-        kept[:] = False
-        for start, end in zip([0, *ends[:-1]], ends, strict=True):
-            kept[start + 1 + sizes[start + 1 : end + 1].argmax()] = True
-    where = np.flatnonzero(kept[labels])
-    if every:
-        where = where[labels.ravel()[where].argsort(kind="stable")]
-    edges = np.flatnonzero(np.diff(labels.ravel()[where], prepend=0))
-    row, column = np.divmod(where % labels.shape[1], masks.shape[2])
-    last = np.append(edges[1:], len(where)) - 1
-    ends = np.minimum.reduceat(column, edges), row[edges], np.maximum.reduceat(column, edges), row[last]
-    return where[edges] // labels.shape[1], np.stack(ends, axis=1)

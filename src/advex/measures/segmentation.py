@@ -65,16 +65,12 @@ class Segmentation:
         each level; NaN of an example without evidence.
         """
         known = ~parts[:, 0].isnan()
-        counts = parts[:, _BEFORE:].chunk(2, dim=1)
-        inside, every = (each.flip(1).cumsum(dim=1) for each in counts)
+        inside, every, overlaps = _counted(parts)
         area, total = inside[:, -1:], every[:, -1:]
-        overlaps = (inside / (area + every - inside)).flip(1)  # from the lowest threshold on
-        constant = (every[:, :-1] == 0).all(dim=1)  # all pixels are at the lowest level
-        overlaps = torch.where(constant[:, None], 0.0, overlaps)
         chosen = torch.full((len(parts),), math.nan, dtype=torch.float64)
         for choosing, judged in halves_of(parts[:, 0], "half"):
             if choosing.any():
-                chosen[judged] = overlaps[judged, int(overlaps[choosing].mean(dim=0).argmax())]
+                chosen[judged] = overlaps[judged, int(overlaps[choosing].sum(dim=0).round(decimals=9).argmax())]
         precision = torch.full_like(chosen, math.nan)
         if known.any():
             precision[known] = _precision(inside[known], every[known])
@@ -83,6 +79,36 @@ class Segmentation:
             "whole_picture": torch.where(chosen.isnan(), math.nan, (area / total)[:, 0]),
         }  # fmt: skip
         return Measured(value=values, undefined={ALONE: known & chosen.isnan()}, parts=parts)
+
+    def resampled(self, parts: Tensor, counts: Tensor) -> dict[str, Tensor]:
+        """The means of all values, [b] each, with thresholds chosen on the resampled other half.
+
+        counts: [b, n], how often each example was drawn; it stays in its half.
+        """
+        known, halves = ~parts[:, 0].isnan(), halves_of(parts[:, 0], "half")
+        inside, every, overlaps = (each[known] for each in _counted(parts))
+        counts, right, areas = counts[:, known], parts[known, 1], inside[:, -1] / every[:, -1]
+        sums, drawn = torch.zeros(3, len(counts)).double(), torch.zeros(len(counts)).double()
+        for choosing, judged in ((one[known], other[known]) for one, other in halves):
+            own = counts * choosing
+            weight = counts * judged * own.any(dim=1, keepdim=True)
+            chosen = overlaps.T[(own @ overlaps).round(decimals=9).argmax(dim=1)]
+            sums = sums + torch.stack([(weight * each).sum(dim=1) for each in (chosen, chosen * right, areas)])
+            drawn = drawn + weight.sum(dim=1)
+        hits, taken = counts @ inside, counts @ every
+        steps = torch.diff(hits, dim=1, prepend=torch.zeros(len(hits), 1, dtype=hits.dtype))
+        precision = (hits / taken.clamp_min(1) * steps).sum(dim=1) / hits[:, -1]
+        return {"": sums[0] / drawn, "top1": sums[1] / drawn, "pxap": precision, "whole_picture": sums[2] / drawn}
+
+
+def _counted(parts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Pixels of the thing and of all that are at least each threshold, from the highest one down, and IoUs from the
+    lowest one up: [n, levels] each.
+    """
+    inside, every = (each.flip(1).cumsum(dim=1) for each in parts[:, _BEFORE:].chunk(2, dim=1))
+    overlaps = (inside / (inside[:, -1:] + every - inside)).flip(1)
+    constant = (every[:, :-1] == 0).all(dim=1)  # all pixels are at the lowest level
+    return inside, every, torch.where(constant[:, None], 0.0, overlaps)
 
 
 def _precision(inside: Tensor, every: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-Table = Literal["examples", "explanations", "maps", "moved", "traces", "answers", "columns", "transfer"]
+Table = Literal["examples", "explanations", "maps", "moved", "traces", "parts", "answers", "columns", "transfer"]
 Columns = dict[str, pa.DataType]
 
 _TEXT, _COUNT, _NUMBER, _NUMBERS = pa.string(), pa.int64(), pa.float64(), pa.list_(pa.float64())
@@ -70,6 +70,9 @@ TRACE: Columns = {
     "example": _COUNT, "measure": _TEXT, "step": _TEXT, "value": _NUMBER, "map": pa.list_(pa.float32()),
 }  # fmt: skip
 
+# What is known of each example by measures that choose something on all of them: intervals choose it anew.
+PART: Columns = {"example": _COUNT, "measure": _TEXT, "parts": _NUMBERS}
+
 # Of tables. sentence: what would have had to be different for the class `target`, or that nothing was found (reached
 # false; after null). changes: JSON list of {feature, before, after, moved}; moved is in units of the column's scale,
 # null for categories. row: the row as it is, JSON, column -> value. before, after: confidences.
@@ -95,6 +98,7 @@ TABLES: dict[Table, Columns] = {
     "maps": {**_MODEL, "explainer": _TEXT, **MAP},
     "moved": {**_MODEL, "explainer": _TEXT, **MOVED},
     "traces": {**_MODEL, "explainer": _TEXT, **TRACE},
+    "parts": {**_MODEL, "explainer": _TEXT, **PART},
     "answers": {**_MODEL, **ANSWER},
     "columns": COLUMN,
     "transfer": TRANSFER,
