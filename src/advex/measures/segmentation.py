@@ -89,9 +89,9 @@ class Segmentation:
         inside, every, overlaps = (each[known] for each in _counted(parts))
         counts, right, areas = counts[:, known], parts[known, 1], inside[:, -1] / every[:, -1]
         sums, drawn = torch.zeros(3, len(counts)).double(), torch.zeros(len(counts)).double()
-        for choosing, judged in ((one[known], other[known]) for one, other in halves):
-            own = counts * choosing
-            weight = counts * judged * own.any(dim=1, keepdim=True)
+        for choosing, judged in halves:
+            own = counts * choosing[known]
+            weight = counts * judged[known] * own.any(dim=1, keepdim=True)
             chosen = overlaps.T[(own @ overlaps).round(decimals=9).argmax(dim=1)]
             sums = sums + torch.stack([(weight * each).sum(dim=1) for each in (chosen, chosen * right, areas)])
             drawn = drawn + weight.sum(dim=1)
