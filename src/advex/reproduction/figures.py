@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -31,6 +32,7 @@ from advex.reproduction.folder import FIGURES
 
 _EXAMPLES = 3  # images in a grid
 _MAPPED = 5  # pictures in a sheet of maps
+_LED = 2  # pictures by each explainer in a sheet of maps that were led
 _TARGETS = 10  # classes in a grid
 _BOX = f"Box: the middle half; whiskers at {WHISKERS[0]} and {WHISKERS[1]} %; dot: the mean"
 _PAIRS, _LINES = 5, 2  # judged pairs in a line, and lines of a verdict
@@ -163,8 +165,10 @@ def _manipulated(contents: Contents) -> Iterator[Row]:
         for row in contents.rows("moved")
         if contents.record.measures[row["measure"]].spec.partition(":")[0] == "manipulated"
     }
-    wanted = list(dict.fromkeys(key[:2] for key in moved))[:_MAPPED] if len(shape) == 3 else ()
-    for example, explainer in wanted:
+    pairs = list(dict.fromkeys(key[:2] for key in moved)) if len(shape) == 3 else []
+    explainers = dict.fromkeys(explainer for _, explainer in pairs)
+    each = ([pair for pair in pairs if pair[1] == explainer][:_LED] for explainer in explainers)
+    for example, explainer in itertools.chain(*each):
         shown = (row for row in contents.rows("examples") if row["example"] == example)
         cells = [Cell(_picture(contents, next(shown, None)), (explainer.replace("_", " "),))]
         for name in (name for name in names if (example, explainer, name) in moved):
