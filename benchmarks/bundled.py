@@ -6,8 +6,9 @@
     advex evaluate (the same) --published --max-samples 256 --out records/published
     python -m benchmarks.bundled --runs runs --record records/bundled --published records/published
 
-With `--group photos` the two of 64x64 pixels instead, from `runs/ordinary` and `runs/robust` of photos-ordinary and
-photos-robust on tiny-imagenet-20. `advex demo`, `builtin:cifar10-robust` and `advex list builtin` then show them. Prints the table of NUMBERS.md.
+With `--group photos` the two of 64x64 pixels instead, from the runs of photos-ordinary and photos-robust on
+tiny-imagenet-20. `advex demo`, `builtin:cifar10-robust` and `advex list builtin` then show them. Prints the table of
+NUMBERS.md.
 Without --runs the weights stay, and the figures alone are replaced by those of `--model builtin:cifar10-ordinary,...`;
 certified and published figures that no record given holds are kept.
 """
@@ -88,8 +89,8 @@ def figures(group: str, kind: str, record: Record, published: Record | None, kep
         examples = published.data.examples
         protocol = {name: score for name, score in theirs.scores.items() if "published" in name or name == "accuracy"}
     return Figures(
-        summary=f"{network} for {DATA[group][0]}, {KINDS[group][kind]}: accuracy {100 * accuracy.value:.1f} %, attack ARA "
-        f"{area.value:.4f} (n = {accuracy.n})",
+        summary=f"{network} for {DATA[group][0]}, {KINDS[group][kind]}: accuracy {100 * accuracy.value:.1f} %, "
+        f"attack ARA {area.value:.4f} (n = {accuracy.n})",
         data=f"{DATA[group][1]}, {record.data.source}",
         examples=record.data.examples,
         searches=record.searches,
