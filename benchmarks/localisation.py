@@ -23,13 +23,13 @@ from scipy import ndimage
 import advex
 from advex import registry
 from advex.drawing.contact_sheet import Cell, Row, draw
-from advex.drawing.heat import over, reach_of
+from advex.drawing.heat import framed, over, reach_of
 from advex.drawing.pictures import encoded
 from advex.evaluation.scores import rate
 from advex.measures import bootstrap_mean
-from advex.measures.boxes import SIDES, _components, overlaps
+from advex.measures.boxes import overlaps
 from advex.measures.case import Case
-from advex.measures.localisation import Localisation, _chosen
+from advex.measures.localisation import Localisation
 from advex.record import read_record, read_rows
 
 
@@ -117,39 +117,21 @@ def sheet(path: Path, runs: Sequence[str], *, pictures: int = 4, of: int = 100) 
                      evidence=data.evidence, seed=0)
             )  # fmt: skip
             assert measured.parts is not None
-            every = torch.ones(of, dtype=torch.bool)
-            reached = measured.parts[:, 2 + len(SIDES) :]
-            best = int((reached >= 0.5).sum(dim=0).argmax())
-            assert (_chosen(reached, [(every, every)], 0.5) >= 0.5).sum() == (reached[:, best] >= 0.5).sum()
             for i, cells in enumerate(lines):
-                values = explanation.map[i].abs().sum(dim=0).numpy()
-                unit = measure._unit(values)
-                assert unit is not None
-                mask = unit >= measure._thresholds(unit)[best]
-                box = _components(mask[None], 8, False)[1][0] if mask.any() else None
-                cells.append(
-                    Cell((_framed(batch.x[i], unit, truths[i], box),),
-                         (Path(run).name.partition("-")[0], spec, f"IoU {max(float(reached[i, best]), 0):.2f}"))
-                )  # fmt: skip
+                values = explanation.map[i].detach().abs().sum(dim=0).numpy()
+                box = measure.box_of(measured.parts, i, explanation.map[i : i + 1], data.evidence.boxes[i])
+                words = (Path(run).name.partition("-")[0], spec, f"IoU {float(measured.values['iou'][i]):.2f}")
+                cells.append(Cell((_framed(batch.x[i], values, truths[i], box),), words))
     draw([Row(tuple(cells)) for cells in lines], side=160).save(path)
 
 
-def _framed(
-    x: torch.Tensor, values: np.ndarray | None, truth: np.ndarray, box: np.ndarray | None, times: int = 5
-) -> bytes:
+def _framed(x: torch.Tensor, values: np.ndarray | None, truth: np.ndarray, box: Sequence[int] | None) -> bytes:
     """A picture, or the map over it, enlarged, with boxes."""
     picture = x.numpy()
     plain = np.rint(255 * picture.transpose(1, 2, 0)).astype(np.uint8)
     pixels = plain if values is None else over(picture, values, reach_of([values]))
-    large = pixels.repeat(times, axis=0).repeat(times, axis=1).copy()
-    for boxes, colour in ((truth, 255), ([] if box is None else [box], 0)):
-        for x0, y0, x1, y1 in boxes:
-            left, top, right, bottom = (
-                int(round(each)) for each in (x0 * times, y0 * times, (x1 + 1) * times, (y1 + 1) * times)
-            )
-            large[top : top + 2, left:right] = large[bottom - 2 : bottom, left:right] = colour
-            large[top:bottom, left : left + 2] = large[top:bottom, right - 2 : right] = colour
-    return encoded(large)
+    boxes = [(each, 255) for each in truth] + ([] if box is None else [(box, 0)])
+    return encoded(framed(pixels, boxes))
 
 
 if __name__ == "__main__":

@@ -50,6 +50,13 @@ class Evidence:
             mask[max(y0, 0) : max(y1 + 1, 0), max(x0, 0) : max(x1 + 1, 0)] = True
         return mask
 
+    def around(self, index: int) -> Tensor:
+        """[k, 4]: the boxes of an example, else the one around its outline, else none."""
+        if len(self.boxes[index]) or self.outlines is None or not bool(self.outlines[index].any()):
+            return self.boxes[index]
+        rows, columns = self.outlines[index].nonzero().T
+        return torch.stack([columns.min(), rows.min(), columns.max(), rows.max()])[None]
+
     def take(self, index: Sequence[int]) -> Evidence:
         """That of the chosen examples."""
         rows = torch.tensor(index, dtype=torch.int64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -46,6 +46,19 @@ def over(picture: np.ndarray, values: np.ndarray, reach: float) -> np.ndarray:
     grey = 255 * np.tensordot(weights, picture.astype(np.float64), axes=1)[:, :, None]
     share = np.abs(_relative(values, reach))[:, :, None]
     return np.round((1 - share) * grey + share * coloured(values, reach)).clip(0, 255).astype(np.uint8)
+
+
+def framed(pixels: np.ndarray, boxes: Iterable[tuple[Sequence[float], int]], times: int = 5) -> np.ndarray:
+    """Pixels [height, width, 3] enlarged by a whole factor, with boxes' edges of two pixels.
+
+    boxes: (x0, y0, x1, y1 of the small picture, both ends included; their grey, 0 to 255).
+    """
+    large = pixels.repeat(times, axis=0).repeat(times, axis=1).copy()
+    for (x0, y0, x1, y1), grey in boxes:
+        left, top, right, bottom = (round(times * each) for each in (x0, y0, x1 + 1, y1 + 1))
+        large[top : top + 2, left:right] = large[bottom - 2 : bottom, left:right] = grey
+        large[top:bottom, left : left + 2] = large[top:bottom, right - 2 : right] = grey
+    return large
 
 
 def _relative(values: np.ndarray, reach: float) -> np.ndarray:

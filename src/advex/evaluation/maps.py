@@ -20,7 +20,7 @@ from torch import Tensor
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset
 from advex.errors import SpecError
-from advex.evaluation import settled, steadiness
+from advex.evaluation import places, settled, steadiness
 from advex.evaluation.columns import beside, table, tensor
 from advex.evaluation.examples import batch_for
 from advex.evaluation.flags import flag, severity
@@ -201,6 +201,10 @@ def tables(work: Evaluation, model: str) -> Blocks:
     made: Blocks = {"maps": blocks(lambda block: block.drop_columns([*_BESIDE, SECONDS]), settle=True)}
     if any(settled.resamples(task.measure) for task in gathering):
         made = {**made, "parts": blocks(partial(settled.kept, gathering))}
+    if work.data.evidence is not None and (boxed := [task for task in gathering if places.places(task.measure)]):
+        every = ((task, list(work.made(model, kind(task)))) for task in work.plan.maps)
+        rows = (beside(places.rows(made, boxed, work.data), model=model, explainer=task.name) for task, made in every)
+        made = {**made, "places": rows}
     facts: dict[Table, str] = {"moved": "moves", "traces": "traces"}
     for name, fact in facts.items():
         if any(getattr(task.measure, fact, False) for task in work.plan.measures):

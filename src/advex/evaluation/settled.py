@@ -73,7 +73,7 @@ def estimates(results: Results, model: str, explainer: str) -> dict[str, Tensor]
 
 def resampled(measure: Measure, column: pa.ChunkedArray, seed: int) -> dict[str, Tensor]:
     """[RESAMPLES] means of each value of a measure, of the parts of the examples that have any; none where none has."""
-    parts, again, names = _parts_of(column.drop_null()), getattr(measure, "resampled", None), list(values_of(measure))
+    parts, again, names = parts_of(column.drop_null()), getattr(measure, "resampled", None), list(values_of(measure))
     if parts is None or again is None:
         return {}
 
@@ -84,7 +84,7 @@ def resampled(measure: Measure, column: pa.ChunkedArray, seed: int) -> dict[str,
     return dict(zip(names, bootstrap(len(parts), means, seed).T, strict=True))
 
 
-def _parts_of(column: pa.ChunkedArray) -> Tensor | None:
+def parts_of(column: pa.ChunkedArray) -> Tensor | None:
     """[n, k], NaN of examples that have none; None where no example has any."""
     rows = column.combine_chunks()
     known = rows.is_valid().to_numpy(zero_copy_only=False)
@@ -119,7 +119,7 @@ def of_parts(
     task: MeasureTask, column: pa.ChunkedArray, reasons: list[dict[str, str]] | None = None
 ) -> dict[str, Tensor]:
     """The values of all examples under a measure's keys, of their parts. reasons: see `note`."""
-    parts = _parts_of(column)
+    parts = parts_of(column)
     if parts is None:
         return dict.fromkeys(task.keys.values(), torch.full((len(column),), math.nan, dtype=torch.float64))
     measured = task.measure.settle(parts)  # pyright: ignore

@@ -52,12 +52,12 @@ def overlaps(
     some = np.flatnonzero(distinct)
     if len(some):
         masks = values >= ordered[ordered.size - distinct[some]][:, None, None]
-        level, boxes = _components(masks, connectivity, every)
+        level, boxes = components(masks, connectivity, every)
         np.maximum.at(best, some[level], overlap(boxes, truth).max(axis=1))
     return best[place]
 
 
-def _components(masks: np.ndarray, connectivity: int, every: bool) -> tuple[np.ndarray, np.ndarray]:
+def components(masks: np.ndarray, connectivity: int, every: bool) -> tuple[np.ndarray, np.ndarray]:
     """The components of masks [m, height, width], none empty: the mask of each, [c], and its box, [c, 4]; of each mask
     the largest alone unless every one is wanted.
     """

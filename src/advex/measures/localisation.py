@@ -16,9 +16,9 @@ from torch import Tensor
 from advex import randomness
 from advex.distances.channels import Channels
 from advex.errors import SpecError
-from advex.measures.boxes import NO_BOX, SIDES, constant_boxes, overlap, overlaps
+from advex.measures.boxes import NO_BOX, SIDES, components, constant_boxes, overlap, overlaps
 from advex.measures.case import Case, Measured, Need, Of, Value, measure
-from advex.measures.pixels import pixels
+from advex.measures.pixels import merged, pixels
 from advex.options import Share
 
 ALONE = "no other example has a box, to choose the threshold on"
@@ -130,8 +130,9 @@ class Localisation:
         size = (maps.shape[1], maps.shape[2])
         constant, width = constant_boxes(size), 2 + len(SIDES) + sum(len(grid) for _, grid in self._grids)
         parts = np.full((len(case), width), math.nan)
+        assert case.evidence is not None
         for i in case.located.cpu().nonzero()[:, 0].tolist():
-            truth = _boxes(case, i)
+            truth = case.evidence.around(i).cpu().numpy()
             values = self._unit(maps[i].cpu().numpy()) if usable[i] else None
             reached = np.full(width - 2 - len(SIDES), NO_BOX)
             if values is not None:
@@ -194,6 +195,20 @@ class Localisation:
         values = {name: torch.stack(each).mean(dim=0) for name, each in every.items()}
         return Measured(value=values, undefined={ALONE: known & values[""].isnan()}, parts=parts)
 
+    def box_of(self, parts: Tensor, row: int, values: Tensor, truth: Tensor) -> list[int] | None:
+        """The box by which `settle` judges a row, by the first of several overlaps; None where its map has none.
+
+        parts: of all rows, see `settle`. values: the row's map [1, c, height, width]. truth: [k, 4], the thing's boxes.
+        """
+        maps, flawed = merged(values, self.channels)
+        unit = None if any(bool(each.any()) for each in flawed.values()) else self._unit(maps[0].cpu().numpy())
+        halves, mapped = halves_of(parts[:, 0], self.chosen_on), parts[:, 2 + len(SIDES) :]
+        column = int(_columns(mapped, halves, as_numbers(self.iou)[0])[row])
+        if unit is None or column < 0 or not (mask := unit >= self._thresholds(unit)[column]).any():
+            return None
+        _, boxes = components(mask[None], self.connectivity, self.components == "all")
+        return boxes[overlap(boxes, truth.cpu().numpy()).max(axis=1).argmax()].tolist()
+
     def resampled(self, parts: Tensor, counts: Tensor) -> dict[str, Tensor]:
         """The means of all values, [b] each, with thresholds and constant boxes chosen on the resampled other half.
 
@@ -233,10 +248,17 @@ def _chosen(overlaps: Tensor, halves: list[tuple[Tensor, Tensor]], least: float)
 
     Of several that of the highest mean; NaN where there is nothing to choose on. halves: (choosing, judged), [n] bool.
     """
-    result = torch.full((len(overlaps),), math.nan, dtype=torch.float64)
+    columns = _columns(overlaps, halves, least)
+    values = overlaps.gather(1, columns.clamp_min(0)[:, None])[:, 0].double()
+    return torch.where(columns < 0, math.nan, values)
+
+
+def _columns(overlaps: Tensor, halves: list[tuple[Tensor, Tensor]], least: float) -> Tensor:
+    """[n] int64: the column chosen for each example, -1 where there is nothing to choose on. See `_chosen`."""
+    result = torch.full((len(overlaps),), -1)
     for choosing, judged in halves:
         if choosing.any():
-            result[judged] = overlaps[judged, int(_best(choosing[None].double(), overlaps.nan_to_num(0), least))]
+            result[judged] = int(_best(choosing[None].double(), overlaps.nan_to_num(0), least))
     return result
 
 
@@ -247,12 +269,3 @@ def _best(weights: Tensor, overlaps: Tensor, least: float) -> Tensor:
     """
     mean = overlaps.clamp(min=0) / (1 + weights.sum(dim=1).max())
     return (weights @ ((overlaps >= least).double() + mean / 2)).round(decimals=9).argmax(dim=1)
-
-
-def _boxes(case: Case, i: int) -> np.ndarray:
-    """[k, 4] of an example: its boxes, else the one around its outline."""
-    assert case.evidence is not None
-    if len(case.evidence.boxes[i]):
-        return case.evidence.boxes[i].cpu().numpy()
-    rows, columns = case.evidence_mask[i].cpu().numpy().nonzero()
-    return np.array([[columns.min(), rows.min(), columns.max(), rows.max()]])

@@ -10,7 +10,9 @@ from typing import Literal
 
 import pyarrow as pa
 
-Table = Literal["examples", "explanations", "maps", "moved", "traces", "parts", "answers", "columns", "transfer"]
+Table = Literal[
+    "examples", "explanations", "maps", "moved", "traces", "places", "parts", "answers", "columns", "transfer"
+]
 Columns = dict[str, pa.DataType]
 
 _TEXT, _COUNT, _NUMBER, _NUMBERS = pa.string(), pa.int64(), pa.float64(), pa.list_(pa.float64())
@@ -70,6 +72,10 @@ TRACE: Columns = {
     "example": _COUNT, "measure": _TEXT, "step": _TEXT, "value": _NUMBER, "map": pa.list_(pa.float32()),
 }  # fmt: skip
 
+# Boxes of the examples that a report shows, as x0, y0, x1, y1 of pixels, both ends included. measure: its key. things:
+# of what the label names. box: of the map, at the threshold that was chosen; null where it has none.
+PLACE: Columns = {"example": _COUNT, "measure": _TEXT, "things": pa.list_(_NUMBERS), "box": _NUMBERS}
+
 # What is known of each example by measures that choose something on all of them: intervals choose it anew.
 PART: Columns = {"example": _COUNT, "measure": _TEXT, "parts": _NUMBERS}
 
@@ -98,6 +104,7 @@ TABLES: dict[Table, Columns] = {
     "maps": {**_MODEL, "explainer": _TEXT, **MAP},
     "moved": {**_MODEL, "explainer": _TEXT, **MOVED},
     "traces": {**_MODEL, "explainer": _TEXT, **TRACE},
+    "places": {**_MODEL, "explainer": _TEXT, **PLACE},
     "parts": {**_MODEL, "explainer": _TEXT, **PART},
     "answers": {**_MODEL, **ANSWER},
     "columns": COLUMN,

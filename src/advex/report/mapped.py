@@ -18,12 +18,22 @@ MAP_BYTES = 1_500_000  # of the page that maps may take
 
 
 @dataclass(frozen=True)
+class Frames:
+    """Boxes over a map, each as x, y, width, height in its pixels. size: its width and height. box: the map's own."""
+
+    size: tuple[int, int]
+    things: tuple[tuple[float, float, float, float], ...]
+    box: tuple[float, float, float, float] | None
+
+
+@dataclass(frozen=True)
 class Heat:
     """One map as a picture. reach: the value at the ends of its scale. value: of the first measure."""
 
     shown: ShownPicture
     reach: str
     value: str
+    frames: Frames | None
 
 
 @dataclass(frozen=True)
@@ -96,9 +106,27 @@ def _heat(contents: Contents, row: Row, measure: str) -> Heat | None:
     if not np.isfinite(pixels).all():
         return None
     reach = reach_of([pixels])
+    placed = places_of(contents, row)
+    frames = None if placed is None else _frames(placed, contents.record.data.shape)
     alt = f"Map of {row['explainer']} by {row['model']} for {contents.class_name(row['target'])}."
     shown = show_change(255 * pixels[:, :, None], SymmetricScale(reach or 1.0), alt)
-    return Heat(shown, significant(reach, 2) if reach else "", value_of(row, measure))
+    return Heat(shown, significant(reach, 2) if reach else "", value_of(row, measure), frames)
+
+
+def places_of(contents: Contents, row: Row) -> Row | None:
+    """What the first measure that has boxes says of a map."""
+    owner = (row["model"], row["explainer"], row["example"])
+    places = contents.rows("places")
+    return next((each for each in places if (each["model"], each["explainer"], each["example"]) == owner), None)
+
+
+def _frames(placed: Row, shape: Sequence[int]) -> Frames:
+    def framed(box: Sequence[float]) -> tuple[float, float, float, float]:
+        x0, y0, x1, y1 = box
+        return x0, y0, x1 + 1 - x0, y1 + 1 - y0
+
+    box = None if placed["box"] is None else framed(placed["box"])
+    return Frames((shape[2], shape[1]), tuple(framed(each) for each in placed["things"]), box)
 
 
 def first_measure(record: Record) -> tuple[str, str]:

@@ -16,13 +16,13 @@ import torch
 from advex.distances import Kendall, TopK
 from advex.drawing.boxes import WHISKERS, box_plot, common_axis
 from advex.drawing.contact_sheet import Cell, Row, draw
-from advex.drawing.heat import coloured, reach_of, summed
+from advex.drawing.heat import coloured, framed, reach_of, summed
 from advex.drawing.pictures import encoded, picture_of, read_picture
 from advex.drawing.svg import box_file, scatter_file
 from advex.files import atomic
 from advex.measures.ifia import largest_pixels
 from advex.record.reproduction import AnsweredEntry, GridEntry, JudgedEntry, Reproduction
-from advex.report.mapped import first_measure, value_of
+from advex.report.mapped import first_measure, places_of, value_of
 from advex.report.pages.answers import VERDICTS, sentences
 from advex.report.pages.joined_records import joined, mapped_rows, shown_rows
 from advex.report.pages.reproduction import scatters
@@ -207,14 +207,19 @@ def _maps(contents: Contents) -> list[Row]:
             for model in models:
                 row = at.get((example, explainer, model))
                 value = "" if row is None else f"{title} {value_of(row, key)}"
-                heat = () if row is None else _heat(row, shape)
+                heat = () if row is None else _heat(row, shape, places_of(contents, row))
                 cells.append(Cell(heat, (model, explainer.replace("_", " "), value)))
         rows.append(Row(tuple(cells)))
     return rows
 
 
-def _heat(row: dict[str, Any], shape: Sequence[int]) -> tuple[bytes, ...]:
+def _heat(row: dict[str, Any], shape: Sequence[int], placed: dict[str, Any] | None = None) -> tuple[bytes, ...]:
+    """A map; with the labelled things' boxes in black and its own in grey, where they are known."""
     pixels = summed(np.asarray(row["map"]).reshape(tuple(shape)))
     if not np.isfinite(pixels).all():  # no colour stands for what is not
         return ()
-    return (encoded(coloured(pixels, reach_of([pixels]))),)
+    heat = coloured(pixels, reach_of([pixels]))
+    if placed is not None:
+        boxes = [(box, 0) for box in placed["things"]] + ([(placed["box"], 110)] if placed["box"] else [])
+        heat = framed(heat, boxes)
+    return (encoded(heat),)

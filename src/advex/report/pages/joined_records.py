@@ -72,7 +72,7 @@ def joined(folder: Path, reproduction: Reproduction, rows: Sequence[RowEntry]) -
     ]
     tables = {
         table: tuple(_moved(row, name, record) for name, record, contents in parts for row in contents.rows(table))
-        for table in ("examples", "explanations", "maps", "moved", "traces")
+        for table in ("examples", "explanations", "maps", "moved", "traces", "places")
     }
     record = parts[0][2].record.model_copy(update={"models": models, "differences": differences})
     return Contents(folder, record, tables)

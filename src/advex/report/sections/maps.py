@@ -72,7 +72,7 @@ class Distribution:
 class Maps:
     """What was measured of the models' maps, and the maps of the explained examples."""
 
-    title, menu, place, tables = "Maps", "Maps", 60, ("examples", "maps", "answers", "columns")
+    title, menu, place, tables = "Maps", "Maps", 60, ("examples", "maps", "places", "answers", "columns")
 
     def __call__(self, contents: Contents) -> dict[str, Any] | None:
         record = contents.record
@@ -92,6 +92,7 @@ class Maps:
             "pictures": pictures,
             "rows": rows,
             "total": total + total_rows,
+            "boxed": next((record.measures[row["measure"]].title for row in contents.rows("places")), ""),
             "scale_bar": show_scale(SymmetricScale(1.0), colours=False),
             "percentile": PERCENTILE,
         }

@@ -1,0 +1,71 @@
+"""The boxes of the labelled thing and of the map: those that the figure judges, kept of shown examples, on the page."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import advex
+from advex.evaluation import evaluate, settings_from
+from advex.measures.boxes import overlap
+from advex.record import read_rows
+from advex.report import write_report
+
+MEASURES = (
+    "localisation", "localisation:rule=mean,components=all,smooth=mean", "localisation:rule=percent,connectivity=4",
+    "localisation:published=true", "gini",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("placed")
+    data = advex.open_dataset("planted", split="test", max_samples=12, seed=0)
+    settings = {
+        "attack": None, "btr": None, "pictures": (), "explanations": 4, "batch_size": 5,
+        "maps": ("gradient", "grad_cam"), "measures": MEASURES,
+    }  # fmt: skip
+    evaluate([("planted", "builtin:planted", advex.load("builtin:planted"))], data, folder, settings_from(settings))
+    return folder
+
+
+def test_the_boxes_are_those_of_the_figure(record: Path) -> None:
+    """The overlap of the two boxes is the value that the table has for the example, by every rule."""
+    data = advex.open_dataset("planted", split="test", max_samples=12, seed=0)
+    assert data.evidence is not None
+    rows = read_rows(record, "places")
+    assert len(rows) == 2 * 4 * 4  # explainers, shown examples, measures with boxes
+    overlaps = {(row["explainer"], row["example"]): row for row in read_rows(record, "maps")}
+    boxed = 0
+    for row in rows:
+        assert row["things"] == data.evidence.boxes[row["example"]].tolist()
+        expected = overlaps[row["explainer"], row["example"]][f"{row['measure']}_iou"]
+        if row["box"] is None:
+            assert expected == 0
+        else:
+            boxed += 1
+            found = overlap(np.array([row["box"]]), np.array(row["things"])).max()
+            assert found == pytest.approx(expected, abs=1e-12)
+    assert boxed > 24
+
+
+def test_the_page_frames_the_thing_and_the_map(record: Path) -> None:
+    page = write_report(record).read_text(encoding="utf-8")
+    first = [row for row in read_rows(record, "places") if row["measure"] == "localisation"]
+    assert page.count('<rect class="thing"') == 1 + sum(len(row["things"]) for row in first)  # one explains the line
+    drawn = re.findall(r'<rect class="own" x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)"/>', page)
+    boxes = [row["box"] for row in first if row["box"] is not None]
+    expected = sorted((x0, y0, x1 + 1 - x0, y1 + 1 - y0) for x0, y0, x1, y1 in boxes)
+    assert sorted(tuple(map(float, each)) for each in drawn)[: len(expected) + 1] == sorted([*expected, (2, 2, 22, 12)])
+    assert "where the labelled thing lies" in page
+
+
+def test_without_a_measure_of_boxes_there_is_none(tmp_path: Path) -> None:
+    data = advex.open_dataset("planted", split="test", max_samples=2, seed=0)
+    settings = {"attack": None, "btr": None, "pictures": (), "explanations": 1, "maps": ("gradient",)}
+    evaluate([("planted", "builtin:planted", advex.load("builtin:planted"))], data, tmp_path, settings_from(settings))
+    assert not (tmp_path / "places.parquet").exists()
+    assert "where the labelled thing lies" not in write_report(tmp_path).read_text(encoding="utf-8")
