@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import re
 from collections.abc import Callable
@@ -15,11 +16,13 @@ import torch
 from PIL import Image
 
 import advex
+from advex.attacks import PGD
 from advex.data import Dataset
 from advex.errors import AdvexError
 from advex.evaluation import evaluate as evaluate_directly
 from advex.evaluation import settings_from
-from advex.explainers import Toward
+from advex.explainers import Gradient, Toward
+from advex.goals import Misclassify
 
 MODEL = "builtin:cifar10-robust"
 
@@ -66,12 +69,15 @@ def test_a_larger_picture_is_cut_as_a_file_is(data: Dataset, tmp_path: Path) -> 
 
 def test_explanations_show_and_are_kept(data: Dataset, tmp_path: Path) -> None:
     explained = advex.explain(MODEL, data, target="runner-up", steps=2, quiet=True)
-    lines = repr(explained).splitlines()
-    assert lines[0] == "Explained by cifar10-robust:"
-    assert len(lines) == 5
+    lines = explained.lines()
+    assert len(lines) == 4
     before, after = (explained[1]["explanations"][0][key] for key in ("before", "after"))
     target = explained[1]["explanations"][0]["target"]
-    assert re.search(rf"{100 * before[target]:.1f}.% -> {100 * after[target]:.1f}.%$", lines[2])
+    assert re.search(rf"{100 * before[target]:.1f}.% -> {100 * after[target]:.1f}.%$", lines[1])
+    (first,) = explained[0]["explanations"]
+    shares = " -> ".join(f"{100 * first[key][first['target']]:.0f}.%" for key in ("before", "after"))
+    change = f"{explained[0]['says']} -> {first['target_name']}"
+    assert re.fullmatch(rf"Explained\(toward, 4 pictures 3x32x32: {change} {shares}, \.\.\.\)", repr(explained))
     assert explained._repr_html_().count("data:image/png;base64,") == len(explained.sheets) == 1
     drawn = explained.plot().images[0].get_array()
     assert np.array_equal(np.asarray(drawn), np.asarray(explained.sheets[0]))
@@ -91,7 +97,8 @@ def test_explanations_show_and_are_kept(data: Dataset, tmp_path: Path) -> None:
     gc.collect()
     assert not place.exists()  # it lasts as long as the result
     maps = advex.explain(MODEL, data, explainer=["gradient", "grad_cam"], quiet=True)
-    assert "gradient of " in repr(maps)
+    assert "gradient of " in maps.lines()[0]
+    assert re.fullmatch(r"Explained\(gradient, grad_cam, 4 pictures 3x32x32: \w+, Gini 0\.\d+, \.\.\.\)", repr(maps))
     assert len(maps[0]["maps"]) == 2
 
 
@@ -138,6 +145,7 @@ def test_a_table_answers_in_sentences(tmp_path: Path) -> None:
     (tmp_path / "row.csv").write_text("age,children\n30,2\n")
     explained = advex.explain(clf, tmp_path / "row.csv", quiet=True)
     assert explained.sheets == []
+    assert repr(explained).startswith(f"Explained(counterfactual, 1 row: {explained.lines()[0].partition(': ')[2]}")
     assert explained._repr_html_().startswith("<ul><li>")
 
 
@@ -178,3 +186,50 @@ def test_what_cannot_be_is_said_in_a_sentence(call: Callable[[], Any], said: str
 def test_a_name_that_is_nearly_right_is_told() -> None:
     with pytest.raises(AttributeError, match="is it 'explain'"):
         advex.explian  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_tensors_of_results_are_not_printed_whole(data: Dataset) -> None:
+    clf, batch = advex.load(MODEL), data.batch(slice(None))
+    explanation = Toward(steps=2)(clf, batch.x, "dog")
+    before, after = (f"{100 * float(each[0, 5]):.0f} %" for each in (explanation.before, explanation.after))  # pyright: ignore
+    assert repr(explanation) == f"Explanation(toward, 4 inputs 3x32x32: class 5 {before} -> {after}, ...)"
+    assert repr(Gradient()(clf, batch.x[:1], "dog")) == "Explanation(gradient, 1 input 3x32x32: class 5)"
+    assert repr(batch) == "Batch(4 inputs 3x32x32)"
+    searched = PGD(radius="8/255", steps=2)(clf, batch.x, Misclassify(batch.y))
+    assert repr(searched).startswith(f"Perturbation(4 inputs 3x32x32: {int(searched.reached.sum())} reached")
+
+
+def test_a_data_set_shows_its_first_examples(data: Dataset, tmp_path: Path) -> None:
+    html = data._repr_html_()
+    assert html.count("data:image/png;base64,") == 1
+    assert f'alt="{data.class_names[int(data.y[0])]}, ' in html
+    (tmp_path / "<b>.csv").write_text(
+        "age,<i>,class\n" + "".join(f"{n % 9},{n % 3},{'yn'[n % 2]}\n" for n in range(30))
+    )
+    table = advex.open_dataset(tmp_path / "<b>.csv")._repr_html_()
+    assert "<i>" not in table
+    assert table.count("<tr>") == 7
+    assert "<th>age</th>" in table
+
+
+PUBLIC = [
+    "advex", *(f"advex.{name}" for name in advex.__all__ if (Path(advex.__file__).parent / name).is_dir()),
+    *re.findall(r"^::: ([\w.]+)\.\w+$", (Path(__file__).parents[1] / "docs" / "api.md").read_text(), re.MULTILINE),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("module", sorted(set(PUBLIC)))
+def test_public_modules_say_what_is_public(module: str) -> None:
+    public = importlib.import_module(module)
+    assert all(hasattr(public, name) for name in public.__all__)
+    assert len(set(public.__all__)) == len(public.__all__)
+    own = {name for name, value in vars(public).items()
+           if not name.startswith("_") and getattr(value, "__module__", "") == module and callable(value)
+           and getattr(value, "__name__", "") == name}  # fmt: skip
+    assert own <= set(public.__all__)
+
+
+def test_what_the_pages_name_is_public() -> None:
+    pages = (Path(__file__).parents[1] / "docs" / "api.md").read_text()
+    for module, name in re.findall(r"^::: ([\w.]+)\.(\w+)$", pages, re.MULTILINE):
+        assert name in importlib.import_module(module).__all__, f"{module}.{name}"

@@ -30,6 +30,8 @@ from advex.files import atomic, atomic_folder
 from advex.networks import weight_names
 from advex.record.versions import upgraded
 
+__all__ = ["FACTORY", "SCHEMA", "checked_weights", "load", "read_config", "save", "weights_hash", "write_folder"]
+
 SCHEMA = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 # The weights that an interrupted save was about to replace.

@@ -10,20 +10,20 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from advex.contexts import constant as constant
-from advex.contexts import in_modes, own_context, warn_of_doubt
+from advex.contexts import constant, in_modes, own_context, warn_of_doubt
 from advex.errors import AdvexError, AdvexWarning, InputError
 from advex.features import FeatureSpec
 from advex.geometry import Box, Norm, as_norm
 from advex.inputs import check_inputs, per_channel
-from advex.layers import input_gradient as input_gradient
-from advex.layers import input_gradients as input_gradients
+from advex.layers import input_gradient, input_gradients
 from advex.logits import ERRORS, as_logits, check_logits, doubt_of, failure, mean_of, out_of_memory
 from advex.networks.function import FunctionNetwork, Returns
 from advex.networks.residual_drop import active_dropout
 from advex.networks.softening import Softening, softened
 from advex.precision import check_space, full_float32, may_round_float32
 from advex.progress import beat
+
+__all__ = ["Classifier", "Function", "constant", "input_gradient", "input_gradients"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

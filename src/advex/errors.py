@@ -8,6 +8,20 @@ import re
 from collections.abc import Iterable
 from unicodedata import category
 
+__all__ = [
+    "AdvexError",
+    "AdvexWarning",
+    "ArtifactError",
+    "DataError",
+    "InputError",
+    "SpecError",
+    "did_you_mean",
+    "install_extra",
+    "quoted",
+    "visible",
+    "why_impossible",
+]
+
 _FEW, _SOME = 16, 6  # names: so many are all listed, and of more the first
 # Pydantic's words -> ours, in this order.
 _WORDS = {

@@ -24,6 +24,8 @@ from advex.errors import AdvexError, ArtifactError, install_extra, quoted
 from advex.networks import weight_names
 from advex.networks.resnet import BLOCKS, BOTTLENECK
 
+__all__ = ["PREFIX", "from_pretrained"]
+
 PREFIX = "hf:"
 _CONFIG, _WEIGHTS, _PICTURES = "config.json", "model.safetensors", "preprocessor_config.json"
 _TIMM = re.compile(r"(?:(vgg)(11|13|16|19)(_bn)?|(se)?resnet(18|34|50|101|152))(?:\..*)?")

@@ -10,11 +10,26 @@ from typing import Any, Literal, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+__all__ = [
+    "FLAT",
+    "INCOMPLETE",
+    "MISSES",
+    "Batch",
+    "Better",
+    "Explainer",
+    "Explanation",
+    "Perturbation",
+    "Rows",
+    "Score",
+    "concatenate",
+    "take",
+]
+
 Rows = TypeVar("Rows")
 Better = Literal["high", "low", "neither"]  # which direction of a figure is good
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Batch:
     """Examples and their labels.
 
@@ -30,8 +45,11 @@ class Batch:
     def __len__(self) -> int:
         return len(self.y)
 
+    def __repr__(self) -> str:
+        return f"Batch({_inputs(self.x)})"
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Perturbation:
     """What a search found, one row per example.
 
@@ -66,6 +84,11 @@ class Perturbation:
     def __len__(self) -> int:
         return len(self.reached)
 
+    def __repr__(self) -> str:
+        reached = self.size[self.reached]
+        size = f", median size {reached.double().quantile(0.5):.3g}" if len(reached) else ""
+        return f"Perturbation({_inputs(self.clean)}: {len(reached)} reached{size})"
+
 
 # What is said wherever a doubtful explanation is shown.
 FLAT = "no gradient reached the input, as far as autograd knows: this is no explanation"
@@ -73,7 +96,7 @@ INCOMPLETE = "the map misses the change of output that it should add up to by mo
 MISSES = 0.1
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Explanation:
     """An answer to "why this class?", one row per example.
 
@@ -109,6 +132,14 @@ class Explanation:
 
     def __len__(self) -> int:
         return len(self.target)
+
+    def __repr__(self) -> str:
+        classes = [f"class {target}" for target in self.target.tolist()[:1]]
+        if classes and self.before is not None and self.after is not None:
+            before, after = (100 * float(each[0, self.target[0]]) for each in (self.before, self.after))
+            classes = [f"{classes[0]} {before:.0f} % -> {after:.0f} %"]
+        more = ["..."] if len(self) > 1 else []
+        return f"Explanation({self.method.partition(':')[0]}, {_inputs(self.map)}: {', '.join([*classes, *more])})"
 
     def doubts(self) -> dict[str, Tensor]:
         """Reasons not to trust the map, in words, and the rows [n] bool of which each is true."""
@@ -155,6 +186,15 @@ class Score:
 
     def __str__(self) -> str:
         return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}] (n={self.n})"
+
+
+def _inputs(x: Tensor) -> str:
+    """How many, and of which shape.
+
+    >>> _inputs(torch.zeros(4, 3, 32, 32))
+    '4 inputs 3x32x32'
+    """
+    return f"{len(x)} input{'s' * (len(x) != 1)} {'x'.join(map(str, x.shape[1:]))}"
 
 
 def take(rows: Rows, index: Tensor | slice) -> Rows:

@@ -3,24 +3,46 @@
 from __future__ import annotations
 
 from advex import registry
-from advex.attacks.algorithm1 import Algorithm1 as Algorithm1
-from advex.attacks.apgd import APGD as APGD
-from advex.attacks.at_distance import AtDistance as AtDistance
-from advex.attacks.attack import Search as Search
-from advex.attacks.attack import verify as verify
-from advex.attacks.boundary_walk import BoundaryWalk as BoundaryWalk
-from advex.attacks.closed_form import ClosedForm as ClosedForm
-from advex.attacks.counterfactual import FewFeatures as FewFeatures
-from advex.attacks.hop_skip_jump import HopSkipJump as HopSkipJump
-from advex.attacks.l2min import L2Min as L2Min
-from advex.attacks.minimal import Minimal as Minimal
-from advex.attacks.perceptual import Perceptual as Perceptual
-from advex.attacks.pgd import PGD as PGD
-from advex.attacks.sigma_zero import SigmaZero as SigmaZero
-from advex.attacks.spatial import Spatial as Spatial
-from advex.attacks.spsa import SPSA as SPSA
-from advex.attacks.square import Square as Square
-from advex.attacks.suite import Suite as Suite
+from advex.attacks.algorithm1 import Algorithm1
+from advex.attacks.apgd import APGD
+from advex.attacks.at_distance import AtDistance
+from advex.attacks.attack import Search, verify
+from advex.attacks.boundary_walk import BoundaryWalk
+from advex.attacks.closed_form import ClosedForm
+from advex.attacks.counterfactual import FewFeatures
+from advex.attacks.hop_skip_jump import HopSkipJump
+from advex.attacks.l2min import L2Min
+from advex.attacks.minimal import Minimal
+from advex.attacks.perceptual import Perceptual
+from advex.attacks.pgd import PGD
+from advex.attacks.sigma_zero import SigmaZero
+from advex.attacks.spatial import Spatial
+from advex.attacks.spsa import SPSA
+from advex.attacks.square import Square
+from advex.attacks.suite import Suite
+
+__all__ = [
+    "APGD",
+    "PGD",
+    "SPSA",
+    "Algorithm1",
+    "AtDistance",
+    "BoundaryWalk",
+    "ClosedForm",
+    "FewFeatures",
+    "HopSkipJump",
+    "L2Min",
+    "Minimal",
+    "Perceptual",
+    "Search",
+    "SigmaZero",
+    "Spatial",
+    "Square",
+    "Suite",
+    "as_search",
+    "build",
+    "verify",
+]
 
 
 def build(spec: str) -> Search:

@@ -9,26 +9,43 @@ from pathlib import Path
 
 from advex import registry
 from advex.data import dealing
-from advex.data.annotated.answers import TABLE as TABLE
-from advex.data.annotated.answers import Annotation as Annotation
-from advex.data.annotated.folder import Annotated
-from advex.data.annotated.folder import write_annotated as write_annotated
-from advex.data.annotated.policy import MAJORITY as MAJORITY
-from advex.data.annotated.policy import AnnotationPolicy as AnnotationPolicy
-from advex.data.concatenation import concatenate as concatenate
-from advex.data.concatenation import untraced as untraced
-from advex.data.dataset import Dataset as Dataset
-from advex.data.dataset import Origin as Origin
-from advex.data.dataset import Part as Part
-from advex.data.dataset import Skipped as Skipped
-from advex.data.dataset import describe as describe
-from advex.data.evidence import Evidence as Evidence
+from advex.data.annotated.answers import TABLE, Annotation
+from advex.data.annotated.folder import Annotated, write_annotated
+from advex.data.annotated.policy import MAJORITY, AnnotationPolicy
+from advex.data.concatenation import concatenate, untraced
+from advex.data.dataset import Dataset, Origin, Part, Skipped, describe
+from advex.data.evidence import Evidence
 from advex.data.source import Format, Opened, Place, Reading
-from advex.data.tables.description import spec_to_yaml as spec_to_yaml
-from advex.data.tables.inference import listed as listed
+from advex.data.tables.description import spec_to_yaml
+from advex.data.tables.inference import listed
 from advex.data.tables.table import Table
 from advex.errors import DataError, did_you_mean
 from advex.features import FeatureSpec
+
+__all__ = [
+    "MAJORITY",
+    "TABLE",
+    "Annotation",
+    "AnnotationPolicy",
+    "Dataset",
+    "Evidence",
+    "Origin",
+    "Part",
+    "Skipped",
+    "concatenate",
+    "describe",
+    "ids",
+    "is_annotated",
+    "is_dealt",
+    "is_table",
+    "listed",
+    "open_dataset",
+    "opened",
+    "spec_to_yaml",
+    "splits",
+    "untraced",
+    "write_annotated",
+]
 
 _PACKED = frozenset((".zip", ".gz", ".tgz", ".tar", ".xz", ".bz2", ".7z", ".rar", ".zst"))
 

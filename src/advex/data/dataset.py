@@ -21,6 +21,19 @@ from advex.features import FeatureSpec
 from advex.files import write_text
 from advex.types import Batch
 
+__all__ = [
+    "Dataset",
+    "Origin",
+    "Part",
+    "Skipped",
+    "content",
+    "counted",
+    "describe",
+    "drawn",
+    "fingerprint",
+    "remember_digests",
+]
+
 
 @dataclass(frozen=True)
 class Skipped:
@@ -133,6 +146,11 @@ class Dataset:
 
     def __repr__(self) -> str:
         return f"<Dataset {describe(self)}>"
+
+    def _repr_html_(self) -> str:
+        from advex.data.shown import html_of  # draws: only where it is shown
+
+        return html_of(self)
 
     def to_torch(self) -> Subset[tuple[Tensor, int]]:
         """The same examples as a data set of torch, for a `DataLoader`: each an input in data space and its class."""

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 from advex import registry
-from advex.distances.channels import Channels as Channels
-from advex.distances.channels import per_pixel as per_pixel
-from advex.distances.cosine import Cosine as Cosine
-from advex.distances.distance import Distance as Distance
-from advex.distances.distance import IncomparableError as IncomparableError
-from advex.distances.kendall import Kendall as Kendall
-from advex.distances.lens import LensKendall as LensKendall
-from advex.distances.lens import LensPrecision as LensPrecision
-from advex.distances.lens import LensRecall as LensRecall
-from advex.distances.lens import LensSpearman as LensSpearman
-from advex.distances.relative_l2 import RelativeL2 as RelativeL2
-from advex.distances.spearman import Spearman as Spearman
-from advex.distances.top_k import TopK as TopK
+from advex.distances.channels import Channels, per_pixel
+from advex.distances.cosine import Cosine
+from advex.distances.distance import Distance, IncomparableError
+from advex.distances.kendall import Kendall
+from advex.distances.lens import LensKendall, LensPrecision, LensRecall, LensSpearman
+from advex.distances.relative_l2 import RelativeL2
+from advex.distances.spearman import Spearman
+from advex.distances.top_k import TopK
+
+__all__ = [
+    "Channels",
+    "Cosine",
+    "Distance",
+    "IncomparableError",
+    "Kendall",
+    "LensKendall",
+    "LensPrecision",
+    "LensRecall",
+    "LensSpearman",
+    "RelativeL2",
+    "Spearman",
+    "TopK",
+    "as_distance",
+    "per_pixel",
+]
 
 
 def as_distance(value: str | Distance) -> Distance:

@@ -72,7 +72,7 @@ def examples(
     def opened(split: str | None) -> Dataset:
         data = datasets.open_split(
             source, split, say, prefer=datasets.TEST, max_samples=None if skip else max_samples, seed=seed,
-            shape=shape or _shared_shape(models), like=of_one_table(models),
+            shape=shape or shared_shape(models), like=of_one_table(models),
         )  # fmt: skip
         if skip >= len(data) > 0:
             raise SpecError(f"{data.name} has {len(data):,} examples: --skip {skip:,} leaves none.")
@@ -88,7 +88,7 @@ def examples(
     return data
 
 
-def _shared_shape(models: Sequence[Opened]) -> tuple[int, ...] | None:
+def shared_shape(models: Sequence[Opened]) -> tuple[int, ...] | None:
     """The input shape that all models share. Raises SpecError where they differ."""
     shapes = {model.input_shape for model in models if model.input_shape is not None}
     if len(shapes) > 1:

@@ -10,34 +10,54 @@ from torch import Tensor
 
 from advex import registry
 from advex.classifier import Classifier
-from advex.explainers.adversarial import Away as Away
-from advex.explainers.adversarial import Toward as Toward
-from advex.explainers.cam import CAM as CAM
-from advex.explainers.captum_maps import Deconvolution as Deconvolution
-from advex.explainers.captum_maps import DeepLift as DeepLift
-from advex.explainers.captum_maps import DeepLiftShap as DeepLiftShap
-from advex.explainers.captum_maps import GuidedBackprop as GuidedBackprop
-from advex.explainers.captum_maps import GuidedGradCAM as GuidedGradCAM
-from advex.explainers.captum_perturbations import FeatureAblation as FeatureAblation
-from advex.explainers.captum_perturbations import KernelShap as KernelShap
-from advex.explainers.captum_perturbations import Lime as Lime
-from advex.explainers.captum_perturbations import Occlusion as Occlusion
-from advex.explainers.excitation import Excitation as Excitation
-from advex.explainers.expected_gradients import ExpectedGradients as ExpectedGradients
-from advex.explainers.extremal import Extremal as Extremal
-from advex.explainers.grad_cam import GradCAM as GradCAM
-from advex.explainers.grad_cam import GradCAMPlusPlus as GradCAMPlusPlus
-from advex.explainers.grad_cam import LayerCAM as LayerCAM
-from advex.explainers.grad_cam import NormGrad as NormGrad
-from advex.explainers.gradients import Gradient as Gradient
-from advex.explainers.gradients import InputXGradient as InputXGradient
-from advex.explainers.integrated_gradients import IntegratedGradients as IntegratedGradients
-from advex.explainers.perceptual import Perceptual as Perceptual
-from advex.explainers.rise import Rise as Rise
-from advex.explainers.smooth_grad import SmoothGrad as SmoothGrad
-from advex.goals import targets as targets
-from advex.types import Explainer as Explainer
-from advex.types import Explanation
+from advex.explainers.adversarial import Away, Toward
+from advex.explainers.cam import CAM
+from advex.explainers.captum_maps import Deconvolution, DeepLift, DeepLiftShap, GuidedBackprop, GuidedGradCAM
+from advex.explainers.captum_perturbations import FeatureAblation, KernelShap, Lime, Occlusion
+from advex.explainers.excitation import Excitation
+from advex.explainers.expected_gradients import ExpectedGradients
+from advex.explainers.extremal import Extremal
+from advex.explainers.grad_cam import GradCAM, GradCAMPlusPlus, LayerCAM, NormGrad
+from advex.explainers.gradients import Gradient, InputXGradient
+from advex.explainers.integrated_gradients import IntegratedGradients
+from advex.explainers.perceptual import Perceptual
+from advex.explainers.rise import Rise
+from advex.explainers.smooth_grad import SmoothGrad
+from advex.goals import targets
+from advex.types import Explainer, Explanation
+
+__all__ = [
+    "CAM",
+    "Away",
+    "Deconvolution",
+    "DeepLift",
+    "DeepLiftShap",
+    "Excitation",
+    "ExpectedGradients",
+    "Explainer",
+    "Extremal",
+    "FeatureAblation",
+    "GradCAM",
+    "GradCAMPlusPlus",
+    "Gradient",
+    "GuidedBackprop",
+    "GuidedGradCAM",
+    "InputXGradient",
+    "IntegratedGradients",
+    "KernelShap",
+    "LayerCAM",
+    "Lime",
+    "NormGrad",
+    "Occlusion",
+    "Perceptual",
+    "Rise",
+    "SmoothGrad",
+    "Toward",
+    "build",
+    "every_class",
+    "sweep",
+    "targets",
+]
 
 
 def build(spec: str) -> Explainer:

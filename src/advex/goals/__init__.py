@@ -8,22 +8,38 @@ from torch import Tensor
 from advex import registry
 from advex.classifier import Classifier
 from advex.errors import InputError
-from advex.goals.become import Become as Become
-from advex.goals.below_chance import BelowChance as BelowChance
-from advex.goals.confident import Confident as Confident
-from advex.goals.goal import Aim as Aim
-from advex.goals.goal import Goal as Goal
-from advex.goals.goal import advantage as advantage
-from advex.goals.goal import with_temperature as with_temperature
-from advex.goals.goal import without_class as without_class
-from advex.goals.mass_centre import MassCentre as MassCentre
-from advex.goals.misaligned import Misaligned as Misaligned
-from advex.goals.misclassify import Misclassify as Misclassify
-from advex.goals.scramble import Scramble as Scramble
-from advex.goals.suppress import Suppress as Suppress
-from advex.goals.targets import targets as targets
-from advex.goals.toward_map import TowardMap as TowardMap
-from advex.goals.unstable import Unstable as Unstable
+from advex.goals.become import Become
+from advex.goals.below_chance import BelowChance
+from advex.goals.confident import Confident
+from advex.goals.goal import Aim, Goal, advantage, with_temperature, without_class
+from advex.goals.mass_centre import MassCentre
+from advex.goals.misaligned import Misaligned
+from advex.goals.misclassify import Misclassify
+from advex.goals.scramble import Scramble
+from advex.goals.suppress import Suppress
+from advex.goals.targets import targets
+from advex.goals.toward_map import TowardMap
+from advex.goals.unstable import Unstable
+
+__all__ = [
+    "Aim",
+    "Become",
+    "BelowChance",
+    "Confident",
+    "Goal",
+    "MassCentre",
+    "Misaligned",
+    "Misclassify",
+    "Scramble",
+    "Suppress",
+    "TowardMap",
+    "Unstable",
+    "advantage",
+    "at",
+    "targets",
+    "with_temperature",
+    "without_class",
+]
 
 
 def at(spec: str, classifier: Classifier, x: Tensor, y: Tensor) -> Goal:

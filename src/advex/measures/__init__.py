@@ -2,56 +2,92 @@
 
 from __future__ import annotations
 
-from advex.distances import Cosine as Cosine
-from advex.distances import Distance as Distance
-from advex.distances import RelativeL2 as RelativeL2
-from advex.distances import Spearman as Spearman
-from advex.distances import TopK as TopK
-from advex.measures.case import Case as Case
-from advex.measures.case import Measure as Measure
-from advex.measures.case import Measured as Measured
-from advex.measures.case import Value as Value
-from advex.measures.case import apply as apply
-from advex.measures.case import build as build
-from advex.measures.case import values_of as values_of
-from advex.measures.certified import Bracket as Bracket
-from advex.measures.certified import Certificate as Certificate
-from advex.measures.certified import Certify as Certify
-from advex.measures.certified import bracket as bracket
-from advex.measures.certified import certified_accuracy as certified_accuracy
-from advex.measures.certified import certified_area as certified_area
-from advex.measures.gradient_statistics import GradientSize as GradientSize
-from advex.measures.gradient_statistics import LinearEstimate as LinearEstimate
-from advex.measures.gradient_statistics import drawn_classes as drawn_classes
-from advex.measures.gradient_statistics import input_gradients as input_gradients
-from advex.measures.gradient_statistics import linear_change as linear_change
-from advex.measures.gradient_statistics import output_change as output_change
-from advex.measures.intervals import bootstrap_mean as bootstrap_mean
-from advex.measures.intervals import mean_score as mean_score
-from advex.measures.intervals import share_score as share_score
-from advex.measures.intervals import wilson as wilson
-from advex.measures.nearby import Neighbours as Neighbours
-from advex.measures.nearby import neighbours as neighbours
-from advex.measures.random_change import RandomChange as RandomChange
-from advex.measures.random_change import RandomStability as RandomStability
-from advex.measures.random_change import random_stability as random_stability
-from advex.measures.relative_stability import RelativeStability as RelativeStability
-from advex.measures.relative_stability import relative_input_stability as relative_input_stability
-from advex.measures.relative_stability import relative_output_stability as relative_output_stability
-from advex.measures.relative_stability import relative_representation_stability as relative_representation_stability
-from advex.measures.relative_stability import representation as representation
-from advex.measures.robustness import accuracy as accuracy
-from advex.measures.robustness import accuracy_curve as accuracy_curve
-from advex.measures.robustness import accuracy_robustness_area as accuracy_robustness_area
-from advex.measures.robustness import compare_areas as compare_areas
-from advex.measures.sparsity import Effective as Effective
-from advex.measures.sparsity import Entropy as Entropy
-from advex.measures.sparsity import Gini as Gini
-from advex.measures.sparsity import compare_ginis as compare_ginis
-from advex.measures.sparsity import effective_features as effective_features
-from advex.measures.sparsity import entropy as entropy
-from advex.measures.sparsity import gini as gini
-from advex.measures.sparsity import gini_gain as gini_gain
-from advex.measures.worst_change import WorstCase as WorstCase
-from advex.measures.worst_change import WorstChange as WorstChange
-from advex.measures.worst_change import worst_case_stability as worst_case_stability
+from advex.distances import Cosine, Distance, RelativeL2, Spearman, TopK
+from advex.measures.case import Case, Measure, Measured, Value, apply, build, values_of
+from advex.measures.certified import Bracket, Certificate, Certify, bracket, certified_accuracy, certified_area
+from advex.measures.gradient_statistics import (
+    GradientSize,
+    LinearEstimate,
+    drawn_classes,
+    input_gradients,
+    linear_change,
+    output_change,
+)
+from advex.measures.intervals import bootstrap_mean, mean_score, share_score, wilson
+from advex.measures.nearby import Neighbours, neighbours
+from advex.measures.random_change import RandomChange, RandomStability, random_stability
+from advex.measures.relative_stability import (
+    RelativeStability,
+    relative_input_stability,
+    relative_output_stability,
+    relative_representation_stability,
+    representation,
+)
+from advex.measures.robustness import accuracy, accuracy_curve, accuracy_robustness_area, compare_areas
+from advex.measures.sparsity import (
+    Effective,
+    Entropy,
+    Gini,
+    compare_ginis,
+    effective_features,
+    entropy,
+    gini,
+    gini_gain,
+)
+from advex.measures.worst_change import WorstCase, WorstChange, worst_case_stability
+
+__all__ = [
+    "Bracket",
+    "Case",
+    "Certificate",
+    "Certify",
+    "Cosine",
+    "Distance",
+    "Effective",
+    "Entropy",
+    "Gini",
+    "GradientSize",
+    "LinearEstimate",
+    "Measure",
+    "Measured",
+    "Neighbours",
+    "RandomChange",
+    "RandomStability",
+    "RelativeL2",
+    "RelativeStability",
+    "Spearman",
+    "TopK",
+    "Value",
+    "WorstCase",
+    "WorstChange",
+    "accuracy",
+    "accuracy_curve",
+    "accuracy_robustness_area",
+    "apply",
+    "bootstrap_mean",
+    "bracket",
+    "build",
+    "certified_accuracy",
+    "certified_area",
+    "compare_areas",
+    "compare_ginis",
+    "drawn_classes",
+    "effective_features",
+    "entropy",
+    "gini",
+    "gini_gain",
+    "input_gradients",
+    "linear_change",
+    "mean_score",
+    "neighbours",
+    "output_change",
+    "random_stability",
+    "relative_input_stability",
+    "relative_output_stability",
+    "relative_representation_stability",
+    "representation",
+    "share_score",
+    "values_of",
+    "wilson",
+    "worst_case_stability",
+]

@@ -17,6 +17,8 @@ from advex.errors import InputError
 from advex.measures.intervals import RESAMPLES, bootstrap, percentiles, share_score
 from advex.types import Score
 
+__all__ = ["accuracy", "accuracy_curve", "accuracy_robustness_area", "compare_areas", "resampled_area"]
+
 
 def accuracy(predicted: Tensor, y: Tensor) -> Score:
     """Share of right decisions with its Wilson interval. predicted, y: [n] int64."""

@@ -7,17 +7,28 @@ from torch import nn
 
 from advex import registry
 from advex.errors import SpecError
-from advex.networks.activations import HalfHuberReLU as HalfHuberReLU
-from advex.networks.activations import half_huber_relu as half_huber_relu
-from advex.networks.preact_resnet import PreactResNet as PreactResNet
-from advex.networks.residual_drop import ResidualDrop as ResidualDrop
-from advex.networks.resnet import ResNet as ResNet
-from advex.networks.small import MLP as MLP
-from advex.networks.small import Linear as Linear
-from advex.networks.small import SmallCNN as SmallCNN
-from advex.networks.vgg import VGG as VGG
-from advex.networks.vgg import MostOfPlaces as MostOfPlaces
-from advex.networks.wide_resnet import WideResNet as WideResNet
+from advex.networks.activations import HalfHuberReLU, half_huber_relu
+from advex.networks.preact_resnet import PreactResNet
+from advex.networks.residual_drop import ResidualDrop
+from advex.networks.resnet import ResNet
+from advex.networks.small import MLP, Linear, SmallCNN
+from advex.networks.vgg import VGG, MostOfPlaces
+from advex.networks.wide_resnet import WideResNet
+
+__all__ = [
+    "MLP",
+    "VGG",
+    "HalfHuberReLU",
+    "Linear",
+    "MostOfPlaces",
+    "PreactResNet",
+    "ResNet",
+    "ResidualDrop",
+    "SmallCNN",
+    "WideResNet",
+    "build",
+    "half_huber_relu",
+]
 
 # Each size is within its own range and their product may still be absurd.
 _MOST_PARAMETERS = 500_000_000

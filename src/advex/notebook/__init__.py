@@ -5,9 +5,7 @@ results   explanations and evaluations that can be looked at, kept, and taken on
 verbs     explain, evaluate, compare and train
 """
 
-from advex.notebook.results import Evaluated as Evaluated
-from advex.notebook.results import Explained as Explained
-from advex.notebook.verbs import compare as compare
-from advex.notebook.verbs import evaluate as evaluate
-from advex.notebook.verbs import explain as explain
-from advex.notebook.verbs import train as train
+from advex.notebook.results import Evaluated, Explained
+from advex.notebook.verbs import compare, evaluate, explain, train
+
+__all__ = ["Evaluated", "Explained", "compare", "evaluate", "explain", "train"]

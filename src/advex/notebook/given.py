@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,17 +11,22 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
 
 from advex.classifier import Classifier
 from advex.data import Dataset
-from advex.errors import InputError, SpecError
+from advex.data.source import Reading, Unreadable
+from advex.errors import AdvexError, DataError, InputError, SpecError
 from advex.explanation import Subject, from_data, from_pictures
 from advex.explanation.rows import from_csv
 from advex.explanation.subjects import Failure, from_memory
 from advex.lookup.models import Opened, open_models
+from advex.notebook.foreign import Columns, Examples, examples_of, is_float, is_pixels, png_of
 from advex.types import Batch
 
 Model = Classifier | str | Path
+Data = str | Path | Dataset | DataLoader[Any] | TorchDataset[Any] | Columns
 Models = Model | Sequence[Model] | Mapping[str, Model]
 
 
@@ -63,8 +68,8 @@ def subjects_of(given: Any, model: Opened) -> list[Subject | Failure]:
 
     given: paths of pictures, of folders of them, or of CSV files; PIL pictures; arrays or tensors [channels, height,
     width] or several of them [n, ...] as the model takes them, uint8 arrays [height, width(, 3)] as pictures; a
-    `Dataset` or a `Batch`; or a sequence of these. Raises SpecError for what is none of these, InputError for a
-    tensor that is no input of the model, DataError for files.
+    `Dataset` or a `Batch`; a `DataLoader`, a data set of torch or of Hugging Face; or a sequence of these. Raises
+    SpecError for what is none of these, InputError for a tensor that is no input of the model, DataError for files.
     """
     if isinstance(given, Dataset):
         return [from_data(given, number) for number in range(len(given))]
@@ -76,13 +81,16 @@ def subjects_of(given: Any, model: Opened) -> list[Subject | Failure]:
         ]
     if isinstance(given, str | Path):
         return _files([Path(given)], model)
-    if isinstance(given, Image.Image) or _is_picture(given):
+    if isinstance(given, Image.Image) or is_pixels(given):
         return _pictures([given], model)
     if isinstance(given, np.ndarray | Tensor):
         return _tensors(torch.as_tensor(given), model)
+    if (examples := examples_of(given)) is not None:
+        return [_subject_of(examples, row, model) for row in range(examples.count)]
     if not isinstance(given, Sequence):
         raise SpecError(
-            f"{type(given).__name__} cannot be explained: give paths, PIL pictures, arrays, tensors or a data set."
+            f"{type(given).__name__} cannot be explained: give paths, PIL pictures, arrays, tensors, a data set or a "
+            "DataLoader."
         )
     if not given:
         raise SpecError("There is nothing to explain: the list is empty.")
@@ -98,11 +106,49 @@ def _renamed(subject: Subject | Failure, place: int) -> Subject | Failure:
     return subject
 
 
-def _is_picture(given: Any) -> bool:
-    """Whether an array is one as PIL understands it."""
-    if not isinstance(given, np.ndarray) or given.dtype != np.uint8:
-        return False
-    return given.ndim == 2 or (given.ndim == 3 and given.shape[2] in (3, 4) and given.shape[0] not in (1, 3))
+def _subject_of(examples: Examples, row: int, model: Opened) -> Subject | Failure:
+    """A row of another library's data, with its class; one that cannot be read does not lose the others."""
+    name = f"input {row}"
+    try:
+        value = examples.picture(row)
+        if is_float(value):
+            (subject,) = _tensors(torch.as_tensor(value).detach().cpu().float(), model)
+        else:
+            held = examples.encoded(row)
+            if isinstance(held, Unreadable):
+                raise DataError(f"{name} of {examples.name} cannot be read as a picture: {held}.")
+            if isinstance(held, Path):
+                (subject,) = from_pictures([held], model.classifier, model.input_shape)
+            else:
+                held = (
+                    held if isinstance(held, bytes) else png_of(held[0] if len(held) == 1 else held.transpose(1, 2, 0))
+                )
+                (subject,) = from_memory({name: held}, model.classifier, model.input_shape)
+    except AdvexError as error:
+        return Failure(name=name, error=error)
+    if isinstance(subject, Failure) or examples.labels is None or examples.labels[row] < 0:
+        return subject if isinstance(subject, Failure) else dataclasses.replace(subject, name=name)
+    y, names = examples.labels[row], examples.class_names or model.classifier.class_names
+    label = names[y] if names and y < len(names) else None
+    return dataclasses.replace(subject, name=name, y=None if examples.occurring else y, label=label)
+
+
+def data_of(
+    given: Any, shape: Sequence[int] | None = None, class_names: Sequence[str] | None = None, *,
+    max_samples: int | None = None, seed: int = 0,
+) -> Dataset | None:  # fmt: skip
+    """Another library's data as a data set of ours; None for what is none.
+
+    shape: (channels, height, width) of the inputs wanted; None keeps the pictures' own. class_names: where the data do
+    not say them. Raises SpecError and DataError.
+    """
+    examples = examples_of(given)
+    if examples is None:
+        return None
+    wanted = tuple(shape) if shape is not None and len(shape) == 3 else (None, None, None)
+    size = None if wanted[1] is None else (wanted[1], wanted[2])
+    how = Reading(source=examples.name, size=size, channels=wanted[0], max_samples=max_samples, seed=seed)  # pyright: ignore
+    return examples.dataset(how, class_names)
 
 
 def _files(paths: Sequence[Path], model: Opened) -> list[Subject | Failure]:
@@ -113,12 +159,7 @@ def _files(paths: Sequence[Path], model: Opened) -> list[Subject | Failure]:
 
 def _pictures(pictures: Sequence[Any], model: Opened) -> list[Subject | Failure]:
     """Pictures in memory, read as files are: turned upright, scaled and cut alike."""
-    encoded = {}
-    for place, picture in enumerate(pictures):
-        held = io.BytesIO()
-        image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
-        image.save(held, "PNG", exif=image.getexif())
-        encoded[f"input {place}"] = held.getvalue()
+    encoded = {f"input {place}": png_of(picture) for place, picture in enumerate(pictures)}
     return from_memory(encoded, model.classifier, model.input_shape)
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from advex.data.dataset import counted
 from advex.drawing.accuracy_curve import steps
 from advex.drawing.numbers import number, percent
 from advex.errors import InputError, SpecError, install_extra
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
     import pandas
     from matplotlib.axes import Axes
 
-_SHOWN = 8  # inputs of a result in its `repr`
+__all__ = ["Evaluated", "Explained"]
+
+_SHOWN = 8  # lines of a result that a screen reader is given
 
 
 @dataclass(frozen=True, repr=False)
@@ -65,9 +68,19 @@ class Explained:
         return [line for each in self.inputs for line in _lines(each)]
 
     def __repr__(self) -> str:
-        lines = self.lines()
-        more = [f"and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
-        return "\n  ".join([f"Explained by {self.answers['model']}:", *lines[:_SHOWN], *more])
+        how = self.answers.get("explainer") or ", ".join(self.answers.get("explainers", {}))
+        answers = [_brief(each, answer) for each in self.inputs for answer in _answers(each)]
+        shown = ", ".join([*answers[:1], *(["..."] if answers[1:] else [])])
+        return f"Explained({how or 'counterfactual'}, {self._counted()}: {shown})"
+
+    def _counted(self) -> str:
+        """How many inputs of which kind."""
+        files = [each.get("picture") for each in self.inputs]
+        if not files[0]:
+            return counted(len(files), "input" if "maps" in self.inputs[0] else "row")
+        with Image.open(self.folder / files[0]) as image:
+            shape = f"{3 if image.mode == 'RGB' else 1}x{image.height}x{image.width}"
+        return f"{counted(len(files), 'picture')} {shape}"
 
     def _repr_html_(self) -> str:
         if not self.answers["sheets"]:
@@ -110,21 +123,41 @@ class Explained:
         return _frame(rows)
 
 
+def _answers(each: dict[str, Any]) -> list[dict[str, Any]]:
+    return [*each.get("explanations", []), *each.get("maps", [])]
+
+
 def _lines(each: dict[str, Any]) -> list[str]:
     lines = []
-    for answer in each.get("explanations", []):
+    for answer in _answers(each):
         if "sentences" in answer:
             lines += [f"{each['name']}: {sentence}" for sentence in answer["sentences"]]
+        elif "gini" in answer:
+            lines.append(f"{each['name']}, {each['says']}: {answer['explainer']} of {_gini(answer)}")
         else:
-            before, after = (percent(answer[key][answer["target"]]) for key in ("before", "after"))
-            lines.append(f"{each['name']}, {each['says']}: {answer['target_name']} {before} -> {after}")
-    for answer in each.get("maps", []):
-        gini = "undefined" if answer["gini"] is None else number(answer["gini"], 3)
-        lines.append(f"{each['name']}, {each['says']}: {answer['explainer']} of {answer['target_name']}, Gini {gini}")
+            lines.append(f"{each['name']}, {each['says']}: {answer['target_name']} {_percentages(answer)}")
     return lines
 
 
-@dataclass(frozen=True)
+def _brief(each: dict[str, Any], answer: dict[str, Any]) -> str:
+    """An answer in few words: `cat -> dog 2 % -> 91 %`."""
+    if "sentences" in answer:
+        return answer["sentences"][0]
+    if "gini" in answer:
+        return _gini(answer)
+    start = "" if answer["target_name"] == each["says"] else f"{each['says']} -> "
+    return f"{start}{answer['target_name']} {_percentages(answer, 0)}"
+
+
+def _percentages(answer: dict[str, Any], digits: int = 1) -> str:
+    return " -> ".join(percent(answer[key][answer["target"]], digits) for key in ("before", "after"))
+
+
+def _gini(answer: dict[str, Any]) -> str:
+    return f"{answer['target_name']}, Gini {'undefined' if answer['gini'] is None else number(answer['gini'], 3)}"
+
+
+@dataclass(frozen=True, repr=False)
 class Evaluated:
     """Models measured on data: a record and its folder."""
 
@@ -141,6 +174,12 @@ class Evaluated:
 
     def __str__(self) -> str:
         return "\n".join(": ".join((name, ", ".join(cells))) for name, cells in self._cells())
+
+    def __repr__(self) -> str:
+        accuracies = [f"{entry.name} {percent(entry.scores['accuracy'].value, 0)}" for entry in self.record.models
+                      if "accuracy" in entry.scores]  # fmt: skip
+        data = f"{counted(self.record.data.examples, 'example')} of {self.record.data.name}"
+        return f"Evaluated({data}, accuracy: {', '.join(accuracies)})" if accuracies else f"Evaluated({data})"
 
     def _cells(self) -> Iterator[tuple[str, list[str]]]:
         for entry in self.record.models:

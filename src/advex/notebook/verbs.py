@@ -11,7 +11,7 @@ from typing import Any
 
 from advex import artifacts, progress, recipes
 from advex.classifier import Classifier
-from advex.data import Dataset
+from advex.data import Dataset, describe
 from advex.errors import SpecError
 from advex.evaluation import folder as evaluating
 from advex.evaluation import settings_from
@@ -20,10 +20,14 @@ from advex.explanation.folder import FIGURES, UNFINISHED, Request, explain_into
 from advex.lookup import datasets
 from advex.lookup.devices import device_named
 from advex.lookup.folders import opened_folder
-from advex.notebook.given import Model, Models, models_of, subjects_of
+from advex.lookup.models import Opened
+from advex.notebook.foreign import Examples, examples_of
+from advex.notebook.given import Data, Model, Models, data_of, models_of, subjects_of
 from advex.notebook.results import Evaluated, Explained
 from advex.registry import specs_from
 from advex.training import run_folder
+
+__all__ = ["compare", "evaluate", "explain", "train"]
 
 # Settings that are several specs: one alone may be given as it is typed.
 _SEVERAL = {"corruptions", "maps", "measures", "pictures", "radius", "searches", "suite"}
@@ -45,11 +49,12 @@ def explain(
 ) -> Explained:
     """What would have to change in pictures for a class to become more likely, or (`explainer`) what counts for it.
 
-    model: a classifier, or what `--model` takes. pictures: paths, PIL pictures, arrays, tensors, a data set (see
-    `advex.notebook.given.subjects_of`); of a model of tables CSV files. target: classes by name or number, `predicted`,
-    `runner-up`, `true`, `all`. explainer: spec strings such as `integrated_gradients:steps=50`. rho, away, steps: of
-    the change, see `advex.explainers.Toward`. out: a folder to write into; without it the files last as long as the
-    result does, see `Explained.save`. Raises AdvexError where nothing can be explained.
+    model: a classifier, or what `--model` takes. pictures: paths, PIL pictures, arrays, tensors, a data set of ours, of
+    torch or of Hugging Face, a `DataLoader` (see `advex.notebook.given.subjects_of`); of a model of tables CSV files.
+    target: classes by name or number, `predicted`, `runner-up`, `true`, `all`. explainer: spec strings such as
+    `integrated_gradients:steps=50`. rho, away, steps: of the change, see `advex.explainers.Toward`. out: a folder to
+    write into; without it the files last as long as the result does, see `Explained.save`. Raises AdvexError where
+    nothing can be explained.
     """
     if isinstance(model, list | tuple | Mapping):
         raise SpecError("advex.explain asks one model: give it, or call it for each of them.")
@@ -58,11 +63,12 @@ def explain(
         raise SpecError(f"rho={rho}: an RMSE lies above 0 and at most at 1 (black to white).")
     names = tuple(str(each) for each in ([target] if isinstance(target, str | int) else target))
     request: Request
+    pictures = examples_of(pictures) or pictures
     if explainer:
         specs = specs_from([explainer] if isinstance(explainer, str) else list(explainer))
         request = MapRequest(
             targets=names or ("predicted",), explainers=named_explainers(specs), seed=seed, max_batch=max_batch,
-            data=pictures if isinstance(pictures, Dataset) else None,
+            data=_background(pictures, opened),
         )  # fmt: skip
     elif opened.classifier.features is not None:
         request = RowRequest(targets=names or ("runner-up",))
@@ -83,7 +89,7 @@ def explain(
 
 def evaluate(
     model: Models,
-    data: str | Path | Dataset,
+    data: Data,
     *,
     out: str | Path | None = None,
     split: str | None = None,
@@ -96,13 +102,12 @@ def evaluate(
 ) -> Evaluated:
     """Attack and explain models on data, and leave the figures in a record folder; the same call goes on after a stop.
 
-    model: one or several, see `advex.notebook.given.models_of`. data: what `--data` takes, or a `Dataset`. out:
-    `records/NAMES` if None. settings: those of `advex.evaluation.Settings`, such as `attack="minimal"`,
-    `radius=["linf:8/255"]`, `maps=["gradient"]`. Raises AdvexError.
+    model: one or several, see `advex.notebook.given.models_of`. data: what `--data` takes, a `Dataset`, or a
+    `DataLoader` or data set of torch or Hugging Face whose rows have a picture and a class. out: `records/NAMES` if
+    None. settings: those of `advex.evaluation.Settings`, such as `attack="minimal"`, `radius=["linf:8/255"]`,
+    `maps=["gradient"]`. Raises AdvexError.
     """
     models, say = models_of(model), progress.Terminal(quiet=quiet)
-    if not isinstance(data, str | Path | Dataset):
-        raise SpecError(f"`data` is what --data takes, or a Dataset of advex, not {type(data).__name__}.")
     if max_samples is not None and not (isinstance(max_samples, int) and max_samples > 0):
         raise SpecError(f"max_samples={max_samples!r} must be a whole number of at least 1.")
     folder = Path("records") / "-".join(each.name for each in models) if out is None else Path(out)
@@ -114,16 +119,40 @@ def evaluate(
             settings[name] = None
     checked = settings_from({**settings, "seed": seed})
     with progress.called("advex.evaluate(...) from Python"), evaluating.opened(folder, overwrite):
-        if not isinstance(data, Dataset):
-            data = evaluating.examples(models, str(data), split, say, max_samples=max_samples, seed=seed)
+        if isinstance(data, str | Path):
+            held = evaluating.examples(models, str(data), split, say, max_samples=max_samples, seed=seed)
         elif split is not None:
             raise SpecError("`split` is of data that are named; this data set is open already.")
-        elif max_samples is not None:
-            data = data.sample(max_samples, seed)
-        return Evaluated(folder, evaluating.evaluate(models, data, folder, checked, say, resume=resume))
+        else:
+            names = next((each.classifier.class_names for each in models if each.classifier.class_names), None)
+            held = _held(data, say, evaluating.shared_shape(models), names).sample(max_samples, seed)
+        return Evaluated(folder, evaluating.evaluate(models, held, folder, checked, say, resume=resume))
 
 
-def compare(model: Models, data: str | Path | Dataset, **more: Any) -> Evaluated:
+def _background(pictures: Any, model: Opened) -> Dataset | None:
+    """What explainers that compare with many inputs take some of."""
+    if isinstance(pictures, Examples) and pictures.labels is not None:
+        return data_of(pictures, model.input_shape, model.classifier.class_names)
+    return pictures if isinstance(pictures, Dataset) else None
+
+
+def _held(
+    data: Any, say: progress.Terminal, shape: Sequence[int] | None = None, class_names: Sequence[str] | None = None
+) -> Dataset:
+    """Data that are open already, of ours or of another library, with a line about what was read of the latter."""
+    if isinstance(data, Dataset):
+        return data
+    held = data_of(data, shape, class_names)
+    if held is None:
+        raise SpecError(
+            "`data` is what --data takes, a Dataset, a DataLoader, or a data set of torch or Hugging Face, not "
+            f"{type(data).__name__}."
+        )
+    say.note(describe(held))
+    return held
+
+
+def compare(model: Models, data: Data, **more: Any) -> Evaluated:
     """`evaluate` two or more models on the same examples, and write the report. Raises SpecError for fewer."""
     if len(models_of(model)) < 2:
         raise SpecError("A comparison needs at least two models: a list of them, or a dictionary by name.")
@@ -134,10 +163,10 @@ def compare(model: Models, data: str | Path | Dataset, **more: Any) -> Evaluated
 
 def train(
     recipe: str | Path,
-    data: str | Path | Dataset | None = None,
+    data: Data | None = None,
     *changes: str,
     out: str | Path | None = None,
-    validation: Dataset | str | None = None,
+    validation: Data | None = None,
     split: str | None = None,
     device: str = "auto",
     resume: bool = True,
@@ -147,8 +176,8 @@ def train(
     """Train a classifier by a recipe into a run folder, and open it; the same call goes on after a stop.
 
     recipe: a bundled one's name, or a YAML file; or, alone, a table to train on (`advex.train("loans.csv")`). changes:
-    `epochs=20`, `objective.lipschitz.psi=220`, ... data: what `--data` takes, or a `Dataset` (then `validation`,
-    another one, may be given beside it). out: `runs/RECIPE` if None. Raises AdvexError.
+    `epochs=20`, `objective.lipschitz.psi=220`, ... data: as of `evaluate`; where they have no name, others may be
+    given beside them as `validation`. out: `runs/RECIPE` if None. Raises AdvexError.
     """
     if not all(isinstance(change, str) and "=" in change for change in changes):
         raise SpecError('Settings of the recipe are texts, one by one: advex.train(RECIPE, DATA, "epochs=20", ...).')
@@ -159,12 +188,13 @@ def train(
         if data == recipe:
             raise SpecError(f"advex.train: `data` is missing: advex.train({str(recipe)!r}, DATA).")
     resolved = recipes.named(str(recipe), list(changes), None)
-    if isinstance(data, Dataset):
+    if not isinstance(data, str | Path):
         if isinstance(validation, str) or split is not None:
             raise SpecError("Splits have names where data are named; give another data set as `validation`.")
-        examples, held_out = data, validation
+        examples = _held(data, say)
+        held_out = None if validation is None else _held(validation, say, examples.shape, examples.class_names)
     else:
-        if isinstance(validation, Dataset):
+        if not isinstance(validation, str | None):
             raise SpecError("Of data that are named, `validation` is the name of a split.")
         examples, held_out, _ = datasets.open_training(str(data), split, validation, say, seed=resolved.seed)
     with progress.called("advex.train(...) from Python"):

@@ -13,22 +13,38 @@ from advex import registry
 from advex.classifier import Classifier
 from advex.contexts import in_training
 from advex.errors import InputError, SpecError
-from advex.objectives.adversarial import Adversarial as Adversarial
-from advex.objectives.alignment import Alignment as Alignment
-from advex.objectives.attributional import Attributional as Attributional
-from advex.objectives.l1 import L1 as L1
-from advex.objectives.lipschitz import Lipschitz as Lipschitz
-from advex.objectives.natural import Natural as Natural
-from advex.objectives.noise import Noise as Noise
-from advex.objectives.output_zeroing import OutputZeroing as OutputZeroing
-from advex.objectives.output_zeroing import guideline as guideline
-from advex.objectives.r2et import R2ET as R2ET
-from advex.objectives.stable_ig import StableIG as StableIG
-from advex.objectives.step import InputTransform as InputTransform
-from advex.objectives.step import Parts, State
-from advex.objectives.step import Regulariser as Regulariser
-from advex.objectives.step import Step as Step
+from advex.objectives.adversarial import Adversarial
+from advex.objectives.alignment import Alignment
+from advex.objectives.attributional import Attributional
+from advex.objectives.l1 import L1
+from advex.objectives.lipschitz import Lipschitz
+from advex.objectives.natural import Natural
+from advex.objectives.noise import Noise
+from advex.objectives.output_zeroing import OutputZeroing, guideline
+from advex.objectives.r2et import R2ET
+from advex.objectives.stable_ig import StableIG
+from advex.objectives.step import InputTransform, Parts, Regulariser, State, Step
 from advex.types import Batch
+
+__all__ = [
+    "L1",
+    "R2ET",
+    "Adversarial",
+    "Alignment",
+    "Attributional",
+    "InputTransform",
+    "Lipschitz",
+    "Natural",
+    "Noise",
+    "Objective",
+    "OutputZeroing",
+    "Regulariser",
+    "StableIG",
+    "Step",
+    "build",
+    "guideline",
+    "make",
+]
 
 
 @dataclass(frozen=True)

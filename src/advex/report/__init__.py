@@ -34,6 +34,8 @@ from advex.report.pages.page import render, render_explored, render_layer_study,
 from advex.report.reading import read, read_runs
 from advex.report.section import tables_of_sections
 
+__all__ = ["write_report"]
+
 
 def write_report(folder: Path | Sequence[Path], out: Path | None = None) -> Path:
     """Write the report of a record folder; returns the path of the HTML file.

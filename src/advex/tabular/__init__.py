@@ -2,14 +2,13 @@
 
 from typing import TYPE_CHECKING, Any
 
-from advex.tabular.search import alternatives as alternatives
-from advex.tabular.search import counterfactuals as counterfactuals
-from advex.tabular.sentences import Change as Change
-from advex.tabular.sentences import Counterfactual as Counterfactual
-from advex.tabular.sentences import Counterfactuals as Counterfactuals
+from advex.tabular.search import alternatives, counterfactuals
+from advex.tabular.sentences import Change, Counterfactual, Counterfactuals
 
 if TYPE_CHECKING:
-    from advex.tabular.estimator import RobustClassifier as RobustClassifier
+    from advex.tabular.estimator import RobustClassifier
+
+__all__ = ["Change", "Counterfactual", "Counterfactuals", "RobustClassifier", "alternatives", "counterfactuals"]
 
 
 def __getattr__(name: str) -> Any:

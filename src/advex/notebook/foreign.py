@@ -1,0 +1,273 @@
+"""Data of other libraries: a torch `DataLoader` or data set, and what `datasets.load_dataset` of Hugging Face returns.
+
+The latter is known by what it has (`column_names`, `features`), so that nothing of it has to be installed.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import Dataset as TorchDataset
+
+from advex.data import Dataset, Skipped
+from advex.data.source import Encoded, Reading, Source, Split, Unreadable
+from advex.errors import DataError, SpecError
+
+# Where a row that is a dictionary has its picture and its class.
+_PICTURES, _LABELS = ("pixel_values", "image", "img", "images", "x"), ("label", "labels", "target", "y", "fine_label")
+
+
+class Columns(Protocol):
+    """A data set of Hugging Face: named columns, and what each of them holds."""
+
+    @property
+    def column_names(self) -> Any:
+        """Of all columns."""
+        ...
+
+    @property
+    def features(self) -> Any:
+        """Column -> what it holds."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examples:
+    """The rows of another library's data. picture: of a row's number, in whatever form. labels: None if there are none.
+
+    class_names: None where the data do not say them; occurring: these are but the texts that occur as classes.
+    """
+
+    name: str
+    count: int
+    picture: Callable[[int], Any]
+    labels: Sequence[int] | None
+    class_names: tuple[str, ...] | None
+    occurring: bool = False
+
+    def encoded(self, row: int) -> Encoded:
+        """A row's picture as the readers of files take it: a file, its bytes, or pixels [channels, height, width]."""
+        try:
+            return _encoded(self.picture(row))
+        except Exception as error:  # the other library's code may raise anything
+            return Unreadable(str(error) or type(error).__name__)
+
+    def dataset(self, how: Reading, class_names: Sequence[str] | None = None) -> Dataset:
+        """As a data set of ours: pictures scaled and cut as files are, floats as they are.
+
+        class_names: where the data say none. Raises SpecError for data without labels, DataError for data of which
+        nothing can be read, and as files of pictures do.
+        """
+        if self.labels is None:
+            raise SpecError(
+                f"{self.name} gives pictures without classes, and here the classes are needed: let it give "
+                "(picture, number of the class), or name the column of the classes 'label'."
+            )
+        labels = np.array(self.labels, dtype=np.int64)
+        if self.occurring and set(self.class_names or ()) <= set(class_names or ()):  # in the model's order
+            numbers = np.array([list(class_names or ()).index(name) for name in self.class_names or ()])
+            labels = np.where(labels < 0, labels, numbers[labels])
+            names = tuple(class_names or ())
+        else:
+            names = tuple(self.class_names or class_names or map(str, range(int(labels.max(initial=0)) + 1)))
+        ids = [f"{row:06d}" for row in range(self.count)]
+        if is_float(self.picture(0)):
+            return self._of_floats(labels, names, ids).sample(how.max_samples, how.seed)
+        split = Split(ids=ids, labels=labels, read=lambda rows: map(self.encoded, rows))
+        return Source(name=self.name, class_names=names, splits={"": lambda: split}).read(how)
+
+    def _of_floats(self, labels: np.ndarray, names: tuple[str, ...], ids: Sequence[str]) -> Dataset:
+        rows = [torch.as_tensor(self.picture(row)).detach().cpu().float() for row in range(self.count)]
+        if shapes := {tuple(x.shape) for x in rows if x.shape != rows[0].shape}:
+            raise DataError(f"{self.name} gives tensors of several shapes, {tuple(rows[0].shape)} and {min(shapes)}.")
+        known = [row for row in range(self.count) if 0 <= labels[row] < len(names)]
+        if not known:
+            raise DataError(f"{self.name}: no row has one of the {len(names)} classes.")
+        lost = [Skipped(ids[row], f"label {labels[row]} is not among the {len(names)} classes")
+                for row in range(self.count) if row not in set(known)]  # fmt: skip
+        return Dataset(
+            name=self.name, x=torch.stack([rows[row] for row in known]), y=torch.from_numpy(labels[known]),
+            class_names=names, ids=tuple(ids[row] for row in known), skipped=tuple(lost),
+        )  # fmt: skip
+
+
+def examples_of(given: Any) -> Examples | None:
+    """What another library's data hold; None for all else. A loader is read once, from its first batch to its last.
+
+    Raises SpecError for data of these libraries that cannot be read, saying what to give instead.
+    """
+    if isinstance(given, Examples):
+        return given
+    if isinstance(given, DataLoader):
+        return _of_rows(list(_rows_of(given)), "DataLoader", _names_of(given))
+    if isinstance(given, Mapping) and given and all(hasattr(each, "column_names") for each in given.values()):
+        raise SpecError(f"This has the splits {', '.join(map(str, given))}: give one, data[{next(iter(given))!r}].")
+    if hasattr(given, "column_names") and hasattr(given, "features"):
+        return _of_columns(given)
+    if isinstance(given, IterableDataset):
+        raise SpecError(
+            "A data set that can only be iterated is read through a loader: DataLoader(data, batch_size=64)."
+        )
+    if isinstance(given, TorchDataset):
+        try:
+            count = len(given)  # pyright: ignore[reportArgumentType]
+        except TypeError:
+            raise SpecError(f"{type(given).__name__} does not say its length, which is needed.") from None
+        return _of_rows([given[row] for row in range(count)], type(given).__name__, _names_of(given))
+    return None
+
+
+def _of_rows(rows: Sequence[Any], name: str, class_names: tuple[str, ...] | None) -> Examples:
+    """Rows that are pictures, pairs of a picture and a class, or dictionaries that have both."""
+    if not rows:
+        raise SpecError(f"{name} gives nothing: it is empty.")
+    parts = [_parts(row, name) for row in rows]
+    labels = [label for _, label in parts if label is not None]
+    return Examples(
+        name=name, count=len(rows), picture=lambda row: parts[row][0],
+        labels=labels if len(labels) == len(rows) else None, class_names=class_names,
+    )  # fmt: skip
+
+
+def _parts(row: Any, name: str) -> tuple[Any, int | None]:
+    if isinstance(row, Mapping):
+        picture = next((row[key] for key in _PICTURES if key in row), None)
+        label = next((row[key] for key in _LABELS if key in row), None)
+        if picture is None:
+            held = ", ".join(map(str, list(row)[:6]))
+            raise SpecError(f"{name} gives {held}: its pictures are looked for under {', '.join(_PICTURES)}.")
+    elif isinstance(row, tuple | list):
+        picture, label = row[0], row[1] if len(row) > 1 else None
+    else:
+        picture, label = row, None
+    if label is None:
+        return picture, None
+    array = np.asarray(label)
+    if array.size != 1 or array.dtype.kind not in "iub":
+        raise SpecError(f"{name} gives a class that is no whole number: {array.dtype} of shape {list(array.shape)}.")
+    return picture, int(array.item())
+
+
+def _rows_of(loader: DataLoader[Any]) -> Iterator[Any]:
+    """The rows of all batches of a loader."""
+    for batch in loader:
+        if loader.batch_size is None and loader.batch_sampler is None:  # it gives rows
+            yield batch
+        elif isinstance(batch, Mapping):
+            for values in zip(*batch.values(), strict=True):
+                yield dict(zip(batch, values, strict=True))
+        elif isinstance(batch, tuple | list) and not isinstance(batch[0], Image.Image):
+            yield from zip(*batch[:2], strict=True)
+        else:
+            yield from batch
+
+
+def _names_of(data: Any) -> tuple[str, ...] | None:
+    """The classes of what a loader reads, however many `Subset`s lie around it."""
+    while data is not None:
+        names = getattr(data, "class_names", None) or getattr(data, "classes", None)
+        if isinstance(names, list | tuple) and all(isinstance(each, str) for each in names):
+            return tuple(names)
+        data = getattr(data, "dataset", None)
+    return None
+
+
+def _of_columns(given: Any) -> Examples:
+    if not (hasattr(given, "__len__") and hasattr(given, "__getitem__")):
+        raise SpecError(
+            "This data set is a stream. Give a part of it: datasets.Dataset.from_list(list(data.take(100)), "
+            "features=data.features)."
+        )
+    if not len(given):
+        raise SpecError("The data set has no rows.")
+    features, held = dict(given.features or {}), list(given[0])
+    pictures = [name for name in held if type(features.get(name)).__name__ == "Image"]
+    pictures += [name for name in _PICTURES if name in held and name not in pictures]
+    if not pictures:
+        raise SpecError(
+            f"None of the columns {', '.join(held)} holds pictures: cast one, data.cast_column(NAME, Image())."
+        )
+    classes = [name for name in features if hasattr(features[name], "names")]
+    known = [name for name in _LABELS if name in features]
+    label = next((name for name in known if name in classes), classes[0] if len(classes) == 1 else None)
+    if label is None and len(classes) > 1:
+        raise SpecError(
+            f"Several columns are of classes, {', '.join(classes)}: rename the one that is meant to 'label'."
+        )
+    label = label or next(iter(known), None)
+    labels, names = (None, None) if label is None else _labels_of(given, label, features[label])
+    info = getattr(given, "info", None)
+    name = getattr(info, "dataset_name", None) or getattr(info, "builder_name", None) or "data"
+    return Examples(
+        name=str(name), count=len(given), picture=lambda row: given[row][pictures[0]], labels=labels, class_names=names,
+        occurring=label is not None and not hasattr(features[label], "names") and names is not None,
+    )  # fmt: skip
+
+
+def _labels_of(given: Any, column: str, feature: Any) -> tuple[list[int], tuple[str, ...] | None]:
+    """The classes of all rows, numbered, and their names; a missing one is -1, as is ours."""
+    values = [-1 if value is None else value for value in given[column]]
+    if any(isinstance(value, str) for value in values):
+        names = sorted({value for value in values if isinstance(value, str)})
+        return [names.index(value) if isinstance(value, str) else -1 for value in values], tuple(names)
+    try:
+        labels = [int(value) for value in values]
+    except (TypeError, ValueError):
+        raise SpecError(f"The column '{column}' holds no classes: these are whole numbers or texts.") from None
+    names = getattr(feature, "names", None)
+    return labels, None if names is None else tuple(map(str, names))
+
+
+# -- pictures ------------------------------------------------------------------------------------------------
+
+
+def is_pixels(given: Any) -> bool:
+    """Whether an array is a picture as PIL understands it: uint8, [height, width] or with 3 or 4 channels last."""
+    if not isinstance(given, np.ndarray) or given.dtype != np.uint8:
+        return False
+    return given.ndim == 2 or (given.ndim == 3 and given.shape[2] in (3, 4) and given.shape[0] not in (1, 3))
+
+
+def png_of(picture: Image.Image | np.ndarray) -> bytes:
+    """A picture in memory as a file would hold it, with its EXIF orientation."""
+    image, held = picture if isinstance(picture, Image.Image) else Image.fromarray(picture), io.BytesIO()
+    if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16"):
+        exif, image = image.getexif(), image.convert("RGB")
+        image.save(held, "PNG", exif=exif)
+    else:
+        image.save(held, "PNG", exif=image.getexif())
+    return held.getvalue()
+
+
+def is_float(value: Any) -> bool:
+    """Whether it is an array or a tensor of floats, which is taken as it is."""
+    return (
+        value.is_floating_point() if isinstance(value, Tensor) else getattr(value, "dtype", np.dtype(int)).kind == "f"
+    )
+
+
+def _encoded(value: Any) -> Encoded:
+    if isinstance(value, Mapping):  # of Hugging Face, where pictures are not decoded
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str | Path):
+        return Path(value)
+    if isinstance(value, Image.Image) or is_pixels(value):
+        return png_of(value)
+    if not isinstance(value, np.ndarray | Tensor):
+        return Unreadable(f"{type(value).__name__} is no picture")
+    array = np.asarray(value)
+    array = array[None] if array.ndim == 2 else array
+    if array.ndim != 3 or array.shape[0] not in (1, 3) or array.dtype != np.uint8:
+        return Unreadable(f"{list(array.shape)} of {array.dtype} is no picture [1 or 3, height, width]")
+    return array

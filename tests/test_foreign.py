@@ -1,0 +1,188 @@
+"""Data of other libraries: loaders, data sets of torch, and what Hugging Face's have."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+import advex
+from advex.data import Dataset
+from advex.errors import AdvexError
+from advex.explainers import Toward
+
+MODEL = "builtin:cifar10-robust"
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    """Four pictures of the sample."""
+    return advex.open_dataset("cifar10-sample").take(slice(0, 4))
+
+
+def as_array(x: torch.Tensor) -> np.ndarray:
+    """[height, width, 3] uint8."""
+    return (x.permute(1, 2, 0) * 255).round().byte().numpy()
+
+
+Image_ = type("Image", (), {})
+
+
+class Columns:
+    """What `datasets.Dataset` has, as far as it is used here."""
+
+    def __init__(self, columns: dict[str, list[Any]], features: dict[str, Any]) -> None:
+        self.columns, self.features, self.column_names = columns, features, list(columns)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, str):
+            return self.columns[key]
+        return {name: values[key] for name, values in self.columns.items()}
+
+
+def columns_of(data: Dataset, **more: Any) -> Columns:
+    """The data as Hugging Face has them, with other columns beside."""
+    pictures = [Image.fromarray(as_array(x)) for x, _ in data]
+    features = {"img": Image_(), "label": SimpleNamespace(names=list(data.class_names))}
+    columns = {"img": pictures, "label": data.y.tolist(), **more}
+    return Columns(columns, {**features, **dict.fromkeys(more, SimpleNamespace())})
+
+
+class Pairs(torch.utils.data.Dataset[Any]):
+    """A data set of pictures as files hold them, such as torchvision's."""
+
+    def __init__(self, data: Dataset, size: int = 32) -> None:
+        self.pairs = [(Image.fromarray(as_array(x)).resize((size, size)), y) for x, y in data]
+        self.classes = list(data.class_names)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, row: int) -> Any:
+        return self.pairs[row]
+
+
+def forms(data: Dataset) -> dict[str, Any]:
+    """The same examples in every form."""
+    x = data.batch(slice(None)).x
+    return {
+        "loader": DataLoader(TensorDataset(x, data.y), batch_size=3),
+        "loader of ours": DataLoader(data.to_torch(), batch_size=3),  # pyright: ignore[reportArgumentType]
+        "loader of rows": DataLoader(TensorDataset(x, data.y), batch_size=None),
+        "loader of dictionaries": DataLoader(
+            [{"pixel_values": a, "labels": b} for a, b in zip(x, data.y, strict=True)],  # pyright: ignore
+            batch_size=3,
+        ),
+        "torch": Pairs(data),
+        "columns": columns_of(data, number=[1, 2, 3, 4]),
+    }
+
+
+def test_all_forms_of_the_same_examples_are_explained_alike(data: Dataset) -> None:
+    clf = advex.load(MODEL)
+    x = data.batch(slice(None)).x
+    expected = Toward(steps=2)(clf, x, torch.full((4,), 5)).after
+    for how, given in forms(data).items():
+        explained = advex.explain(clf, given, target="dog", steps=2, quiet=True)
+        assert [each["label"] for each in explained] == [data.class_names[y] for y in data.y.tolist()], how
+        after = torch.tensor([each["explanations"][0]["after"] for each in explained])
+        torch.testing.assert_close(after, expected, atol=1e-5, rtol=0, msg=how)
+    unlabelled = advex.explain(clf, DataLoader(x, batch_size=2), target="dog", steps=2, quiet=True)  # pyright: ignore
+    assert [each["label"] for each in unlabelled] == [None] * 4
+
+
+def test_all_forms_of_the_same_examples_are_evaluated_alike(data: Dataset, tmp_path: Any) -> None:
+    settings: dict[str, Any] = {"attack": None, "btr": None, "explanations": 0, "recheck": 0, "quiet": True}
+    accuracy = float((advex.load(MODEL).predict(data.batch(slice(None)).x).argmax(1) == data.y).double().mean())
+    for number, (how, given) in enumerate(forms(data).items()):
+        evaluated = advex.evaluate(MODEL, given, out=tmp_path / str(number), **settings)
+        assert evaluated["cifar10-robust"]["accuracy"].value == pytest.approx(accuracy), how
+        assert evaluated.record.data.class_names == data.class_names, how
+        assert evaluated.record.data.examples == 4
+        assert repr(evaluated).startswith("Evaluated(4 examples of ")
+    with pytest.raises(AdvexError, match="gives pictures without classes"):
+        advex.evaluate(MODEL, DataLoader(data.batch(slice(None)).x), out=tmp_path / "x", **settings)  # pyright: ignore
+
+
+def test_larger_pictures_are_cut_as_files_are_and_lost_ones_are_named(data: Dataset, tmp_path: Any) -> None:
+    large = Pairs(data, size=50)
+    one = advex.explain(MODEL, large, target="dog", steps=1, quiet=True)
+    large.pairs[0][0].save(tmp_path / "a.png")
+    assert one[0]["confidences"] == advex.explain(MODEL, tmp_path / "a.png", steps=1, quiet=True)[0]["confidences"]
+    columns = columns_of(data)
+    columns.columns["img"][1] = {"bytes": b"no picture", "path": None}
+    with pytest.warns(UserWarning, match="input 1 is left out"):
+        assert len(advex.explain(MODEL, columns, target="dog", steps=1, quiet=True)) == 3
+    settings: dict[str, Any] = {"attack": None, "btr": None, "explanations": 0, "recheck": 0, "quiet": True}
+    record = advex.evaluate(MODEL, columns, out=tmp_path / "r", **settings).record
+    assert record.data.examples == 3
+    assert [name for name, _ in record.data.skipped] == ["000001"]
+
+
+def test_texts_are_classes_and_missing_ones_are_lost(data: Dataset, tmp_path: Any) -> None:
+    columns = columns_of(data)
+    columns.columns["label"], columns.features["label"] = ["dog", "cat", None, "dog"], SimpleNamespace()
+    settings: dict[str, Any] = {"attack": None, "btr": None, "explanations": 0, "recheck": 0, "quiet": True}
+    record = advex.evaluate(MODEL, columns, out=tmp_path / "r", **settings).record
+    assert record.data.class_names == data.class_names  # the model's numbers, not those of the texts that occur
+    assert [name for name, _ in record.data.skipped] == ["000002"]
+    says = advex.load(MODEL).predict(data.batch([0, 1, 3]).x).argmax(1)
+    accuracy = float((says == torch.tensor([5, 3, 5])).double().mean())
+    assert record.models[0].scores["accuracy"].value == pytest.approx(accuracy)
+    columns.columns["label"][2] = "frog"
+    explained = advex.explain(MODEL, columns, target="true", steps=1, quiet=True)
+    assert [each["explanations"][0]["target_name"] for each in explained] == ["dog", "cat", "frog", "dog"]
+
+
+def test_a_loader_is_trained_on(tmp_path: Any) -> None:
+    digits = advex.open_dataset("digits", split="train").take(slice(0, 60))
+    loader: Any = DataLoader(digits.to_torch(), batch_size=16)
+    clf = advex.train("digits-ordinary", loader, "epochs=1", out=tmp_path / "run", quiet=True)
+    assert clf.class_names == digits.class_names
+    same = advex.train("digits-ordinary", digits, "epochs=1", out=tmp_path / "same", quiet=True)
+    x = digits.batch(slice(0, 5)).x
+    assert torch.equal(clf.predict(x), same.predict(x))
+
+
+class Stream(IterableDataset[Any]):
+    """Rows that can only be iterated."""
+
+    def __iter__(self) -> Any:
+        return iter(())
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (lambda data: dict.fromkeys(("train", "test"), columns_of(data)), r"train, test: give one, data\['train'\]"),
+        (lambda data: SimpleNamespace(column_names=["img"], features={}), "is a stream"),
+        (lambda data: Columns({"text": ["a"]}, {"text": SimpleNamespace()}), "None of the columns text holds pictures"),
+        (lambda data: Columns({"img": []}, {"img": Image_()}), "has no rows"),
+        (lambda data: columns_of(data.take(slice(0, 0))), "has no rows"),
+        (lambda data: Stream(), "through a loader"),
+        (lambda data: DataLoader(TensorDataset(torch.zeros(0, 3, 32, 32))), "it is empty"),
+        (lambda data: DataLoader([{"a": 1}], batch_size=1), "gives a: its pictures are looked for under"),
+        (lambda data: DataLoader(TensorDataset(torch.rand(2, 3, 32, 32), torch.rand(2))), "no whole number: float32"),
+        (lambda data: DataLoader(TensorDataset(torch.randn(2, 3, 32, 32))), "already normalised"),
+        (lambda data: DataLoader(TensorDataset(torch.rand(2, 3, 8, 8))), r"the model takes floats \[n, 3, 32, 32\]"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_is_said(data: Dataset, given: Any, said: str) -> None:
+    with pytest.raises(AdvexError, match=said):
+        advex.explain(MODEL, given(data), steps=1, quiet=True)
+
+
+def test_two_columns_of_classes_are_no_answer(data: Dataset, tmp_path: Any) -> None:
+    columns = columns_of(data)
+    columns.columns = {"img": columns.columns["img"], "fine": [0] * 4, "coarse": [0] * 4}
+    columns.features = {"img": Image_(), "fine": SimpleNamespace(names=["a"]), "coarse": SimpleNamespace(names=["b"])}
+    with pytest.raises(AdvexError, match="Several columns are of classes, fine, coarse: rename"):
+        advex.evaluate(MODEL, columns, out=tmp_path / "r")
