@@ -156,3 +156,24 @@ def test_files_are_bounded_and_are_files(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(DataError, match="is not a file"):
         read_json(tmp_path / "pipe", "a record")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("epochs: [1, 2\nlr: 3\n", r"line \d, column \d: a list \[\.\.\.\] or a mapping"),
+        ("a: b: c\n", r"line 1, column 5: a colon stands where none can be"),
+        ("a: 1\n\tb: 2\n", r"line 2, column 1: a tab or a special character"),
+        ('a: "b\n', r"a text in quotes does not end"),
+        ('a: "\\q"\n', r"after a backslash in double quotes"),
+        ("- a\nb: 1\n", r"line 2, column 1: the lines of one list or mapping begin at different columns|KEY: VALUE"),
+        ("a: 1\n  b: 2\n", r"a colon stands where none can be"),
+        ("a: !!python/object:os.system x\n", r"tags \(!\.\.\.\) are not read"),
+        ("a: 1\n---\nb: 2\n", r"more than one document"),
+    ],
+)
+def test_what_is_wrong_with_yaml_is_said_in_our_words(text: str, said: str) -> None:
+    with pytest.raises(DataError, match=said) as caught:
+        parse_yaml(text, "my.yaml")
+    assert "unicode string" not in str(caught.value)
+    assert "while " not in str(caught.value)

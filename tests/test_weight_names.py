@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from advex import networks, unpickling
 from advex.artifacts import load, save
 from advex.cli import app  # pyright: ignore[reportAttributeAccessIssue]
-from advex.errors import AdvexWarning, ArtifactError, SpecError
+from advex.errors import AdvexWarning, ArtifactError, InputError, SpecError
 from advex.lookup.models import Wrapping, open_models
 from advex.networks import weight_names
 from advex.pretrained import from_pretrained
@@ -301,6 +301,11 @@ def test_what_cannot_be_converted_says_why(advex: Callable[..., Any]) -> None:
     Path("text.pth").write_text("no tensors")
     Path("broken.pth").write_bytes(Path("bomb.pth").read_bytes()[:2000])
     Path("names.json").write_text("[1, 2, 3]")
+    Path("empty.pth").touch()
+    Path("empty.safetensors").touch()
+    Path("text.safetensors").write_text("no tensors")
+    Path("zip.pth").write_bytes(b"PK\x03\x04" + b"x" * 100)
+    Path("folder.pth").mkdir()
     save_file(networks.build("resnet:depth=18,width=2,classes=4").state_dict(), "four.safetensors")
     for words, code, sentence in (
         (["bomb.pth"], 1, "it holds more than tensors and plain values"),
@@ -308,7 +313,12 @@ def test_what_cannot_be_converted_says_why(advex: Callable[..., Any]) -> None:
         (["elsewhere.pth"], 1, "it holds 'weights_of_mine', and weights are looked for under state_dict,"),
         (["list.pt"], 1, "it holds list, not tensors by name"),
         (["sparse.pth"], 1, "'a' is sparse or quantised"),
-        (["text.pth"], 1, "text.pth cannot be converted"),
+        (["text.pth"], 1, "text.pth cannot be converted: torch.save did not write it"),
+        (["empty.pth"], 1, "empty.pth is empty"),
+        (["zip.pth"], 1, "it is not a file of weights as torch.save writes them"),
+        (["folder.pth"], 2, "folder.pth is a folder, and weights are a file"),
+        (["text.safetensors"], 2, "is not a safetensors file: it is of another kind"),
+        (["empty.safetensors"], 2, "is not a safetensors file: it is empty"),
         (["broken.pth"], 1, "it is not a file of weights"),
         (["none.pth"], 2, "There is no file none.pth"),
         (["none.safetensors"], 2, "there is no such file"),
@@ -485,6 +495,46 @@ def test_folders_that_cannot_be_opened_say_why(resnet: nn.Module, tmp_path: Path
         load(tmp_path / "4")
     with pytest.raises(SpecError, match=r"--mean and --std to hf:FOLDER too"):
         open_models([f"hf:{tmp_path / '4'}"], "cpu", Wrapping(classes="a,b"))
+
+
+def test_a_model_of_the_hub_is_fetched_by_its_id(
+    resnet: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = transformers_names(resnet, (2, 2, 2, 2), 2)
+    folder = saved(tmp_path / "m", CONFIG, PREPROCESSOR, theirs)
+    asked: list[Any] = []
+
+    def snapshot_download(name: str, *, allow_patterns: list[str]) -> str:
+        asked.append((name, allow_patterns))
+        if name != "me/cats":
+            raise OSError("404 Client Error:\n no such repository")
+        return str(folder)
+
+    monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(snapshot_download=snapshot_download))
+    x = torch.rand(2, 3, 40, 40)
+    fetched, opened = from_pretrained("me/cats"), from_pretrained(folder)
+    assert torch.equal(fetched.predict(x), opened.predict(x))
+    assert asked == [
+        ("me/cats", ["config.json", "model.safetensors", "preprocessor_config.json"])
+    ]  # no code, no pickle
+    (named,) = open_models(["hf:me/cats"], "cpu")
+    assert named.name == "cats"
+    with pytest.raises(
+        ArtifactError, match=r"the hub gave none of that name \(OSError: '404 Client Error: no such"
+    ) as no:
+        from_pretrained("me/dogs")
+    assert no.value.absent
+    with pytest.raises(ArtifactError, match="an id of the hub is OWNER/NAME"):
+        from_pretrained(tmp_path / "nowhere")
+    assert len(asked) == 3
+    with pytest.raises(ArtifactError, match="A model of the hub is named hf:bert-base"):
+        load("bert-base")
+
+
+def test_a_device_that_is_not_there_is_said() -> None:
+    for device in ("cuda:77", "nonsense"):
+        with pytest.raises(InputError, match=f"has no device '{device}'"):
+            load("builtin:cifar10-robust", device=device)
 
 
 def test_without_transformers_its_architectures_name_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

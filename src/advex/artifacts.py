@@ -158,7 +158,10 @@ def load(folder: str | Path, *, network: nn.Module | None = None, device: torch.
         raise
     except (AdvexError, SafetensorError, RuntimeError, ValueError, TypeError, ArithmeticError, LookupError) as error:
         raise ArtifactError(f"{folder} cannot be opened as a classifier: {error}") from None
-    return classifier.to(device).eval()
+    try:
+        return classifier.to(device).eval()
+    except (RuntimeError, AssertionError):  # a build of torch without it, or no such name
+        raise InputError(f"This machine or this build of torch has no device '{device}'; use device='cpu'.") from None
 
 
 def _expected(network: nn.Module | None, spec: str) -> dict[str, Tensor]:
@@ -174,7 +177,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if not folder.is_dir():
         hint = f" The bundled model of that name is {bundled.PREFIX}{folder}." if str(folder) in bundled.names() else ""
-        sentence = f"{folder} is not a folder. A saved classifier is one, with {CONFIG} and {WEIGHTS}.{hint}"
+        other = f" A model of the hub is named hf:{folder}, a bundled one builtin:NAME (advex list builtin)."
+        sentence = f"{folder} is not a folder. A saved classifier is one, with {CONFIG} and {WEIGHTS}.{hint or other}"
         raise ArtifactError(sentence, absent=not folder.exists())
     if not path.is_file():
         raise ArtifactError(f"{folder} holds no {CONFIG}: it is not a saved classifier (or an unfinished run).")

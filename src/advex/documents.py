@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -20,6 +21,18 @@ else:  # the same, ten times faster
 DEEPEST = 40  # lists and mappings inside each other; our own files have about six
 _MOST_BITS = 1024  # of a whole number: Python refuses to write down one of more than some 14,000
 _LONGEST_REASON = 200
+# PyYAML's words -> ours.
+_PROBLEMS = {
+    "',' or '[]}]'|flow": "a list [...] or a mapping {...} is not closed, or a comma is missing in it",
+    "mapping values are not allowed": "a colon stands where none can be: put texts with ': ' inside into quotes",
+    "expected ':'|expected key|could not find": "keys and values are written KEY: VALUE, each line at the same column",
+    "block end|block entry|block sequence entries|'-' indicator": "the lines of one list or mapping begin at different columns",
+    "cannot start any token|tab character": "a tab or a special character stands here: indent by blanks, and put texts into quotes",
+    "end of stream|quoted scalar|document separator": "a text in quotes does not end",
+    "escape": "after a backslash in double quotes stands a letter that means nothing: use single quotes",
+    "tag": "tags (!...) are not read: write plain values",
+    "document": "there is more than one document: take '---' out",
+}
 
 
 def read_yaml(
@@ -87,6 +100,11 @@ def _reason(reason: Exception) -> str:
         return "it is nested too deeply"
     if not isinstance(reason, yaml.YAMLError | ValueError):
         return "a value does not fit its tag"
+    if isinstance(reason, yaml.MarkedYAMLError) and reason.problem:
+        problem = next((words for pattern, words in _PROBLEMS.items() if re.search(pattern, reason.problem)), "")
+        mark = reason.problem_mark or reason.context_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        return where + (problem or quoted(reason.problem, _LONGEST_REASON)[1:-1])
     line = " ".join(str(reason)[: 4 * _LONGEST_REASON].split()) or type(reason).__name__
     return quoted(line.rstrip("."), _LONGEST_REASON)[1:-1]
 

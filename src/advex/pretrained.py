@@ -28,6 +28,7 @@ __all__ = ["PREFIX", "from_pretrained"]
 
 PREFIX = "hf:"
 _CONFIG, _WEIGHTS, _PICTURES = "config.json", "model.safetensors", "preprocessor_config.json"
+_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
 _TIMM = re.compile(r"(?:(vgg)(11|13|16|19)(_bn)?|(se)?resnet(18|34|50|101|152))(?:\..*)?")
 # What could name code, or weights that are no plain numbers.
 _IGNORED = ("auto_map", "attn_implementation", "experts_implementation", "custom_pipelines")
@@ -39,12 +40,13 @@ def from_pretrained(
 ) -> Classifier:
     """The classifier in a folder that `save_pretrained` of transformers wrote, or timm's, in evaluation mode.
 
-    Class names, `input_shape` and normalisation are the folder's. mean, std: instead of the folder's; needed where it
+    folder: or, where there is none of that name, the id of a model of the hub, `OWNER/NAME`, whose configuration and
+    safetensors huggingface_hub (the extra `hub`) has in its cache or fetches; nothing else of it. Class names, `input_shape` and normalisation are the folder's. mean, std: instead of the folder's; needed where it
     has no preprocessor_config.json. VGG and ResNet can be saved by `advex.save`.
 
     Raises ArtifactError for folders that hold something else, for weights that do not fit, and without transformers.
     """
-    folder = Path(folder)
+    folder = Path(folder) if Path(folder).is_dir() else _fetched(str(folder))
     config = _read(folder, _CONFIG)
     try:
         is_timm = "pretrained_cfg" in config
@@ -70,12 +72,27 @@ def from_pretrained(
     return classifier.eval()
 
 
+def _fetched(name: str) -> Path:
+    """The folder of a model of the hub: its configuration and weights, never code. Raises ArtifactError."""
+    by_hand = f"hf download {name} --local-dir FOLDER makes a folder of a model of the hub, and hf:FOLDER opens it."
+    if not _ID.fullmatch(name):
+        raise ArtifactError(f"There is no folder {name}, and an id of the hub is OWNER/NAME.", absent=True)
+    try:
+        import huggingface_hub  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        sentence = f"There is no folder {name}. Models of the hub are fetched by their id where huggingface_hub is: "
+        raise ArtifactError(f"{sentence}{install_extra('hub')} Or: {by_hand}", absent=True) from None
+    try:
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=[_CONFIG, _WEIGHTS, _PICTURES]))
+    except Exception as error:  # of the network, of a name that the hub does not have, of one that asks for a login
+        reason = quoted(" ".join(str(error).split()), 160)
+        raise ArtifactError(
+            f"There is no folder {name}, and the hub gave none of that name ({type(error).__name__}: {reason}). {by_hand}",
+            absent=True,
+        ) from None
+
+
 def _read(folder: Path, name: str) -> dict[str, Any]:
-    if not folder.is_dir():
-        sentence = (
-            f"There is no folder {folder}. A model of the hub becomes one: hf download {folder} --local-dir FOLDER."
-        )
-        raise ArtifactError(sentence, absent=True)
     if not (folder / name).is_file():
         raise ArtifactError(f"{folder} holds no {name}: it is not a folder that save_pretrained wrote.", absent=True)
     values = read_json(folder / name, f"a {name}", ArtifactError, largest=4 * 2**20)

@@ -53,8 +53,15 @@ def unpickled(path: Path) -> dict[str, Tensor]:
 
     Raises ArtifactError for a file that is too large, is none of torch's or holds more than tensors and plain values.
     """
+    if path.is_dir():
+        raise ArtifactError(f"{path} is a folder, and weights are a file: name the one in it.", absent=True)
     if not path.is_file():
         raise ArtifactError(f"There is no file {path}.", absent=True)
+    if not path.stat().st_size:
+        raise ArtifactError(f"{path} is empty: was it downloaded or copied whole?")
+    with path.open("rb") as file:
+        if not file.read(2).startswith((b"PK", b"\x80")):  # a ZIP archive; a pickle
+            raise ArtifactError(f"{path} cannot be converted: torch.save did not write it, it is of another kind.")
     if (size := path.stat().st_size) > LARGEST:
         raise ArtifactError(f"{path} has {size:,} bytes; files of weights have at most {LARGEST:,}.")
     with tempfile.TemporaryDirectory() as folder:
@@ -83,7 +90,7 @@ def _main(source: Path, out: Path) -> None:
                 "it holds more than tensors and plain values, and only code could build that again. Where it was made, "
                 "torch.save(model.state_dict(), FILE) writes the tensors alone."
             )
-        _refuse(f"it is not a file of weights ({type(error).__name__}: {quoted(str(error).splitlines()[0], 120)}).")
+        _refuse("it is not a file of weights as torch.save writes them, or was cut off: fetch or copy it again.")
     save_file(_tensors(whole), out)
 
 

@@ -50,6 +50,10 @@ def verb(function: Callable[P, None]) -> Callable[P, None]:
                 asked_for_nothing = isinstance(error, SpecError | FileNotFoundError) or getattr(error, "absent", False)
                 fail(str(error), USAGE if asked_for_nothing else FAILED)
             except Exception as error:
+                if type(error).__name__ == "OutOfMemoryError":  # torch's, of a GPU
+                    fail(
+                        "the memory of the GPU ran out. Take smaller batches (--max-batch auto), pictures or networks."
+                    )
                 from advex.registry.plugins import owner_of
 
                 owner = owner_of(error)

@@ -58,9 +58,11 @@ def read(path: Path, source: str) -> dict[str, Tensor]:
         raise SpecError(f"{source}: there is no such file.")
     try:
         return load_file(path)
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError):
+        reason = "it is empty" if not path.stat().st_size else "it is of another kind, or was cut off"
         raise SpecError(
-            f"{source} is not a safetensors file: {error}. What torch.save wrote becomes a model by advex convert."
+            f"{source} is not a safetensors file: {reason}. What torch.save wrote has another ending (.pth, .pt, .bin) "
+            "and becomes a model by advex convert."
         ) from None
 
 

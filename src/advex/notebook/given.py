@@ -17,6 +17,7 @@ from torch.utils.data import Dataset as TorchDataset
 from advex.classifier import Classifier
 from advex.data import Dataset
 from advex.data.source import Reading, Unreadable
+from advex.data.window import Cut
 from advex.errors import AdvexError, DataError, InputError, SpecError
 from advex.explanation import Subject, from_data, from_pictures
 from advex.explanation.rows import from_csv
@@ -115,7 +116,7 @@ def _subject_of(examples: Examples, row: int, model: Opened) -> Subject | Failur
             (subject,) = _tensors(torch.as_tensor(value).detach().cpu().float(), model)
         else:
             held = examples.encoded(row)
-            if isinstance(held, Unreadable):
+            if isinstance(held, Unreadable | Cut):
                 raise DataError(f"{name} of {examples.name} cannot be read as a picture: {held}.")
             if isinstance(held, Path):
                 (subject,) = from_pictures([held], model.classifier, model.input_shape)

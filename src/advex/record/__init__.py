@@ -194,7 +194,7 @@ def read_record(folder: Path) -> Record:
     path = folder / "record.json"
     if not path.is_file():
         sentence = f"{folder} holds no record.json: it is not a finished evaluation."
-        raise ArtifactError(sentence, absent=not folder.exists())
+        raise ArtifactError(sentence, absent=not folder.is_file())
     return read_versioned(path, Record, SCHEMA, {1: _described_measures}, "a record")
 
 

@@ -131,7 +131,7 @@ def read_runs(folders: Sequence[Path]) -> tuple[TrainingHistory, ...]:
             raise ArtifactError(
                 f"{folder} holds no record.json: it is not a finished evaluation. It holds no metrics.jsonl and no "
                 "recipe.yaml either: it is not a run folder. Name one of the two.",
-                absent=not Path(folder).exists(),
+                absent=not Path(folder).is_file(),
             )
         unclear = names.count(place.name) > 1 or training.taken is not None
         runs.append(TrainingHistory(index, f"{place.parent.name}/{place.name}" if unclear else place.name, training))

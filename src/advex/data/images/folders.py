@@ -46,7 +46,8 @@ def source(root: Path, files: Sequence[PurePosixPath]) -> Source:
         held = f" (it holds {shortened([_text(path) for path in others])})" if others else ""
         raise DataError(
             f"{root} cannot be read as a data set: {where}{held}. Expected are one folder per class with its "
-            f"images (root/class/image.png or root/train/class/image.png), or Parquet files.{unread and f' {unread}.'}"
+            f"images (root/class/image.png or root/train/class/image.png), or Parquet files.{unread and f' {unread}.'}",
+            absent=not images,
         )
     named = {top for top in tops if top.lower() in SPLITS}
     if 1 < len(named) < len(tops):
