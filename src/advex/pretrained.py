@@ -41,8 +41,9 @@ def from_pretrained(
     """The classifier in a folder that `save_pretrained` of transformers wrote, or timm's, in evaluation mode.
 
     folder: or, where there is none of that name, the id of a model of the hub, `OWNER/NAME`, whose configuration and
-    safetensors huggingface_hub (the extra `hub`) has in its cache or fetches; nothing else of it. Class names, `input_shape` and normalisation are the folder's. mean, std: instead of the folder's; needed where it
-    has no preprocessor_config.json. VGG and ResNet can be saved by `advex.save`.
+    safetensors huggingface_hub (the extra `hub`) has in its cache or fetches; nothing else of it. Class names,
+    `input_shape` and normalisation are the folder's. mean, std: instead of the folder's; needed where it has no
+    preprocessor_config.json. VGG and ResNet can be saved by `advex.save`.
 
     Raises ArtifactError for folders that hold something else, for weights that do not fit, and without transformers.
     """
@@ -87,7 +88,8 @@ def _fetched(name: str) -> Path:
     except Exception as error:  # of the network, of a name that the hub does not have, of one that asks for a login
         reason = quoted(" ".join(str(error).split()), 160)
         raise ArtifactError(
-            f"There is no folder {name}, and the hub gave none of that name ({type(error).__name__}: {reason}). {by_hand}",
+            f"There is no folder {name}, and the hub gave none of that name ({type(error).__name__}: {reason}). "
+            f"{by_hand}",
             absent=True,
         ) from None
 

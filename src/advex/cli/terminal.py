@@ -51,9 +51,7 @@ def verb(function: Callable[P, None]) -> Callable[P, None]:
                 fail(str(error), USAGE if asked_for_nothing else FAILED)
             except Exception as error:
                 if type(error).__name__ == "OutOfMemoryError":  # torch's, of a GPU
-                    fail(
-                        "the memory of the GPU ran out. Take smaller batches (--max-batch auto), pictures or networks."
-                    )
+                    fail("the memory of the GPU ran out. Take smaller batches or pictures, or --device cpu.")
                 from advex.registry.plugins import owner_of
 
                 owner = owner_of(error)
