@@ -26,6 +26,7 @@ from torch import Tensor
 import advex
 from advex import bundled, papers
 from advex.classifier import Classifier
+from advex.drawing.heat import coloured
 from advex.record import read_rows
 
 KINDS = {"ordinary": "ordinary network", "robust": "robust network"}
@@ -76,10 +77,10 @@ def lime(classifier: Classifier, x: Tensor, target: int, patch: int = 4) -> Tens
 
 
 def overlaid(x: Tensor, heat: Tensor) -> np.ndarray:
-    """A heat map on the paled picture: red speaks for the class, blue against it."""
-    scale = heat.abs().max().clamp_min(1e-12)
+    """A heat map on the paled picture, in the colours of all maps: orange speaks for the class, blue against it."""
+    scale = float(heat.abs().max().clamp_min(1e-12))
     value = (heat / scale).numpy()
-    colour = plt.get_cmap("RdBu_r")((value + 1) / 2)[..., :3]
+    colour = coloured(heat.numpy(), scale) / 255
     grey = x[0].mean(dim=0, keepdim=True).permute(1, 2, 0).expand(-1, -1, 3).numpy()
     strength = 0.75 * np.abs(value)[..., None]
     return (1 - strength) * (0.4 + 0.6 * grey) + strength * colour

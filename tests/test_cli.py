@@ -829,7 +829,7 @@ def test_explanations_of_examples_hold_what_they_claim(trained: Path, advex_in: 
             assert one["png"]["rmse"] == pytest.approx((shown - x).square().mean().sqrt().item())
     with Image.open("why/sheet.png") as page:
         # Four rows (two inputs at two rho) of up to 1 + 2 * 2 cells, digits enlarged 16 times.
-        assert page.size == (10 + 5 * (128 + 10), 10 + 4 * (128 + 3 * 17 + 10))
+        assert page.size == (10 + 5 * (128 + 10), 10 + 2 * 17 + 4 + 4 * (128 + 3 * 17 + 10))  # below name and legend
 
 
 def test_away_lowers_the_class(trained: Path, advex_in: Callable[..., Ended]) -> None:

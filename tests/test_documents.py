@@ -166,7 +166,7 @@ def test_files_are_bounded_and_are_files(tmp_path: Path) -> None:
         ("a: 1\n\tb: 2\n", r"line 2, column 1: a tab or a special character"),
         ('a: "b\n', r"a text in quotes does not end"),
         ('a: "\\q"\n', r"after a backslash in double quotes"),
-        ("- a\nb: 1\n", r"line 2, column 1: the lines of one list or mapping begin at different columns|KEY: VALUE"),
+        ("- a\nb: 1\n", r"line 2, column 1: lines of one list begin at different columns|KEY: VALUE"),
         ("a: 1\n  b: 2\n", r"a colon stands where none can be"),
         ("a: !!python/object:os.system x\n", r"tags \(!\.\.\.\) are not read"),
         ("a: 1\n---\nb: 2\n", r"more than one document"),

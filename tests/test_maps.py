@@ -24,7 +24,7 @@ from advex import record as schema
 from advex.__main__ import main
 from advex.classifier import Classifier
 from advex.data import Dataset, open_dataset
-from advex.drawing.heat import coloured, over, reach_of, summed
+from advex.drawing.heat import coloured, legend, over, reach_of, summed
 from advex.drawing.pictures import colour_map
 from advex.errors import ArtifactError, SpecError
 from advex.evaluation import Interrupted, Settings, evaluate, settings_from
@@ -392,7 +392,9 @@ def test_explain_writes_values_pictures_and_what_they_are(
     assert not any("layer=auto" in method for method in methods)  # the layer that was chosen is named
     rows = sum(len({each["target"] for each in one["maps"]}) for one in result["inputs"])
     with Image.open(folder / "sheet.png") as page:
-        assert page.size == (10 + 5 * (160 + 10), 10 + rows * (160 + 4 * 17 + 10))
+        assert page.size == (10 + 5 * (160 + 10), 10 + 2 * 17 + 4 + rows * (160 + 4 * 17 + 10))  # below name and legend
+        colours = {pixel for _, pixel in page.crop((0, 0, page.width, 48)).getcolors(2**20)}  # pyright: ignore
+        assert {colour for colour, _ in legend()} <= colours
 
 
 def test_explain_with_several_models_and_its_mistakes(
@@ -498,3 +500,12 @@ def _check_page(folder: Path, record: schema.Record) -> None:
 
 def _number(text: str) -> float:
     return float(text.replace("\u2212", "-").replace(",", ""))
+
+
+def test_a_legend_says_what_the_colours_of_maps_are() -> None:
+    colours = {words: np.array(colour, dtype=int) for colour, words in legend()}
+    shown = coloured(np.array([[-0.7, 0.0, 0.6]]), 1.0)[0].astype(int)
+    for words, pixel in zip(("against it", "not at all", "counts for the class"), shown, strict=True):
+        assert np.abs(colours[words] - pixel).max() < 30
+    # Orange and blue differ in hue for those who see no difference of red and green, too: by their blue alone.
+    assert abs(colours["against it"][2] - colours["counts for the class"][2]) > 100

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 SIDE = 128  # pixels of the longer side of a cell, about, where the picture is smaller
-_GAP, _NEAR, _LINE, _PAPER, _INK = 10, 4, 17, "white", "black"
+_GAP, _NEAR, _LINE, _SWATCH, _PAPER, _INK = 10, 4, 17, 10, "white", "black"
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,15 @@ class Row:
     heading: str = ""
 
 
-def draw(rows: Sequence[Row], side: int = SIDE, title: str = "") -> Image.Image:
-    """The rows as one picture. side: see `SIDE`. title: above all, broken into lines where it says so."""
+Colour = tuple[int, int, int]
+Legend = Sequence[tuple[Colour, str]]
+
+
+def draw(rows: Sequence[Row], side: int = SIDE, title: str = "", legend: Legend = ()) -> Image.Image:
+    """The rows as one picture. side: see `SIDE`.
+
+    title: above all, broken into lines where it says so. legend: below it, colours and what they mean.
+    """
     font = _font()
     pictures = [[_picture(cell, side) for cell in row.cells] for row in rows]
     above = [_LINE + _NEAR if row.heading else 0 for row in rows]
@@ -39,11 +46,19 @@ def draw(rows: Sequence[Row], side: int = SIDE, title: str = "") -> Image.Image:
         for up, drawn, row in zip(above, pictures, rows, strict=True)
     ]
     width = max(sum(picture.width + _GAP for picture in drawn) for drawn in pictures) + _GAP
-    top = _GAP + _LINE * len(title.splitlines()) + (_NEAR if title else 0)
+    keys = _placed(legend, font, width)
+    lines = len(title.splitlines()) + (keys[-1][1] + 1 if keys else 0)
+    top = _GAP + _LINE * lines + (_NEAR if lines else 0)
     page = Image.new("RGB", (width, top + sum(heights) + _GAP * len(rows)), _PAPER)
     pen = ImageDraw.Draw(page)
     for number, line in enumerate(title.splitlines()):
         pen.text((_GAP, _GAP + number * _LINE), _fitted(line, font, width - 2 * _GAP), fill=_INK, font=font)
+    for (left, line), (colour, text) in zip(keys, legend, strict=True):
+        above_it = _GAP + (len(title.splitlines()) + line) * _LINE
+        pen.rectangle((left, above_it + 3, left + _SWATCH, above_it + 3 + _SWATCH), fill=colour, outline="grey")
+        pen.text(
+            (left + _SWATCH + _NEAR, above_it), _fitted(text, font, width - left - _SWATCH - 2 * _NEAR), _INK, font
+        )
     for row, drawn, up, height in zip(rows, pictures, above, heights, strict=True):
         pen.text((_GAP, top), row.heading, fill=_INK, font=font)
         left = _GAP
@@ -55,6 +70,18 @@ def draw(rows: Sequence[Row], side: int = SIDE, title: str = "") -> Image.Image:
             left += picture.width + _GAP
         top += height + _GAP
     return page
+
+
+def _placed(legend: Legend, font: ImageFont.FreeTypeFont, width: int) -> list[tuple[int, int]]:
+    """(left, number of the line) of each key, as many on a line as fit."""
+    places, left, line = [], _GAP, 0
+    for _, text in legend:
+        needed = _SWATCH + _NEAR + round(font.getlength(text))
+        if left > _GAP and left + needed > width - _GAP:
+            left, line = _GAP, line + 1
+        places.append((left, line))
+        left += needed + 2 * _GAP
+    return places
 
 
 def _font() -> ImageFont.FreeTypeFont:

@@ -61,6 +61,12 @@ def framed(pixels: np.ndarray, boxes: Iterable[tuple[Sequence[float], int]], tim
     return large
 
 
+def legend() -> tuple[tuple[tuple[int, int, int], str], ...]:
+    """The colours of maps, and what they mean."""
+    against, nothing, favour = (tuple(map(int, colour_map()[place])) for place in (40, 127, 205))
+    return (favour, "counts for the class"), (against, "against it"), (nothing, "not at all")  # pyright: ignore
+
+
 def _relative(values: np.ndarray, reach: float) -> np.ndarray:
     """Values from -1 to 1."""
     return np.clip(values / reach, -1, 1) if reach else np.zeros_like(values)

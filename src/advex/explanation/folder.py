@@ -22,7 +22,7 @@ from advex.artifacts import weights_hash
 from advex.classifier import Classifier
 from advex.data.images.png import decode_png, encode_png
 from advex.documents import parse_json
-from advex.drawing.contact_sheet import SIDE, Cell, Row, draw
+from advex.drawing.contact_sheet import SIDE, Cell, Legend, Row, draw
 from advex.environment import without_places
 from advex.errors import AdvexError, AdvexWarning, ArtifactError, InputError
 from advex.explanation.subjects import Failure, Subject, class_name, file_names
@@ -44,6 +44,11 @@ class Request(Protocol):
     @property
     def side(self) -> int:
         """Pixels of a cell of the contact sheet, about."""
+        ...
+
+    @property
+    def legend(self) -> Legend:
+        """The colours of the contact sheet, and what they mean."""
         ...
 
     def about(self) -> dict[str, Any]:
@@ -214,37 +219,38 @@ def _write(
         **request.about(),
         "inputs": list(answers),
         **({"failed": failed} if failed else {}),
-        "sheets": [path.name for path in write_sheets(rows, folder, request.side)],
+        "sheets": [path.name for path in write_sheets(rows, folder, request.side, model.name, request.legend)],
     }
     write_text(folder / figures, json.dumps(result, indent=1, allow_nan=False) + "\n")
     return result
 
 
-def write_sheets(rows: Sequence[Row], folder: Path, side: int = SIDE) -> list[Path]:
+def write_sheets(
+    rows: Sequence[Row], folder: Path, side: int = SIDE, title: str = "", legend: Legend = ()
+) -> list[Path]:
     """Write contact sheets, `sheet.png` and `sheet-2.png`, ... where there are many rows; returns the files.
 
-    rows: the first cell is the input. More cells than go side by side continue on the next line, below its own. Rows
-    that all have but one cell stand side by side.
+    side, title, legend: see `contact_sheet.draw`. rows: the first cell is the input. More cells than go side by side
+    continue on the next line, below its own. Rows that all have but one cell stand side by side.
     """
     lines = []
     if all(len(row.cells) == 1 for row in rows):
         cells = [cell for row in rows for cell in row.cells]
-        return _sheets(
-            [Row(tuple(cells[start : start + _PAIRS])) for start in range(0, len(cells), _PAIRS)], folder, side
-        )
+        paired = [Row(tuple(cells[start : start + _PAIRS])) for start in range(0, len(cells), _PAIRS)]
+        return _sheets(paired, folder, side, title, legend)
     for row in rows:
         first, *cells = row.cells
         blank = Cell(tuple(encode_png(decode_png(png) * 0 + 255) for png in first.pictures))
         for start in range(0, len(cells), _ACROSS):
             lines.append(Row((blank if start else first, *cells[start : start + _ACROSS])))
-    return _sheets(lines, folder, side)
+    return _sheets(lines, folder, side, title, legend)
 
 
-def _sheets(lines: Sequence[Row], folder: Path, side: int) -> list[Path]:
+def _sheets(lines: Sequence[Row], folder: Path, side: int, title: str, legend: Legend) -> list[Path]:
     paths = []
     for start in range(0, len(lines), _LINES):
         path = folder / ("sheet.png" if start == 0 else f"sheet-{start // _LINES + 1}.png")
         with atomic(path) as temporary:
-            draw(lines[start : start + _LINES], side).save(temporary, "PNG")
+            draw(lines[start : start + _LINES], side, title, legend).save(temporary, "PNG")
         paths.append(path)
     return paths

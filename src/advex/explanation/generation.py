@@ -20,7 +20,7 @@ from advex.attacks import PGD
 from advex.classifier import Classifier
 from advex.data import Dataset
 from advex.data.seeds import ClassSeeds, bundled_seeds, seeds_of
-from advex.drawing.contact_sheet import Cell, Row
+from advex.drawing.contact_sheet import Cell, Legend, Row
 from advex.errors import InputError
 from advex.explanation.pictures import as_files, has_pictures
 from advex.explanation.subjects import Subject, class_name
@@ -83,6 +83,11 @@ class GenerationRequest:
     def side(self) -> int:
         """Pixels of a cell of the contact sheet, about."""
         return 96
+
+    @property
+    def legend(self) -> Legend:
+        """The colours of the contact sheet, and what they mean."""
+        return ()
 
     @property
     def search(self) -> PGD:

@@ -17,7 +17,8 @@ from advex import explainers, measures
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset
 from advex.data.images.png import decode_png, encode_png
-from advex.drawing.contact_sheet import Cell, Row
+from advex.drawing import heat
+from advex.drawing.contact_sheet import Cell, Legend, Row
 from advex.drawing.heat import PERCENTILE, coloured, over, reach_of, summed
 from advex.errors import AdvexError, AdvexWarning, InputError, SpecError
 from advex.explainers.background import with_background
@@ -144,6 +145,11 @@ class MapRequest:
     def side(self) -> int:
         """Pixels of a cell of the contact sheet, about."""
         return SIDE
+
+    @property
+    def legend(self) -> Legend:
+        """The colours of the contact sheet, and what they mean."""
+        return heat.legend()
 
     def about(self) -> dict[str, Any]:
         """What decides the answers, but for the targets, as `explanations.json` holds it."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from advex.classifier import Classifier
 from advex.data.images.png import decode_png, encode_png
-from advex.drawing.contact_sheet import SIDE, Cell, Row
+from advex.drawing.contact_sheet import SIDE, Cell, Legend, Row
 from advex.errors import InputError, SpecError
 from advex.explainers import Away, Toward
 from advex.explanation.subjects import Subject, class_name, targets_of
@@ -136,6 +136,11 @@ class PictureRequest:
     def side(self) -> int:
         """Pixels of a cell of the contact sheet, about."""
         return SIDE
+
+    @property
+    def legend(self) -> Legend:
+        """The colours of the contact sheet, and what they mean."""
+        return (((127, 127, 127), "no change, in a difference"),)
 
     def _explainer(self, rho: float) -> Toward | Away:
         return (Away if self.away else Toward)(rho=rho, steps=self.steps)

@@ -16,7 +16,7 @@ from advex.data.source import shortened
 from advex.data.tables.columns import Column
 from advex.data.tables.csv_file import read_csv
 from advex.data.tables.description import style_of
-from advex.drawing.contact_sheet import SIDE, Row
+from advex.drawing.contact_sheet import SIDE, Legend, Row
 from advex.errors import AdvexWarning, DataError, SpecError, did_you_mean, quoted
 from advex.explanation.subjects import Failure, Subject, class_name, from_data, targets_of
 from advex.features import Feature, FeatureSpec
@@ -99,6 +99,11 @@ class RowRequest:
     targets: tuple[str, ...] = ("runner-up",)
     alternatives: int = 3
     side: int = SIDE
+
+    @property
+    def legend(self) -> Legend:
+        """None: rows have no contact sheet."""
+        return ()
 
     def about(self) -> dict[str, Any]:
         """What decides the answers, but for the targets, as `explanations.json` holds it."""
