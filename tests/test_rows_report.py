@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import itertools
 import json
 import math
 import re
@@ -28,7 +29,7 @@ from advex.features import Feature, FeatureSpec
 from advex.report import write_report
 from advex.report.reading import read
 from advex.report.row_values import SHOWN_ROWS, value_text
-from advex.report.sections.answers import HEIGHT, SHOWN, TOP, WIDTH, Answers, histogram
+from advex.report.sections.answers import HEIGHT, SHOWN, TOP, WIDTH, Answers, histogram, waterfall
 from advex.report.sections.maps import Maps
 from advex.tabular import counterfactuals
 from advex.tabular.search import as_typed
@@ -453,3 +454,66 @@ def test_in_a_browser(done: SimpleNamespace, tmp_path: Path, browser: Any) -> No
             assert tab.evaluate(f"{over}{width + 1}).map(e => e.outerHTML.slice(0, 80))") == []
         assert said == []
         assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()]
+
+
+def test_shares_are_shapley_values_of_the_changes(done: SimpleNamespace, models: list, data: Dataset) -> None:
+    """By averaging over all orders, one prediction after another; they add up to what the change does."""
+    spec, several = data.features, 0
+    assert spec is not None
+    for name, _, classifier in models:
+        for row in [each for each in done.answers if each["model"] == name and each["reached"]]:
+            changes, old, target = json.loads(row["changes"]), json.loads(row["row"]), row["target"]
+            total = row["after"][target] - row["before"][target]
+            assert sum(change["share"] for change in changes) == pytest.approx(total, abs=1e-6)
+            sums = dict.fromkeys([change["feature"] for change in changes], 0.0)
+            orders = list(itertools.permutations(changes))
+            for order in orders:
+                now, before = dict(old), row["before"][target]
+                for change in order:
+                    now[change["feature"]] = change["after"]
+                    after = float(classifier.predict(spec.encode([as_typed(now)]).to(classifier.dtype))[0, target])
+                    sums[change["feature"]] += (after - before) / len(orders)
+                    before = after
+            assert [sums[change["feature"]] for change in changes] == pytest.approx(
+                [change["share"] for change in changes], abs=1e-5
+            )
+            several += len(changes) > 1
+    assert several  # not of one change alone, where there is nothing to share
+
+
+def test_a_waterfall_goes_from_the_answer_before_to_the_answer_after(done: SimpleNamespace) -> None:
+    contents = read(done.folder, Answers.tables)
+    section = Answers()(contents)
+    assert section is not None
+    assert section["waterfalls"]
+    checked = 0
+    for sheet in section["rows"]:
+        for line in sheet.lines:
+            mine = [row for row in done.answers if row["model"] == line.model and row["reached"]]
+            for each in (each for each in line.counterfactuals if each.steps):
+                (row,) = [row for row in mine if row["sentence"].split(":")[0] == each.sentence.split(":")[0]
+                          and json.loads(row["changes"])[0]["feature"] == each.bars[0].feature
+                          and sheet.id == contents_id(done, row)]  # fmt: skip
+                first, *changes, last = each.steps
+                ends = [100 * row[key][row["target"]] for key in ("before", "after")]
+                assert [first.width, last.width] == pytest.approx(ends, abs=0.01)
+                at = first.width
+                for step in changes:
+                    moved = step.width if step.kind == "rise" else -step.width
+                    assert step.x == pytest.approx(min(at, at + moved), abs=0.02)
+                    at += moved
+                assert at == pytest.approx(last.width, abs=0.05)
+                checked += 1
+    assert checked
+    html = write_report(done.folder, done.folder / "waterfall.html").read_text()
+    assert html.count('class="moves waterfall"') == checked
+
+
+def contents_id(done: SimpleNamespace, row: Any) -> str:
+    """The id of a row's example."""
+    return next(each["id"] for each in schema.read_rows(done.folder, "examples") if each["example"] == row["example"])
+
+
+def test_records_without_shares_have_no_waterfall() -> None:
+    changes = [{"feature": "age", "before": 1.0, "after": 2.0, "moved": 1.0}]
+    assert waterfall({"target": 0, "before": [0.2], "after": [0.8]}, changes) == ()

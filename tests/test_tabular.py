@@ -455,7 +455,9 @@ def test_a_row_is_explained_in_sentences(explain: Callable[..., Any], tmp_path: 
     assert subject["row"] == ROW
     assert subject["explanations"][0]["sentences"] == list(sentences)
     first = subject["explanations"][0]["counterfactuals"][0]
-    assert first["changes"] == [{"feature": "income", "before": 30000.0, "after": 45300.0, "unit": "USD"}]
+    (change,) = first["changes"]
+    assert change.pop("share") == pytest.approx(first["after"][first["target"]] - first["before"][first["target"]])
+    assert change == {"feature": "income", "before": 30000.0, "after": 45300.0, "unit": "USD"}
     assert first["row"] == {**ROW, "income": 45300.0}
     assert text["methods"] == ["counterfactual:features=3,beam=32,rungs=8"]
 

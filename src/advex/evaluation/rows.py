@@ -76,7 +76,10 @@ def _answered(classifier: Classifier, spec: FeatureSpec, data: Dataset, example:
 
 
 def _changes(answers: Counterfactuals, spec: FeatureSpec) -> list[str]:
-    """Each alternative's changes as JSON. moved: of a number, in units of its column's scale; of a category null."""
+    """Each alternative's changes as JSON. share: see `Change`.
+
+    moved: of a number, in units of its column's scale; of a category null.
+    """
     scales = {feature.name: feature.scale for feature in spec.features if feature.kind == "number"}
     lists = [
         [
@@ -87,6 +90,7 @@ def _changes(answers: Counterfactuals, spec: FeatureSpec) -> list[str]:
                 "moved": (float(change.after) - float(change.before)) / scales[change.feature]
                 if change.feature in scales
                 else None,
+                "share": change.share,
             }
             for change in alternative.changes
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -19,6 +20,7 @@ from advex.tabular.sentences import Change, Counterfactual, Counterfactuals, num
 
 FEW_FEATURES = FewFeatures()
 Held = frozenset[int]  # numbers of columns
+_MOST_SHARED = 8  # columns whose shares are told: each set of them is asked about
 _MOST_SETS = 64  # of columns held fast, to look for a further alternative
 
 
@@ -157,11 +159,15 @@ def _typed(
             break
     else:
         return None
+    parts = shares(classifier, spec, old, row, sorted(named), target, (float(before[target]), float(after[target])))
     changes = [
-        Change(feature=feature.name, before=_short(old[feature.name]), after=row[feature.name], unit=feature.unit)
+        Change(
+            feature=feature.name, before=_short(old[feature.name]), after=row[feature.name], unit=feature.unit,
+            share=parts.get(feature.name),
+        )
         for i, feature in enumerate(spec.features)
         if i in columns
-    ]
+    ]  # fmt: skip
     return columns, Counterfactual(
         target=target,
         target_name=class_name(classifier, target),
@@ -171,6 +177,38 @@ def _typed(
         after=tuple(after.tolist()),
         size=float(L1.size(typed - x)[0]),
     )
+
+
+def shares(
+    classifier: Classifier,
+    spec: FeatureSpec,
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+    names: Sequence[str],
+    target: int,
+    ends: tuple[float, float],
+) -> dict[str, float]:
+    """By changed column, its part of a changed row's probability of a class: Shapley values, which add up to all of it.
+
+    A column's is what its change adds to the probability, on average over all orders in which the columns `names` may
+    be changed (Shapley 1953). ends: the probability before and after all of them. Empty for more than 8 columns.
+    """
+    if len(names) > _MOST_SHARED:
+        return {}
+    sets = [frozenset(chosen) for size in range(len(names) + 1) for chosen in itertools.combinations(names, size)]
+    rows = [as_typed({**old, **{name: new[name] for name in chosen}}) for chosen in sets]
+    encoded = spec.encode(rows).to(classifier.device, classifier.dtype)
+    answers = classifier.predict(encoded)[:, target].double().tolist()
+    worth = {**dict(zip(sets, answers, strict=True)), frozenset(): ends[0], frozenset(names): ends[1]}
+    every = math.factorial(len(names))
+    return {
+        name: sum(
+            math.factorial(len(chosen)) * math.factorial(len(names) - len(chosen) - 1) / every
+            * (worth[chosen | {name}] - worth[chosen])
+            for chosen in sets if name not in chosen
+        )
+        for name in names
+    }  # fmt: skip
 
 
 def as_typed(row: Mapping[str, Any]) -> dict[str, str]:

@@ -17,12 +17,16 @@ _MOST_NAMED = 12  # columns, in a sentence
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """One column's values before and after, as they would be typed. unit: of a number."""
+    """One column's values before and after, as they would be typed. unit: of a number.
+
+    share: how much of the answer's new probability is this change's doing, see `search.shares`; None if not known.
+    """
 
     feature: str
     before: float | str
     after: float | str
     unit: str = ""
+    share: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

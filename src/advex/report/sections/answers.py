@@ -32,11 +32,27 @@ class Bar:
 
 
 @dataclass(frozen=True)
+class Step:
+    """A bar of the way from the probability before to that after. x, width: per cent of the drawing, from 0 to 1.
+
+    kind: `level` for the two ends, `rise` or `fall` for what a change adds or takes.
+    """
+
+    name: str
+    kind: str
+    x: float
+    width: float
+    text: str
+
+
+@dataclass(frozen=True)
 class Counterfactual:
-    """One alternative, or the sentence that none was found."""
+    """One alternative, or the sentence that none was found. steps: none in records that do not have the shares."""
 
     sentence: str
     bars: tuple[Bar, ...]
+    answer: str = ""
+    steps: tuple[Step, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -117,6 +133,7 @@ class Answers:
             "rows": rows,
             "total": len(by_example),
             "categories": any(not bar.moved for each in counterfactuals for bar in each.bars),
+            "waterfalls": any(each.steps for each in counterfactuals),
             "several": len(contents.record.models) > 1,
         }
 
@@ -136,7 +153,9 @@ def _row(contents: Contents, rows: list[Row]) -> ExplainedRow:
         mine = [row for row in rows if row["model"] == model.name]
         if not mine:
             continue
-        counterfactuals = tuple(_counterfactual(row, changes[id(row)], units, reach) for row in mine)
+        counterfactuals = tuple(
+            _counterfactual(row, changes[id(row)], units, reach, contents.class_name(row["target"])) for row in mine
+        )
         lines.append(_line(contents, index, model.name, known.get(model.name), counterfactuals))
         for change in (change for row in mine for change in changes[id(row)]):
             marks.setdefault(change["feature"], {})[index, change["after"]] = None
@@ -164,7 +183,9 @@ def _line(
     return ModelAnswer(index, model, says, confidence(known["confidence"]), right, counterfactuals)
 
 
-def _counterfactual(row: Row, changes: list[dict[str, Any]], units: dict[str, str], reach: float) -> Counterfactual:
+def _counterfactual(
+    row: Row, changes: list[dict[str, Any]], units: dict[str, str], reach: float, answer: str
+) -> Counterfactual:
     bars = []
     for change in changes:
         half, unit = 50 * _length(change) / reach, units.get(change["feature"], "")
@@ -180,7 +201,25 @@ def _counterfactual(row: Row, changes: list[dict[str, Any]], units: dict[str, st
                 moved=text,
             )
         )
-    return Counterfactual(row["sentence"].replace(" -> ", " → ").replace(" %", UNIT), tuple(bars))
+    sentence = row["sentence"].replace(" -> ", " → ").replace(" %", UNIT)
+    return Counterfactual(sentence, tuple(bars), answer, waterfall(row, changes))
+
+
+def waterfall(row: Row, changes: Sequence[dict[str, Any]]) -> tuple[Step, ...]:
+    """From the probability of the answer before, by each change's share of the rest, to that after."""
+    if not changes or any(change.get("share") is None for change in changes):
+        return ()
+    before, after = (row[key][row["target"]] for key in ("before", "after"))
+    steps, at = [Step("as it is", "level", 0.0, round(100 * before, 2), confidence(before))], before
+    for change in changes:
+        low, high = sorted((at, at + change["share"]))
+        points = significant(100 * change["share"], 2)
+        kind, sign = ("rise", "+") if change["share"] >= 0 else ("fall", "")
+        steps.append(
+            Step(change["feature"], kind, round(100 * low, 2), round(100 * (high - low), 2), f"{sign}{points}")
+        )
+        at += change["share"]
+    return (*steps, Step("changed", "level", 0.0, round(100 * after, 2), confidence(after)))
 
 
 def _length(change: dict[str, Any]) -> float:
