@@ -1713,6 +1713,9 @@ _BROKEN = """[...document.querySelectorAll('.headline .name, .figures .name')].f
 })"""
 
 
+_FOLDED = "[...document.querySelectorAll('details')].map(each => each.lastElementChild.getBoundingClientRect().height)"
+
+
 @pytest.mark.browser
 def test_names_are_broken_at_hyphens_alone(tmp_path: Path, browser: Any) -> None:
     plan = Plan(models=("cifar10-adversarial", "cifar10-ordinary", "lipschitz"))
@@ -1723,6 +1726,12 @@ def test_names_are_broken_at_hyphens_alone(tmp_path: Path, browser: Any) -> None
         tab.set_viewport_size({"width": width, "height": 900})
         assert tab.evaluate(_BROKEN) == []
         assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    tab.set_viewport_size({"width": 718, "height": 1000})  # A4 between its margins
+    tab.emulate_media(media="print")
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 718
+    heights = tab.evaluate(_FOLDED)
+    assert heights
+    assert min(heights) > 0  # paper cannot be unfolded
 
 
 @pytest.mark.browser

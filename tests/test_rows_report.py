@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import itertools
 import json
@@ -18,13 +19,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from advex import attacks
 from advex import record as schema
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset
 from advex.errors import ArtifactError, InputError
 from advex.evaluation import Interrupted, Settings, evaluate
+from advex.evaluation.flags import flags_of_data
 from advex.evaluation.merge import merge
 from advex.evaluation.rows import BINS, bin_edges
+from advex.evaluation.searches import harder
 from advex.features import Feature, FeatureSpec
 from advex.report import write_report
 from advex.report.reading import read
@@ -517,3 +521,44 @@ def contents_id(done: SimpleNamespace, row: Any) -> str:
 def test_records_without_shares_have_no_waterfall() -> None:
     changes = [{"feature": "age", "before": 1.0, "after": 2.0, "moved": 1.0}]
     assert waterfall({"target": 0, "before": [0.2], "after": [0.8]}, changes) == ()
+
+
+def test_remedies_are_for_what_was_done_and_what_the_data_have(models: list, data: Dataset, tmp_path: Path) -> None:
+    settings = {**QUICK, "btr": None, "explanations": 0, "attack": "counterfactual"}
+    part = data.take(slice(0, 20))
+    record = evaluate(models[:1], part, tmp_path / "part", Settings(**settings))
+    (few,) = [flag for flag in record.flags if flag.code == "few_examples"]
+    assert few.remedy == f"Evaluate more of the {len(data):,} examples that the data have (--max-samples)."
+    whole = dataclasses.replace(part, counts=None)
+    (few,) = [flag for flag in flags_of_data(whole) if flag.code == "few_examples"]
+    assert few.remedy.startswith("The data have no more examples")
+    fixed = FeatureSpec(features=(SEX, dataclasses.replace(AGE, high=40)), target="answer")
+    stuck = logistic(fixed, [0.0, 0.0, 0.0])
+    layer: Any = stuck.network[1]  # pyright: ignore
+    with torch.no_grad():
+        layer.bias.copy_(torch.tensor([9.0, 0.0]))  # no row has another answer
+    rows = fixed.encode([{"sex": "f", "age": str(age)} for age in range(20, 40)])
+    same = Dataset(
+        name="same", x=rows, y=torch.zeros(20).long(), class_names=("refused", "granted"),
+        ids=tuple(map(str, range(20))), features=fixed,
+    )  # fmt: skip
+    for spec, said in (
+        ("counterfactual:features=2", r"counterfactual:features=4,rungs=16\)"),
+        ("l2min:steps=3", r"^'l2min' goes straight.*--attack counterfactual"),
+    ):
+        record = evaluate([("a", "a", stuck)], same, tmp_path / spec[:3], Settings(**{**settings, "attack": spec}))
+        (failures,) = [flag for flag in record.flags if flag.code == "failures"]
+        assert re.search(said, failures.remedy)
+        assert "gradients" not in failures.remedy
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("minimal:gradients=50", r"^Give 'minimal' more gradients \(minimal:gradients=100\).*may be masked"),
+        ("pgd:steps=7", r"^Give 'pgd' more steps \(pgd:steps=14\)"),
+        ("hop_skip_jump", r"^Give 'hop_skip_jump' more \w+ \(hop_skip_jump:\w+=\d+\), or take another search\.$"),
+    ],
+)
+def test_a_remedy_for_pictures_names_the_attack_and_its_option(spec: str, said: str) -> None:
+    assert re.search(said, harder(attacks.build(spec), False))

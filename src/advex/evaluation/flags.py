@@ -59,6 +59,19 @@ def flags_of_labels(model: str, training: Training | None) -> Iterator[Flag]:
         )  # fmt: skip
 
 
+def more_examples(data: Dataset) -> str:
+    """What to do where the examples are few: take more, where the data have them."""
+    whole = sum(data.class_counts)
+    if whole > len(data):
+        return f"Evaluate more of the {whole:,} examples that the data have (--max-samples)."
+    return "The data have no more examples: read the intervals, and compare models on the same examples."
+
+
+def without_gradients(data: Dataset) -> str:
+    """Name of a search that asks such data for decisions alone."""
+    return "square" if data.features is None else "counterfactual"
+
+
 def flags_of_data(data: Dataset) -> Iterator[Flag]:
     """What makes every figure on this data less certain."""
     if data.selected:
@@ -71,12 +84,12 @@ def flags_of_data(data: Dataset) -> Iterator[Flag]:
         yield flag(
             DATA, "few_examples", "note",
             f"Only {len(data)} examples: the intervals are wide, and rare failures are not seen.",
-            f"Evaluate at least {FEW_EXAMPLES} examples, better 1000.",
+            more_examples(data),
         )  # fmt: skip
     if data.skipped:
         first = data.skipped[0]
         yield flag(
             DATA, "skipped", "note",
             f"{len(data.skipped)} examples could not be read, e.g. {first.name}: {first.reason}",
-            "Repair or remove these files; the record lists them all.",
+            f"Repair or remove these {'files' if data.features is None else 'rows'}; the record lists them all.",
         )  # fmt: skip

@@ -16,7 +16,7 @@ from advex.data.dataset import Dataset
 from advex.errors import InputError
 from advex.evaluation.columns import beside, table, tensor
 from advex.evaluation.examples import batch_for, spread
-from advex.evaluation.flags import flag
+from advex.evaluation.flags import flag, more_examples
 from advex.evaluation.results import Results
 from advex.evaluation.run import Blocks, Evaluation, Pieces
 from advex.evaluation.scores import SCORES, Contrast, figure_of, share_contrast
@@ -71,7 +71,8 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
             entry.name, "estimated_gradients", "note",
             f"Its gradients are estimates, each from {pairs} pairs of answers: searches that follow them come less "
             f"near, and radii are too large. {classifier.network.asked:,} rows have been asked.",
-            "Use more pairs, or a search by decisions only (hop_skip_jump).",
+            "Use more pairs, or a search by decisions alone "
+            f"({'hop_skip_jump' if data.features is None else 'counterfactual'}).",
         )  # fmt: skip
     if returns_probabilities(once):
         yield flag(
@@ -115,7 +116,7 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
             entry.name, "low_accuracy", "warning",
             f"The accuracy, {accuracy.value:.1%}, is not clearly above that of always answering the largest class, "
             f"{data.chance:.1%}: robustness areas and explanations say little.",
-            "Check the normalisation and the order of classes, train longer, or evaluate more examples.",
+            f"Check the normalisation and the order of classes, or train longer. {more_examples(data)}",
         )  # fmt: skip
 
 

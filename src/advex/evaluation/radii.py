@@ -205,7 +205,7 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
                 f"Within {task.key}, {moved} of {stands.n} examples were moved by {' and '.join(blind)}, without "
                 "gradients, after the searches with gradients had failed: gradients may be masked, and what still "
                 "stands may stand for that alone.",
-                "Give the searches without gradients more queries (--suite standard,square:queries=5000).",
+                f"Give {' and '.join(blind)} more queries, and trust no search with gradients alone.",
             )  # fmt: skip
         standing = [each == STANDS for each in rows.column(f"within_{task.key}_by").to_pylist()]
         flat = int((tensor(rows, f"within_{task.key}_flat") & torch.tensor(standing, dtype=torch.bool)).sum())

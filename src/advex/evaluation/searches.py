@@ -11,12 +11,12 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from advex import goals, measures
+from advex import attacks, goals, measures
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset
 from advex.evaluation.columns import table, tensor
 from advex.evaluation.examples import batch_for
-from advex.evaluation.flags import flag, severity
+from advex.evaluation.flags import flag, more_examples, severity
 from advex.evaluation.results import Results
 from advex.evaluation.run import Blocks, Evaluation, Pieces
 from advex.evaluation.scores import SCORES, Contrast, area_contrasts, figure_of, mean, mean_contrast, median, share
@@ -24,6 +24,7 @@ from advex.evaluation.tasks import SearchTask
 from advex.measures.robustness import resampled_area
 from advex.record import Figure, Flag, ModelEntry
 from advex.record.tables import SEARCH, distance_column, in_norm
+from advex.registry import describe
 from advex.types import Perturbation
 
 SPOKEN_OF = 0.01  # share by which an area is too large
@@ -134,21 +135,43 @@ def differences(results: Results) -> Iterator[Contrast]:
 # -- flags -------------------------------------------------------------------------------------------------
 
 
+def _name(search: attacks.Search) -> str:
+    return describe(search).partition(":")[0]
+
+
+def harder(search: attacks.Search, is_table: bool) -> str:
+    """What to do where a search fails, by its own name and the options that it has."""
+    name = _name(search)
+    if name == "counterfactual":
+        features, rungs = getattr(search, "features", 0), getattr(search, "rungs", 0)
+        return (
+            f"Let '{name}' change more columns and try more values ({name}:features={features + 2},rungs={2 * rungs}); "
+            "where few columns may change at all, no row may have another answer."
+        )
+    if is_table:
+        return f"'{name}' goes straight, and a valid row may lie off its way: search columns (--attack counterfactual)."
+    option = next(
+        (each for each in ("gradients", "queries", "steps") if isinstance(getattr(search, each, None), int)), ""
+    )
+    more = f"more {option} ({name}:{option}={2 * getattr(search, option)})" if option else "a larger budget"
+    masked = " If it still fails, gradients may be masked." if getattr(search, "needs_gradient", True) else ""
+    return f"Give '{name}' {more}, or take another search.{masked}"
+
+
 def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
     """Searches that failed, were blind or stopped too early, and what the published protocol does."""
     rows = work.written.rows("examples", entry.name)
-    names = [task.name for task in work.plan.searches]
+    names, is_table = [task.name for task in work.plan.searches], work.data.features is not None
     for task in (task for task in work.plan.searches if not task.within):
         name = task.name
         failed = int(torch.isinf(tensor(rows, f"{name}_rmse")).sum())
         flat = int((torch.isinf(tensor(rows, f"{name}_rmse")) & tensor(rows, f"{name}_flat")).sum())
-        remedy = "Give it more gradients, or another search. If it still fails, gradients may be masked."
-        if not getattr(task.search, "needs_gradient", True):
-            remedy = "Give it more queries, or another search."
-        if work.classifiers[entry.name].features is not None:
-            remedy = "A valid row may lie off the straight way: search in whole columns (the attack 'counterfactual')."
-        elif 2 * flat >= failed:
-            remedy = f"More gradients do not help: on {flat} the gradient vanished. Use a search without gradients."
+        remedy = harder(task.search, is_table)
+        if not is_table and 2 * flat >= failed:
+            remedy = (
+                f"More gradients do not help '{_name(task.search)}': on {flat} the gradient vanished. Use a search "
+                "without gradients, such as --attack hop_skip_jump."
+            )
         if failed:
             yield flag(
                 entry.name, "failures", "warning",
@@ -159,16 +182,17 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
         if task.area and not is_published(task.name) and (bias := _bias(work, tensor(rows, task.column))):
             yield flag(
                 entry.name, "area_bias", "note",
-                f"{task.key('ara')} is about {bias:.1%} too large: areas of few examples are, the more so near chance "
-                "(the bootstrap's own estimate).",
-                "Evaluate more examples; intervals and differences of models on the same examples stay as they are.",
+                f"{task.key('ara')} is about {bias:.1%} too large: areas measured on few examples are, most of all "
+                "near chance (estimated by the bootstrap).",
+                f"{more_examples(work.data)} Intervals and differences of models on the same examples are not biased.",
             )  # fmt: skip
+    by_key = {task.key("ara"): task.search for task in work.plan.searches}
     for key, figure in entry.scores.items():
-        if key in [task.key("ara") for task in work.plan.searches] and math.isinf(figure.value):
+        if key in by_key and math.isinf(figure.value):
             yield flag(
                 entry.name, "infinite_area", "warning",
                 f"{key} is infinite: the search failed on a larger share of examples than a naive answer gets right.",
-                "The area says nothing until the search succeeds: give it more gradients, or another search.",
+                f"The area says nothing until the search succeeds. {harder(by_key[key], is_table)}",
             )  # fmt: skip
     for name in names:
         blind = tensor(rows, f"{name}_flat").double().mean().item()

@@ -16,7 +16,7 @@ from advex.data.dataset import Dataset
 from advex.evaluation import predictions
 from advex.evaluation.columns import beside, table, tensor
 from advex.evaluation.examples import batch_for
-from advex.evaluation.flags import flag
+from advex.evaluation.flags import flag, without_gradients
 from advex.evaluation.plan import Plan
 from advex.evaluation.results import Results
 from advex.evaluation.run import Blocks, Evaluation, Pieces
@@ -112,7 +112,8 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
                     f"those made on itself {transfer.accuracy[entry.name].value:.1%}: {beyond.value:.1%} "
                     f"[{beyond.low:.1%}, {beyond.high:.1%}] more are lost to gradients that are not its own, so "
                     "its own mislead.",
-                    "Search without gradients (--suite square), with draws or another loss; do not trust its radii.",
+                    f"Search without gradients (--suite {without_gradients(work.data)}), with draws or another loss; "
+                    "do not trust its radii.",
                 )  # fmt: skip
 
 
