@@ -217,3 +217,19 @@ def test_a_notebook_runs_and_its_pair_holds_the_same_cells(script: Path, tmp_pat
         kinds = [[output.output_type for output in cell.get("outputs", [])] for cell in (before, after)]
         assert kinds[0] == kinds[1], before.source
         assert "stderr" not in [output.get("name") for output in after.get("outputs", [])], after.source
+
+
+# A folder of somebody's own machine. Python's own names of temporary folders and placeholders such as path/to are none.
+_PLACE = re.compile(r"(?<![\w~.+-])/(?:work|root|home|Users|tmp|mnt|private|var/folders)/\w")
+
+
+def test_no_page_example_or_output_names_a_folder_of_a_machine() -> None:
+    places = ("*.md", "docs/**/*.md", "examples/*", "benchmarks/**/*.py", "tests/references/**/*.json", "src/**/*.yaml")
+    files = [path for pattern in places for path in ROOT.glob(pattern) if path.is_file()]
+    assert len(files) > 60
+    assert {path.suffix for path in files} >= {".md", ".ipynb", ".py", ".json", ".yaml"}
+    for place in ("in /home/ann/photos", '"/tmp/advex-1x2y/a.png"', "(/Users/ann)"):
+        assert _PLACE.search(place)
+    found = [f"{path.relative_to(ROOT)}: {match[0]}" for path in files
+             for match in _PLACE.finditer(path.read_text(encoding="utf-8"))]  # fmt: skip
+    assert not found
