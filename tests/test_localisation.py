@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -320,6 +321,7 @@ def test_resampled_means_choose_anew_on_the_resampled_other_half(spec: str) -> N
     parts[4] = math.nan
     drawn = torch.randint(13, (25, 13), generator=torch.Generator().manual_seed(0))
     drawn[0] = torch.arange(13)  # all of them, as they are
+    drawn[1] = parts[:, 0].nan_to_num(2).argmin()  # one example alone: none of the other half
     counts = torch.stack([torch.bincount(each, minlength=13) for each in drawn]).double()
     made = measure.resampled(parts, counts)
     known = [i for i in sorted(range(13), key=lambda i: float(parts[i, 0])) if i != 4]
@@ -327,12 +329,27 @@ def test_resampled_means_choose_anew_on_the_resampled_other_half(spec: str) -> N
     levels = [0.3, 0.5] if "0.3" in spec else [0.5]
     for row, every in enumerate(drawn.tolist()):
         one, two = ([i for i in every if i in half] for half in (first, second))
-        halves = [(one, one)] if "same" in spec else [(one, two), (two, one)]
+        halves = [(known, one)] if "same" in spec else [(one or first, two), (two or second, one)]
         for name, value in replica(parts.numpy(), halves, levels).items():
             assert float(made[name][row]) == pytest.approx(value, abs=1e-12), (row, name)
     settled = measure.settle(parts)
     for name, values in settled.values.items():
         assert float(made[name][0]) == pytest.approx(float(values.nanmean()), abs=1e-12)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 9])
+def test_few_examples_have_an_interval_and_a_figure_lies_in_its_own(n: int) -> None:
+    for spec, seed in itertools.product(("rule=mean", "rule=mean,chosen_on=same"), range(6)):
+        measure: Any = registry.build("measure", f"localisation:{spec}")
+        parts = apply(measure, random_case(n, seed=seed)).parts
+        assert parts is not None
+        values = measure.settle(parts).values
+        drawn = bootstrap(n, lambda counts, m=measure, p=parts: torch.stack([*m.resampled(p, counts).values()], 1), 0)
+        for own, estimates in zip(values.values(), drawn.T, strict=True):
+            low, high = percentiles(estimates)
+            assert -math.inf < low <= high < math.inf
+            if "same" in spec:
+                assert low - 1e-12 <= float(own.nanmean()) <= high + 1e-12
 
 
 def test_a_threshold_chosen_on_the_same_examples_flatters() -> None:

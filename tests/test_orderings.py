@@ -45,6 +45,7 @@ def test_undefined_and_equal_values_say_nothing() -> None:
     more = torch.cat([known, torch.full((4, 1), torch.nan)])
     assert abs(float(sign_flips(known, seed=0)) - float(sign_flips(more, seed=0))) < 0.02
     assert sign_flips(torch.zeros(5, 2), seed=0).tolist() == [1, 1]
+    assert max(holm(sign_flips(torch.ones(40, 1100).double(), seed=0).tolist())) < 0.01  # of many, too
 
 
 def step_down(values: np.ndarray, risk: float) -> set[int]:

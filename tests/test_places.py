@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 import advex
 from advex.evaluation import evaluate, settings_from
+from advex.evaluation.merge import merge
 from advex.measures.boxes import overlap
 from advex.record import read_rows
 from advex.report import write_report
@@ -69,3 +71,17 @@ def test_without_a_measure_of_boxes_there_is_none(tmp_path: Path) -> None:
     evaluate([("planted", "builtin:planted", advex.load("builtin:planted"))], data, tmp_path, settings_from(settings))
     assert not (tmp_path / "places.parquet").exists()
     assert "where the labelled thing lies" not in write_report(tmp_path).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_record_from_before_boxes_were_kept_is_compared_with_one_of_today(
+    record: Path, tmp_path: Path, turned: bool
+) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(record, old)
+    for name in ("places", "parts"):
+        (old / f"{name}.parquet").unlink()
+    merged = merge([old, record] if turned else [record, old], tmp_path / "both")
+    assert len(merged.models) == 2
+    assert not (tmp_path / "both" / "places.parquet").exists()
+    assert any(line.measure == "gradient_localisation_iou" for line in merged.differences)

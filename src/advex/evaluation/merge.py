@@ -55,7 +55,7 @@ def _merged(
         if (folder / "pictures").is_dir():
             with writing(out / "pictures"):
                 shutil.copytree(folder / "pictures", out / "pictures" / str(number), dirs_exist_ok=True)
-    kept: list[Table] = [name for name in tables[0] if name != "transfer"]
+    kept: list[Table] = [name for name in tables[0] if name != "transfer" and all(name in each for each in tables)]
     joined: dict[Table, pa.Table] = {name: _joined([each[name] for each in tables], renamed) for name in kept}
     for name, table in joined.items():
         with atomic(out / f"{name}.parquet") as temporary:

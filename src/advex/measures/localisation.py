@@ -212,7 +212,9 @@ class Localisation:
     def resampled(self, parts: Tensor, counts: Tensor) -> dict[str, Tensor]:
         """The means of all values, [b] each, with thresholds and constant boxes chosen on the resampled other half.
 
-        counts: [b, n], how often each example was drawn; it stays in its half.
+        counts: [b, n], how often each example was drawn; it stays in its half. Where none of the other half was drawn,
+        the threshold is that of all; so it is always where it is chosen on the examples that it judges, since a choice
+        made anew would favour itself twice.
         """
         halves, counts = halves_of(parts[:, 0], self.chosen_on), counts * ~parts[:, 0].isnan()
         parts = parts.nan_to_num(0)
@@ -221,8 +223,11 @@ class Localisation:
         drawn = torch.zeros(len(counts), dtype=torch.float64)
         sums = dict.fromkeys(self.values, drawn)
         for least, (choosing, judged) in itertools.product(levels, halves):
-            weight = counts * judged * (counts * choosing).any(dim=1, keepdim=True)
-            by_map, by_constant = (each.T[_best(counts * choosing, each, least)] for each in (mapped, constant))
+            if not choosing.any():
+                continue
+            weight, again = counts * judged, counts * choosing
+            again = again.where(again.any(dim=1, keepdim=True) & (self.chosen_on == "half"), choosing.double())
+            by_map, by_constant = (each.T[_best(again, each, least)] for each in (mapped, constant))
             hit, fixed = (by_map >= least).double(), (by_constant >= least).double()
             made = {
                 "": hit, "iou": by_map.clamp(min=0), "gain": hit - fixed, "top1": hit * right, "constant_box": fixed,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-FLIPS = 20_000
+FLIPS, _OF_EACH = 20_000, 400  # draws, and for each of many questions: else none could survive Holm
 _BLOCK = 4_000_000  # signs drawn at a time: 32 MB
 _ROUNDING = 1e-9  # sums that differ by less, relative to what they are compared with, are equal
 
@@ -15,8 +15,9 @@ _ROUNDING = 1e-9  # sums that differ by less, relative to what they are compared
 def sign_flips(changes: Tensor, seed: int) -> Tensor:
     """[k] two-sided p of the means of changes [n, k] being 0, where each example's change may have either sign.
 
-    The share of 20,000 draws of all signs, and of those observed, whose sum is as far from 0 (Fisher 1935): of changes
-    of -1, 0 and 1 that is McNemar's test. One draw serves all k. NaN are left out; without any change p is 1.
+    The share of 20,000 draws of all signs (of many questions 400 for each), and of those observed, whose sum is as far
+    from 0 (Fisher 1935): of changes of -1, 0 and 1 that is McNemar's test. One draw serves all k. NaN are left out;
+    without any change p is 1.
 
     >>> round(float(sign_flips(torch.ones(5, 1), seed=0)), 2)  # 2 of 32
     0.06
@@ -26,11 +27,12 @@ def sign_flips(changes: Tensor, seed: int) -> Tensor:
     limit = sums - _ROUNDING * changes.abs().sum(dim=0)
     rng = torch.Generator().manual_seed(seed)
     beyond = torch.ones_like(sums)
-    block = min(max(_BLOCK // max(len(changes), 1), 1), FLIPS)
-    for start in range(0, FLIPS, block):
-        signs = 2.0 * torch.randint(2, (min(block, FLIPS - start), len(changes)), generator=rng).double() - 1
+    flips = max(FLIPS, _OF_EACH * changes.shape[1])
+    block = min(max(_BLOCK // max(*changes.shape, 1), 1), flips)
+    for start in range(0, flips, block):
+        signs = 2.0 * torch.randint(2, (min(block, flips - start), len(changes)), generator=rng).double() - 1
         beyond += ((signs @ changes).abs() >= limit).sum(dim=0)
-    return beyond / (FLIPS + 1)
+    return beyond / (flips + 1)
 
 
 def holm(values: Sequence[float]) -> list[float]:

@@ -83,15 +83,18 @@ class Segmentation:
     def resampled(self, parts: Tensor, counts: Tensor) -> dict[str, Tensor]:
         """The means of all values, [b] each, with thresholds chosen on the resampled other half.
 
-        counts: [b, n], how often each example was drawn; it stays in its half.
+        counts: [b, n], how often each example was drawn; it stays in its half. Where none of the other half was drawn,
+        the threshold is that of all.
         """
         known, halves = ~parts[:, 0].isnan(), halves_of(parts[:, 0], "half")
         inside, every, overlaps = (each[known] for each in _counted(parts))
         counts, right, areas = counts[:, known], parts[known, 1], inside[:, -1] / every[:, -1]
         sums, drawn = torch.zeros(3, len(counts)).double(), torch.zeros(len(counts)).double()
         for choosing, judged in halves:
-            own = counts * choosing[known]
-            weight = counts * judged[known] * own.any(dim=1, keepdim=True)
+            if not choosing.any():
+                continue
+            own, weight = counts * choosing[known], counts * judged[known]
+            own = own.where(own.any(dim=1, keepdim=True), choosing[known].double())
             chosen = overlaps.T[(own @ overlaps).round(decimals=9).argmax(dim=1)]
             sums = sums + torch.stack([(weight * each).sum(dim=1) for each in (chosen, chosen * right, areas)])
             drawn = drawn + weight.sum(dim=1)
