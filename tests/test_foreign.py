@@ -186,3 +186,57 @@ def test_two_columns_of_classes_are_no_answer(data: Dataset, tmp_path: Any) -> N
     columns.features = {"img": Image_(), "fine": SimpleNamespace(names=["a"]), "coarse": SimpleNamespace(names=["b"])}
     with pytest.raises(AdvexError, match="Several columns are of classes, fine, coarse: rename"):
         advex.evaluate(MODEL, columns, out=tmp_path / "r")
+
+
+class Counting(torch.utils.data.Dataset[Any]):
+    """Many pictures, of which it is known which were asked for."""
+
+    def __init__(self, data: Dataset, count: int, floats: bool = False) -> None:
+        self.data, self.count, self.floats, self.asked = data, count, floats, []
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, row: int) -> Any:
+        self.asked.append(row)
+        x, y = self.data[row % 4]
+        return (x if self.floats else Image.fromarray(as_array(x))), y
+
+
+@pytest.mark.parametrize("floats", [False, True])
+def test_of_many_rows_only_those_drawn_are_read(data: Dataset, tmp_path: Any, floats: bool) -> None:
+    settings: dict[str, Any] = {"attack": None, "btr": None, "explanations": 0, "recheck": 0, "quiet": True}
+    many = Counting(data, 5000, floats)
+    record = advex.evaluate(MODEL, many, out=tmp_path / "a", max_samples=6, **settings).record
+    assert record.data.examples == 6
+    assert len(set(many.asked) - {0}) <= 6
+    many.targets, many.asked = [int(data.y[row % 4]) for row in range(5000)], []  # pyright: ignore
+    advex.evaluate(MODEL, many, out=tmp_path / "b", max_samples=6, **settings)
+    assert len(many.asked) <= 6 * 2 + 3  # no row is read for its class
+
+    class Endless(IterableDataset[Any]):
+        def __iter__(self) -> Any:
+            while True:
+                yield data[0]
+
+    endless: Any = DataLoader(Endless(), batch_size=4)
+    record = advex.evaluate(MODEL, endless, out=tmp_path / "c", max_samples=6, **settings).record
+    assert record.data.examples == 6
+
+
+def test_rows_as_they_are_wrong_classes_and_gone_files(data: Dataset, tmp_path: Any) -> None:
+    settings: dict[str, Any] = {"attack": None, "btr": None, "explanations": 0, "recheck": 0, "quiet": True}
+    loader: Any = DataLoader(Pairs(data), batch_size=3, collate_fn=list)  # pyright: ignore
+    assert advex.evaluate(MODEL, loader, out=tmp_path / "r", **settings).record.data.examples == 4
+    x = data.batch(slice(None)).x
+    strange = TensorDataset(x, torch.tensor([20, 30, 40, 50]))
+    assert len(advex.explain(MODEL, strange, explainer="gradient", quiet=True)) == 4  # no class is needed
+    columns = columns_of(data)
+    columns.columns["label"], columns.features["label"] = [0.5, 3.7, 2.2, 1.9], SimpleNamespace()
+    with pytest.raises(AdvexError, match="'label' holds no classes"):
+        advex.evaluate(MODEL, columns, out=tmp_path / "s", **settings)
+    explained = advex.explain(MODEL, x[:2], target="dog", steps=1, out=tmp_path / "e", quiet=True)
+    assert "2 pictures 3x32x32" in repr(explained)
+    for picture in (tmp_path / "e").glob("*.png"):
+        picture.unlink()
+    assert "2 pictures:" in repr(explained)

@@ -512,18 +512,26 @@ def test_a_model_of_the_hub_is_fetched_by_its_id(
 
     monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(snapshot_download=snapshot_download))
     x = torch.rand(2, 3, 40, 40)
-    fetched, opened = from_pretrained("me/cats"), from_pretrained(folder)
+    with pytest.warns(AdvexWarning, match="me/cats is that of the hub, revision m"):
+        fetched = from_pretrained("me/cats")
+    opened = from_pretrained(folder)
     assert torch.equal(fetched.predict(x), opened.predict(x))
     assert asked == [
         ("me/cats", ["config.json", "model.safetensors", "preprocessor_config.json"])
     ]  # no code, no pickle
-    (named,) = open_models(["hf:me/cats"], "cpu")
+    with pytest.warns(AdvexWarning, match="revision m"):
+        (named,) = open_models(["hf:me/cats"], "cpu")
     assert named.name == "cats"
     with pytest.raises(ArtifactError, match=r"none of that name \(OSError: '404 Client Error: no such") as no:
         from_pretrained("me/dogs")
     assert no.value.absent
     with pytest.raises(ArtifactError, match="an id of the hub is OWNER/NAME"):
         from_pretrained(tmp_path / "nowhere")
+    assert len(asked) == 3
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(ArtifactError, match="There is no folder runs/robst, though there is runs"):
+        from_pretrained("runs/robst")  # a slip: nobody is asked for a model of that name
     assert len(asked) == 3
     with pytest.raises(ArtifactError, match="A model of the hub is named hf:bert-base"):
         load("bert-base")

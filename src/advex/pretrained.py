@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from advex import networks
 from advex.classifier import Classifier
 from advex.contexts import own_context
 from advex.documents import read_json
-from advex.errors import AdvexError, ArtifactError, install_extra, quoted
+from advex.errors import AdvexError, AdvexWarning, ArtifactError, install_extra, quoted
 from advex.networks import weight_names
 from advex.networks.resnet import BLOCKS, BOTTLENECK
 
@@ -78,13 +79,15 @@ def _fetched(name: str) -> Path:
     by_hand = f"hf download {name} --local-dir FOLDER makes a folder of a model of the hub, and hf:FOLDER opens it."
     if not _ID.fullmatch(name):
         raise ArtifactError(f"There is no folder {name}, and an id of the hub is OWNER/NAME.", absent=True)
+    if "/" in name and Path(name).parent.is_dir():
+        raise ArtifactError(f"There is no folder {name}, though there is {Path(name).parent}. {by_hand}", absent=True)
     try:
         import huggingface_hub  # pyright: ignore[reportMissingImports]
     except ImportError:
         sentence = f"There is no folder {name}. Models of the hub are fetched by their id where huggingface_hub is: "
         raise ArtifactError(f"{sentence}{install_extra('hub')} Or: {by_hand}", absent=True) from None
     try:
-        return Path(huggingface_hub.snapshot_download(name, allow_patterns=[_CONFIG, _WEIGHTS, _PICTURES]))
+        fetched = Path(huggingface_hub.snapshot_download(name, allow_patterns=[_CONFIG, _WEIGHTS, _PICTURES]))
     except Exception as error:  # of the network, of a name that the hub does not have, of one that asks for a login
         reason = quoted(" ".join(str(error).split()), 160)
         raise ArtifactError(
@@ -92,6 +95,8 @@ def _fetched(name: str) -> Path:
             f"{by_hand}",
             absent=True,
         ) from None
+    warnings.warn(f"{name} is that of the hub, revision {fetched.name}.", AdvexWarning, stacklevel=4)
+    return fetched
 
 
 def _read(folder: Path, name: str) -> dict[str, Any]:

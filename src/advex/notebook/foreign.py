@@ -6,8 +6,9 @@ The latter is known by what it has (`column_names`, `features`), so that nothing
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -54,6 +55,17 @@ class Examples:
     class_names: tuple[str, ...] | None
     occurring: bool = False
 
+    def sample(self, count: int | None, seed: int) -> Examples:
+        """So many rows drawn by the seed, in their order; all where there are no more. None of them is read."""
+        if count is None or count >= self.count:
+            return self
+        drawn = torch.randperm(self.count, generator=torch.Generator().manual_seed(seed))[:count]
+        rows, labels = drawn.sort().values.tolist(), self.labels
+        return replace(
+            self, count=count, picture=lambda row: self.picture(rows[row]),
+            labels=None if labels is None else [labels[row] for row in rows],
+        )  # fmt: skip
+
     def encoded(self, row: int) -> Encoded:
         """A row's picture as the readers of files take it: a file, its bytes, or pixels [channels, height, width]."""
         try:
@@ -72,7 +84,7 @@ class Examples:
                 f"{self.name} gives pictures without classes, and here the classes are needed: let it give "
                 "(picture, number of the class), or name the column of the classes 'label'."
             )
-        labels = np.array(self.labels, dtype=np.int64)
+        labels = np.array(list(self.labels), dtype=np.int64)
         if self.occurring and set(self.class_names or ()) <= set(class_names or ()):  # in the model's order
             numbers = np.array([list(class_names or ()).index(name) for name in self.class_names or ()])
             labels = np.where(labels < 0, labels, numbers[labels])
@@ -81,7 +93,7 @@ class Examples:
             names = tuple(self.class_names or class_names or map(str, range(int(labels.max(initial=0)) + 1)))
         ids = [f"{row:06d}" for row in range(self.count)]
         if is_float(self.picture(0)):
-            return self._of_floats(labels, names, ids).sample(how.max_samples, how.seed)
+            return self._of_floats(labels, names, ids)
         split = Split(ids=ids, labels=labels, read=lambda rows: map(self.encoded, rows))
         return Source(name=self.name, class_names=names, splits={"": lambda: split}).read(how)
 
@@ -100,15 +112,18 @@ class Examples:
         )  # fmt: skip
 
 
-def examples_of(given: Any) -> Examples | None:
-    """What another library's data hold; None for all else. A loader is read once, from its first batch to its last.
+def examples_of(given: Any, first: int | None = None) -> Examples | None:
+    """What another library's data hold; None for all else. Rows are read when they are asked for.
+
+    A loader is read once, from its first batch to its last, or until it has given so many rows.
 
     Raises SpecError for data of these libraries that cannot be read, saying what to give instead.
     """
     if isinstance(given, Examples):
         return given
     if isinstance(given, DataLoader):
-        return _of_rows(list(_rows_of(given)), "DataLoader", _names_of(given))
+        rows = list(itertools.islice(_rows_of(given), first))
+        return _of_rows(rows, len(rows), "DataLoader", _names_of(given))
     if isinstance(given, Mapping) and given and all(hasattr(each, "column_names") for each in given.values()):
         raise SpecError(f"This has the splits {', '.join(map(str, given))}: give one, data[{next(iter(given))!r}].")
     if hasattr(given, "column_names") and hasattr(given, "features"):
@@ -122,20 +137,53 @@ def examples_of(given: Any) -> Examples | None:
             count = len(given)  # pyright: ignore[reportArgumentType]
         except TypeError:
             raise SpecError(f"{type(given).__name__} does not say its length, which is needed.") from None
-        return _of_rows([given[row] for row in range(count)], type(given).__name__, _names_of(given))
+        return _of_rows(given, count, type(given).__name__, _names_of(given))
     return None
 
 
-def _of_rows(rows: Sequence[Any], name: str, class_names: tuple[str, ...] | None) -> Examples:
+def _of_rows(rows: Any, count: int, name: str, class_names: tuple[str, ...] | None) -> Examples:
     """Rows that are pictures, pairs of a picture and a class, or dictionaries that have both."""
-    if not rows:
+    if not count:
         raise SpecError(f"{name} gives nothing: it is empty.")
-    parts = [_parts(row, name) for row in rows]
-    labels = [label for _, label in parts if label is not None]
+    _, label = _parts(rows[0], name)
     return Examples(
-        name=name, count=len(rows), picture=lambda row: parts[row][0],
-        labels=labels if len(labels) == len(rows) else None, class_names=class_names,
+        name=name, count=count, picture=lambda row: _parts(rows[row], name)[0],
+        labels=None if label is None else _Labels(rows, count, name, _targets(rows, count, label)),
+        class_names=class_names,
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Labels(Sequence[int]):
+    """The classes of rows, each read when it is asked for. targets: of all, where the data say them by themselves."""
+
+    rows: Any
+    total: int
+    name: str
+    targets: Sequence[int] | None
+
+    def __len__(self) -> int:
+        return self.total
+
+    def __getitem__(self, row: Any) -> Any:
+        if not 0 <= row < self.total:
+            raise IndexError(row)
+        if self.targets is not None:
+            return self.targets[row]
+        _, label = _parts(self.rows[row], self.name)
+        if label is None:
+            raise SpecError(f"{self.name}: row {row} has no class, and row 0 has one.")
+        return label
+
+
+def _targets(rows: Any, count: int, first: int) -> list[int] | None:
+    """The classes of all rows as torchvision's data sets keep them; None where these are not what the rows have."""
+    known = getattr(rows, "targets", None)
+    if known is None or getattr(rows, "target_transform", None) is not None:
+        return None
+    array = np.asarray(known)
+    fits = array.shape == (count,) and array.dtype.kind in "iu" and int(array[0]) == first
+    return array.tolist() if fits else None
 
 
 def _parts(row: Any, name: str) -> tuple[Any, int | None]:
@@ -165,6 +213,8 @@ def _rows_of(loader: DataLoader[Any]) -> Iterator[Any]:
         elif isinstance(batch, Mapping):
             for values in zip(*batch.values(), strict=True):
                 yield dict(zip(batch, values, strict=True))
+        elif isinstance(batch, list) and isinstance(batch[0], tuple | list | Mapping):
+            yield from batch  # rows as they are: collate_fn=list
         elif isinstance(batch, tuple | list) and not isinstance(batch[0], Image.Image):
             yield from zip(*batch[:2], strict=True)
         else:
@@ -222,7 +272,9 @@ def _labels_of(given: Any, column: str, feature: Any) -> tuple[list[int], tuple[
     try:
         labels = [int(value) for value in values]
     except (TypeError, ValueError):
-        raise SpecError(f"The column '{column}' holds no classes: these are whole numbers or texts.") from None
+        labels = []
+    if labels != values:
+        raise SpecError(f"The column '{column}' holds no classes: these are whole numbers or texts.")
     names = getattr(feature, "names", None)
     return labels, None if names is None else tuple(map(str, names))
 

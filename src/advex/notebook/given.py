@@ -143,12 +143,13 @@ def data_of(
     shape: (channels, height, width) of the inputs wanted; None keeps the pictures' own. class_names: where the data do
     not say them. Raises SpecError and DataError.
     """
-    examples = examples_of(given)
+    examples = examples_of(given, max_samples)
     if examples is None:
         return None
+    examples = examples.sample(max_samples, seed)
     wanted = tuple(shape) if shape is not None and len(shape) == 3 else (None, None, None)
     size = None if wanted[1] is None else (wanted[1], wanted[2])
-    how = Reading(source=examples.name, size=size, channels=wanted[0], max_samples=max_samples, seed=seed)  # pyright: ignore
+    how = Reading(source=examples.name, size=size, channels=wanted[0])  # pyright: ignore
     return examples.dataset(how, class_names)
 
 

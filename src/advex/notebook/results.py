@@ -78,9 +78,12 @@ class Explained:
         files = [each.get("picture") for each in self.inputs]
         if not files[0]:
             return counted(len(files), "input" if "maps" in self.inputs[0] else "row")
-        with Image.open(self.folder / files[0]) as image:
-            shape = f"{3 if image.mode == 'RGB' else 1}x{image.height}x{image.width}"
-        return f"{counted(len(files), 'picture')} {shape}"
+        try:
+            with Image.open(self.folder / files[0]) as image:
+                shape = f" {3 if image.mode == 'RGB' else 1}x{image.height}x{image.width}"
+        except OSError:  # the folder was moved or deleted
+            shape = ""
+        return f"{counted(len(files), 'picture')}{shape}"
 
     def _repr_html_(self) -> str:
         if not self.answers["sheets"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import weakref
 from collections.abc import Mapping, Sequence
@@ -9,10 +10,10 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-from advex import artifacts, progress, recipes
+from advex import artifacts, progress, recipes, registry
 from advex.classifier import Classifier
 from advex.data import Dataset, describe
-from advex.errors import SpecError
+from advex.errors import DataError, SpecError
 from advex.evaluation import folder as evaluating
 from advex.evaluation import settings_from
 from advex.explanation import MapRequest, PictureRequest, RowRequest, named_explainers
@@ -68,7 +69,7 @@ def explain(
         specs = specs_from([explainer] if isinstance(explainer, str) else list(explainer))
         request = MapRequest(
             targets=names or ("predicted",), explainers=named_explainers(specs), seed=seed, max_batch=max_batch,
-            data=_background(pictures, opened),
+            data=_background(pictures, opened, specs),
         )  # fmt: skip
     elif opened.classifier.features is not None:
         request = RowRequest(targets=names or ("runner-up",))
@@ -125,24 +126,30 @@ def evaluate(
             raise SpecError("`split` is of data that are named; this data set is open already.")
         else:
             names = next((each.classifier.class_names for each in models if each.classifier.class_names), None)
-            held = _held(data, say, evaluating.shared_shape(models), names).sample(max_samples, seed)
+            held = _held(data, say, evaluating.shared_shape(models), names, max_samples, seed)
         return Evaluated(folder, evaluating.evaluate(models, held, folder, checked, say, resume=resume))
 
 
-def _background(pictures: Any, model: Opened) -> Dataset | None:
-    """What explainers that compare with many inputs take some of."""
-    if isinstance(pictures, Examples) and pictures.labels is not None:
-        return data_of(pictures, model.input_shape, model.classifier.class_names)
+def _background(pictures: Any, model: Opened, explainers: Sequence[str]) -> Dataset | None:
+    """What explainers that compare with many inputs take some of. None where no row's class is one of the model's."""
+    wanted = [getattr(registry.build("explainer", spec), "background", None) for spec in explainers]
+    if isinstance(pictures, Examples):
+        most = max((each for each in wanted if each is not None), default=0)
+        with contextlib.suppress(DataError):
+            if most and pictures.labels is not None:
+                return data_of(pictures, model.input_shape, model.classifier.class_names, max_samples=most)
+        return None
     return pictures if isinstance(pictures, Dataset) else None
 
 
 def _held(
-    data: Any, say: progress.Terminal, shape: Sequence[int] | None = None, class_names: Sequence[str] | None = None
-) -> Dataset:
+    data: Any, say: progress.Terminal, shape: Sequence[int] | None = None, class_names: Sequence[str] | None = None,
+    max_samples: int | None = None, seed: int = 0,
+) -> Dataset:  # fmt: skip
     """Data that are open already, of ours or of another library, with a line about what was read of the latter."""
     if isinstance(data, Dataset):
-        return data
-    held = data_of(data, shape, class_names)
+        return data.sample(max_samples, seed)
+    held = data_of(data, shape, class_names, max_samples=max_samples, seed=seed)
     if held is None:
         raise SpecError(
             "`data` is what --data takes, a Dataset, a DataLoader, or a data set of torch or Hugging Face, not "
