@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 import advex
@@ -20,17 +21,17 @@ MEASURES = (
     "localisation", "localisation:rule=mean,components=all,smooth=mean", "localisation:rule=percent,connectivity=4",
     "localisation:published=true", "gini",
 )  # fmt: skip
+SETTINGS = {
+    "attack": None, "btr": None, "pictures": (), "explanations": 4, "batch_size": 5,
+    "maps": ("gradient", "grad_cam"), "measures": MEASURES,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def record(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("placed")
     data = advex.open_dataset("planted", split="test", max_samples=12, seed=0)
-    settings = {
-        "attack": None, "btr": None, "pictures": (), "explanations": 4, "batch_size": 5,
-        "maps": ("gradient", "grad_cam"), "measures": MEASURES,
-    }  # fmt: skip
-    evaluate([("planted", "builtin:planted", advex.load("builtin:planted"))], data, folder, settings_from(settings))
+    evaluate([("planted", "builtin:planted", advex.load("builtin:planted"))], data, folder, settings_from(SETTINGS))
     return folder
 
 
@@ -85,3 +86,22 @@ def test_a_record_from_before_boxes_were_kept_is_compared_with_one_of_today(
     assert len(merged.models) == 2
     assert not (tmp_path / "both" / "places.parquet").exists()
     assert any(line.measure == "gradient_localisation_iou" for line in merged.differences)
+
+
+def test_an_evaluation_of_before_is_finished_from_its_shards(record: Path, tmp_path: Path) -> None:
+    """Its shards do not say how long a map took; nor does the record then."""
+    old = tmp_path / "old"
+    shutil.copytree(record, old)
+    (old / "record.json").unlink()
+    stripped = 0
+    for path in (old / "shards").rglob("*.parquet"):
+        table = pq.read_table(path)
+        if "seconds" in table.column_names:
+            stripped += 1
+            pq.write_table(table.drop_columns(["seconds"]), path)
+    assert stripped
+    data = advex.open_dataset("planted", split="test", max_samples=12, seed=0)
+    models = [("planted", "builtin:planted", advex.load("builtin:planted"))]
+    finished = evaluate(models, data, old, settings_from(SETTINGS), resume=True)
+    assert finished.models[0].maps["gradient"].seconds is None
+    assert (old / "maps.parquet").read_bytes() == (record / "maps.parquet").read_bytes()

@@ -95,7 +95,7 @@ def test_an_answer_that_arrives_after_the_next_question_is_not_shown(begin: Call
     page = begin()
     tab = page.tab
     page.says("Confidence in")
-    shown = """() => new Promise((resolve) => {
+    shown = """(third) => new Promise((resolve) => {
       const radios = document.querySelectorAll("#thumbnails input");
       const busy = document.getElementById("explanation");
       const seen = [];
@@ -108,11 +108,12 @@ def test_an_answer_that_arrives_after_the_next_question_is_not_shown(begin: Call
         arrived += 1;
         if (arrived === 5) radios[2].click(); // the last picture of the first answer
       };
+      const done = () => document.getElementById("name").textContent === third && busy.ariaBusy === "false";
+      new MutationObserver(() => done() && resolve(seen)).observe(busy, { attributes: true });
       radios[1].click();
-      setTimeout(() => resolve(seen), 3000);
     })"""
     third = tab.locator("#thumbnails img").nth(2).get_attribute("alt")
-    seen = tab.evaluate(shown)
+    seen = tab.evaluate(shown, third)
     assert [name for name, busy in seen if busy == "false"] == [third]
 
 

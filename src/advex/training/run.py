@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -92,10 +93,15 @@ class Run:
         assert self.out is not None
         return self.out
 
+    @cached_property
+    def epoch_examples(self) -> int:
+        """How many examples an epoch has."""
+        return examples_of(self.recipe, self.data)
+
     @property
     def steps_per_epoch(self) -> int:
         """A last batch too small to give each share of it two examples (batch norm needs them) is left out."""
-        full, rest = divmod(examples_of(self.recipe, self.data), self.recipe.batch_size)
+        full, rest = divmod(self.epoch_examples, self.recipe.batch_size)
         return full + (rest >= 2 * self.recipe.accumulate * processes.count())
 
     @property
