@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.nn import functional
 
-from advex.data import Dataset, open_dataset, splits
+from advex.data import Dataset, Streaming, open_dataset, open_streamed, splits
 from advex.data.images import decode
 from advex.data.published.coco import coco
 from advex.data.published.coco_json import read
@@ -172,6 +172,48 @@ def test_grey_pictures_become_colour_and_jpegs_are_read(tmp_path: Path) -> None:
 def test_other_sizes_are_scaled_again(tmp_path: Path) -> None:
     made(tmp_path, {5: noise(0, 30, 30)}, [annotation(1, 5, 1, [3, 3, 20, 20])])
     assert open_dataset(tmp_path, size=32, channels=1).shape == (1, 32, 32)
+
+
+# -- read when they are needed -------------------------------------------------------------------------------
+
+
+def test_streamed_boxes_are_those_in_memory(tmp_path: Path) -> None:
+    """The same rows, the same left out for the same reasons, the same pixels."""
+    boxes = [annotation(number, 5 + number % 3, 1, [number, 3, 30, 20 + number]) for number in range(8)]
+    boxes += [
+        annotation(20, 5, 1, [0, 0, 0, 9]),
+        annotation(21, 99, 1, [0, 0, 9, 9]),
+        annotation(22, 6, 18, [90, 0, 9, 9]),
+    ]
+    root = made(tmp_path, {number: noise(number, 60, 80) for number in (5, 6, 7)}, boxes)
+    (root / "val2017" / f"{7:012}.png").unlink()
+    write(root / "val2017" / f"{6:012}.png", encoded(noise(0, 50, 80)))
+    held, data = open_dataset(root), open_streamed(root, Streaming())
+    assert data is not None
+    assert (data.ids, data.skipped, data.shape) == (held.ids, held.skipped, held.shape)
+    assert len(data.skipped) == 8
+    with decode.quiet():
+        assert torch.equal(data.pixels(torch.arange(len(data)), seed=0, epoch=1), held.x)
+
+
+def test_the_place_is_drawn_over_the_whole_box(tmp_path: Path) -> None:
+    """A box of 20 x 160 pixels in a larger picture: both its ends are seen, and nothing that lies beyond them."""
+    pixels = np.full((60, 200, 3), 255, np.uint8)
+    pixels[10:30, 20:180] = np.arange(160)[None, :, None]
+    root = made(tmp_path, {7: pixels}, [annotation(number, 7, 1, [20, 10, 160, 20]) for number in range(60)])
+    data = open_streamed(root, Streaming((96, 120), 96))
+    assert data is not None
+    with decode.quiet():
+        first, second = (data.pixels(torch.arange(60), seed=0, epoch=epoch) for epoch in (0, 1))
+    assert first.shape == (60, 3, 96, 96)
+    assert first.max() <= 160
+    starts, ends = first[:, 0, 48, 0].int(), first[:, 0, 48, -1].int()
+    spans = ends - starts  # 20 pixels or 16 at the largest scale; 95 of 96 of these lie between the centres
+    assert spans.min() >= 15
+    assert spans.max() <= 20
+    assert starts.min() <= 8
+    assert ends.max() >= 151
+    assert not (first == second).flatten(1).all(dim=1).any()
 
 
 # -- which boxes ---------------------------------------------------------------------------------------------
@@ -509,3 +551,18 @@ def test_a_broken_picture_of_imagenet_is_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:4000])
     (lost,) = open_dataset(f"imagenet:root={root}").skipped
     assert (lost.name, lost.reason) == (f"train/{SYNSETS[1]}/{SYNSETS[1]}_1.JPEG", "truncated file")
+
+
+def test_imagenet_is_cut_anywhere_in_the_whole_picture(tmp_path: Path) -> None:
+    root = imagenet_folder(tmp_path)
+    held = open_dataset(f"imagenet:root={root}", split="train")
+    fixed, drawn = (open_streamed(f"imagenet:root={root}", rule) for rule in (Streaming(), Streaming((256, 480), 224)))
+    assert fixed is not None
+    assert drawn is not None
+    slope = np.broadcast_to(np.arange(250, dtype=np.uint8)[None, :, None], (64, 250, 3))  # four times as wide as high
+    write(root / "train" / SYNSETS[0] / f"{SYNSETS[0]}_0.JPEG", encoded(slope))
+    with decode.quiet():
+        assert torch.equal(fixed.pixels(torch.tensor([1, 2]), seed=0, epoch=4), held.x[1:])
+        left = [int(drawn.pixels(torch.tensor([0]), seed=0, epoch=epoch)[0, 0, 112, 0]) for epoch in range(40)]
+    assert min(left) < 30  # the centre alone would be at 97 and more
+    assert max(left) > 160

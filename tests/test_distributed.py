@@ -22,13 +22,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import advex
 from advex import batch_norm, processes, recipes, training
+from advex.data import Streaming, open_streamed
 from advex.data.dataset import Dataset
 from advex.errors import SpecError
 from advex.recipes import Recipe, recipe_from
@@ -149,10 +152,31 @@ def as_one_of_two(out: Path) -> None:
         tensors |= {f"bfloat16.{key}": value for key, value in coarse(rank).items()}
         told["means"] = processes.means({"both": 1.0 + rank, **({"first": 7.0} if rank == 0 else {})}, 3.0 - 2 * rank)
         told["same"] = [processes.same("a"), processes.same(f"a{rank}")]
+        told["streamed"] = streamed(out / f"photos-{rank}")
         commands = advex.open_dataset("digits", split="train", max_samples=SAMPLES)
         training.train(commands_recipe(), commands, out / "command")
     save_file(tensors, out / f"tensors-{rank}.safetensors")
     (out / f"told-{rank}.json").write_text(json.dumps(told))
+
+
+def streamed(folder: Path) -> dict[str, Any]:
+    """A network trained on photos that are held, and on the same read when needed: weights, and who read what."""
+    for number in range(24):
+        path = folder / "ab"[number % 2] / f"{number:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 256, (17 + number, 20, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+    recipe = recipe_from({**BASE, "epochs": 2, "batch_size": 8, "accumulate": 2, "flip": True})
+    held = training.train(recipe, advex.open_dataset(folder, size=16), None).state_dict()
+    told: dict[str, Any] = {"held": digest(held)}
+    for threads in (0, 1, 4):
+        data = open_streamed(folder, Streaming(), size=16)
+        assert data is not None
+        read: list[int] = []
+        watched = dataclasses.replace(data, example=lambda row, crop: read.append(row) or data.example(row, crop))  # noqa: B023
+        told[str(threads)] = digest(training.train(recipe, watched, None, threads=threads).state_dict())
+        told["read"] = sorted(read)
+    return told
 
 
 def mistakes(data: Dataset, rank: int) -> dict[str, tuple[dict[str, Any], Dataset]]:
@@ -314,6 +338,15 @@ def test_the_processes_know_of_each_other(told: list[dict[str, Any]]) -> None:
     # (1 * 3 + 2 * 1) / (3 + 1), and what one process alone has is its own.
     assert [each["means"] for each in told] == [{"both": 1.25, "first": 7.0}] * 2
     assert [each["same"] for each in told] == [[True, False]] * 2
+
+
+def test_streamed_pictures_give_the_same_bits_and_each_reads_its_own(told: list[dict[str, Any]]) -> None:
+    for each in told:
+        assert {each["streamed"][name] for name in ("held", "0", "1", "4")} == {told[0]["streamed"]["held"]}
+    # 24 examples, two epochs; what is read besides is the beginning (2 examples) and a share of one batch of 8.
+    reads = [each["streamed"]["read"] for each in told]
+    assert [len(rows) for rows in reads] == [2 + 4 + 24] * 2
+    assert sorted(set(reads[0]) | set(reads[1])) == list(range(24))
 
 
 def test_alone_nothing_is_exchanged() -> None:

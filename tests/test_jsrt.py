@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from advex.classifier import Classifier
-from advex.data import open_dataset, splits
+from advex.data import Streaming, open_dataset, open_streamed, splits
 from advex.data.augmentation.affine import AffineAugmentation
+from advex.data.images import decode
 from advex.data.published.jsrt import grid, jsrt, picture, places, radiographs, regions_at
 from advex.data.published.jsrt_tables import Radiograph
 from advex.errors import AdvexError, DataError, InputError, SpecError
@@ -313,6 +314,33 @@ def test_what_cannot_be_read_is_named_with_its_reason(tmp_path: Path, whole: Pat
         "1 .IMG left out: in no table (JPCLN999.IMG); 1 .IMG left out: another file has the same name "
         "(again/JPCLN001.IMG)",
     )
+
+
+def test_streamed_regions_are_drawn_anew_in_each_epoch(tmp_path: Path, whole: Path) -> None:
+    """Each is a window of its own radiograph, about a point of the nodule where there is one (its size: 15 mm)."""
+    linked(tmp_path, whole, NODULES[0] + "\r", "\n".join(OTHERS))
+    (tmp_path / "JPCNN002.IMG").unlink()
+    (tmp_path / "JPCNN002.IMG").write_bytes(b"short")
+    options = f"jsrt:root={tmp_path},regions=3,side=32,scale=stored,test=0.01"
+    data, held = open_streamed(options, Streaming(), split="train"), open_dataset(options, split="train")
+    assert data is not None
+    assert (data.ids, data.skipped, data.shape) == (held.ids, held.skipped, held.shape)
+    with decode.quiet():
+        epochs = [data.pixels(torch.arange(6), seed=0, epoch=epoch) for epoch in range(3)]
+    pixels = [stored(seed) for seed in (0, 2)]
+    centres = []
+    for regions in epochs:
+        for row, region in enumerate(regions):
+            of = pixels[row // 3]
+            corner = np.rint(region[0, :2, :2].numpy() * 4095).astype(int)
+            starts = np.argwhere(of == corner[0, 0])
+            ((y, x),) = [(y, x) for y, x in starts if (of[y : y + 2, x : x + 2] == corner).all()]
+            assert np.array_equal(np.rint(region[0].numpy() * 4095).astype(int), of[y : y + 32, x : x + 32])
+            centres.append((row, x + 16, y + 16))
+    assert len(set(centres)) == 18
+    radius = 15 / 2 / 0.175
+    assert all(math.hypot(x - 1634, y - 692) <= radius + 1 for row, x, y in centres if row < 3)
+    assert any(math.hypot(x - 1634, y - 692) > radius for row, x, y in centres if row >= 3)
 
 
 @pytest.mark.parametrize("options", ["regions=0", "side=4096", "test=1.0", "test=0", "scale=linear"])

@@ -31,8 +31,8 @@ from advex.types import Batch
 # family: shape of an example as it is opened, classes, side of what the network sees
 FAMILIES = {
     "cifar10": ((3, 32, 32), 10, 32),
-    "ilsvrc2012": ((3, 256, 256), 1000, 224),
-    "coco": ((3, 108, 108), 80, 96),
+    "ilsvrc2012": ((3, 224, 224), 1000, 224),
+    "coco": ((3, 96, 96), 80, 96),
     "jsrt": ((1, 768, 768), 2, 256),
 }
 PUBLISHED = [
@@ -218,7 +218,7 @@ def test_larger_pictures_are_cut_to_train_and_the_centre_is_measured(tmp_path: P
     fitted = recipes.fitted(recipe, data.shape, 2)
     assert fitted.network == "mlp:widths=4,features=192,classes=2"
     run = begin(fitted, data, tmp_path, "cpu")
-    batch = run.batch(torch.arange(8))
+    batch = run.batch(torch.arange(8), run.pixels(torch.arange(8)))
     assert batch.x.shape == (8, 3, 8, 8)
     whole = data.batch(slice(None)).x
     windows = whole.unfold(2, 8, 1).unfold(3, 8, 1)
@@ -245,13 +245,14 @@ def test_standardised_in_training_is_standardised_when_measured(tmp_path: Path) 
     recipe = recipe_from({"network": "small_cnn", "affine": still, "batch_size": 4})
     run = begin(recipes.fitted(recipe, data.shape, 2), data, tmp_path, "cpu")
     expected = seen(recipe, data).x
-    torch.testing.assert_close(run.batch(torch.arange(4)).x, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(run.batch(torch.arange(4), run.pixels(torch.arange(4))).x, expected, rtol=0, atol=1e-5)
     z = (expected.double() - 0.5) / 0.125
     assert z.mean(dim=(1, 2, 3)).abs().max() < 1e-5
     torch.testing.assert_close(z.var(dim=(1, 2, 3), correction=0), torch.ones(4).double(), rtol=1e-4, atol=0)
     plain = recipe_from({"network": "small_cnn", "affine": {**still, "standardise": False}, "batch_size": 4})
     run = begin(recipes.fitted(plain, data.shape, 2), data, tmp_path, "cpu")
-    torch.testing.assert_close(run.batch(torch.arange(4)).x, data.batch(slice(None)).x[:, :, 8:16, 8:16])
+    batch = run.batch(torch.arange(4), run.pixels(torch.arange(4)))
+    torch.testing.assert_close(batch.x, data.batch(slice(None)).x[:, :, 8:16, 8:16])
 
 
 # -- balanced classes ----------------------------------------------------------------------------------------
@@ -296,7 +297,7 @@ def test_the_balanced_gradient_is_that_of_classes_drawn_equally_often(tmp_path: 
     evened = data.take(torch.tensor([*range(12), 9, 10, 11, 9, 10, 11]))
 
     def gradient(run: Run) -> torch.Tensor:
-        objective, batch = run.objective, run.batch(torch.arange(len(run.data)))
+        objective, batch = run.objective, run.batch(rows := torch.arange(len(run.data)), run.pixels(rows))
         loss, _, _ = objective(run.classifier, batch, objective.start(), rng=torch.Generator())
         return torch.cat([each.flatten() for each in torch.autograd.grad(loss, list(run.classifier.parameters()))])
 

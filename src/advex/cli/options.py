@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -54,11 +55,27 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Overwrite a folder
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the traceback of an error.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=0, max=64, metavar="N", help="Threads that read streamed pictures ahead: one a core, at most 8."),
+]
 Skip = Annotated[int, typer.Option(min=0, metavar="N", help="Leave out the first N examples.")]
 Project = Annotated[Path, typer.Argument(metavar="PROJECT", help="Folder of the project.")]
 Database = Annotated[
     str | None,
     typer.Option(metavar="URL", help="postgresql://USER@HOST/NAME instead of a file in the project's folder."),
+]
+
+
+def _keep_in(folder: Path | None) -> Path | None:
+    if folder is not None:
+        os.environ["ADVEX_CACHE"] = str(folder)
+    return folder
+
+
+Cache = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", callback=_keep_in, help="Keep decoded pictures there, as ADVEX_CACHE does."),
 ]
 
 
@@ -107,6 +124,7 @@ class RunOptions(ModelOptions):
     seed: Seed = 0
     resume: Resume = True
     overwrite: Overwrite = False
+    cache: Cache = None
     json_: Json = False
     quiet: Quiet = False
     verbose: Verbose = False

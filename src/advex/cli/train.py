@@ -13,6 +13,7 @@ from advex.errors import SpecError
 
 if TYPE_CHECKING:
     from advex.data import Dataset
+    from advex.data.images.streamed import Examples
     from advex.feedback.annotations import Annotations
     from advex.recipes import Recipe
 
@@ -55,6 +56,8 @@ def train(
     device: options.Device = "auto",
     resume: options.Resume = True,
     overwrite: options.Overwrite = False,
+    threads: options.Threads = None,
+    cache: options.Cache = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write event files for TensorBoard.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the resolved recipe, try one step if --data is given, and stop.")
@@ -83,20 +86,18 @@ def train(
         return
     if not data:
         raise SpecError("Say what to train on: --data FOLDER, or --data digits for the built-in set.")
-    examples, held_out = _open(
-        data, split, validation, size, annotations, add or [], say, max_samples=max_samples, seed=resolved.seed
-    )
+    examples, held_out = _open(data, split, validation, size, annotations, add or [], say, resolved, max_samples)
     if dry_run:
         _dry_run(resolved, examples, held_out, device_named(device), say)
         return
     figures = run_folder.run(
         resolved, examples, folder, say=say, validation=held_out, device=device_named(device), resume=resume,
-        overwrite=overwrite, tensorboard=tensorboard,
+        overwrite=overwrite, tensorboard=tensorboard, threads=threads,
     )  # fmt: skip
     if json_:
         terminal.emit_json(figures)
-    else:
-        terminal.emit("  ".join([str(folder), *_shown(resolved, figures)]))
+        return
+    terminal.emit("  ".join([str(folder), *_shown(resolved, figures)]))
 
 
 def _shown(recipe: Recipe, figures: dict[str, Any]) -> list[str]:
@@ -115,15 +116,16 @@ def _open(
     annotations: Annotations,
     add: list[Path],
     say: progress.Terminal,
-    **draw: Any,
-) -> tuple[Dataset, Dataset | None]:
+    recipe: Recipe,
+    max_samples: int | None,
+) -> tuple[Examples, Dataset | None]:
     """The examples to train on, annotated pictures among them, and those to validate on between epochs."""
     from advex.feedback.annotations import with_annotated
     from advex.lookup import datasets
 
     shape = None if size is None else datasets.shape_from(size)
     examples, held_out, (trained, validation) = datasets.open_training(
-        data, split, validation, say, shape=shape, **draw
+        data, split, validation, say, shape=shape, max_samples=max_samples, seed=recipe.seed, streaming=recipe.streaming
     )
     with annotations.folders(add) as folders:
         examples = with_annotated(
@@ -132,7 +134,7 @@ def _open(
     return examples, held_out
 
 
-def _dry_run(recipe: Recipe, data: Dataset, held_out: Dataset | None, device: str, say: progress.Terminal) -> None:
+def _dry_run(recipe: Recipe, data: Examples, held_out: Dataset | None, device: str, say: progress.Terminal) -> None:
     """Try one step of a run and say what the whole would be: the recipe on stdout, figures on stderr."""
     from advex import training
     from advex.training.metrics_log import short

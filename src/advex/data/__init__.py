@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from advex import registry
 from advex.data import dealing
@@ -13,14 +14,18 @@ from advex.data.annotated.answers import TABLE, Annotation
 from advex.data.annotated.folder import Annotated, write_annotated
 from advex.data.annotated.policy import MAJORITY, AnnotationPolicy
 from advex.data.concatenation import concatenate, untraced
+from advex.data.crops import Streaming
 from advex.data.dataset import Dataset, Origin, Part, Skipped, describe
 from advex.data.evidence import Evidence
-from advex.data.source import Format, Opened, Place, Reading
+from advex.data.source import Format, Opened, Place, Reading, Source
 from advex.data.tables.description import spec_to_yaml
 from advex.data.tables.inference import listed
 from advex.data.tables.table import Table
 from advex.errors import DataError, did_you_mean
 from advex.features import FeatureSpec
+
+if TYPE_CHECKING:
+    from advex.data.images.streamed import Streamed
 
 __all__ = [
     "MAJORITY",
@@ -32,6 +37,7 @@ __all__ = [
     "Origin",
     "Part",
     "Skipped",
+    "Streaming",
     "concatenate",
     "describe",
     "ids",
@@ -40,6 +46,7 @@ __all__ = [
     "is_table",
     "listed",
     "open_dataset",
+    "open_streamed",
     "opened",
     "spec_to_yaml",
     "splits",
@@ -104,6 +111,33 @@ def open_dataset(
     )
     opened, part = _part(_find(str(source), policy), split)
     return opened.read(replace(how, split=part))
+
+
+def open_streamed(
+    source: str | Path,
+    rule: Streaming,
+    *,
+    split: str | None = None,
+    size: int | tuple[int, int] | None = None,
+    max_samples: int | None = None,
+    seed: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Streamed | None:
+    """The examples of `open_dataset`, to be trained on without being held; None where each is no file of its own.
+
+    rule: what of each picture is trained on; with lengths of a shorter side, `size` says nothing. Only the heads of
+    the files are read; those that have none are skipped and named. Raises DataError and SpecError.
+    """
+    from advex.data.images.streamed import stream
+
+    opened, part = _part(_find(str(source)), split)
+    if not isinstance(opened, Source):
+        return None
+    how = Reading(
+        source=str(source), split=part, size=(size, size) if isinstance(size, int) else size, max_samples=max_samples,
+        seed=seed, progress=progress,
+    )  # fmt: skip
+    return stream(opened, how, rule)
 
 
 def splits(source: str | Path) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor
@@ -21,6 +21,9 @@ from advex.features import FeatureSpec
 from advex.files import write_text
 from advex.types import Batch
 
+if TYPE_CHECKING:
+    from advex.data.images.streamed import Streamed
+
 __all__ = [
     "Dataset",
     "Origin",
@@ -31,6 +34,7 @@ __all__ = [
     "describe",
     "drawn",
     "fingerprint",
+    "in_data_space",
     "remember_digests",
 ]
 
@@ -174,9 +178,8 @@ class Dataset:
 
     def batch(self, index: Tensor | slice | Sequence[int], device: torch.device | str = "cpu") -> Batch:
         """The chosen examples in data space (bytes / 255), on a device."""
-        x = self.x[index].to(device)
         weight = None if self.weights is None else self.weights[index].to(device)
-        return Batch(x=x.float().div_(255) if x.dtype == torch.uint8 else x, y=self.y[index].to(device), weight=weight)
+        return Batch(x=in_data_space(self.x[index], device), y=self.y[index].to(device), weight=weight)
 
     def batches(self, size: int, device: torch.device | str = "cpu") -> Iterator[Batch]:
         """All examples in order, `size` at a time."""
@@ -212,8 +215,16 @@ class Dataset:
         return [{key: value for key, value in dataclasses.asdict(part).items() if value != {}} for part in parts]
 
 
-def content(data: Dataset) -> str:
+def in_data_space(x: Tensor, device: torch.device | str) -> Tensor:
+    """Inputs as they are held, on a device: bytes are moved as such, and then divided by 255."""
+    x = x.to(device)
+    return x.float().div_(255) if x.dtype == torch.uint8 else x
+
+
+def content(data: Dataset | Streamed) -> str:
     """A digest of what is learned from: inputs, labels, weights, names of classes, columns; whatever the set's name."""
+    if not isinstance(data, Dataset):
+        return data.content
     weights = () if data.weights is None else (data.weights,)
     features = "" if data.features is None else json.dumps(data.features.plain())
     file, version = _remembering.get(data.x.data_ptr(), (None, 0))
@@ -264,7 +275,7 @@ def drawn(total: int, count: int | None, seed: int) -> Tensor:
     return torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:count]
 
 
-def describe(data: Dataset, *, most: int = 3) -> str:
+def describe(data: Dataset | Streamed, *, most: int = 3) -> str:
     """One line for the user: what was read, and what could not be.
 
     most: how many of the skipped examples are named.

@@ -14,6 +14,7 @@ import numpy as np
 
 from advex.data import dealing
 from advex.data.annotated.policy import MAJORITY, AnnotationPolicy
+from advex.data.crops import Crop
 from advex.data.dataset import Dataset, Skipped
 from advex.data.evidence import Region
 from advex.data.window import Cut
@@ -35,6 +36,27 @@ class Passing(str):
 Encoded = Path | bytes | np.ndarray | Cut | Unreadable
 
 
+@dataclass(frozen=True)
+class Header:
+    """What is known of a picture before it is decoded. size: (height, width), upright. stamp: changes with its file."""
+
+    size: tuple[int, int]
+    grey: bool
+    stamp: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Anew:
+    """How a split's examples are cut each time that they are trained on, if none is held (`images.streamed`).
+
+    header: of a row; raises Unreadable where that is enough to know. cut: of a row what the crop chooses, in pixels, or
+    the picture's file, from which the crop is then cut.
+    """
+
+    header: Callable[[int], Header]
+    cut: Callable[[int, Crop], Encoded]
+
+
 _MOST_WAYS = 64  # in which links may lead to one folder
 
 
@@ -46,7 +68,8 @@ class Split:
     marks an example without a class. read: rows in ascending order -> one encoded image each, in
     that order. notes: what else was met, as sentences. evidence: row -> where in its (upright) picture the thing lies
     that its label names, and things of other classes if `others`; None where the source does not say. It raises
-    Unreadable for an example of which nothing can be believed. lost: what could not become an example, and why.
+    Unreadable for an example of which nothing can be believed. lost: what could not become an example, and why. anew:
+    where an example is a part of what its file shows; None of whole files, and of what has no files of its own.
     """
 
     ids: Sequence[str]
@@ -56,6 +79,7 @@ class Split:
     evidence: Callable[[int], Sequence[Region]] | None = None
     others: bool = False
     lost: tuple[Skipped, ...] = ()
+    anew: Anew | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,7 +233,7 @@ class Source:
         def part(name: str) -> Split:
             whole = self.splits[""]()
             rows = dealing.dealt(whole.labels)[name]
-            evidence = whole.evidence
+            evidence, anew = whole.evidence, whole.anew
             return Split(
                 ids=[whole.ids[int(row)] for row in rows],
                 labels=whole.labels[rows],
@@ -218,6 +242,12 @@ class Source:
                 evidence=None if evidence is None else lambda row: evidence(int(rows[row])),
                 others=whole.others,
                 lost=whole.lost if name == dealing.LEARN else (),
+                anew=None
+                if anew is None
+                else Anew(
+                    header=lambda row: anew.header(int(rows[row])),
+                    cut=lambda row, crop: anew.cut(int(rows[row]), crop),
+                ),
             )
 
         return replace(self, splits={name: partial(part, name) for name in (dealing.LEARN, dealing.TEST)})

@@ -12,6 +12,7 @@ from typing import Any
 
 from advex import data as sets
 from advex.data import MAJORITY, AnnotationPolicy, Dataset
+from advex.data.images.streamed import Examples
 from advex.errors import AdvexWarning, SpecError, did_you_mean
 from advex.lookup.datasets import is_held_out
 from advex.progress import QUIET, Terminal
@@ -73,7 +74,7 @@ def _value(key: str, kind: type, text: str) -> Any:
 
 
 def with_annotated(
-    examples: Dataset,
+    examples: Examples,
     folders: Sequence[Path],
     say: Terminal = QUIET,
     *,
@@ -81,7 +82,7 @@ def with_annotated(
     trained: str | None,
     validation: str | None = None,
     policy: AnnotationPolicy = MAJORITY,
-) -> Dataset:
+) -> Examples:
     """Training examples, and after them the pictures of annotated folders that count by a policy.
 
     source: the data that the examples are from; trained: their split of it. Raises DataError where a picture was made
@@ -93,6 +94,11 @@ def with_annotated(
     for folder in folders:
         if not sets.is_annotated(str(folder)):
             raise SpecError(f"--add {folder}: there is no {sets.TABLE} of answers in it; see docs/annotated.md.")
+        if not isinstance(examples, Dataset):
+            raise SpecError(
+                f"--add {folder}: pictures are added to data in memory, and those of {examples.name} are streamed. "
+                "Take a recipe that holds them: streamed=false, and two factors or nothing for resize."
+            )
         # Grey pictures among colour are the same in three channels; the other way round something is lost.
         channels = 3 if len(examples.shape) == 3 and examples.shape[0] == 3 else None
         with say.progress(f"read {folder}", brief=True) as bar:

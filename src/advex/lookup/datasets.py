@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from PIL import Image
 
 from advex import data as sets
 from advex.classifier import Classifier
-from advex.data import Dataset
+from advex.data import Dataset, Streaming
 from advex.data.dealing import LEARN
+from advex.data.images.streamed import Examples
 from advex.errors import SpecError
 from advex.progress import QUIET, Terminal
 
@@ -29,7 +31,7 @@ def open_split(
     max_samples: int | None = None,
     seed: int = 0,
     shape: Sequence[int] | None = None,
-    like: Dataset | Classifier | None = None,
+    like: Examples | Classifier | None = None,
 ) -> Dataset:
     """A split, decoded with a progress bar, and a line about what was read and what was lost.
 
@@ -56,6 +58,30 @@ def open_split(
     return data
 
 
+def open_examples(
+    source: str,
+    split: str | None,
+    say: Terminal = QUIET,
+    *,
+    streaming: Streaming | None = None,
+    shape: Sequence[int] | None = None,
+    **draw: Any,
+) -> Examples:
+    """Examples to train on: as `open_split`, or, where pictures are to be streamed and are files, their heads alone.
+
+    draw: `prefer`, `max_samples` and `seed` as of `open_split`.
+    """
+    if streaming is not None:
+        split = preferred(source, split, *draw.pop("prefer", ()))
+        with say.progress(f"look at {source}", brief=True) as bar:
+            size = None if shape is None else (shape[-2], shape[-1])
+            data = sets.open_streamed(source, streaming, split=split, size=size, progress=bar, **draw)
+        if data is not None:
+            say.note(sets.describe(data))
+            return data
+    return open_split(source, split, say, shape=shape, **draw)
+
+
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Rows of texts as lines, column under column; control characters from files do not reach the terminal."""
     clean = [["".join(c if c.isprintable() else "?" for c in cell)[:60] for cell in row] for row in rows]
@@ -77,13 +103,16 @@ def open_training(
     shape: Sequence[int] | None = None,
     max_samples: int | None = None,
     seed: int = 0,
-) -> tuple[Dataset, Dataset | None, tuple[str | None, str | None]]:
+    streaming: Streaming | None = None,
+) -> tuple[Examples, Dataset | None, tuple[str | None, str | None]]:
     """The examples to train on, those to validate on between epochs (None where nothing is held out), and both splits.
 
-    split, validation: see `split_to_learn`; without `validation` the first of the data's own that are held out.
+    split, validation: see `split_to_learn`; without `validation` the first of the data's own that are held out. Those
+    have the shape of the others, or (height, width) of `shape` where it says nothing of these (see `open_examples`).
     """
     trained = split_to_learn(source, split)
-    examples = open_split(source, trained, say, shape=shape, max_samples=max_samples, seed=seed)
+    draw = {"max_samples": max_samples, "seed": seed}
+    examples = open_examples(source, trained, say, streaming=streaming, shape=shape, **draw)
     if validation is None and trained == "train":
         dealt = TEST[0] if sets.is_dealt(source) else None
         validation = preferred(source, None, *VALIDATION) or dealt
@@ -94,9 +123,8 @@ def open_training(
             "Evaluate it on other data, or hold a part out (--validation SPLIT)."
         )
     else:
-        held_out = open_split(
-            source, validation, say, shape=examples.shape, like=examples, max_samples=max_samples, seed=seed
-        )
+        seen = examples.shape if shape is None or isinstance(examples, Dataset) else (examples.shape[0], *shape[-2:])
+        held_out = open_split(source, validation, say, shape=seen, like=examples, **draw)
     return examples, held_out, (trained, validation)
 
 

@@ -203,7 +203,9 @@ def train(
     else:
         if not isinstance(validation, str | None):
             raise SpecError("Of data that are named, `validation` is the name of a split.")
-        examples, held_out, _ = datasets.open_training(str(data), split, validation, say, seed=resolved.seed)
+        examples, held_out, _ = datasets.open_training(
+            str(data), split, validation, say, seed=resolved.seed, streaming=resolved.streaming
+        )
     with progress.called("advex.train(...) from Python"):
         run_folder.run(
             resolved, examples, folder, say=say, validation=held_out, device=device_named(device), resume=resume,

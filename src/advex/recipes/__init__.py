@@ -9,20 +9,22 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from advex import attacks, networks, objectives, registry
 from advex import data as sets
 from advex.data.augmentation.affine import AffineAugmentation
 from advex.data.augmentation.plain import Augmentation, Padding
+from advex.data.crops import ShorterSide, Streaming, shorter_side
 from advex.documents import read_yaml
 from advex.errors import DataError, SpecError, did_you_mean, why_impossible
 
 TABLE = "table-linear"  # of a table for which no recipe is named
 # Settings that are taken as they are typed.
 _SPECS = ("network", "start", "objective", "robust_attack", "labels")
-_LISTS = ("mean", "std", "milestones", "resize", "scale")  # settings that may be written `0.49,0.48,0.45`
-_DEPTH = {"objective": 2, "affine": 1}  # how many names follow inside: objective.TERM.OPTION, affine.OPTION
+_LISTS = ("mean", "std", "milestones", "resize", "scale", "shorter")  # settings that may be written `0.49,0.48,0.45`
+# How many names follow inside: objective.TERM.OPTION, affine.OPTION, resize.shorter.
+_DEPTH = {"objective": 2, "affine": 1, "resize": 1}
 
 
 class Recipe(BaseModel):
@@ -51,8 +53,9 @@ class Recipe(BaseModel):
     flip: bool = False
     pad: int = Field(default=0, ge=0)
     padding: Padding = "replicate"
-    resize: tuple[float, float] | None = None
+    resize: Annotated[tuple[float, float] | ShorterSide | None, BeforeValidator(shorter_side)] = None
     crop: int = Field(default=0, ge=0)
+    streamed: bool = False
     affine: AffineAugmentation | None = None
     labels: str = "given"
     balanced: bool = False
@@ -74,8 +77,16 @@ class Recipe(BaseModel):
 
         Raises SpecError for impossible values.
         """
-        plain = Augmentation(flip=self.flip, pad=self.pad, padding=self.padding, resize=self.resize, crop=self.crop)
+        factors = None if isinstance(self.resize, ShorterSide) else self.resize
+        plain = Augmentation(flip=self.flip, pad=self.pad, padding=self.padding, resize=factors, crop=self.crop)
         return (plain,) if self.affine is None else (plain, self.affine)
+
+    @property
+    def streaming(self) -> Streaming | None:
+        """How pictures are read that are not to be held in memory; None where they are."""
+        if isinstance(self.resize, ShorterSide):
+            return Streaming(self.resize.shorter, self.crop)
+        return Streaming() if self.streamed else None
 
     @property
     def label_seed(self) -> int | None:
@@ -145,7 +156,7 @@ def recipe_from(values: dict[str, Any], overrides: dict[str, str] | None = None,
             raise SpecError(
                 f"There is no setting '{key}': {did_you_mean(key, [*Recipe.model_fields, *_inner(values)])}"
             )
-        if outer == "affine" and inner:
+        if outer in ("affine", "resize") and inner:
             before = values.get(outer)
             values[outer] = {**(before if isinstance(before, dict) else {}), inner[0]: _value(inner[0], text)}
         elif inner:
@@ -160,7 +171,7 @@ def recipe_from(values: dict[str, Any], overrides: dict[str, str] | None = None,
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
+        name = ".".join(part for part in map(str, first["loc"]) if "[" not in part)  # a kind of value is no name
         if first["type"] == "unexpected_keyword_argument":
             raise SpecError(f"{where}: there is no setting '{name}': {did_you_mean(name, _affine())}") from None
         raise SpecError(
@@ -196,7 +207,7 @@ def _check(recipe: Recipe) -> None:
         networks.build(fitted(recipe, (3, 32, 32), 10).network)
     objective = objectives.build(recipe.objective)
     attacks.build(recipe.robust_attack)
-    _ = recipe.augmentations, recipe.label_seed  # made, and so checked
+    _ = recipe.augmentations, recipe.label_seed, recipe.streaming  # made, and so checked
     if recipe.affine is not None and recipe.affine.window and recipe.crop:
         raise SpecError("crop and affine.window both say what the network sees: leave one of them out.")
     if recipe.balanced and recipe.per_class:
@@ -254,8 +265,7 @@ def fitted(recipe: Recipe, shape: tuple[int, ...], classes: int) -> Recipe:
     `std` 1 where the recipe says nothing. Raises SpecError for an unknown network, and for one that was made for
     rows of another length or for other classes.
     """
-    if len(shape) == 3 and recipe.window:
-        shape = (shape[0], recipe.window, recipe.window)
+    shape = seen_shape(recipe, shape)
     name, given = registry.parse(recipe.network)
     known = registry.entries("network")
     if name not in known:
@@ -271,6 +281,11 @@ def fitted(recipe: Recipe, shape: tuple[int, ...], classes: int) -> Recipe:
         return recipe
     spec = recipe.network.strip().rstrip(":,")
     return recipe.model_copy(update={"network": spec + ("," if ":" in spec else ":") + ",".join(missing)})
+
+
+def seen_shape(recipe: Recipe, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Of what the network sees of an input of a shape."""
+    return (shape[0], recipe.window, recipe.window) if len(shape) == 3 and recipe.window else shape
 
 
 def _fits(network: str, given: dict[str, Any], facts: dict[str, int]) -> None:

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from advex.data import Dataset
+from advex.data import Dataset, Streaming
 from advex.data.dataset import content
+from advex.data.images.streamed import Examples
+from advex.errors import SpecError
 from advex.evaluation.folder import evaluate
 from advex.lookup import datasets
 from advex.lookup.models import open_models
@@ -33,25 +35,28 @@ class Work:
     seed: int = 0
     say: Terminal = QUIET
 
-    def open(self, job: Job) -> tuple[Dataset, Dataset]:
+    def open(self, job: Job) -> tuple[Examples, Dataset]:
         """The examples to train and to test on."""
-        train = datasets.open_split(
-            job.data, None, self.say, prefer=datasets.TRAIN, max_samples=job.train_samples, seed=self.seed
-        )
+        train = datasets.open_examples(
+            job.data, None, self.say, prefer=datasets.TRAIN, max_samples=job.train_samples, seed=self.seed,
+            streaming=job.recipe.streaming,
+        )  # fmt: skip
         test = datasets.open_split(
             job.data, None, self.say, prefer=datasets.VALIDATION, max_samples=job.test_samples, seed=self.seed,
             shape=train.shape, like=train,
         )  # fmt: skip
         return train, test
 
-    def answered(self, job: Job, data: Dataset, folder: Folder) -> Dataset | None:
+    def answered(self, job: Job, data: Examples, folder: Folder) -> Examples | None:
         """The examples to train on, then the images that were called unchanged; None: none was. Raises Diverged."""
         from advex.reproduction.simulation import Simulation  # needs the extra `annotate`
 
         assert job.feedback is not None
+        if not isinstance(data, Dataset):
+            raise SpecError(f"{job.name}: images are made from data in memory, and its recipe streams {data.name}.")
         return Simulation(job, job.feedback, folder, self.say, self.device, self.seed).added_to(data)
 
-    def train(self, job: Job, data: Dataset, validation: Dataset, run: Path) -> None:
+    def train(self, job: Job, data: Examples, validation: Dataset, run: Path) -> None:
         """Train into a run folder. Raises Diverged."""
         run_folder.run(job.recipe, data, run, say=self.say, validation=validation, device=self.device)
 
@@ -83,7 +88,7 @@ def carry_out(plan: Plan, out: Path, work: Work, *, command: str = "", say: Term
 def _carried_out(plan: Plan, folder: Folder, work: Work, command: str, say: Terminal) -> Reproduction:
     folder.claim(plan)
     outcomes: dict[str, Outcome] = {}
-    opened: dict[str, tuple[Dataset, Dataset]] = {}
+    opened: dict[tuple[str, Streaming | None], tuple[Examples, Dataset]] = {}
     result: Reproduction | None = None
     known = 0  # outcomes in the result
     while True:
@@ -106,11 +111,12 @@ def _carried_out(plan: Plan, folder: Folder, work: Work, command: str, say: Term
                     job, number = next(iter(each.jobs.values())), [*plan.jobs, *plan.groups].index(each) + 1
                     what = f"network {number} of {len(plan.jobs)}" if isinstance(each, Job) else "networks together"
                     say.note(f"{name}: {what}")
-                    if job.data not in opened:
-                        opened = {job.data: work.open(job)}
-                        train, test = opened[job.data]
+                    how = job.data, job.recipe.streaming
+                    if how not in opened:
+                        opened = {how: work.open(job)}
+                        train, test = opened[how]
                         folder.agree(job.data, {"training": content(train), "test": content(test)})
-                    train, test = opened[job.data]
+                    train, test = opened[how]
                     if isinstance(each, Job):
                         outcomes[name] = _outcome(each, train, test, folder, work)
                     else:
@@ -120,7 +126,7 @@ def _carried_out(plan: Plan, folder: Folder, work: Work, command: str, say: Term
             time.sleep(_LOOK)
 
 
-def _outcome(job: Job, train: Dataset, test: Dataset, folder: Folder, work: Work) -> Outcome:
+def _outcome(job: Job, train: Examples, test: Dataset, folder: Folder, work: Work) -> Outcome:
     if job.feedback is not None and folder.finished(job.feedback.start) is None:
         return Outcome(failure=f"There is no {job.feedback.start} to make images with.")
     try:

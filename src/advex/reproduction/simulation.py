@@ -25,6 +25,7 @@ from advex.annotation import PICTURES
 from advex.data import Dataset
 from advex.data.annotated.answers import ANSWERS, UNCHANGED, Annotation, Judged
 from advex.data.images.png import decode_png
+from advex.data.images.streamed import Examples
 from advex.environment import without_places
 from advex.errors import SpecError
 from advex.feedback import folders
@@ -76,7 +77,7 @@ class Simulation:
         """The project."""
         return self.folder.project(self.feedback.start)
 
-    def added_to(self, train: Dataset) -> Dataset | None:
+    def added_to(self, train: Dataset) -> Examples | None:
         """Training examples, and after them the images that the annotators who count called unchanged; None: none."""
         if not (self.place / ANSWERED).is_file():
             self._ask(train)

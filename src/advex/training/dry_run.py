@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from advex.data.dataset import Dataset
+from advex.data.images.streamed import Examples
 from advex.errors import DataError, SpecError
 from advex.logits import out_of_memory
 from advex.objectives.step import Parts
@@ -27,12 +28,14 @@ def rehearse(run: Run, loss_of: nn.Module, validation: Dataset | None) -> Parts:
     when memory does not suffice, and whatever the step itself raises.
     """
     if validation is not None:
-        _alike(seen(run.recipe, run.data.take(slice(0, 1))), validation)
+        _alike(run, validation)
     buffers = {name: buffer.clone() for name, buffer in run.classifier.named_buffers()}
     try:
         run.classifier.train()
         began = time.perf_counter()
-        loss, parts, _ = gradients(run, loss_of, run.batches(run.position.epoch)[0])
+        index = run.batches(run.position.epoch)[0]
+        with run.reading([index], threads=0) as read:
+            loss, parts, _ = gradients(run, loss_of, index, read)
         seconds = time.perf_counter() - began
         if validation is not None:
             look(run, validation.sample(2, seed=0), clean=True, robust=run.recipe.robust_every > 0)
@@ -48,7 +51,9 @@ def rehearse(run: Run, loss_of: nn.Module, validation: Dataset | None) -> Parts:
     return {"loss": loss, **parts, "seconds": seconds}
 
 
-def dry_run(recipe: Recipe, data: Dataset, *, validation: Dataset | None = None, device: str = "cpu") -> dict[str, Any]:
+def dry_run(
+    recipe: Recipe, data: Examples, *, validation: Dataset | None = None, device: str = "cpu"
+) -> dict[str, Any]:
     """What a run would be, from one step of it. Writes nothing.
 
     Returns the step's `loss` and `parts`, its `seconds`, the number of `steps`, and the `duration` of the
@@ -80,9 +85,10 @@ def _looking(run: Run, validation: Dataset) -> float:
     return total
 
 
-def _alike(data: Dataset, validation: Dataset) -> None:
-    if validation.shape != data.shape:
-        raise DataError(f"Validation inputs have shape {validation.shape}, training inputs {data.shape}.")
+def _alike(run: Run, validation: Dataset) -> None:
+    data = run.data
+    if validation.shape != run.input_shape:
+        raise DataError(f"Validation inputs have shape {validation.shape}, training inputs {run.input_shape}.")
     if validation.class_names != data.class_names:
         raise DataError(
             f"The classes of the validation data ({', '.join(validation.class_names[:5])}, ...) are not those of the "

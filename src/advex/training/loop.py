@@ -16,6 +16,7 @@ from advex import artifacts, processes
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset
 from advex.data.digests import write_digests
+from advex.data.images.streamed import Examples
 from advex.errors import ArtifactError, SpecError
 from advex.objectives.step import Parts
 from advex.ownership import owned
@@ -37,7 +38,7 @@ _LONG_STEP = 0.5  # seconds: a shorter one is waited for
 
 def train(
     recipe: Recipe,
-    data: Dataset,
+    data: Examples,
     out: Path | None,
     *,
     validation: Dataset | None = None,
@@ -48,6 +49,7 @@ def train(
     stop: Callable[[], bool] = lambda: False,
     tensorboard: bool = False,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    threads: int | None = None,
 ) -> Classifier:
     """Train a classifier and leave it in the folder `out` (`advex.load(out)` opens it). None: nothing is written.
 
@@ -57,7 +59,8 @@ def train(
     `epoch`). stop: asked after each step, and within long ones and validation before each pass of the
     network; when true the run writes a checkpoint and ends with `Interrupted`. resume: go on from the newest whole
     checkpoint in `out`, with the same result as without the break. Checkpoints are written after each epoch and, in
-    long ones, every `checkpoint_seconds`. tensorboard: also write its event files. The process's random numbers are
+    long ones, every `checkpoint_seconds`. threads: so many read the next steps' examples, see `Run.reading`; the result
+    does not depend on it. tensorboard: also write its event files. The process's random numbers are
     left as they were. Under `torchrun` (see `processes.joined`) each process takes its share of every batch;
     the first one writes, and it alone calls `ready`.
 
@@ -85,12 +88,12 @@ def train(
             _check_agreement(run)
             if first:
                 ready()
-                if out is not None and not run.position.step:
+                if out is not None and not run.position.step and isinstance(data, Dataset):
                     write_digests(out, seen(recipe, data).x)
             log = None if out is None else MetricsLog(out, board=board, step=run.position.step)
             with contextlib.nullcontext() if log is None else contextlib.closing(log):
                 while run.position.epoch < recipe.epochs:
-                    whole = _epoch(run, loss_of, report, stop, stop_within, checkpoint_seconds)
+                    whole = _epoch(run, loss_of, report, stop, stop_within, checkpoint_seconds, threads)
                     whole = whole and _finish_epoch(run, validation, log if first else None, report, stop)
                     if processes.largest(float(not whole)):
                         kept = _keep(run) if first and out is not None else out
@@ -118,46 +121,48 @@ def _epoch(
     stop: Callable[[], bool],
     stop_within: Callable[[], bool],
     checkpoint_seconds: float,
+    threads: int | None,
 ) -> bool:
     """What is left of one pass over the data. False: asked to stop after a step, or within one."""
     position = run.position
-    batches = run.batches(position.epoch)
     run.classifier.train()
+    left = run.batches(position.epoch)[position.step - position.epoch * run.steps_per_epoch :]
     kept, seconds = time.monotonic(), math.inf
-    for index in batches[position.step - position.epoch * run.steps_per_epoch :]:
-        began = time.perf_counter()
-        try:
-            with _stoppable(run, stop_within) if seconds > _LONG_STEP else contextlib.nullcontext():
-                numbers = _step(run, loss_of, index)
-        except Stopped:
-            return False
-        position.step += 1
-        seconds = time.perf_counter() - began
-        position.seconds += seconds
-        for name, value in {**numbers, "seconds": seconds / len(index)}.items():
-            total, count = position.sums.get(name, (0.0, 0))
-            position.sums[name] = (total + value * len(index), count + len(index))
-        report({"step": position.step, "steps": run.steps, **numbers, "rate": len(index) / seconds})
-        # 2: stop. 1: keep a checkpoint, unless that of the epoch follows. What one process wishes all do.
-        late = time.monotonic() - kept > checkpoint_seconds
-        overdue = run.out is not None and late and position.step % run.steps_per_epoch > 0
-        wish = processes.largest(2.0 if stop() else float(overdue))
-        if wish == 2:
-            return False
-        if wish == 1:
-            watch_weights(run)
-            if processes.rank() == 0:
-                checkpoints.write(run)
-            kept = time.monotonic()
+    with run.reading(left, threads) as read:
+        for index in left:
+            began = time.perf_counter()
+            try:
+                with _stoppable(run, stop_within) if seconds > _LONG_STEP else contextlib.nullcontext():
+                    numbers = _step(run, loss_of, index, read)
+            except Stopped:
+                return False
+            position.step += 1
+            seconds = time.perf_counter() - began
+            position.seconds += seconds
+            for name, value in {**numbers, "seconds": seconds / len(index)}.items():
+                total, count = position.sums.get(name, (0.0, 0))
+                position.sums[name] = (total + value * len(index), count + len(index))
+            report({"step": position.step, "steps": run.steps, **numbers, "rate": len(index) / seconds})
+            # 2: stop. 1: keep a checkpoint, unless that of the epoch follows. What one process wishes all do.
+            late = time.monotonic() - kept > checkpoint_seconds
+            overdue = run.out is not None and late and position.step % run.steps_per_epoch > 0
+            wish = processes.largest(2.0 if stop() else float(overdue))
+            if wish == 2:
+                return False
+            if wish == 1:
+                watch_weights(run)
+                if processes.rank() == 0:
+                    checkpoints.write(run)
+                kept = time.monotonic()
     return True
 
 
-def _step(run: Run, loss_of: nn.Module, index: Tensor) -> Parts:
-    """One step of the optimiser on the examples `index`."""
+def _step(run: Run, loss_of: nn.Module, index: Tensor, read: Iterator[Tensor]) -> Parts:
+    """One step of the optimiser on the examples `index`, which are read next."""
     for group in run.optimiser.param_groups:
         group["lr"] = learning_rate(run.recipe, run.position.step / run.steps)
     run.optimiser.zero_grad(set_to_none=True)
-    loss, parts, state = gradients(run, loss_of, index)
+    loss, parts, state = gradients(run, loss_of, index, read)
     parts = processes.means(parts, len(index[processes.share()]))  # all must judge by the same numbers
     watch(run, loss, parts)
     run.position.objective = state
@@ -237,7 +242,6 @@ def _keep(run: Run) -> Path:
 
 def _save(run: Run, folder: Path, more: dict[str, Any]) -> None:
     """Leave the network as it is now in a folder. more: of what its config says of the training."""
-    parts = {"parts": run.data.provenance()} if run.data.parts else {}
+    parts = {"parts": run.data.provenance()} if isinstance(run.data, Dataset) and run.data.parts else {}
     training = {**run.identity, "data": run.data.name, **parts, **more}
-    shape = seen(run.recipe, run.data.take(slice(0, 1))).shape
-    artifacts.save(run.result, folder, extra={"training": training, "input_shape": list(shape)})
+    artifacts.save(run.result, folder, extra={"training": training, "input_shape": list(run.input_shape)})

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,9 +18,12 @@ from torch.optim.swa_utils import AveragedModel
 from advex import objectives, processes, randomness
 from advex.classifier import Classifier
 from advex.data.augmentation.plain import centre, standardised
-from advex.data.dataset import Dataset, content
+from advex.data.dataset import Dataset, content, in_data_space
+from advex.data.images import decode
+from advex.data.images.streamed import Examples, Streamed, cut
+from advex.data.threads import THREADS, ahead
 from advex.errors import DataError, SpecError
-from advex.recipes import Recipe, fitted
+from advex.recipes import Recipe, fitted, seen_shape
 from advex.training.order import evened
 from advex.training.start import begin_from
 from advex.types import Batch
@@ -53,7 +57,7 @@ class Run:
     """
 
     recipe: Recipe
-    data: Dataset
+    data: Examples
     out: Path | None
     device: str
     classifier: Classifier
@@ -64,19 +68,47 @@ class Run:
     identity: dict[str, Any]
     weights: Tensor | None
 
-    def batch(self, index: Tensor) -> Batch:
-        """The examples with these numbers as they are trained on in this epoch, on the run's device."""
-        examples = self.data.batch(index % len(self.data), self.device)
-        number, x = index.to(self.device), examples.x
+    def shares(self, index: Tensor) -> list[Tensor]:
+        """This process's examples [n] of each of the parts in which a step's examples go through the network."""
+        return [part[processes.share()] for part in index.tensor_split(self.recipe.accumulate)]
+
+    @contextlib.contextmanager
+    def reading(self, steps: Sequence[Tensor], threads: int | None = None) -> Iterator[Iterator[Tensor]]:
+        """What `pixels` gives of each of the `shares` of these steps in turn, read in threads before it is needed.
+
+        threads: None: several where pictures are decoded, and one beside a GPU, for the copying.
+        """
+        streamed = isinstance(self.data, Streamed)
+        few = 1 if self.device.startswith("cuda") else 0
+        threads = (THREADS if streamed else few) if threads is None else threads
+        parts = (own for index in steps for own in self.shares(index))
+        read = ahead(self.pixels, parts, threads=threads, waiting=max(threads, 2))
+        with decode.quiet() if streamed else contextlib.nullcontext(), contextlib.closing(read):
+            yield read
+
+    def pixels(self, index: Tensor) -> Tensor:
+        """[n, *shape], bytes or floats: the examples with these numbers, as they are cut in this epoch."""
+        recipe, epoch, rule = self.recipe, self.position.epoch, self.recipe.streaming
+        if isinstance(self.data, Streamed):
+            return self.data.pixels(index, seed=recipe.seed, epoch=epoch)
+        x = self.data.x[index % len(self.data)]
+        if rule is None or rule.shorter is None or x.ndim != 4:
+            return x
+        return cut(x, rule.crops(index, seed=recipe.seed, epoch=epoch))
+
+    def batch(self, index: Tensor, pixels: Tensor) -> Batch:
+        """The examples with these numbers as they are trained on in this epoch, on the run's device. pixels: theirs."""
+        number, x, rows = index.to(self.device), in_data_space(pixels, self.device), index % len(self.data)
+        y = self.data.y[rows].to(self.device)
         for augmentation in self.recipe.augmentations:
             x = augmentation(x, number, seed=self.recipe.seed, epoch=self.position.epoch)
         if self.recipe.channels_last and x.ndim == 4:
             x = x.contiguous(memory_format=torch.channels_last)
-        weight = examples.weight
+        weight = None if self.data.weights is None else self.data.weights[rows].to(self.device)
         if self.weights is not None:
-            weight = self.weights[examples.y] if weight is None else weight * self.weights[examples.y]
+            weight = self.weights[y] if weight is None else weight * self.weights[y]
         weight = None if weight is None else weight.to(x.dtype)
-        return Batch(x=x, y=examples.y, index=number, weight=weight)
+        return Batch(x=x, y=y, index=number, weight=weight)
 
     def batches(self, epoch: int) -> list[Tensor]:
         """The examples' numbers [batch] of each step of an epoch; those that come back have others (`order.evened`)."""
@@ -97,6 +129,11 @@ class Run:
     def epoch_examples(self) -> int:
         """How many examples an epoch has."""
         return examples_of(self.recipe, self.data)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of what the network sees of an example."""
+        return seen_shape(self.recipe, self.data.shape)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -120,7 +157,7 @@ class Run:
         return self.classifier if self.average is None else self.average.module  # pyright: ignore
 
 
-def begin(recipe: Recipe, data: Dataset, out: Path | None, device: str) -> Run:
+def begin(recipe: Recipe, data: Examples, out: Path | None, device: str) -> Run:
     """A run before its first step. recipe: fitted to the data. Leaves the global generator as it was.
 
     Raises DataError for too little data, SpecError for what the processes cannot do or a start of another network,
@@ -165,7 +202,7 @@ def seen(recipe: Recipe, data: Dataset) -> Dataset:
     return data if x is data.x else dataclasses.replace(data, x=x)
 
 
-def labelled(recipe: Recipe, data: Dataset) -> Dataset:
+def labelled(recipe: Recipe, data: Examples) -> Examples:
     """The data with the labels that are trained on: their own, or ones drawn by the recipe (Zhang et al. 2017).
 
     Each is one of the classes, all alike, by the seed and the example's number alone.
@@ -177,12 +214,12 @@ def labelled(recipe: Recipe, data: Dataset) -> Dataset:
     return dataclasses.replace(data, y=drawn.long().clamp(max=classes - 1), counts=None)
 
 
-def examples_of(recipe: Recipe, data: Dataset) -> int:
+def examples_of(recipe: Recipe, data: Examples) -> int:
     """How many examples an epoch has."""
     return recipe.per_class * len(data.y.unique()) if recipe.per_class else len(data)
 
 
-def class_weights(data: Dataset) -> Tensor:
+def class_weights(data: Examples) -> Tensor:
     """[classes] float64: what each class's cross-entropy is multiplied by where classes are balanced.
 
     "The classification loss for each label was divided by the percentage of that label" (Woods et al. 2019,
@@ -194,8 +231,11 @@ def class_weights(data: Dataset) -> Tensor:
     return torch.where(counts > 0, len(data) / (int((counts > 0).sum()) * counts.clamp_min(1)), 0.0)
 
 
-def _check(recipe: Recipe, data: Dataset) -> None:
-    """Raise unless there is enough data for a step, and the processes can share one."""
+def _check(recipe: Recipe, data: Examples) -> None:
+    """Raise unless there is enough data for a step that can be cut as is wanted, and the processes can share one."""
+    rule = recipe.streaming
+    if rule and rule.shorter and isinstance(data, Dataset) and len(data.shape) == 3 and data.x.dtype != torch.uint8:
+        raise SpecError(f"resize: {data.name} holds floats, and pictures of bytes are scaled to a shorter side.")
     shares = recipe.accumulate * processes.count()
     parts = f" in each of {shares} parts of a batch" if shares > 1 else ""
     if len(data) < 2 * shares:
@@ -212,7 +252,7 @@ def _check(recipe: Recipe, data: Dataset) -> None:
         raise SpecError("compiled=true works in one process alone; leave it out under torchrun.")
 
 
-def identity_of(recipe: Recipe, data: Dataset) -> dict[str, Any]:
+def identity_of(recipe: Recipe, data: Examples) -> dict[str, Any]:
     """What makes two runs the same run: the recipe fitted to the data, and the data's content (not its path)."""
     recipe = fitted(recipe, data.shape, len(data.class_names))
     return {"recipe": recipe.model_dump(mode="json"), "examples": len(data), "content": content(data)}

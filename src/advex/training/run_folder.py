@@ -28,6 +28,7 @@ from advex import processes, progress
 from advex.artifacts import CONFIG, WEIGHTS, checked_weights, read_config
 from advex.data import Dataset
 from advex.data.digests import FILE as EXAMPLES
+from advex.data.images.streamed import Examples
 from advex.environment import environment, without_places
 from advex.errors import AdvexWarning, ArtifactError, SpecError
 from advex.files import write_text
@@ -52,7 +53,7 @@ def as_yaml(recipe: Recipe) -> str:
 
 def run(
     recipe: Recipe,
-    data: Dataset,
+    data: Examples,
     folder: Path,
     *,
     say: Terminal = QUIET,
@@ -61,8 +62,9 @@ def run(
     resume: bool = True,
     overwrite: bool = False,
     tensorboard: bool = False,
+    threads: int | None = None,
 ) -> dict[str, Any]:
-    """Train into a run folder, with a progress bar. Returns the run's figures.
+    """Train into a run folder, with a progress bar; options as of `train`. Returns the run's figures.
 
     A finished run of the same recipe and data is left as it is. Raises Interrupted when stopped.
     """
@@ -73,18 +75,19 @@ def run(
         if processes.largest(float(finished)):
             say.note(f"{folder} already holds this run, finished.")
         else:
-            _train(recipe, data, folder, say, validation=validation, device=device, tensorboard=tensorboard)
+            more = {"validation": validation, "tensorboard": tensorboard, "threads": threads}
+            _train(recipe, data, folder, say, device=device, **more)
         return {"run": str(folder), **last_figures(folder)}
 
 
-def _train(recipe: Recipe, data: Dataset, folder: Path, say: Terminal, *, device: str, **options: Any) -> None:
+def _train(recipe: Recipe, data: Examples, folder: Path, say: Terminal, *, device: str, **options: Any) -> None:
     """Begin a run, or go on with it, with a progress bar."""
 
     def describe() -> None:
         write_text(folder / RECIPE, as_yaml(recipe))
         about = environment(torch.device(device)) | {"command": without_places(progress.command_line())}
         write_text(folder / ENVIRONMENT, json.dumps(about | {"schema_version": SCHEMA}, indent=1) + "\n")
-        if data.parts:
+        if isinstance(data, Dataset) and data.parts:
             write_text(folder / ADDED, _added(data))
 
     numbers = RunningNumbers()
@@ -113,7 +116,7 @@ def _added(data: Dataset) -> str:
 # -- what a folder holds -----------------------------------------------------------------------------------
 
 
-def _made_ready(recipe: Recipe, data: Dataset, folder: Path, *, resume: bool, overwrite: bool) -> bool:
+def _made_ready(recipe: Recipe, data: Examples, folder: Path, *, resume: bool, overwrite: bool) -> bool:
     """Whether a folder holds this run, finished; if not, it may be written into. Raises for what must stay."""
     held = _held(folder)
     if overwrite and (held is not None or (folder / RECIPE).is_file()):

@@ -52,20 +52,19 @@ def prepared(run: Run) -> Iterator[nn.Module]:
         yield loss_of
 
 
-def gradients(run: Run, loss_of: nn.Module, index: Tensor) -> tuple[float, Parts, State]:
+def gradients(run: Run, loss_of: nn.Module, index: Tensor, read: Iterator[Tensor]) -> tuple[float, Parts, State]:
     """Leave the gradients of the mean loss of the examples `index` in the parameters.
 
-    loss_of: from `prepared`. Returns the loss of the whole step, its parts (of this process's share
-    alone, but the accuracy) and the objective's state after it.
+    loss_of: from `prepared`. read: from `Run.reading`, the pixels of their shares next. Returns the loss of the
+    whole step, its parts (of this process's share alone, but the accuracy) and the objective's state after it.
     """
-    recipe, state = run.recipe, run.position.objective
+    state = run.position.objective
     loss, totals, counted = 0.0, dict[str, float](), dict[str, int]()
-    pieces = index.tensor_split(recipe.accumulate)
-    for number, piece in enumerate(pieces):
-        own = piece[processes.rank() :: processes.count()]
-        batch = run.batch(own)
-        rng = generator(recipe, "step", f"{run.position.step}.{number}")
-        waits = isinstance(loss_of, DistributedDataParallel) and number < len(pieces) - 1
+    shares = run.shares(index)
+    for number, own in enumerate(shares):
+        batch = run.batch(own, next(read))
+        rng = generator(run.recipe, "step", f"{run.position.step}.{number}")
+        waits = isinstance(loss_of, DistributedDataParallel) and number < len(shares) - 1
         with loss_of.no_sync() if waits else contextlib.nullcontext():  # pyright: ignore
             value, parts, state = loss_of(batch, state, rng)
             # Gradients are averaged over processes; each counts by its number of examples.

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from advex.data.source import Encoded, Unreadable
+from advex.data.source import Encoded, Header, Unreadable
 from advex.data.window import Cut, Window
 
 # A closed list: Pillow knows formats that start other programs (PostScript).
@@ -26,6 +26,7 @@ UNREAD = {
     ".heic": "HEIC", ".heif": "HEIC", ".hif": "HEIC", ".jxl": "JPEG XL", ".svg": "SVG", ".psd": "Photoshop",
     ".dng": "raw", ".cr2": "raw", ".cr3": "raw", ".nef": "raw", ".arw": "raw", ".exr": "OpenEXR", ".dcm": "DICOM",
 }  # fmt: skip
+_ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
 _HEIC = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 
 
@@ -72,7 +73,11 @@ def decoded(
         raise encoded
     before = encoded.window if isinstance(encoded, Cut) else None
     given = encoded.pixels if isinstance(encoded, Cut) else encoded
-    if isinstance(given, np.ndarray) and (given.dtype != np.uint8 or _fits(given.shape, size, channels)):
+    if (
+        isinstance(given, np.ndarray)
+        and shown is None
+        and (given.dtype != np.uint8 or _fits(given.shape, size, channels))
+    ):
         return Cut(given, before or Window.whole(given.shape[1:]))
     try:
         image = _from_pixels(given) if isinstance(given, np.ndarray) else _upright(given, formats)
@@ -86,11 +91,42 @@ def decoded(
     except (Unreadable, MemoryError):
         raise
     except Exception as error:  # Pillow's parsers raise whatever a damaged file makes them trip over
-        unreadable = Unreadable(_reason(error))
-        # The system's failures, not Pillow's; what may be read is seen by the file's times.
-        unreadable.passing = getattr(error, "errno", None) not in (None, errno.EACCES, errno.EPERM, errno.ENOENT)
-        raise unreadable from None
+        raise _unreadable(error) from None
     return Cut(array, before.then(window) if before else window)
+
+
+def header(path: Path) -> Header:
+    """What the head of an image file says of it, without decoding. Raises Unreadable where that shows that it is none.
+
+    One that breaks off is known by the end that a JPEG or PNG has; without it, it is decoded to see. Damage elsewhere
+    shows only later. Large images are refused only inside `quiet()`.
+    """
+    try:
+        with _opened(path, FORMATS) as image:
+            if (end := _ENDS.get(image.format or "")) and end not in _tail(path):
+                image.load()
+            said = image.format != "PNG" or "exif" in image.info  # of a PNG that says nothing, asking would decode it
+            turned = said and image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+            size = (image.width, image.height) if turned else (image.height, image.width)
+            return Header(size=size, grey=_is_grey(image), stamp=(path.stat().st_size,))
+    except (Unreadable, MemoryError):
+        raise
+    except Exception as error:
+        raise _unreadable(error) from None
+
+
+def _tail(path: Path) -> bytes:
+    """The last bytes of a file: some programs write more behind the picture's end."""
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - 1024, 0))
+        return file.read()
+
+
+def _unreadable(error: Exception) -> Unreadable:
+    unreadable = Unreadable(_reason(error))
+    # The system's failures, not Pillow's; what may be read is seen by the file's times.
+    unreadable.passing = getattr(error, "errno", None) not in (None, errno.EACCES, errno.EPERM, errno.ENOENT)
+    return unreadable
 
 
 def scaled(pixels: np.ndarray, window: Window) -> Cut:
@@ -119,6 +155,15 @@ def _to_pixels(image: Image.Image) -> np.ndarray:
 
 def _upright(encoded: Path | bytes, formats: tuple[str, ...]) -> Image.Image:
     """The image as seen, in mode L or RGB."""
+    with _opened(encoded, formats) as image:
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+        return _standard(image)
+
+
+@contextlib.contextmanager
+def _opened(encoded: Path | bytes, formats: tuple[str, ...]) -> Iterator[Image.Image]:
+    """The image of a file, of which only the head is read; of a kind that is read."""
     if isinstance(encoded, Path) and not encoded.is_file():
         if encoded.is_dir():
             raise Unreadable("it is a folder")
@@ -132,17 +177,15 @@ def _upright(encoded: Path | bytes, formats: tuple[str, ...]) -> Image.Image:
             raise Unreadable(f"a HEIC picture, which is not read: save it as one of {', '.join(formats)}")
         file.seek(0)
         image = Image.open(file, formats=formats)
-        image.load()
-        ImageOps.exif_transpose(image, in_place=True)
-        return _standard(image)
+        if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
+            raise Unreadable(f"pixels of type {image.mode} (32 bit), which have no agreed white")
+        yield image
 
 
 def _standard(image: Image.Image) -> Image.Image:
     """Mode L for grey images, RGB for all others; transparent parts on white."""
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+    if image.mode.startswith("I"):
         return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise Unreadable(f"pixels of type {image.mode} (32 bit), which have no agreed white")
     if image.has_transparency_data:
         grey = image.mode in ("1", "L", "LA", "La")
         seen = image.convert("RGBA")
@@ -153,6 +196,13 @@ def _standard(image: Image.Image) -> Image.Image:
     if image.mode == "P" and _grey(image):
         return image.convert("RGB").convert("L")
     return image.convert("RGB")
+
+
+def _is_grey(image: Image.Image) -> bool:
+    """Whether `_standard` makes mode L of it; of one that need not be decoded yet."""
+    if image.mode == "P" and not image.has_transparency_data:
+        return _grey(image)
+    return image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I")
 
 
 def _grey(image: Image.Image) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,35 +17,20 @@ from advex.data.evidence import Region, placed
 from advex.data.images import decode
 from advex.data.images.cache import LEAST, Cache, Ready
 from advex.data.source import Encoded, Passing, Reading, Source, Split, Unreadable, shortened
+from advex.data.threads import THREADS
 from advex.data.window import Cut, Window
 from advex.errors import DataError
 
 Progress = Callable[[int, int], None]
 
 _CHUNK, _CHUNK_BYTES = 512, 2**26  # images under way at a time, and what they may take decoded
-_WORKERS = min(8, os.cpu_count() or 1)
 
 
 def load(source: Source, how: Reading) -> Dataset:
     """The split of a source as a data set. Raises DataError."""
-    chosen = source.choose(how.split)
-    name = f"{source.name}/{chosen}" if chosen else source.name
-    examples = source.splits[chosen]()
-    if not len(examples.labels):
-        reasons = [*examples.notes, *(f"{each.name}: {each.reason}." for each in examples.lost[:3])]
-        raise DataError(f"{name} holds no labelled images. {' '.join(reasons)}".rstrip())
-    order = drawn(len(examples.labels), how.max_samples, how.seed).numpy()
-    counts = None
-    if len(order) < len(examples.labels):
-        usable = examples.labels[_known(examples.labels, source)]
-        counts = tuple(np.bincount(usable, minlength=len(source.class_names)).tolist())
-    skipped: dict[int, str] = {}
+    name, examples, order, counts, skipped = chosen(source, how)
     windows: dict[int, Window] = {}
-    known = _known(examples.labels[order], source)
-    for row in order[~known]:
-        skipped[row] = f"label {examples.labels[row]} is not among the {len(source.class_names)} classes"
-    order = order[known]
-    cache = Cache.of(source, chosen, how, order)
+    cache = Cache.of(source, source.choose(how.split), how, order)
     with contextlib.nullcontext() if cache is None else cache:
         canvas, cached = _Canvas(name, len(order), how, cache), None if cache is None else cache.read()
         try:
@@ -59,8 +43,7 @@ def load(source: Source, how: Reading) -> Dataset:
         regions = _regions(examples, order, windows, skipped)
         kept = [slot for slot, row in enumerate(order) if row not in skipped]
         if not kept:
-            shown = shortened([f"{examples.ids[row]}: {skipped[row]}" for row in sorted(skipped)])
-            raise DataError(f"{name}: none of the {len(skipped)} images could be read ({shown}).")
+            raise none_left(name, examples, skipped)
         x = canvas.tensor(kept, skipped, windows) if cached is None else cached.x
     lost = tuple(Skipped(examples.ids[row], skipped[row]) for row in sorted(skipped))
     rows: list[int] = order[kept].tolist()
@@ -78,6 +61,47 @@ def load(source: Source, how: Reading) -> Dataset:
         counts=counts,
         notes=(*examples.notes, *notes),
         evidence=evidence,
+    )
+
+
+Chosen = tuple[str, Split, np.ndarray, tuple[int, ...] | None, dict[int, str]]
+
+
+def chosen(source: Source, how: Reading) -> Chosen:
+    """What is to be read of a source: its name, the split, its rows in their order, the class counts of the whole split
+    where that is more, and by row why some are left out. Raises DataError where there is nothing."""
+    split = source.choose(how.split)
+    name = f"{source.name}/{split}" if split else source.name
+    examples = source.splits[split]()
+    if not len(examples.labels):
+        reasons = [*examples.notes, *(f"{each.name}: {each.reason}." for each in examples.lost[:3])]
+        raise DataError(f"{name} holds no labelled images. {' '.join(reasons)}".rstrip())
+    order = drawn(len(examples.labels), how.max_samples, how.seed).numpy()
+    counts = None
+    if len(order) < len(examples.labels):
+        usable = examples.labels[_known(examples.labels, source)]
+        counts = tuple(np.bincount(usable, minlength=len(source.class_names)).tolist())
+    known = _known(examples.labels[order], source)
+    skipped = {
+        row: f"label {examples.labels[row]} is not among the {len(source.class_names)} classes" for row in order[~known]
+    }
+    return name, examples, order[known], counts, skipped
+
+
+def none_left(name: str, examples: Split, skipped: dict[int, str]) -> DataError:
+    """What is said where no image of those chosen can be read."""
+    shown = shortened([f"{examples.ids[row]}: {skipped[row]}" for row in sorted(skipped)])
+    return DataError(f"{name}: none of the {len(skipped)} images could be read ({shown}).")
+
+
+def several_sizes(name: str, sizes: Counter[tuple[int, ...]], seen: int, count: int) -> DataError:
+    """What is said of images that must have one size, and have several: (height, width) -> how many, of those seen."""
+    listed = [f"{height}x{width} ({number})" for (height, width), number in sizes.most_common()]
+    side = min(min(each) for each in sizes)
+    return DataError(
+        f"{name}: the images have several sizes (height x width): {shortened(listed, 8)}, among the "
+        f"first {seen} of {count}. Give one, e.g. size={side} (--size {side}): each is scaled to cover "
+        f"{side}x{side}, and its centre is cut out."
     )
 
 
@@ -130,7 +154,7 @@ def _fill(
     rows = order[slots]
     encoded = examples.read(rows.tolist())
     done = 0
-    with decode.quiet(), ThreadPoolExecutor(_WORKERS) as pool:
+    with decode.quiet(), ThreadPoolExecutor(THREADS) as pool:
         # One alone first: it fixes the size of the rest, and is weighed before memory is spent on them.
         while chunk := list(islice(encoded, canvas.chunk)):
             for result in _decoded(pool, chunk, canvas):
@@ -154,7 +178,7 @@ def _decoded(pool: ThreadPoolExecutor, chunk: list[Encoded], canvas: _Canvas) ->
         yield from map(attempt, chunk)
         return
     # Several to a job: small images take less time than handing them to a thread.
-    step = max(1, len(chunk) // (4 * _WORKERS))
+    step = max(1, len(chunk) // (4 * THREADS))
     jobs = [chunk[start : start + step] for start in range(0, len(chunk), step)]
     for results in pool.map(lambda part: [attempt(each) for each in part], jobs):
         yield from results
@@ -190,7 +214,7 @@ class _Canvas:
         """How many images to decode at a time: one until their size is known."""
         if self.shape is None:
             return 1
-        return min(_CHUNK, max(_WORKERS, _CHUNK_BYTES // self.pixels[:1].nbytes))
+        return min(_CHUNK, max(THREADS, _CHUNK_BYTES // self.pixels[:1].nbytes))
 
     def put(self, slot: int, array: np.ndarray) -> None:
         """Pixels [c, h, w] into a slot. The first colour image among grey ones widens the canvas."""
@@ -220,14 +244,7 @@ class _Canvas:
         """Raise DataError if the images so far have several sizes."""
         if not self.other_sizes or self.shape is None:
             return
-        sizes = Counter({self.shape[1:]: self.filled}) + self.other_sizes
-        listed = [f"{height}x{width} ({count})" for (height, width), count in sizes.most_common()]
-        side = min(min(each) for each in sizes)
-        raise DataError(
-            f"{self.name}: the images have several sizes (height x width): {shortened(listed, 8)}, among the "
-            f"first {seen} of {self.count}. Give one, e.g. size={side} (--size {side}): each is scaled to cover "
-            f"{side}x{side}, and its centre is cut out."
-        )
+        raise several_sizes(self.name, Counter({self.shape[1:]: self.filled}) + self.other_sizes, seen, self.count)
 
     def _room(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         need = self.count * int(np.prod(shape)) * dtype.itemsize

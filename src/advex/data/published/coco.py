@@ -8,25 +8,29 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 
+from advex.data.crops import Crop
 from advex.data.dataset import counted, drawn
 from advex.data.evidence import Region
 from advex.data.images import decode
 from advex.data.published import coco_json, pictures
 from advex.data.published.coco_json import Boxes
-from advex.data.source import Encoded, Place, Source, Split, Unreadable, shortened
+from advex.data.source import Anew, Encoded, Header, Place, Source, Split, Unreadable, shortened
 from advex.data.window import Cut, Window
 from advex.errors import DataError, SpecError
 from advex.registry import register
 
 BESIDE = "_annotations.coco.json"  # as some tools write it, in the folder of the pictures
+_UNLISTED = "its picture is not in the file's list of images"
+Shown = Callable[[tuple[int, int]], Window]  # (height, width) of what is cut out -> what becomes the example
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +45,10 @@ class _Choice:
     min_side: int
     per_class: int
     seed: int
+
+    def shown(self, of: tuple[int, int]) -> Window:
+        """The central square of what is cut out."""
+        return Window.centred(of, (self.side, self.side), self.side / self.edge)
 
 
 @register("dataset", "coco", cites="Lin et al. 2014; woods2019 Sec. III-I3")
@@ -168,7 +176,24 @@ def _split(boxes: Boxes, folder: Path, choice: _Choice) -> Split:
 
     def read(rows: Sequence[int]) -> Iterator[Encoded]:
         groups = (list(group) for _, group in itertools.groupby(rows, key=picture.__getitem__))
-        return pictures.ahead(lambda group: _examples(boxes, folder, chosen[group], choice), groups)
+        return pictures.ahead(lambda group: _examples(boxes, folder, chosen[group], choice, choice.shown), groups)
+
+    header = lru_cache(1024)(decode.header)  # of the next box in the same picture, too
+
+    def headed(row: int) -> Header:
+        number = int(picture[row])
+        if number == len(boxes.files):
+            raise Unreadable(_UNLISTED)
+        window = _window(boxes.bbox[chosen[row]], boxes.sizes[number], choice)
+        if isinstance(window, Unreadable):
+            raise window
+        path = folder / boxes.files[number]
+        known = _read(path, boxes.sizes[number], lambda: header(path), lambda known: known.size)
+        return Header(size=known.size, grey=False, stamp=(*known.stamp, *window))
+
+    def cut(row: int, crop: Crop) -> Encoded:
+        shown = crop.window if crop.shorter else choice.shown
+        return _examples(boxes, folder, chosen[[row]], choice, shown)[0]
 
     def evidence(row: int) -> list[Region]:
         number, label = picture[row], boxes.labels[chosen[row]]
@@ -193,6 +218,7 @@ def _split(boxes: Boxes, folder: Path, choice: _Choice) -> Split:
         notes=notes,
         evidence=evidence,
         others=True,
+        anew=Anew(header=headed, cut=cut),
     )
 
 
@@ -226,28 +252,33 @@ def _chosen(boxes: Boxes, choice: _Choice) -> tuple[np.ndarray, tuple[str, ...]]
 # -- cutting -------------------------------------------------------------------------------------------------
 
 
-def _examples(boxes: Boxes, folder: Path, chosen: np.ndarray, choice: _Choice) -> list[Encoded]:
+def _examples(boxes: Boxes, folder: Path, chosen: np.ndarray, choice: _Choice, shown: Shown) -> list[Encoded]:
     """The chosen boxes, all of one picture: what is cut out of it, or why nothing is."""
     number = int(boxes.picture[chosen[0]])
     if number == len(boxes.files):
-        return [Unreadable("its picture is not in the file's list of images")] * len(chosen)
+        return [Unreadable(_UNLISTED)] * len(chosen)
     size = boxes.sizes[number]
     windows = [_window(boxes.bbox[box], size, choice) for box in chosen]
     if all(isinstance(window, Unreadable) for window in windows):
         return [*windows]  # pyright: ignore[reportReturnType]
-    pixels = _picture(folder / boxes.files[number], size)
-    return [_cut(pixels, window, choice) for window in windows]
-
-
-def _picture(path: Path, size: tuple[int, int]) -> np.ndarray | Unreadable:
+    path = folder / boxes.files[number]
     try:
-        pixels = decode.pixels(path, channels=3)
+        pixels = _read(path, size, lambda: decode.pixels(path, channels=3), lambda pixels: pixels.shape[1:])
     except Unreadable as error:
-        return Unreadable(f"its picture {path.name}: {error}")
-    if pixels.shape[1:] != size:
-        actual, expected = ("x".join(map(str, each)) for each in (pixels.shape[1:], size))
-        return Unreadable(f"its picture {path.name} is {actual} (height x width), and {expected} by the annotations")
-    return pixels
+        pixels = error
+    return [_cut(pixels, window, shown) for window in windows]
+
+
+def _read(path: Path, size: tuple[int, int], read: Callable[[], T], size_of: Callable[[T], tuple[int, ...]]) -> T:
+    """A picture or its header, of the size that the annotations say. Raises Unreadable."""
+    try:
+        known = read()
+    except Unreadable as error:
+        raise Unreadable(f"its picture {path.name}: {error}") from None
+    if size_of(known) != size:
+        actual, expected = ("x".join(map(str, each)) for each in (size_of(known), size))
+        raise Unreadable(f"its picture {path.name} is {actual} (height x width), and {expected} by the annotations")
+    return known
 
 
 def _window(bbox: np.ndarray, size: tuple[int, int], choice: _Choice) -> tuple[int, int, int, int] | Unreadable:
@@ -272,11 +303,11 @@ def _window(bbox: np.ndarray, size: tuple[int, int], choice: _Choice) -> tuple[i
 
 
 def _cut(
-    pixels: np.ndarray | Unreadable, window: tuple[int, int, int, int] | Unreadable, choice: _Choice
+    pixels: np.ndarray | Unreadable, window: tuple[int, int, int, int] | Unreadable, shown: Shown
 ) -> Cut | Unreadable:
     if isinstance(window, Unreadable) or isinstance(pixels, Unreadable):
         return window if isinstance(window, Unreadable) else pixels  # pyright: ignore[reportReturnType]
     left, top, right, bottom = window
     part = Window.cut(pixels.shape[1:], *window)
-    example = pictures.cut(pixels[:, top:bottom, left:right], edge=choice.edge, side=choice.side)
+    example = decode.scaled(pixels[:, top:bottom, left:right], shown((bottom - top, right - left)))
     return Cut(example.pixels, part.then(example.window))

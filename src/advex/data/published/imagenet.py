@@ -21,7 +21,7 @@ from advex.data.evidence import Region
 from advex.data.images import decode
 from advex.data.images.boxes import region
 from advex.data.published import boxes_xml, pictures
-from advex.data.source import Encoded, Source, Split, Unreadable, files_below, shortened
+from advex.data.source import Anew, Encoded, Source, Split, Unreadable, files_below, shortened
 from advex.documents import parse_json
 from advex.errors import DataError
 from advex.files import read_bytes
@@ -89,9 +89,12 @@ def _split(place: Path, base: Path, split: str, *, index: Mapping[str, int], sid
     if others := len(files) - len(images):
         notes.append(f"{counted(others, 'file')} not images by their names and left out")
 
+    def file(row: int) -> Path:
+        return base / split / images[kept[row]]
+
     def example(row: int) -> list[Encoded]:
         try:
-            return [pictures.read_cut(base / split / images[kept[row]], edge=edge, side=side)]
+            return [pictures.read_cut(file(row), edge=edge, side=side)]
         except Unreadable as error:
             return [error]
 
@@ -104,6 +107,10 @@ def _split(place: Path, base: Path, split: str, *, index: Mapping[str, int], sid
         read=read,
         notes=tuple(notes),
         evidence=_evidence(place, split, [(images[number], synsets[number]) for number in kept]),
+        anew=Anew(
+            header=lambda row: decode.header(file(row)),
+            cut=lambda row, crop: file(row) if crop.shorter else pictures.read_cut(file(row), edge=edge, side=side),
+        ),
     )
 
 

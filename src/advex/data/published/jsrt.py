@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 
 from advex.data.augmentation.plain import standardised
+from advex.data.crops import Crop
 from advex.data.dataset import drawn
 from advex.data.published import jsrt_tables, pictures
 from advex.data.published.jsrt_tables import SIDE, Radiograph
-from advex.data.source import Encoded, Place, Source, Split, Unreadable, files_below
+from advex.data.source import Anew, Encoded, Header, Place, Source, Split, Unreadable, files_below
 from advex.errors import DataError, InputError, SpecError, did_you_mean
 from advex.randomness import uniform_for
 from advex.registry import register
@@ -139,13 +140,17 @@ def _picture(path: Path) -> np.ndarray:
             length = len(data) if len(data) <= _BYTES else path.stat().st_size
     except OSError as error:
         raise Unreadable(f"cannot be read: {error.strerror}") from None
-    if length != _BYTES:
-        what = "truncated" if length < _BYTES else "too long"
-        raise Unreadable(f"{what}: {length:,} bytes, and {SIDE} x {SIDE} numbers of 16 bits are {_BYTES:,}")
+    _check_length(length)
     pixels = np.frombuffer(data, dtype=">u2").reshape(SIDE, SIDE)
     if (highest := int(pixels.max())) > HIGHEST:
         raise Unreadable(f"numbers up to {highest}, and 12 bits end at {HIGHEST}: other bytes first, or another format")
     return pixels.astype(np.uint16)
+
+
+def _check_length(length: int) -> None:
+    if length != _BYTES:
+        what = "truncated" if length < _BYTES else "too long"
+        raise Unreadable(f"{what}: {length:,} bytes, and {SIDE} x {SIDE} numbers of 16 bits are {_BYTES:,}")
 
 
 def grid(stride: int, side: int = 256) -> Tensor:
@@ -197,27 +202,50 @@ def _split(part: Sequence[Radiograph], choice: _Choice, note: str) -> Split:
         groups = (list(group) for _, group in itertools.groupby(rows, key=lambda row: row // choice.regions))
         return pictures.ahead(lambda group: _examples(part[group[0] // choice.regions], group, choice), groups)
 
+    def header(row: int) -> Header:
+        about = part[row // choice.regions]
+        path = _file(about)
+        if not path.is_file():
+            raise Unreadable("not a file that can be opened")
+        _check_length(path.stat().st_size)
+        return Header(size=(SIDE, SIDE), grey=True, stamp=(*(about.nodule or ()), about.radius))
+
+    def cut(row: int, crop: Crop) -> Encoded:
+        about = part[row // choice.regions]
+        centre = _centres(about, torch.tensor([[crop.left, crop.top]]), choice.side)
+        return _regions(about, centre, choice)[0]
+
     return Split(
         ids=[f"{each.name}/{number}" for each in part for number in range(choice.regions)],
         labels=np.repeat([int(each.nodule is not None) for each in part], choice.regions).astype(np.int64),
         read=read,
         notes=(note,) if note else (),
+        anew=Anew(header=header, cut=cut),
     )
 
 
 def _examples(about: Radiograph, rows: Sequence[int], choice: _Choice) -> list[Encoded]:
     """Regions of one radiograph, as pixels, or why there are none."""
-    if about.path is None:
-        return [Unreadable(f"there is no file {about.name}.IMG")] * len(rows)
-    if about.nodule is not None and not all(0 <= each < SIDE for each in about.nodule):
-        return [Unreadable(f"its nodule lies outside the picture, at {about.nodule}")] * len(rows)
+    centres = places(about, choice.regions, side=choice.side, seed=choice.seed)
     try:
-        pixels = _picture(about.path)
+        return [*_regions(about, centres[torch.tensor(rows) % choice.regions], choice)]
     except Unreadable as error:
         return [error] * len(rows)
-    centres = places(about, choice.regions, side=choice.side, seed=choice.seed)
-    chosen = centres[torch.tensor(rows) % choice.regions]
-    return [*regions_at(pixels, chosen, side=choice.side, scale=choice.scale, invert=choice.invert).numpy()]
+
+
+def _file(about: Radiograph) -> Path:
+    """Raises Unreadable where there is none, and where its nodule cannot be in it."""
+    if about.path is None:
+        raise Unreadable(f"there is no file {about.name}.IMG")
+    if about.nodule is not None and not all(0 <= each < SIDE for each in about.nodule):
+        raise Unreadable(f"its nodule lies outside the picture, at {about.nodule}")
+    return about.path
+
+
+def _regions(about: Radiograph, centres: Tensor, choice: _Choice) -> np.ndarray:
+    """[n, 1, side, side] of one radiograph. Raises Unreadable."""
+    pixels = _picture(_file(about))
+    return regions_at(pixels, centres, side=choice.side, scale=choice.scale, invert=choice.invert).numpy()
 
 
 def places(about: Radiograph, count: int, *, side: int = 256, seed: int = 0) -> Tensor:
@@ -226,7 +254,12 @@ def places(about: Radiograph, count: int, *, side: int = 256, seed: int = 0) -> 
     With a nodule: uniform on its disc (its centre alone where its size is not known), the paper's "central point
     being part of the nodule annotation". Without: uniform, the region inside the picture.
     """
-    u = uniform_for(torch.arange(count), seed, f"jsrt|{about.name}", columns=2).double()
+    return _centres(about, uniform_for(torch.arange(count), seed, f"jsrt|{about.name}", columns=2), side)
+
+
+def _centres(about: Radiograph, u: Tensor, side: int) -> Tensor:
+    """As `places`, by numbers u [n, 2] in [0, 1)."""
+    u = u.double()
     if about.nodule is None:
         return (u * (SIDE - side + 1)).long() + side // 2
     angle, away = 2 * torch.pi * u[:, 0], about.radius * u[:, 1].sqrt()

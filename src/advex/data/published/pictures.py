@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
+from advex.data import threads
 from advex.data.images import decode
 from advex.data.source import Encoded, Unreadable
 from advex.data.window import Cut, Window
@@ -18,8 +17,6 @@ from advex.errors import DataError, SpecError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-_WORKERS = min(8, os.cpu_count() or 1)
 
 
 def folder_of(name: str, root: str) -> Path:
@@ -74,14 +71,5 @@ def squares(paths: Iterable[Path], side: int) -> Iterator[Encoded]:
 
 def ahead(work: Callable[[Item], Iterable[Result]], items: Iterable[Item]) -> Iterator[Result]:
     """The results of `work` on each item, in order: computed in threads, a few items ahead of their use."""
-    waiting: deque[Future[Iterable[Result]]] = deque()
-    pool = ThreadPoolExecutor(_WORKERS)
-    try:
-        for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) > 2 * _WORKERS:
-                yield from waiting.popleft().result()
-        while waiting:
-            yield from waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    for results in threads.ahead(work, items):
+        yield from results

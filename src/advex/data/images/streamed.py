@@ -1,0 +1,185 @@
+"""Pictures that are decoded when they are needed, and never held: all that training asks of data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from advex.data.crops import Crop, Streaming
+from advex.data.dataset import Dataset, Skipped
+from advex.data.images import decode
+from advex.data.images.loader import chosen, none_left, several_sizes
+from advex.data.source import Anew, Header, Reading, Source, Split, Unreadable
+from advex.data.threads import ahead
+from advex.errors import DataError
+
+_CHUNK = 64  # headers to a job
+_FEW = 16  # examples that are decoded before the first step
+_LOOKED_AT = 20  # examples by which it is seen whether each is a file
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Streamed:
+    """Labelled pictures, each of which is read from its file whenever it is trained on.
+
+    name, y, class_names, ids, skipped, counts, notes: as of `Dataset`. shape: of one example, as it is cut. content: a
+    digest of the names of classes, ids and labels, of each file's size, and of the pixels of 16 examples. rule: how
+    they are cut. example: number and crop -> pixels [*shape]; raises Unreadable.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    y: Tensor
+    class_names: tuple[str, ...]
+    ids: tuple[str, ...]
+    skipped: tuple[Skipped, ...]
+    counts: tuple[int, ...] | None
+    notes: tuple[str, ...]
+    content: str
+    rule: Streaming
+    example: Callable[[int, Crop], np.ndarray]
+
+    features: ClassVar[None] = None
+    weights: ClassVar[None] = None
+    parts: ClassVar[tuple[()]] = ()
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def pixels(self, index: Tensor, *, seed: int, epoch: int) -> Tensor:
+        """[n, *shape] uint8, or float in data space: examples as they are cut in an epoch.
+
+        index: [n] int64; numbers from the length on name the same examples again, cut otherwise. Row i depends on (seed, epoch, index[i]) and its file alone. To be called inside
+        `decode.quiet()`. Raises DataError, naming the file, for a picture that cannot be read.
+        """
+        crops = self.rule.crops(index, seed=seed, epoch=epoch)
+        return torch.from_numpy(np.stack([self._example(*each) for each in zip((index % len(self)).tolist(), crops, strict=True)]))
+
+    def _example(self, number: int, crop: Crop) -> np.ndarray:
+        try:
+            pixels = self.example(number, crop)
+        except Unreadable as error:
+            raise DataError(
+                f"{self.name}: {self.ids[number]} cannot be read: {error}. Put a whole one in its place, and the same "
+                "command goes on from the last checkpoint; without it, training begins anew."
+            ) from None
+        if pixels.shape != self.shape:
+            actual, expected = ("x".join(map(str, shape[1:])) for shape in (pixels.shape, self.shape))
+            raise DataError(f"{self.name}: {self.ids[number]} is {actual} (height x width), and others are {expected}.")
+        return pixels
+
+    def take(self, index: slice) -> Dataset:
+        """The chosen examples, decoded, as they are cut in epoch 0 by seed 0."""
+        numbers = torch.arange(len(self))[index]
+        with decode.quiet():
+            x = self.pixels(numbers, seed=0, epoch=0)
+        ids = tuple(self.ids[number] for number in numbers.tolist())
+        return Dataset(name=self.name, x=x, y=self.y[numbers], class_names=self.class_names, ids=ids)
+
+
+Examples = Dataset | Streamed
+
+
+def cut(x: Tensor, crops: Sequence[Crop]) -> Tensor:
+    """[n, channels, side, side] uint8: of pictures in memory, [n, channels, height, width] uint8, what crops choose."""
+    pairs = zip(x.numpy(), crops, strict=True)
+    cuts = [decode.scaled(pixels, crop.window((pixels.shape[1], pixels.shape[2]))).pixels for pixels, crop in pairs]
+    return torch.from_numpy(np.stack(cuts))
+
+
+def stream(source: Source, how: Reading, rule: Streaming) -> Streamed | None:
+    """The split of a source, read when it is needed; None where its pictures are not files of their own.
+
+    The head of each file is read once, and those that have none are skipped and named. Raises DataError.
+    """
+    name, examples, order, counts, skipped = chosen(source, how)
+    anew = examples.anew or _of_files(examples, order)
+    if anew is None:
+        return None
+    heads: list[Header] = []
+    kept: list[int] = []
+    with decode.quiet():
+        for done, (row, header) in enumerate(zip(order.tolist(), _headers(anew, order), strict=True), 1):
+            if isinstance(header, Header):
+                kept.append(row)
+                heads.append(header)
+            else:
+                skipped[row] = str(header)
+            if done % _CHUNK == 0 or done == len(order):
+                how.progress(done, len(order))
+    if not kept:
+        raise none_left(name, examples, skipped)
+    sizes = Counter(header.size for header in heads)
+    scaled = how.size is not None or rule.shorter is not None
+    if examples.anew is None and not scaled and len(sizes) > 1:
+        raise several_sizes(name, sizes, len(order), len(order))
+    channels = how.channels
+    if examples.anew is None and channels is None:
+        channels = 1 if all(header.grey for header in heads) else 3
+
+    def example(number: int, crop: Crop) -> np.ndarray:
+        encoded = anew.cut(kept[number], crop)
+        if rule.shorter is None:
+            return decode.decoded(encoded, size=how.size, channels=channels).pixels
+        shown = crop.window if isinstance(encoded, Path) else None
+        return decode.decoded(encoded, channels=channels, shown=shown).pixels
+
+    few = torch.linspace(0, len(kept) - 1, min(_FEW, len(kept))).round().long()
+    with decode.quiet():
+        pixels = [example(*each) for each in zip(few.tolist(), rule.crops(few, seed=0, epoch=0), strict=True)]
+    ids, labels = tuple(examples.ids[row] for row in kept), examples.labels[kept].astype(np.int64)
+    said = [source.class_names, ids, labels.tolist(), [header.stamp for header in heads]]
+    digest = hashlib.blake2b(json.dumps(said).encode(), digest_size=16)
+    for each in pixels:
+        digest.update(np.ascontiguousarray(each).data)
+    return Streamed(
+        name=name,
+        shape=pixels[0].shape,
+        y=torch.from_numpy(labels),
+        class_names=source.class_names,
+        ids=ids,
+        skipped=(*examples.lost, *(Skipped(examples.ids[row], skipped[row]) for row in sorted(skipped))),
+        counts=counts,
+        notes=(*examples.notes, "decoded when they are needed"),
+        content=digest.hexdigest(),
+        rule=rule,
+        example=example,
+    )
+
+
+def _of_files(examples: Split, order: np.ndarray) -> Anew | None:
+    """Of a split whose pictures are files; None where they are not."""
+    first = np.sort(order)[:_LOOKED_AT].tolist()
+    if not any(isinstance(each, Path) for each in examples.read(first)):
+        return None
+
+    def file(row: int) -> Path:
+        (path,) = examples.read([row])
+        if not isinstance(path, Path):
+            raise path if isinstance(path, Unreadable) else Unreadable("it is no file of its own")
+        return path
+
+    return Anew(header=lambda row: decode.header(file(row)), cut=lambda row, crop: file(row))
+
+
+def _headers(anew: Anew, order: np.ndarray) -> Iterator[Header | Unreadable]:
+    """Of each row in turn, its header, or why there is none."""
+
+    def attempt(row: int) -> Header | Unreadable:
+        try:
+            return anew.header(row)
+        except Unreadable as error:
+            return error
+
+    chunks = (order[start : start + _CHUNK].tolist() for start in range(0, len(order), _CHUNK))
+    for headers in ahead(lambda rows: [attempt(row) for row in rows], chunks):
+        yield from headers

@@ -1,0 +1,313 @@
+"""Pictures that are read when they are needed: the same bits as from memory, drawn by seed, epoch and number alone."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+import advex
+from advex import artifacts
+from advex.data import Streaming, open_dataset, open_streamed
+from advex.data.crops import Crop
+from advex.data.dataset import Dataset
+from advex.data.images import decode
+from advex.data.images.streamed import Streamed, cut
+from advex.data.threads import ahead
+from advex.errors import DataError, SpecError
+from advex.recipes import fitted, recipe_from
+from advex.training import Interrupted, checkpoints_in, train
+from advex.training.run import begin
+
+SHORTER = Streaming((18, 26), 16)
+SMALL = {"network": "small_cnn:widths=4-8-8", "epochs": 2, "batch_size": 6, "flip": True, "pad": 1, "robust_every": 0}
+
+
+def photo(number: int) -> np.ndarray:
+    """[height, width, 3]: no two of one size."""
+    return np.random.default_rng(number).integers(0, 256, (19 + number % 7, 24 + number, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Two classes of ten photos, every third a JPEG."""
+    for number in range(20):
+        path = tmp_path / "photos" / "ab"[number % 2] / f"{number:02d}.{'png' if number % 3 else 'jpg'}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(photo(number)).save(path)
+    return tmp_path / "photos"
+
+
+def streamed(source: Path | str, rule: Streaming = SHORTER, **options: Any) -> Streamed:
+    data = open_streamed(source, rule, **options)
+    assert data is not None
+    return data
+
+
+def pixels(data: Streamed, index: list[int] | None = None, *, seed: int = 0, epoch: int = 0) -> Tensor:
+    with decode.quiet():
+        return data.pixels(torch.tensor(range(len(data)) if index is None else index), seed=seed, epoch=epoch)
+
+
+def weights(classifier: advex.Classifier) -> bytes:
+    return b"".join(value.contiguous().numpy().tobytes() for value in classifier.state_dict().values())
+
+
+# -- the same as from memory ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{"size": 16}, {"size": (12, 20), "max_samples": 9, "seed": 3}])
+def test_of_one_size_they_are_what_is_held_in_memory(photos: Path, options: dict[str, Any]) -> None:
+    held, data = open_dataset(photos, **options), streamed(photos, Streaming(), **options)
+    assert torch.equal(pixels(data), held.x)
+    assert torch.equal(pixels(data, epoch=3), held.x)
+    assert torch.equal(data.y, held.y)
+    assert (data.shape, data.ids, data.class_names, data.counts) == (
+        held.shape,
+        held.ids,
+        held.class_names,
+        held.counts,
+    )
+
+
+def test_grey_pictures_are_grey_and_beside_colour_they_are_colour(tmp_path: Path) -> None:
+    for number, form in enumerate(("L", "1", "P", "LA")):
+        path = tmp_path / "grey" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        grey = Image.fromarray(photo(7)[..., 0])
+        (grey.convert("RGB").quantize(8) if form == "P" else grey.convert(form)).save(path)
+    for _ in range(2):
+        held, data = open_dataset(tmp_path / "grey", size=16), streamed(tmp_path / "grey", Streaming(), size=16)
+        assert torch.equal(pixels(data), held.x)
+        Image.fromarray(photo(7)).save(tmp_path / "grey" / "a" / "colour.png")
+    assert data.shape[0] == 3
+
+
+@pytest.mark.parametrize("threads", [0, 1, 4])
+def test_a_network_learns_the_same_bits(photos: Path, threads: int) -> None:
+    recipe = recipe_from({**SMALL, "accumulate": 2})
+    held = train(recipe, open_dataset(photos, size=16), None)
+    assert weights(train(recipe, streamed(photos, Streaming(), size=16), None, threads=threads)) == weights(held)
+    assert weights(train(recipe, open_dataset(photos, size=16), None, threads=threads)) == weights(held)
+
+
+def test_what_memory_holds_is_cut_in_the_same_way(tmp_path: Path) -> None:
+    """Pictures of one size, as files and as a data set."""
+    for number in range(6):
+        path = tmp_path / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(photo(3 + 7 * number)[:20, :27]).save(path)
+    data, held = streamed(tmp_path), open_dataset(tmp_path)
+    recipe = recipe_from({**SMALL, "resize": {"shorter": [18, 26]}, "crop": 16})
+    run = begin(fitted(recipe, held.shape, 2), held, None, "cpu")
+    run.position.epoch = 2
+    assert torch.equal(run.pixels(torch.arange(6)), pixels(data, epoch=2))
+    assert weights(train(recipe, data, None)) == weights(train(recipe, held, None))
+
+
+# -- what is drawn -------------------------------------------------------------------------------------------
+
+
+def test_a_crop_depends_on_seed_epoch_and_number_alone(photos: Path) -> None:
+    data = streamed(photos)
+    whole = pixels(data, seed=5, epoch=1)
+    assert whole.shape == (20, 3, 16, 16)
+    order = torch.randperm(20, generator=torch.Generator().manual_seed(0)).tolist()
+    assert torch.equal(pixels(data, order, seed=5, epoch=1), whole[order])
+    assert torch.equal(pixels(data, [7], seed=5, epoch=1), whole[[7]])
+    for other in (pixels(data, seed=6, epoch=1), pixels(data, seed=5, epoch=2)):
+        assert not (other == whole).flatten(1).all(dim=1).any()
+
+
+def test_every_length_and_every_place_is_drawn() -> None:
+    """Lengths 18 to 26 alike (chi squared), windows inside, and their place uniform from end to end (moments)."""
+    crops = SHORTER.crops(torch.arange(9000), seed=1, epoch=0)
+    of = (40, 100)
+    windows = [crop.window(of) for crop in crops]
+    lengths = np.array([16 / (window.bottom - window.top) * 40 for window in windows])
+    assert np.abs(lengths - lengths.round()).max() < 1e-9
+    counts = np.bincount(lengths.round().astype(int))
+    assert counts[:18].sum() == 0
+    assert ((counts[18:] - 1000) ** 2 / 1000).sum() < 26.1  # 0.999 of chi squared with 8 degrees
+    assert len(counts) == 27
+    for low, high, length in (("top", "bottom", 40), ("left", "right", 100)):
+        starts, ends = (np.array([getattr(window, name) for window in windows]) for name in (low, high))
+        assert starts.min() >= 0
+        assert ends.max() <= length
+        place = starts / (length - (ends - starts))
+        assert abs(place.mean() - 1 / 2) < 0.01
+        assert abs(place.var() - 1 / 12) < 0.004
+
+
+def test_a_window_is_scaling_and_cutting(tmp_path: Path) -> None:
+    """Of a slope, of which each pixel says where it is: what is scaled shows the places that the window has."""
+    rows, columns = np.indices((50, 80))
+    slope = np.stack([2 * rows, 2 * columns, 0 * rows], axis=2).astype(np.uint8)
+    crop = Crop(0.5, 0.25, 0.75, (20, 30), 16)  # shorter side 25: half of the picture's
+    x = cut(torch.from_numpy(slope).permute(2, 0, 1)[None], [crop])[0]
+    # 16 of 25 x 40 pixels: 32 of 50 x 80. A quarter of the 18 rows left over, three quarters of the 48 columns.
+    top, left = 0.25 * 18, 0.75 * 48
+    expected = [2 * (start + 2 * np.arange(16) + 1 - 0.5) for start in (top, left)]
+    assert np.abs(x[0, :, 8].numpy() - expected[0])[1:-1].max() <= 1
+    assert np.abs(x[1, 8].numpy() - expected[1])[1:-1].max() <= 1
+
+
+# -- files that cannot be read -------------------------------------------------------------------------------
+
+
+def jpeg(number: int) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(photo(number)).save(file, "JPEG", quality=95)
+    return file.getvalue()
+
+
+def test_what_cannot_be_read_is_named_before_the_first_step(photos: Path) -> None:
+    (photos / "a" / "empty.jpg").touch()
+    (photos / "a" / "none.png").write_bytes(b"no picture at all")
+    (photos / "b" / "short.jpg").write_bytes(jpeg(1)[:-200])  # its head is whole
+    (photos / "b" / "tail.jpg").write_bytes(jpeg(2) + b"more" * 600)  # which Pillow does not mind
+    (photos / "b" / "float.tif").write_bytes(b"")
+    Image.fromarray(np.zeros((20, 20), np.float32)).save(photos / "b" / "float.tif")
+    held, data = open_dataset(photos, size=16), streamed(photos, Streaming(), size=16)
+    assert data.skipped == held.skipped
+    assert {Path(each.name).name for each in data.skipped} == {"empty.jpg", "none.png", "short.jpg", "float.tif"}
+    assert data.ids == held.ids
+
+
+def test_a_file_that_fails_later_is_named_and_mended_the_run_goes_on(photos: Path, tmp_path: Path) -> None:
+    recipe = recipe_from({**SMALL, "resize": {"shorter": [18, 26]}, "crop": 16})
+    unbroken = train(recipe, streamed(photos), None)
+    data, path = streamed(photos), photos / "b" / "13.png"
+    whole = path.read_bytes()
+
+    def damage(line: dict[str, Any]) -> None:
+        if line.get("epoch") == 1:
+            path.unlink()
+
+    with pytest.raises(DataError, match=r"b/13.png cannot be read: there is no such file\. Put a whole one"):
+        train(recipe, data, tmp_path / "run", report=damage, threads=1)
+    path.write_bytes(whole)
+    assert weights(train(recipe, streamed(photos), tmp_path / "run", resume=True)) == weights(unbroken)
+
+
+def test_a_folder_of_nothing_that_can_be_read(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.png").write_bytes(b"no")
+    with pytest.raises(DataError, match="none of the 2 images could be read"):
+        open_streamed(tmp_path, SHORTER)
+
+
+def test_several_sizes_need_one(photos: Path) -> None:
+    with pytest.raises(DataError, match="several sizes"):
+        open_streamed(photos, Streaming())
+
+
+# -- going on, and how much is held --------------------------------------------------------------------------
+
+
+def test_a_run_that_stops_within_an_epoch_ends_as_if_it_had_not(photos: Path, tmp_path: Path) -> None:
+    recipe = recipe_from({**SMALL, "resize": {"shorter": [18, 26]}, "crop": 16, "ema": 0.9})
+    unbroken = train(recipe, streamed(photos), None, threads=1)
+    steps: list[int] = []
+    with pytest.raises(Interrupted):
+        train(
+            recipe, streamed(photos), tmp_path / "run", threads=4,
+            report=lambda line: steps.append(line["step"]), stop=lambda: len(steps) >= 2,
+        )  # fmt: skip
+    assert [path.name for path in checkpoints_in(tmp_path / "run")] == ["step-00000002"]  # of 4 in an epoch
+    assert weights(train(recipe, streamed(photos), tmp_path / "run", resume=True, threads=0)) == weights(unbroken)
+
+
+def test_no_more_is_read_ahead_than_was_said() -> None:
+    lock, begun, used = threading.Lock(), 0, 0
+
+    def work(item: int) -> int:
+        nonlocal begun
+        with lock:
+            begun += 1
+        return item
+
+    for item in ahead(work, range(200), threads=4, waiting=5):
+        assert item == used
+        used += 1
+        assert begun - used <= 5
+    assert used == 200
+
+
+def test_a_run_is_known_by_names_labels_sizes_and_cut(photos: Path, tmp_path: Path) -> None:
+    first = streamed(photos).content
+    assert streamed(photos).content == first
+    assert streamed(photos.rename(tmp_path / "elsewhere")).content == first
+    photos = tmp_path / "elsewhere"
+    others = [streamed(photos, Streaming((18, 27), 16)), streamed(photos, Streaming((18, 26), 15))]
+    others += [streamed(photos, max_samples=19), streamed(photos, Streaming(), size=16)]
+    (photos / "a" / "02.png").write_bytes((photos / "a" / "02.png").read_bytes() + b"\0")
+    others.append(streamed(photos))
+    (photos / "a" / "02.png").rename(photos / "b" / "02.png")
+    others.append(streamed(photos))
+    assert len({first, *(each.content for each in others)}) == 7
+
+
+# -- which data, which recipes -------------------------------------------------------------------------------
+
+
+def test_what_is_no_file_of_its_own_is_held(tmp_path: Path) -> None:
+    np.savez(tmp_path / "data.npz", x_train=np.zeros((4, 8, 8), np.uint8), y_train=np.arange(4) % 2)
+    for source in (tmp_path / "data.npz", "digits"):
+        assert open_streamed(source, SHORTER, split="train") is None
+    floats = Dataset(
+        name="floats", x=torch.rand(4, 3, 20, 20), y=torch.arange(4) % 2, class_names=("a", "b"), ids=tuple("0123")
+    )
+    with pytest.raises(SpecError, match="floats holds floats"):
+        train(recipe_from({**SMALL, "resize": {"shorter": [18, 26]}, "crop": 16}), floats, None)
+
+
+def test_undivided_folders_are_dealt_as_ever(photos: Path) -> None:
+    held = open_dataset(photos, split="train", size=16)
+    assert streamed(photos, split="train").ids == held.ids
+    assert torch.equal(pixels(streamed(photos, Streaming(), split="train", size=16)), held.x)
+
+
+def test_a_recipe_says_it_in_pixels() -> None:
+    recipe = recipe_from({"crop": 16}, {"resize.shorter": "18,26"})
+    assert recipe.streaming == SHORTER
+    assert recipe_from(recipe.model_dump(mode="json")) == recipe
+    assert recipe.model_dump(mode="json")["resize"] == {"shorter": [18, 26]}
+    assert recipe_from({}).streaming is None
+    assert recipe_from({"streamed": True}).streaming == Streaming()
+
+
+@pytest.mark.parametrize(
+    ("values", "changes", "said"),
+    [
+        ({"resize": {"shorter": [256, 480]}}, {}, "crop=0: say the side of the square"),
+        ({"resize": {"shorter": [256, 480]}, "crop": 257}, {}, "crop=257: say the side"),
+        ({"crop": 9}, {"resize.shorter": "480,256"}, "a least and a largest number of pixels"),
+        ({"crop": 9}, {"resize.shorter": "256"}, r"resize = .* is not possible.*\{shorter: \[LEAST, LARGEST\]\}"),
+        ({"crop": 9}, {"resize.shorter": "0.5,1.5"}, "in whole pixels"),
+        ({"resize": {"longer": [1, 2]}}, {}, "it must be two factors"),
+        ({"resize": 2}, {}, "resize = 2 is not possible"),
+    ],
+)
+def test_impossible_sizes_are_refused(values: dict[str, Any], changes: dict[str, str], said: str) -> None:
+    with pytest.raises(SpecError, match=said):
+        recipe_from(values, changes)
+
+
+def test_from_python_with_one_line(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    changes = ["network=small_cnn:widths=4-8-8", "resize.shorter=18,26", "crop=16", "epochs=1", "batch_size=6"]
+    classifier = advex.train("digits-ordinary", photos, *changes, out=tmp_path / "run", device="cpu")
+    config = json.loads((tmp_path / "run" / artifacts.CONFIG).read_text())
+    assert config["input_shape"] == [3, 16, 16]
+    assert classifier(torch.rand(2, 3, 16, 16)).shape == (2, 2)
+    assert "decoded when they are needed" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "examples.safetensors").exists()
