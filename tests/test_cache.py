@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 import advex
+from advex.cli import main
 from advex.data import dataset
 from advex.data.dataset import content
 from advex.data.images import decode
@@ -240,3 +241,16 @@ def test_a_window_of_a_file_is_that_of_its_pixels(tmp_path: Path) -> None:
 def test_the_memory_limit_names_the_cache(photos: Path) -> None:
     with pytest.raises(DataError, match="ADVEX_CACHE"):
         opened(photos, memory_limit=10)
+
+
+def test_the_command_line_names_the_folder_too(
+    photos: Path, cached: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ADVEX_CACHE", str(cached))  # put back as it was, afterwards
+    arguments = ["train", "digits-ordinary", "--data", str(photos), "--size", "16", "--dry-run"]
+    monkeypatch.setattr(sys, "argv", ["advex", *arguments, "--cache", str(tmp_path / "there")])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    assert len(list((tmp_path / "there").glob("*.pixels"))) == 2  # to train on, and to validate
+    assert not cached.exists()

@@ -11,18 +11,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from torch import Tensor
 
 import advex
 from advex import artifacts
-from advex.data import Streaming, open_dataset, open_streamed
+from advex.data import Annotation, Streaming, open_dataset, open_streamed, write_annotated
 from advex.data.crops import Crop
 from advex.data.dataset import Dataset
 from advex.data.images import decode
 from advex.data.images.streamed import Streamed, cut
 from advex.data.threads import ahead
 from advex.errors import DataError, SpecError
+from advex.feedback.annotations import with_annotated
+from advex.lookup import datasets
 from advex.recipes import fitted, recipe_from
 from advex.training import Interrupted, checkpoints_in, train
 from advex.training.run import begin
@@ -182,6 +184,33 @@ def test_what_cannot_be_read_is_named_before_the_first_step(photos: Path) -> Non
     assert data.ids == held.ids
 
 
+FORMS = [("PNG", mode) for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")]
+FORMS += [
+    ("JPEG", "L"),
+    ("JPEG", "RGB"),
+    ("JPEG", "CMYK"),
+    ("BMP", "RGB"),
+    ("WEBP", "RGB"),
+    ("GIF", "L"),
+    ("TIFF", "L"),
+]
+
+
+@pytest.mark.parametrize(("form", "mode"), FORMS)
+@pytest.mark.parametrize("orientation", [None, 3, 6])
+def test_a_head_says_what_decoding_shows(tmp_path: Path, form: str, mode: str, orientation: int | None) -> None:
+    """Height, width and whether it is grey."""
+    image = Image.fromarray(photo(5)[..., 0].astype(np.uint16)) if mode == "I;16" else Image.fromarray(photo(5))
+    exif = Image.Exif()
+    if orientation is not None:
+        exif[ExifTags.Base.Orientation] = orientation
+    path = tmp_path / f"x.{form.lower()}"
+    (image if mode == "I;16" else image.convert(mode)).save(path, form, exif=exif)
+    header, shown = decode.header(path), decode.pixels(path)
+    assert (header.size, header.grey) == (shown.shape[1:], len(shown) == 1)
+    assert header.stamp == (path.stat().st_size,)
+
+
 def test_a_file_that_fails_later_is_named_and_mended_the_run_goes_on(photos: Path, tmp_path: Path) -> None:
     recipe = recipe_from({**SMALL, "resize": {"shorter": [18, 26]}, "crop": 16})
     unbroken = train(recipe, streamed(photos), None)
@@ -284,6 +313,24 @@ def test_a_recipe_says_it_in_pixels() -> None:
     assert recipe.model_dump(mode="json")["resize"] == {"shorter": [18, 26]}
     assert recipe_from({}).streaming is None
     assert recipe_from({"streamed": True}).streaming == Streaming()
+
+
+@pytest.mark.parametrize(("shape", "seen"), [(None, (3, 16, 16)), ((20, 20), (3, 20, 20))])
+def test_validation_pictures_are_held_at_the_size_that_is_said(
+    photos: Path, shape: tuple[int, int] | None, seen: tuple[int, ...]
+) -> None:
+    examples, held_out, splits = datasets.open_training(str(photos), shape=shape, streaming=SHORTER)
+    assert splits == ("train", "test")
+    assert held_out is not None
+    assert (examples.shape, held_out.shape) == ((3, 16, 16), seen)
+    expected = open_dataset(photos, split="test", size=seen[1])
+    assert torch.equal(held_out.x, expected.x)
+    recipe = recipe_from({**SMALL, "resize": {"shorter": [18, 26]}, "crop": 16, "epochs": 1})
+    train(recipe, examples, None, validation=held_out)
+    answers = [Annotation(picture="0.png", label="a")]
+    answered = write_annotated(photos.parent / "answered", {"0.png": held_out.x[0]}, answers)
+    with pytest.raises(SpecError, match="pictures are added to data in memory, and those of photos/train are streamed"):
+        with_annotated(examples, [answered], source=str(photos), trained="train")
 
 
 @pytest.mark.parametrize(

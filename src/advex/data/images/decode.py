@@ -105,7 +105,8 @@ def header(path: Path) -> Header:
         with _opened(path, FORMATS) as image:
             if (end := _ENDS.get(image.format or "")) and end not in _tail(path):
                 image.load()
-            said = image.format != "PNG" or "exif" in image.info  # of a PNG that says nothing, asking would decode it
+            # A PNG that says nothing would be decoded to ask it; the size of a TIFF is upright.
+            said = image.format not in ("PNG", "TIFF") or (image.format == "PNG" and "exif" in image.info)
             turned = said and image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
             size = (image.width, image.height) if turned else (image.height, image.width)
             return Header(size=size, grey=_is_grey(image), stamp=(path.stat().st_size,))
