@@ -172,8 +172,8 @@ def streamed(folder: Path) -> dict[str, Any]:
     for threads in (0, 1, 4):
         data = open_streamed(folder, Streaming(), size=16)
         assert data is not None
-        read: list[int] = []
-        watched = dataclasses.replace(data, example=lambda row, crop: read.append(row) or data.example(row, crop))  # noqa: B023
+        read, example = list[int](), data.example
+        watched = dataclasses.replace(data, example=lambda row, crop: read.append(row) or example(row, crop))  # noqa: B023
         told[str(threads)] = digest(training.train(recipe, watched, None, threads=threads).state_dict())
         told["read"] = sorted(read)
     return told

@@ -41,6 +41,7 @@ def test_every_class_is_drawn_as_often_by_the_seed_and_the_examples_number_alone
         few, x=few.x[:1].expand(10_000, *few.shape), y=few.y[:1].expand(10_000), ids=tuple(map(str, range(10_000)))
     )
     drawn = labelled(recipe(labels="random:3"), many)
+    assert isinstance(drawn, Dataset)
     test: Any = stats.chisquare(torch.bincount(drawn.y, minlength=10).numpy())
     assert test.pvalue > 0.001
     assert torch.equal(labelled(recipe(labels="random:3", seed=5), many.take(slice(0, 50))).y, drawn.y[:50])

@@ -273,6 +273,7 @@ CHANGES: list[tuple[dict[str, Any], dict[str, Any]]] = [
 # These change how fast a step is, or what is looked at and kept.
 ELSEWHERE = {
     "compiled", "channels_last", "validate_every", "robust_every", "robust_attack", "robust_samples", "best_by", "keep",
+    "streamed",
 }  # fmt: skip
 
 

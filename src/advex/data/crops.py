@@ -34,8 +34,8 @@ def shorter_side(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     pair = value.get("shorter")
-    whole = isinstance(pair, list | tuple) and len(pair) == 2 and all(type(each) is int for each in pair)
-    if len(value) != 1 or not whole:
+    pair = pair if isinstance(pair, list | tuple) and len(value) == 1 else ()
+    if len(pair) != 2 or not all(type(each) is int for each in pair):
         raise ValueError("it must be two factors, or {shorter: [LEAST, LARGEST]} in whole pixels")
     return ShorterSide((pair[0], pair[1]))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -16,7 +16,7 @@ THREADS = min(8, os.cpu_count() or 1)
 
 def ahead(
     work: Callable[[Item], Result], items: Iterable[Item], *, threads: int = THREADS, waiting: int | None = None
-) -> Iterator[Result]:
+) -> Generator[Result]:
     """The results of `work` on each item, in order: computed in threads, a few items ahead of their use.
 
     threads: 0 computes each when it is asked for. waiting: how many may be under way or unused at a time, twice the

@@ -105,45 +105,53 @@ def stream(source: Source, how: Reading, rule: Streaming) -> Streamed | None:
     anew = examples.anew or _of_files(examples, order)
     if anew is None:
         return None
-    heads: list[Header] = []
-    kept: list[int] = []
+    heads: dict[int, Header] = {}
     with decode.quiet():
         for done, (row, header) in enumerate(zip(order.tolist(), _headers(anew, order), strict=True), 1):
             if isinstance(header, Header):
-                kept.append(row)
-                heads.append(header)
+                heads[row] = header
             else:
                 skipped[row] = str(header)
             if done % _CHUNK == 0 or done == len(order):
                 how.progress(done, len(order))
-    if not kept:
-        raise none_left(name, examples, skipped)
-    sizes = Counter(header.size for header in heads)
+    sizes = Counter(header.size for header in heads.values())
     scaled = how.size is not None or rule.shorter is not None
     if examples.anew is None and not scaled and len(sizes) > 1:
         raise several_sizes(name, sizes, len(order), len(order))
     channels = how.channels
     if examples.anew is None and channels is None:
-        channels = 1 if all(header.grey for header in heads) else 3
+        channels = 1 if all(header.grey for header in heads.values()) else 3
 
-    def example(number: int, crop: Crop) -> np.ndarray:
-        encoded = anew.cut(kept[number], crop)
+    def example(row: int, crop: Crop) -> np.ndarray:
+        encoded = anew.cut(row, crop)
         if rule.shorter is None:
             return decode.decoded(encoded, size=how.size, channels=channels).pixels
         shown = crop.window if isinstance(encoded, Path) else None
         return decode.decoded(encoded, channels=channels, shown=shown).pixels
 
-    few = torch.linspace(0, len(kept) - 1, min(_FEW, len(kept))).round().long()
+    few = torch.linspace(0, len(heads) - 1, min(_FEW, len(heads))).round().long()
+    pixels: list[np.ndarray] = []
     with decode.quiet():
-        pixels = [example(*each) for each in zip(few.tolist(), rule.crops(few, seed=0, epoch=0), strict=True)]
-    ids, labels = tuple(examples.ids[row] for row in kept), examples.labels[kept].astype(np.int64)
-    said = [source.class_names, ids, labels.tolist(), [header.stamp for header in heads]]
+        for row, crop in zip([list(heads)[each] for each in few], rule.crops(few, seed=0, epoch=0), strict=True):
+            try:
+                pixels.append(example(row, crop))
+            except Unreadable as error:
+                skipped[row] = str(error)
+                del heads[row]
+    if not pixels:
+        raise none_left(name, examples, skipped)
+    shape = pixels[0].shape
+    if rule.shorter is not None and shape[1:] != (rule.side, rule.side):
+        raise DataError(f"{name}: its examples are not cut from whole pictures; give two factors for resize.")
+    rows = list(heads)
+    ids, labels = tuple(examples.ids[row] for row in rows), examples.labels[rows].astype(np.int64)
+    said = [source.class_names, ids, labels.tolist(), [header.stamp for header in heads.values()]]
     digest = hashlib.blake2b(json.dumps(said).encode(), digest_size=16)
     for each in pixels:
         digest.update(np.ascontiguousarray(each).data)
     return Streamed(
         name=name,
-        shape=pixels[0].shape,
+        shape=shape,
         y=torch.from_numpy(labels),
         class_names=source.class_names,
         ids=ids,
@@ -152,7 +160,7 @@ def stream(source: Source, how: Reading, rule: Streaming) -> Streamed | None:
         notes=(*examples.notes, "decoded when they are needed"),
         content=digest.hexdigest(),
         rule=rule,
-        example=example,
+        example=lambda number, crop: example(rows[number], crop),
     )
 
 
