@@ -129,6 +129,16 @@ def test_a_crop_depends_on_seed_epoch_and_number_alone(photos: Path) -> None:
         assert not (other == whole).flatten(1).all(dim=1).any()
 
 
+def test_an_example_that_comes_back_in_an_epoch_is_cut_otherwise(photos: Path) -> None:
+    """As `per_class` has it: number 23 of 20 is the fourth again."""
+    first, again = pixels(streamed(photos), [3, 23])
+    assert not torch.equal(first, again)
+    fixed = streamed(photos, Streaming(), size=16)
+    assert torch.equal(*pixels(fixed, [3, 23]))
+    recipe = recipe_from({**SMALL, "per_class": 13})
+    assert weights(train(recipe, fixed, None)) == weights(train(recipe, open_dataset(photos, size=16), None))
+
+
 def test_every_length_and_every_place_is_drawn() -> None:
     """Lengths 18 to 26 alike (chi squared), windows inside, and their place uniform from end to end (moments)."""
     crops = SHORTER.crops(torch.arange(9000), seed=1, epoch=0)

@@ -62,7 +62,9 @@ class Streamed:
         `decode.quiet()`. Raises DataError, naming the file, for a picture that cannot be read.
         """
         crops = self.rule.crops(index, seed=seed, epoch=epoch)
-        return torch.from_numpy(np.stack([self._example(*each) for each in zip((index % len(self)).tolist(), crops, strict=True)]))
+        return torch.from_numpy(
+            np.stack([self._example(*each) for each in zip((index % len(self)).tolist(), crops, strict=True)])
+        )
 
     def _example(self, number: int, crop: Crop) -> np.ndarray:
         try:
