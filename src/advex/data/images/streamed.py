@@ -58,8 +58,9 @@ class Streamed:
     def pixels(self, index: Tensor, *, seed: int, epoch: int) -> Tensor:
         """[n, *shape] uint8, or float in data space: examples as they are cut in an epoch.
 
-        index: [n] int64; numbers from the length on name the same examples again, cut otherwise. Row i depends on (seed, epoch, index[i]) and its file alone. To be called inside
-        `decode.quiet()`. Raises DataError, naming the file, for a picture that cannot be read.
+        index: [n] int64; numbers from the length on name the same examples again, cut otherwise. Row i depends on
+        (seed, epoch, index[i]) and its file alone. To be called inside `decode.quiet()`. Raises DataError, naming the
+        file, for a picture that cannot be read.
         """
         crops = self.rule.crops(index, seed=seed, epoch=epoch)
         return torch.from_numpy(
