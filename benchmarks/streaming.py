@@ -120,15 +120,14 @@ def waits(folder: Path, steps: int, rounds: int) -> None:
 
 
 def memory(folder: Path, count: int) -> None:
-    """Anonymous memory in the course of two epochs of a small network."""
-    settings = {"network": "small_cnn:widths=4-8-8", "resize": {"shorter": [256, 480]}, "crop": 224, "epochs": 2}
+    """Anonymous memory in the course of four epochs of a small network."""
+    settings = {"network": "small_cnn:widths=4-8-8", "resize": {"shorter": [256, 480]}, "crop": 224, "epochs": 4}
     recipe = recipe_from({**settings, "batch_size": 16, "robust_every": 0})
     data, seen = opened(folder), list[float]()
     train(recipe, data, None, threads=2, report=lambda line: seen.append(anonymous()) if "epoch" not in line else None)
-    half = len(seen) // 2
-    parts = [seen[start : start + half // 2] for start in range(0, len(seen) - half // 2 + 1, half // 2)]
-    print(f"anonymous MiB, largest of each half of an epoch ({count} pictures, {len(seen)} steps): ", end="")
-    print(", ".join(f"{max(part):.0f}" for part in parts), flush=True)
+    steps = len(seen) // 4
+    largest = [max(seen[start : start + steps]) for start in range(0, len(seen), steps)]
+    print(f"anonymous MiB, largest of each epoch ({count} pictures): {', '.join(f'{each:.0f}' for each in largest)}")
 
 
 def main() -> None:

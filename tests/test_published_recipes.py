@@ -332,7 +332,7 @@ def test_an_example_that_comes_back_is_altered_in_another_way(tmp_path: Path) ->
     run = begin(recipes.fitted(made, data.shape, 2), data, tmp_path, "cpu")
     assert run.steps == 2
     (numbers,) = run.batches(0)
-    batch = run.batch(numbers)
+    batch = run.batch(numbers, run.pixels(numbers))
     assert batch.index is not None
     assert batch.y.tolist() == [int(number % 4 == 3) for number in numbers]
     alone = batch.x[batch.y == 1]
