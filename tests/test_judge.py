@@ -20,6 +20,8 @@ import torch
 import advex
 from advex.cli import main
 from advex.evaluation import evaluate, judging, settings_from
+from advex.lookup.models import open_models
+from advex.progress import QUIET
 from advex.record import Difference, Figure, MapFigures, MeasureEntry, ModelEntry, read_record, read_rows
 from advex.registry import parse
 from advex.report import write_report
@@ -222,6 +224,16 @@ def test_maps_are_judged_beside_controls_on_what_the_model_decides_rightly(
     page = (tmp_path / "record" / "report.html").read_text(encoding="utf-8")
     assert page.count('class="control"') == 2
     assert "The picture is missing from the record" not in page
+
+
+def test_of_those_that_are_right_the_first_are_taken() -> None:
+    data = advex.open_dataset("planted:amplitude=0.05", split="test", max_samples=30, seed=0)
+    (opened,) = open_models(["builtin:planted"], "cpu")
+    every = judging.rightly_decided([opened], data, 8, QUIET)
+    some = judging.rightly_decided([opened], data, 8, QUIET, most=5)
+    assert some.ids == every.ids[:5]
+    assert some.selected.startswith(f"Judged on 5 of 30 examples of {data.name}, the first of the {len(every)} that")
+    assert judging.rightly_decided([opened], data, 8, QUIET, most=99).selected == every.selected
 
 
 @pytest.mark.filterwarnings("ignore::advex.errors.AdvexWarning")  # maps of an untrained network are hard to sum up

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from pathlib import Path
@@ -374,6 +375,23 @@ def test_an_example_alone_has_nobody_to_choose_its_threshold() -> None:
     assert apply(Localisation(chosen_on="same"), case(nested()[None], [[SQUARES[0.5]]])).values[""].tolist() == [1]
 
 
+def test_of_small_things_alone_thresholds_are_chosen_on_small_things() -> None:
+    """As if the data had no other: the others have no value, and the reason."""
+    about = random_case(21, seed=3)
+    assert about.evidence is not None
+    small = about.covered < 1 / 4
+    assert 5 < int(small.sum()) < 21
+    kept = tuple(each if of else each[:0] for each, of in zip(about.evidence.boxes, small, strict=True))
+    alone = dataclasses.replace(about, evidence=Evidence(boxes=kept))
+    for spec in ("", "rule=best,"):
+        made = apply(registry.build("measure", f"localisation:{spec}subset=quarter"), about)
+        expected = apply(registry.build("measure", f"localisation:{spec}".rstrip(":,")), alone)
+        for name, values in expected.values.items():
+            assert torch.equal(made.values[name].isnan(), ~small), name
+            assert torch.allclose(made.values[name][small], values[small]), name
+        assert torch.equal(made.undefined["its thing fills a quarter of its picture or more"], ~small)
+
+
 def test_the_seed_draws_the_halves() -> None:
     first, again, other = (apply(Localisation(), random_case(21, seed=k)).parts for k in (3, 3, 4))
     assert first is not None
@@ -399,8 +417,6 @@ def test_impossible_options_are_refused(options: str) -> None:
 
 def test_in_a_record_thresholds_are_chosen_on_all_examples_of_the_data(tmp_path: Path) -> None:
     """Pieces of 7 examples, one all without evidence, are settled together, and say what one case of all says."""
-    import dataclasses
-
     data = advex.open_dataset("planted:amplitude=0.05", split="test", max_samples=30, seed=0)
     assert data.evidence is not None
     known = tuple(each if i >= 7 and i % 5 else each[:0] for i, each in enumerate(data.evidence.boxes))

@@ -145,18 +145,21 @@ def small_network(side: int = 8) -> Classifier:
 def test_curves_are_those_of_a_loop_over_pictures_and_steps() -> None:
     maps = torch.randn(5, 3, 8, 8, dtype=torch.float64)
     about = case(maps, classifier=small_network())
-    for measure, back in ((Deletion(fill="grey", steps=7), False), (Insertion(fill="blur", steps=7), True)):
+    # As published, 8 pixels a step: a row of the picture has so many.
+    of_rise = ((Deletion(published=True), False, 8), (Insertion(published=True), True, 8))
+    mine = ((Deletion(fill="grey", steps=7), False, 7), (Insertion(fill="blur", steps=7), True, 7))
+    for measure, back, steps in (*mine, *of_rise):
         empty = filled(about.classifier, about.x, measure.fill)
         expected = []
         for i in range(5):
             order = maps[i].abs().amax(dim=0).flatten().argsort(descending=True)
             points = []
-            for k in range(8):
+            for k in range(steps + 1):
                 gone = torch.zeros(64, dtype=torch.bool)
-                gone[order[: round(k * 64 / 7)]] = True
+                gone[order[: round(k * 64 / steps)]] = True
                 picture = torch.where(gone.reshape(8, 8) != back, empty[i], about.x[i])
                 points.append(about.classifier.predict(picture[None])[0, 0].item())
-            expected.append(np.trapezoid(points, dx=1 / 7))
+            expected.append(np.trapezoid(points, dx=1 / steps))
         assert torch.allclose(apply(measure, about).values[""], torch.tensor(expected), atol=1e-12)
 
 
@@ -305,6 +308,18 @@ def test_small_things_beside_others_are_the_subset() -> None:
     told = replace(about, evidence=Evidence(boxes=boxes, distractor=others, share=torch.tensor([0.1, 0.5, 0.1, 0.1])))
     measured = apply(registry.build("measure", "pointing:subset=small,tolerance=0"), told)
     assert measured.values[""].nan_to_num(-1).tolist() == [1, -1, -1, 0], "the share is the picture's own"
+    for data in (Evidence(boxes=boxes), known):
+        measured = apply(
+            registry.build("measure", "pointing:subset=quarter,tolerance=0"), replace(about, evidence=data)
+        )
+        assert measured.values[""].nan_to_num(-1).tolist() == [-1, 1, 1, 0], "whatever is beside them"
+        assert "quarter of its picture or more" in next(iter(measured.undefined))
+
+
+def test_removal_as_published_takes_no_other_settings() -> None:
+    for spec in ("deletion:published=true,steps=4", "insertion:published=true,fill=grey,output=logit"):
+        with pytest.raises(SpecError, match="as published"):
+            registry.build("measure", spec)
 
 
 def test_the_mean_over_classes_is_of_those_that_have_examples() -> None:

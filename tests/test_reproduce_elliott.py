@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import pytest
@@ -28,11 +29,13 @@ TABLE_2 = {
     "none-0": (0.10, 0.42), "none-2.5": (0.15, 0.54), "us-0": (0.07, 0.54), "us-1": (0.09, 0.61),
     "us-2.5": (0.11, 0.62), "us-5": (0.12, 0.63),
 }  # fmt: skip
-# Standard, difficult, of the original size.
+# Standard, difficult, of the original size; then 1.5 times as large.
 TABLE_3 = {
-    "centre": (69.6, 42.4), "gradient": (76.3, 56.9), "deconvolution": (67.5, 44.2), "guided-backprop": (75.9, 53.0),
-    "excitation": (77.1, 56.6), "grad-cam": (86.6, 74.0), "extremal": (88.0, 77.3), "rise": (86.7, 75.4),
-    "norm-grad": (81.9, 64.9), "selective-norm-grad": (86.0, 72.7), "none-2.5": (81.2, 62.9), "us-2.5": (85.1, 69.0),
+    "centre": (69.6, 42.4, 69.6, 42.4), "gradient": (76.3, 56.9, 84.6, 70.0), "deconvolution": (67.5, 44.2, 75.0, 53.5),
+    "guided-backprop": (75.9, 53.0, 83.7, 67.1), "excitation": (77.1, 56.6, 84.0, 67.5),
+    "grad-cam": (86.6, 74.0, 89.1, 77.7), "extremal": (88.0, 77.3, 86.4, 71.0), "rise": (86.7, 75.4),
+    "norm-grad": (81.9, 64.9, 88.6, 75.6), "selective-norm-grad": (86.0, 72.7, 90.1, 80.8),
+    "none-2.5": (81.2, 62.9, 86.0, 71.6), "us-2.5": (85.1, 69.0, 88.2, 76.5),
 }  # fmt: skip
 
 
@@ -62,7 +65,11 @@ def test_every_row_is_an_explainer_that_its_network_is_asked_with(scale: str, mo
         assert row.explainer in explainers
         for column in table.columns.values():
             for name in filter(None, (column.measure, column.by_protocol)):
-                assert name.removeprefix("{}_") in measures, name
+                assert re.sub(r"^\{\w*\}_", "", name) in measures, name
+        for explainer in row.also.values():
+            larger, usual = explainers[explainer], explainers[row.explainer]
+            if explainer != row.explainer:  # the centre is that of any size
+                assert larger == dataclasses.replace(usual, resize=1.5)
     # What their labels say of the perceptual maps is what is run.
     for each in plan.rows:
         if each.row.label.startswith(("Perceptual", "No perceptual")):
@@ -83,3 +90,20 @@ def test_thresholds_of_the_protocol_are_chosen_on_the_same_pictures(monkeypatch:
             assert f"rule={key}" in ours
             assert f"rule={key}" in theirs
             assert ("chosen_on=half" in ours, "chosen_on=same" in theirs) == (True, True)
+
+
+def test_what_a_scale_asks_about_and_at_which_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At cpu 500 rightly classified pictures, lambda' auto and 1e4; at full 1e4 and auto, and removal as published."""
+    monkeypatch.setattr(recipes, "_check", lambda recipe: None)
+    for scale, weights in (("smoke", ("auto", 1e4)), ("cpu", ("auto", 1e4)), ("full", (1e4, "auto"))):
+        plan = planned(PAPER, scale=scale, available=lambda source: None)
+        (job,) = plan.jobs
+        explainers = {task.name: task.explainer for task in plan_of(job.evaluation).maps}
+        rows = (plan.paper.rows["loc-us-2.5"], plan.paper.rows["loc-us-other"])
+        first, second = (vars(explainers[row.explainer]) for row in rows)
+        assert (first.pop("perceptual"), second.pop("perceptual")) == weights
+        assert first == second
+        assert (job.test_samples, job.right_samples) == {
+            "smoke": (8, None), "cpu": (None, 500), "full": (2000, None),
+        }[scale]  # fmt: skip
+        assert any("classified correctly" in change for change in plan.changes) == (scale == "cpu")

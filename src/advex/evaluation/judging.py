@@ -46,10 +46,12 @@ def judges(data: Dataset) -> list[str]:
     return [*(PLACED if data.evidence is not None else ()), *FAITHFUL]
 
 
-def rightly_decided(models: Sequence[Opened], data: Dataset, size: int, say: Terminal) -> Dataset:
+def rightly_decided(
+    models: Sequence[Opened], data: Dataset, size: int, say: Terminal, *, most: int | None = None
+) -> Dataset:
     """The examples that all models decide rightly: the errors of models are not those of their maps.
 
-    size: of a batch. Raises DataError where there are none.
+    size: of a batch. most: the first so many of them. Raises DataError where there are none.
     """
     right = torch.ones(len(data), dtype=torch.bool)
     for model in models:
@@ -59,6 +61,8 @@ def rightly_decided(models: Sequence[Opened], data: Dataset, size: int, say: Ter
     if not right.any():
         raise DataError(f"{data.name}: no example is classified correctly by all models; --all includes the others.")
     who = "its model classifies" if len(models) == 1 else "all models classify"
-    said = f"Judged on {int(right.sum()):,} of {len(data):,} examples of {data.name}, those that {who} correctly."
+    rows = right.nonzero()[:most, 0]
+    which = "those" if len(rows) == int(right.sum()) else f"the first of the {int(right.sum()):,}"
+    said = f"Judged on {len(rows):,} of {len(data):,} examples of {data.name}, {which} that {who} correctly."
     say.note(said)
-    return replace(data.take(right.nonzero()[:, 0]), selected=said)
+    return replace(data.take(rows), selected=said)

@@ -130,6 +130,13 @@ class Case:
             mask |= self.evidence.mask(i, mask.shape)  # pyright: ignore
         return masks.to(self.x.device)
 
+    @cached_property
+    def covered(self) -> Tensor:
+        """[n] float64: the share of the picture that the labelled thing fills, as the data say, else of its mask."""
+        share = None if self.evidence is None else self.evidence.share
+        filled = self.evidence_mask.flatten(1).double().mean(dim=1) if share is None else share.double()
+        return filled.to(self.x.device)
+
     def explain(self, x: Tensor, classifier: Classifier | None = None) -> Tensor:
         """The same explainer's maps elsewhere, or of another classifier (a randomised one, say): like x."""
         model = self.classifier if classifier is None else classifier

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -19,6 +20,7 @@ from advex.errors import SpecError
 from advex.measures.boxes import NO_BOX, SIDES, components, constant_boxes, overlap, overlaps
 from advex.measures.case import Case, Measured, Need, Of, Value, measure
 from advex.measures.pixels import merged, pixels
+from advex.measures.place import NOT_QUARTER
 from advex.options import Share
 
 ALONE = "no other example has a box, to choose the threshold on"
@@ -61,6 +63,7 @@ Smoothing = Annotated[str | float, PlainValidator(_smoothing)]
         "grid=0.2,channels=sum_abs,smooth=mean,iou=0.3",
         "rule=percent,connectivity=4,smooth=3,clip=0.02",
         "published=true",
+        "subset=quarter",
     ),
 )
 class Localisation:
@@ -80,6 +83,7 @@ class Localisation:
     rule: see above. grid: thresholds, shares or multiples, as 0.2 or 0.1-0.2-0.3; paper: 0.05 to 1 in steps of 0.05,
     of mean to 10.5. chosen_on: see above. connectivity: 4 or 8 neighbours. iou: that makes a hit; of several, as
     0.3-0.5-0.7, each has a threshold and a hit is their mean. components: all: a hit is the best of all boxes.
+    subset: quarter: of examples whose thing fills less than a quarter of its picture, among whom thresholds are chosen.
     channels: how those of a pixel become one value. smooth: none, mean (of 3 x 3 pixels), or the sigma of a Gaussian,
     in pixels; edges are mirrored. clip: the share of values that are cut off at either end before. published: as the
     code of singh2020 has it, with clip=0.02, smooth=3, grid=0.2 and chosen_on=same; their map is that of
@@ -92,6 +96,7 @@ class Localisation:
     connectivity: Literal[4, 8] = 8
     iou: Overlap = 0.5
     components: Literal["largest", "all"] = "largest"
+    subset: Literal["all", "quarter"] = "all"
     channels: Channels = "max_abs"
     smooth: Smoothing = "none"
     clip: Share = 0.0
@@ -131,7 +136,8 @@ class Localisation:
         constant, width = constant_boxes(size), 2 + len(SIDES) + sum(len(grid) for _, grid in self._grids)
         parts = np.full((len(case), width), math.nan)
         assert case.evidence is not None
-        for i in case.located.cpu().nonzero()[:, 0].tolist():
+        large = case.located & (case.covered >= 1 / 4) & (self.subset == "quarter")
+        for i in (case.located & ~large).cpu().nonzero()[:, 0].tolist():
             truth = case.evidence.around(i).cpu().numpy()
             values = self._unit(maps[i].cpu().numpy()) if usable[i] else None
             reached = np.full(width - 2 - len(SIDES), NO_BOX)
@@ -139,7 +145,8 @@ class Localisation:
                 every = self.components == "all"
                 reached = overlaps(values, self._thresholds(values), truth, connectivity=self.connectivity, every=every)
             parts[i] = [float(draws[i]), float(right[i]), *overlap(constant, truth).max(axis=1), *reached]
-        return self.settle(torch.from_numpy(parts))
+        measured = self.settle(torch.from_numpy(parts))
+        return replace(measured, undefined={**measured.undefined, NOT_QUARTER: large.cpu()})
 
     def _unit(self, values: np.ndarray) -> np.ndarray | None:
         """[height, width], clipped, smoothed, and from 0 to 1; None where it is the same everywhere."""

@@ -17,6 +17,7 @@ from advex.errors import SpecError
 from advex.measures.case import Better, Case, Measured, Need, Of, Value, measure
 from advex.measures.pixels import pixels
 
+NOT_QUARTER = "its thing fills a quarter of its picture or more"
 NOT_SMALL = "its thing fills a quarter of its picture, or has none of another class beside it"
 NOT_SAID = "the data do not say whether a thing of another class is in the picture"
 NO_MASS = "no pixel of the map counts for the class"
@@ -54,12 +55,12 @@ class Pointing:
     has, how far it is from the mean of its class, so that intervals are those of examples drawn within each class.
 
     tolerance: in pixels; 15@224 are 15 at a (longer) side of 224, and in proportion at others. subset: small, of things
-    that fill less than a quarter of their picture and have one of another class beside them. channels: how those of a
-    pixel become one value.
+    that fill less than a quarter of their picture and have one of another class beside them; quarter: of things that
+    fill less than a quarter, whatever is beside them. channels: how those of a pixel become one value.
     """
 
     tolerance: Tolerance = "15@224"
-    subset: Literal["all", "small"] = "all"
+    subset: Literal["all", "small", "quarter"] = "all"
     channels: Channels = "max_abs"
 
     values: ClassVar[Mapping[str, Value]] = {
@@ -99,15 +100,14 @@ class Pointing:
 
     def _outside(self, case: Case) -> dict[str, Tensor]:
         """The examples that are not of the subset."""
-        if self.subset == "all":
+        evidence, large = case.evidence, case.covered >= 1 / 4
+        if self.subset == "all" or evidence is None:
             return {}
-        evidence = case.evidence
-        assert evidence is not None
-        everywhere = torch.ones(len(case), dtype=torch.bool, device=case.x.device)
+        if self.subset == "quarter":
+            return {NOT_QUARTER: large}
         if evidence.distractor is None:
-            return {NOT_SAID: everywhere}
-        share = case.evidence_mask.flatten(1).double().mean(dim=1) if evidence.share is None else evidence.share
-        return {NOT_SMALL: ~((share < 1 / 4).to(everywhere) & evidence.distractor.to(everywhere))}
+            return {NOT_SAID: torch.ones_like(large)}
+        return {NOT_SMALL: large | ~evidence.distractor.to(large)}
 
     def _near(self, masks: Tensor) -> Tensor:
         """[n, height, width] bool: the evidence, and what lies nearer to it than the tolerance."""

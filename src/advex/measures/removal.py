@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from advex.distances.channels import Channels
+from advex.errors import SpecError
 from advex.explainers.filling import Fill, filled
 from advex.explainers.outputs import Of as Output
 from advex.measures.case import Better, Case, Measured, Need, Of, measure
@@ -20,18 +21,30 @@ class _Removal:
     steps: Count = 32
     output: Output = "probability"
     channels: Channels = "max_abs"
+    published: bool = False
 
     of: ClassVar[Of] = "faithful"
     needs: ClassVar[frozenset[Need]] = frozenset({"model"})
     scale_free: ClassVar[bool] = True
     traces: ClassVar[bool] = True
 
+    def __post_init__(self) -> None:
+        named = [name for name, default in self._usual.items() if getattr(self, name) != default]
+        if self.published and named:
+            raise SpecError(f"With published=true {' and '.join(named)} are as published: leave them away.")
+
+    @property
+    def _usual(self) -> dict[str, object]:
+        """What `published` says itself, at its default."""
+        fill = type(self).fill  # pyright: ignore[reportAttributeAccessIssue]
+        return {"steps": _Removal.steps, "output": _Removal.output, "channels": _Removal.channels, "fill": fill}
+
     def curve(self, case: Case, fill: Fill, *, back: bool) -> tuple[Tensor, dict[str, Tensor]]:
         """The output [n, steps + 1] after each step, and what is undefined. back: pixels come back, else they go."""
         values, undefined = places(case, self.channels)
         rank = ranks(case, values)
         size = values[0].numel() if len(values) else 1
-        steps = min(self.steps, size)
+        steps = case.x.shape[2] if self.published and case.x.ndim == 4 else min(self.steps, size)
         cuts = torch.tensor([round(k * size / steps) for k in range(steps + 1)], device=rank.device)
         empty = filled(case.classifier, case.x, fill)
 
@@ -52,14 +65,17 @@ class _Removal:
         return Measured(value=(curve[:, 1:] + curve[:, :-1]).mean(dim=1) / 2, undefined=undefined, trace=trace)
 
 
-@measure("deletion", cites="petsiuk2018 (RISE), deletion", examples=("fill=grey,steps=4,output=logit",))
+@measure(
+    "deletion", cites="petsiuk2018 (RISE), deletion", examples=("fill=grey,steps=4,output=logit", "published=true")
+)
 class Deletion(_Removal):
     """Area under the curve of the output as pixels are removed, strongest first: low if these pixels matter.
 
     Of rows the columns, with fill=mean alone; in as many steps as there are columns, if these are fewer.
     steps: in which equal shares of the pixels go. fill: what stands in their place: the colour that the network is
     normalised by (mean; what RISE's code does), grey, or the blurred picture. output: probability, logit or loss.
-    channels: how those of a pixel become one value. Equal pixels go in an order by chance.
+    channels: how those of a pixel become one value. Equal pixels go in an order by chance. published: as RISE's code
+    has it, as many pixels a step as a row of the picture has: at 224 x 224 pixels 224 steps.
     """
 
     fill: Fill = "mean"
@@ -71,14 +87,17 @@ class Deletion(_Removal):
         return self.area(case, self.fill, back=False)
 
 
-@measure("insertion", cites="petsiuk2018 (RISE), insertion", examples=("fill=mean,steps=4,output=logit",))
+@measure(
+    "insertion", cites="petsiuk2018 (RISE), insertion", examples=("fill=mean,steps=4,output=logit", "published=true")
+)
 class Insertion(_Removal):
     """Area under the curve of the output as pixels are put back, strongest first: high if these pixels matter.
 
     Of rows the columns, with fill=mean alone; in as many steps as there are columns, if these are fewer.
     steps: in which equal shares of the pixels come. fill: what the picture begins as: blurred (what RISE's code does),
     grey, or the colour that the network is normalised by (mean). output: probability, logit or loss. channels: how
-    those of a pixel become one value. Equal pixels come in an order by chance.
+    those of a pixel become one value. Equal pixels come in an order by chance. published: as RISE's code has it, as
+    many pixels a step as a row of the picture has: at 224 x 224 pixels 224 steps.
     """
 
     fill: Fill = "blur"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
@@ -25,8 +26,9 @@ class Column(_Model):
 
     measure: the score of an evaluation's record that is compared with it, None where evaluations have none;
     by_protocol: the one by the published protocol. paired: the score less that of the row which a row is set against,
-    example by example. {} in a measure stands for the row's explainer. factor, offset: the column's value is a score
-    times this, and this more (of a paired one the factor alone). digits: after the point, as published.
+    example by example. {} in a measure stands for the row's explainer, {NAME} for another one of its `also`. factor,
+    offset: the column's value is a score times this, and this more (of a paired one the factor alone). digits: after
+    the point, as published.
     """
 
     title: str
@@ -51,9 +53,9 @@ class Row(_Model):
 
     recipe, overrides: how it is trained here. same_as: the row of which this is a repetition. against: the row that
     paired columns compare it with. explainer: whose maps the row is of, as the evaluation names it; a repetition then,
-    of the network's own row, and set against another of its explainers. needs: why this command does not run it, as the
-    end of "not run: needs ...". answers: images that it learns from besides. data: instead of the table's. note: what
-    must be said.
+    of the network's own row, and set against another of its explainers; also: others, for single columns, by name.
+    needs: why this command does not run it, as the end of "not run: needs ...". answers: images that it learns from
+    besides. data: instead of the table's. note: what must be said.
     """
 
     id: Id
@@ -65,6 +67,7 @@ class Row(_Model):
     same_as: Id | None = None
     against: Id | None = None
     explainer: str = ""
+    also: dict[str, str] = {}
     needs: str = ""
     answers: Learned | None = None
     data: str | None = None
@@ -86,9 +89,13 @@ class Row(_Model):
 
     def measure(self, name: str | None) -> str | None:
         """A column's measure as it is of this row; None where the column is of explainers and the row is not."""
-        if name is None or ("{}" in name and not self.explainer):
+        if name is None:
             return None
-        return name.replace("{}", self.explainer)
+        explainers = {"": self.explainer, **self.also}
+        wanted = re.findall(r"\{(\w*)\}", name)
+        if not all(explainers.get(each) for each in wanted):
+            return None
+        return re.sub(r"\{(\w*)\}", lambda found: explainers[found[1]], name)
 
 
 class TableGroup(_Model):
@@ -177,7 +184,8 @@ class Budget(_Model):
 
     `network.OPTION` and `objective.TERM.OPTION` reach inside; what a recipe does not have is left alone. data: by
     table, the set that is used where none is named. subset: the rows that are run where none are named.
-    samples: images drawn; None: all. simulated: instead of the paper's. evaluation: settings of it. tables: by table,
+    samples: images drawn; None: all. right_samples: of the test images so many that the network classifies correctly,
+    the first. simulated: instead of the paper's. evaluation: settings of it. tables: by table,
     settings beside these of its rows' evaluations; of a table whose rows are evaluated together, all of them. threads:
     of the processor.
     """
@@ -188,6 +196,7 @@ class Budget(_Model):
     threads: int | None = Field(default=None, ge=1)
     train_samples: int | None = Field(default=None, ge=2)
     test_samples: int | None = Field(default=None, ge=1)
+    right_samples: int | None = Field(default=None, ge=1)
     simulated: Simulated | None = None
     change: dict[str, Any] = {}
     evaluation: dict[str, Any] = {}

@@ -12,6 +12,7 @@ from advex.data.dataset import content
 from advex.data.images.streamed import Examples
 from advex.errors import SpecError
 from advex.evaluation.folder import evaluate
+from advex.evaluation.judging import rightly_decided
 from advex.lookup import datasets
 from advex.lookup.models import open_models
 from advex.ownership import claimed, forget_claims, owned
@@ -62,7 +63,10 @@ class Work:
 
     def evaluate(self, job: Job, run: Path, data: Dataset, record: Path) -> Record:
         """Evaluate a run into a record folder."""
-        return evaluate(open_models([f"{job.name}={run}"], self.device), data, record, job.evaluation, self.say)
+        models = open_models([f"{job.name}={run}"], self.device)
+        if job.right_samples is not None:
+            data = rightly_decided(models, data, job.evaluation.batch_size, self.say, most=job.right_samples)
+        return evaluate(models, data, record, job.evaluation, self.say)
 
     def together(self, group: Together, runs: Mapping[str, Path], data: Dataset, record: Path) -> Record:
         """Evaluate several runs into one record folder. runs: by their marks."""

@@ -148,6 +148,8 @@ def _decisive(job: Job) -> dict[str, Any]:
         "recipe": job.recipe.model_dump(mode="json"),
         "evaluation": job.evaluation.model_dump(mode="json"),
     }
+    if job.right_samples is not None:
+        values["right_samples"] = job.right_samples
     if job.feedback is not None:
         values["answers"] = {
             "start": job.feedback.start,

@@ -28,7 +28,8 @@ def orderings(paper: Paper, values: Mapping[str, Values], rows: set[str], seed: 
 def _pairs(rows: list[Row], key: str, column: Column) -> Iterator[tuple[Row, Row]]:
     """(the better as published, the other)."""
     sign = {"high": 1, "low": -1, "neither": 0}[column.better]
-    for first, second in itertools.combinations([row for row in rows if key in row.published], 2):
+    known = [row for row in rows if key in row.published and row.measure(column.measure)]
+    for first, second in itertools.combinations(known, 2):
         lead = sign * (first.published[key] - second.published[key])
         if lead and first.same_as == second.same_as:
             yield (first, second) if lead > 0 else (second, first)

@@ -38,8 +38,8 @@ class Feedback:
 class Job:
     """One network: to be trained and evaluated once, however many rows it is in. name: the id of its row.
 
-    data: where the examples are from. samples: how many are drawn of each split; None: all. feedback: images that are
-    learned from besides.
+    data: where the examples are from. samples: how many are drawn of each split; None: all. right_samples: of the test
+    examples so many that it classifies correctly. feedback: images that are learned from besides.
     """
 
     name: str
@@ -48,6 +48,7 @@ class Job:
     train_samples: int | None
     test_samples: int | None
     evaluation: Settings
+    right_samples: int | None = None
     feedback: Feedback | None = None
 
     @property
@@ -268,6 +269,7 @@ class _Place:
             data=source,
             train_samples=scale.train_samples,
             test_samples=scale.test_samples,
+            right_samples=scale.right_samples,
             evaluation=settings_from({**scale.evaluation, **own, "seed": self.seed, **self.evaluation}),
             feedback=feedback,
         )
@@ -302,4 +304,6 @@ def _of_the_data(table: Table, scale: Budget, published_data: str, source: str) 
         if count is not None and count != published:
             instead = f" instead of {published:,}" if published else ""
             changed.append(f"{count:,} {what} images{instead}")
+    if scale.right_samples is not None:
+        changed.append(f"of the test images the first {scale.right_samples:,} that are classified correctly")
     return changed
