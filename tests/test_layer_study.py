@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -22,7 +23,11 @@ from advex.lookup.models import Opened, open_models
 from advex.measures.case import Case
 from advex.measures.case import build as measure
 from advex.progress import QUIET
+from advex.record import Figure, MeasureEntry
+from advex.record import layer_study as record
 from advex.record.layer_study import read_study
+from advex.record.reproduction import ExtraEntry, Reproduction, write_reproduction
+from advex.report import write_report
 from advex.report.pages.layer_study import content, sentences
 
 FEW: dict[str, Any] = {
@@ -50,6 +55,54 @@ def made(planted: tuple[Opened, Any], tmp_path_factory: pytest.TempPathFactory) 
         patch.setattr(Search, "find", lambda self, *rest: searched.append(self.layers) or find(self, *rest))
         study = LayerStudy(**FEW, judges=JUDGES)(planted[0], planted[1], folder, QUIET)
     return study, folder, searched
+
+
+@pytest.mark.parametrize("better", ["high", "low"])
+def test_of_many_blurs_the_best_is_shown_and_for_how_many_a_range_is_good(better: str, tmp_path: Path) -> None:
+    """Values drawn for three ranges at eight blurs, beside the best and the share by numpy; on both pages."""
+    drawn, sigmas = np.random.default_rng(0).uniform(0.3, 1, (4, 8)).round(2), [str(k) for k in range(8)]
+
+    def figure(value: float) -> Figure:
+        return Figure(value=value, low=value, high=value, n=9)
+
+    ends = [(None, None), (0, 0), (0, 1), (1, 1)]
+    entries = [
+        record.RangeEntry(first=first, last=last, flips=figure(0.5),
+                          figures={sigma: {"m": figure(value)} for sigma, value in zip(sigmas, row, strict=True)})
+        for (first, last), row in zip(ends, drawn.tolist(), strict=True)
+    ]  # fmt: skip
+    direction: Any = better
+    study = record.LayerStudy(
+        advex="0", created="2026-01-01T00:00:00+00:00", command="c", seconds=1, seed=0, model="net", source="net",
+        data="d", first=9, examples=9, explainer="perceptual", layers=["a", "b"], sigmas=sigmas,
+        measures={"m": MeasureEntry(title="M", better=direction, of="placed", spec="m")}, flips={}, ranges=entries,
+        above={"m": 0.7},
+    )  # fmt: skip
+    good = (drawn >= 0.7 if better == "high" else drawn <= 0.7).mean(axis=1)
+    best = drawn.max(axis=1) if better == "high" else drawn.min(axis=1)
+    of_best, of_shares = content(study)["judged"]
+    for made, expected in ((of_best, best), (of_shares, good)):
+        (heat,) = made.heat_maps
+        assert [float(f"0{square.text}".replace("01.", "1.")) for square in heat.squares] == pytest.approx(
+            expected[1:].round(2), abs=0.006
+        )
+        assert float(heat.none) == pytest.approx(expected[0], abs=0.006)
+    (framed,) = [place for place, square in enumerate(of_best.heat_maps[0].squares) if square.best]
+    assert framed == (best[1:].argmax() if better == "high" else best[1:].argmin())
+    assert ("at least" in of_shares.title, "at most" in of_shares.title) == (better == "high", better == "low")
+    (tmp_path / "records").mkdir()
+    record.write_study(tmp_path / "records", study)
+    assert "share of 8 blurs" in write_report(tmp_path / "records").read_text(encoding="utf-8")
+    extra = ExtraEntry(id="fig5", title="Layers", caption="As Fig. 5.", record="records")
+    missing = extra.model_copy(update={"id": "fig7", "record": "nowhere"})
+    write_reproduction(tmp_path, Reproduction(
+        advex="0", created="2026-01-01T00:00:00+00:00", command="c", paper="p", title="t", citation="c", scale="s",
+        summary="s", seed=0, tables=[], extras=[extra, missing],
+    ))  # fmt: skip
+    html = write_report(tmp_path).read_text(encoding="utf-8")
+    assert 'id="fig5"' in html
+    assert "share of 8 blurs" in html
+    assert 'id="fig7"' not in html
 
 
 def test_every_range_is_searched_once_whatever_the_blurs(made: Any) -> None:

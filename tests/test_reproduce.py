@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -18,21 +19,24 @@ import pytest
 import torch
 import yaml
 
+import advex
 from advex import objectives, recipes
 from advex.cli import reproduce
 from advex.data import Dataset
 from advex.drawing.scatter import Mark, front, placed
 from advex.errors import ArtifactError, DataError, SpecError
 from advex.files import write_text
+from advex.lookup.models import open_models
 from advex.papers import chosen, read
 from advex.recipes import Recipe
 from advex.record import DataEntry, Difference, Figure, Flag, ModelEntry, Record, write_record
 from advex.record.reproduction import as_plain, read_reproduction
 from advex.report import write_report
 from advex.report.pages import reproduction
-from advex.reproduction import Job, Together, carry_out, planned
+from advex.reproduction import Job, Together, carry, carry_out, planned
 from advex.reproduction.carry import Work
 from advex.reproduction.folder import Folder
+from advex.reproduction.jobs import Further
 from advex.reproduction.scaling import changes, scaled
 from advex.training import Diverged
 
@@ -439,6 +443,87 @@ def test_marks_tell_networks_apart(tmp_path: Path, path: str, value: str, said: 
     paper["tables"]["VI"]["sections"][0]["rows"][0][path] = value
     with pytest.raises(SpecError, match=re.escape(said)):
         read(written(tmp_path, paper))
+
+
+class Extras(Worker):
+    """Of an extra: the record of an evaluation, or an empty study."""
+
+    def further(self, extra: Further, run: Path, data: Dataset, record: Path) -> None:
+        self.log.append(f"extra {extra.name} of {run.name}")
+        if extra.study is None:
+            super().evaluate(extra.job, run, data, record)
+            del self.log[-1]
+        else:
+            record.mkdir(parents=True)
+            (record / "study.json").write_text("{}")
+
+
+def with_extras() -> dict[str, Any]:
+    """The small paper with an evaluation and a study of the first network's own."""
+    paper = changed("extras", {name: {"title": name, "row": "plain"} for name in ("strips", "layers", "elsewhere")})
+    study = {"explainer": "perceptual:gradients=2", "judges": ["gini"], "sigmas": [0, 1], "first": 3}
+    paper["scales"]["tiny"] |= {"extras": {
+        "strips": {"samples": 2, "evaluation": {"attack": None, "maps": ["gradient"], "measures": ["gini"]}},
+        "layers": {"study": study},
+    }}  # fmt: skip
+    return paper
+
+
+def test_extras_are_made_once_their_network_is_there_and_not_twice(tmp_path: Path) -> None:
+    paper, out, worker = written(tmp_path, with_extras()), tmp_path / "out", Extras()
+    plan = planned(paper, scale="tiny")
+    assert [(each.name, each.samples, each.study and each.study.sigmas) for each in plan.extras] == [
+        ("layers", None, (0, 1)), ("strips", 2, None),
+    ]  # fmt: skip
+    found = carry_out(plan, out, worker)
+    extras = ["extra layers of plain", "extra strips of plain"]
+    assert [line for line in worker.log if line.startswith("extra")] == extras
+    assert worker.log.index(extras[0]) > worker.log.index("evaluate plain")
+    assert [(each.id, each.record) for each in found.extras] == [
+        ("layers", "records/layers"), ("strips", "records/strips"),
+    ]  # fmt: skip
+    again = Extras()
+    carry_out(plan, out, again)
+    assert again.log == []
+    failed = Extras(diverges="plain")
+    carry_out(plan, tmp_path / "failed", failed)
+    assert not [line for line in failed.log if line.startswith("extra")]
+    assert planned(paper, rows=["plain-again"], scale="tiny").extras == (), "of the network's own row alone"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("extras/strips/row", "plan", "extra strips names the row 'plan'"),
+        ("scales/tiny/extras/lines", {"samples": 2}, "scale tiny: there is no extra 'lines'"),
+        ("extras/plain", {"title": "x", "row": "plain"}, "'plain' names an extra, and a row too"),
+    ],
+)
+def test_extras_that_fit_nothing_are_refused(tmp_path: Path, path: str, value: Any, said: str) -> None:
+    paper = with_extras()
+    *parents, last = path.split("/")
+    inner = paper
+    for name in parents:
+        inner = inner[name]
+    inner[last] = value
+    with pytest.raises(SpecError, match=re.escape(said)):
+        read(written(tmp_path, paper))
+
+
+def test_a_network_is_judged_on_the_first_that_it_classifies_correctly_after_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = advex.open_dataset("planted:amplitude=0.05", split="test", max_samples=30, seed=0)
+    (opened,) = open_models(["builtin:planted"], "cpu")
+    batch, judged = data.batch(slice(None)), []
+    right = opened.classifier.predict(batch.x).argmax(dim=1) == batch.y
+    monkeypatch.setattr(carry, "open_models", lambda *given: [opened])
+    monkeypatch.setattr(carry, "evaluate", lambda models, data, *rest: judged.append(data.ids))
+    (job,) = planned(written(tmp_path), rows=["plain"], scale="tiny").jobs
+    for most, skip in ((None, 0), (4, 0), (4, 11), (99, 11)):
+        Work().evaluate(dataclasses.replace(job, right_samples=most, skip_samples=skip), tmp_path, data, tmp_path)
+        expected = [i for i in range(skip, 30) if most is None or right[i]][:most]
+        assert list(judged[-1]) == [data.ids[i] for i in expected]
 
 
 def test_what_is_done_is_read_and_the_rest_is_done(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from torch import Tensor
 from advex._version import __version__
 from advex.data import Dataset
 from advex.environment import without_places
-from advex.errors import SpecError
+from advex.errors import SpecError, did_you_mean
 from advex.evaluation import check, maps, settled
 from advex.evaluation.columns import table, tensor
 from advex.evaluation.folder import OURS as EVALUATION
@@ -50,8 +50,9 @@ Range = tuple[int, int] | None  # None: without a perceptual term
 @dataclass(frozen=True, kw_only=True)
 class LayerStudy:
     """What is studied. explainer: `perceptual`, whose layers and sigma are varied. judges: measures of maps; `removal`
-    stands for deletion and insertion. sigmas: of the blur, in pixels. first: so many examples of the data, in their
-    order, of which those are studied that the model decides rightly.
+    stands for deletion and insertion. sigmas: of the blur, in pixels. above: by a measure's key, the value from which
+    on a blur counts as good, whose share is said of each range. first: so many examples of the data, in their order, of
+    which those are studied that the model decides rightly.
 
     Raises SpecError for what is no such explainer, for sigmas below 0, and for measures that are not known.
     """
@@ -59,6 +60,7 @@ class LayerStudy:
     explainer: str = "perceptual"
     judges: tuple[str, ...] = JUDGES
     sigmas: tuple[float, ...] = (0.0, 2.5, 5.0)
+    above: Mapping[str, float] = field(default_factory=dict)
     first: int = 32
     batch_size: int = 32
     seed: int = 0
@@ -69,6 +71,8 @@ class LayerStudy:
         fixed = sorted({"layers", "sigma"} & parse(self.explainer)[1].keys())
         if fixed:
             raise SpecError(f"{' and '.join(fixed)} of '{self.explainer}': the study varies these. Leave them out.")
+        if unknown := self.above.keys() - self.plan.entries.keys():
+            raise SpecError(f"There is no figure '{min(unknown)}': {did_you_mean(min(unknown), self.plan.entries)}")
         if not isinstance(self.plan.maps[0].explainer, Perceptual):
             raise SpecError(f"'{self.explainer}' holds no layers: study perceptual, e.g. perceptual:gradients=20.")
 
@@ -222,7 +226,7 @@ class _Work:
             model=self.model.name, source=without_places(self.model.source), data=without_places(self.data.name),
             first=self.study.first, examples=len(self.data), explainer=describe(self.study.plan.maps[0].explainer),
             layers=self.layers, sigmas=[f"{sigma:g}" for sigma in self.study.sigmas],
-            measures=self.study.plan.entries, flips=flips, ranges=entries,
+            measures=self.study.plan.entries, flips=flips, ranges=entries, above=dict(self.study.above),
         )  # fmt: skip
 
     def _figures(self, rows: pa.Table, sigma: str) -> dict[str, Figure]:

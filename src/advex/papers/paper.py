@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from advex.errors import did_you_mean
-from advex.papers import answers
+from advex.papers import answers, extras
 from advex.papers.answers import Learned, Simulated
+from advex.papers.extras import Extra, Making
 
 ALL = "all"  # every row, where a scale has a subset of its own
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*$", max_length=60)]
@@ -95,7 +96,7 @@ class Row(_Model):
         wanted = re.findall(r"\{(\w*)\}", name)
         if not all(explainers.get(each) for each in wanted):
             return None
-        return re.sub(r"\{(\w*)\}", lambda found: explainers[found[1]], name)
+        return re.sub(r"\{(\w*)\}", lambda match: explainers[match[1]], name)
 
 
 class TableGroup(_Model):
@@ -185,9 +186,9 @@ class Budget(_Model):
     `network.OPTION` and `objective.TERM.OPTION` reach inside; what a recipe does not have is left alone. data: by
     table, the set that is used where none is named. subset: the rows that are run where none are named.
     samples: images drawn; None: all. right_samples: of the test images so many that the network classifies correctly,
-    the first. simulated: instead of the paper's. evaluation: settings of it. tables: by table,
-    settings beside these of its rows' evaluations; of a table whose rows are evaluated together, all of them. threads:
-    of the processor.
+    the first after `skip_samples` of all. simulated: instead of the paper's. evaluation: settings of it. tables: by
+    table, settings beside these of its rows' evaluations; of a table whose rows are evaluated together, all of them.
+    extras: what makes each of the paper's, where the scale has it. threads: of the processor.
     """
 
     summary: str
@@ -197,10 +198,12 @@ class Budget(_Model):
     train_samples: int | None = Field(default=None, ge=2)
     test_samples: int | None = Field(default=None, ge=1)
     right_samples: int | None = Field(default=None, ge=1)
+    skip_samples: int = Field(default=0, ge=0)
     simulated: Simulated | None = None
     change: dict[str, Any] = {}
     evaluation: dict[str, Any] = {}
     tables: dict[Id, dict[str, Any]] = {}
+    extras: dict[Id, Making] = {}
 
 
 class Paper(_Model):
@@ -216,6 +219,7 @@ class Paper(_Model):
     plots: dict[Id, Plot] = {}
     maps: dict[Id, Maps] = {}
     grids: dict[Id, Grid] = {}
+    extras: dict[Id, Extra] = {}
     subsets: dict[Id, tuple[Id, ...]] = {}
     simulated: Simulated | None = None
     scales: dict[Id, Budget]
@@ -243,6 +247,7 @@ class Paper(_Model):
 def _problems(paper: Paper) -> Iterator[str]:
     """What single entries cannot show."""
     yield from answers.problems(paper)
+    yield from extras.problems(paper)
     ids = [row.id for table in paper.tables.values() for row in table.rows]
     yield from (f"two rows are called '{name}'" for name in sorted({row for row in ids if ids.count(row) > 1}))
     rows = paper.rows

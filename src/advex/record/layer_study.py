@@ -32,7 +32,8 @@ class LayerStudy(Strict):
     """A study of one model. layers: names of those that are heard, in the order of their calls.
 
     examples: so many are studied, of the `first` of the data. explainer: spec, whose layers and sigma are those of each
-    range. flips: share of the examples that lose their class, by lambda', where all layers are held.
+    range. above: by the key of a measure, the value from which on a blur counts as good. flips: share of the examples
+    that lose their class, by lambda', where all layers are held.
     """
 
     schema_version: int = SCHEMA
@@ -52,6 +53,13 @@ class LayerStudy(Strict):
     measures: dict[str, MeasureEntry]
     flips: dict[str, Figure]
     ranges: list[RangeEntry]
+    above: dict[str, float] = {}
+
+    def good(self, entry: RangeEntry, key: str) -> float:
+        """The share of the sigmas at which a range's figure is at least as good as `above` says."""
+        sign = -1 if self.measures[key].better == "low" else 1
+        values = [sign * entry.figures[sigma][key].value for sigma in self.sigmas]
+        return sum(value >= sign * self.above[key] for value in values) / len(values)
 
     @property
     def chief(self) -> dict[str, MeasureEntry]:

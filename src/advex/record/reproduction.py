@@ -133,6 +133,15 @@ class MapsEntry(_Model):
         return ((value,) if value else ()) if isinstance(value, str) else value
 
 
+class ExtraEntry(_Model):
+    """What was made of a network beside its row: a study of layers or a record, in the folder `record`."""
+
+    id: str
+    title: str
+    caption: str
+    record: str
+
+
 class OrderingEntry(_Model):
     """Two rows that a column of the paper puts in order: `first` is the better one there.
 
@@ -246,6 +255,7 @@ class Reproduction(_Model):
     answered: list[AnsweredEntry] = []
     orderings: list[OrderingEntry] = []
     claims: list[ClaimEntry] = []
+    extras: list[ExtraEntry] = []
 
     @property
     def rows(self) -> list[RowEntry]:

@@ -21,7 +21,7 @@ from advex.record import Record
 from advex.record.reproduction import Reproduction, write_reproduction
 from advex.reproduction.compare import Outcome, compared
 from advex.reproduction.folder import Folder
-from advex.reproduction.plan import Job, Plan, Together
+from advex.reproduction.plan import Further, Job, Plan, Together
 from advex.training import Diverged, run_folder
 
 _LOOK = 2.0  # seconds between two looks at what other processes are at
@@ -65,13 +65,24 @@ class Work:
         """Evaluate a run into a record folder."""
         models = open_models([f"{job.name}={run}"], self.device)
         if job.right_samples is not None:
-            data = rightly_decided(models, data, job.evaluation.batch_size, self.say, most=job.right_samples)
+            rest = data.take(slice(job.skip_samples, None))
+            data = rightly_decided(models, rest, job.evaluation.batch_size, self.say, most=job.right_samples)
         return evaluate(models, data, record, job.evaluation, self.say)
 
     def together(self, group: Together, runs: Mapping[str, Path], data: Dataset, record: Path) -> Record:
         """Evaluate several runs into one record folder. runs: by their marks."""
         models = open_models([f"{mark}={run}" for mark, run in runs.items()], self.device)
         return evaluate(models, data, record, group.evaluation, self.say)
+
+    def further(self, extra: Further, run: Path, data: Dataset, record: Path) -> None:
+        """Make an extra of a run into a record folder."""
+        models = open_models([f"{extra.job.name}={run}"], self.device)
+        if extra.study is not None:
+            extra.study(models[0], data, record, self.say)
+            return
+        if extra.samples is not None:
+            data = rightly_decided(models, data, extra.evaluation.batch_size, self.say, most=extra.samples)
+        evaluate(models, data, record, extra.evaluation, self.say)
 
 
 def carry_out(plan: Plan, out: Path, work: Work, *, command: str = "", say: Terminal = QUIET) -> Reproduction:
@@ -104,16 +115,22 @@ def _carried_out(plan: Plan, folder: Folder, work: Work, command: str, say: Term
         if result is None or len(outcomes) > known:
             result, known = compared(plan, outcomes, command=command, answered=folder.answered), len(outcomes)
             write_reproduction(folder.path, result)
-        left = {each.name: each for each in (*plan.jobs, *plan.groups) if each.name not in outcomes}
+        left: dict[str, Job | Together | Further] = {
+            each.name: each for each in (*plan.jobs, *plan.groups) if each.name not in outcomes
+        }
+        untrained = {name for name, outcome in outcomes.items() if outcome.record is None}
+        left |= {each.name: each for each in plan.extras if not (folder.made(each.name) or each.needs & untrained)}
         if not left:
             return result
         for name, each in left.items():
             if each.needs & left.keys():
                 continue  # another process is at it
             with claimed(folder.claims, name) as ours:
-                if ours and not folder.finished(name):
-                    job, number = next(iter(each.jobs.values())), [*plan.jobs, *plan.groups].index(each) + 1
-                    what = f"network {number} of {len(plan.jobs)}" if isinstance(each, Job) else "networks together"
+                if ours and not (folder.finished(name) or folder.made(name)):
+                    job, what = next(iter(each.jobs.values())), "networks together"
+                    if not isinstance(each, Together):
+                        number = [job.name for job in plan.jobs].index(job.name) + 1
+                        what = f"network {number} of {len(plan.jobs)}"
                     say.note(f"{name}: {what}")
                     how = job.data, job.recipe.streaming
                     if how not in opened:
@@ -123,6 +140,8 @@ def _carried_out(plan: Plan, folder: Folder, work: Work, command: str, say: Term
                     train, test = opened[how]
                     if isinstance(each, Job):
                         outcomes[name] = _outcome(each, train, test, folder, work)
+                    elif isinstance(each, Further):
+                        work.further(each, folder.run(job.name), test, folder.record(name))
                     else:
                         outcomes[name] = _together(each, test, outcomes, folder, work)
                     break

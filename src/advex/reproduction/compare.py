@@ -16,6 +16,7 @@ from advex.record import Better, Difference, Figure, Record, all_figures
 from advex.record.reproduction import (
     AnsweredEntry,
     ColumnEntry,
+    ExtraEntry,
     GridEntry,
     MapsEntry,
     OrderingEntry,
@@ -91,6 +92,15 @@ def compared(
         answered=_answered(plan, answered),
         orderings=list(_orderings(plan, values)),
         claims=claims(paper, shown),
+        extras=[
+            ExtraEntry(
+                id=each.name,
+                title=paper.extras[each.name].title,
+                caption=paper.extras[each.name].caption,
+                record=f"{RECORDS}/{each.name}",
+            )
+            for each in plan.extras
+        ],
     )
 
 

@@ -22,6 +22,7 @@ from advex.evaluation import Settings
 from advex.files import write_text
 from advex.ownership import in_turn
 from advex.record import Record, read_record
+from advex.record.layer_study import NAME as STUDY
 from advex.record.reproduction import NAME, AnsweredEntry, read_answered
 from advex.reproduction.plan import Job, Plan
 
@@ -61,6 +62,10 @@ class Folder:
         """The record of a network that is done."""
         folder = self.record(name)
         return read_record(folder) if (folder / "record.json").is_file() else None
+
+    def made(self, name: str) -> bool:
+        """Whether an extra is done."""
+        return any((self.record(name) / each).is_file() for each in ("record.json", STUDY))
 
     def claim(self, plan: Plan) -> None:
         """Make the folder this reproduction's; rows may be added to it later.
@@ -135,6 +140,16 @@ def _identity(plan: Plan) -> dict[str, Any]:
                 "evaluation": group.evaluation.model_dump(mode="json"),
             }
             for group in plan.groups
+        }
+        | {
+            each.name: {
+                "recipe": {},
+                "network": each.job.name,
+                "samples": each.samples if each.study is None else each.study.first,
+                "sigmas": None if each.study is None else list(each.study.sigmas),
+                "evaluation": each.evaluation.model_dump(mode="json"),
+            }
+            for each in plan.extras
         },
     }
 
@@ -149,7 +164,7 @@ def _decisive(job: Job) -> dict[str, Any]:
         "evaluation": job.evaluation.model_dump(mode="json"),
     }
     if job.right_samples is not None:
-        values["right_samples"] = job.right_samples
+        values |= {"right_samples": job.right_samples, "skip_samples": job.skip_samples}
     if job.feedback is not None:
         values["answers"] = {
             "start": job.feedback.start,

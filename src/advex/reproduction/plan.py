@@ -12,68 +12,15 @@ from advex import data as sets
 from advex import papers, recipes
 from advex.errors import DataError, SpecError, did_you_mean
 from advex.evaluation import Settings, settings_from
+from advex.evaluation.layer_study import LayerStudy
 from advex.papers import Budget, Paper, Row, Simulated, Table
-from advex.recipes import Recipe
+from advex.reproduction.jobs import Feedback as Feedback
+from advex.reproduction.jobs import Further as Further
+from advex.reproduction.jobs import Job as Job
+from advex.reproduction.jobs import Together as Together
 from advex.reproduction.scaling import changes, scaled
 
 _ANSWERING = ("sqlalchemy", "alembic")  # of the extra `annotate`
-
-
-@dataclass(frozen=True, kw_only=True)
-class Feedback:
-    """Whose images a network learns from besides. start: that network; annotators: so many count, from the first."""
-
-    start: str
-    annotators: int
-    simulated: Simulated
-
-    @property
-    def plain(self) -> dict[str, object]:
-        """Whose images they are, and who answers about them: no people."""
-        simulated = self.simulated.model_dump(mode="json")
-        return {"start": self.start, "annotators": self.annotators, "simulated": simulated}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """One network: to be trained and evaluated once, however many rows it is in. name: the id of its row.
-
-    data: where the examples are from. samples: how many are drawn of each split; None: all. right_samples: of the test
-    examples so many that it classifies correctly. feedback: images that are learned from besides.
-    """
-
-    name: str
-    recipe: Recipe
-    data: str
-    train_samples: int | None
-    test_samples: int | None
-    evaluation: Settings
-    right_samples: int | None = None
-    feedback: Feedback | None = None
-
-    @property
-    def jobs(self) -> dict[str, Job]:
-        """This one alone."""
-        return {self.name: self}
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """The names of what is to be done before."""
-        return frozenset(() if self.feedback is None else (self.feedback.start,))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Together:
-    """Networks that are evaluated once more, all on the same examples. name: of the record; jobs: by marks."""
-
-    name: str
-    jobs: Mapping[str, Job]
-    evaluation: Settings
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """The names of what is to be done before."""
-        return frozenset(job.name for job in self.jobs.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +81,20 @@ class Plan:
                 name, settings[name] = each.together
                 jobs.setdefault(name, {})[each.row.mark] = each.job
         return tuple(Together(name=name, jobs=some, evaluation=settings[name]) for name, some in jobs.items())
+
+    @property
+    def extras(self) -> tuple[Further, ...]:
+        """What is made of networks beside their evaluations."""
+        jobs = {each.row.id: each.job for each in self.rows if each.job is not None}
+        made = []
+        for name, extra in self.paper.extras.items():
+            work, job = self.settings.extras.get(name), jobs.get(extra.row)
+            if work is None or job is None:
+                continue
+            study = None if work.study is None else LayerStudy(**work.study.model_dump(), seed=self.seed)
+            evaluation = settings_from({**work.evaluation, "seed": self.seed}) if study is None else study.plan.settings
+            made.append(Further(name=name, job=job, study=study, evaluation=evaluation, samples=work.samples))
+        return tuple(made)
 
     @property
     def changes(self) -> tuple[str, ...]:
@@ -270,6 +231,7 @@ class _Place:
             train_samples=scale.train_samples,
             test_samples=scale.test_samples,
             right_samples=scale.right_samples,
+            skip_samples=scale.skip_samples,
             evaluation=settings_from({**scale.evaluation, **own, "seed": self.seed, **self.evaluation}),
             feedback=feedback,
         )
@@ -305,5 +267,6 @@ def _of_the_data(table: Table, scale: Budget, published_data: str, source: str) 
             instead = f" instead of {published:,}" if published else ""
             changed.append(f"{count:,} {what} images{instead}")
     if scale.right_samples is not None:
-        changed.append(f"of the test images the first {scale.right_samples:,} that are classified correctly")
+        after = f" after the first {scale.skip_samples:,}" if scale.skip_samples else ""
+        changed.append(f"of the test images{after} the first {scale.right_samples:,} that are classified correctly")
     return changed

@@ -12,6 +12,7 @@ from advex.record.layer_study import LayerStudy, RangeEntry
 
 SIDE = 38  # of a cell of a heat map, in pixels
 LABELLED = 12  # layers up to which each cell has its value written into it
+_SINGLE = 6  # sigmas up to which each one has a heat map
 _FAINT, _FULL = 0.05, 0.6  # how strongly the worst and the best cell are coloured: text on them stays readable
 
 
@@ -52,7 +53,7 @@ def content(study: LayerStudy) -> dict[str, Any]:
         "study": study,
         "side": SIDE,
         "size": SIDE * len(study.layers),
-        "judged": [_judged(study, key) for key in study.chief],
+        "judged": [*(_judged(study, key) for key in study.chief), *(_steady(study, key) for key in study.above)],
         "sentences": sentences(study),
         "settings": len(study.sigmas) * (len(study.ranges) - 1),
     }
@@ -98,26 +99,52 @@ def _digits(study: LayerStudy, key: str) -> int:
 
 
 def _judged(study: LayerStudy, key: str) -> Judged:
-    measure, digits = study.measures[key], _digits(study, key)
-    cells = (cell for sigma in study.sigmas for cell in study.cells(key, sigma))
-    known = [figure.value for entry, figure in cells if entry.first is not None and math.isfinite(figure.value)]
-    ends = (min(known), max(known)) if known else (0.0, 0.0)
-    worst_first = ends if measure.better == "high" else ends[::-1]
+    """A heat map for each sigma; of many sigmas one of the best of them, as in the paper."""
+    measure, digits, sign = study.measures[key], _digits(study, key), -1 if study.measures[key].better == "low" else 1
+    shown: dict[str, list[float]] = {
+        sigma: [figure.value for _, figure in study.cells(key, sigma)] for sigma in study.sigmas
+    }
     best = study.best(key)
-    heat_maps = tuple(
-        HeatMap(
-            sigma,
-            tuple(
-                _square(entry, figure.value, digits, worst_first, (entry, sigma) == best, len(study.layers))
-                for entry, figure in study.cells(key, sigma)
-                if entry.first is not None
-            ),
-            number(study.ranges[0].figures[sigma][key].value, digits),
-        )
-        for sigma in study.sigmas
-    )
+    framed = None if best is None else (study.ranges.index(best[0]), best[1])
+    if len(study.sigmas) > _SINGLE:
+        every = zip(*shown.values(), strict=True)
+        known = ([sign * value for value in values if math.isfinite(value)] for values in every)
+        label = f"best of {study.sigmas[0]} to {study.sigmas[-1]}"
+        shown = {label: [sign * max(values, default=math.nan) for values in known]}
+        framed = None if framed is None else (framed[0], label)
+    heat_maps = _heat_maps(study, shown, digits, measure.better == "high", framed)
     better = {"high": "higher is better", "low": "lower is better"}[measure.better]
     return Judged(measure.title, better, _best(study, key), heat_maps)
+
+
+def _steady(study: LayerStudy, key: str) -> Judged:
+    """For how large a share of the blurs each range is good."""
+    shares = {f"{study.sigmas[0]} to {study.sigmas[-1]}": [study.good(entry, key) for entry in study.ranges]}
+    bound = "at most" if study.measures[key].better == "low" else "at least"
+    title = f"{study.measures[key].title}: share of {len(study.sigmas)} blurs with {bound} {study.above[key]:g}"
+    said = "how little a range depends on the blur."
+    return Judged(title, "higher is better", said, _heat_maps(study, shares, 2, True, None))
+
+
+def _heat_maps(
+    study: LayerStudy, shown: dict[str, list[float]], digits: int, high: bool, framed: tuple[int, str] | None
+) -> tuple[HeatMap, ...]:
+    """shown: by the heat map's name, a value of each range. framed: the range, by its number, and map of the best."""
+    known = [value for values in shown.values() for value in values[1:] if math.isfinite(value)]
+    ends = (min(known), max(known)) if known else (0.0, 0.0)
+    ends = ends if high else ends[::-1]
+    return tuple(
+        HeatMap(
+            name,
+            tuple(
+                _square(entry, value, digits, ends, (number_, name) == framed, len(study.layers))
+                for number_, (entry, value) in enumerate(zip(study.ranges, values, strict=True))
+                if entry.first is not None
+            ),
+            number(values[0], digits),
+        )
+        for name, values in shown.items()
+    )
 
 
 def _square(entry: RangeEntry, value: float, digits: int, ends: Sequence[float], best: bool, layers: int) -> Square:

@@ -8,21 +8,29 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from advex.drawing.numbers import number
 from advex.drawing.scatter import Mark, Scatter, front, scatter
 from advex.errors import ArtifactError
 from advex.record import CALIBRATION, Figure
+from advex.record.layer_study import NAME as STUDY
+from advex.record.layer_study import read_study
 from advex.record.reproduction import (
     ColumnEntry,
+    ExtraEntry,
     PlotEntry,
     Reproduction,
     RowEntry,
     TableEntry,
 )
+from advex.report import section
 from advex.report.cells import FigureCell, measured, together
-from advex.report.pages import orderings
+from advex.report.pages import layer_study, orderings
 from advex.report.pages.answers import answered
 from advex.report.pages.joined_records import grid_part, maps_part
+from advex.report.reading import read
+from advex.report.sections.traces import Traces
 
 LABELLED = 14  # measured rows up to which each one is named in a plot
 
@@ -67,6 +75,7 @@ def content(folder: Path, reproduction: Reproduction, others: Sequence[Reproduct
         "signs": orderings.SIGNS,
         "grids": [part for grid in reproduction.grids if (part := grid_part(folder, reproduction, grid)) is not None],
         "mapped": [part for entry in reproduction.maps if (part := maps_part(folder, reproduction, entry)) is not None],
+        "extras": [part for entry in reproduction.extras if (part := _extra(folder, entry)) is not None],
         "answered": [answered(folder, entry) for entry in reproduction.answered],
         "areas": any(key.endswith("_ara") for key in keys),
         "calibration": CALIBRATION if any(key.startswith("btr_") for key in keys) else "",
@@ -78,6 +87,18 @@ def content(folder: Path, reproduction: Reproduction, others: Sequence[Reproduct
         "flags": grouped((flag, row) for row in rows for flag in row.flags if row.network == row.id),
         "others": [_other(reproduction, other) for other in reproduction.others],
     }
+
+
+def _extra(folder: Path, entry: ExtraEntry) -> tuple[ExtraEntry, dict[str, Any] | None, Markup] | None:
+    """An extra with what its heat maps show, or its strips and curves; None where it is not made."""
+    at = folder / entry.record
+    if (at / STUDY).is_file():
+        return entry, layer_study.content(read_study(at)), Markup()
+    if not (at / "record.json").is_file():
+        return None
+    traces, contents = Traces(), read(at, Traces.tables)
+    values = traces(contents)
+    return values and (entry, None, section.rendered(traces, values, record=contents.record, contents=contents))
 
 
 def grouped(pairs: Iterable[tuple[str, RowEntry]]) -> list[tuple[str, list[str]]]:

@@ -1,0 +1,93 @@
+"""What is to be done for the rows of a paper: networks to train and evaluate, and what is made of them together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from advex.evaluation import Settings
+from advex.evaluation.layer_study import LayerStudy
+from advex.papers import Simulated
+from advex.recipes import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feedback:
+    """Whose images a network learns from besides. start: that network; annotators: so many count, from the first."""
+
+    start: str
+    annotators: int
+    simulated: Simulated
+
+    @property
+    def plain(self) -> dict[str, object]:
+        """Whose images they are, and who answers about them: no people."""
+        simulated = self.simulated.model_dump(mode="json")
+        return {"start": self.start, "annotators": self.annotators, "simulated": simulated}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One network: to be trained and evaluated once, however many rows it is in. name: the id of its row.
+
+    data: where the examples are from. samples: how many are drawn of each split; None: all. right_samples: of the test
+    examples so many that it classifies correctly, after `skip_samples` of all. feedback: images that are
+    learned from besides.
+    """
+
+    name: str
+    recipe: Recipe
+    data: str
+    train_samples: int | None
+    test_samples: int | None
+    evaluation: Settings
+    right_samples: int | None = None
+    skip_samples: int = 0
+    feedback: Feedback | None = None
+
+    @property
+    def jobs(self) -> dict[str, Job]:
+        """This one alone."""
+        return {self.name: self}
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The names of what is to be done before."""
+        return frozenset(() if self.feedback is None else (self.feedback.start,))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Together:
+    """Networks that are evaluated once more, all on the same examples. name: of the record; jobs: by marks."""
+
+    name: str
+    jobs: Mapping[str, Job]
+    evaluation: Settings
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The names of what is to be done before."""
+        return frozenset(job.name for job in self.jobs.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Further:
+    """What is made of a network beside its evaluation. name: of its record; study, or evaluation and samples: see
+    `advex.papers.extras.Making`.
+    """
+
+    name: str
+    job: Job
+    evaluation: Settings
+    study: LayerStudy | None = None
+    samples: int | None = None
+
+    @property
+    def jobs(self) -> dict[str, Job]:
+        """Its network's."""
+        return {self.job.name: self.job}
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The names of what is to be done before."""
+        return frozenset((self.job.name,))
