@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 
 import pytest
@@ -67,9 +66,9 @@ def test_every_row_is_an_explainer_that_its_network_is_asked_with(scale: str, mo
             for name in filter(None, (column.measure, column.by_protocol)):
                 assert re.sub(r"^\{\w*\}_", "", name) in measures, name
         for explainer in row.also.values():
-            larger, usual = explainers[explainer], explainers[row.explainer]
+            larger, usual = vars(explainers[explainer]), vars(explainers[row.explainer])
             if explainer != row.explainer:  # the centre is that of any size
-                assert larger == dataclasses.replace(usual, resize=1.5)
+                assert larger == {**usual, "resize": 1.5}
     # What their labels say of the perceptual maps is what is run.
     for each in plan.rows:
         if each.row.label.startswith(("Perceptual", "No perceptual")):

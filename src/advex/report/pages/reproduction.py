@@ -98,7 +98,9 @@ def _extra(folder: Path, entry: ExtraEntry) -> tuple[ExtraEntry, dict[str, Any] 
         return None
     traces, contents = Traces(), read(at, Traces.tables)
     values = traces(contents)
-    return values and (entry, None, section.rendered(traces, values, record=contents.record, contents=contents))
+    if values is None:
+        return None
+    return entry, None, section.rendered(traces, values, record=contents.record, contents=contents)
 
 
 def grouped(pairs: Iterable[tuple[str, RowEntry]]) -> list[tuple[str, list[str]]]:
