@@ -1,8 +1,11 @@
-"""Takes the documentation's pictures of the pages that ask people, of a real project with simulated answers.
+"""Takes the documentation's pictures of reports, and of the pages that ask people, with simulated answers.
 
     advex annotate prepare --model builtin:cifar10-robust --data cifar10 --max-samples 40 \\
         --name 'Still a cat?' --out hitl
     python -m benchmarks.screenshots --project hitl --out docs/images
+    advex compare --model builtin:cifar10-ordinary,builtin:cifar10-robust --data cifar10-sample --out record
+    advex train loans.csv && advex evaluate --model runs/loans --data loans.csv --out rows
+    python -m benchmarks.screenshots --record record --rows rows --out docs/images
 
 The project is left as it is: its images are copied into scratch ones, which two simulated people answer.
 Needs playwright and a Chromium. A further page is a further function in SHOTS.
@@ -132,7 +135,7 @@ def _answer(tab: Any, answers: str) -> None:
         tab.clock.run_for(PACE)
         tab.keyboard.press(key)
     tab.wait_for_selector("#question:not([hidden])")
-    tab.get_by_text("all kept", exact=True).wait_for()
+    tab.get_by_text("All answers saved", exact=True).wait_for()
 
 
 def asking(camera: Camera) -> None:
@@ -191,6 +194,22 @@ def alone(camera: Camera) -> None:
         camera.keep(tab, "alone")
 
 
+def reports(browser: Any, record: Path, rows: Path, out: Path) -> None:
+    """The first screen of a report, on a desk in light and dark and on a phone; a row of a table with its waterfall."""
+    phone, page = {**PHONE, "viewport": {"width": 400, "height": 860}}, (record / "report.html").resolve().as_uri()
+    desk = {**DESKTOP, "viewport": {"width": 1400, "height": 900}, "device_scale_factor": 1}
+    for name, options in (("", desk), ("-dark", {**desk, "color_scheme": "dark"}), ("-phone", phone)):
+        tab = browser.new_context(**options).new_page()
+        tab.goto(page)
+        tab.screenshot(path=out / f"report{name}.png")
+    tab = browser.new_context(**{**desk, "viewport": {"width": 1100, "height": 900}}).new_page()
+    tab.goto((rows / "report.html").resolve().as_uri())
+    sheets = tab.locator(".row-sheet")
+    changes = [sheets.nth(place).locator(".told-change").last.locator("[data-change]").count()
+               for place in range(sheets.count())]  # fmt: skip
+    sheets.nth(changes.index(max(changes))).screenshot(path=out / "report-row.png")
+
+
 # What is shown of which project: how many images each person answered (None: all), and whether pictures come alone.
 SHOTS: tuple[tuple[dict[str, int | None], bool, tuple[Callable[[Camera], None], ...]], ...] = (
     ({"anna": None, "ben": 12}, False, (asking,)),
@@ -202,7 +221,9 @@ SHOTS: tuple[tuple[dict[str, int | None], bool, tuple[Callable[[Camera], None], 
 def main() -> None:
     """Take them all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--project", type=Path, required=True)
+    parser.add_argument("--project", type=Path, help="Of the pages that ask people.")
+    parser.add_argument("--record", type=Path, help="With report.html: of the report.")
+    parser.add_argument("--rows", type=Path, help="Of a table, with report.html.")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--chromium", default=shutil.which("chromium"), help="The browser's program.")
     arguments = parser.parse_args()
@@ -210,7 +231,9 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=arguments.chromium, args=["--no-sandbox"])
-        for number, (given, by_itself, shots) in enumerate(SHOTS):
+        if arguments.record is not None:
+            reports(browser, arguments.record, arguments.rows or arguments.record, arguments.out)
+        for number, (given, by_itself, shots) in enumerate(SHOTS if arguments.project else ()):
             store = copied(arguments.project, Path(scratch) / str(number), alone=by_itself)
             seen: dict[str, str] = {}
             for name, images in given.items():

@@ -865,8 +865,8 @@ def test_pictures_from_files(trained: Path, advex_in: Callable[..., Ended]) -> N
         (["some photo.png", "--rho", "0.1,2"], 2, "an RMSE lies above 0"),
         (["--data", "digits", "--index", "500"], 2, "--index 500: there are 500 examples, 0 to 499."),
         (["--data", "digits", "--index", "1,-501"], 2, "--index -501: there are 500 examples"),
-        (["--data", "digits", "--index", "9-3"], 2, "'9-3' is no range"),
-        (["--data", "digits", "--index", "-3-4"], 2, "'-3-4' is no range"),
+        (["--data", "digits", "--index", "9-3"], 2, "'9-3' is not a range"),
+        (["--data", "digits", "--index", "-3-4"], 2, "'-3-4' is not a range"),
         (["--data", "digits", "--index", "x"], 2, "must be whole numbers"),
         (["--data", "digits", "--index", "3,²"], 2, "must be whole numbers"),
     ):

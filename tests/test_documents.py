@@ -131,9 +131,9 @@ def test_a_value_of_a_recipe_on_the_command_line(
     [
         ("[" * 100_000, "nested too deeply"),
         ('{"a": 1, "a": 2}', "'a' is given twice"),
-        ("{", "cut off or is no JSON"),
-        ('{"a": ' + "9" * 5000 + "}", "no JSON"),
-        (b"\xff", "no JSON"),
+        ("{", "truncated or is not JSON"),
+        ('{"a": ' + "9" * 5000 + "}", "not JSON"),
+        (b"\xff", "not JSON"),
     ],
 )
 def test_hostile_json_is_refused_with_one_short_sentence(text: str | bytes, words: str) -> None:

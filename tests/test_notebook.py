@@ -169,7 +169,7 @@ def test_a_run_is_trained_and_opened(tmp_path: Path) -> None:
         (lambda: advex.evaluate(MODEL, cast("Any", torch.rand(2, 3, 32, 32))), "not Tensor"),
         (lambda: advex.evaluate(MODEL, "digits", max_samples=cast("Any", 5.5)), "a whole number"),
         (lambda: advex.train("digits-ordinary", "digits", cast("Any", ["epochs=1"])), "are texts, one by one"),
-        (lambda: advex.explain(cast("Any", 3), "a.png"), "int is no model"),
+        (lambda: advex.explain(cast("Any", 3), "a.png"), "int is not a model"),
         (lambda: advex.explain(MODEL, "nowhere.png", quiet=True), r"nowhere\.png cannot be read as a picture"),
         (lambda: advex.explain(MODEL, torch.rand(2, 3, 8, 8)), r"the model takes floats \[n, 3, 32, 32\]"),
         (lambda: advex.explain(MODEL, torch.rand(3, 32, 32), target="cow", quiet=True), "There is no class 'cow'"),

@@ -143,8 +143,8 @@ def test_mnist_is_read_as_it_is_published(tmp_path: Path, packed: bool, dots: bo
         (lambda images, labels: (images, labels[:-1]), "does not hold the 5 labels"),
         (lambda images, labels: (images, labels + b"\0"), "does not hold the 5 labels"),
         (lambda images, labels: (images[:4] + b"\0\0\0\7" + images[8:], labels), "7 images, and there are 5 labels"),
-        (lambda images, labels: (b"\0\0\x0d\3" + images[4:], labels), "no idx file of bytes with 3 axes"),
-        (lambda images, labels: (images[:9], labels), "no idx file"),
+        (lambda images, labels: (b"\0\0\x0d\3" + images[4:], labels), "not an idx file of bytes with 3 axes"),
+        (lambda images, labels: (images[:9], labels), "not an idx file"),
         (lambda images, labels: (images, b"\0\0\x08\1\xff\xff\xff\xff"), "does not hold the 4,294,967,295 labels"),
     ],
 )

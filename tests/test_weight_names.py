@@ -609,7 +609,7 @@ def test_a_folder_with_code_or_without_fitting_weights_is_refused(tmp_path: Path
             tensors,
             "'Mine', which is no image",
         ),
-        ({**good, "architectures": ["ViTModel"]}, tensors, "'ViTModel', which is no image classifier"),
+        ({**good, "architectures": ["ViTModel"]}, tensors, "'ViTModel', which is not an image classifier"),
         ({**good, "architectures": ["PreTrainedModel"]}, tensors, "'PreTrainedModel', which is no"),
         ({**good, "quantization_config": {"quant_method": "bitsandbytes"}}, tensors, "quantised"),
         ({**good, "hidden_size": 10**6}, tensors, "parameters, and model.safetensors has"),

@@ -71,7 +71,7 @@ def parse_json(text: str | bytes, where: str, error: type[AdvexError] = DataErro
     try:
         return json.loads(text, object_pairs_hook=_once)
     except (ValueError, RecursionError) as reason:  # text that is no UTF-8, too, and numbers of thousands of digits
-        raise error(f"{where} is cut off or is no JSON: {_reason(reason)}.") from None
+        raise error(f"{where} is truncated or is not JSON: {_reason(reason)}.") from None
 
 
 def _text(path: Path, what: str, error: type[AdvexError], largest: int) -> str:

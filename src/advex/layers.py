@@ -89,7 +89,7 @@ def hearing(classifier: Classifier, which: str) -> Iterator[list[tuple[str, Tens
         raise InputError(f"Layers are heard in one pass of the network, and it was called {len(passes)} times.")
     if silent := sorted(names - {name for name, _ in heard}):
         raise InputError(
-            f"The layer '{silent[0]}' is not called in a pass, or its answer is no tensor: nothing is heard."
+            f"The layer '{silent[0]}' is not called in a pass, or its output is not a tensor: nothing can be read."
         )
     if any(first > last or (last if math.isfinite(last) else first) >= len(calls) for first, last in ranges):
         raise InputError(_beyond(which, calls, modules))

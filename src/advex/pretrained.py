@@ -161,7 +161,7 @@ def _built_by_transformers(config: dict[str, Any], folder: Path) -> nn.Module:
     kind, names = config.get("model_type"), config.get("architectures")
     if not isinstance(kind, str):
         raise ArtifactError(
-            f"{folder / 'config.json'} names no model_type: no folder of transformers is it. A run folder of advex is "
+            f"{folder / 'config.json'} names no model_type: no folder of transformers. A run folder of advex is "
             f"opened by --model {folder}."
         )
     try:
@@ -176,7 +176,7 @@ def _built_by_transformers(config: dict[str, Any], folder: Path) -> nn.Module:
     name = names[0] if isinstance(names, list) and len(names) == 1 else None
     if name is None or name not in ((known,) if isinstance(known, str) else known):
         raise ArtifactError(
-            f"{folder} holds {quoted(str(name or kind))}, which is no image classifier of transformers "
+            f"{folder} holds {quoted(str(name or kind))}, which is not an image classifier of transformers "
             f"{transformers.__version__}. Code that lies in a folder is never run."
         )
     if "quantization_config" in config or (folder / "adapter_config.json").exists():

@@ -203,10 +203,10 @@ def test_a_project_of_an_earlier_version_goes_on(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["serve", "nowhere"], "no project"),
+        (["serve", "nowhere"], "not a project"),
         (["prepare"], "Say what to attack"),
-        (["serve", ".", "--database", "mysql://a/b"], "no project"),
-        (["export", "nowhere", "a.csv"], "no project"),
+        (["serve", ".", "--database", "mysql://a/b"], "not a project"),
+        (["export", "nowhere", "a.csv"], "not a project"),
     ],
 )
 def test_mistakes_are_one_sentence(

@@ -171,7 +171,7 @@ _REASONS = {
     "unable to open": "it cannot be opened here; copy the project to where it may be written",
     "is locked": "another program has been writing to it for long",
     "malformed": "the file is damaged; take the last copy of it",
-    "not a database": "the file is damaged, or is no database",
+    "not a database": "the file is damaged, or is not a database",
 }
 
 

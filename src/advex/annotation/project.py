@@ -27,7 +27,7 @@ def opened(folder: Path, database: str | None = None, *, new: bool = False) -> I
         raise SpecError(f"advex annotate needs {error.name}: {install_extra('annotate')}") from None
     url = database or os.environ.get(DATABASE)
     if not new and not (folder / PICTURES).is_dir():
-        raise SpecError(f"{folder} is no project: make one with advex annotate prepare --out {folder}.")
+        raise SpecError(f"{folder} is not a project: make one with advex annotate prepare --out {folder}.")
     if not new and not url and not (folder / FILE).is_file():
         raise SpecError(f"{folder} has no {FILE}: name its database with --database, or in {DATABASE}.")
     if new:

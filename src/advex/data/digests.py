@@ -62,7 +62,7 @@ def read_digests(folder: Path) -> np.ndarray | None:
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path} cannot be read: {error}. Without it, nothing is known of its examples.") from None
     if values is None or values.ndim != 1 or values.dtype != np.int64 or (np.diff(values) <= 0).any():
-        raise ArtifactError(f"{path} is no list of examples: '{_KEY}' must be whole numbers that rise.")
+        raise ArtifactError(f"{path} is not a list of examples: '{_KEY}' must be increasing whole numbers.")
     return values
 
 

@@ -62,7 +62,7 @@ def attack(
 ) -> Attacked:
     """The pictures x [n, c, height, width] in the published setting of such attacks (`ifia`), with maps like theirs.
 
-    Raises InputError for what is no picture in [0, 1], and for networks whose activations cannot be softened.
+    Raises InputError for what is not a picture in [0, 1], and for networks whose activations cannot be softened.
     """
     if x.ndim != 4 or x.amin() < 0 or x.amax() > 1:
         raise InputError("--attack-map is for pictures in [0, 1].")

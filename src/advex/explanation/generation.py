@@ -110,7 +110,7 @@ class GenerationRequest:
         subject: a seed; its y is the class. confidences: [classes] of the seed.
         """
         if subject.y is None or not has_pictures(classifier, subject.x.shape):
-            raise InputError(f"{subject.name} is no picture in [0, 1] with 1 or 3 channels and a class.")
+            raise InputError(f"{subject.name} is not a picture in [0, 1] with 1 or 3 channels and a class.")
         farthest = math.sqrt(subject.x.numel())
         if self.radius > farthest:
             raise InputError(

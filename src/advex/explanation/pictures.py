@@ -170,7 +170,7 @@ class PictureRequest:
         """
         if not has_pictures(classifier, subject.x.shape):
             raise InputError(
-                f"{subject.name} is no picture in [0, 1] with 1 or 3 channels, and only such can be shown."
+                f"{subject.name} is not a picture in [0, 1] with 1 or 3 channels, and only those can be shown."
             )
         x = subject.x.to(classifier.device, classifier.dtype)[None]
         targets = targets_of(confidences, self.targets, classifier.class_names, subject)

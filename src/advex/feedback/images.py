@@ -110,7 +110,7 @@ def about(models: list[Opened], data: Dataset, making: Making) -> dict[str, Any]
 
 def _check(model: Opened, data: Dataset) -> None:
     if not has_pictures(model.classifier, data.shape):
-        raise InputError(f"{data.name} holds no pictures in [0, 1] with 1 or 3 channels, and only such can be shown.")
+        raise InputError(f"{data.name} holds no pictures in [0, 1] with 1 or 3 channels, and only those can be shown.")
     classes = model.classifier.predict(
         data.batch(slice(0, 1), model.classifier.device).x.to(model.classifier.dtype)
     ).shape[1]

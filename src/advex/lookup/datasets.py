@@ -170,7 +170,7 @@ def numbers_from(text: str, n: int | None = None) -> list[int]:
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first or (match[2] and first < 0):
             raise SpecError(
-                f"--index '{text}': '{part.strip()}' is no range; write the smaller number first, e.g. 0-9."
+                f"--index '{text}': '{part.strip()}' is not a range; write the smaller number first, e.g. 0-9."
             )
         if n is None:
             continue

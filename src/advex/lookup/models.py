@@ -159,7 +159,7 @@ def _run_folder(source: str) -> Path:
     network = re.match("[a-z]*", source)[0]  # pyright: ignore[reportOptionalSubscript]
     if network in registry.entries("network") and not path.exists():
         raise SpecError(
-            f"There is no folder '{source}', and a network's name is without weights: advex convert WEIGHTS --network "
+            f"There is no folder '{source}', and the name of a network has no weights: advex convert WEIGHTS --network "
             f"{network}:... --mean ... --std ... --out RUN makes a model of both."
         )
     if source in bundled.names() and not path.exists():

@@ -85,7 +85,7 @@ class FunctionNetwork(nn.Module):
         try:
             output = np.asarray(answer)
         except ValueError as error:
-            raise InputError(f"What the function returns is no array: {error}.") from None
+            raise InputError(f"What the function returns is not an array: {error}.") from None
         self.asked += len(x)
         if self.returns == "labels":
             return self._certain(output.reshape(-1), len(x)).to(x)

@@ -201,7 +201,7 @@ def _parts(row: Any, name: str) -> tuple[Any, int | None]:
         return picture, None
     array = np.asarray(label)
     if array.size != 1 or array.dtype.kind not in "iub":
-        raise SpecError(f"{name} gives a class that is no whole number: {array.dtype} of shape {list(array.shape)}.")
+        raise SpecError(f"{name} gives a class that is not a whole number: {array.dtype} of shape {list(array.shape)}.")
     return picture, int(array.item())
 
 
@@ -317,9 +317,9 @@ def _encoded(value: Any) -> Encoded:
     if isinstance(value, Image.Image) or is_pixels(value):
         return png_of(value)
     if not isinstance(value, np.ndarray | Tensor):
-        return Unreadable(f"{type(value).__name__} is no picture")
+        return Unreadable(f"{type(value).__name__} is not a picture")
     array = np.asarray(value)
     array = array[None] if array.ndim == 2 else array
     if array.ndim != 3 or array.shape[0] not in (1, 3) or array.dtype != np.uint8:
-        return Unreadable(f"{list(array.shape)} of {array.dtype} is no picture [1 or 3, height, width]")
+        return Unreadable(f"{list(array.shape)} of {array.dtype} is not a picture [1 or 3, height, width]")
     return array

@@ -59,7 +59,7 @@ def _opened(given: Any, name: str, device: str) -> Opened:
             "mean=[...], std=[...], class_names=[...])."
         )
     if not isinstance(given, str | Path):
-        raise SpecError(f"{type(given).__name__} is no model: give an advex.Classifier, or what --model takes.")
+        raise SpecError(f"{type(given).__name__} is not a model: give an advex.Classifier, or what --model takes.")
     (opened,) = open_models([f"{name}={given}" if name else str(given)], device)
     return opened
 
@@ -70,7 +70,7 @@ def subjects_of(given: Any, model: Opened) -> list[Subject | Failure]:
     given: paths of pictures, of folders of them, or of CSV files; PIL pictures; arrays or tensors [channels, height,
     width] or several of them [n, ...] as the model takes them, uint8 arrays [height, width(, 3)] as pictures; a
     `Dataset` or a `Batch`; a `DataLoader`, a data set of torch or of Hugging Face; or a sequence of these. Raises
-    SpecError for what is none of these, InputError for a tensor that is no input of the model, DataError for files.
+    SpecError for what is none of these, InputError for a tensor that is not an input of the model, DataError for files.
     """
     if isinstance(given, Dataset):
         return [from_data(given, number) for number in range(len(given))]

@@ -153,7 +153,7 @@ def _held(folder: Path) -> dict[str, Any] | None:
         read_config(folder / BEST)
     held = read_config(folder).get("training", {}) if (folder / CONFIG).exists() else None
     if not isinstance(held, dict | None):
-        raise ArtifactError(f"{folder / CONFIG} is not a run's: its 'training' is no object. Choose another --out.")
+        raise ArtifactError(f"{folder / CONFIG} is not a run's: its 'training' is not an object. Choose another --out.")
     return held
 
 

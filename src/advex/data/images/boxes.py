@@ -71,7 +71,7 @@ def region(box: Any, order: Order = "xyxy") -> Region:
     except (TypeError, ValueError):
         numbers = []
     if len(numbers) != 4 or not all(map(math.isfinite, numbers)):
-        raise Unreadable(f"it is no box: four finite numbers are expected, not {box!r:.80}")
+        raise Unreadable(f"it is not a box: four finite numbers are expected, not {box!r:.80}")
     x0, y0, right, bottom = numbers
     right, bottom = (x0 + right, y0 + bottom) if order == "xywh" else (right + 1, bottom + 1)
     if right <= x0 or bottom <= y0:

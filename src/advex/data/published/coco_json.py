@@ -115,7 +115,7 @@ def _document(path: Path, outlines: bool, largest: int) -> dict[str, Any]:
     except DataError:
         raise
     except ValueError as error:  # also text that is no UTF-8, and numbers of thousands of digits
-        raise DataError(f"{path} is cut off or is no JSON: {error}.") from None
+        raise DataError(f"{path} is truncated or is not JSON: {error}.") from None
     if not isinstance(document, dict):
         raise DataError(f"{path} is not a file of COCO annotations: it holds no object with 'images'.")
     return document

@@ -73,7 +73,7 @@ def _opened(path: Path, axes: int) -> Iterator[tuple[IO[bytes], tuple[int, ...]]
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             header = file.read(4 + 4 * axes)
             if len(header) < 4 + 4 * axes or header[:4] != bytes((0, 0, 8, axes)):
-                raise DataError(f"{path} is no idx file of bytes with {axes} axes.")
+                raise DataError(f"{path} is not an idx file of bytes with {axes} axes.")
             shape = struct.unpack(f">{axes}I", header[4:])
             if 0 in shape:
                 raise DataError(f"{path} is empty: its axes are {shape}.")

@@ -156,12 +156,12 @@ def _number(place: str, what: str, cell: str) -> float | None:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise DataError(f"{place}: the {what} {quoted(cell)} is no number.")
+        raise DataError(f"{place}: the {what} {quoted(cell)} is not a number.")
     return value
 
 
 def _whole(place: str, what: str, cell: str) -> int | None:
     value = _number(place, what, cell)
     if value is not None and value != int(value):
-        raise DataError(f"{place}: the {what} {quoted(cell)} is no whole number.")
+        raise DataError(f"{place}: the {what} {quoted(cell)} is not a whole number.")
     return None if value is None else int(value)

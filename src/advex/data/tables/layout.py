@@ -84,7 +84,7 @@ def encoding_of(path: Path, head: bytes, style: Style) -> str:
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     if b"\0" in head:
-        raise DataError(f"{path} is no text, and so no CSV file.")
+        raise DataError(f"{path} is not text, so it is not a CSV file.")
     return "utf-8"
 
 
