@@ -5,23 +5,21 @@ The latter is known by what it has (`column_names`, `features`), so that nothing
 
 from __future__ import annotations
 
-import io
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 from torch.utils.data import Dataset as TorchDataset
 
 from advex.data import Dataset, Skipped
 from advex.data.source import Encoded, Reading, Source, Split, Unreadable
 from advex.errors import DataError, SpecError
+from advex.notebook.pictures import encoded, is_float
 
 # Where a row that is a dictionary has its picture and its class.
 _PICTURES, _LABELS = ("pixel_values", "image", "img", "images", "x"), ("label", "labels", "target", "y", "fine_label")
@@ -69,7 +67,7 @@ class Examples:
     def encoded(self, row: int) -> Encoded:
         """A row's picture as the readers of files take it: a file, its bytes, or pixels [channels, height, width]."""
         try:
-            return _encoded(self.picture(row))
+            return encoded(self.picture(row))
         except Exception as error:  # the other library's code may raise anything
             return Unreadable(str(error) or type(error).__name__)
 
@@ -277,49 +275,3 @@ def _labels_of(given: Any, column: str, feature: Any) -> tuple[list[int], tuple[
         raise SpecError(f"The column '{column}' holds no classes: these are whole numbers or texts.")
     names = getattr(feature, "names", None)
     return labels, None if names is None else tuple(map(str, names))
-
-
-# -- pictures ------------------------------------------------------------------------------------------------
-
-
-def is_pixels(given: Any) -> bool:
-    """Whether an array is a picture as PIL understands it: uint8, [height, width] or with 3 or 4 channels last."""
-    if not isinstance(given, np.ndarray) or given.dtype != np.uint8:
-        return False
-    return given.ndim == 2 or (given.ndim == 3 and given.shape[2] in (3, 4) and given.shape[0] not in (1, 3))
-
-
-def png_of(picture: Image.Image | np.ndarray) -> bytes:
-    """A picture in memory as a file would hold it, with its EXIF orientation."""
-    image, held = picture if isinstance(picture, Image.Image) else Image.fromarray(picture), io.BytesIO()
-    if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16"):
-        exif, image = image.getexif(), image.convert("RGB")
-        image.save(held, "PNG", exif=exif)
-    else:
-        image.save(held, "PNG", exif=image.getexif())
-    return held.getvalue()
-
-
-def is_float(value: Any) -> bool:
-    """Whether it is an array or a tensor of floats, which is taken as it is."""
-    return (
-        value.is_floating_point() if isinstance(value, Tensor) else getattr(value, "dtype", np.dtype(int)).kind == "f"
-    )
-
-
-def _encoded(value: Any) -> Encoded:
-    if isinstance(value, Mapping):  # of Hugging Face, where pictures are not decoded
-        value = value.get("bytes") or value.get("path")
-    if isinstance(value, bytes):
-        return value
-    if isinstance(value, str | Path):
-        return Path(value)
-    if isinstance(value, Image.Image) or is_pixels(value):
-        return png_of(value)
-    if not isinstance(value, np.ndarray | Tensor):
-        return Unreadable(f"{type(value).__name__} is not a picture")
-    array = np.asarray(value)
-    array = array[None] if array.ndim == 2 else array
-    if array.ndim != 3 or array.shape[0] not in (1, 3) or array.dtype != np.uint8:
-        return Unreadable(f"{list(array.shape)} of {array.dtype} is not a picture [1 or 3, height, width]")
-    return array

@@ -23,7 +23,8 @@ from advex.explanation import Subject, from_data, from_pictures
 from advex.explanation.rows import from_csv
 from advex.explanation.subjects import Failure, from_memory
 from advex.lookup.models import Opened, open_models
-from advex.notebook.foreign import Columns, Examples, examples_of, is_float, is_pixels, png_of
+from advex.notebook.foreign import Columns, Examples, examples_of
+from advex.notebook.pictures import is_float, is_pixels, png_of
 from advex.types import Batch
 
 Model = Classifier | str | Path
