@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -184,7 +185,7 @@ def test_an_explanation_hardly_waits(rho: float, resnet: tuple[Classifier, Tenso
 def test_projected_descent_does_not_wait_in_its_steps(norm: str, resnet: tuple[Classifier, Tensor, Tensor]) -> None:
     classifier, x, y = resnet
     few, many = (
-        counted(lambda search=attacks.build(f"pgd:norm={norm},steps={steps}"): search(classifier, x, Misclassify(y)))
+        counted(partial(attacks.build(f"pgd:norm={norm},steps={steps}"), classifier, x, Misclassify(y)))
         for steps in (2, 6)
     )
     assert few.waits.total() == many.waits.total()

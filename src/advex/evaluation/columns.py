@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -30,3 +30,18 @@ def beside(rows: pa.Table, **values: str) -> pa.Table:
     """The rows with columns before them that hold one text each."""
     columns = {name: pa.array([value] * len(rows), type=pa.string()) for name, value in values.items()}
     return pa.table(columns | {name: rows.column(name) for name in rows.column_names})
+
+
+def without(block: pa.Table, *names: str) -> pa.Table:
+    """A table without some columns, of which older shards may lack one."""
+    return block.drop_columns([name for name in names if name in block.column_names])
+
+
+def mean_over(blocks: Iterable[pa.Table], name: str) -> float | None:
+    """A column's mean over the rows of all blocks, 0 without any; None where a block lacks it."""
+    total, count = 0.0, 0
+    for block in blocks:
+        if name not in block.column_names:
+            return None
+        total, count = total + float(tensor(block, name).sum()), count + len(block)
+    return total / max(count, 1)

@@ -10,7 +10,7 @@ import itertools
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 
 import pyarrow as pa
@@ -21,7 +21,7 @@ from advex.classifier import Classifier
 from advex.data.dataset import Dataset
 from advex.errors import SpecError
 from advex.evaluation import places, settled, steadiness
-from advex.evaluation.columns import beside, table, tensor
+from advex.evaluation.columns import beside, mean_over, table, tensor, without
 from advex.evaluation.examples import batch_for
 from advex.evaluation.flags import flag, severity
 from advex.evaluation.plan import Plan
@@ -198,7 +198,7 @@ def tables(work: Evaluation, model: str) -> Blocks:
             for block in settled.added(list(made), gathering) if settle and gathering else made:
                 yield beside(of(block), model=model, explainer=task.name)
 
-    made: Blocks = {"maps": blocks(_without_beside, settle=True)}
+    made: Blocks = {"maps": blocks(lambda block: without(block, *_BESIDE, SECONDS), settle=True)}
     if any(settled.resamples(task.measure) for task in gathering):
         made = {**made, "parts": blocks(partial(settled.kept, gathering))}
     if work.data.evidence is not None and (boxed := [task for task in gathering if places.places(task.measure)]):
@@ -210,21 +210,6 @@ def tables(work: Evaluation, model: str) -> Blocks:
         if any(getattr(task.measure, fact, False) for task in work.plan.measures):
             made = {**made, name: blocks(partial(_rows_of, name))}
     return made
-
-
-def _without_beside(block: pa.Table) -> pa.Table:
-    """A shard's own rows of maps.parquet. Shards of before have no seconds."""
-    return block.drop_columns([name for name in (*_BESIDE, SECONDS) if name in block.column_names])
-
-
-def _seconds(blocks: Iterable[pa.Table]) -> float | None:
-    """What one map took, on average; None where a shard does not say it."""
-    total, count = 0.0, 0
-    for block in blocks:
-        if SECONDS not in block.column_names:
-            return None
-        total, count = total + float(tensor(block, SECONDS).sum()), count + len(block)
-    return total / max(count, 1)
 
 
 def _rows_of(name: Table, block: pa.Table) -> pa.Table:
@@ -259,7 +244,7 @@ def _figures(work: Evaluation, model: str, task: MapTask) -> MapFigures:
             counts.setdefault(key, Counter())[reason] += 1
     undefined = {key: dict(counts[key]) for key in work.written.measures if key in counts}
     methods = rows.column("method").unique().to_pylist()  # several, where it chooses row by row
-    seconds = _seconds(work.made(model, kind(task)))
+    seconds = mean_over(work.made(model, kind(task)), SECONDS)
     return MapFigures(
         method=methods[0] if len(methods) == 1 else describe(task.explainer), target=task.target, figures=values,
         undefined=undefined, control=getattr(task.explainer, "shows", "") == "control", seconds=seconds,
