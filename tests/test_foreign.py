@@ -15,6 +15,7 @@ import advex
 from advex.data import Dataset
 from advex.errors import AdvexError
 from advex.explainers import Toward
+from advex.record import read_rows
 
 MODEL = "builtin:cifar10-robust"
 
@@ -210,9 +211,6 @@ def test_of_many_rows_only_those_drawn_are_read(data: Dataset, tmp_path: Any, fl
     record = advex.evaluate(MODEL, many, out=tmp_path / "a", max_samples=6, **settings).record
     assert record.data.examples == 6
     assert len(set(many.asked) - {0}) <= 6
-    many.targets, many.asked = [int(data.y[row % 4]) for row in range(5000)], []  # pyright: ignore
-    advex.evaluate(MODEL, many, out=tmp_path / "b", max_samples=6, **settings)
-    assert len(many.asked) <= 6 * 2 + 3  # no row is read for its class
 
     class Endless(IterableDataset[Any]):
         def __iter__(self) -> Any:
@@ -222,6 +220,33 @@ def test_of_many_rows_only_those_drawn_are_read(data: Dataset, tmp_path: Any, fl
     endless: Any = DataLoader(Endless(), batch_size=4)
     record = advex.evaluate(MODEL, endless, out=tmp_path / "c", max_samples=6, **settings).record
     assert record.data.examples == 6
+
+
+class Damaged(Counting):
+    """Whose second and last rows raise, and whose classes are others than those that it keeps beside."""
+
+    def __getitem__(self, row: int) -> Any:
+        if row in (1, self.count - 1):
+            raise OSError("image file is truncated")
+        x, y = super().__getitem__(row)
+        return x, int(y >= 5)
+
+    @property
+    def targets(self) -> list[int]:
+        return [int(self.data.y[row % 4]) for row in range(self.count)]
+
+
+@pytest.mark.parametrize("floats", [False, True])
+def test_rows_that_raise_are_named_and_the_others_stay(data: Dataset, tmp_path: Any, floats: bool) -> None:
+    settings: dict[str, Any] = {"attack": None, "btr": None, "explanations": 0, "recheck": 0, "quiet": True}
+    evaluated = advex.evaluate(MODEL, Damaged(data, 8, floats), out=tmp_path / "a", **settings)
+    assert evaluated.record.data.examples == 6
+    assert {name for name, _ in evaluated.record.data.skipped} == {"000001", "000007"}
+    assert "OSError: image file is truncated" in str(evaluated.record.data.skipped)
+    labels = [row["label"] for row in read_rows(tmp_path / "a", "examples")]
+    assert labels == [int(data.y[row % 4] >= 5) for row in (0, 2, 3, 4, 5, 6)]  # of the rows themselves
+    with pytest.warns(UserWarning, match="input [13] is left out"):
+        assert len(advex.explain(MODEL, Damaged(data, 4, floats), target="dog", steps=1, quiet=True)) == 2
 
 
 def test_rows_as_they_are_wrong_classes_and_gone_files(data: Dataset, tmp_path: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 from pathlib import Path
@@ -9,8 +10,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
+from torch import Tensor, nn
 
 import advex
+from advex.classifier import Classifier
+from advex.errors import AdvexWarning
 from advex.evaluation import evaluate, settings_from
 from advex.evaluation.merge import merge
 from advex.measures.boxes import overlap
@@ -105,3 +110,34 @@ def test_an_evaluation_of_before_is_finished_from_its_shards(record: Path, tmp_p
     finished = evaluate(models, data, old, settings_from(SETTINGS), resume=True)
     assert finished.models[0].maps["gradient"].seconds is None
     assert (old / "maps.parquet").read_bytes() == (record / "maps.parquet").read_bytes()
+
+
+class Rounding(nn.Module):
+    """No gradient reaches an input whose first pixel is dark; the others reach the network."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        dark = (x[:, :1, :1, :1] < x[:, :1, :1, :1].median()).expand_as(x)
+        return self.network(torch.where(dark, x.detach(), x))
+
+
+def test_maps_that_no_gradient_reached_are_no_misses(tmp_path: Path) -> None:
+    trained = advex.load("builtin:planted")
+    data = advex.open_dataset("planted", split="test", max_samples=12, seed=0)
+    blind = Classifier(Rounding(trained.network), mean=trained.mean, std=trained.std, class_names=trained.class_names)
+    settings = {**SETTINGS, "maps": ("gradient", "random"), "measures": ("localisation", "mass"), "batch_size": 12}
+    with pytest.warns(AdvexWarning, match="no gradient reached the input"):
+        record = evaluate([("blind", "blind", blind.eval())], data, tmp_path, settings_from(settings))
+    rows = {row["example"]: row for row in read_rows(tmp_path, "maps") if row["explainer"] == "gradient"}
+    flat = {example for example, row in rows.items() if row["mass"] is None or math.isnan(row["mass"])}
+    assert 0 < len(flat) < 12
+    assert {example for example, row in rows.items() if math.isnan(row["localisation"])} == flat
+    figures = record.models[0].maps["gradient"]
+    assert figures.figures["localisation"].n == figures.figures["mass"].n == 12 - len(flat)
+    assert figures.undefined["localisation"] == figures.undefined["mass"]
+    (apart,) = (line for line in record.differences if line.measure == "localisation_iou")
+    assert apart.figure.n == 12 - len(flat)
+    assert -1 <= apart.figure.low <= apart.figure.value <= apart.figure.high <= 1

@@ -133,7 +133,10 @@ def _measured(
         for row in doubtful.nonzero()[:, 0].tolist():
             reasons[row][DOUBT] = words
             if words == FLAT:  # no figure of what is no explanation
-                reasons[row] |= dict.fromkeys(values, NO_GRADIENT)
+                gathered = [key for task in plan.measures if settled.settles(task) for key in task.keys.values()]
+                reasons[row] |= dict.fromkeys([*values, *gathered], NO_GRADIENT)
+                for rows_of in parts.values():
+                    rows_of[row] = None
                 values = {key: value.index_fill(0, torch.tensor(row), torch.nan) for key, value in values.items()}
     flat, none = explanation.map.detach().flatten(1), [None] * len(rows)
     sums = explanation.completeness
@@ -302,7 +305,8 @@ def differences(results: Results) -> Iterator[Contrast]:
                 drawn[owner] = settled.estimates(results, *owner)
         changes, better = values[*pair[0], key] - values[*pair[1], key], results.measures[key].better
         made = mean_contrast(f"{key} by {whose.get('axis')}", changes, better, results.seed, **whose)
-        if all(key in drawn[owner] for owner in pair):
+        alike = torch.equal(*(values[*owner, key].isnan() for owner in pair))  # resampled were the same examples
+        if alike and all(key in drawn[owner] for owner in pair):
             made = dataclasses.replace(made, estimates=drawn[pair[0]][key] - drawn[pair[1]][key])
         return made
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -44,6 +44,7 @@ class Examples:
     """The rows of another library's data. picture: of a row's number, in whatever form. labels: None if there are none.
 
     class_names: None where the data do not say them; occurring: these are but the texts that occur as classes.
+    problems: why rows could not be read when their classes were asked for.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Examples:
     labels: Sequence[int] | None
     class_names: tuple[str, ...] | None
     occurring: bool = False
+    problems: Mapping[int, str] = field(default_factory=dict)
 
     def sample(self, count: int | None, seed: int) -> Examples:
         """So many rows drawn by the seed, in their order; all where there are no more. None of them is read."""
@@ -59,17 +61,22 @@ class Examples:
             return self
         drawn = torch.randperm(self.count, generator=torch.Generator().manual_seed(seed))[:count]
         rows, labels = drawn.sort().values.tolist(), self.labels
-        return replace(
-            self, count=count, picture=lambda row: self.picture(rows[row]),
-            labels=None if labels is None else [labels[row] for row in rows],
-        )  # fmt: skip
+        chosen = None if labels is None else [labels[row] for row in rows]
+        problems = {place: self.problems[row] for place, row in enumerate(rows) if row in self.problems}
+        picture = self.picture
+        return replace(self, count=count, picture=lambda row: picture(rows[row]), labels=chosen, problems=problems)
+
+    def read(self, row: int) -> Any:
+        """A row's picture, in whatever form; `Unreadable` where reading it fails."""
+        try:
+            return self.picture(row)
+        except Exception as error:  # the other library's code may raise anything
+            return Unreadable(f"row {row}: {type(error).__name__}: {error}")
 
     def encoded(self, row: int) -> Encoded:
         """A row's picture as the readers of files take it: a file, its bytes, or pixels [channels, height, width]."""
-        try:
-            return encoded(self.picture(row))
-        except Exception as error:  # the other library's code may raise anything
-            return Unreadable(str(error) or type(error).__name__)
+        value = self.read(row)
+        return value if isinstance(value, Unreadable) else encoded(value)
 
     def dataset(self, how: Reading, class_names: Sequence[str] | None = None) -> Dataset:
         """As a data set of ours: pictures scaled and cut as files are, floats as they are.
@@ -90,20 +97,36 @@ class Examples:
         else:
             names = tuple(self.class_names or class_names or map(str, range(int(labels.max(initial=0)) + 1)))
         ids = [f"{row:06d}" for row in range(self.count)]
-        if is_float(self.picture(0)):
-            return self._of_floats(labels, names, ids)
-        split = Split(ids=ids, labels=labels, read=lambda rows: map(self.encoded, rows))
-        return Source(name=self.name, class_names=names, splits={"": lambda: split}).read(how)
+        if any(is_float(value) for value in itertools.islice(self._readable(), 1)):
+            made = self._of_floats(labels, names, ids)
+        else:
+            split = Split(ids=ids, labels=labels, read=lambda rows: map(self.encoded, rows))
+            made = Source(name=self.name, class_names=names, splits={"": lambda: split}).read(how)
+        known = {ids[row]: why for row, why in self.problems.items()}
+        lost = tuple(replace(each, reason=known.get(each.name, each.reason)) for each in made.skipped)
+        return replace(made, skipped=lost)
+
+    def _readable(self) -> Iterator[Any]:
+        """The rows that can be read, as they are given."""
+        return (value for row in range(self.count) if not isinstance(value := self.read(row), Unreadable))
 
     def _of_floats(self, labels: np.ndarray, names: tuple[str, ...], ids: Sequence[str]) -> Dataset:
-        rows = [torch.as_tensor(self.picture(row)).detach().cpu().float() for row in range(self.count)]
-        if shapes := {tuple(x.shape) for x in rows if x.shape != rows[0].shape}:
-            raise DataError(f"{self.name} gives tensors of several shapes, {tuple(rows[0].shape)} and {min(shapes)}.")
-        known = [row for row in range(self.count) if 0 <= labels[row] < len(names)]
-        if not known:
-            raise DataError(f"{self.name}: no row has one of the {len(names)} classes.")
-        lost = [Skipped(ids[row], f"label {labels[row]} is not among the {len(names)} classes")
-                for row in range(self.count) if row not in set(known)]  # fmt: skip
+        rows: dict[int, Tensor] = {}
+        lost = []
+        for row in range(self.count):
+            value = self.read(row)
+            if isinstance(value, Unreadable):
+                lost.append(Skipped(ids[row], str(value)))
+            elif not 0 <= labels[row] < len(names):
+                lost.append(Skipped(ids[row], f"label {labels[row]} is not among the {len(names)} classes"))
+            else:
+                rows[row] = torch.as_tensor(value).detach().cpu().float()
+        if not rows:
+            why = f" The first that is left out: {lost[0].reason}." if lost else ""
+            raise DataError(f"{self.name}: no row has one of the {len(names)} classes.{why}")
+        known, first = list(rows), next(iter(rows.values()))
+        if shapes := {tuple(x.shape) for x in rows.values() if x.shape != first.shape}:
+            raise DataError(f"{self.name} gives tensors of several shapes, {tuple(first.shape)} and {min(shapes)}.")
         return Dataset(
             name=self.name, x=torch.stack([rows[row] for row in known]), y=torch.from_numpy(labels[known]),
             class_names=names, ids=tuple(ids[row] for row in known), skipped=tuple(lost),
@@ -143,22 +166,34 @@ def _of_rows(rows: Any, count: int, name: str, class_names: tuple[str, ...] | No
     """Rows that are pictures, pairs of a picture and a class, or dictionaries that have both."""
     if not count:
         raise SpecError(f"{name} gives nothing: it is empty.")
-    _, label = _parts(rows[0], name)
+    label = None
+    for row in range(count):
+        try:
+            label = _parts(rows[row], name)[1]
+            break
+        except SpecError:
+            raise
+        except Exception as error:
+            if row == count - 1:
+                raise DataError(f"{name} has no row that can be read: {type(error).__name__}: {error}") from None
+    problems: dict[int, str] = {}
     return Examples(
-        name=name, count=count, picture=lambda row: _parts(rows[row], name)[0],
-        labels=None if label is None else _Labels(rows, count, name, _targets(rows, count, label)),
-        class_names=class_names,
+        name=name, count=count, picture=lambda row: _parts(rows[row], name)[0], class_names=class_names,
+        labels=None if label is None else _Labels(rows, count, name, problems), problems=problems,
     )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class _Labels(Sequence[int]):
-    """The classes of rows, each read when it is asked for. targets: of all, where the data say them by themselves."""
+    """The classes of rows, each read when it is asked for: what a data set keeps beside may be others.
+
+    problems: why a row could not be read, which then has -1.
+    """
 
     rows: Any
     total: int
     name: str
-    targets: Sequence[int] | None
+    problems: dict[int, str]
 
     def __len__(self) -> int:
         return self.total
@@ -166,22 +201,16 @@ class _Labels(Sequence[int]):
     def __getitem__(self, row: Any) -> Any:
         if not 0 <= row < self.total:
             raise IndexError(row)
-        if self.targets is not None:
-            return self.targets[row]
-        _, label = _parts(self.rows[row], self.name)
+        try:
+            _, label = _parts(self.rows[row], self.name)
+        except SpecError:
+            raise
+        except Exception as error:
+            self.problems[row] = f"row {row}: {type(error).__name__}: {error}"
+            return -1
         if label is None:
-            raise SpecError(f"{self.name}: row {row} has no class, and row 0 has one.")
+            raise SpecError(f"{self.name}: row {row} has no class, and others have one.")
         return label
-
-
-def _targets(rows: Any, count: int, first: int) -> list[int] | None:
-    """The classes of all rows as torchvision's data sets keep them; None where these are not what the rows have."""
-    known = getattr(rows, "targets", None)
-    if known is None or getattr(rows, "target_transform", None) is not None:
-        return None
-    array = np.asarray(known)
-    fits = array.shape == (count,) and array.dtype.kind in "iu" and int(array[0]) == first
-    return array.tolist() if fits else None
 
 
 def _parts(row: Any, name: str) -> tuple[Any, int | None]:

@@ -112,7 +112,9 @@ def _subject_of(examples: Examples, row: int, model: Opened) -> Subject | Failur
     """A row of another library's data, with its class; one that cannot be read does not lose the others."""
     name = f"input {row}"
     try:
-        value = examples.picture(row)
+        value = examples.read(row)
+        if isinstance(value, Unreadable):
+            raise DataError(f"{name} of {examples.name} cannot be read: {value}.")
         if is_float(value):
             (subject,) = _tensors(torch.as_tensor(value).detach().cpu().float(), model)
         else:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from advex.bundled import PREFIX as BUILTIN
 from advex.errors import did_you_mean
 
 if TYPE_CHECKING:
@@ -48,6 +49,9 @@ class Simulated(_Model):
     def _possible(self) -> Simulated:
         if self.shared > min(self.judged):
             raise ValueError(f"shared={self.shared} images are more than one annotator judges")
+        if ":" in self.judge and not self.judge.startswith((RECIPE, BUILTIN)):
+            known = f"{BUILTIN}NAME, {RECIPE}NAME or a run folder"
+            raise ValueError(f"the judge {self.judge} is not {known}: a file names no code")
         if self.overrides and not self.judge.startswith(RECIPE):
             raise ValueError(f"the judge {self.judge} is trained already: overrides belong to {RECIPE}NAME")
         return self

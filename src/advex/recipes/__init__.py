@@ -59,7 +59,7 @@ class Recipe(BaseModel):
     affine: AffineAugmentation | None = None
     labels: str = "given"
     balanced: bool = False
-    per_class: int = Field(default=0, ge=0)
+    per_class: int = Field(default=0, ge=0, le=10_000_000)
     precision: Literal["float32", "bfloat16"] = "float32"
     compiled: bool = False
     channels_last: bool = True

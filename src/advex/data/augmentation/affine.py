@@ -73,10 +73,10 @@ class AffineAugmentation:
                 f"AffineAugmentation: rotation={self.rotation}, shear={self.shear}, scale={self.scale}: rotation is 0 "
                 "to 180 degrees, shear 0 to less than 90, scale a lowest and a highest factor above 0."
             )
-        if not (0 <= self.translate <= 1 and 0 <= self.perspective < 1):
+        if not (0 <= self.translate <= 1 and 0 <= self.perspective <= 0.8):
             raise SpecError(
                 f"AffineAugmentation: translate={self.translate}, perspective={self.perspective}: translate is a share "
-                "from 0 to 1, perspective one from 0 to less than 1."
+                "from 0 to 1, perspective one from 0 to 0.8, beyond which corners may fold over."
             )
         if self.erase < 0 or self.window < 0:
             raise SpecError(f"AffineAugmentation: erase={self.erase} and window={self.window} are pixels, 0 or more.")
