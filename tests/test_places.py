@@ -127,7 +127,8 @@ class Rounding(nn.Module):
 def test_maps_that_no_gradient_reached_are_no_misses(tmp_path: Path) -> None:
     trained = advex.load("builtin:planted")
     data = advex.open_dataset("planted", split="test", max_samples=12, seed=0)
-    blind = Classifier(Rounding(trained.network), mean=trained.mean, std=trained.std, class_names=trained.class_names)
+    mean, std = trained.mean.flatten().tolist(), trained.std.flatten().tolist()
+    blind = Classifier(Rounding(trained.network), mean=mean, std=std, class_names=trained.class_names)
     settings = {**SETTINGS, "maps": ("gradient", "random"), "measures": ("localisation", "mass"), "batch_size": 12}
     with pytest.warns(AdvexWarning, match="no gradient reached the input"):
         record = evaluate([("blind", "blind", blind.eval())], data, tmp_path, settings_from(settings))
