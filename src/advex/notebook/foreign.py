@@ -111,7 +111,7 @@ class Examples:
         return (value for row in range(self.count) if not isinstance(value := self.read(row), Unreadable))
 
     def _of_floats(self, labels: np.ndarray, names: tuple[str, ...], ids: Sequence[str]) -> Dataset:
-        rows: dict[int, Tensor] = {}
+        rows: dict[int, torch.Tensor] = {}
         lost = []
         for row in range(self.count):
             value = self.read(row)
