@@ -23,6 +23,7 @@ from advex.data.images import decode
 from advex.data.images.streamed import Streamed, cut
 from advex.data.threads import ahead
 from advex.errors import DataError, SpecError
+from advex.evaluation import trained_on
 from advex.feedback.annotations import with_annotated
 from advex.lookup import datasets
 from advex.recipes import fitted, recipe_from
@@ -367,4 +368,9 @@ def test_from_python_with_one_line(photos: Path, tmp_path: Path, capsys: pytest.
     assert config["input_shape"] == [3, 16, 16]
     assert classifier(torch.rand(2, 3, 16, 16)).shape == (2, 2)
     assert "decoded when they are needed" in capsys.readouterr().err
-    assert not (tmp_path / "run" / "examples.safetensors").exists()
+    # Of the undivided data those are known that were trained on, so that an evaluation leaves them out.
+    parts = {split: open_dataset(photos, split=split, size=16) for split in ("train", "test", "all")}
+    rows = {split: trained_on(str(tmp_path / "run"), data) for split, data in parts.items()}
+    assert {split: int(each.sum()) for split, each in rows.items() if each is not None} == {
+        "train": len(parts["train"]), "test": 0, "all": len(parts["train"]),
+    }  # fmt: skip

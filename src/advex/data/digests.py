@@ -1,12 +1,14 @@
 """Which examples a network was trained on, as digests: enough to know them again, and nothing else of them.
 
-examples.safetensors   in a run folder: `digests`, [m] int64, sorted, each once
+examples.safetensors   in a run folder: `digests`, [m] int64, sorted, each once; or `names`, the same of the examples'
+                       names, where nothing of them was held
 """
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
@@ -14,8 +16,12 @@ from torch import Tensor
 from advex.errors import ArtifactError
 from advex.files import read_bytes, write_bytes
 
+if TYPE_CHECKING:
+    from advex.data.dataset import Dataset
+    from advex.data.images.streamed import Streamed
+
 FILE = "examples.safetensors"
-_KEY = "digests"
+_KEY, _NAMES = "digests", "names"
 _LARGEST = 2**29  # bytes: 64 million examples
 
 
@@ -39,17 +45,26 @@ def _plain(row: np.ndarray) -> bytes:
     return row.tobytes()
 
 
-def write_digests(folder: Path, x: Tensor) -> None:
-    """Leave the digests of the examples trained on in a run folder. Raises ArtifactError."""
+def named(data: Dataset | Streamed) -> np.ndarray:
+    """[n] int64: of the examples' ids and the name of the data, of whichever of its splits."""
+    source = data.name.partition("/")[0]
+    each = (hashlib.blake2b(f"{source}\0{id}".encode(), digest_size=8).digest() for id in data.ids)
+    return np.frombuffer(b"".join(each), "<i8")
+
+
+def write_digests(folder: Path, trained_on: Tensor | Streamed) -> None:
+    """Leave the digests of the examples trained on in a run folder: of inputs, or of names. Raises ArtifactError."""
     from safetensors.numpy import save
 
-    write_bytes(folder / FILE, save({_KEY: np.unique(digests(x))}))
+    held = isinstance(trained_on, Tensor)
+    values = {_KEY: digests(trained_on)} if held else {_NAMES: named(trained_on)}
+    write_bytes(folder / FILE, save({key: np.unique(each) for key, each in values.items()}))
 
 
-def read_digests(folder: Path) -> np.ndarray | None:
-    """What `write_digests` left in a run folder, or beside its best network; None where nothing was.
+def known(data: Dataset, folder: Path) -> np.ndarray | None:
+    """[n] bool: whether each example is among those that `write_digests` left in a run folder, or beside its best one.
 
-    Raises ArtifactError for a file of something else.
+    None where nothing was left. Raises ArtifactError for a file of something else.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load
@@ -58,14 +73,10 @@ def read_digests(folder: Path) -> np.ndarray | None:
     if path is None or (path.parent != folder and folder.name != "best"):
         return None
     try:
-        values = load(read_bytes(path, _LARGEST, "a list of examples", ArtifactError)).get(_KEY)
+        listed = load(read_bytes(path, _LARGEST, "a list of examples", ArtifactError))
+        values, by_name = listed.get(_KEY, listed.get(_NAMES)), _KEY not in listed
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path} cannot be read: {error}. Without it, nothing is known of its examples.") from None
     if values is None or values.ndim != 1 or values.dtype != np.int64 or (np.diff(values) <= 0).any():
         raise ArtifactError(f"{path} is not a list of examples: '{_KEY}' must be increasing whole numbers.")
-    return values
-
-
-def known(x: Tensor, trained_on: np.ndarray) -> np.ndarray:
-    """[n] bool: whether each input is one of those trained on."""
-    return np.isin(digests(x), trained_on)
+    return np.isin(named(data) if by_name else digests(data.x), values)

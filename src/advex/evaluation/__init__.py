@@ -42,7 +42,7 @@ from advex._version import __version__
 from advex.artifacts import read_config
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset
-from advex.data.digests import known, read_digests
+from advex.data.digests import known
 from advex.environment import environment, without_places
 from advex.errors import DataError, InputError, SpecError
 from advex.evaluation import certificates, corruptions, maps, pictures, predictions, radii, recheck, rows, searches
@@ -204,8 +204,8 @@ def trained_on(source: str, data: Dataset) -> Tensor | None:
     if source.startswith(bundled.PREFIX):
         same = read_config(bundled.folder(source))["training"]["data"] == data.name
         return torch.ones(len(data), dtype=torch.bool) if same else None
-    digests = read_digests(Path(source))
-    return None if digests is None else torch.from_numpy(known(data.x, digests))
+    rows = known(data, Path(source))
+    return None if rows is None else torch.from_numpy(rows)
 
 
 def _entry(name: str, source: str, classifier: Classifier, trained: Tensor | None) -> ModelEntry:

@@ -88,8 +88,8 @@ def train(
             _check_agreement(run)
             if first:
                 ready()
-                if out is not None and not run.position.step and isinstance(data, Dataset):
-                    write_digests(out, seen(recipe, data).x)
+                if out is not None and not run.position.step:
+                    write_digests(out, seen(recipe, data).x if isinstance(data, Dataset) else data)
             log = None if out is None else MetricsLog(out, board=board, step=run.position.step)
             with contextlib.nullcontext() if log is None else contextlib.closing(log):
                 while run.position.epoch < recipe.epochs:
