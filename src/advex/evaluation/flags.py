@@ -59,17 +59,6 @@ def flags_of_labels(model: str, training: Training | None) -> Iterator[Flag]:
         )  # fmt: skip
 
 
-def flags_of_streaming(model: str, training: Training | None) -> Iterator[Flag]:
-    """That it is not known whether a model was trained on what it is asked about: no digests of streamed pictures."""
-    if training is not None and re.search(r"^streamed: true$", training.recipe, re.MULTILINE):
-        yield flag(
-            model, "seen_unknown", "note",
-            "It was trained on streamed pictures, of which none is remembered: whether some of these examples are "
-            "among them is not known.",
-            "Make sure that they are of another split than that it was trained on.",
-        )  # fmt: skip
-
-
 def more_examples(data: Dataset) -> str:
     """What to do where the examples are few: take more, where the data have them."""
     whole = sum(data.class_counts)
