@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -124,17 +126,33 @@ def commands_recipe() -> Recipe:
 # -- what each of the two processes does -------------------------------------------------------------------
 
 
+def counted_exchanges() -> Counter[str]:
+    """How often numbers are exchanged from now on, by the function that does it."""
+    counts: Counter[str] = Counter()
+
+    def call(name: str, exchange: Any, *given: Any) -> Any:
+        counts[name] += 1
+        return exchange(*given)
+
+    for room, name in ((processes, "sums"), (processes, "largest"), (torch.distributed, "all_gather_object")):
+        setattr(room, name, functools.partial(call, name, getattr(room, name)))
+    return counts
+
+
 def as_one_of_two(out: Path) -> None:
     """Everything the tests below look at, in one go: a process takes seconds to start."""
     torch.set_num_threads(1)
-    told: dict[str, Any] = {"digests": {}, "numbers": {}, "errors": {}}
+    told: dict[str, Any] = {"digests": {}, "numbers": {}, "errors": {}, "exchanges": {}}
+    counts = counted_exchanges()
     with processes.joined("cpu") as device:
         told["device"], told["count"], rank = device, processes.count(), processes.rank()
         with double():
             data = precise()
             for name, case in CASES.items():
                 lines: list[dict[str, Any]] = []
+                counts.clear()
                 found = training.train(recipe_from({**BASE, **case}), data, out / "two" / name, report=lines.append)
+                told["exchanges"][name] = dict(counts)
                 told["digests"][name] = digest(found.state_dict())
                 told["numbers"][name] = [{**line, "rate": 0} for line in lines if "epoch" not in line]
             for name in ("one-then-two", "two-then-one"):
@@ -150,7 +168,11 @@ def as_one_of_two(out: Path) -> None:
         for name in LAYERS:
             tensors |= {f"{name}.{key}": value for key, value in normalised(name, rank).items()}
         tensors |= {f"bfloat16.{key}": value for key, value in coarse(rank).items()}
-        told["means"] = processes.means({"both": 1.0 + rank, **({"first": 7.0} if rank == 0 else {})}, 3.0 - 2 * rank)
+        told["totals"] = [
+            processes.totals({"both": 1.0 + rank, **({"first": 7.0} if rank == 0 else {})}),
+            processes.totals({f"number {k}": k + rank for k in range(9)}),
+            processes.totals({f"number {k}": 1.0 for k in range(99)}),
+        ]
         told["same"] = [processes.same("a"), processes.same(f"a{rank}")]
         told["streamed"] = streamed(out / f"photos-{rank}")
         commands = advex.open_dataset("digits", split="train", max_samples=SAMPLES)
@@ -335,8 +357,9 @@ def distance(first: dict[str, Tensor], second: dict[str, Tensor]) -> float:
 def test_the_processes_know_of_each_other(told: list[dict[str, Any]]) -> None:
     assert [each["count"] for each in told] == [2, 2]
     assert [each["device"] for each in told] == ["cpu", "cpu"]
-    # (1 * 3 + 2 * 1) / (3 + 1), and what one process alone has is its own.
-    assert [each["means"] for each in told] == [{"both": 1.25, "first": 7.0}] * 2
+    # What one process alone has counts too; 99 numbers are more than there is room for in one exchange.
+    numbers = {f"number {k}": 2.0 * k + 1 for k in range(9)}, {f"number {k}": 2.0 for k in range(99)}
+    assert [each["totals"] for each in told] == [[{"both": 3.0, "first": 7.0}, *numbers]] * 2
     assert [each["same"] for each in told] == [[True, False]] * 2
 
 
@@ -355,9 +378,8 @@ def test_alone_nothing_is_exchanged() -> None:
     assert processes.rank() == 0
     assert torch.equal(processes.gathered(values), values[None])
     assert processes.sums([1.0, 2.0]) == [1.0, 2.0]
-    assert processes.means({"a": 3.0}, 0.0) == {"a": 3.0}
+    assert processes.totals({"a": 3.0}) == {"a": 3.0}
     assert processes.largest(-1.0) == -1.0
-    assert processes.weight(5) == 1.0
     assert processes.same("anything")
     assert list(range(7))[processes.share()] == list(range(7))
     with processes.joined("cuda:3") as device:
@@ -384,10 +406,20 @@ def test_two_processes_learn_what_one_learns(
     torch.testing.assert_close(torch.tensor(here), torch.tensor(there), rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("name", ["uneven_attack", "uneven_exact", "stochastic_depth"])
+def test_a_step_exchanges_its_numbers_once(name: str, told: list[dict[str, Any]]) -> None:
+    """Beside what is in the network: gradients, and moments of batch norm. One more is the rehearsal's."""
+    exchanges = told[0]["exchanges"][name]
+    assert exchanges["sums"] == len(told[0]["numbers"][name]) + 1
+    assert exchanges["largest"] <= 2 * 2 + 2 * 2 + 1  # twice two for agreement, two in each epoch, and the end
+    assert "all_gather_object" not in exchanges
+
+
 @pytest.mark.parametrize("way", ["one-then-two", "two-then-one"])
 def test_a_run_goes_on_with_another_number_of_processes(way: str, found: Path, alone: Callable[[str], Any]) -> None:
     if way == "two-then-one":
-        assert newest(found / way) == f"step-{STOP:08d}"
+        # A wish goes with the numbers of the next step.
+        assert newest(found / way) == f"step-{STOP + 1:08d}"
         with double():
             training.train(recipe_from({**BASE, **CASES[STOPPED]}), precise(), found / way, resume=True)
     assert distance(alone(STOPPED)[0], load_file(found / way / "model.safetensors")) < TOLERANCE[STOPPED]

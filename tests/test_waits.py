@@ -12,14 +12,23 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from advex import attacks, explainers, waits
+from advex import attacks, explainers, objectives, waits
 from advex.attacks import search as loop
 from advex.classifier import Classifier, input_gradient
+from advex.contexts import pixelwise
+from advex.data.dataset import Dataset
+from advex.errors import SpecError
+from advex.evaluation.examples import searched
+from advex.evaluation.settings import Settings
 from advex.goals import Become, BelowChance, Misclassify
+from advex.recipes import fitted, recipe_from
+from advex.training.loop import _step
+from advex.training.run import begin
+from advex.training.steps import Loss, gradients, prepared
 
 # Operations that end in a number, or in a shape, which the host has to know before it goes on. `lift_fresh` is a
 # tensor made of Python's numbers: sent to a GPU it waits too, as memory that is not pinned does.
@@ -184,10 +193,8 @@ def test_an_explanation_hardly_waits(rho: float, resnet: tuple[Classifier, Tenso
 @pytest.mark.parametrize("norm", ["linf", "l2", "rmse"])
 def test_projected_descent_does_not_wait_in_its_steps(norm: str, resnet: tuple[Classifier, Tensor, Tensor]) -> None:
     classifier, x, y = resnet
-    few, many = (
-        counted(partial(attacks.build(f"pgd:norm={norm},steps={steps}"), classifier, x, Misclassify(y)))
-        for steps in (2, 6)
-    )
+    searches = [attacks.build(f"pgd:norm={norm},steps={steps}") for steps in (2, 6)]
+    few, many = [counted(partial(search, classifier, x, Misclassify(y))) for search in searches]
     assert few.waits.total() == many.waits.total()
 
 
@@ -217,3 +224,108 @@ def test_asking_seldom_changes_no_result(
             assert torch.allclose(before, after, rtol=1e-6, atol=1e-7)
         elif isinstance(before, Tensor):
             assert torch.equal(before, after)
+
+
+# -- pictures held pixel by pixel --------------------------------------------------------------------------
+
+
+class Viewing(nn.Module):
+    """Looks at the memory of its answer, as older networks do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)[..., :2, :2].contiguous(memory_format=torch.preserve_format).view(len(x), -1)
+
+
+def test_pixel_by_pixel_nothing_changes_but_rounding(resnet: tuple[Classifier, Tensor, Tensor]) -> None:
+    classifier, x, y = resnet
+    weight = next(parameter for parameter in classifier.parameters() if parameter.ndim == 4)
+    memory = weight.data_ptr()
+    rows = classifier.predict(x), input_gradient(lambda x: classifier.logits(x)[:, 0], x)[0]
+    with pixelwise(classifier):
+        assert weight.is_contiguous(memory_format=torch.channels_last)
+        again = classifier.predict(x), input_gradient(lambda x: classifier.logits(x)[:, 0], x)[0]
+    assert (weight.data_ptr(), weight.is_contiguous()) == (memory, True)
+    assert again[1].is_contiguous()  # what searches do with it is as fast as before
+    for before, after in zip(rows, again, strict=True):
+        assert (before - after).abs().max() <= 1e-5 * before.abs().max()
+
+
+@pytest.mark.parametrize(("side", "network", "held"), [
+    (96, "preact_resnet:depth=14,classes=4,stem=imagenet", False),
+    (192, "preact_resnet:depth=14,classes=4,stem=imagenet", True),
+    (192, Viewing, False),
+])  # fmt: skip
+def test_large_pictures_are_held_so_where_the_network_allows(side: int, network: Any, held: bool) -> None:
+    pixels = torch.zeros(2, 3, side, side, dtype=torch.uint8)
+    large = Dataset(name="large", x=pixels, y=torch.arange(2), ids=("0", "1"), class_names=("a", "b", "c", "d"))
+    classifier = Classifier(network if isinstance(network, str) else network()).eval()
+    with searched(classifier, large, Settings()):
+        assert classifier.pixelwise is held
+    assert not classifier.pixelwise
+
+
+# -- training ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    rng = torch.Generator().manual_seed(0)
+    x, y = torch.randint(0, 256, (32, 3, 8, 8), generator=rng, dtype=torch.uint8), torch.arange(32) % 4
+    return Dataset(name="drawn", x=x, y=y, ids=tuple(map(str, range(32))), class_names=("a", "b", "c", "d"))
+
+
+PLAIN = {"natural": {}}
+PENALISED = {"lipschitz": {"psi": 1.0, "target": 1.0}, "output_zeroing": {}, "l1": {}}
+ATTACKED = {"noise": {}, "adversarial": {"attack": "l2min:epsilon=0.1"}, **PENALISED}
+
+
+def by_pgd(share: float) -> dict[str, Any]:
+    return {"adversarial": {"attack": "pgd:norm=linf,radius=8/255,steps=3", "share": share}}
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.mark.parametrize(("objective", "most"), [(PLAIN, 1), (PENALISED, 1), (ATTACKED, 2), (by_pgd(1.0), 2)])
+def test_a_step_of_training_waits_once_and_where_it_draws_by_pixels_twice(
+    objective: dict[str, Any], most: int, data: Dataset
+) -> None:
+    recipe = fitted(
+        recipe_from({"network": "preact_resnet:depth=14", "objective": objective, "batch_size": 16, "ema": 0.0}),
+        data.shape,
+        4,
+    )
+    run = begin(recipe, data, None, "cpu")
+    run.classifier.train()
+    with prepared(run) as loss_of:
+        for index in run.batches(0):
+            counts = counted(partial(_step, run, loss_of, index, {}))
+    assert 0 < counts.waits.total() <= most, counts.waits
+
+
+@pytest.mark.parametrize(("share", "names"), [(0.5, {"clean", "altered"}), (1.0, set())])
+def test_parts_of_some_examples_are_their_means(share: float, names: set[str], data: Dataset) -> None:
+    recipe = fitted(
+        recipe_from({"network": "preact_resnet:depth=14", "objective": by_pgd(share)}),
+        data.shape,
+        4,
+    )
+    run = begin(recipe, data, None, "cpu")
+    loss, parts, *_ = gradients(run, Loss(run.classifier.eval(), run.objective), torch.arange(32))
+    assert names == {"clean", "altered"} & parts.keys()
+    if names:
+        assert (parts["clean"] + parts["altered"]) / 2 == pytest.approx(loss, rel=1e-5)
+
+
+def test_what_is_wrong_in_a_step_is_said_with_its_numbers(data: Dataset) -> None:
+    terms = {"noise": {"std": 0.5, "clip": False}, "adversarial": {}}
+    objective = objectives.build(terms)
+    classifier = Classifier("preact_resnet:depth=14,classes=4")
+    batch, rng = data.batch(slice(0, 8)), torch.Generator()
+    _, taken = objective.taken(classifier, batch, objective.start(), rng=rng)
+    with pytest.raises(SpecError, match="outside the box"):
+        objective.settled(taken, 8)
+    with pytest.raises(SpecError, match="outside the box"):
+        objective(classifier, batch, objective.start(), rng=rng)

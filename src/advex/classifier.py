@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from advex.contexts import constant, in_modes, own_context, warn_of_doubt
+from advex.contexts import constant, doubts, in_modes, own_context, warn_of_doubt
 from advex.errors import AdvexError, AdvexWarning, InputError
 from advex.features import FeatureSpec
 from advex.geometry import Box, Norm, as_norm
@@ -111,7 +111,7 @@ class Classifier(nn.Module):
         check_space(self.lower, self.upper, self.mean, self.std)
         self._compiled: dict[Callable[..., Any], Callable[..., Any]] | None = None
         self._autocast: torch.dtype | None = None
-        self._eager, self.draws = False, 1  # see `softened` and `contexts.averaged`
+        self._eager, self.draws, self.pixelwise = False, 1, False  # see `softened`; `contexts.averaged`, `pixelwise`
 
     @classmethod
     def from_function(
@@ -205,7 +205,7 @@ class Classifier(nn.Module):
             )
         logits = self._logits(self.network, x)
         check_logits(logits, len(x), None if self.class_names is None else len(self.class_names))
-        if doubt := doubt_of(logits):
+        if doubts() and (doubt := doubt_of(logits)):
             warn_of_doubt(doubt, stacklevel=3)
         return logits
 
@@ -226,6 +226,8 @@ class Classifier(nn.Module):
 
     def _answer(self, network: Callable[[Tensor], Any], x: Tensor) -> Tensor:
         normalised = self.normalised(x).to(self.network_dtype)
+        if self.pixelwise and x.ndim == 4:
+            normalised = normalised.contiguous(memory_format=torch.channels_last)
         if torch.compiler.is_compiling():
             output = network(normalised)
         else:

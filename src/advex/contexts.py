@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from typing import TypeVar
 
@@ -14,7 +14,11 @@ from torch import Tensor, nn
 
 from advex.errors import AdvexWarning
 
-_in_training: ContextVar[bool] = ContextVar("in_training", default=False)
+# Of what is wrong, and the error that says so; see `refuse`.
+Refused = list[tuple[Tensor, Callable[[], Exception]]]
+
+_refused: ContextVar[Refused | None] = ContextVar("refused", default=None)
+_silent: ContextVar[bool] = ContextVar("silent", default=False)
 Rows = TypeVar("Rows")
 
 
@@ -89,16 +93,63 @@ def averaged(classifier: nn.Module, draws: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def in_training() -> Iterator[None]:
-    """Inside, nobody is warned of doubts about answers and maps: a training step shows its own by the loss alone."""
-    token = _in_training.set(True)
+def pixelwise(classifier: nn.Module) -> Iterator[None]:
+    """Inside, a classifier's network holds pictures pixel by pixel (channels last): faster where they are large.
+
+    Nothing else changes but rounding: its inputs and their gradients are laid out as they were.
+    """
+    kept = [(parameter, parameter.data) for parameter in classifier.parameters() if parameter.ndim == 4]
+    before = classifier.__dict__["pixelwise"]
+    try:
+        for parameter, values in kept:
+            parameter.data = values.contiguous(memory_format=torch.channels_last)
+        classifier.__dict__["pixelwise"] = True
+        yield
+    finally:
+        classifier.__dict__["pixelwise"] = before
+        for parameter, values in kept:
+            parameter.data = values
+
+
+@contextlib.contextmanager
+def in_training() -> Iterator[Refused]:
+    """Inside, there are no doubts: a training step shows its own by the loss alone.
+
+    Gives the list that `refuse` fills; whoever looks at the step's numbers looks at it too.
+    """
+    token = _refused.set(refused := [])
+    try:
+        with without_doubts():
+            yield refused
+    finally:
+        _refused.reset(token)
+
+
+@contextlib.contextmanager
+def without_doubts() -> Iterator[None]:
+    """Inside, nobody is warned of doubts about answers and maps."""
+    token = _silent.set(True)
     try:
         yield
     finally:
-        _in_training.reset(token)
+        _silent.reset(token)
+
+
+def doubts() -> bool:
+    """Whether somebody is to be warned of doubts: nothing has to be known of them elsewhere."""
+    return not _silent.get()
+
+
+def refuse(wrong: Tensor, error: Callable[[], Exception]) -> None:
+    """Raise error() where wrong [] is true: at once; in training with the step's numbers, lest a GPU be waited for."""
+    refused = _refused.get()
+    if refused is not None:
+        refused.append((wrong, error))
+    elif wrong:
+        raise error()
 
 
 def warn_of_doubt(text: str, stacklevel: int) -> None:
     """An AdvexWarning about an answer or a map that somebody is given. stacklevel: as if the caller warned."""
-    if not _in_training.get():
+    if doubts():
         warnings.warn(text, AdvexWarning, stacklevel=stacklevel + 1)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from advex.contexts import refuse
 from advex.errors import InputError
 
 
@@ -43,16 +44,19 @@ def check_inputs(
     except RuntimeError:
         shapes = f"Inputs of shape {tuple(x.shape)} do not fit the box of shape {tuple(lower.shape)}"
         raise InputError(f"{shapes}.") from None
-    if not outside <= 1e-6 * (1 + upper.abs().max()):  # also true for NaN
-        if not torch.isfinite(x).all():
-            raise InputError(f"The input holds {int((~torch.isfinite(x)).sum())} values that are NaN or infinite.")
-        low, high = x.amin().item(), x.amax().item()
-        bytes_like = high > 2 and low >= 0
-        cause = "0..255 pixels: divide by 255" if bytes_like else "already normalised? The classifier does that"
-        raise InputError(
-            f"Inputs must lie in the box [{lower.amin().item():g}, {upper.amax().item():g}], found "
-            f"[{low:.4g}, {high:.4g}]. ({cause})"
-        )
+    refuse(~(outside <= 1e-6 * (1 + upper.abs().max())), lambda: _outside(x, lower, upper))  # also true for NaN
+
+
+def _outside(x: Tensor, lower: Tensor, upper: Tensor) -> InputError:
+    if not torch.isfinite(x).all():
+        return InputError(f"The input holds {int((~torch.isfinite(x)).sum())} values that are NaN or infinite.")
+    low, high = x.amin().item(), x.amax().item()
+    bytes_like = high > 2 and low >= 0
+    cause = "0..255 pixels: divide by 255" if bytes_like else "already normalised? The classifier does that"
+    return InputError(
+        f"Inputs must lie in the box [{lower.amin().item():g}, {upper.amax().item():g}], found "
+        f"[{low:.4g}, {high:.4g}]. ({cause})"
+    )
 
 
 def per_channel(values: Tensor, x: Tensor) -> Tensor:

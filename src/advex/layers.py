@@ -174,7 +174,8 @@ def input_gradient(
         result = score(x)
         values: Tensor = result if isinstance(result, Tensor) else result.loss  # pyright: ignore[reportAttributeAccessIssue]
         (gradient,) = derivatives(values, [x], create_graph=create_graph)
-    return gradient, result
+    # A network may hold pictures in another order than its input: what is done with the gradient goes by that of x.
+    return gradient.contiguous() if x.is_contiguous() else gradient, result
 
 
 def input_gradients(

@@ -12,6 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from advex.waits import sent
+
 # SplitMix64: the step of its counter, and the two multipliers of its finaliser (as signed numbers).
 _STEP, _FIRST, _SECOND = (0x9E3779B97F4A7C15 - 2**64, 0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64)
 
@@ -39,7 +41,7 @@ def _draw(x: Tensor, seed: int, stream: str, fill: Callable[[Tensor, torch.Gener
     noise = torch.empty(x.shape, dtype=torch.float32)
     for row, generator in zip(noise, generators(x, seed, stream), strict=True):
         fill(row, generator)
-    return noise.to(x)
+    return sent(noise, x.device).to(x.dtype)
 
 
 def normal(x: Tensor, seed: int, stream: str = "") -> Tensor:

@@ -34,13 +34,15 @@ class Batch:
     """Examples and their labels.
 
     x: [n, *shape] float in data space. y: [n] int64. index: [n] int64, their numbers in the data set.
-    weight: [n] float, what the cross-entropy of each is multiplied by; None: all count the same.
+    weight: [n] float, what the cross-entropy of each is multiplied by; None: all count the same. whole: of how many
+    examples these are one process's share; None: unknown.
     """
 
     x: Tensor
     y: Tensor
     index: Tensor | None = None
     weight: Tensor | None = None
+    whole: int | None = None
 
     def __len__(self) -> int:
         return len(self.y)

@@ -15,6 +15,7 @@ from advex.classifier import Classifier
 from advex.objectives import Lipschitz, Step
 from advex.randomness import uniform_for
 from advex.types import Batch
+from advex.waits import on_host
 
 V = 4
 
@@ -288,7 +289,8 @@ def psi_after(losses: list[float], batch_size: int, term: Lipschitz) -> list[flo
         batch = Batch(x=torch.rand(batch_size, 2, dtype=torch.float64), y=torch.zeros(batch_size, dtype=torch.int64))
         step = Step(classifier=f, batch=batch, seed=0)
         with step.seeded():
-            _, parts, state = term(step, state)
+            _, parts, after = term(step, state)
+        state = term.advanced(on_host(after), batch_size)
         told.append(parts["psi"])
     return told
 

@@ -35,18 +35,16 @@ def crossing(
 
     ask: the goal at scales [m] of the changes of some rows [m] int64, and which of them [m] bool count. near, far: [n],
     the goal fails at the one and holds at the other. above, below: [n], the losses there. close: a row that was asked
-    so close to its far end, as a share of it, is asked no more. By false position: the line through both losses says
-    where to ask next, and the loss of an end that stays twice is halved (the Illinois rule; Dowell and Jarratt 1971).
-    Only the goal's verdict moves an end, so losses that mislead (without a sign, or of another temperature) cost
-    precision and never truth.
+    so close to its far end, as a share of it, is asked no more.
+
+    By false position: the line through both losses says where to ask next, and the loss of an end that stays twice is
+    halved (the Illinois rule; Dowell and Jarratt 1971). Only the goal's verdict moves an end, so losses that mislead
+    (without a sign, or of another temperature) cost precision and never truth.
     """
     near, far, above, below = (each.clone() for each in (near, far, above, below))
-    held, lost, rows = (
-        torch.zeros_like(near) > 0,
-        torch.zeros_like(near) > 0,
-        torch.arange(len(near), device=near.device),
-    )
-    counts = torch.ones_like(held)  # where asking waits, rows that are asked no more stay among them
+    rows = torch.arange(len(near), device=near.device)
+    held, lost = torch.zeros_like(near) > 0, torch.zeros_like(near) > 0
+    counts = ~held  # where asking waits, rows that are asked no more stay among them
     for _ in range(passes):
         over, under, end = above[rows], below[rows], far[rows]
         share = over / (over - under)

@@ -158,19 +158,21 @@ def in_turn(
 
     keep: the run whose change a row has that none of them overcomes.
     """
-    result = SearchResult.nothing(x)
-    standing = torch.arange(len(x), device=x.device)
-    for number, run in enumerate(runs):
+    standing, result, part = torch.arange(len(x), device=x.device), None, None
+    for run in runs:
+        if result is None or part is None:
+            result = part = run(x, goal, mask, standing)
+            continue
+        standing = standing[torch.isinf(part.size)]
+        if not len(standing):
+            break
         part = run(x[standing], take(goal, standing), None if mask is None else mask[standing], standing)
-        taken = torch.isfinite(part.size) | (number == 0 or keep == "last")
+        taken = torch.isfinite(part.size) | (keep == "last")
         result.delta[standing[taken]], result.size[standing[taken]] = part.delta[taken], part.size[taken]
         result.gradients[standing] += part.gradients
         result.queries[standing] += part.queries
         result.flat[standing] |= part.flat
-        standing = standing[torch.isinf(part.size)]
-        if not len(standing):
-            break
-    return result
+    return SearchResult.nothing(x) if result is None else result
 
 
 def iterate(

@@ -20,6 +20,7 @@ from advex.errors import DataError
 from advex.features import FeatureSpec
 from advex.files import write_text
 from advex.types import Batch
+from advex.waits import sent
 
 if TYPE_CHECKING:
     from advex.data.images.streamed import Streamed
@@ -178,8 +179,8 @@ class Dataset:
 
     def batch(self, index: Tensor | slice | Sequence[int], device: torch.device | str = "cpu") -> Batch:
         """The chosen examples in data space (bytes / 255), on a device."""
-        weight = None if self.weights is None else self.weights[index].to(device)
-        return Batch(x=in_data_space(self.x[index], device), y=self.y[index].to(device), weight=weight)
+        weight = None if self.weights is None else sent(self.weights[index], device)
+        return Batch(x=in_data_space(self.x[index], device), y=sent(self.y[index], device), weight=weight)
 
     def batches(self, size: int, device: torch.device | str = "cpu") -> Iterator[Batch]:
         """All examples in order, `size` at a time."""
@@ -217,7 +218,7 @@ class Dataset:
 
 def in_data_space(x: Tensor, device: torch.device | str) -> Tensor:
     """Inputs as they are held, on a device: bytes are moved as such, and then divided by 255."""
-    x = x.to(device)
+    x = sent(x, device)
     return x.float().div_(255) if x.dtype == torch.uint8 else x
 
 

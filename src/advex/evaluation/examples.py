@@ -2,20 +2,49 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from advex.classifier import Classifier
+from advex.contexts import pixelwise
 from advex.data.dataset import Dataset
+from advex.errors import AdvexError
+from advex.evaluation.settings import Settings
 from advex.types import Batch
+
+LARGE = 192  # pixels, of the shorter side, from which networks are faster where they hold pictures pixel by pixel
 
 
 def batch_for(classifier: Classifier, data: Dataset, index: Tensor | slice) -> Batch:
     """The chosen examples where the classifier is, in its precision."""
     batch = data.batch(index, classifier.device)
     return Batch(x=batch.x.to(classifier.dtype), y=batch.y)
+
+
+@contextlib.contextmanager
+def searched(classifier: Classifier, data: Dataset, settings: Settings) -> Iterator[None]:
+    """Inside, a classifier is as fast as the settings, and pictures of this size, let it be."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(classifier.accelerated(compiled=settings.compiled, bfloat16=settings.bfloat16))
+        if len(data.shape) == 3 and min(data.shape[1:]) >= LARGE and _takes_pixelwise(classifier, data):
+            stack.enter_context(pixelwise(classifier))
+        yield
+
+
+def _takes_pixelwise(classifier: Classifier, data: Dataset) -> bool:
+    """Some networks look at the memory of what their layers answer as if they knew its order."""
+    if not any(parameter.ndim == 4 for parameter in classifier.parameters()):
+        return False
+    try:
+        with pixelwise(classifier):
+            classifier.predict(batch_for(classifier, data, slice(0, 1)).x)
+    except AdvexError:
+        return False
+    return True
 
 
 def spread(y: Tensor, count: int, seed: int) -> list[int]:

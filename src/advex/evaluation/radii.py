@@ -18,7 +18,7 @@ from advex.data.dataset import Dataset
 from advex.errors import InputError
 from advex.evaluation import predictions
 from advex.evaluation.columns import table, tensor
-from advex.evaluation.examples import batch_for
+from advex.evaluation.examples import batch_for, searched
 from advex.evaluation.flags import flag, severity
 from advex.evaluation.plan import Plan
 from advex.evaluation.results import Results
@@ -47,7 +47,7 @@ def check(plan: Plan, classifier: Classifier, data: Dataset) -> None:
 def pieces(work: Evaluation, model: str) -> Pieces:
     """Every radius on every example. What smaller radii of the norm came to is known at the larger ones."""
     classifier, settings = work.classifiers[model], work.plan.settings
-    with classifier.accelerated(compiled=settings.compiled, bfloat16=settings.bfloat16):
+    with searched(classifier, work.data, settings):
         smaller: RadiusTask | None = None
         for task in work.plan.radii:
             same = smaller if smaller is not None and smaller.ball.norm is task.ball.norm else None

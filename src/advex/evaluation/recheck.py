@@ -16,7 +16,7 @@ from advex.attacks.boundary_walk import from_noise, walk
 from advex.attacks.slopes import compare_slopes
 from advex.classifier import Classifier
 from advex.evaluation.columns import table, tensor
-from advex.evaluation.examples import batch_for, spread
+from advex.evaluation.examples import batch_for, searched, spread
 from advex.evaluation.flags import flag
 from advex.evaluation.results import Results
 from advex.evaluation.run import Blocks, Evaluation, Pieces
@@ -66,7 +66,7 @@ class _Recheck:
         classifier, settings = self.work.classifiers[self.model], self.work.plan.settings
         batch = batch_for(classifier, self.work.data, torch.tensor(self.rows))
         goal = goals.at(self.task.goal, classifier, batch.x, batch.y)
-        with classifier.accelerated(compiled=settings.compiled, bfloat16=settings.bfloat16):
+        with searched(classifier, self.work.data, settings):
             result = _doubled(self.task.search)(
                 classifier, batch.x, goal, seed=settings.seed, max_batch=settings.batch_size
             )

@@ -15,7 +15,7 @@ from advex import attacks, goals, measures
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset
 from advex.evaluation.columns import table, tensor
-from advex.evaluation.examples import batch_for
+from advex.evaluation.examples import batch_for, searched
 from advex.evaluation.flags import flag, more_examples, severity
 from advex.evaluation.results import Results
 from advex.evaluation.run import Blocks, Evaluation, Pieces
@@ -33,7 +33,7 @@ SPOKEN_OF = 0.01  # share by which an area is too large
 def pieces(work: Evaluation, model: str) -> Pieces:
     """Every search on every example."""
     classifier, settings = work.classifiers[model], work.plan.settings
-    with classifier.accelerated(compiled=settings.compiled, bfloat16=settings.bfloat16):
+    with searched(classifier, work.data, settings):
         for task in work.plan.searches:
             search = partial(_searched, task, classifier, work.data, seed=settings.seed)
             yield work.pieces(model, task.name, search)

@@ -116,7 +116,7 @@ def advantage(
 
 
 def lost(own: Tensor, others: Tensor) -> Tensor:
-    """[n] bool: the decision is another one, or none is made (see `logits.answered`); see `own_and_others`."""
+    """[n] bool: the decision is another one, or none is made (`logits.answered`). As `own_and_others` gives them."""
     own = own.detach()
     return ~((own - others.detach().amax(dim=1) >= 0) & (own < math.inf))  # what is not a number is not above 0
 

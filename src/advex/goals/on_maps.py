@@ -12,7 +12,7 @@ from torch import Tensor
 
 from advex import registry
 from advex.classifier import Classifier
-from advex.contexts import in_training as without_doubts
+from advex.contexts import without_doubts
 from advex.errors import SpecError
 from advex.goals.goal import Aim, advantage
 from advex.goals.targets import Target, targets

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from advex import registry
+from advex import processes, registry
 from advex.classifier import Classifier
-from advex.contexts import in_training
+from advex.contexts import Refused, in_training
 from advex.errors import InputError, SpecError
 from advex.objectives.adversarial import Adversarial
 from advex.objectives.alignment import Alignment
@@ -25,6 +25,20 @@ from advex.objectives.r2et import R2ET
 from advex.objectives.stable_ig import StableIG
 from advex.objectives.step import InputTransform, Parts, Regulariser, State, Step
 from advex.types import Batch
+from advex.waits import on_host
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a step has come to besides its loss, on its device still. refused: see `contexts.refuse`."""
+
+    parts: Parts
+    state: State
+    refused: Refused
+
+
+def _named(kind: str, numbers: Mapping[str, float]) -> list[str]:
+    return [name.removeprefix(f"{kind} ") for name in numbers if name.startswith(f"{kind} ")]
 
 __all__ = [
     "L1",
@@ -68,26 +82,72 @@ class Objective:
 
     def __call__(
         self, classifier: Classifier, batch: Batch, state: State, *, rng: torch.Generator
-    ) -> tuple[Tensor, Parts, State]:
+    ) -> tuple[Tensor, dict[str, float], dict[str, float]]:
         """One step's loss, a scalar to call `backward` on. Leaves the global generators as they were.
 
         Raises InputError for a batch without examples, and what its terms raise.
         """
+        loss, taken = self.taken(classifier, batch, state, rng=rng)
+        parts, after, _ = self.settled(taken, len(batch))
+        return loss, parts, after
+
+    def taken(
+        self, classifier: Classifier, batch: Batch, state: State, *, rng: torch.Generator
+    ) -> tuple[Tensor, Taken]:
+        """The loss of a step, and all else for `settled`: a GPU is not waited for, so that `backward` can begin."""
         if not len(batch):
             raise InputError("A loss needs at least one example, but the batch is empty.")
         step = Step(classifier=classifier, batch=batch, seed=int(torch.randint(2**31, (), generator=rng)))
         losses, parts, after = [], {}, {}
-        with step.seeded(), classifier.between_rows(), in_training():
+        with step.seeded(), classifier.between_rows(), in_training() as refused:
             for term in self.terms.values():
                 if isinstance(term, InputTransform):
-                    step.x = term.alter(step)
+                    step.x, step.altered = term.alter(step), True
             for name, term in self._regularisers():
                 own = {key: state[f"{name}.{key}"] for key in term.start()}
                 loss, own_parts, own = term(step, own)
                 losses.append(loss)
                 parts |= own_parts
                 after |= {f"{name}.{key}": value for key, value in own.items()}
-        return torch.stack(losses).sum(), parts, after
+        return torch.stack(losses).sum(), Taken(parts, after, refused)
+
+    def settled(
+        self, taken: Taken, rows: int, more: Mapping[str, float | Tensor] | None = None
+    ) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
+        """Parts and state as numbers, of the rows of all processes: one wait for the device, and one exchange.
+
+        rows: of this process. more: further numbers, which are summed over the processes and come back as the last.
+        Raises what was refused on the way.
+        """
+        numbers: dict[str, float | Tensor] = {"rows": float(rows)}
+        for name, value in taken.parts.items():
+            some = isinstance(value, Tensor) and value.ndim > 0
+            numbers[f"part {name}"], numbers[f"rows {name}"] = value.unbind() if some else (value, float(rows))
+        numbers |= {f"state {key}": value for key, value in taken.state.items() if isinstance(value, Tensor)}
+        numbers |= {f"more {key}": value for key, value in (more or {}).items()}
+        numbers |= {f"wrong {number}": wrong for number, (wrong, _) in enumerate(taken.refused)}
+        known = on_host(numbers)
+        for number, (_, error) in enumerate(taken.refused):
+            if known.pop(f"wrong {number}"):
+                raise error()
+        for name, value in taken.parts.items():
+            if not (isinstance(value, Tensor) and value.ndim):
+                known[f"part {name}"] *= rows
+        known = processes.totals(known)
+        parts = {
+            name: known[f"part {name}"] / count for name in _named("part", known) if (count := known[f"rows {name}"])
+        }
+        sums = {key: known[f"state {key}"] for key in _named("state", known)}
+        state = self._advanced({**taken.state, **sums}, round(known["rows"])) if sums else dict(taken.state)
+        return parts, state, {key: known[f"more {key}"] for key in _named("more", known)}
+
+    def _advanced(self, state: State, rows: int) -> State:
+        after = {}
+        for name, term in self._regularisers():
+            own = {key.partition(".")[2]: value for key, value in state.items() if key.partition(".")[0] == name}
+            own = getattr(term, "advanced", lambda own, rows: own)(own, rows)
+            after |= {f"{name}.{key}": value for key, value in own.items()}
+        return after
 
     def _regularisers(self) -> list[tuple[str, Regulariser]]:
         named = [(name, term) for name, term in self.terms.items() if isinstance(term, Regulariser)]

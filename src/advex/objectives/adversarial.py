@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from advex import attacks, processes
+from advex.contexts import refuse
 from advex.errors import SpecError
 from advex.goals import Misclassify
 from advex.objectives.step import AttackSpec, Step, objective
@@ -35,18 +36,19 @@ class Adversarial:
 
     def alter(self, step: Step) -> Tensor:
         # Rows are dealt out to processes one by one: the first of the whole batch are each process's first.
-        rows = processes.sums([float(len(step.y))])[0]
-        count = len(range(round(self.share * rows))[processes.share()])
+        count = len(range(round(self.share * step.rows))[processes.share()])
         if count == 0:
             return step.x
         x, y = step.x[:count], step.y[:count]
         box = step.classifier.box
         outside = box.confine(x, torch.zeros_like(x)).abs().amax()
-        if outside > 1e-6 * (1 + box.upper.abs().amax()):  # more than a rounding error
-            raise SpecError(
+        refuse(
+            outside > 1e-6 * (1 + box.upper.abs().amax()),  # more than a rounding error
+            lambda: SpecError(
                 "Examples lie outside the box before they are attacked: let noise be cut (noise.clip=true), or name "
                 "`adversarial` before it."
-            )
+            ),
+        )
         faster = partial(step.classifier.accelerated, compiled=step.classifier.compiled, bfloat16=True)
         with faster() if self.bfloat16 else contextlib.nullcontext():
             attacked = attacks.build(self.attack)(step.classifier, x, Misclassify(y, temperature=1.0), seed=step.seed)

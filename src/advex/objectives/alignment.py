@@ -36,4 +36,4 @@ class Alignment:
         if step.batch.weight is not None:
             sizes = step.batch.weight * sizes
         loss = self.strength * sizes.mean()
-        return loss, {"alignment": loss.item()}, state
+        return loss, {"alignment": loss.detach()}, state

@@ -116,7 +116,7 @@ class Attributional:
         if step.batch.weight is not None:
             sizes = step.batch.weight.repeat(len(sizes) // len(step.y)) * sizes
         loss = self.strength * sizes.mean()
-        return loss, {"attributional": loss.item()}, state
+        return loss, {"attributional": loss.detach()}, state
 
     def _goal(self, step: Step, loss: float = 0.0) -> Misaligned:
         return Misaligned(

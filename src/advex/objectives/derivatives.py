@@ -111,7 +111,7 @@ def _by_difference(step: Step, score: Score, penalty: PenaltyOf, probe: float) -
     here, gradient = _differentiated(score(logits, at_x).sum(), x, step.classifier)
     gradient.requires_grad_(True)
     value = penalty(gradient)
-    weight = processes.weight(len(x))  # of this process's mean in the mean over all rows
+    weight = len(x) * processes.count() / step.rows  # of this process's mean in the mean over all rows
     (v,) = derivatives(weight * value, [gradient])
     lengths = torch.linalg.vector_norm(v.flatten(1), dim=1, dtype=torch.float64)  # squares underflow in float32
     longest = processes.largest(lengths.amax().item())

@@ -25,4 +25,4 @@ class L1:
     def __call__(self, step: Step, state: State) -> tuple[Tensor, Parts, State]:
         counted = [p for p in step.classifier.parameters() if self.all_parameters or p.ndim > 1]
         loss = self.strength * sum((weight.abs().sum() for weight in counted), start=step.x.new_zeros(()))
-        return loss, {"l1": loss.item()}, state
+        return loss, {"l1": loss.detach()}, state

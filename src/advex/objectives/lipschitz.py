@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from advex import processes
 from advex.errors import InputError, SpecError
 from advex.objectives.derivatives import Derivative, Score, of_gradient
 from advex.objectives.step import Parts, State, Step, objective
@@ -70,7 +70,8 @@ class Lipschitz:
         psi = self.psi * math.exp(min(self.rate * state["integral"], 700.0))
         value = sum(self._share(step, score) for score in self._scores(step))
         assert isinstance(value, Tensor)
-        return psi * value, {"lipschitz": psi * value.item(), "psi": psi}, self._after(step, state)
+        after = state if self.target is None else {**state, "loss": step.cross_entropy.detach().sum()}
+        return psi * value, {"lipschitz": psi * value.detach().double(), "psi": psi}, after
 
     def _share(self, step: Step, score: Score) -> Tensor:
         """One of the K terms, without psi: the mean over the batch's images."""
@@ -99,13 +100,12 @@ class Lipschitz:
         first = _score(drawn[:, 0], certain, sign)
         return [first, *(_score(drawn[:, k], certain, 0.0) for k in range(1, self.outputs))]
 
-    def _after(self, step: Step, state: State) -> State:
+    def advanced(self, state: Mapping[str, float], rows: int) -> State:
         if self.target is None:
-            return state
-        total, count = processes.sums([step.cross_entropy.detach().sum().item(), float(len(step.y))])
+            return dict(state)
         # Above zero, so that a loss of exactly zero counts as much better than the target.
-        ahead = math.log(self.target / max(total / count, 1e-30))
-        growth = min(max(ahead, -self.worse), self.better) * count
+        ahead = math.log(self.target / max(state["loss"] / rows, 1e-30))
+        growth = min(max(ahead, -self.worse), self.better) * rows
         return {"integral": max(0.0, state["integral"] + growth)}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from advex.objectives.step import Parts, State, Step, objective
@@ -24,8 +25,10 @@ class Natural:
         smoothing = self.label_smoothing
         losses = step.cross_entropy if smoothing == 0 else step.smoothed_cross_entropy(smoothing)
         right = (step.logits.detach().argmax(dim=1) == step.y).float()
-        parts = {"cross_entropy": losses.mean().item(), "accuracy": right.mean().item()}
-        altered = (step.x != step.batch.x).flatten(1).any(dim=1)
-        if 0 < int(altered.sum()) < len(altered):
-            parts["clean"], parts["altered"] = losses[~altered].mean().item(), losses[altered].mean().item()
-        return losses.mean(), parts, state
+        loss, parts = losses.mean(), dict[str, float | Tensor]()
+        if step.altered:
+            altered = (step.x != step.batch.x).flatten(1).any(dim=1)
+            some = altered.any() & ~altered.all()
+            for name, rows in {"clean": ~altered & some, "altered": altered & some}.items():
+                parts[name] = torch.stack([torch.where(rows, losses, 0.0).sum().detach(), rows.sum()])
+        return loss, {"cross_entropy": loss.detach(), "accuracy": right.mean(), **parts}, state

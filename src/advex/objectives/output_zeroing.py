@@ -36,4 +36,4 @@ class OutputZeroing:
 
     def __call__(self, step: Step, state: State) -> tuple[Tensor, Parts, State]:
         loss = self.strength * step.logits.square().sum(dim=1).mean()
-        return loss, {"output_zeroing": loss.item()}, state
+        return loss, {"output_zeroing": loss.detach()}, state

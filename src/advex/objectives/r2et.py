@@ -56,7 +56,7 @@ class R2ET:
                 change = _gradient(step, x + self.probe * g.detach().sign()) - g
                 sizes = torch.linalg.vector_norm(change.flatten(1), dim=1) / (self.probe * x[0].numel())
                 loss = loss + _scaled(step, self.curvature, sizes)
-        return loss, {"r2et": loss.item()}, state
+        return loss, {"r2et": loss.detach()}, state
 
     def _thickness(self, g: Tensor) -> Tensor:
         """The gaps to the k-th largest: [n]."""

@@ -56,7 +56,7 @@ class StableIG:
         if step.batch.weight is not None:
             sizes = step.batch.weight * sizes
         loss = self.strength * sizes.mean()
-        return loss, {"stable_ig": loss.item()}, state
+        return loss, {"stable_ig": loss.detach()}, state
 
     def _largest(self, step: Step) -> Tensor:
         """[n], with a gradient in the parameters; x' itself is held constant, as an adversarial example is."""

@@ -6,22 +6,22 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Protocol, TypeVar, dataclass_transform, runtime_checkable
+from typing import Annotated, Any, Protocol, TypeVar, dataclass_transform, runtime_checkable
 
 import torch
 from pydantic import AfterValidator
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from advex import attacks, batch_norm
+from advex import attacks, batch_norm, processes
 from advex.classifier import Classifier
 from advex.options import with_options
 from advex.registry import register
 from advex.types import Batch
 
 Made = TypeVar("Made", bound=type)
-State = dict[str, float]
-Parts = dict[str, float]
+State = dict[str, Any]  # numbers, and tensors until they are settled: see `Regulariser`
+Parts = dict[str, Any]
 # The spec string of a search; refused where it builds none.
 AttackSpec = Annotated[str, AfterValidator(lambda spec: spec if attacks.build(spec) else spec)]
 
@@ -32,12 +32,14 @@ class Step:
 
     x: [n, *shape], what the loss is taken at: the batch's examples until a term alters them. point: where
     the pass of the loss is made; x, or so little beside it that the loss is the same. seed: of everything
-    random in this step. The pass that gives `logits` is the only one that batch norm records.
+    random in this step. altered: a term may have changed examples. The pass that gives `logits` is the only one that
+    batch norm records.
     """
 
     classifier: Classifier
     batch: Batch
     seed: int
+    altered: bool = False
     x: Tensor = dataclasses.field(init=False)
     point: Tensor | None = dataclasses.field(default=None, init=False)
 
@@ -53,6 +55,11 @@ class Step:
     def index(self) -> Tensor:
         """The examples' numbers [n] in their data set; in the batch, where they have none."""
         return torch.arange(len(self.y), device=self.y.device) if self.batch.index is None else self.batch.index
+
+    @cached_property
+    def rows(self) -> int:
+        """How many examples the step has in all processes together."""
+        return self.batch.whole or round(processes.sums([float(len(self.y))])[0])
 
     @cached_property
     def classes(self) -> int:
@@ -115,6 +122,11 @@ class InputTransform(Protocol):
 class Regulariser(Protocol):
     """A term that adds to the loss. A part is a number that is shown and written down, by its name. What the term adds
     is the part with the name of the term (of `natural`: `cross_entropy`).
+
+    Parts are means over the examples: numbers, or tensors [] without derivatives, which are on their device still: no
+    term waits for them, the step does so once for all. A tensor [2] is a sum and of how many examples it is, where it
+    is of some; of none, there is no such part. Tensors [] in the state are summed over all processes; a term that has
+    any has `advanced(state, rows) -> State`, which makes of the sums, of so many examples, what it remembers.
 
     A regulariser that has an attribute `derivative` (see `derivatives.of_gradient`) comes before all others:
     it takes the pass that they share with respect to x too, or passes of its own whose graphs are gone

@@ -35,7 +35,7 @@ def rehearse(run: Run, loss_of: nn.Module, validation: Dataset | None) -> Parts:
         began = time.perf_counter()
         index = run.batches(run.position.epoch)[0]
         with run.reading([index], threads=0) as read:
-            loss, parts, _ = gradients(run, loss_of, index, read)
+            loss, parts, *_ = gradients(run, loss_of, index, read)
         seconds = time.perf_counter() - began
         if validation is not None:
             look(run, validation.sample(2, seed=0), clean=True, robust=run.recipe.robust_every > 0)

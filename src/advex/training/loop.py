@@ -18,7 +18,6 @@ from advex.data.dataset import Dataset
 from advex.data.digests import write_digests
 from advex.data.images.streamed import Examples
 from advex.errors import ArtifactError, SpecError
-from advex.objectives.step import Parts
 from advex.ownership import owned
 from advex.processes import ProcessLost as ProcessLost
 from advex.progress import Interrupted, Stopped, each_pass, until
@@ -127,13 +126,20 @@ def _epoch(
     position = run.position
     run.classifier.train()
     left = run.batches(position.epoch)[position.step - position.epoch * run.steps_per_epoch :]
-    kept, seconds = time.monotonic(), math.inf
+    kept, seconds, alone = time.monotonic(), math.inf, processes.count() == 1
+
+    def wish() -> dict[str, float]:
+        """To stop; to keep a checkpoint, unless that of the epoch follows."""
+        late = time.monotonic() - kept > checkpoint_seconds
+        return {"stop": float(stop()), "keep": run.out is not None and late and position.step % run.steps_per_epoch > 0}
+
+    wishes = {"stop": 0.0, "keep": 0.0}
     with run.reading(left, threads) as read:
         for index in left:
             began = time.perf_counter()
             try:
                 with _stoppable(run, stop_within) if seconds > _LONG_STEP else contextlib.nullcontext():
-                    numbers = _step(run, loss_of, index, read)
+                    numbers, wished = _step(run, loss_of, index, read, wishes)
             except Stopped:
                 return False
             position.step += 1
@@ -143,33 +149,33 @@ def _epoch(
                 total, count = position.sums.get(name, (0.0, 0))
                 position.sums[name] = (total + value * len(index), count + len(index))
             report({"step": position.step, "steps": run.steps, **numbers, "rate": len(index) / seconds})
-            # 2: stop. 1: keep a checkpoint, unless that of the epoch follows. What one process wishes all do.
-            late = time.monotonic() - kept > checkpoint_seconds
-            overdue = run.out is not None and late and position.step % run.steps_per_epoch > 0
-            wish = processes.largest(2.0 if stop() else float(overdue))
-            if wish == 2:
+            # What one of several processes wishes all do, after the next step: it goes with the numbers of that.
+            wished = wish() if alone else wished
+            if wished["stop"]:
                 return False
-            if wish == 1:
+            if wished["keep"]:
                 watch_weights(run)
                 if processes.rank() == 0:
                     checkpoints.write(run)
                 kept = time.monotonic()
-    return True
+            wishes = wishes if alone else wish()
+    return alone or not processes.largest(float(stop()))
 
 
-def _step(run: Run, loss_of: nn.Module, index: Tensor, read: Iterator[Tensor]) -> Parts:
-    """One step of the optimiser on the examples `index`, which are read next."""
+def _step(
+    run: Run, loss_of: nn.Module, index: Tensor, read: Iterator[Tensor], wishes: dict[str, float]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """One step of the optimiser on the examples `index`, which are read next: its numbers, and what all wish."""
     for group in run.optimiser.param_groups:
         group["lr"] = learning_rate(run.recipe, run.position.step / run.steps)
     run.optimiser.zero_grad(set_to_none=True)
-    loss, parts, state = gradients(run, loss_of, index, read)
-    parts = processes.means(parts, len(index[processes.share()]))  # all must judge by the same numbers
-    watch(run, loss, parts)
+    loss, parts, state, wished = gradients(run, loss_of, index, read, wishes)
+    watch(run, loss, parts)  # all judge by the same numbers
     run.position.objective = state
     run.optimiser.step()
     if run.average is not None:
         run.average.update_parameters(run.classifier)
-    return {"loss": loss, **parts}
+    return {"loss": loss, **parts}, wished
 
 
 @contextlib.contextmanager

@@ -299,11 +299,12 @@ def _average(recipe: Recipe, classifier: Classifier) -> AveragedModel | None:
         return None
 
     def follow(averages: list[Tensor], values: list[Tensor], count: Tensor | int) -> None:
-        weight = 1 - min(recipe.ema, (1 + int(count)) / (10 + int(count)))
+        weight = 1 - min(recipe.ema, (1 + int(count)) / (10 + int(count)))  # the count is on the CPU
+        pairs = [pair for pair in zip(averages, values, strict=True) if pair[0].is_floating_point()]
+        if pairs:
+            torch._foreach_lerp_([average for average, _ in pairs], [value for _, value in pairs], weight)
         for average, value in zip(averages, values, strict=True):
-            if average.is_floating_point():
-                average.lerp_(value, weight)
-            else:
+            if not average.is_floating_point():
                 average.copy_(value)
 
     return AveragedModel(classifier, multi_avg_fn=torch.no_grad()(follow), use_buffers=True)  # pyright: ignore

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +26,8 @@ class Loss(nn.Module):
         self.classifier = classifier
         self._objective = objective
 
-    def forward(self, batch: Batch, state: State, rng: torch.Generator) -> tuple[Tensor, Parts, State]:
-        return self._objective(self.classifier, batch, state, rng=rng)
+    def forward(self, batch: Batch, state: State, rng: torch.Generator) -> tuple[Tensor, objectives.Taken]:
+        return self._objective.taken(self.classifier, batch, state, rng=rng)
 
 
 @contextlib.contextmanager
@@ -52,27 +53,30 @@ def prepared(run: Run) -> Iterator[nn.Module]:
         yield loss_of
 
 
-def gradients(run: Run, loss_of: nn.Module, index: Tensor, read: Iterator[Tensor]) -> tuple[float, Parts, State]:
+def gradients(
+    run: Run, loss_of: nn.Module, index: Tensor, read: Iterator[Tensor], wishes: Mapping[str, float] | None = None
+) -> tuple[float, Parts, State, dict[str, float]]:
     """Leave the gradients of the mean loss of the examples `index` in the parameters.
 
-    loss_of: from `prepared`. read: from `Run.reading`, the pixels of their shares next. Returns the loss of the
-    whole step, its parts (of this process's share alone, but the accuracy) and the objective's state after it.
+    loss_of: from `prepared`. read: from `Run.reading`, the pixels of their shares next. wishes: numbers that go with
+    those of the step in their one exchange. Returns the loss of the whole step, its parts, the objective's state after
+    it, and the wishes summed over the processes.
     """
-    state = run.position.objective
-    loss, totals, counted = 0.0, dict[str, float](), dict[str, int]()
-    shares = run.shares(index)
-    for number, own in enumerate(shares):
-        batch = run.batch(own, next(read))
+    state, wished = run.position.objective, dict[str, float]()
+    totals, counted = dict[str, float](), dict[str, int]()
+    pieces = index.tensor_split(run.recipe.accumulate)
+    for number, (own, piece) in enumerate(zip(run.shares(index), pieces, strict=True)):
+        batch = dataclasses.replace(run.batch(own, next(read)), whole=len(piece))
         rng = generator(run.recipe, "step", f"{run.position.step}.{number}")
-        waits = isinstance(loss_of, DistributedDataParallel) and number < len(shares) - 1
+        waits = isinstance(loss_of, DistributedDataParallel) and number < len(pieces) - 1
         with loss_of.no_sync() if waits else contextlib.nullcontext():  # pyright: ignore
-            value, parts, state = loss_of(batch, state, rng)
+            value, taken = loss_of(batch, state, rng)
             # Gradients are averaged over processes; each counts by its number of examples.
             (value * (len(own) * processes.count() / len(index))).backward()
-        loss += value.item() * len(own) / len(index)
-        for name, part in parts.items():
-            totals[name] = totals.get(name, 0.0) + part * len(own)
-            counted[name] = counted.get(name, 0) + len(own)
-    parts = {name: value / counted[name] for name, value in totals.items()}
-    loss, right = processes.sums([loss, totals.get("accuracy", 0.0)])
-    return loss, {**parts, "accuracy": right / len(index)}, state
+        more = {"loss": value.detach().double() * len(own), **(wishes or {})}
+        parts, state, wished = run.objective.settled(taken, len(own), more)
+        for name, part in {**parts, "loss": wished.pop("loss") / len(piece)}.items():
+            totals[name] = totals.get(name, 0.0) + part * len(piece)
+            counted[name] = counted.get(name, 0) + len(piece)
+    means = {name: value / counted[name] for name, value in totals.items()}
+    return means.pop("loss"), means, state, wished
