@@ -216,8 +216,9 @@ def _steps(bench: Bench, batch: int) -> dict[str, Callable[[], Any]]:
         run.classifier.train()
 
         def step(run: Any = run) -> None:
-            with prepared(run) as loss_of:
-                _step(run, loss_of, run.batches(0)[0], {})
+            index = run.batches(0)[0]
+            with prepared(run) as loss_of, run.reading([index]) as read:
+                _step(run, loss_of, index, read, {})
 
         steps[name] = step
     return steps

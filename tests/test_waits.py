@@ -299,9 +299,9 @@ def test_a_step_of_training_waits_once_and_where_it_draws_by_pixels_twice(
     )
     run = begin(recipe, data, None, "cpu")
     run.classifier.train()
-    with prepared(run) as loss_of:
+    with prepared(run) as loss_of, run.reading(run.batches(0)) as read:
         for index in run.batches(0):
-            counts = counted(partial(_step, run, loss_of, index, {}))
+            counts = counted(partial(_step, run, loss_of, index, read, {}))
     assert 0 < counts.waits.total() <= most, counts.waits
 
 
@@ -313,7 +313,9 @@ def test_parts_of_some_examples_are_their_means(share: float, names: set[str], d
         4,
     )
     run = begin(recipe, data, None, "cpu")
-    loss, parts, *_ = gradients(run, Loss(run.classifier.eval(), run.objective), torch.arange(32))
+    every = torch.arange(32)
+    with run.reading([every]) as read:
+        loss, parts, *_ = gradients(run, Loss(run.classifier.eval(), run.objective), every, read)
     assert names == {"clean", "altered"} & parts.keys()
     if names:
         assert (parts["clean"] + parts["altered"]) / 2 == pytest.approx(loss, rel=1e-5)

@@ -40,6 +40,7 @@ class Taken:
 def _named(kind: str, numbers: Mapping[str, float]) -> list[str]:
     return [name.removeprefix(f"{kind} ") for name in numbers if name.startswith(f"{kind} ")]
 
+
 __all__ = [
     "L1",
     "R2ET",

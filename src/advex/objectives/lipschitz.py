@@ -101,6 +101,7 @@ class Lipschitz:
         return [first, *(_score(drawn[:, k], certain, 0.0) for k in range(1, self.outputs))]
 
     def advanced(self, state: Mapping[str, float], rows: int) -> State:
+        """The integral after a step of so many examples, whose losses add up to `loss`."""
         if self.target is None:
             return dict(state)
         # Above zero, so that a loss of exactly zero counts as much better than the target.
