@@ -302,7 +302,7 @@ def _average(recipe: Recipe, classifier: Classifier) -> AveragedModel | None:
         weight = 1 - min(recipe.ema, (1 + int(count)) / (10 + int(count)))  # the count is on the CPU
         pairs = [pair for pair in zip(averages, values, strict=True) if pair[0].is_floating_point()]
         if pairs:
-            torch._foreach_lerp_([average for average, _ in pairs], [value for _, value in pairs], weight)
+            torch._foreach_lerp_([average for average, _ in pairs], [value for _, value in pairs], weight)  # pyright: ignore[reportPrivateImportUsage]
         for average, value in zip(averages, values, strict=True):
             if not average.is_floating_point():
                 average.copy_(value)
