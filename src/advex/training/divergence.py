@@ -31,7 +31,7 @@ def watch(run: Run, loss: float, parts: Parts) -> None:
     position = run.position
     if not math.isfinite(loss):
         raise Diverged(_sentence(run, f"The loss became {loss}", parts))
-    now = parts.get("cross_entropy", loss)
+    now = float(parts.get("cross_entropy", loss))
     position.smooth = now if position.smooth is None else _SMOOTHING * position.smooth + (1 - _SMOOTHING) * now
     lowest = position.calm.get("smooth", math.inf)
     if position.smooth < lowest:
