@@ -46,6 +46,8 @@ SUMS: dict[str, Any] = {
     "a + b": lambda a, b: a + b, "a += b": in_place, "add_": lambda a, b: a.clone().add_(b), "add": torch.add,
     "alpha": lambda a, b: torch.add(a, b / 2, alpha=2), "a - (-b)": lambda a, b: a - (-b),
     "sum": lambda a, b: torch.stack([a, b]).sum(dim=0), "mean": lambda a, b: 2 * torch.stack([a, b]).mean(dim=0),
+    "named": lambda a, b: torch.add(input=a, other=b), "named second": lambda a, b: a.add(other=b),
+    "sum of a named input": lambda a, b: torch.sum(input=torch.stack([a, b]), dim=0),
 }  # fmt: skip
 
 
@@ -167,6 +169,23 @@ def test_a_sum_hands_its_chance_to_its_positive_parts_alone(way: str) -> None:
     assert map_.completeness is not None
     assert map_.completeness.abs().max() < 1e-5
     assert (map_.map >= 0).all()
+
+
+def test_a_number_less_a_layer_is_a_difference_as_others_are() -> None:
+    maps = []
+    for way in (lambda a, b: 0.5 - a + b, lambda a, b: torch.sub(torch.tensor(0.5), a) + b):
+        SUMS["number"] = way
+        classifier = made(Residual())
+        classifier.network.way = "number"  # pyright: ignore
+        torch.manual_seed(1)
+        for parameter in classifier.network.parameters():
+            parameter.data.normal_(0.1, 0.3)
+        x = torch.rand(4, 2, 8, 8, dtype=torch.float64)
+        with pytest.warns(AdvexWarning, match="misses the change"):  # what is taken off the number is lost
+            maps.append(Excitation(layer="relu1")(classifier, x, TARGET).map)
+    del SUMS["number"]
+    assert maps[0].abs().max() > 0
+    torch.testing.assert_close(*maps)
 
 
 def test_the_opposite_of_the_class_is_taken_off(classifier: Classifier) -> None:

@@ -136,7 +136,12 @@ class _Sums(TorchFunctionMode):
     """Inside, sums hand their chance on to the positive ones of their parts."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name, kwargs = getattr(func, "__name__", ""), kwargs or {}
+        name, kwargs = getattr(func, "__name__", ""), dict(kwargs or {})
+        if name in ("rsub", "__rsub__"):  # number - x
+            func, name, args = torch.sub, "sub", (torch.as_tensor(args[1]), args[0])
+        if name in _PLACES or name in _PARTS:
+            named = (*((kwargs.pop("input"),) if "input" in kwargs else ()), *args)
+            args = (*named, kwargs.pop("other")) if "other" in kwargs else named
         if not any(isinstance(part, Tensor) and part.requires_grad for part in args):
             return func(*args, **kwargs)
         if name in _PLACES:
