@@ -171,19 +171,12 @@ def test_a_sum_hands_its_chance_to_its_positive_parts_alone(way: str) -> None:
     assert (map_.map >= 0).all()
 
 
-def test_a_number_less_a_layer_is_a_difference_as_others_are() -> None:
-    maps = []
+def test_a_number_less_a_layer_is_a_difference_as_others_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    classifier, x, maps = made(Residual()), inputs(), []
     for way in (lambda a, b: 0.5 - a + b, lambda a, b: torch.sub(torch.tensor(0.5), a) + b):
-        SUMS["number"] = way
-        classifier = made(Residual())
-        classifier.network.way = "number"  # pyright: ignore
-        torch.manual_seed(1)
-        for parameter in classifier.network.parameters():
-            parameter.data.normal_(0.1, 0.3)
-        x = torch.rand(4, 2, 8, 8, dtype=torch.float64)
+        monkeypatch.setitem(SUMS, "a + b", way)
         with pytest.warns(AdvexWarning, match="misses the change"):  # what is taken off the number is lost
             maps.append(Excitation(layer="relu1")(classifier, x, TARGET).map)
-    del SUMS["number"]
     assert maps[0].abs().max() > 0
     torch.testing.assert_close(*maps)
 
