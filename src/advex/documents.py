@@ -24,8 +24,10 @@ _LONGEST_REASON = 200
 # PyYAML's words -> ours.
 _PROBLEMS = {
     "',' or '[]}]'|flow": "a list [...] or a mapping {...} is not closed, or a comma is missing in it",
-    "mapping values are not allowed": "a colon stands where none can be: put texts with ': ' inside into quotes",
-    "expected ':'|expected key|could not find": "keys and values are written KEY: VALUE, each line at the same column",
+    "mapping values are not allowed": "a colon stands where none can be: the line is indented too far, or a text "
+    "with ': ' inside needs quotes",
+    "expected ':'|expected key|could not find": "keys and values are written KEY: VALUE, each line at the same column, "
+    "and a quote inside a quoted text is doubled",
     "block end|block entry|block sequence entries|'-' indicator": "lines of one list begin at different columns",
     "cannot start any token|tab character": "a tab or a special character stands here: indent by blanks, quote texts",
     "end of stream|quoted scalar|document separator": "a text in quotes does not end",

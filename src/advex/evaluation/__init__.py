@@ -48,7 +48,7 @@ from advex.errors import DataError, InputError, SpecError
 from advex.evaluation import certificates, corruptions, maps, pictures, predictions, radii, recheck, rows, searches
 from advex.evaluation import transfer as transfers
 from advex.evaluation.examples import batch_for
-from advex.evaluation.flags import flags_of_data, flags_of_labels, flags_of_training
+from advex.evaluation.flags import flags_of_data, flags_of_labels, flags_of_streaming, flags_of_training
 from advex.evaluation.plan import Plan, plan_of
 from advex.evaluation.plan import settings_from as settings_from
 from advex.evaluation.run import Evaluation, Progress, Stage, differences
@@ -191,6 +191,7 @@ def _flags(work: Evaluation, entry: ModelEntry, trained: Tensor | None) -> Itera
         right = work.written.column(entry.name, "prediction") == work.written.column(entry.name, "label")
         yield from flags_of_training(entry.name, trained, right)
     yield from flags_of_labels(entry.name, entry.training)
+    yield from flags_of_streaming(entry.name, entry.training)
     yield from work.flags(entry)
 
 

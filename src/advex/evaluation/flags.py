@@ -59,6 +59,17 @@ def flags_of_labels(model: str, training: Training | None) -> Iterator[Flag]:
         )  # fmt: skip
 
 
+def flags_of_streaming(model: str, training: Training | None) -> Iterator[Flag]:
+    """That what a model was trained on is known again by names alone: pictures that were streamed leave no digests."""
+    if training is not None and re.search(r"^streamed: true$", training.recipe, re.MULTILINE):
+        yield flag(
+            model, "known_by_name", "note",
+            "It was trained on streamed pictures, which are known again by the names of their data and files alone: "
+            "the same pictures under other names are not found, and other pictures under the same names are.",
+            "Make sure that these are of another split than it was trained on.",
+        )  # fmt: skip
+
+
 def more_examples(data: Dataset) -> str:
     """What to do where the examples are few: take more, where the data have them."""
     whole = sum(data.class_counts)

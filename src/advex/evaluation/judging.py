@@ -46,12 +46,16 @@ def judges(data: Dataset) -> list[str]:
     return [*(PLACED if data.evidence is not None else ()), *FAITHFUL]
 
 
+class NoneRight(DataError):
+    """No example is classified correctly."""
+
+
 def rightly_decided(
     models: Sequence[Opened], data: Dataset, size: int, say: Terminal, *, most: int | None = None
 ) -> Dataset:
     """The examples that all models decide rightly: the errors of models are not those of their maps.
 
-    size: of a batch. most: the first so many of them. Raises DataError where there are none.
+    size: of a batch. most: the first so many of them. Raises NoneRight where there are none.
     """
     right = torch.ones(len(data), dtype=torch.bool)
     for model in models:
@@ -59,7 +63,7 @@ def rightly_decided(
         answers = [model.classifier.predict(batch.x).argmax(dim=1) == batch.y for batch in batches]
         right &= torch.cat(answers).cpu()
     if not right.any():
-        raise DataError(f"{data.name}: no example is classified correctly by all models; --all includes the others.")
+        raise NoneRight(f"{data.name}: no example is classified correctly by all models; --all includes the others.")
     who = "its model classifies" if len(models) == 1 else "all models classify"
     rows = right.nonzero()[:most, 0]
     which = "those" if len(rows) == int(right.sum()) else f"the first of the {int(right.sum()):,}"

@@ -12,7 +12,7 @@ from advex.data.dataset import content
 from advex.data.images.streamed import Examples
 from advex.errors import SpecError
 from advex.evaluation.folder import evaluate
-from advex.evaluation.judging import rightly_decided
+from advex.evaluation.judging import NoneRight, rightly_decided
 from advex.lookup import datasets
 from advex.lookup.models import open_models
 from advex.ownership import claimed, forget_claims, owned
@@ -160,7 +160,10 @@ def _outcome(job: Job, train: Examples, test: Dataset, folder: Folder, work: Wor
     except Diverged as error:
         return Outcome(failure=str(error))
     record = folder.record(job.name)
-    return Outcome(record=work.evaluate(job, folder.run(job.name), test, record), folder=record)
+    try:
+        return Outcome(record=work.evaluate(job, folder.run(job.name), test, record), folder=record)
+    except NoneRight:
+        return Outcome(failure="It classifies none of the pictures correctly, and only such are evaluated.")
 
 
 def _together(group: Together, test: Dataset, outcomes: Mapping[str, Outcome], folder: Folder, work: Work) -> Outcome:
