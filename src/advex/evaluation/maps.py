@@ -133,10 +133,8 @@ def _measured(
         for row in doubtful.nonzero()[:, 0].tolist():
             reasons[row][DOUBT] = words
             if words == FLAT:  # no figure of what is no explanation
-                gathered = [key for task in plan.measures if settled.settles(task) for key in task.keys.values()]
-                reasons[row] |= dict.fromkeys([*values, *gathered], NO_GRADIENT)
-                for rows_of in parts.values():
-                    rows_of[row] = None
+                reasons[row] |= {key: NO_GRADIENT for task in plan.measures for key in task.keys.values()}
+                parts = {name: [*every[:row], None, *every[row + 1 :]] for name, every in parts.items()}
                 values = {key: value.index_fill(0, torch.tensor(row), torch.nan) for key, value in values.items()}
     flat, none = explanation.map.detach().flatten(1), [None] * len(rows)
     sums = explanation.completeness
