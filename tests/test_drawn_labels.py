@@ -17,7 +17,6 @@ from advex.cli import main
 from advex.data.dataset import Dataset
 from advex.errors import ArtifactError, SpecError
 from advex.evaluation import Settings, evaluate
-from advex.evaluation.flags import flags_of_streaming
 from advex.recipes import Recipe, recipe_from
 from advex.training import run_folder, train
 from advex.training.run import labelled
@@ -96,8 +95,3 @@ def test_the_verb_reports_the_fit_and_records_say_what_was_learnt(
     settings = Settings(attack=None, btr=None, pictures=(), maps=())
     record = evaluate(models, few.take(slice(0, 20)), Path("record"), settings)
     assert [flag.model for flag in record.flags if flag.code == "drawn_labels"] == ["run"]
-    assert not [flag for flag in record.flags if flag.code == "known_by_name"]
-    training = record.models[0].training
-    assert training is not None
-    streamed = training.model_copy(update={"recipe": "epochs: 2\nstreamed: true\nseed: 0\n"})
-    assert [flag.code for flag in flags_of_streaming("run", streamed)] == ["known_by_name"]

@@ -187,6 +187,7 @@ def test_a_bundled_network_is_known_to_have_learned_the_training_part_it_names(n
     data = replace(open_dataset("digits", split="test"), name="cifar10/train")
     learned = trained_on(f"builtin:{name}", data)
     assert learned is not None
-    assert len(learned) == len(data)
-    assert learned.all()
+    assert len(learned.rows) == len(data)
+    assert learned.rows.all()
+    assert not learned.by_name
     assert trained_on(f"builtin:{name}", replace(data, name="cifar10/test")) is None

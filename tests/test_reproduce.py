@@ -25,6 +25,7 @@ from advex.cli import reproduce
 from advex.data import Dataset
 from advex.drawing.scatter import Mark, front, placed
 from advex.errors import ArtifactError, DataError, SpecError
+from advex.evaluation.judging import NoneRight
 from advex.files import write_text
 from advex.lookup.models import open_models
 from advex.papers import chosen, read
@@ -485,6 +486,15 @@ def test_extras_are_made_once_their_network_is_there_and_not_twice(tmp_path: Pat
     again = Extras()
     carry_out(plan, out, again)
     assert again.log == []
+
+    class NeverRight(Extras):
+        def further(self, extra: Further, run: Path, data: Dataset, record: Path) -> None:
+            if extra.study is None:
+                raise NoneRight("no example is classified correctly")
+            super().further(extra, run, data, record)
+
+    left = carry_out(plan, tmp_path / "left", NeverRight())
+    assert [each.record for each in left.extras] == ["records/layers"], "the other one is left out"
     failed = Extras(diverges="plain")
     carry_out(plan, tmp_path / "failed", failed)
     assert not [line for line in failed.log if line.startswith("extra")]

@@ -23,7 +23,7 @@ from advex.data.images import decode
 from advex.data.images.streamed import Streamed, cut
 from advex.data.threads import ahead
 from advex.errors import DataError, SpecError
-from advex.evaluation import trained_on
+from advex.evaluation import Settings, evaluate, trained_on
 from advex.feedback.annotations import with_annotated
 from advex.lookup import datasets
 from advex.recipes import fitted, recipe_from
@@ -371,6 +371,17 @@ def test_from_python_with_one_line(photos: Path, tmp_path: Path, capsys: pytest.
     # Of the undivided data those are known that were trained on, so that an evaluation leaves them out.
     parts = {split: open_dataset(photos, split=split, size=16) for split in ("train", "test", "all")}
     rows = {split: trained_on(str(tmp_path / "run"), data) for split, data in parts.items()}
-    assert {split: int(each.sum()) for split, each in rows.items() if each is not None} == {
+    assert all(each is not None and each.by_name for each in rows.values())
+    assert {split: int(each.rows.sum()) for split, each in rows.items() if each is not None} == {
         "train": len(parts["train"]), "test": 0, "all": len(parts["train"]),
     }  # fmt: skip
+    model: Any = [("run", str(tmp_path / "run"), classifier)]
+    settings = Settings(attack=None, btr=None, pictures=(), maps=())
+    for split, share in (("train", "warning"), ("test", "note")):
+        record = evaluate(model, parts[split], tmp_path / split, settings)
+        (flag,) = (flag for flag in record.flags if flag.code in ("trained_on", "known_by_name"))
+        assert (flag.code, flag.severity) == ("known_by_name", share)
+        assert (
+            f"{len(parts['train']) if split == 'train' else 0} of the {len(parts[split])} examples have" in flag.message
+        )
+        assert record.models[0].trained_on is None

@@ -7,10 +7,12 @@ examples.safetensors   in a run folder: `digests`, [m] int64, sorted, each once;
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from advex.errors import ArtifactError
@@ -61,8 +63,16 @@ def write_digests(folder: Path, trained_on: Tensor | Streamed) -> None:
     write_bytes(folder / FILE, save({key: np.unique(each) for key, each in values.items()}))
 
 
-def known(data: Dataset, folder: Path) -> np.ndarray | None:
-    """[n] bool: whether each example is among those that `write_digests` left in a run folder, or beside its best one.
+@dataclass(frozen=True)
+class Known:
+    """rows: [n] bool, whether each example was trained on. by_name: that is known of names alone, not of contents."""
+
+    rows: Tensor
+    by_name: bool = False
+
+
+def known(data: Dataset, folder: Path) -> Known | None:
+    """Which examples are among those that `write_digests` left in a run folder, or beside its best one.
 
     None where nothing was left. Raises ArtifactError for a file of something else.
     """
@@ -79,4 +89,4 @@ def known(data: Dataset, folder: Path) -> np.ndarray | None:
         raise ArtifactError(f"{path} cannot be read: {error}. Without it, nothing is known of its examples.") from None
     if values is None or values.ndim != 1 or values.dtype != np.int64 or (np.diff(values) <= 0).any():
         raise ArtifactError(f"{path} is not a list of examples: '{_KEY}' must be increasing whole numbers.")
-    return np.isin(named(data) if by_name else digests(data.x), values)
+    return Known(torch.from_numpy(np.isin(named(data) if by_name else digests(data.x), values)), by_name)

@@ -35,20 +35,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from advex import bundled
 from advex._version import __version__
 from advex.artifacts import read_config
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset
-from advex.data.digests import known
+from advex.data.digests import Known, known
 from advex.environment import environment, without_places
 from advex.errors import DataError, InputError, SpecError
 from advex.evaluation import certificates, corruptions, maps, pictures, predictions, radii, recheck, rows, searches
 from advex.evaluation import transfer as transfers
 from advex.evaluation.examples import batch_for
-from advex.evaluation.flags import flags_of_data, flags_of_labels, flags_of_streaming, flags_of_training
+from advex.evaluation.flags import flags_of_data, flags_of_labels, flags_of_training
 from advex.evaluation.plan import Plan, plan_of
 from advex.evaluation.plan import settings_from as settings_from
 from advex.evaluation.run import Evaluation, Progress, Stage, differences
@@ -185,36 +184,34 @@ def check(models: Sequence[Model], data: Dataset, plan: Plan) -> None:
             stage.check(plan, classifier, data)  # before hours of searching
 
 
-def _flags(work: Evaluation, entry: ModelEntry, trained: Tensor | None) -> Iterator[Flag]:
-    """Reasons to trust a model's figures less. trained: [n] bool, which examples it was trained on, where known."""
+def _flags(work: Evaluation, entry: ModelEntry, trained: Known | None) -> Iterator[Flag]:
+    """Reasons to trust a model's figures less. trained: which examples it was trained on, where known."""
     if trained is not None:
         right = work.written.column(entry.name, "prediction") == work.written.column(entry.name, "label")
-        yield from flags_of_training(entry.name, trained, right)
+        yield from flags_of_training(entry.name, trained.rows, right, by_name=trained.by_name)
     yield from flags_of_labels(entry.name, entry.training)
-    yield from flags_of_streaming(entry.name, entry.training)
     yield from work.flags(entry)
 
 
-def trained_on(source: str, data: Dataset) -> Tensor | None:
-    """[n] bool: which examples are among those that a run's network was trained on; None where that is not known.
+def trained_on(source: str, data: Dataset) -> Known | None:
+    """Which examples are among those that a run's network was trained on; None where that is not known.
 
     source: a run folder, whose list of them is compared; a bundled network, of which the data's name is (so other
     encodings of the same pictures count, too); or something else. Raises ArtifactError for a damaged list.
     """
     if source.startswith(bundled.PREFIX):
         same = read_config(bundled.folder(source))["training"]["data"] == data.name
-        return torch.ones(len(data), dtype=torch.bool) if same else None
-    rows = known(data, Path(source))
-    return None if rows is None else torch.from_numpy(rows)
+        return Known(torch.ones(len(data), dtype=torch.bool)) if same else None
+    return known(data, Path(source))
 
 
-def _entry(name: str, source: str, classifier: Classifier, trained: Tensor | None) -> ModelEntry:
+def _entry(name: str, source: str, classifier: Classifier, trained: Known | None) -> ModelEntry:
     """What is known of a model before any figure."""
     return ModelEntry(
         name=name, source=without_places(source), spec=classifier.spec,
         parameters=sum(parameter.numel() for parameter in classifier.parameters()),
         box=(classifier.lower.amin().item(), classifier.upper.amax().item()), training=_training(source),
-        trained_on=None if trained is None else int(trained.sum()),
+        trained_on=None if trained is None or trained.by_name else int(trained.rows.sum()),
     )  # fmt: skip
 
 

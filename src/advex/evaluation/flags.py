@@ -32,9 +32,21 @@ def flag(model: str, code: str, severity: Severity, message: str, remedy: str) -
     return Flag(model=model, code=code, severity=severity, message=message, remedy=remedy)
 
 
-def flags_of_training(model: str, known: Tensor, right: Tensor) -> Iterator[Flag]:
-    """That a model is evaluated on what it was trained on. known, right: [n] bool, of each example."""
-    if count := int(known.sum()):
+def flags_of_training(model: str, known: Tensor, right: Tensor, *, by_name: bool = False) -> Iterator[Flag]:
+    """That a model is evaluated on what it was trained on. known, right: [n] bool, of each example.
+
+    by_name: known are names alone, as of streamed pictures.
+    """
+    count = int(known.sum())
+    if by_name:
+        yield flag(
+            model, "known_by_name", severity(count / len(known)),
+            f"{count:,} of the {len(known):,} examples have the names of pictures that it was trained on. They were "
+            "streamed and are known by the names of data and files alone: others of these names count, the same under "
+            "other names do not.",
+            "Make sure that these are of another split than it was trained on.",
+        )  # fmt: skip
+    elif count:
         others = len(known) - count
         accuracy = float(right[~known].double().mean())
         apart = f" Of the other {others:,} it classifies {accuracy:.1%} correctly." if others else ""
@@ -56,17 +68,6 @@ def flags_of_labels(model: str, training: Training | None) -> Iterator[Flag]:
             f"It was trained on labels drawn at random (labels: {drawn[1]}), so its answers do not mean the classes, "
             "and its accuracy should be chance.",
             "Read its maps as a control: those of an explainer that shows what a network learned differ from them.",
-        )  # fmt: skip
-
-
-def flags_of_streaming(model: str, training: Training | None) -> Iterator[Flag]:
-    """That what a model was trained on is known again by names alone: pictures that were streamed leave no digests."""
-    if training is not None and re.search(r"^streamed: true$", training.recipe, re.MULTILINE):
-        yield flag(
-            model, "known_by_name", "note",
-            "It was trained on streamed pictures, which are known again by the names of their data and files alone: "
-            "the same pictures under other names are not found, and other pictures under the same names are.",
-            "Make sure that these are of another split than it was trained on.",
         )  # fmt: skip
 
 

@@ -81,7 +81,7 @@ def examples(
     data = opened(split)
     if split is None and sets.is_dealt(source):
         rows = {model.name: evaluation.trained_on(model.source, data) for model in models}
-        learned = [name for name, trained in rows.items() if trained is not None and trained.any()]
+        learned = [name for name, trained in rows.items() if trained is not None and trained.rows.any()]
         if learned:
             say.note(f"{' and '.join(learned)} was trained on some of these: evaluated are those held out.")
             return opened(*datasets.TEST)

@@ -106,6 +106,7 @@ def _carried_out(plan: Plan, folder: Folder, work: Work, command: str, say: Term
     opened: dict[tuple[str, Streaming | None], tuple[Examples, Dataset]] = {}
     result: Reproduction | None = None
     known = 0  # outcomes in the result
+    lost: set[str] = set()  # extras that cannot be made
     while True:
         outcomes |= {
             each.name: Outcome(record=record, folder=folder.record(each.name))
@@ -119,7 +120,11 @@ def _carried_out(plan: Plan, folder: Folder, work: Work, command: str, say: Term
             each.name: each for each in (*plan.jobs, *plan.groups) if each.name not in outcomes
         }
         untrained = {name for name, outcome in outcomes.items() if outcome.record is None}
-        left |= {each.name: each for each in plan.extras if not (folder.made(each.name) or each.needs & untrained)}
+        left |= {
+            each.name: each
+            for each in plan.extras
+            if not (folder.made(each.name) or each.needs & untrained or each.name in lost)
+        }
         if not left:
             return result
         for name, each in left.items():
@@ -141,7 +146,11 @@ def _carried_out(plan: Plan, folder: Folder, work: Work, command: str, say: Term
                     if isinstance(each, Job):
                         outcomes[name] = _outcome(each, train, test, folder, work)
                     elif isinstance(each, Further):
-                        work.further(each, folder.run(job.name), test, folder.record(name))
+                        try:
+                            work.further(each, folder.run(job.name), test, folder.record(name))
+                        except NoneRight:
+                            lost.add(name)
+                            say.note(f"{name} is left out: {job.name} classifies none of its pictures correctly")
                     else:
                         outcomes[name] = _together(each, test, outcomes, folder, work)
                     break

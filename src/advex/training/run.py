@@ -27,6 +27,7 @@ from advex.recipes import Recipe, fitted, seen_shape
 from advex.training.order import evened
 from advex.training.start import begin_from
 from advex.types import Batch
+from advex.waits import sent
 
 
 @dataclass
@@ -98,13 +99,13 @@ class Run:
 
     def batch(self, index: Tensor, pixels: Tensor) -> Batch:
         """The examples with these numbers as they are trained on in this epoch, on the run's device. pixels: theirs."""
-        number, x, rows = index.to(self.device), in_data_space(pixels, self.device), index % len(self.data)
-        y = self.data.y[rows].to(self.device)
+        x, rows = in_data_space(pixels, self.device), index % len(self.data)
+        number, y = (sent(each, self.device) for each in (index, self.data.y[rows]))
         for augmentation in self.recipe.augmentations:
             x = augmentation(x, number, seed=self.recipe.seed, epoch=self.position.epoch)
         if self.recipe.channels_last and x.ndim == 4:
             x = x.contiguous(memory_format=torch.channels_last)
-        weight = None if self.data.weights is None else self.data.weights[rows].to(self.device)
+        weight = None if self.data.weights is None else sent(self.data.weights[rows], self.device)
         if self.weights is not None:
             weight = self.weights[y] if weight is None else weight * self.weights[y]
         weight = None if weight is None else weight.to(x.dtype)
