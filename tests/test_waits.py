@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -331,3 +332,24 @@ def test_what_is_wrong_in_a_step_is_said_with_its_numbers(data: Dataset) -> None
         objective.settled(taken, 8)
     with pytest.raises(SpecError, match="outside the box"):
         objective(classifier, batch, objective.start(), rng=rng)
+
+
+def test_what_a_search_has_returned_stays_its_own() -> None:
+    """Of several in turn the first result is added to: in a copy, also where it cannot be written into."""
+    x = torch.zeros(3, 2)
+    count = torch.ones(1, dtype=torch.int64).expand(3)
+    first = loop.SearchResult(
+        delta=torch.zeros(3, 2), size=torch.tensor([1.0, math.inf, math.inf]), gradients=count, queries=count,
+        flat=torch.zeros(1, dtype=torch.bool).expand(3),
+    )  # fmt: skip
+    kept = first.size.clone()
+
+    def again(x: Tensor, goal: Any, mask: Tensor | None, rows: Tensor) -> loop.SearchResult:
+        found = loop.SearchResult.nothing(x)
+        return replace(found, size=torch.full((len(x),), 0.5), gradients=found.gradients + 2)
+
+    goal: Any = Misclassify(torch.zeros(3, dtype=torch.int64))
+    result = loop.in_turn([lambda *given: first, again], x, goal, None)
+    assert result.gradients.tolist() == [1, 3, 3]
+    assert result.size.tolist() == [1, 0.5, 0.5]
+    assert torch.equal(first.size, kept)

@@ -151,6 +151,9 @@ class SearchResult:
 Run = Callable[[Tensor, Any, Tensor | None, Tensor], SearchResult]
 
 
+_ADDED = ("delta", "size", "gradients", "queries", "flat")
+
+
 def in_turn(
     runs: Iterable[Run], x: Tensor, goal: Goal, mask: Tensor | None, *, keep: Literal["first", "last"] = "first"
 ) -> SearchResult:
@@ -158,7 +161,7 @@ def in_turn(
 
     keep: the run whose change a row has that none of them overcomes.
     """
-    standing, result, part = torch.arange(len(x), device=x.device), None, None
+    standing, result, part, own = torch.arange(len(x), device=x.device), None, None, False
     for run in runs:
         if result is None or part is None:
             result = part = run(x, goal, mask, standing)
@@ -167,6 +170,9 @@ def in_turn(
         if not len(standing):
             break
         part = run(x[standing], take(goal, standing), None if mask is None else mask[standing], standing)
+        if not own:
+            own, copies = True, {name: getattr(result, name).clone() for name in _ADDED}
+            result = replace(result, **copies)  # what a search has returned may be its own
         taken = torch.isfinite(part.size) | (keep == "last")
         result.delta[standing[taken]], result.size[standing[taken]] = part.delta[taken], part.size[taken]
         result.gradients[standing] += part.gradients
