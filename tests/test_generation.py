@@ -184,7 +184,7 @@ def test_judges_are_asked_about_seed_and_picture(toys: Any, tmp_path: Path) -> N
 def test_only_pictures_are_painted(toys: Any, tmp_path: Path) -> None:
     classifier = toys.affine(torch.ones(2, 12).double(), torch.zeros(2).double(), box=(-1, 1))
     model, subjects = Opened(name="a", source="a", classifier=classifier), seed_subjects(grey(1), {"one": 1}, 1, seed=0)
-    with pytest.raises(InputError, match="no picture"):
+    with pytest.raises(InputError, match="not a picture"):
         explain_into(tmp_path / "a", model, subjects, GenerationRequest())
 
 

@@ -93,7 +93,7 @@ def test_other_encodings_are_read(csv: Any, encoding: str, note: str | None) -> 
         ("1,2\n3,4\n", "no header"),
         ("a,b\n1,2\n3\n", "line 3 has 1 values, the header 2"),
         ("a,b\n1,2,3\n", "line 2 has 3 values, the header 2"),
-        (b"a,b\n\0\0,1\n", "no text"),
+        (b"a,b\n\0\0,1\n", "not text"),
         ('a,b\n"' + "x" * 9_000_000 + "\n", "values, the header|longer than"),
     ],
 )

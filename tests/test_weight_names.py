@@ -607,7 +607,7 @@ def test_a_folder_with_code_or_without_fitting_weights_is_refused(tmp_path: Path
         (
             {**good, "auto_map": auto, "model_type": "mine", "architectures": ["Mine"]},
             tensors,
-            "'Mine', which is no image",
+            "'Mine', which is not an image",
         ),
         ({**good, "architectures": ["ViTModel"]}, tensors, "'ViTModel', which is not an image classifier"),
         ({**good, "architectures": ["PreTrainedModel"]}, tensors, "'PreTrainedModel', which is no"),

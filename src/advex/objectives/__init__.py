@@ -56,6 +56,7 @@ __all__ = [
     "Regulariser",
     "StableIG",
     "Step",
+    "Taken",
     "build",
     "guideline",
     "make",
