@@ -6,7 +6,7 @@
     advex evaluate (the same) --published --max-samples 256 --out records/published
     python -m benchmarks.bundled --runs runs --record records/bundled --published records/published
 
-With `--group photos` the two of 64x64 pixels instead, from the runs of photos-ordinary and photos-robust on
+With `--group photos` those of 64x64 pixels instead, of the kinds that the record has, from runs of photos-robust on
 tiny-imagenet-20. `advex demo`, `builtin:cifar10-robust` and `advex list builtin` then show them. Prints the table of
 NUMBERS.md.
 Without --runs the weights stay, and the figures alone are replaced by those of `--model builtin:cifar10-ordinary,...`;
@@ -113,7 +113,7 @@ def cell(figure: Figure | None, percent: bool = False) -> str:
 def table(group: str) -> str:
     """The bundled networks of a group as Markdown."""
     lines = ["| " + " | ".join(COLUMNS) + " |", "|---|" + "---|" * (len(COLUMNS) - 1)]
-    for kind in KINDS[group]:
+    for kind in (kind for kind in KINDS[group] if f"{group}-{kind}" in bundled.names()):
         found = bundled.figures(f"{group}-{kind}")
         size = (place(f"{group}-{kind}") / "model.safetensors").stat().st_size / 1e6
         cells = [
@@ -139,7 +139,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     record, published = read_record(args.record), [read_record(path) for path in args.published]
-    for kind in KINDS[args.group]:
+    for kind in (kind for kind in KINDS[args.group] if entry(record, kind) is not None):
         network = f"{args.group}-{kind}"
         if args.runs is not None:
             copied(args.runs / kind, network)
