@@ -19,6 +19,7 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,7 +36,7 @@ import advex
 from advex import batch_norm, processes, recipes, training
 from advex.data import Streaming, open_streamed
 from advex.data.dataset import Dataset
-from advex.errors import SpecError
+from advex.errors import AdvexWarning, SpecError
 from advex.recipes import Recipe, recipe_from
 
 # PGD moves every example it is given; L2,min would leave alone those that an untrained network misses.
@@ -198,6 +199,18 @@ def streamed(folder: Path) -> dict[str, Any]:
         watched = dataclasses.replace(data, example=lambda row, crop: read.append(row) or example(row, crop))  # noqa: B023
         told[str(threads)] = digest(training.train(recipe, watched, None, threads=threads).state_dict())
         told["read"] = sorted(read)
+    path = folder / "b" / "03.png"
+    whole = bytearray(path.read_bytes())
+    whole[len(whole) // 2] ^= 255
+    path.write_bytes(whole)
+    damaged = open_streamed(folder, Streaming(), size=16)
+    assert damaged is not None
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        told["damaged"] = digest(training.train(recipe, damaged, None, threads=1).state_dict())
+    told["warned"] = [str(each.message) for each in warned if issubclass(each.category, AdvexWarning)]
+    path.write_bytes((folder / "b" / "05.png").read_bytes())
+    told["copied"] = digest(training.train(recipe, advex.open_dataset(folder, size=16), None).state_dict())
     return told
 
 
@@ -370,6 +383,14 @@ def test_streamed_pictures_give_the_same_bits_and_each_reads_its_own(told: list[
     reads = [each["streamed"]["read"] for each in told]
     assert [len(rows) for rows in reads] == [2 + 4 + 24] * 2
     assert sorted(set(reads[0]) | set(reads[1])) == list(range(24))
+
+
+def test_each_knows_of_a_damaged_picture_that_one_of_them_reads(told: list[dict[str, Any]]) -> None:
+    for each in told:
+        assert each["streamed"]["damaged"] == each["streamed"]["copied"] == told[0]["streamed"]["copied"]
+        assert len(each["streamed"]["warned"]) == 1
+        assert "b/03.png by b/05.png" in each["streamed"]["warned"][0]
+    assert told[0]["streamed"]["copied"] != told[0]["streamed"]["held"]
 
 
 def test_alone_nothing_is_exchanged() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
+import shutil
 import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +24,9 @@ from advex.data.crops import Crop
 from advex.data.dataset import Dataset
 from advex.data.images import decode
 from advex.data.images.streamed import Streamed, cut
+from advex.data.source import Unreadable
 from advex.data.threads import ahead
-from advex.errors import DataError, SpecError
+from advex.errors import AdvexWarning, DataError, SpecError
 from advex.evaluation import Settings, evaluate, trained_on
 from advex.feedback.annotations import with_annotated
 from advex.lookup import datasets
@@ -222,18 +226,138 @@ def test_a_head_says_what_decoding_shows(tmp_path: Path, form: str, mode: str, o
     assert header.stamp == (path.stat().st_size,)
 
 
-def test_a_file_that_fails_later_is_named_and_mended_the_run_goes_on(photos: Path, tmp_path: Path) -> None:
-    recipe = recipe_from({**SMALL, "resize": {"shorter": [18, 26]}, "crop": 16})
+WRITTEN: list[tuple[str, dict[str, Any]]] = [("PNG", {}), ("JPEG", {}), ("JPEG", {"progressive": True}), ("BMP", {})]
+WRITTEN += [("WEBP", {}), ("WEBP", {"lossless": True}), ("GIF", {}), ("PPM", {}), ("AVIF", {})]
+WRITTEN += [("JPEG2000", {"no_jp2": bare}) for bare in (False, True)]
+WRITTEN += [("TIFF", {"compression": each}) for each in ("raw", "tiff_lzw", "jpeg")]
+
+
+@pytest.mark.parametrize(("form", "options"), WRITTEN)
+def test_a_file_that_breaks_off_is_known_without_decoding_the_rest(
+    tmp_path: Path, form: str, options: dict[str, Any]
+) -> None:
+    """Wherever: what decoding cannot read the head and the end have told, and nothing else."""
+    path = tmp_path / "x"
+    rows, columns = np.indices((40, 30))
+    smooth = np.stack([6 * rows, 8 * columns, 3 * (rows + columns)], axis=2).astype(np.uint8)
+    Image.fromarray(smooth).save(path, form, **options)
+    whole, refused = path.read_bytes(), set[bool]()
+    for length in {*range(0, len(whole), len(whole) // 40), *range(len(whole) - 9, len(whole) + 1)}:
+        path.write_bytes(whole[:length])
+        assert fails(decode.header, path) == fails(decode.pixels, path), length
+        refused.add(fails(decode.header, path))
+    assert refused == {True, False}
+
+
+def fails(read: Any, path: Path) -> bool:
+    try:
+        read(path)
+    except Unreadable:
+        return True
+    return False
+
+
+def damage(path: Path) -> None:
+    """Within a PNG: as long as before, with its head and end."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 255
+    path.write_bytes(data)
+
+
+REPLACED = {"a/04.png": "a/06.jpg", "a/14.png": "a/16.png", "b/05.png": "b/07.png"}
+SHORT = {**SMALL, "resize": {"shorter": [18, 26]}, "crop": 16}
+
+
+@pytest.mark.parametrize("threads", [0, 1, 4])
+def test_in_place_of_a_damaged_file_the_next_of_its_class_is_trained_on(
+    photos: Path, tmp_path: Path, threads: int
+) -> None:
+    """The same as if it were a copy of that; and all is told, once."""
+    recipe, copy = recipe_from({**SHORT, "ema": 0.9}), tmp_path / "copy"
+    shutil.copytree(photos, copy)
+    for name, by in REPLACED.items():  # none of those that are decoded at the beginning
+        damage(photos / name)
+        shutil.copy(copy / by, copy / name)
+    expected = weights(train(recipe, streamed(copy), None))
+    data, out = streamed(photos), tmp_path / "run"
+    assert not data.skipped
+    with pytest.warns(AdvexWarning, match=r"inside 3 files .*: a/04.png by a/06.jpg \(damaged: .*b/05.png by b/07.png"):
+        assert weights(train(recipe, data, out, threads=threads)) == expected
+    replaced = json.loads((out / artifacts.CONFIG).read_text())["training"]["replaced"]
+    assert {name: by.partition(" ")[0] for name, by in replaced.items()} == REPLACED
+    lines = (out / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["replaced"] for line in lines] == [replaced] * 2
+
+
+def test_a_run_with_a_damaged_file_goes_on_as_if_it_had_not_stopped(photos: Path, tmp_path: Path) -> None:
+    damage(photos / "b" / "05.png")
+    recipe, out, steps = recipe_from(SHORT), tmp_path / "run", list[int]()
+    with pytest.warns(AdvexWarning, match="inside 1 file was"):
+        unbroken = weights(train(recipe, streamed(photos), None))
+    with pytest.warns(AdvexWarning), pytest.raises(Interrupted):
+        train(
+            recipe, streamed(photos), out, report=lambda line: steps.append(line["step"]),
+            stop=lambda: len(steps) >= 6, threads=4,
+        )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # it has been told
+        assert weights(train(recipe, streamed(photos), out, resume=True)) == unbroken
+    checkpoint = checkpoints_in(out)[0] / artifacts.CONFIG
+    kept = json.loads(checkpoint.read_text())["position"]["replaced"]
+    assert {name: by.partition(" ")[0] for name, by in kept.items()} == {"b/05.png": "b/07.png"}
+
+
+def test_the_next_of_a_class_is_whole_and_after_the_last_comes_the_first(photos: Path) -> None:
+    data, numbers = streamed(photos), [17, 18, 19]
+    for name in ("b/17.png", "b/19.png"):
+        damage(photos / name)
+    seen = pixels(data, numbers, epoch=2)
+    assert {name: by.partition(" ")[0] for name, by in data.replaced.items()} == dict.fromkeys(
+        ("b/17.png", "b/19.png"), "b/01.png"
+    )
+    for name in ("b/17.png", "b/19.png"):
+        shutil.copy(photos / "b" / "01.png", photos / name)
+    assert torch.equal(seen, pixels(data, numbers, epoch=2))
+
+
+def test_a_class_of_damaged_files_ends_the_run(photos: Path) -> None:
+    data = streamed(photos)
+    for path in (photos / "b").iterdir():
+        path.write_bytes(bytes(path.stat().st_size))
+    with pytest.raises(DataError, match=r"b/01.png cannot be read: not an image .* Put the file back as it was"):
+        pixels(data, [10])  # whose head is another now
+    rest = dataclasses.replace(data, unchanged=lambda number: True)
+    with pytest.raises(DataError, match=r"b/01.png cannot be read .*none of the other 9 examples of b, either"):
+        pixels(rest, [10])
+
+
+def test_what_the_next_try_may_read_stands_for_itself(photos: Path) -> None:
+    """A disk that fails for a moment changes no result: the run ends."""
+    data = streamed(photos)
+
+    def failing(number: int, crop: Crop) -> np.ndarray:
+        if number == 2:
+            error = Unreadable("damaged: Input/output error")
+            error.passing = True
+            raise error
+        return data.example(number, crop)
+
+    with pytest.raises(DataError, match=r"a/04.png cannot be read: .* Put the file back as it was"):
+        pixels(dataclasses.replace(data, example=failing))
+
+
+def test_a_file_that_vanishes_is_named_and_mended_the_run_goes_on(photos: Path, tmp_path: Path) -> None:
+    recipe = recipe_from(SHORT)
     unbroken = train(recipe, streamed(photos), None)
     data, path = streamed(photos), photos / "b" / "13.png"
     whole = path.read_bytes()
 
-    def damage(line: dict[str, Any]) -> None:
+    def vanish(line: dict[str, Any]) -> None:
         if line.get("epoch") == 1:
             path.unlink()
 
-    with pytest.raises(DataError, match=r"b/13.png cannot be read: there is no such file\. Put a whole one"):
-        train(recipe, data, tmp_path / "run", report=damage, threads=1)
+    with pytest.raises(DataError, match=r"b/13.png cannot be read: there is no such file\. Put the file back as it "):
+        train(recipe, data, tmp_path / "run", report=vanish, threads=1)
     path.write_bytes(whole)
     assert weights(train(recipe, streamed(photos), tmp_path / "run", resume=True)) == weights(unbroken)
 
@@ -255,7 +379,7 @@ def test_several_sizes_need_one(photos: Path) -> None:
 
 
 def test_a_run_that_stops_within_an_epoch_ends_as_if_it_had_not(photos: Path, tmp_path: Path) -> None:
-    recipe = recipe_from({**SMALL, "resize": {"shorter": [18, 26]}, "crop": 16, "ema": 0.9})
+    recipe = recipe_from({**SHORT, "ema": 0.9})
     unbroken = train(recipe, streamed(photos), None, threads=1)
     steps: list[int] = []
     with pytest.raises(Interrupted):

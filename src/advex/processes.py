@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed
@@ -22,6 +22,9 @@ _PATIENCE = timedelta(hours=6)
 # for it when Python ends, Python aborts. (torch 2.13: one of ten short runs.)
 _LETTING_GO = 0.1
 _ROOM = 62  # named numbers in one exchange
+
+
+Value = TypeVar("Value")
 
 
 class ProcessLost(AdvexError, ConnectionError):
@@ -211,10 +214,18 @@ def totals(values: Mapping[str, float]) -> dict[str, float]:
     shared = sums([float(mark), float(mark**2), *([*(values[name] for name in names)] + [0.0] * _ROOM)[:_ROOM]])
     if round(shared[0]) ** 2 == count() * round(shared[1]):
         return dict(zip(names, shared[2:], strict=False))
-    everyone: list[Any] = [None] * count()
-    distributed.all_gather_object(everyone, dict(values))
+    everyone = of_each(dict(values))
     named = dict.fromkeys(name for theirs in everyone for name in theirs)
     return {name: sum(theirs[name] for theirs in everyone if name in theirs) for name in named}
+
+
+def of_each(value: Value) -> list[Value]:
+    """What each process has; to be asked seldom."""
+    if count() == 1:
+        return [value]
+    everyone: list[Any] = [None] * count()
+    distributed.all_gather_object(everyone, value)
+    return everyone
 
 
 def same(text: str) -> bool:

@@ -125,8 +125,8 @@ def open_streamed(
 ) -> Streamed | None:
     """The examples of `open_dataset`, to be trained on without being held; None where each is no file of its own.
 
-    rule: what of each picture is trained on; with lengths of a shorter side, `size` says nothing. Only the heads of
-    the files are read; those that have none are skipped and named. Raises DataError and SpecError.
+    rule: what of each picture is trained on; with lengths of a shorter side, `size` says nothing. Only heads and
+    ends of the files are read; those that break off are skipped and named. Raises DataError and SpecError.
     """
     from advex.data.images.streamed import stream
 

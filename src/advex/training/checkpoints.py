@@ -83,8 +83,9 @@ def restore(run: Run) -> Path | None:
             config = described(folder)
             weights = artifacts.checked_weights(folder, config)
             tensors = load_file(weights)
+            position = {"replaced": {}, **config["position"]}  # which earlier versions did not write
             if completed(config["identity"]) == run.identity:
-                _check(run, folder, config["position"], tensors)
+                _check(run, folder, position, tensors)
         except (ArtifactError, SafetensorError) as error:
             damaged[folder] = error if isinstance(error, ArtifactError) else ArtifactError(f"{folder}: {error}.")
             continue
@@ -92,7 +93,7 @@ def restore(run: Run) -> Path | None:
             raise ArtifactError(f"{folder} belongs to a run with another recipe or other data; choose another --out.")
         for error in damaged.values():
             warnings.warn(f"{error} Going on from {folder.name}, the one before it.", AdvexWarning, stacklevel=2)
-        _put(run, tensors, config["position"])
+        _put(run, tensors, position)
         if processes.rank() == 0:
             needed = {folder / artifacts.CONFIG, folder / artifacts.WEIGHTS, weights}
             _clear(run, [*damaged, *(path for path in folder.iterdir() if path not in needed)])

@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ from torch import Tensor, nn
 
 from advex import artifacts, processes
 from advex.classifier import Classifier
-from advex.data.dataset import Dataset
+from advex.data.dataset import Dataset, counted
 from advex.data.digests import write_digests
-from advex.data.images.streamed import Examples
-from advex.errors import ArtifactError, SpecError
+from advex.data.images.streamed import Examples, Streamed
+from advex.data.source import shortened
+from advex.errors import AdvexWarning, ArtifactError, SpecError
 from advex.ownership import owned
 from advex.processes import ProcessLost as ProcessLost
 from advex.progress import Interrupted, Stopped, each_pass, until
@@ -95,7 +97,7 @@ def train(
                     whole = _epoch(run, loss_of, report, stop, stop_within, checkpoint_seconds, threads)
                     whole = whole and _finish_epoch(run, validation, log if first else None, report, stop)
                     if processes.largest(float(not whole)):
-                        kept = _keep(run) if first and out is not None else out
+                        kept = None if out is None else _keep(run)
                         processes.wait()  # when one process ends, torchrun ends the others: not before it is written
                         raise Interrupted(f"Stopped after step {run.position.step} of {run.steps}; {kept} is kept.")
         if first and out is not None:
@@ -154,9 +156,7 @@ def _epoch(
             if wished["stop"]:
                 return False
             if wished["keep"]:
-                watch_weights(run)
-                if processes.rank() == 0:
-                    checkpoints.write(run)
+                _keep(run)
                 kept = time.monotonic()
             wishes = wishes if alone else wish()
     return alone or not processes.largest(float(stop()))
@@ -201,6 +201,7 @@ def _finish_epoch(
 ) -> bool:
     """Validation, a line of the log and a checkpoint. False: asked to stop before any of it."""
     watch_weights(run)
+    _note_replaced(run)
     position, recipe, figures = run.position, run.recipe, dict[str, Any]()
     if log is not None and validation is not None:
         began = time.perf_counter()
@@ -234,20 +235,40 @@ def _finish_epoch(
         _save(run, run.folder / checkpoints.BEST, {"epoch": position.epoch, **figures})
         figures["best"] = True
     line |= {**figures, "seconds": position.seconds}
+    line |= {"replaced": position.replaced} if position.replaced else {}
     log.write(line)
-    _keep(run)
+    checkpoints.write(run)
     report(line)
     return True
 
 
-def _keep(run: Run) -> Path:
-    """Write a checkpoint, unless the run has diverged."""
+def _keep(run: Run) -> Path | None:
+    """Write a checkpoint, of the first process, unless the run has diverged. To be called in all of them."""
     watch_weights(run)
-    return checkpoints.write(run)
+    _note_replaced(run)
+    return checkpoints.write(run) if processes.rank() == 0 else run.out
+
+
+def _note_replaced(run: Run) -> None:
+    """Keep which pictures others have stood in for, in any process, and warn of those that are new."""
+    if not isinstance(run.data, Streamed):
+        return
+    replaced = {name: by for each in processes.of_each(dict(run.data.replaced)) for name, by in each.items()}
+    known = run.position.replaced
+    if new := sorted(replaced.keys() - known.keys()):
+        named = shortened([f"{name} by {replaced[name]}" for name in new])
+        warnings.warn(
+            f"{run.data.name}: damage inside {counted(len(new), 'file')} was met only now. The next example with the "
+            f"same label is trained on instead, in this epoch and all others: {named}.",
+            AdvexWarning,
+            stacklevel=2,
+        )
+    run.position.replaced = dict(sorted((known | replaced).items()))
 
 
 def _save(run: Run, folder: Path, more: dict[str, Any]) -> None:
     """Leave the network as it is now in a folder. more: of what its config says of the training."""
     parts = {"parts": run.data.provenance()} if isinstance(run.data, Dataset) and run.data.parts else {}
-    training = {**run.identity, "data": run.data.name, **parts, **more}
+    replaced = {"replaced": run.position.replaced} if run.position.replaced else {}
+    training = {**run.identity, "data": run.data.name, **parts, **replaced, **more}
     artifacts.save(run.result, folder, extra={"training": training, "input_shape": list(run.input_shape)})

@@ -36,7 +36,7 @@ class Position:
 
     objective: the state of the objective. sums: of this epoch's numbers, each times its examples, and
     how many these were. smooth: running mean of cross-entropy; calm: the numbers of the step at which it
-    was lowest. seconds: spent training. best: the best score so far, by `recipe.best_by`.
+    was lowest. seconds: spent training. best: the best score so far, by `recipe.best_by`. replaced: as of `Streamed`.
     """
 
     epoch: int = 0
@@ -47,6 +47,7 @@ class Position:
     calm: dict[str, float] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
     best: float | None = None
+    replaced: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from advex.data.source import Encoded, Header, Unreadable
 from advex.data.window import Cut, Window
@@ -26,7 +27,8 @@ UNREAD = {
     ".heic": "HEIC", ".heif": "HEIC", ".hif": "HEIC", ".jxl": "JPEG XL", ".svg": "SVG", ".psd": "Photoshop",
     ".dng": "raw", ".cr2": "raw", ".cr3": "raw", ".nef": "raw", ".arw": "raw", ".exr": "OpenEXR", ".dcm": "DICOM",
 }  # fmt: skip
-_ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
+_ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "JPEG2000": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
+_COMPRESSION, _STRIPS = 259, ((273, 279), (324, 325))  # TIFF's tags: where strips or tiles begin, and their lengths
 _HEIC = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 
 
@@ -98,12 +100,12 @@ def decoded(
 def header(path: Path) -> Header:
     """What the head of an image file says of it, without decoding. Raises Unreadable where that shows that it is none.
 
-    One that breaks off is known by the end that a JPEG or PNG has; without it, it is decoded to see. Damage elsewhere
+    One that breaks off is known by its end; where that is not as it should be, it is decoded to see. Damage elsewhere
     shows only later. Large images are refused only inside `quiet()`.
     """
     try:
         with _opened(path, FORMATS) as image:
-            if (end := _ENDS.get(image.format or "")) and end not in _tail(path):
+            if not _ends(image, path):
                 image.load()
             # A PNG that says nothing would be decoded to ask it; the size of a TIFF is upright.
             said = image.format not in ("PNG", "TIFF") or (image.format == "PNG" and "exif" in image.info)
@@ -116,11 +118,19 @@ def header(path: Path) -> Header:
         raise _unreadable(error) from None
 
 
-def _tail(path: Path) -> bytes:
-    """The last bytes of a file: some programs write more behind the picture's end."""
+def _ends(image: Image.Image, path: Path) -> bool:
+    """Whether a file ends where its picture does; False where that is not known, or more is written behind it."""
+    if image.format in ("GIF", "WEBP"):  # Pillow has looked when it opened them
+        return True
+    length = path.stat().st_size
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        tags = image.tag_v2
+        strips = [zip(tags.get(starts, ()), tags.get(lengths, ()), strict=True) for starts, lengths in _STRIPS]
+        ends = [start + count for each in strips for start, count in each]
+        return tags.get(_COMPRESSION) == 1 and max(ends, default=math.inf) <= length
     with path.open("rb") as file:
-        file.seek(max(path.stat().st_size - 1024, 0))
-        return file.read()
+        file.seek(max(length - 16, 0))
+        return image.format in _ENDS and file.read().endswith(_ENDS[image.format])
 
 
 def _unreadable(error: Exception) -> Unreadable:

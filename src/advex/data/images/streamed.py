@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -33,7 +33,9 @@ class Streamed:
 
     name, y, class_names, ids, skipped, counts, notes: as of `Dataset`. shape: of one example, as it is cut. content: a
     digest of the names of classes, ids and labels, of each file's size, and of the pixels of 16 examples. rule: how
-    they are cut. example: number and crop -> pixels [*shape]; raises Unreadable.
+    they are cut. example: number and crop -> pixels [*shape]; raises Unreadable. unchanged: whether the head of its
+    file is what it was; raises Unreadable. replaced: the ids of examples whose files turned out to be damaged, and
+    which stood in for them, and why (see `pixels`).
     """
 
     name: str
@@ -47,6 +49,8 @@ class Streamed:
     content: str
     rule: Streaming
     example: Callable[[int, Crop], np.ndarray]
+    unchanged: Callable[[int], bool]
+    replaced: dict[str, str] = field(default_factory=dict)
 
     features: ClassVar[None] = None
     weights: ClassVar[None] = None
@@ -59,8 +63,12 @@ class Streamed:
         """[n, *shape] uint8, or float in data space: examples as they are cut in an epoch.
 
         index: [n] int64; numbers from the length on name the same examples again, cut otherwise. Row i depends on
-        (seed, epoch, index[i]) and its file alone. To be called inside `decode.quiet()`. Raises DataError, naming the
-        file, for a picture that cannot be read.
+        (seed, epoch, index[i]) and its file alone. To be called inside `decode.quiet()`.
+
+        Where a file is damaged within, which its head and end do not show, the next example with its label is cut in
+        its place: a function of the files, too, so that nothing else about a run changes. `replaced` says so. Raises
+        DataError, naming the file, where it has changed or vanished, where reading it may succeed at the next try, and
+        where no other has its label.
         """
         crops = self.rule.crops(index, seed=seed, epoch=epoch)
         return torch.from_numpy(
@@ -71,14 +79,40 @@ class Streamed:
         try:
             pixels = self.example(number, crop)
         except Unreadable as error:
-            raise DataError(
-                f"{self.name}: {self.ids[number]} cannot be read: {error}. Put a whole one in its place, and the same "
-                "command goes on from the last checkpoint; without it, training begins anew."
-            ) from None
+            pixels = self._in_place_of(number, crop, error)
         if pixels.shape != self.shape:
             actual, expected = ("x".join(map(str, shape[1:])) for shape in (pixels.shape, self.shape))
             raise DataError(f"{self.name}: {self.ids[number]} is {actual} (height x width), and others are {expected}.")
         return pixels
+
+    def _in_place_of(self, number: int, crop: Crop, why: Unreadable) -> np.ndarray:
+        """The next example with the same label, cut as this one, whose file is damaged."""
+        self._check_damaged(number, why)
+        alike = torch.nonzero(self.y == self.y[number])[:, 0]
+        for other in alike.roll(-1 - int(torch.searchsorted(alike, number))).tolist()[:-1]:
+            try:
+                pixels = self.example(other, crop)
+            except Unreadable as error:
+                self._check_damaged(other, error)
+            else:
+                self.replaced[self.ids[number]] = f"{self.ids[other]} ({why})"
+                return pixels
+        raise DataError(
+            f"{self.name}: {self.ids[number]} cannot be read ({why}), and none of the other {len(alike) - 1} examples "
+            f"of {self.class_names[int(self.y[number])]}, either."
+        )
+
+    def _check_damaged(self, number: int, why: Unreadable) -> None:
+        """Raise DataError unless a file that cannot be read is the one that the run began with, and will stay so."""
+        try:
+            damaged = not why.passing and self.unchanged(number)
+        except Unreadable:
+            damaged = False
+        if not damaged:
+            raise DataError(
+                f"{self.name}: {self.ids[number]} cannot be read: {why}. Put the file back as it was, and the same "
+                "command goes on from the last checkpoint; without it, training begins anew."
+            )
 
     def take(self, index: slice) -> Dataset:
         """The chosen examples, decoded, as they are cut in epoch 0 by seed 0."""
@@ -164,6 +198,7 @@ def stream(source: Source, how: Reading, rule: Streaming) -> Streamed | None:
         content=digest.hexdigest(),
         rule=rule,
         example=lambda number, crop: example(rows[number], crop),
+        unchanged=lambda number: anew.header(rows[number]) == heads[rows[number]],
     )
 
 
