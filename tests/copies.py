@@ -1,10 +1,10 @@
-"""Copies of one evaluation: a program of its own, for `test_copies`.
+"""Copies of one command: a program of its own, for `test_copies`.
 
-    python copies.py FOLDER RESULTS PROCESSES [killed|without]
+    python copies.py FOLDER RESULTS PROCESSES [killed|without|project]
 
 So many processes, forked from this one, evaluate the same into FOLDER; RESULTS/NUMBER lists the pieces that each made.
-killed: the first dies by SIGKILL within its fourth piece. without: the file system has no locks. Ends with the number
-of processes that did not end well.
+killed: the first dies by SIGKILL within its fourth piece. without: the file system has no locks. project: they make
+pictures for people to judge instead. Ends with the number of processes that did not end well.
 """
 
 from __future__ import annotations
@@ -22,31 +22,47 @@ from typing import Any
 import torch
 
 import advex
-from advex import evaluation
+from advex import cli, evaluation
 from advex.evaluation import shards
 
 DATA = advex.open_dataset("digits", split="test", max_samples=24)
 SETTINGS: dict[str, Any] = {
     "attack": "minimal:gradients=5", "btr": None, "batch_size": 4, "explanations": 2, "maps": ["gradient"],
-    "measures": ["gini"], "radius": ["linf:0.1,linf:0.2"], "suite": ["pgd:steps=2"], "recheck": 4,
+    "measures": ["gini"], "radius": ["linf:0.1,linf:0.2"], "suite": ["pgd:steps=2"], "recheck": 7,
 }  # fmt: skip
+PREPARE = ["--model", "builtin:cifar10-ordinary", "--model", "other=builtin:cifar10-robust", "--data", "cifar10-sample"]
+PREPARE += ["--device", "cpu", "--search", "minimal:gradients=4", "--max-samples", "20", "--batch-size", "4"]
+PREPARE += ["--margin", "0.1"]
 
 
-def _evaluate(folder: Path, told: Path, number: int, dies: bool) -> None:
+def _evaluate(folder: Path) -> None:
     torch.manual_seed(0)
     classifier = advex.Classifier(advex.networks.build("small_cnn:widths=4-4-4"))
+    evaluation.evaluate([("net", "net", classifier)], DATA, folder, evaluation.settings_from(SETTINGS))
+
+
+def _prepare(folder: Path) -> None:
+    sys.argv = ["advex", "annotate", "prepare", *PREPARE, "--out", str(folder)]
+    try:
+        cli.main()
+    except SystemExit as ended:
+        if ended.code:
+            raise
+
+
+def _work(folder: Path, told: Path, number: int, how: str) -> None:
     made: list[str] = []
     write = shards.Shards.write
 
     def noted(self: shards.Shards, model: str, kind: str, index: int, *rest: Any) -> None:
-        if dies and len(made) == 3:
+        if how == "killed" and number == 0 and len(made) == 3:
             os.kill(os.getpid(), signal.SIGKILL)
         write(self, model, kind, index, *rest)
-        made.append(f"{kind}.{index}")
+        made.append(f"{model}.{kind}.{index}")
 
     shards.Shards.write = noted  # pyright: ignore[reportAttributeAccessIssue]
     os.environ["SLURM_ARRAY_TASK_ID"] = str(number)
-    evaluation.evaluate([("net", "net", classifier)], DATA, folder, evaluation.settings_from(SETTINGS))
+    (_prepare if how == "project" else _evaluate)(folder)
     (told / str(number)).write_text(json.dumps(made))
 
 
@@ -64,7 +80,7 @@ def main(folder: Path, told: Path, processes: int, how: str = "") -> int:
         child = os.fork()
         if child == 0:
             try:
-                _evaluate(folder, told, number, how == "killed" and number == 0)
+                _work(folder, told, number, how)
                 os._exit(0)
             except BaseException as error:
                 print(repr(error), file=sys.stderr, flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -10,9 +11,11 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from advex import processes, progress
+from advex.annotation.store import Store
 from advex.errors import ArtifactError
 from advex.evaluation import shards
 from advex.files import LOCK, write_new
@@ -136,6 +139,27 @@ def test_copies_end_with_the_tables_of_one_process(alone: Path, tmp_path: Path, 
     every = [piece for pieces in made for piece in pieces]
     if not how:
         assert len(every) == len(set(every))  # nothing was made twice
+
+
+def test_copies_make_the_project_of_one(tmp_path: Path) -> None:
+    """The same pictures, in the same order, with the same numbers; none was made twice."""
+    projects = []
+    for number in (1, 3):
+        folder = tmp_path / f"by-{number}"
+        ended, made = copies(folder, number, "project")
+        every = [piece for pieces in made for piece in pieces]
+        assert ended == 0
+        assert len(every) == len(set(every)) == 10
+        assert all(made)
+        assert not list(folder.rglob(".*.lock"))
+        with contextlib.closing(Store(folder)) as store:
+            images = [{**vars(image), "key": "", "_sa_instance_state": None} for image in store.images()]
+        names = {name for image in images for name in (image["changed"], image["original"])}
+        files = {path.stem: path.read_bytes() for path in (folder / "pictures").iterdir()}
+        assert files.keys() == names
+        projects.append((images, files, {path.name: pq.read_table(path) for path in folder.glob("made/*/shards/*")}))
+    assert projects[0] == projects[1]
+    assert len({image["model"] for image in projects[0][0]}) == 2
 
 
 def test_copies_of_different_commands_are_refused(alone: Path) -> None:

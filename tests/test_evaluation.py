@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -196,12 +197,12 @@ def test_differences_are_paired(done: SimpleNamespace, data: Dataset) -> None:
 def test_progress_counts_every_example_of_every_phase(done: SimpleNamespace) -> None:
     last = {(event["model"], event["phase"]): (event["done"], event["total"]) for event in done.events}
     expected = {"predictions": 48, "attack": 48, "btr": 48, "attack_published": 48, "btr_published": 48}
-    expected |= {"recheck": 8, "explained": 3, "swept": 1}
+    expected |= {"rechecked": 8, "explained": 3, "swept": 1}
     whole = {(name, phase): (n, n) for name in done.scores for phase, n in expected.items()}
     # So few steps leave a walk something to gain, of one of the two.
-    walked = [name for name, phase in last if phase == "by_decisions"]
+    walked = [name for name, phase in last if phase == "by_decisions_alone"]
     assert len(walked) == 1
-    assert last == whole | {(walked[0], "by_decisions"): (8, 8)}
+    assert last == whole | {(walked[0], "by_decisions_alone"): (8, 8)}
     assert all(event["rate"] > 0 for event in done.events)
 
 
@@ -764,14 +765,30 @@ def test_a_search_that_would_get_further_is_flagged(models: list, hundred: Datas
     assert "examples are overcome" in found["more_steps"].message
     found = flags_of(models[0][2], hundred, tmp_path / "two", attack="algorithm1:steps=12", recheck=64)
     rows = schema.read_rows(tmp_path / "two", "examples")
-    again = pq.read_table(tmp_path / "two" / "shards" / "m.recheck.00000.parquet").to_pylist()
-    assert len(again) == 64
+    parts = [pq.read_table(path).to_pylist() for path in sorted(tmp_path.glob("two/shards/m.rechecked.*"))]
+    again = [row for part in parts for row in part]
+    assert [len(part) for part in parts] == [16] * 4
     pairs = [(rows[row["example"]]["attack_rmse"], row["size"]) for row in again]
     kept = [pair for pair in pairs if 0 < pair[0] < math.inf and pair[1] < math.inf]
     fall = 1 - sum(after for _, after in kept) / sum(before for before, _ in kept)
     assert fall > 0.02
     assert f"mean RMSE of {len(kept)} falls by {100 * fall:.1f}%" in found["more_steps"].message
     assert "more_steps" not in flags_of(models[0][2], hundred, tmp_path / "off", attack="algorithm1:steps=3", recheck=0)
+
+
+def test_what_is_rechecked_does_not_depend_on_its_pieces(models: list, hundred: Dataset, tmp_path: Path) -> None:
+    tables = []
+    for size, count in ((3, 7), (64, 2)):
+        out = tmp_path / str(size)
+        flags_of(models[0][2], hundred, out, attack="minimal:gradients=10", recheck=20, batch_size=size)
+        parts = [pq.read_table(path) for path in sorted(out.glob("shards/m.rechecked.*"))]
+        assert len(parts) == count
+        tables.append(pa.concat_tables(parts))
+    one, other = tables
+    assert one["example"].to_pylist() == other["example"].to_pylist()
+    assert one["constant"].to_pylist() == other["constant"].to_pylist()
+    for name in ("size", "error", "walked"):
+        assert one[name].to_pylist() == pytest.approx(other[name].to_pylist(), rel=1e-3, nan_ok=True)
 
 
 def test_pictures_that_lose_their_class_in_eight_bits_are_flagged(data: Dataset, tmp_path: Path) -> None:

@@ -27,9 +27,10 @@ from advex.geometry import L2, RMSE, per_row
 from advex.goals import Goal
 from advex.logits import varies
 from advex.record import Flag, ModelEntry, norm_title
-from advex.types import Perturbation, take
+from advex.types import Perturbation
 
-RECHECK, BY_DECISIONS = "recheck", "by_decisions"
+RECHECK, BY_DECISIONS = "rechecked", "by_decisions_alone"
+_AT_ONCE = 16  # examples of a piece, at most
 HELPS = 0.02  # a mean distance that falls by more with twice the gradients was not near its end
 DISAGREE = 0.25  # error of the gradient: at most 0.1 where it tells the truth, from 0.4 on where it does not
 WALKED = 0.01  # share of the mean distance that a walk by decisions takes off: 0.0001 where gradients tell the truth
@@ -43,18 +44,35 @@ _COLUMNS = {
 
 def pieces(work: Evaluation, model: str) -> Pieces:
     """The attack with twice its gradients on some examples, and a longer walk where its gradients do not lead there."""
-    task, rows = work.plan.attack, spread(work.data.y, work.plan.settings.recheck, work.plan.settings.seed)
-    if task is None or not rows:
+    task, spans = work.plan.attack, _spans(work)
+    if task is None or not spans:
         return
     for kind, passes in ((RECHECK, PASSES), (BY_DECISIONS, MANY_PASSES)):
-        if kind == RECHECK or _misled(work.shards.read(model, RECHECK)):
-            make = _Recheck(work, model, task, rows, passes)
-            yield (Piece(model=model, kind=kind, index=0, examples=len(rows), make=make),)
+        if kind == RECHECK or _misled(_made(work, model, RECHECK)):
+            yield [
+                Piece(
+                    model=model, kind=kind, index=index, examples=len(rows),
+                    make=_Recheck(work, model, task, rows, passes),
+                )
+                for index, rows in enumerate(spans)
+            ]  # fmt: skip
+
+
+def _spans(work: Evaluation) -> list[Sequence[int]]:
+    """The examples of each piece."""
+    settings = work.plan.settings
+    rows, size = spread(work.data.y, settings.recheck, settings.seed), min(settings.batch_size, _AT_ONCE)
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+def _made(work: Evaluation, model: str, kind: str) -> pa.Table:
+    """All that was made of a kind. Raises Unfinished."""
+    return pa.concat_tables(work.made(model, kind, len(_spans(work))))
 
 
 @dataclasses.dataclass(frozen=True)
 class _Recheck:
-    """The attack with twice its gradients, and what speaks for and against it. passes: of the walk."""
+    """The attack with twice its gradients on some examples, and what speaks for and against it. passes: of the walk."""
 
     work: Evaluation
     model: str
@@ -67,14 +85,9 @@ class _Recheck:
         batch = batch_for(classifier, self.work.data, torch.tensor(self.rows))
         goal = goals.at(self.task.goal, classifier, batch.x, batch.y)
         with searched(classifier, self.work.data, settings):
-            result = _doubled(self.task.search)(
-                classifier, batch.x, goal, seed=settings.seed, max_batch=settings.batch_size
-            )
-        checked: list[tuple[Tensor, ...]] = []
+            result = _doubled(self.task.search)(classifier, batch.x, goal, seed=settings.seed)
         with classifier.frozen():
-            for rows in torch.arange(len(batch), device=classifier.device).split(settings.batch_size):
-                checked.append(self._checked(classifier, take(goal, rows), take(result, rows)))
-        error, constant, walked = (torch.cat(parts) for parts in zip(*checked, strict=True))
+            error, constant, walked = self._checked(classifier, goal, result)
         size = result.rmse if self.task.norm is RMSE else result.size
         return table(_COLUMNS, example=self.rows, size=size, error=error, constant=constant, walked=walked)
 
@@ -93,8 +106,6 @@ class _Recheck:
         if result.gradients.any() and not getattr(classifier.network, "pairs", 0):  # estimates are known to be rough
             slopes = compare_slopes(classifier, goal, result.clean + delta, seed)
             error, constant = slopes.error, slopes.constant
-            if result.reached.any():  # else at the inputs themselves
-                error = torch.where(result.reached, error, math.nan)
         if self.passes == MANY_PASSES:
             delta, _ = from_noise(classifier, result.clean, goal, delta, seed=seed)
         if self.task.norm not in (RMSE, L2) or getattr(self.task.search, "promises", "") != "smallest":
@@ -112,9 +123,15 @@ def _doubled(search: Search) -> Search:
     return dataclasses.replace(search, **{budget: 2 * getattr(search, budget)}) if budget else search
 
 
+def _errors(rows: pa.Table) -> Tensor:
+    """Of the gradient at the changes that were found; at the inputs themselves where none was: [n], NaN elsewhere."""
+    error, reached = tensor(rows, "error"), tensor(rows, "size").isfinite()
+    return torch.where(reached, error, math.nan) if reached.any() else error
+
+
 def _disagrees(rows: pa.Table) -> float:
     """The median error of the gradient if it is too large, else 0."""
-    median = tensor(rows, "error").nanmedian().item()
+    median = _errors(rows).nanmedian().item()
     return median if median > DISAGREE else 0.0  # NaN, of nothing known, is not above
 
 
@@ -142,9 +159,10 @@ def figures(work: Evaluation, entry: ModelEntry) -> ModelEntry:
 
     The first is that of the attack with twice its gradients. In another norm than RMSE their keys end in :NORM.
     """
-    rows, task = work.shards.find(entry.name, BY_DECISIONS, 0), work.plan.attack
-    if rows is None or task is None:
+    task = work.plan.attack
+    if task is None or work.shards.find(entry.name, BY_DECISIONS, 0) is None:
         return entry
+    rows = _made(work, entry.name, BY_DECISIONS)
     radii = {"sample": tensor(rows, "size"), "decisions": tensor(rows, "walked")}
     areas = {
         task.key(f"{name}_ara"): figure_of(
@@ -162,15 +180,16 @@ def differences(results: Results) -> Iterable[Contrast]:
 
 def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
     """The attack stopped too early, or its gradients are not the slope of what the network answers."""
-    rows, task = work.shards.find(entry.name, RECHECK, 0), work.plan.attack
-    if rows is None or task is None:  # not asked for
+    task = work.plan.attack
+    if task is None or not _spans(work):
         return
+    rows = _made(work, entry.name, RECHECK)
     yield from _more_steps(entry, task, tensor(work.written.rows("examples", entry.name), task.column), rows)
     by_decisions = "The area by decisions, from noise where the attack failed, stands beside it: trust the smaller."
     if error := _disagrees(rows):
         through = tensor(rows, "constant").double().mean() >= 0.5
         why = "Its gradient is a straight-through one: nearby the answers stay the same to the last digit. "
-        known, where = int((~tensor(rows, "error").isnan()).sum()), "at the changes found"
+        known, where = int((~_errors(rows).isnan()).sum()), "at the changes found"
         if tensor(rows, "size").isinf().all():
             where = "at the inputs (no change was found)"
         apart = f"differ from it by {error:.0%}" if math.isfinite(error) else "exist, and it is NaN or infinite"

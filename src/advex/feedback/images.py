@@ -15,7 +15,8 @@ from torch import Tensor
 
 from advex import attacks, progress, registry
 from advex._version import __version__
-from advex.annotation import PICTURES
+from advex.annotation import PICTURES, instructions
+from advex.annotation.project import opened
 from advex.artifacts import weights_hash
 from advex.classifier import Classifier
 from advex.data import Dataset
@@ -25,23 +26,18 @@ from advex.environment import without_places
 from advex.errors import InputError
 from advex.evaluation.columns import table
 from advex.evaluation.examples import batch_for
-from advex.evaluation.shards import (
-    Piece,
-    Shards,
-    complete,
-    file_name,
-    open_shards,
-)
+from advex.evaluation.shards import Maker, Piece, Shards, file_name, open_shards
 from advex.explanation import has_pictures
-from advex.files import atomic
+from advex.files import atomic, write_text
 from advex.geometry import RMSE
 from advex.goals import Confident
 from advex.lookup.models import Opened
+from advex.ownership import forget_claims, in_turn
 from advex.registry import describe
 from advex.types import Perturbation
 
 if TYPE_CHECKING:
-    from advex.annotation.store import NewImage, Store
+    from advex.annotation.store import NewImage
 
 MADE = "made"
 KIND = "images"
@@ -69,30 +65,72 @@ class Making:
     batch_size: int = 64
 
 
-def prepare(
-    models: list[Opened], data: Dataset, store: Store, making: Making, say: progress.Terminal
-) -> dict[str, dict[str, int]]:
-    """Make and add the images of each model; what is finished is not made again. Returns the outcomes by model.
+@dataclass(frozen=True, kw_only=True)
+class NewProject:
+    """A project that is to be made, with its options: see `Store.create_project`. instructions: as annotators read it.
 
-    Raises Interrupted when stopped.
+    database: a URL; None: a file in the folder.
     """
-    outcomes: dict[str, dict[str, int]] = {}
+
+    folder: Path
+    database: str | None
+    name: str
+    votes: int
+    alone: bool
+    instructions: str | None
+
+
+def prepare_project(
+    project: NewProject, models: list[Opened], data: Dataset, making: Making, say: progress.Terminal
+) -> tuple[dict[str, dict[str, int]], int]:
+    """Make a project, or go on with it. Returns the outcomes by model, and how many images the project has.
+
+    To be called by the owner of the folder. Its copies divide the work; one after the other opens the database, since a
+    file of SQLite bears no writers on several machines. Raises Interrupted when stopped.
+    """
+    folder, made = project.folder, project.folder / MADE
+    with in_turn(made, "project"), opened(folder, project.database, new=True) as store:
+        if project.instructions is not None:
+            write_text(folder / instructions.FILE, project.instructions)
+        store.create_project(
+            project.name, votes=project.votes, seed=making.seed, alone=project.alone, about=about(models, data, making)
+        )
+    images, outcomes = prepare(models, data, folder, making, say)
+    with in_turn(made, "project"), opened(folder, project.database) as store:
+        store.add_images(images)
+        total = len(store.images())
+    forget_claims(made)
+    return outcomes, total
+
+
+def prepare(
+    models: list[Opened], data: Dataset, folder: Path, making: Making, say: progress.Terminal
+) -> tuple[list[NewImage], dict[str, dict[str, int]]]:
+    """The images of each model, made into a project's folder, and the outcomes by model. What is finished stays.
+
+    Copies of one command divide the work: see `evaluation.shards`. Raises Interrupted when stopped.
+    """
+    images, outcomes, work = list["NewImage"](), dict[str, dict[str, int]](), list[tuple[Maker, list[Piece]]]()
     with progress.stopping() as stop, say.progress("prepare") as bar:
+
+        def show(event: dict[str, Any]) -> None:
+            rate = "" if event["rate"] is None else f"{event['rate']:,.1f} examples/s"
+            bar(event["done"], event["total"], rate, what=event["model"])
+
         for model in models:
             _check(model, data)
-            made = store.folder / MADE / file_name(model.name)
             upgrade = functools.partial(_upgrade, data=data)
-            shards = open_shards(made, _identity(model, data, making), True, upgrade)
-            pieces = _pieces(model, data, store.folder / PICTURES, making)
-
-            def show(event: dict[str, Any]) -> None:
-                rate = "" if event["rate"] is None else f"{event['rate']:,.1f} examples/s"
-                bar(event["done"], event["total"], rate, what=event["model"])
-
-            complete(shards, pieces, show, stop)
-            images, outcomes[model.name] = _images(model, data, shards, len(pieces), making)
-            store.add_images(images)
-    return outcomes
+            identity = _identity(model, data, making)
+            shards = open_shards(folder / MADE / file_name(model.name), identity, True, upgrade)
+            work.append((Maker(shards, show, stop), _pieces(model, data, folder / PICTURES, making)))
+        for maker, pieces in work:
+            maker.tried(pieces)
+        for model, (maker, pieces) in zip(models, work, strict=True):
+            maker.finish(pieces)
+            of_model, outcomes[model.name] = _images(model, data, maker.shards, len(pieces), making)
+            images += of_model
+            forget_claims(maker.shards.folder / "shards")
+    return images, outcomes
 
 
 def about(models: list[Opened], data: Dataset, making: Making) -> dict[str, Any]:

@@ -108,7 +108,8 @@ class Simulation:
             store.create_project(
                 f"{start}, simulated answers", votes=len(simulated.judged), seed=self.seed, alone=False, about=about
             )
-            outcomes = images_of.prepare(models, drawn, store, making, self.say)[start]
+            new, outcomes = images_of.prepare(models, drawn, store.folder, making, self.say)
+            store.add_images(new)
             images = store.images()[:count]
             seen = _seen(judge, images, self.place, train.class_names)
             annotators = [
@@ -120,7 +121,7 @@ class Simulation:
                 network=start, judge=without_places(judge.source), accuracy=figure,
                 originals=_share(right, len(images)), error=simulated.error, sure=simulated.sure,
                 search=images[0].search if images else making.search,
-                outcomes=outcomes, wanted=count, images=len(images), annotators=annotators,
+                outcomes=outcomes[start], wanted=count, images=len(images), annotators=annotators,
                 pairs=self._pairs(store, images), **_agreement(store),
             )  # fmt: skip
         write_text(self.place / ANSWERED, entry.model_dump_json(indent=1) + "\n")

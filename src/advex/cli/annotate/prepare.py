@@ -49,14 +49,12 @@ def prepare(
         raise SpecError("Say what to attack, with which pictures, and where to: --model RUN --data DATA --out PROJECT.")
     from advex.annotation import FILE, PICTURES
     from advex.annotation import instructions as reading
-    from advex.annotation.project import opened
     from advex.feedback import images
-    from advex.files import write_text
     from advex.lookup import datasets
     from advex.lookup.folders import opened_folder
 
     say, text = progress.Terminal(quiet=quiet), None if instructions is None else reading.read(instructions)
-    with opened_folder(out, (PICTURES, FILE, images.MADE, reading.FILE), overwrite):
+    with opened_folder(out, (PICTURES, FILE, images.MADE, reading.FILE), overwrite, shared=not overwrite):
         opened_models = models.opened()
         split = datasets.split_to_learn(data, split)
         if split is not None and datasets.is_held_out(split):
@@ -64,14 +62,11 @@ def prepare(
         shape = opened_models[0].input_shape
         examples = datasets.open_split(data, split, say, max_samples=max_samples, seed=seed, shape=shape)
         making = images.Making(margin=margin, search=search, seed=seed, batch_size=batch_size)
-        about = images.about(opened_models, examples, making)
-        with opened(out, database, new=True) as store:
-            if text is not None:
-                write_text(out / reading.FILE, text)
-            title = name or f"Pictures of {Path(data).name}"
-            store.create_project(title, votes=votes, seed=seed, alone=alone, about=about)
-            outcomes = images.prepare(opened_models, examples, store, making, say)
-            total = len(store.images())
+        title = name or f"Pictures of {Path(data).name}"
+        project = images.NewProject(
+            folder=out, database=database, name=title, votes=votes, alone=alone, instructions=text
+        )
+        outcomes, total = images.prepare_project(project, opened_models, examples, making, say)
     if json_:
         terminal.emit_json({"project": str(out), "images": total, "models": outcomes})
         return
