@@ -1,9 +1,10 @@
 """Draws the README's pictures from the bundled networks, their figures and the published ones.
 
-    python -m benchmarks.pictures explanations pareto curves generated --record records/bundled --out docs/images
+    python -m benchmarks.pictures explanations photos pareto curves generated --record records/bundled --out docs/images
 
 explanations: what an ordinary and a robust network answer to the same question, by Grad-CAM, LIME (both through
-captum) and an adversarial explanation, as in Woods et al. 2019, Fig. 1 and 4 to 6. pareto: accuracy against attack
+captum) and an adversarial explanation, as in Woods et al. 2019, Fig. 1 and 4 to 6. photos: the same for the first
+photos of the bundled sample. pareto: accuracy against attack
 ARA by the papers' protocol, bundled networks beside the published rows. curves: accuracy against the size of the
 change, from an evaluation's record, with certified curves where there are any (Fig. 3). generated: one seed of each
 class, and what an ordinary and a robust network paint from it, as `advex generate all --data cifar10` does.
@@ -12,6 +13,7 @@ class, and what an ordinary and a robust network paint from it, as `advex genera
 from __future__ import annotations
 
 import argparse
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,10 @@ from advex.drawing.heat import coloured
 from advex.record import read_rows
 
 KINDS = {"ordinary": "ordinary network", "robust": "robust network"}
-EXAMPLES = ("automobile/0041", "cat/0001", "bird/0015", "ship/0027")
+EXAMPLES = {
+    "cifar10": ("automobile/0041", "cat/0001", "bird/0015", "ship/0027"),
+    "photos": ("val_5.", "val_8.", "val_11.", "val_14.", "val_18.", "val_42."),
+}
 RHO = 0.1
 INK = {"ordinary": "#8a8a8a", "adversarial": "#b8860b", "lipschitz": "#2a7f9e", "robust": "#b03a2e"}
 
@@ -91,7 +96,7 @@ def panels(classifier: Classifier, x: Tensor, says: int, other: int) -> list[tup
     names = classifier.class_names or ()
     found: list[tuple[np.ndarray, str]] = [
         (overlaid(x, grad_cam(classifier, x, says)), ""),
-        (overlaid(x, lime(classifier, x, says)), ""),
+        (overlaid(x, lime(classifier, x, says, x.shape[-1] // 8)), ""),
     ]
     for target in (says, other):
         one = advex.explainers.Toward(rho=RHO)(classifier, x, torch.tensor([target]))
@@ -102,20 +107,21 @@ def panels(classifier: Classifier, x: Tensor, says: int, other: int) -> list[tup
     return found
 
 
-def explanations(out: Path, record: Path | None) -> None:
+def explanations(out: Path, record: Path | None, group: str = "cifar10", name: str = "explanations") -> None:
     """A line per example, a block per network."""
-    data = advex.open_dataset("cifar10-sample")
-    models = {kind: advex.load(f"builtin:cifar10-{kind}") for kind in KINDS}
+    examples, data = EXAMPLES[group], advex.open_dataset(f"{group}-sample")
+    models = {kind: advex.load(f"builtin:{group}-{kind}") for kind in KINDS}
     widths = [1.0] + [0.12, 1, 1, 1, 1] * len(models)  # a gap before each network
+    height = 1.45 * len(examples) + 0.45
     figure, grid = plt.subplots(
-        len(EXAMPLES), len(widths), figsize=(1.25 * sum(widths), 1.45 * len(EXAMPLES) + 0.45),
-        gridspec_kw={"wspace": 0.07, "hspace": 0.2, "left": 0.005, "right": 0.995, "top": 0.905, "bottom": 0.03,
-                     "width_ratios": widths},
+        len(examples), len(widths), figsize=(1.25 * sum(widths), height),
+        gridspec_kw={"wspace": 0.07, "hspace": 0.2, "left": 0.005, "right": 0.995, "top": 1 - 0.59 / height,
+                     "bottom": 0.36 / height, "width_ratios": widths},
     )  # fmt: skip
     for axis in grid[:, [place for place, width in enumerate(widths) if width < 1]].flat:
         axis.set_axis_off()
     axes = grid[:, [place for place, width in enumerate(widths) if width == 1]]
-    for line, example in zip(axes, EXAMPLES, strict=True):
+    for line, example in zip(axes, examples, strict=True):
         row = next(i for i, name in enumerate(data.ids) if name.startswith(example))
         batch = data.batch(slice(row, row + 1))
         says = int(batch.y[0])
@@ -128,20 +134,27 @@ def explanations(out: Path, record: Path | None) -> None:
             axis.imshow(np.clip(picture, 0, 1), interpolation="nearest")
             axis.set_xticks([])
             axis.set_yticks([])
-            axis.set_xlabel(words, fontsize=8.5, labelpad=2)
+            axis.set_xlabel(textwrap.fill(words, 20), fontsize=8.5, labelpad=2)
             axis.spines[:].set_visible(False)
     titles = ["input"] + ["Grad-CAM", "LIME", "why?", "why not?"] * len(models)
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize=9.5, pad=4)
     for number, words in enumerate(KINDS.values()):
         first, last = (axes[0][1 + 4 * number + step].get_position() for step in (0, 3))
-        figure.text((first.x0 + last.x1) / 2, 0.972, words, ha="center", va="center", fontsize=11, weight="bold")
-    saved(figure, out / "explanations.png")
+        figure.text(
+            (first.x0 + last.x1) / 2, 1 - 0.175 / height, words, ha="center", va="center", fontsize=11, weight="bold"
+        )
+    saved(figure, out / f"{name}.png")
+
+
+def photos(out: Path, record: Path | None) -> None:
+    """The same for photos of 64x64."""
+    explanations(out, record, "photos", "photos")
 
 
 def saved(figure: Any, path: Path) -> None:
     """Write it as PNG, on white: README pages may be dark."""
-    figure.savefig(path, dpi=160, facecolor="white")
+    figure.savefig(path, dpi=120, facecolor="white", pil_kwargs={"optimize": True})
     plt.close(figure)
     print(path)
 
@@ -253,7 +266,7 @@ def generated(out: Path, record: Path | None) -> None:
     print(out / "generated.png")
 
 
-DRAWINGS = {"explanations": explanations, "pareto": pareto, "curves": curves, "generated": generated}
+DRAWINGS = {"explanations": explanations, "photos": photos, "pareto": pareto, "curves": curves, "generated": generated}
 
 
 def main() -> None:

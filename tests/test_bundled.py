@@ -18,7 +18,7 @@ from advex.goals import BelowChance, Misclassify
 from advex.measures import accuracy_robustness_area
 
 KINDS = ("ordinary", "adversarial", "lipschitz", "robust")
-NAMES = [*(f"cifar10-{kind}" for kind in KINDS), "photos-robust"]
+NAMES = [*(f"cifar10-{kind}" for kind in KINDS), "photos-ordinary", "photos-robust"]
 EACH = pytest.mark.parametrize("name", NAMES)
 SIDES, CLASSES, TRAINED_ON, MEASURED_ON = (
     {"cifar10": 32, "photos": 64}, {"cifar10": 10, "photos": 20}, {"cifar10": 50_000, "photos": 10_000},
@@ -44,8 +44,7 @@ def test_a_network_is_small_and_opens(name: str) -> None:
     classifier = advex.load(f"builtin:{name}")
     group = name.partition("-")[0]
     assert len(classifier.class_names or ()) == CLASSES[group]
-    if group == "cifar10":
-        assert classifier.class_names == advex.open_dataset("cifar10-sample").class_names
+    assert classifier.class_names == advex.open_dataset(f"{group}-sample").class_names
     assert read_config(folder)["input_shape"] == [3, SIDES[group], SIDES[group]]
 
 

@@ -22,7 +22,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import advex
-from advex import bundled, progress, recipes, registry
+from advex import progress, recipes, registry
 from advex.cli import demo, main
 from advex.data.dataset import content
 from advex.data.images.png import decode_png, encode_png
@@ -887,7 +887,12 @@ def test_a_folder_of_pictures_is_explained_by_the_bundled_network_where_none_is_
     result = json.loads(ended.out)
     assert [each["name"] for each in result["inputs"]] == ["a.JPG", "b.png"]
     assert result["model"] == "cifar10-robust"
-    assert "No --model is named: builtin:cifar10-robust is asked" in ended.err
+    assert "No --model given: using builtin:cifar10-robust" in ended.err
+    Image.new("RGB", (60, 48), "red").save("photo.png")
+    asked = advex_in("explain", "photo.png", "--target", "lion", "--steps", "1", "--out", "larger", "--json")
+    assert json.loads(asked.out)["model"] == "photos-robust"
+    shown = advex_in("explain", "--data", "cifar10-sample", "--steps", "1", "--out", "of_data", "--json")
+    assert json.loads(shown.out)["model"] == "cifar10-robust"
 
 
 def test_examples_are_named_by_ranges_and_from_the_end(trained: Path, advex_in: Callable[..., Ended]) -> None:
@@ -981,10 +986,12 @@ def test_doctor_survives_a_broken_torchvision(
 # -- demo --------------------------------------------------------------------------------------------------
 
 
-def test_demo_shows_the_bundled_networks(advex_in: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two of the four, to be quick; all four open in `test_bundled.py`."""
-    assert {f"cifar10-{name}" for name in demo.NETWORKS} <= set(bundled.names())
-    monkeypatch.setattr(demo, "NETWORKS", ("ordinary", "robust"))
+def test_demo_shows_bundled_networks(advex_in: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With smaller ones than it has, to be quick; `test_bundled.py` opens those."""
+    assert {name.partition("=builtin:")[2] for name in demo.NETWORKS} == {"photos-ordinary", "photos-robust"}
+    assert demo.DATA == "photos-sample"
+    monkeypatch.setattr(demo, "NETWORKS", [name.replace("photos", "cifar10") for name in demo.NETWORKS])
+    monkeypatch.setattr(demo, "DATA", "cifar10-sample")
     ended = advex_in("demo", "--max-samples", "10", "--json")
     assert ended.code == 0, ended.err
     found = json.loads(ended.out)["models"]

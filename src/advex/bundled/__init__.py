@@ -19,6 +19,11 @@ from advex.record import Figure
 
 PREFIX = "builtin:"
 FIGURES = "figures.json"
+KNOWS = {
+    "builtin:photos-robust": "twenty kinds of animals and things (photos of 64x64 pixels)",
+    "builtin:cifar10-robust": "ten kinds of animals and vehicles (CIFAR-10, 32x32 pixels)",
+}  # the networks that are asked where none is named
+_SMALL = 48  # pixels of the shorter side; below it a picture is nearer to 32 than to 64
 
 
 class Figures(BaseModel):
@@ -51,6 +56,15 @@ def folder(source: str) -> Path:
     if name not in known:
         raise SpecError(f"There is no bundled model '{name}': {did_you_mean(name, known)}")
     return known[name]
+
+
+def nearest(side: int | None) -> str:
+    """Of the networks that are asked where none is named, the one whose size is nearer to a picture's shorter side.
+
+    side: in pixels; None, where it is not known, takes the one for photos.
+    """
+    photos, small = KNOWS
+    return small if side is not None and side < _SMALL else photos
 
 
 def figures(name: str) -> Figures:

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from advex.data import Dataset
     from advex.lookup.models import Opened
 
-# Without training: four networks for CIFAR-10 and a few of its test images.
-NETWORKS = ("ordinary", "adversarial", "lipschitz", "robust")
-DATA = "cifar10-sample"
+# Without training: the networks for photos, and a few test pictures.
+NETWORKS = ("ordinary=builtin:photos-ordinary", "robust=builtin:photos-robust")
+DATA = "photos-sample"
 # With training: two small networks on handwritten digits.
 RECIPES = {"ordinary": "digits-ordinary", "robust": "digits-robust"}
 TRAINED_RHO = 0.2  # twice the usual: what a robust network draws on 8x8 pixels is then plain to see
@@ -42,7 +42,7 @@ def demo(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Explain and measure the four bundled networks on bundled pictures, and write a report.
+    """Explain and measure two bundled networks, an ordinary and a robust one, on bundled photos, and write a report.
 
     With --train: train an ordinary and a robust network on handwritten digits first.
     """
@@ -72,7 +72,7 @@ def demo(
             models = _trained(out / "runs", changes, seed, device, overwrite, test, say)
             settings = settings_from({"seed": seed, "rho": TRAINED_RHO})
         else:
-            models = open_models([f"{name}=builtin:cifar10-{name}" for name in NETWORKS], device)
+            models = open_models(NETWORKS, device)
             settings = settings_from({"seed": seed, "explanations": 6, "sweep": 1, "recheck": 0})
         with record_folder.opened(out / "record", overwrite):
             record = record_folder.evaluate(models, test, out / "record", settings, say)

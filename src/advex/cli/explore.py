@@ -11,7 +11,7 @@ from advex import progress
 from advex.cli import options, terminal
 from advex.errors import SpecError, install_extra
 
-DATA = "cifar10-sample"  # what is shown where nothing is named
+DATA = "photos-sample"  # what is shown where nothing is named
 
 
 @terminal.verb
@@ -48,7 +48,7 @@ def explore(
 
     saved.check_folder(out)
     say = progress.Terminal(quiet=quiet)
-    named = models.or_bundled(say)
+    named = models.or_bundled(images, data, split, say)
     if not images and not data:
         say.note(f"Neither pictures nor --data are named: a few pictures come with advex ({DATA}).")
     desk = sources.desk(sources.Sources(

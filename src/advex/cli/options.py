@@ -17,7 +17,6 @@ from advex import progress
 if TYPE_CHECKING:
     from advex.lookup.models import Opened
 
-BUNDLED = "builtin:cifar10-robust"  # who is asked where nobody is named
 Model = Annotated[
     list[str],
     typer.Option(
@@ -108,13 +107,18 @@ class ModelOptions:
 
         return open_models(named or self.model, self.device, Wrapping(**self.wrapping))
 
-    def or_bundled(self, say: progress.Terminal) -> list[str]:
-        """The models as typed; where none is named, a bundled one, which is then said."""
-        if not self.model:
-            say.note(
-                f"No --model is named: {BUNDLED} is asked, which knows ten kinds of animals and vehicles (CIFAR-10)."
-            )
-        return self.model or [BUNDLED]
+    def or_bundled(
+        self, pictures: list[Path] | None, data: str | None, split: str | None, say: progress.Terminal
+    ) -> list[str]:
+        """The models as typed; where none is named, the bundled one that suits the pictures, which is then said."""
+        if self.model:
+            return self.model
+        from advex import bundled
+        from advex.explanation.inputs import shorter_side
+
+        name = bundled.nearest(shorter_side(pictures or [], data, split))
+        say.note(f"No --model given: using {name}, which knows {bundled.KNOWS[name]}.")
+        return [name]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
