@@ -56,6 +56,7 @@ def measured(
         for number, label in enumerate(data.class_names):
             x = drawn_from(data, number, count, seed)
             toward = advex.explainers.Toward(rho=RHO)(model, x, torch.full((len(x),), number)).picture
+            assert toward is not None
             asked = {"as they are": x, "noise": noisy(x, RHO, torch.Generator().manual_seed(number)), "toward": toward}
             rows += [
                 {"model": name, "judge": judge, "class": label, "n": len(x)}
