@@ -21,17 +21,17 @@ from advex._version import __version__
 from advex.data import Dataset
 from advex.environment import without_places
 from advex.errors import SpecError, did_you_mean
-from advex.evaluation import check, maps, settled
+from advex.evaluation import check, settled
 from advex.evaluation.columns import table, tensor
 from advex.evaluation.folder import OURS as EVALUATION
 from advex.evaluation.judging import rightly_decided
+from advex.evaluation.mapping import cases
 from advex.evaluation.plan import Plan, plan_of
 from advex.evaluation.scores import share, value_figure
 from advex.evaluation.settings import checked
 from advex.evaluation.shards import Piece, complete, identity_of, open_shards
 from advex.evaluation.tasks import MapTask
-from advex.explainers.perceptual import Perceptual, smoothed
-from advex.explainers.request import AttributionRequest
+from advex.explainers.perceptual import Perceptual
 from advex.layers import heard
 from advex.lookup.models import Opened
 from advex.measures.case import Case, apply, values_of
@@ -87,9 +87,9 @@ class LayerStudy:
 
     @property
     def varied(self) -> Perceptual:
-        """The explainer without blur and guide, which come after the search."""
+        """The explainer whose layers and sigma are varied."""
         explainer: Any = self.plan.maps[0].explainer
-        return replace(explainer, sigma=0.0, guided=False)
+        return explainer
 
     def __call__(self, model: Opened, data: Dataset, out: Path, say: Terminal, *, resume: bool = True) -> Any:
         """Study a model into a folder. Returns what study.json holds.
@@ -158,29 +158,31 @@ class _Work:
             for kind, make in kinds.items()
         }
 
-    def _case(self, explainer: Perceptual, rows: range) -> Case:
-        task = MapTask(name="perceptual", explainer=explainer)
-        return maps.mapped(task, self.model.classifier, self.data, self.study.plan, rows)
+    def _cases(self, explainers: Sequence[Perceptual], rows: range) -> Iterator[Case]:
+        """The maps of explainers that share their search."""
+        tasks = [MapTask(name="perceptual", explainer=each) for each in explainers]
+        return (case for _, case, _ in cases(tasks, self.model.classifier, self.data, self.study.plan, rows))
 
     def _flips(self, rows: range) -> pa.Table:
         """[n] truths for each lambda', all layers held."""
         flips = {}
         for weight in WEIGHTS:
-            case = self._case(replace(self.study.varied, layers="relu:all", perceptual=weight), rows)
+            (case,) = self._cases([replace(self.study.varied.part, layers="relu:all", perceptual=weight)], rows)
             flips[f"{weight:g}"] = lost_class(case).cpu()
         return table(dict.fromkeys(flips, pa.bool_()), **flips)
 
     def _judged(self, held: Range, rows: range) -> pa.Table:
         """What every measure says of a range's maps at every sigma. Of a measure that settles, its parts."""
         fields = {"perceptual": 0.0, "layers": "relu:0"} if held is None else {"layers": layers_of(held)}
-        case = self._case(replace(self.study.varied, **fields), rows)
-        columns: dict[str, Any] = {"flips": lost_class(case).cpu().double()}
-        if case.explanation.weight is not None:
-            columns["weight"] = case.explanation.weight
-        kinds: dict[str, pa.DataType] = dict.fromkeys(columns, pa.float64())
-        for sigma, blurred in zip(self.study.sigmas, self._blurred(case), strict=True):
+        explainers = [replace(self.study.varied, sigma=sigma, **fields) for sigma in self.study.sigmas]
+        columns: dict[str, Any] = {}
+        kinds: dict[str, pa.DataType] = {}
+        for sigma, case in zip(self.study.sigmas, self._cases(explainers, rows), strict=True):
+            columns["flips"], kinds["flips"] = lost_class(case).cpu().double(), pa.float64()
+            if case.explanation.weight is not None:
+                columns["weight"], kinds["weight"] = case.explanation.weight, pa.float64()
             for task in self.study.plan.measures:
-                measured = apply(task.measure, blurred)
+                measured = apply(task.measure, case)
                 if settled.settles(task):
                     name = f"{sigma:g}:{settled.column(task)}"
                     columns[name], kinds[name] = settled.parts(measured, len(rows)), pa.list_(pa.float64())
@@ -188,22 +190,6 @@ class _Work:
                     own = {f"{sigma:g}:{key}": measured.values[name] for name, key in task.keys.items()}
                     columns, kinds = columns | own, kinds | dict.fromkeys(own, pa.float64())
         return table(kinds, **columns)
-
-    def _blurred(self, case: Case) -> Iterator[Case]:
-        """The same case with the map of each sigma, as the explainer itself would make it."""
-        explainer: Any = self.study.plan.maps[0].explainer
-        guide = 1.0
-        if explainer.guided:
-            target = case.explanation.target
-            request = AttributionRequest(classifier=case.classifier, x=case.x, target=target, max_batch=case.max_batch)
-            with case.classifier.frozen():
-                guide = explainer.guide(request)
-        own: Any = case.explainer
-        for sigma in self.study.sigmas:
-            values = smoothed(case.explanation.map[:, :1] if case.x.ndim == 4 else case.explanation.map, sigma) * guide
-            explanation = replace(case.explanation, map=values.expand(case.x.shape).clone())
-            made = replace(own, sigma=sigma, guided=explainer.guided)
-            yield replace(case, explainer=made, explanation=explanation)
 
     # -- what comes of it --------------------------------------------------------------------------------
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
@@ -22,14 +21,13 @@ from advex.data.dataset import Dataset
 from advex.errors import SpecError
 from advex.evaluation import places, settled, steadiness
 from advex.evaluation.columns import beside, mean_over, table, tensor, without
-from advex.evaluation.examples import batch_for
 from advex.evaluation.flags import flag, severity
+from advex.evaluation.mapping import Group, cases, groups, kind, made_of, together
 from advex.evaluation.plan import Plan
 from advex.evaluation.results import Results
 from advex.evaluation.run import Blocks, Evaluation, Pieces
 from advex.evaluation.scores import Contrast, mean, mean_contrast, value_figure
 from advex.evaluation.tasks import MapTask
-from advex.explainers.background import with_background
 from advex.measures.case import NO_GRADIENT, Case, Measured, apply, values_of
 from advex.record import Better, Figure, Flag, MapFigures, ModelEntry
 from advex.record.tables import MOVED, TRACE, Columns, Table, maps_of
@@ -51,11 +49,6 @@ SECONDS = "seconds"  # of a shard: what one of its maps took
 DOUBT = "map"  # beside the measures' keys in a row's `undefined`: why the map itself is doubtful
 
 
-def kind(task: MapTask) -> str:
-    """The kind of shard that holds an explainer's maps."""
-    return f"map_{task.name}"
-
-
 def check(plan: Plan, classifier: Classifier, data: Dataset) -> None:
     """Raise before hours of searching: AdvexError for a map, and for a measure that cannot be asked about such maps."""
     for task in plan.measures if plan.maps else ():
@@ -69,45 +62,32 @@ def check(plan: Plan, classifier: Classifier, data: Dataset) -> None:
                 f"The measure '{task.name}' needs data that say where the labelled thing lies (boxes or outlines), and "
                 f"{data.name} does not: leave it out, or take data that do: {LOCATED}."
             )
-    for task in plan.maps:
-        case = mapped(task, classifier, data, plan, range(1))
-        for measure in plan.measures:
-            getattr(measure.measure, "check", lambda case: None)(case)
+    for group in groups(plan.maps):
+        for _, case, _ in cases(group, classifier, data, plan, range(1)):
+            for measure in plan.measures:
+                getattr(measure.measure, "check", lambda case: None)(case)
 
 
 def pieces(work: Evaluation, model: str) -> Pieces:
     """Every explainer's maps of all examples, measured."""
-    for task in work.plan.maps:
-        make = partial(_measured, task, work.classifiers[model], work.data, work.plan, frozenset(work.explained))
-        yield work.pieces(model, kind(task), make)
+    for group in groups(work.plan.maps):
+        make = partial(_shared, group, work.classifiers[model], work.data, work.plan, frozenset(work.explained))
+        yield work.pieces(model, kind(group), make)
 
 
-def mapped(task: MapTask, classifier: Classifier, data: Dataset, plan: Plan, rows: range) -> Case:
-    """The maps of some rows, of the class that the plan says. Row i depends on example i alone."""
-    settings = plan.settings
-    batch = batch_for(classifier, data, slice(rows.start, rows.stop))
-    target = batch.y
-    if task.target == "predicted":
-        target = classifier.predict(batch.x, max_batch=settings.batch_size).argmax(dim=1)
-    elif task.target != "true":
-        target = torch.full_like(batch.y, int(task.target))
-    explainer = with_background(task.explainer, data, settings.seed)
-    explanation = explainer(classifier, batch.x, target, seed=settings.seed, max_batch=settings.batch_size)
-    return Case(
-        classifier=classifier, x=batch.x, y=batch.y, explainer=explainer, explanation=explanation,
-        evidence=None if data.evidence is None else data.evidence.take(rows), seed=settings.seed,
-        max_batch=settings.batch_size,
-    )  # fmt: skip
-
-
-def _measured(
-    task: MapTask, classifier: Classifier, data: Dataset, plan: Plan, shown: Collection[int], rows: range
+def _shared(
+    group: Group, classifier: Classifier, data: Dataset, plan: Plan, shown: Collection[int], rows: range
 ) -> pa.Table:
+    """The maps of some rows by a group of explainers, measured."""
+    made = (
+        (task, _measured(case, seconds, plan, shown, rows))
+        for task, case, seconds in cases(group, classifier, data, plan, rows)
+    )
+    return together(made)
+
+
+def _measured(case: Case, seconds: float, plan: Plan, shown: Collection[int], rows: range) -> pa.Table:
     """What every measure says of the maps of some rows. shown: the examples whose values are kept."""
-    began = time.perf_counter()
-    case = mapped(task, classifier, data, plan, rows)
-    case.explanation.map.sum().item()  # waits for a device that is still at it
-    seconds = time.perf_counter() - began
     values: dict[str, Tensor] = {}
     reasons: list[dict[str, str]] = [{} for _ in rows]
     moved: list[list[dict[str, object]]] = [[] for _ in rows]
@@ -195,7 +175,7 @@ def tables(work: Evaluation, model: str) -> Blocks:
 
     def blocks(of: Callable[[pa.Table], pa.Table], settle: bool = False) -> Iterator[pa.Table]:
         for task in work.plan.maps:
-            made = work.made(model, kind(task))
+            made = made_of(work, model, task)
             for block in settled.added(list(made), gathering) if settle and gathering else made:
                 yield beside(of(block), model=model, explainer=task.name)
 
@@ -203,7 +183,7 @@ def tables(work: Evaluation, model: str) -> Blocks:
     if any(settled.resamples(task.measure) for task in gathering):
         made = {**made, "parts": blocks(partial(settled.kept, gathering))}
     if work.data.evidence is not None and (boxed := [task for task in gathering if places.places(task.measure)]):
-        every = ((task, list(work.made(model, kind(task)))) for task in work.plan.maps)
+        every = ((task, list(made_of(work, model, task))) for task in work.plan.maps)
         rows = (beside(places.rows(made, boxed, work.data), model=model, explainer=task.name) for task, made in every)
         made = {**made, "places": rows}
     facts: dict[Table, str] = {"moved": "moves", "traces": "traces"}
@@ -245,7 +225,7 @@ def _figures(work: Evaluation, model: str, task: MapTask) -> MapFigures:
             counts.setdefault(key, Counter())[reason] += 1
     undefined = {key: dict(counts[key]) for key in work.written.measures if key in counts}
     methods = rows.column("method").unique().to_pylist()  # several, where it chooses row by row
-    seconds = mean_over(work.made(model, kind(task)), SECONDS)
+    seconds = mean_over(made_of(work, model, task), SECONDS)
     return MapFigures(
         method=methods[0] if len(methods) == 1 else describe(task.explainer), target=task.target, figures=values,
         undefined=undefined, control=getattr(task.explainer, "shows", "") == "control", seconds=seconds,

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Protocol, TypeVar, dataclass_transform
 
 import torch
@@ -101,6 +101,11 @@ def explainer(
 
         def attribute(self, request: AttributionRequest) -> Attribution
 
+    What is dear may be shared by explainers that differ only in what they do afterwards. Such a class has
+
+        part: what the outcome of `attribute` depends on: explainers of equal parts share it
+        def finish(self, request: AttributionRequest, values: Tensor) -> Tensor: the map, of the one of `attribute`
+
     Its option `of`, where it has one, says which output is explained. Where its class attribute `differentiable` is
     true, as in every `DifferentiableMethod`, its call takes `create_graph`.
 
@@ -119,16 +124,52 @@ def explainer(
 
 
 def _explained(
+    explainer: Any, classifier: Classifier, x: Tensor, target: Classes, *, mask: Tensor | None, **options: Any
+) -> Explanation:
+    return started(explainer, classifier, x, target, mask=mask, **options).finished(explainer, stacklevel=4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    """What an explainer's formula has yielded, from which it, and every explainer of the same `part`, has its map.
+
+    picture: of a changed picture, by the names of `Explanation`, what the classifier says of it. estimated: how the
+    gradients were, where the network has none; else "".
+    """
+
+    request: AttributionRequest
+    result: Attribution
+    picture: Mapping[str, Tensor]
+    estimated: str
+
+    def finished(self, explainer: Any, stacklevel: int = 3) -> Explanation:
+        """The explanation, with how it was made. Warns of maps that are doubtful."""
+        request, result = self.request, self.result
+        if hasattr(explainer, "finish"):
+            with request.classifier.frozen(), torch.set_grad_enabled(request.create_graph):
+                result = replace(result, map=explainer.finish(request, result.map))
+        explanation = _finished(explainer, request, result, self.picture)
+        explanation = replace(explanation, method=explanation.method + self.estimated)
+        for words, rows in explanation.doubts().items() if not request.create_graph else ():
+            few = words == INCOMPLETE and int(rows.sum()) * 2 < len(rows)  # a map may be hard to sum up here and there
+            if not (few or (words == INCOMPLETE and result.warned)):
+                text = f"{explanation.method}: {int(rows.sum())} of {len(rows)} maps are doubtful: {words}."
+                warn_of_doubt(text, stacklevel=stacklevel)
+        return explanation
+
+
+def started(
     explainer: Any,
     classifier: Classifier,
     x: Tensor,
     target: Classes,
     *,
-    seed: int,
-    mask: Tensor | None,
-    max_batch: int | str | None,
+    seed: int = 0,
+    mask: Tensor | None = None,
+    max_batch: int | str | None = None,
     create_graph: bool = False,
-) -> Explanation:
+) -> Started:
+    """What is dear of an explanation; `Started.finished` makes it one. Arguments and errors as of the explainer."""
     if isinstance(target, str | int | list | tuple):
         target = numbers_of(target, classifier, x, "The target")
     if not isinstance(target, Tensor) or target.shape != (len(x),) or target.is_floating_point():
@@ -149,19 +190,12 @@ def _explained(
             create_graph=create_graph,
             max_batch=max_batch,
         )
-        estimates = getattr(classifier.network, "estimates", 0)
+        estimates, estimated = getattr(classifier.network, "estimates", 0), ""
         result = _attribution(explainer, request)
-        explanation = _finished(explainer, request, result)
+        picture = {} if result.picture is None else _pictured(request, result.picture)
         if getattr(classifier.network, "estimates", 0) > estimates:
-            how = f"by gradients estimated from {classifier.network.pairs} pairs of answers each"
-            explanation = replace(explanation, method=f"{explanation.method} {how}")
-    if not create_graph:
-        for words, rows in explanation.doubts().items():
-            few = words == INCOMPLETE and int(rows.sum()) * 2 < len(rows)  # a map may be hard to sum up here and there
-            if not (few or (words == INCOMPLETE and result.warned)):
-                text = f"{explanation.method}: {int(rows.sum())} of {len(rows)} maps are doubtful: {words}."
-                warn_of_doubt(text, stacklevel=3)
-    return explanation
+            estimated = f" by gradients estimated from {classifier.network.pairs} pairs of answers each"
+    return Started(request=request, result=result, picture=picture, estimated=estimated)
 
 
 def _attribution(explainer: Any, request: AttributionRequest) -> Attribution:
@@ -179,12 +213,13 @@ def _attribution(explainer: Any, request: AttributionRequest) -> Attribution:
         raise
 
 
-def _finished(explainer: Any, request: AttributionRequest, result: Attribution) -> Explanation:
-    """The explanation, with how it was made; of a changed picture also what the classifier says of it."""
+def _finished(
+    explainer: Any, request: AttributionRequest, result: Attribution, picture: Mapping[str, Tensor]
+) -> Explanation:
     values = result.map if request.mask is None else torch.where(request.mask, result.map, 0.0)
     flat = request.flat if result.flat is None else result.flat
     flat = flat | ~result.map.detach().flatten(1).isfinite().all(dim=1)
-    explanation = Explanation(
+    return Explanation(
         map=values,
         target=request.target,
         method=record(explainer, **result.chosen),
@@ -194,13 +229,16 @@ def _finished(explainer: Any, request: AttributionRequest, result: Attribution) 
         incomplete=None
         if result.completeness is None
         else _incomplete(result.map.detach(), result.completeness) & ~flat,
+        **picture,
     )
-    if result.picture is None:
-        return explanation
+
+
+def _pictured(request: AttributionRequest, picture: Tensor) -> dict[str, Tensor]:
+    """What the classifier says of a changed picture, and how large the change is."""
     rows = request.max_batch if isinstance(request.max_batch, int) else 512
-    before, after = (request.classifier.predict(x, max_batch=rows) for x in (request.x, result.picture))
-    rmse = request.classifier.norm(RMSE).size(result.picture - request.x)
-    return replace(explanation, picture=result.picture, before=before, after=after, rmse=rmse)
+    before, after = (request.classifier.predict(x, max_batch=rows) for x in (request.x, picture))
+    size = request.classifier.norm(RMSE).size(picture - request.x)
+    return {"picture": picture, "before": before, "after": after, "rmse": size}
 
 
 def _incomplete(values: Tensor, error: Tensor) -> Tensor:

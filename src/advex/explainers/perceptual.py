@@ -56,9 +56,7 @@ class Perceptual(AttributionMethod):
     lowers: ClassVar[bool] = True
 
     def attribute(self, request: AttributionRequest) -> Attribution:
-        if request.x.ndim != 4 and (self.sigma or self.resize != 1):
-            shape = tuple(request.x.shape[1:])
-            raise InputError(f"sigma and resize are for pictures, and an input of shape {shape} has no places.")
+        self._check(request)
         about = request if self.resize == 1 else _resized(request, self.resize)
         search = Search(
             layers=self.layers, target=self.target, perceptual=self.perceptual, pixel=self.pixel, scale=self.scale,
@@ -70,9 +68,7 @@ class Perceptual(AttributionMethod):
         flat = about.blind(change.flat)
         squares = (change.delta / per_channel(request.classifier.std, about.x)).square()
         size = squares if squares.ndim == 2 else squares.mean(dim=1, keepdim=True)
-        values = smoothed(_from_0_to_1(_like(size.sqrt() if self.published else size, request.x)), self.sigma)
-        if self.guided:
-            values = values * self.guide(request)
+        values = _from_0_to_1(_like(size.sqrt() if self.published else size, request.x))
         delta = request.classifier.box.confine(request.x, _like(change.delta, request.x))
         return Attribution(
             map=values.expand(request.x.shape).clone(),
@@ -81,11 +77,26 @@ class Perceptual(AttributionMethod):
             weight=change.weight if self.perceptual == AUTO else None,
         )
 
-    def guide(self, request: AttributionRequest) -> Tensor:
-        """What guided maps are multiplied by, from 0 to 1: |d logit / dx| by what the network sees, as the change is.
+    @property
+    def part(self) -> Perceptual:
+        """The same without blur and guide, which come after the search."""
+        return replace(self, sigma=0.0, guided=False)
 
-        [n, 1, height, width]; of rows [n, d].
-        """
+    def finish(self, request: AttributionRequest, values: Tensor) -> Tensor:
+        """The map, blurred and guided."""
+        self._check(request)
+        if not (self.sigma or self.guided):
+            return values
+        values = smoothed(values[:, :1] if values.ndim == 4 else values, self.sigma)
+        return (values * self._guide(request) if self.guided else values).expand(request.x.shape).clone()
+
+    def _check(self, request: AttributionRequest) -> None:
+        if request.x.ndim != 4 and (self.sigma or self.resize != 1):
+            shape = tuple(request.x.shape[1:])
+            raise InputError(f"sigma and resize are for pictures, and an input of shape {shape} has no places.")
+
+    def _guide(self, request: AttributionRequest) -> Tensor:
+        """|d logit / dx|, x as the network sees it, from 0 to 1: [n, 1, height, width]; of rows [n, d]."""
         about = request if self.resize == 1 else _resized(request, self.resize)
         slope, _ = replace(about, slopes=[]).gradients(lambda i, k: (about.x[i], 1.0))
         slope = (slope * per_channel(request.classifier.std, slope)).abs()

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -132,21 +133,31 @@ class Localisation:
         usable = ~torch.stack([*flawed.values()]).any(dim=0).cpu()
         draws = randomness.uniform_for(randomness.numbers(case.x, case.seed), case.seed, "halves")[:, 0].cpu()
         right = (case.confidences.argmax(dim=1) == case.y).cpu()
-        size = (maps.shape[1], maps.shape[2])
-        constant, width = constant_boxes(size), 2 + len(SIDES) + sum(len(grid) for _, grid in self._grids)
-        parts = np.full((len(case), width), math.nan)
         assert case.evidence is not None
         large = case.located & (case.covered >= 1 / 4) & (self.subset == "quarter")
-        for i in (case.located & ~large).cpu().nonzero()[:, 0].tolist():
-            truth = case.evidence.around(i).cpu().numpy()
-            values = self._unit(maps[i].cpu().numpy()) if usable[i] else None
-            reached = np.full(width - 2 - len(SIDES), NO_BOX)
-            if values is not None:
-                every = self.components == "all"
-                reached = overlaps(values, self._thresholds(values), truth, connectivity=self.connectivity, every=every)
-            parts[i] = [float(draws[i]), float(right[i]), *overlap(constant, truth).max(axis=1), *reached]
+        rows = (case.located & ~large).cpu().nonzero()[:, 0].tolist()
+        truths = {i: case.evidence.around(i).cpu().numpy() for i in rows}
+        reached = []
+        for rule, _ in self._grids:  # which other localisations of these maps may ask as well
+            alone = replace(self, rule=rule, chosen_on="half", iou=0.5, published=False)
+            reached.append(case.shared(alone, partial(alone._reached, maps, usable, truths)))
+        constant = constant_boxes((maps.shape[1], maps.shape[2]))
+        parts = np.full((len(case), 2 + len(SIDES) + sum(each.shape[1] for each in reached)), math.nan)
+        for i, truth in truths.items():
+            facts = [float(draws[i]), float(right[i])], overlap(constant, truth).max(axis=1)
+            parts[i] = np.concatenate([*facts, *(each[i] for each in reached)])
         measured = self.settle(torch.from_numpy(parts))
         return replace(measured, undefined={**measured.undefined, NOT_QUARTER: large.cpu()})
+
+    def _reached(self, maps: Tensor, usable: Tensor, truths: Mapping[int, np.ndarray]) -> np.ndarray:
+        """[n, t] IoUs at each threshold, of rows of which the thing's boxes are known. maps: one value per pixel."""
+        reached = np.full((len(maps), sum(len(grid) for _, grid in self._grids)), NO_BOX)
+        for i, truth in truths.items():
+            values = self._unit(maps[i].cpu().numpy()) if usable[i] else None
+            if values is not None:
+                at, every = self._thresholds(values), self.components == "all"
+                reached[i] = overlaps(values, at, truth, connectivity=self.connectivity, every=every)
+        return reached
 
     def _unit(self, values: np.ndarray) -> np.ndarray | None:
         """[height, width], clipped, smoothed, and from 0 to 1; None where it is the same everywhere."""

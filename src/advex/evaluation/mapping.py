@@ -1,0 +1,84 @@
+"""Which explainers' maps are made together: of those that share what is dear, it is made once for each shard."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from advex.classifier import Classifier
+from advex.data.dataset import Dataset
+from advex.evaluation.columns import beside
+from advex.evaluation.examples import batch_for
+from advex.evaluation.plan import Plan
+from advex.evaluation.run import Evaluation
+from advex.evaluation.tasks import MapTask
+from advex.explainers.background import with_background
+from advex.explainers.maps import started
+from advex.measures.case import Case
+
+Group = tuple[MapTask, ...]
+
+
+def groups(tasks: Sequence[MapTask]) -> tuple[Group, ...]:
+    """The tasks, those together whose explainers share what is dear (their `part`) about the same class."""
+    grouped: dict[Hashable, list[MapTask]] = {}
+    for task in tasks:
+        part = getattr(task.explainer, "part", None)
+        grouped.setdefault((task.target, task.name if part is None else part), []).append(task)
+    return tuple(map(tuple, grouped.values()))
+
+
+def kind(group: Group) -> str:
+    """The kind of shard that holds the maps of a group."""
+    return f"map_{group[0].name}" if len(group) == 1 else f"maps_{group[0].name}"
+
+
+def cases(
+    group: Sequence[MapTask], classifier: Classifier, data: Dataset, plan: Plan, rows: range
+) -> Iterator[tuple[MapTask, Case, float]]:
+    """The maps of some rows, of the class that the plan says, one task after the other, and the seconds that they took.
+
+    Each is what its explainer makes alone; what they share is made once. Its seconds count for each of them in full, as
+    if its explainer had been alone. Row i depends on example i alone.
+    """
+    settings, (first, *_) = plan.settings, group
+    batch = batch_for(classifier, data, slice(rows.start, rows.stop))
+    target = batch.y
+    if first.target == "predicted":
+        target = classifier.predict(batch.x, max_batch=settings.batch_size).argmax(dim=1)
+    elif first.target != "true":
+        target = torch.full_like(batch.y, int(first.target))
+    options = {"seed": settings.seed, "max_batch": settings.batch_size}
+    began = time.perf_counter()
+    explainer = with_background(first.explainer, data, settings.seed)
+    if len(group) == 1:
+        made = iter([(first, explainer, explainer(classifier, batch.x, target, **options))])
+    else:
+        shared = started(explainer, classifier, batch.x, target, **options)
+        made = ((task, task.explainer, shared.finished(task.explainer)) for task in group)
+    dear, began = time.perf_counter() - began, time.perf_counter()
+    for task, explainer, explanation in made:
+        explanation.map.sum().item()  # waits for a device that is still at it
+        yield task, Case(
+            classifier=classifier, x=batch.x, y=batch.y, explainer=explainer, explanation=explanation,
+            evidence=None if data.evidence is None else data.evidence.take(rows), seed=settings.seed,
+            max_batch=settings.batch_size,
+        ), dear + time.perf_counter() - began  # fmt: skip
+        began = time.perf_counter()
+
+
+def together(made: Iterable[tuple[MapTask, pa.Table]]) -> pa.Table:
+    """A shard of the tables of a group's tasks."""
+    tables = [(task.name, rows) for task, rows in made]
+    return tables[0][1] if len(tables) == 1 else pa.concat_tables(beside(rows, explainer=name) for name, rows in tables)
+
+
+def made_of(work: Evaluation, model: str, task: MapTask) -> Iterator[pa.Table]:
+    """The finished shards of one task, of a model."""
+    (group,) = (group for group in groups(work.plan.maps) if task in group)
+    for block in work.made(model, kind(group)):
+        yield block.filter(pc.field("explainer") == task.name).drop_columns("explainer") if len(group) > 1 else block
