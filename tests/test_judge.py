@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +21,7 @@ import torch
 import advex
 from advex.cli import main
 from advex.evaluation import evaluate, judging, settings_from
+from advex.evaluation.flags import more_examples
 from advex.lookup.models import open_models
 from advex.progress import QUIET
 from advex.record import Difference, Figure, MapFigures, MeasureEntry, ModelEntry, read_record, read_rows
@@ -171,6 +173,37 @@ def test_an_explainer_with_few_values_does_not_silence_the_others() -> None:
     assert each.plain["too_few"] == ["cam"]
 
 
+def test_maps_are_drawn_beside_lines_at_what_needs_no_map() -> None:
+    """Each place, read off the axis's own marks, is the value's; the best stands first, and high or low is best."""
+    values = {"gradient": 0.4, "grad_cam": 0.7, "edge": 0.55}
+    for better, order in (("high", ["grad cam", "edge", "gradient"]), ("low", ["gradient", "edge", "grad cam"])):
+        record = record_of(values, better, 0.1, ("edge",))
+        fixed = {"m_box": ("best constant box", 0.5), "m_whole": ("whole picture", 0.15)}
+        for key, (name, value) in fixed.items():
+            entry = MeasureEntry(title=key, better="neither", of="placed", spec="m", baseline=name)
+            record.measures[key] = entry
+            for maps in record.models[0].maps.values():
+                maps.figures[key] = figure(value)
+        record.measures["other"] = record.measures["m"].model_copy(update={"spec": "other"})
+        record.models[0].maps["gradient"].figures["other"] = figure(0.1)
+        (model,) = Believe()(SimpleNamespace(record=record))["judged"]  # pyright: ignore
+        (drawing,) = model.drawings  # `other` has no baselines
+        assert [row.name for row in drawing.rows] == order
+        assert [row.name for row in drawing.rows if row.control] == ["edge"]
+        marks = [tick.at for tick in drawing.ticks], [float(tick.text) for tick in drawing.ticks]
+        for row in drawing.rows:
+            value = values[row.name.replace(" ", "_")]
+            assert np.interp([row.low, row.at, row.high], *marks) == pytest.approx(
+                [value - 0.1, value, value + 0.1], abs=2e-3
+            )
+        lines = {line.text: float(np.interp(line.at, *marks)) for line in drawing.baselines}
+        assert lines == pytest.approx({"best constant box 0.500": 0.5, "whole picture 0.150": 0.15}, abs=2e-3)
+        heights = [row.y for row in drawing.rows]
+        assert heights == sorted(heights)
+        assert all(line.label_at[1] < heights[0] < heights[-1] < drawing.frame.base for line in drawing.baselines)
+        assert len({line.label_at[1] for line in drawing.baselines}) == 2, "no label on another"
+
+
 def test_a_measure_without_a_good_direction_or_a_rival_prefers_nothing() -> None:
     assert preferred({"a": 0.5, "b": 0.6}, "neither", 0.1) == ()
     assert preferred({"a": 0.5}, "high", 0.1) == ()
@@ -234,6 +267,19 @@ def test_of_those_that_are_right_the_first_are_taken() -> None:
     assert some.ids == every.ids[:5]
     assert some.selected.startswith(f"Judged on 5 of 30 examples of {data.name}, the first of the {len(every)} that")
     assert judging.rightly_decided([opened], data, 8, QUIET, most=99).selected == every.selected
+
+
+def test_more_examples_are_advised_only_where_there_are_more_to_ask_about() -> None:
+    """Of 30 of 60 drawn more can be asked about; of all 60 none, but those that are answered wrongly."""
+    model = open_models(["builtin:planted"], "cpu")
+    whole = advex.open_dataset("planted:amplitude=0.05", split="test", max_samples=60, seed=0)
+    whole = replace(whole, counts=None)
+    for drawn, wanted in ((30, "Evaluate more of the 60 examples"), (60, "include the others (--all)")):
+        data = whole if drawn == 60 else whole.take(slice(drawn))
+        right = judging.rightly_decided(model, data, 50, QUIET)
+        assert len(right) < drawn
+        assert wanted in more_examples(right)
+    assert more_examples(whole).startswith("The data have no more examples: ")
 
 
 @pytest.mark.filterwarnings("ignore::advex.errors.AdvexWarning")  # maps of an untrained network are hard to sum up

@@ -58,6 +58,29 @@ def step_down(values: np.ndarray, risk: float) -> set[int]:
     return refused
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_no_p_is_below_the_share_of_all_signs(seed: int) -> None:
+    """14 examples, all 2^14 signs, also of changes that are all of one sign, of which draws can tell nothing."""
+    rng = np.random.default_rng(seed)
+    changes = rng.normal(1.5 * seed, 1, (14, 6))
+    signs = np.array(list(itertools.product((-1, 1), repeat=14)))
+    exact = (abs(signs @ changes) >= abs(changes.sum(axis=0)) - 1e-9).mean(axis=0)
+    made = sign_flips(torch.from_numpy(changes), seed).numpy()
+    assert (made >= exact - 4 * np.sqrt(exact / 20_000)).all()
+
+
+def test_of_very_many_questions_the_draws_are_no_more_than_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And yet a clear answer survives Holm: 3,000 questions, 60 changes of one sign each."""
+    drawn: list[int] = []
+    draw = torch.randint
+    monkeypatch.setattr(torch, "randint", lambda high, size, **how: drawn.append(size[0]) or draw(high, size, **how))
+    changes = torch.cat([torch.ones(60, 3000), torch.ones(60, 1).cumsum(0).remainder(2) - 0.5], dim=1).double()
+    adjusted = holm(sign_flips(changes, seed=0).tolist())
+    assert sum(drawn) == 50_000
+    assert max(adjusted[:-1]) < 0.01
+    assert adjusted[-1] == 1
+
+
 def test_holm_refuses_what_the_procedure_step_by_step_refuses() -> None:
     values = np.random.default_rng(0).uniform(0, 0.2, 30) ** 2
     adjusted = holm(values.tolist())

@@ -91,7 +91,7 @@ class Dataset:
     another example. features: of a table, what its columns are; x holds its rows, encoded. weights: [n] float, what the
     cross-entropy of each is multiplied by in training; None: all count the same. evidence: where in each picture the
     thing lies that its label names; None where the data do not say. selected: by what its examples were chosen, as a
-    sentence, where that was no chance; "" where it was.
+    sentence, where that was no chance; "" where it was. left_out: how many others were not chosen.
     """
 
     name: str
@@ -108,6 +108,7 @@ class Dataset:
     weights: Tensor | None = None
     evidence: Evidence | None = None
     selected: str = ""
+    left_out: int = 0
 
     def __post_init__(self) -> None:
         if not len(self.x) == len(self.y) == len(self.ids):

@@ -5,6 +5,7 @@
     plot            frames, marks and paths of plots
     accuracy_curve  accuracy against the size of the change
     boxes           differences example by example
+    ranges          values with intervals, beside baselines
     scatter         two quantities against each other, and the front of the best
     svg             a plot as a file of its own
     pictures        PNG as data URIs, differences, zoom

@@ -74,8 +74,10 @@ def flags_of_labels(model: str, training: Training | None) -> Iterator[Flag]:
 def more_examples(data: Dataset) -> str:
     """What to do where the examples are few: take more, where the data have them."""
     whole = sum(data.class_counts)
-    if whole > len(data):
+    if whole > len(data) + data.left_out:
         return f"Evaluate more of the {whole:,} examples that the data have (--max-samples)."
+    if data.left_out:
+        return "The data have no more examples of this selection: read the intervals, or include the others (--all)."
     return "The data have no more examples: read the intervals, and compare models on the same examples."
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable, Iterable, Iterator, Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -52,7 +53,7 @@ def cases(
         target = classifier.predict(batch.x, max_batch=settings.batch_size).argmax(dim=1)
     elif first.target != "true":
         target = torch.full_like(batch.y, int(first.target))
-    options = {"seed": settings.seed, "max_batch": settings.batch_size}
+    options: dict[str, Any] = {"seed": settings.seed, "max_batch": settings.batch_size}
     began = time.perf_counter()
     explainer = with_background(first.explainer, data, settings.seed)
     if len(group) == 1:

@@ -15,12 +15,13 @@ from advex._version import __version__
 from advex.environment import without_places
 from advex.errors import ArtifactError
 from advex.evaluation import STAGES
-from advex.evaluation.results import Results, read_tables
+from advex.evaluation.results import Results, parts_in, read_parts, read_tables
 from advex.evaluation.run import differences
 from advex.evaluation.settings import CERTIFICATION, CORRUPTING, MAPPING, RADII
 from advex.files import atomic, writing
 from advex.ownership import owned
 from advex.record import Record, Table, read_record, write_record
+from advex.record.tables import columns_of
 from advex.registry import numbered
 
 # Settings that change how fast an answer comes, not the question.
@@ -60,13 +61,15 @@ def _merged(
     for name, table in joined.items():
         with atomic(out / f"{name}.parquet") as temporary:
             pq.write_table(table, temporary)
+    if all(parts_in(folder) for folder in folders):
+        _write_parts(folders, records, out / "parts.parquet", renamed)
     first = records[0]
     entries = [
         model.model_copy(update={"name": name, "transfer": {}}) for (_, model), name in zip(owners, names, strict=True)
     ]
     results = Results(
         tables=joined, chance=first.data.chance, seed=first.seed, searches=first.searches, norms=first.norms,
-        measures=first.measures, entries=entries,
+        measures=first.measures, entries=entries, parts=parts_in(out),
     )  # fmt: skip
     record = first.model_copy(
         update={
@@ -137,6 +140,19 @@ def _joined(parts: Sequence[pa.Table], names: Mapping[tuple[int, str], str]) -> 
         return parts[0]
     moved = [_renamed(part, number, names) for number, part in enumerate(parts)]
     return pa.concat_tables(moved, promote_options="default")
+
+
+def _write_parts(
+    folders: Sequence[Path], records: Sequence[Record], out: Path, names: Mapping[tuple[int, str], str]
+) -> None:
+    """The parts of all records, explainer by explainer: no more are in memory."""
+    schema = pa.schema(list(columns_of("parts").items()))
+    with atomic(out) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        for number, (folder, record) in enumerate(zip(folders, records, strict=True)):
+            for model in record.models:
+                for explainer in model.maps:
+                    rows = read_parts(folder / "parts.parquet", model.name, explainer)
+                    writer.write_table(_renamed(rows, number, names).cast(schema))
 
 
 def _renamed(table: pa.Table, number: int, names: Mapping[tuple[int, str], str]) -> pa.Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,7 +22,8 @@ class Results:
     """The tables of a record.
 
     entries: its models, once their figures are known; searches, norms, measures: as in `Record`. chance: accuracy of
-    always answering the largest class. seed: of every bootstrap.
+    always answering the largest class. seed: of every bootstrap. parts: the file of what measures that settle need of
+    each example, which is too much to be held; None where there is none. estimates: see `settled.estimates`.
     """
 
     tables: Mapping[Table, pa.Table]
@@ -32,6 +33,8 @@ class Results:
     norms: Mapping[str, str]
     measures: Mapping[str, MeasureEntry]
     entries: Sequence[ModelEntry] = ()
+    parts: Path | None = None
+    estimates: dict[tuple[str, str], dict[str, Tensor]] = field(default_factory=dict, repr=False)
 
     def rows(self, table: Table, model: str, explainer: str | None = None) -> pa.Table:
         """The rows of one model (and one explainer), in file order."""
@@ -49,10 +52,20 @@ class Results:
 
 
 def read_tables(folder: Path, *, without: Sequence[str] = ()) -> dict[Table, pa.Table]:
-    """The tables that a record folder has, less some columns. Raises ArtifactError for one that cannot be read."""
-    tables: dict[Table, pa.Table] = {}
-    for name in TABLES:
-        path = folder / f"{name}.parquet"
-        if path.exists():
-            tables[name] = read_parquet(path, without=without)
-    return tables
+    """The tables that a record folder has but `parts`, less some columns.
+
+    Raises ArtifactError for one that cannot be read.
+    """
+    paths: dict[Table, Path] = {name: folder / f"{name}.parquet" for name in TABLES if name != "parts"}
+    return {name: read_parquet(path, without=without) for name, path in paths.items() if path.exists()}
+
+
+def read_parts(path: Path, model: str, explainer: str) -> pa.Table:
+    """The parts of one explainer's maps of a model. Raises ArtifactError as `read_parquet`."""
+    return read_parquet(path, where=(pc.field("model") == model) & (pc.field("explainer") == explainer))
+
+
+def parts_in(folder: Path) -> Path | None:
+    """A record folder's file of parts, where it has one."""
+    path = folder / "parts.parquet"
+    return path if path.exists() else None

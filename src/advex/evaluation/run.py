@@ -15,7 +15,7 @@ from advex.classifier import Classifier
 from advex.data.dataset import Dataset
 from advex.evaluation.examples import spread
 from advex.evaluation.plan import Plan
-from advex.evaluation.results import Results, read_tables
+from advex.evaluation.results import Results, parts_in, read_tables
 from advex.evaluation.scores import Contrast, bounded
 from advex.evaluation.shards import Maker, Piece, Shards, Unfinished
 from advex.files import atomic
@@ -165,7 +165,7 @@ class Evaluation:
             tables=read_tables(self.shards.folder, without=("map", "x")), chance=self.data.chance,
             seed=self.plan.settings.seed, searches={task.name: task.spec for task in self.plan.searches},
             norms={task.name: task.norm.name for task in self.plan.searches if task.norm is not RMSE},
-            measures=self.plan.entries,
+            measures=self.plan.entries, parts=parts_in(self.shards.folder),
         )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from advex import registry
 from advex.evaluation.columns import beside
-from advex.evaluation.results import Results
+from advex.evaluation.results import Results, read_parts
 from advex.evaluation.tasks import MeasureTask
 from advex.measures.case import Measure, Measured, values_of
 from advex.measures.intervals import bootstrap
@@ -58,16 +58,16 @@ def estimates(results: Results, model: str, explainer: str) -> dict[str, Tensor]
 
     Only of measures that choose something, and of records that have their parts. The draws are the same for all maps.
     """
-    made: dict[str, Tensor] = {}
-    if "parts" not in results.tables:
-        return made
-    rows = results.rows("parts", model, explainer)
+    if results.parts is None or (model, explainer) in results.estimates:
+        return results.estimates.get((model, explainer), {})
+    made = results.estimates.setdefault((model, explainer), {})
+    rows = read_parts(results.parts, model, explainer)
     for name in rows.column("measure").unique().to_pylist():
         spec = results.measures[name].spec
         keys = [key for key, entry in results.measures.items() if entry.spec == spec]
         measure = registry.build("measure", spec)
         parts = rows.filter(pc.field("measure") == name).column("parts")
-        made |= dict(zip(keys, resampled(measure, parts, results.seed).values(), strict=False))
+        made.update(zip(keys, resampled(measure, parts, results.seed).values(), strict=False))
     return made
 
 

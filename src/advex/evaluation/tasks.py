@@ -130,7 +130,9 @@ class MeasureTask:
         spec = describe(self.measure)
         whole = {"of": self.measure.of, "spec": spec, "standing": standing(spec)}
         return {
-            self.keys[name]: MeasureEntry(title=value.title, better=value.better, unit=value.unit, **whole)
+            self.keys[name]: MeasureEntry(
+                title=value.title, better=value.better, unit=value.unit, baseline=value.baseline, **whole
+            )
             for name, value in values_of(self.measure).items()
         }
 

@@ -43,6 +43,7 @@ class Value:
     """What one figure of a measure is called, which direction is good, and its unit ("" where it has none).
 
     rate: it is a share of hits, 1 each (of ties a part), so that its interval is Wilson's. most: no mean is larger.
+    baseline: it is what something that looks at no map has, which the measure's first value should exceed: its name.
     """
 
     title: str
@@ -50,6 +51,7 @@ class Value:
     unit: str = ""
     rate: bool = False
     most: float = math.inf
+    baseline: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

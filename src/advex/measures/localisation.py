@@ -108,8 +108,12 @@ class Localisation:
         "iou": Value(title="Overlap of box and thing (IoU)", better="high"),
         "gain": Value(title="Box on the thing, beyond the best constant box", better="high"),
         "top1": Value(title="Box on the thing and answer right", better="neither", rate=True),
-        "constant_box": Value(title="The best constant box on the thing", better="neither", rate=True),
-        "whole_picture": Value(title="The whole picture as the box", better="neither", rate=True),
+        "constant_box": Value(
+            title="The best constant box on the thing", better="neither", rate=True, baseline="best constant box"
+        ),
+        "whole_picture": Value(
+            title="The whole picture as the box", better="neither", rate=True, baseline="whole picture"
+        ),
         "no_box": Value(title="Maps without a box", better="neither", rate=True),
     }
     of: ClassVar[Of] = "placed"

@@ -39,7 +39,9 @@ class Segmentation:
         "": Value(title="Overlap of strong pixels and thing (IoU)", better="high"),
         "top1": Value(title="Overlap of strong pixels and thing, answer right", better="neither"),
         "pxap": Value(title="Pixel average precision", better="high", most=1.0),
-        "whole_picture": Value(title="Overlap of the whole picture and the thing", better="neither"),
+        "whole_picture": Value(
+            title="Overlap of the whole picture and the thing", better="neither", baseline="whole picture"
+        ),
     }
     of: ClassVar[Of] = "placed"
     needs: ClassVar[frozenset[Need]] = frozenset({"evidence", "model"})

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from advex.errors import ArtifactError
@@ -17,8 +18,10 @@ MOST_ROWS, MOST_VALUES = 5_000_000, 1_000_000_000  # values: of one column, with
 _ENDINGS = {f"_{name}": kind for name, kind in {**CERTIFICATE, **SEARCH}.items()}
 
 
-def read_parquet(path: Path, *, without: Sequence[str] = ()) -> pa.Table:
+def read_parquet(path: Path, *, without: Sequence[str] = (), where: pc.Expression | None = None) -> pa.Table:
     """A table of a record folder, less some columns. Raises ArtifactError for one that cannot be what it should be.
+
+    where: of the rows that are wanted; groups of others are not read.
 
     A file of a few kilobytes may stand for more rows than there is memory: what it says it holds is looked at first.
     """
@@ -34,7 +37,8 @@ def read_parquet(path: Path, *, without: Sequence[str] = ()) -> pa.Table:
                     name = chunks[0].path_in_schema
                     raise ArtifactError(f"{path}: '{name}' has {count:,} values; at most {MOST_VALUES:,} are read.")
             _check_types(path, file.schema_arrow)
-            return file.read([name for name in file.schema_arrow.names if name not in without])
+            columns = [name for name in file.schema_arrow.names if name not in without]
+            return file.read(columns) if where is None else pq.read_table(path, columns=columns, filters=where)
     except (OSError, pa.ArrowException) as error:
         raise ArtifactError(f"{path} cannot be read: {str(error).partition(chr(10))[0]}.") from None
 

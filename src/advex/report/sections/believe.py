@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from advex.drawing.numbers import decimals, number
+from advex.drawing.ranges import Ranges, ranges
 from advex.record import ModelEntry, Record
 from advex.registry import register
 from advex.report.believed import Preference, judged, preferences
@@ -34,6 +37,7 @@ class JudgedModel:
     name: str
     columns: tuple[tuple[str, str, str], ...]
     rows: tuple[JudgedRow, ...]
+    drawings: tuple[Ranges, ...]
     sentences: tuple[str, ...]
 
     @property
@@ -72,7 +76,29 @@ def _judged(record: Record, index: int, model: ModelEntry) -> JudgedModel:
         for name in ordered
     )
     columns = tuple((titled(measure), BETTER[measure.better], measure.standing) for measure in keys.values())
-    return JudgedModel(index, model.name, columns, rows, tuple(preference.sentence for preference in known))
+    sentences = tuple(preference.sentence for preference in known)
+    return JudgedModel(index, model.name, columns, rows, tuple(_drawings(record, model)), sentences)
+
+
+def _drawings(record: Record, model: ModelEntry) -> Iterator[Ranges]:
+    """Of each measure that has baselines: its maps' values, the best first, beside lines at the baselines."""
+    for key, measure in record.measures.items():
+        figures = {name: maps.figures[key] for name, maps in model.maps.items() if key in maps.figures}
+        figures = {name: figure for name, figure in figures.items() if math.isfinite(figure.value)}
+        alike = [other for other, entry in record.measures.items() if entry.spec == measure.spec]
+        lines = {other: record.measures[other].baseline for other in alike if record.measures[other].baseline}
+        if key != alike[0] or not lines or not figures:
+            continue
+        sign = -1 if measure.better == "high" else 1
+        ordered = sorted(figures, key=lambda name: sign * figures[name].value)
+        values = [
+            (name.replace("_", " "), model.maps[name].control, figure.value, (figure.low, figure.high))
+            for name in ordered
+            if (figure := figures[name])
+        ]
+        most = max(figures, key=lambda name: figures[name].n)  # some maps may have no value
+        baselines = [(title, model.maps[most].figures[other].value) for other, title in lines.items()]
+        yield ranges(titled(measure), values, baselines)
 
 
 def _seconds(seconds: float | None) -> str:
