@@ -222,6 +222,22 @@ def test_of_many_rows_only_those_drawn_are_read(data: Dataset, tmp_path: Any, fl
     assert record.data.examples == 6
 
 
+@pytest.mark.parametrize(
+    ("most", "shuffle", "said"), [(6, False, True), (6, True, False), (None, False, False), (99, False, False)]
+)
+def test_the_first_of_a_loader_are_said_to_be_no_draw(
+    data: Dataset, tmp_path: Any, capsys: pytest.CaptureFixture[str], most: int | None, shuffle: bool, said: bool
+) -> None:
+    rows = DataLoader(Counting(data, 9, True), batch_size=4, shuffle=shuffle)
+    evaluated = advex.evaluate(
+        MODEL, rows, out=tmp_path / "a", max_samples=most, attack=None, btr=None, explanations=0, recheck=0
+    )
+    flags = [flag.message for flag in evaluated.record.flags if flag.code == "selected"]
+    first = "These are the first 6 examples that the DataLoader gave, and no draw"
+    assert [message.partition(":")[0] for message in flags] == [first] * said
+    assert (first in capsys.readouterr().err) == said
+
+
 class Damaged(Counting):
     """Whose second and last rows raise, and whose classes are others than those that it keeps beside."""
 

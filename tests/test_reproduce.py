@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import math
@@ -15,6 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -23,21 +25,26 @@ import advex
 from advex import objectives, recipes
 from advex.cli import reproduce
 from advex.data import Dataset
+from advex.data.images.streamed import Examples
 from advex.drawing.scatter import Mark, front, placed
 from advex.errors import ArtifactError, DataError, SpecError
+from advex.evaluation import settings_from
 from advex.evaluation.judging import NoneRight
 from advex.files import write_text
 from advex.lookup.models import open_models
 from advex.papers import chosen, read
+from advex.progress import QUIET
 from advex.recipes import Recipe
-from advex.record import DataEntry, Difference, Figure, Flag, ModelEntry, Record, write_record
-from advex.record.reproduction import as_plain, read_reproduction
+from advex.record import DataEntry, Difference, Figure, Flag, ModelEntry, Record, read_rows, write_record
+from advex.record.reproduction import ChoiceEntry, as_plain, read_reproduction
 from advex.report import write_report
 from advex.report.pages import reproduction
 from advex.reproduction import Job, Together, carry, carry_out, planned
 from advex.reproduction.carry import Work
+from advex.reproduction.choices import unseen
+from advex.reproduction.figures import write_figures
 from advex.reproduction.folder import Folder
-from advex.reproduction.jobs import Further
+from advex.reproduction.jobs import Choice, Further
 from advex.reproduction.scaling import changes, scaled
 from advex.training import Diverged
 
@@ -449,7 +456,7 @@ def test_marks_tell_networks_apart(tmp_path: Path, path: str, value: str, said: 
 class Extras(Worker):
     """Of an extra: the record of an evaluation, or an empty study."""
 
-    def further(self, extra: Further, run: Path, data: Dataset, record: Path) -> None:
+    def further(self, extra: Further, run: Path, train: Examples, data: Dataset, record: Path) -> None:
         self.log.append(f"extra {extra.name} of {run.name}")
         if extra.study is None:
             super().evaluate(extra.job, run, data, record)
@@ -488,10 +495,10 @@ def test_extras_are_made_once_their_network_is_there_and_not_twice(tmp_path: Pat
     assert again.log == []
 
     class NeverRight(Extras):
-        def further(self, extra: Further, run: Path, data: Dataset, record: Path) -> None:
+        def further(self, extra: Further, run: Path, train: Examples, data: Dataset, record: Path) -> None:
             if extra.study is None:
                 raise NoneRight("no example is classified correctly")
-            super().further(extra, run, data, record)
+            super().further(extra, run, train, data, record)
 
     carry_out(plan, tmp_path / "left", NeverRight())  # ends, though one of them cannot be made
     assert (tmp_path / "left" / "records" / "layers").is_dir()
@@ -519,6 +526,175 @@ def test_extras_that_fit_nothing_are_refused(tmp_path: Path, path: str, value: A
     inner[last] = value
     with pytest.raises(SpecError, match=re.escape(said)):
         read(written(tmp_path, paper))
+
+
+def test_pictures_of_each_class_are_an_extra_in_figures_and_on_the_page(tmp_path: Path) -> None:
+    paper, out = with_extras(), tmp_path / "out"
+    paper["grids"] = {}
+    paper["scales"]["tiny"]["extras"] = {"strips": {"generation": {"count": 2, "radius": 3, "steps": 4}}}
+    plan = planned(written(tmp_path, paper), rows=["plain"], scale="tiny")
+    data = advex.open_dataset("planted", split="test", max_samples=40, seed=0)
+
+    class Painter(Worker):
+        def open(self, job: Job) -> tuple[Dataset, Dataset]:
+            return data, data.take(slice(0, 1))  # a class has no test picture, and all have some to learn from
+
+        def further(self, extra: Further, run: Path, train: Examples, data: Dataset, record: Path) -> None:
+            Work().further(extra, Path("builtin:planted"), train, data, record)
+
+    found = carry_out(plan, out, Painter())
+    generated = json.loads((out / "records" / "strips" / "generated.json").read_text())
+    assert [each["label"] for each in generated["inputs"]] == [name for name in data.class_names for _ in range(2)]
+    assert all(each["generated"]["l2"] <= 3.01 for each in generated["inputs"])
+    reached = sum(each["generated"]["says"] == each["label"] for each in generated["inputs"])
+    (file,) = [path for path in write_figures(out, found) if path.name == "strips.png"]
+    assert file.read_bytes() == (out / "records" / "strips" / "sheet.png").read_bytes()
+    page = write_report(out).read_text()
+    assert f"takes {reached} of {len(generated['inputs'])} pictures for their class" in page
+    assert base64.b64encode(file.read_bytes()).decode() in page
+    assert Folder(out).made("strips")
+
+
+# -- a network that is chosen among others -----------------------------------------------------------------------------
+
+
+def with_choice() -> dict[str, Any]:
+    """The small paper with two more networks, and a row that is of one of them."""
+    paper = changed("grids", {})
+    row = {"label": "x", "recipe": "digits-ordinary"}
+    paper["tables"]["I"]["sections"][0]["rows"] += [
+        {"id": "weak", **row, "published": {}, "overrides": ["seed=2"]},
+        {"id": "strong", **row, "published": {}, "overrides": ["seed=3"]},
+        {"id": "equal", "label": "Equal", "published": {}, "chosen": {"of": ["weak", "strong"], "like": "plain"},
+         "note": "Said anyway."},
+    ]  # fmt: skip
+    return paper
+
+
+class Chooser(Worker):
+    """Its networks have these accuracies on what is not compared."""
+
+    accuracies = {"plain": 0.80, "weak": 0.89, "strong": 0.75}
+
+    def choose(self, choice: Choice, runs: Mapping[str, Path], test: Dataset) -> ChoiceEntry:
+        self.log.append(f"choose among {' '.join(runs)}")
+        known = {name: self.accuracies[name] for name in runs}
+        return ChoiceEntry(like=choice.like.name, within=choice.within, data="rest", examples=99, accuracies=known)
+
+
+def test_a_chosen_row_is_the_network_with_the_nearest_accuracy_once_all_are_there(tmp_path: Path) -> None:
+    paper, out = written(tmp_path, with_choice()), tmp_path / "out"
+    plan = planned(paper, rows=["equal"], scale="tiny")
+    assert [each.row.id for each in plan.rows] == ["plain", "weak", "strong", "equal"], "one row brings the others"
+    first = Chooser(stops_at="strong")
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(plan, out, first)
+    waiting = read_reproduction(out).rows[-1]
+    assert (waiting.state, waiting.reason) == (
+        "waiting", "is of weak, strong the one with about the accuracy of plain, once these are trained",
+    )  # fmt: skip
+    second = Chooser()
+    found = carry_out(plan, out, second)
+    assert second.log == ["train strong", "evaluate strong", "choose among plain weak strong"]
+    row = found.rows[-1]
+    assert (row.id, row.network, row.state) == ("equal", "strong", "measured")
+    assert row.measured == found.rows[2].measured
+    assert row.note == (
+        "Chosen is strong, -5.00 points from plain (which is no fair match: not within 1), by accuracy on 99 pictures "
+        "that are neither trained on nor compared (rest): plain 80.00 %, weak 89.00 %, strong 75.00 %. Said anyway."
+    )
+    assert "Chosen is strong" in write_report(out).read_text()
+    third = Chooser()
+    assert carry_out(plan, out, third).rows == found.rows
+    assert third.log == []
+    (out / "records" / "equal" / "choice.json").write_text("{}")
+    with pytest.raises(ArtifactError, match="cannot be read as a choice among networks"):
+        carry_out(plan, out, Chooser())
+
+
+def test_what_diverges_is_not_chosen_and_without_its_match_nothing_is(tmp_path: Path) -> None:
+    plan = planned(written(tmp_path, with_choice()), rows=["equal"], scale="tiny")
+    assert carry_out(plan, tmp_path / "one", Chooser(diverges="strong")).rows[-1].network == "weak"
+    row = carry_out(plan, tmp_path / "none", Chooser(diverges="plain")).rows[-1]
+    assert (row.state, row.reason) == ("failed", "There is no plain, to choose by.")
+    assert not (tmp_path / "none" / "records" / "equal").exists()
+
+
+def test_choices_are_made_on_what_is_neither_learned_from_nor_compared(tmp_path: Path) -> None:
+    paper = with_choice()
+    paper["scales"]["tiny"]["data"] = {"cifar10": "planted:amplitude=0.05"}  # by the name of the set
+    plan = planned(written(tmp_path, paper), rows=["equal"], scale="tiny")
+    (choice,) = plan.choices
+    whole = advex.open_dataset(choice.like.data, split="test")
+    test = whole.sample(12, seed=0)
+    rest = unseen(choice.like, test, QUIET, 0)
+    assert sorted((*rest.ids, *test.ids)) == sorted(whole.ids)
+    (opened,) = open_models(["builtin:planted"], "cpu")
+    batch = rest.batch(slice(None))
+    right = (opened.classifier.predict(batch.x).argmax(dim=1) == batch.y).double().mean().item()
+    made = Work().choose(choice, dict.fromkeys(("plain", "weak"), Path("builtin:planted")), test)
+    assert made.accuracies == {"plain": pytest.approx(right), "weak": pytest.approx(right)}
+    assert (made.examples, made.chosen) == (588, "weak")
+    assert 0.3 < right < 1
+    with pytest.raises(DataError, match="All test examples of planted.* are compared"):
+        unseen(choice.like, whole, QUIET, 0)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ({"chosen": {"of": ["weak", "strng"], "like": "plain"}}, "row equal is chosen by 'strng': did you mean"),
+        ({"chosen": {"of": ["weak", "strong"], "like": "plain-again"}}, "which has no recipe of its own"),
+        ({"recipe": "digits-ordinary"}, "row equal: the network of a chosen row is another's"),
+    ],
+)
+def test_choices_that_fit_nothing_are_refused(tmp_path: Path, value: dict[str, Any], said: str) -> None:
+    paper = with_choice()
+    paper["tables"]["I"]["sections"][0]["rows"][-1] |= value
+    with pytest.raises(SpecError, match=re.escape(said)):
+        read(written(tmp_path, paper))
+
+
+def test_masks_of_maps_are_drawn_from_what_networks_say_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fig. 7 and Top-1 Seg of singh2020 as its scale `smoke` has them, with one network in the place of all three."""
+    monkeypatch.setattr(recipes, "_check", lambda recipe: None)  # building the networks takes long, and has its tests
+    plan = planned("singh2020", rows=["masks"], scale="smoke")
+    (group,) = plan.groups
+    assert {mark: job.name for mark, job in group.jobs.items()} == {
+        "natural": "flower-natural", "pgd": "flower-pgd-7", "art": "flower-art",
+    }  # fmt: skip
+    assert {job.data for job in plan.jobs} == {"planted"}
+
+    class Planted(Worker):
+        def open(self, job: Job) -> tuple[Dataset, Dataset]:
+            test = advex.open_dataset("planted:amplitude=0.05", split="test", max_samples=8, seed=0)
+            return test, test
+
+        def evaluate(self, job: Job, run: Path, data: Dataset, record: Path) -> Record:
+            little = settings_from({"attack": None, "btr": None, "explanations": 0, "sweep": 0, "recheck": 0})
+            return Work().evaluate(dataclasses.replace(job, evaluation=little), Path("builtin:planted"), data, record)
+
+        def together(self, group: Together, runs: Mapping[str, Path], data: Dataset, record: Path) -> Record:
+            quicker = {"maps": ("integrated_gradients:steps=2", "gradient", "centre")}
+            group = dataclasses.replace(group, evaluation=group.evaluation.model_copy(update=quicker))
+            return Work().together(group, dict.fromkeys(runs, Path("builtin:planted")), data, record)
+
+    found = carry_out(plan, tmp_path, Planted())
+    rows = [row for row in found.rows if row.together]
+    assert [row.measured.keys() >= {"ig", "gradient", "ig_iou", "whole", "gaussian"} for row in rows] == [True] * 3
+    assert rows[0].published == {"ig": 33.7, "gradient": 24.4}
+    places = read_rows(tmp_path / "records" / "table-7-1", "places")
+    kept = {(row["example"], row["explainer"]): row for row in places if row["model"] == "art"}
+    maps = read_rows(tmp_path / "records" / "table-7-1", "maps")
+    assert len(kept) == 2 * 3
+    for row in maps:  # what is drawn is what was judged
+        if row["model"] == "art" and (at := kept.get((row["example"], row["explainer"]))):
+            mask, thing = np.array(at["mask"]), np.array(at["outline"])
+            assert row["segmentation"] == pytest.approx((mask & thing).sum() / (mask | thing).sum())
+            assert thing.sum() == 64  # a patch of 8 x 8
+    assert [path.name for path in write_figures(tmp_path, found) if "masks" in path.name] == ["masks-7-1.png"]
 
 
 def test_a_network_is_judged_on_the_first_that_it_classifies_correctly_after_some(

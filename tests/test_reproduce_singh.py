@@ -54,13 +54,15 @@ TABLE_6 = {
     "transfer-pgd-10": (86.44, 44.07, 71.34, 87.32),
     "transfer-art": (88.45, 72.72, 37.58, 89.84),
 }
+# Top-1 Seg by integrated gradients and by the gradient (Sec. 5, in the text).
+TABLE_7 = {"masks-natural": (33.7, 24.4), "masks-pgd-7": (42.2, 24.6), "masks-art": (60.4, 31.7)}
 ADL = {"cub-se-adl", "cub-adl", "cub-vgg-adl"}
 TEXT = {"attacks-jarn", "attacks-cure"}
 
 
 @pytest.mark.parametrize(
     ("table", "printed"),
-    [("1", TABLE_1), ("2", TABLE_2), ("3", TABLE_3), ("4", TABLE_4), ("5", TABLE_5), ("6", TABLE_6)],
+    [("1", TABLE_1), ("2", TABLE_2), ("3", TABLE_3), ("4", TABLE_4), ("5", TABLE_5), ("6", TABLE_6), ("7", TABLE_7)],
 )
 def test_the_tables_are_as_printed(table: str, printed: dict[str, tuple[float, ...]]) -> None:
     rows = {row.id: row for row in papers.read("singh2020").tables[table].rows if row.published}
@@ -73,7 +75,14 @@ def test_every_row_can_be_planned_but_those_without_data(scale: str, monkeypatch
     monkeypatch.setattr(recipes, "_check", lambda recipe: None)  # building the networks takes long, and has its tests
     plan = planned("singh2020", rows=["all"], scale=scale, available=lambda source: None)
     without = {each.row.id for each in plan.rows if each.job is None}
-    assert without == {"flower-ig", "flower-ig-sum", *ADL, *TEXT}
+    assert without == {"flower-ig", "flower-ig-sum", "gtsrb-pgd-equal", *ADL, *TEXT}
+    (choice,) = plan.choices
+    candidates = ["gtsrb-pgd-2", "gtsrb-pgd-3", "gtsrb-pgd-4", "gtsrb-pgd-5"]
+    assert (choice.name, choice.like.name, [job.name for job in choice.of]) == (
+        "gtsrb-pgd-equal", "gtsrb-art", candidates,
+    )  # fmt: skip
+    radii = {str(job.recipe.objective["adversarial"]["attack"]).split(",")[1] for job in choice.of}
+    assert radii == {f"radius={n}/255" for n in (2, 3, 4, 5)}
 
 
 @pytest.mark.parametrize("scale", ["smoke", "cpu", "full"])

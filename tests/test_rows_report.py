@@ -518,6 +518,25 @@ def contents_id(done: SimpleNamespace, row: Any) -> str:
     return next(each["id"] for each in schema.read_rows(done.folder, "examples") if each["example"] == row["example"])
 
 
+@pytest.mark.parametrize(
+    ("before", "shares"), [(0.05, (-0.225, 0.775)), (0.9, (0.3, -1.1)), (0.3, (-0.7, 1.5, -0.2)), (0.2, (0.1, 0.3))]
+)
+def test_a_way_that_leaves_the_probabilities_is_drawn_whole_and_to_scale(before: float, shares: Any) -> None:
+    changes = [{"feature": str(place), "share": share} for place, share in enumerate(shares)]
+    first, *moves, last = waterfall({"target": 0, "before": [before], "after": [before + sum(shares)]}, changes)
+    scale = first.width / before
+    leaves = any(not 0 <= before + sum(shares[:count]) <= 1 for count in range(len(shares) + 1))
+    assert (scale < 99.9) == leaves
+    assert last.x == first.x
+    at = first.x + first.width
+    for step, share in zip(moves, shares, strict=True):
+        assert 0 <= step.x <= step.x + step.width <= 100.02
+        assert step.width == pytest.approx(scale * abs(share), abs=0.02)
+        assert (step.x if share >= 0 else step.x + step.width) == pytest.approx(at, abs=0.05)
+        at += scale * share
+    assert at == pytest.approx(last.x + last.width, abs=0.05)
+
+
 def test_records_without_shares_have_no_waterfall() -> None:
     changes = [{"feature": "age", "before": 1.0, "after": 2.0, "moved": 1.0}]
     assert waterfall({"target": 0, "before": [0.2], "after": [0.8]}, changes) == ()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
@@ -95,7 +96,10 @@ def test_overlaps_are_those_of_a_loop_with_the_threshold_of_the_other_half(masks
     for choosing, judged in ((first, second), (second, first)):
         expected[judged] = every[judged, every[choosing].mean(axis=0).argmax()]
     assert answer.values[""].numpy() == pytest.approx(expected)
-    assert answer.values["top1"].numpy() == pytest.approx(expected * right.numpy())
+    assert answer.values["top1"].numpy() == pytest.approx(1.0 * (expected >= 0.5) * right.numpy())
+    assert 0 < answer.values["top1"].sum() < (expected >= 0.5).sum()
+    lower = measured(case(maps, masks, right=right), "segmentation:levels=20,iou=0.2").values["top1"].numpy()
+    assert lower == pytest.approx(1.0 * (expected >= 0.2) * right.numpy())
     assert answer.values["whole_picture"].numpy() == pytest.approx(masks.flatten(1).double().mean(dim=1).numpy())
 
 
@@ -121,7 +125,7 @@ def test_resampled_means_choose_anew_on_the_resampled_other_half(masks: Tensor) 
         for choosing, judged in ((one, two), (two, one)):
             best = every[choosing].sum(axis=0).round(9).argmax()
             values += [every[i, best] for i in judged]
-            rights += [every[i, best] * float(right[i]) for i in judged]
+            rights += [float(every[i, best] >= 0.5) * float(right[i]) for i in judged]
             whole += [thing[i].mean() for i in judged]
         held = [i for i in rows if i != 7]
         precision = average_precision_score(thing[held].ravel(), levels[held].ravel())
@@ -152,3 +156,28 @@ def test_without_an_outline_the_boxes_are_the_thing_and_without_either_there_is_
     assert answer.values[""][:4].tolist() == [1] * 4
     assert math.isnan(answer.values[""][4])
     assert math.isnan(answer.values["pxap"][4])
+
+
+@pytest.mark.parametrize(("smooth", "filtered"), [("mean", 3), ("1.5", 1.5)])
+def test_maps_are_smoothed_first_and_the_mask_that_is_kept_is_that_which_is_judged(
+    masks: Tensor, smooth: str, filtered: float
+) -> None:
+    maps = torch.rand(N, SIDE, SIDE, generator=torch.Generator().manual_seed(7)).double() + 0.5 * masks
+    maps[5] = 0.1  # nothing is strong in it, and smoothing puts nothing there
+    spec = f"segmentation:levels=20,smooth={smooth}"
+    answer, made = measured(case(maps, masks), spec), build(spec)
+    by_hand = [
+        ndimage.uniform_filter(each, 3) if smooth == "mean" else ndimage.gaussian_filter(each, filtered)
+        for each in maps.numpy()
+    ]
+    kept: Any = made
+    for row in range(N):
+        mask = np.array(kept.mask_of(answer.parts, row, maps[row][None, None])).reshape(SIDE, SIDE)
+        thing = masks[row].numpy()
+        overlap = (mask & thing).sum() / (mask | thing).sum()
+        assert answer.values[""][row] == pytest.approx(overlap)
+        if row == 5:
+            assert not mask.any()
+        else:  # the strongest pixels of the map that was smoothed by hand
+            strongest = np.sort(by_hand[row], axis=None)[-mask.sum()]
+            assert (mask == (by_hand[row] >= strongest)).all()

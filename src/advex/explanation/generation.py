@@ -28,10 +28,9 @@ from advex.files import write_bytes
 from advex.goals import Become
 from advex.lookup.datasets import class_number
 from advex.lookup.models import Opened, open_models
+from advex.record.generated import GENERATED as GENERATED
 from advex.registry import describe
 from advex.types import FLAT
-
-GENERATED = "generated.json"
 
 
 def seeds_for(

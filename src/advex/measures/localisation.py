@@ -12,7 +12,6 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 import torch
 from pydantic import PlainValidator
-from scipy import ndimage
 from torch import Tensor
 
 from advex import randomness
@@ -20,7 +19,7 @@ from advex.distances.channels import Channels
 from advex.errors import SpecError
 from advex.measures.boxes import NO_BOX, SIDES, components, constant_boxes, overlap, overlaps
 from advex.measures.case import Case, Measured, Need, Of, Value, measure
-from advex.measures.pixels import merged, pixels
+from advex.measures.pixels import Smoothing, merged, pixels, smoothed
 from advex.measures.place import NOT_QUARTER
 from advex.options import Share
 
@@ -44,16 +43,8 @@ def as_numbers(text: object) -> tuple[float, ...]:
     return numbers
 
 
-def _smoothing(value: object) -> object:
-    known = value in ("none", "mean") or (isinstance(value, int | float) and 0 < value < math.inf)
-    if isinstance(value, bool) or not known:
-        raise SpecError(f"A map is smoothed by none, mean or the sigma of a Gaussian in pixels, not {value!r}.")
-    return value
-
-
 Grid = Annotated[str | float, PlainValidator(lambda value: (value == "paper" or as_numbers(value)) and value)]
 Overlap = Annotated[str | float, PlainValidator(lambda value: as_numbers(value) and value)]
-Smoothing = Annotated[str | float, PlainValidator(_smoothing)]
 
 
 @measure(
@@ -167,10 +158,7 @@ class Localisation:
         """[height, width], clipped, smoothed, and from 0 to 1; None where it is the same everywhere."""
         if self.clip:
             values = values.clip(*np.quantile(values, [self.clip, 1 - self.clip]))
-        if self.smooth == "mean":
-            values = ndimage.uniform_filter(values, 3)
-        elif self.smooth != "none":
-            values = ndimage.gaussian_filter(values, float(self.smooth))
+        values = smoothed(values, self.smooth)
         low, high = values.min(), values.max()
         return (values - low) / (high - low) if high > low else None
 

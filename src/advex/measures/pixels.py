@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from typing import Annotated
 
+import numpy as np
 import torch
+from pydantic import PlainValidator
+from scipy import ndimage
 from torch import Tensor
 
 from advex import randomness
@@ -16,6 +21,23 @@ from advex.measures.case import Case
 
 NOT_FINITE = "the map is not finite"
 CONSTANT = "the map is the same everywhere"
+
+
+def _smoothing(value: object) -> object:
+    known = value in ("none", "mean") or (isinstance(value, int | float) and 0 < value < math.inf)
+    if isinstance(value, bool) or not known:
+        raise SpecError(f"A map is smoothed by none, mean or the sigma of a Gaussian in pixels, not {value!r}.")
+    return value
+
+
+Smoothing = Annotated[str | float, PlainValidator(_smoothing)]
+
+
+def smoothed(values: np.ndarray, how: Smoothing) -> np.ndarray:
+    """A map [height, width] by how: none, mean (of 3 x 3 pixels), or the sigma of a Gaussian; edges are mirrored."""
+    if how == "none":
+        return values
+    return ndimage.uniform_filter(values, 3) if how == "mean" else ndimage.gaussian_filter(values, float(how))
 
 
 def pixels(case: Case, channels: Channels) -> tuple[Tensor, dict[str, Tensor]]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -14,30 +15,38 @@ from advex import randomness
 from advex.distances.channels import Channels
 from advex.measures.case import Case, Measured, Need, Of, Value, measure
 from advex.measures.localisation import ALONE, halves_of
-from advex.measures.pixels import pixels
+from advex.measures.pixels import Smoothing, merged, pixels, smoothed
 
 _BEFORE = 2  # columns of the parts before the counts: a draw, and whether the answer is right
 
 
-@measure("segmentation", cites="choe2020 (PxAP); singh2020 (Top-1 Seg)", examples=("levels=20,channels=sum_abs",))
+@measure(
+    "segmentation",
+    cites="choe2020 (PxAP); singh2020 (Top-1 Seg)",
+    examples=("levels=20,channels=sum_abs", "smooth=mean"),
+)
 class Segmentation:
     """The IoU of the map's strong pixels with the thing: its outline, else its boxes.
 
     The map runs from 0 to 1 in each picture; a map that is the same everywhere has no strong pixel, and an IoU of 0.
+    The map runs from 0 to 1 in each picture; a map that is the same everywhere has no strong pixel, and an IoU of 0.
     Strong is a pixel of at least a threshold, of `levels` in equal steps from 0 on, that with the highest mean IoU on
-    the other half of the examples, as of `localisation`. top1: 0 where the model's answer is wrong. whole_picture: of
-    all pixels, whatever the map. pxap: average precision of all pixels of all pictures together, over all thresholds;
-    each example has what it adds to that figure, so that their mean is the figure and their spread its interval's.
+    the other half of the examples, as of `localisation`. top1: whether the IoU is at least `iou` and the model's answer
+    right (Top-1 Seg, singh2020 Sec. 5). whole_picture: of all pixels, whatever the map. pxap: average precision of all
+    pixels of all pictures together, over all thresholds; each example has what it adds to that figure, so that their
+    mean is the figure and their spread its interval's.
 
-    levels: of thresholds. channels: how those of a pixel become one value.
+    levels: of thresholds. channels: how those of a pixel become one value. smooth: as of `localisation`. iou: see top1.
     """
 
     levels: Annotated[int, Field(ge=2, le=1000)] = 100
     channels: Channels = "max_abs"
+    smooth: Smoothing = "none"
+    iou: Annotated[float, Field(gt=0, le=1)] = 0.5
 
     values: ClassVar[Mapping[str, Value]] = {
         "": Value(title="Overlap of strong pixels and thing (IoU)", better="high"),
-        "top1": Value(title="Overlap of strong pixels and thing, answer right", better="neither"),
+        "top1": Value(title="Strong pixels on the thing and answer right", better="neither", rate=True),
         "pxap": Value(title="Pixel average precision", better="high", most=1.0),
         "whole_picture": Value(
             title="Overlap of the whole picture and the thing", better="neither", baseline="whole picture"
@@ -49,16 +58,24 @@ class Segmentation:
 
     def __call__(self, case: Case) -> Measured:
         maps, flawed = pixels(case, self.channels)
-        flat, mask = maps.flatten(1), case.evidence_mask.flatten(1)
-        low, high = flat.amin(dim=1, keepdim=True), flat.amax(dim=1, keepdim=True)
-        level = ((flat - low) / (high - low) * self.levels).nan_to_num().long().clamp(0, self.levels - 1)
-        counts = torch.zeros(2, len(flat), self.levels, dtype=torch.float64, device=flat.device)
-        counts[0].scatter_add_(1, level, mask.double())
-        counts[1].scatter_add_(1, level, torch.ones_like(flat))
+        level, mask = self._levels(maps, flawed), case.evidence_mask.flatten(1).double()
+        counts = torch.zeros(2, len(level), self.levels, dtype=torch.float64, device=level.device)
+        counts[0].scatter_add_(1, level, mask)
+        counts[1].scatter_add_(1, level, torch.ones_like(mask))
         draws = randomness.uniform_for(randomness.numbers(case.x, case.seed), case.seed, "halves").double()
         right = (case.confidences.argmax(dim=1) == case.y).double()[:, None]
         parts = torch.cat([draws.to(right.device), right, *counts], dim=1)
         return self.settle(parts.masked_fill(~case.located[:, None], math.nan).cpu())
+
+    def _levels(self, maps: Tensor, flawed: Mapping[str, Tensor]) -> Tensor:
+        """[n, pixels] int64 of maps [n, height, width]: how many thresholds, but for the first, each pixel reaches."""
+        if self.smooth != "none":  # a map that is the same everywhere stays so to the last bit
+            maps = maps.masked_fill(torch.stack([*flawed.values()]).any(dim=0)[:, None, None], 0.0)
+            each = [smoothed(values, self.smooth) for values in maps.cpu().numpy()]
+            maps = torch.from_numpy(np.stack(each)).to(maps.device)
+        flat = maps.flatten(1)
+        low, high = flat.amin(dim=1, keepdim=True), flat.amax(dim=1, keepdim=True)
+        return ((flat - low) / (high - low) * self.levels).nan_to_num().long().clamp(0, self.levels - 1)
 
     def settle(self, parts: Tensor) -> Measured:
         """The values of all examples.
@@ -69,18 +86,28 @@ class Segmentation:
         known = ~parts[:, 0].isnan()
         inside, every, overlaps = _counted(parts)
         area, total = inside[:, -1:], every[:, -1:]
-        chosen = torch.full((len(parts),), math.nan, dtype=torch.float64)
-        for choosing, judged in halves_of(parts[:, 0], "half"):
-            if choosing.any():
-                chosen[judged] = overlaps[judged, int(overlaps[choosing].sum(dim=0).round(decimals=9).argmax())]
+        columns = _columns(parts, overlaps)
+        chosen = overlaps.gather(1, columns.clamp_min(0)[:, None])[:, 0].masked_fill(columns < 0, math.nan)
+        hit = torch.where(chosen.isnan(), math.nan, (chosen >= self.iou).double())
         precision = torch.full_like(chosen, math.nan)
         if known.any():
             precision[known] = _precision(inside[known], every[known])
         values = {
-            "": chosen, "top1": chosen * parts[:, 1], "pxap": precision,
+            "": chosen, "top1": hit * parts[:, 1], "pxap": precision,
             "whole_picture": torch.where(chosen.isnan(), math.nan, (area / total)[:, 0]),
         }  # fmt: skip
         return Measured(value=values, undefined={ALONE: known & chosen.isnan()}, parts=parts)
+
+    def mask_of(self, parts: Tensor, row: int, values: Tensor) -> list[bool] | None:
+        """The strong pixels by which `settle` judges a row, line by line; None where there is no threshold.
+
+        parts: of all rows, see `settle`. values: the row's map [1, c, height, width].
+        """
+        column = int(_columns(parts, _counted(parts)[2])[row])
+        if column < 0:
+            return None
+        level = self._levels(*merged(values, self.channels))[0]
+        return ((level >= column) & bool(level.any())).tolist()
 
     def resampled(self, parts: Tensor, counts: Tensor) -> dict[str, Tensor]:
         """The means of all values, [b] each, with thresholds chosen on the resampled other half.
@@ -98,7 +125,9 @@ class Segmentation:
             own, weight = counts * choosing[known], counts * judged[known]
             own = own.where(own.any(dim=1, keepdim=True), choosing[known].double())
             chosen = overlaps.T[(own @ overlaps).round(decimals=9).argmax(dim=1)]
-            sums = sums + torch.stack([(weight * each).sum(dim=1) for each in (chosen, chosen * right, areas)])
+            sums = sums + torch.stack(
+                [(weight * each).sum(dim=1) for each in (chosen, (chosen >= self.iou) * right, areas)]
+            )
             drawn = drawn + weight.sum(dim=1)
         hits, taken = counts @ inside, counts @ every
         steps = torch.diff(hits, dim=1, prepend=torch.zeros(len(hits), 1, dtype=hits.dtype))
@@ -114,6 +143,15 @@ def _counted(parts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     overlaps = (inside / (inside[:, -1:] + every - inside)).flip(1)
     constant = (every[:, :-1] == 0).all(dim=1)  # all pixels are at the lowest level
     return inside, every, torch.where(constant[:, None], 0.0, overlaps)
+
+
+def _columns(parts: Tensor, overlaps: Tensor) -> Tensor:
+    """[n] int64: the threshold chosen for each example on the other half, -1 where there is nothing to choose on."""
+    columns = torch.full((len(parts),), -1)
+    for choosing, judged in halves_of(parts[:, 0], "half"):
+        if choosing.any():
+            columns[judged] = overlaps[choosing].sum(dim=0).round(decimals=9).argmax()
+    return columns
 
 
 def _precision(inside: Tensor, every: Tensor) -> Tensor:

@@ -13,10 +13,11 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, RandomSampler
 from torch.utils.data import Dataset as TorchDataset
 
 from advex.data import Dataset, Skipped
+from advex.data.dataset import counted
 from advex.data.source import Encoded, Reading, Source, Split, Unreadable
 from advex.errors import DataError, SpecError
 from advex.notebook.pictures import encoded, is_float
@@ -44,7 +45,7 @@ class Examples:
     """The rows of another library's data. picture: of a row's number, in whatever form. labels: None if there are none.
 
     class_names: None where the data do not say them; occurring: these are but the texts that occur as classes.
-    problems: why rows could not be read when their classes were asked for.
+    problems: why rows could not be read when their classes were asked for. selected: as of a `Dataset`.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Examples:
     class_names: tuple[str, ...] | None
     occurring: bool = False
     problems: Mapping[int, str] = field(default_factory=dict)
+    selected: str = ""
 
     def sample(self, count: int | None, seed: int) -> Examples:
         """So many rows drawn by the seed, in their order; all where there are no more. None of them is read."""
@@ -104,7 +106,7 @@ class Examples:
             made = Source(name=self.name, class_names=names, splits={"": lambda: split}).read(how)
         known = {ids[row]: why for row, why in self.problems.items()}
         lost = tuple(replace(each, reason=known.get(each.name, each.reason)) for each in made.skipped)
-        return replace(made, skipped=lost)
+        return replace(made, skipped=lost, selected=self.selected)
 
     def _readable(self) -> Iterator[Any]:
         """The rows that can be read, as they are given."""
@@ -144,7 +146,11 @@ def examples_of(given: Any, first: int | None = None) -> Examples | None:
         return given
     if isinstance(given, DataLoader):
         rows = list(itertools.islice(_rows_of(given), first))
-        return _of_rows(rows, len(rows), "DataLoader", _names_of(given))
+        examples = _of_rows(rows, len(rows), "DataLoader", _names_of(given))
+        if len(rows) != first or isinstance(given.sampler, RandomSampler):
+            return examples
+        said = f"These are the first {counted(first, 'example')} that the DataLoader gave, and no draw"
+        return replace(examples, selected=f"{said}: of data in the order of their classes they are of few of these.")
     if isinstance(given, Mapping) and given and all(hasattr(each, "column_names") for each in given.values()):
         raise SpecError(f"This has the splits {', '.join(map(str, given))}: give one, data[{next(iter(given))!r}].")
     if hasattr(given, "column_names") and hasattr(given, "features"):

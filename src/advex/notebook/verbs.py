@@ -104,7 +104,8 @@ def evaluate(
     """Attack and explain models on data, and leave the figures in a record folder; the same call goes on after a stop.
 
     model: one or several, see `advex.notebook.given.models_of`. data: what `--data` takes, a `Dataset`, or a
-    `DataLoader` or data set of torch or Hugging Face whose rows have a picture and a class. out: `records/NAMES` if
+    `DataLoader` or data set of torch or Hugging Face whose rows have a picture and a class. max_samples: so many, drawn
+    by the seed; of a `DataLoader` the first that it gives. out: `records/NAMES` if
     None. settings: those of `advex.evaluation.Settings`, such as `attack="minimal"`, `radius=["linf:8/255"]`,
     `maps=["gradient"]`. Raises AdvexError.
     """
@@ -155,7 +156,7 @@ def _held(
             "`data` is what --data takes, a Dataset, a DataLoader, or a data set of torch or Hugging Face, not "
             f"{type(data).__name__}."
         )
-    say.note(describe(held))
+    say.note("; ".join(filter(None, (describe(held), held.selected))))
     return held
 
 

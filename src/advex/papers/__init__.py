@@ -89,13 +89,14 @@ def chosen(paper: Paper, table: str | None, names: Sequence[str]) -> list[str]:
 
 
 def _needed(paper: Paper, rows: Sequence[str]) -> set[str]:
-    """The rows that others are set against, start from, or are evaluated together with."""
+    """The rows that others are set against, start from, are chosen among, or are evaluated together with."""
     sections = [section for table in paper.tables.values() if table.together for section in table.sections]
     beside = {row.id for section in sections if {row.id for row in section.rows} & {*rows} for row in section.rows}
     named = [paper.rows[row] for row in {*rows, *beside}]
     originals = [paper.original(row) for row in named]
     starts = {row.answers.start for row in originals if row.answers is not None}
-    return beside | starts | {row.against for row in (*originals, *named) if row.against is not None}
+    chosen = {name for row in named if row.chosen is not None for name in (*row.chosen.of, row.chosen.like)}
+    return beside | starts | chosen | {row.against for row in (*originals, *named) if row.against is not None}
 
 
 def _near(name: str, paper: Paper) -> str:

@@ -35,12 +35,21 @@ class Study(_Model):
     above: dict[str, float] = {}
 
 
+class Generation(_Model):
+    """`count` pictures of each class, `steps` gradients from a seed within an L2 ball, see `advex generate`."""
+
+    count: int = Field(ge=1)
+    radius: float = Field(gt=0)
+    steps: int = Field(ge=1)
+
+
 class Making(_Model):
-    """What makes an extra: a study of layers, or an evaluation by settings of its own, of the first `samples` of the
-    test images that the network classifies correctly.
+    """What makes an extra: a study of layers, pictures of each class, or an evaluation by settings of its own, of the
+    first `samples` of the test images that the network classifies correctly.
     """
 
     study: Study | None = None
+    generation: Generation | None = None
     evaluation: dict[str, Any] = {}
     samples: int | None = Field(default=None, ge=1)
 

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from advex.errors import did_you_mean
-from advex.papers import answers, extras
+from advex.papers import answers, choices, extras
 from advex.papers.answers import Learned, Simulated
+from advex.papers.choices import Chosen
 from advex.papers.extras import Extra, Making
 
 ALL = "all"  # every row, where a scale has a subset of its own
@@ -56,7 +57,7 @@ class Row(_Model):
     paired columns compare it with. explainer: whose maps the row is of, as the evaluation names it; a repetition then,
     of the network's own row, and set against another of its explainers; also: others, for single columns, by name.
     needs: why this command does not run it, as the end of "not run: needs ...". answers: images that it learns from
-    besides. data: instead of the table's. note: what must be said.
+    besides. data: instead of the table's. note: what must be said. chosen: the network is another row's, see `Chosen`.
     """
 
     id: Id
@@ -73,6 +74,7 @@ class Row(_Model):
     answers: Learned | None = None
     data: str | None = None
     note: str = ""
+    chosen: Chosen | None = None
 
     @model_validator(mode="after")
     def _one_way(self) -> Row:
@@ -80,8 +82,10 @@ class Row(_Model):
             raise ValueError(
                 f"row {self.id}: a repetition (same_as) takes recipe, overrides and needs from its original"
             )
-        if not (self.same_as or self.recipe or self.needs):
+        if not (self.same_as or self.recipe or self.needs or self.chosen):
             raise ValueError(f"row {self.id}: say recipe, same_as, or what it needs")
+        if self.chosen and (self.same_as or self.recipe or self.needs):
+            raise ValueError(f"row {self.id}: the network of a chosen row is another's: no recipe, same_as or needs")
         if self.explainer and not (self.same_as or self.needs):
             raise ValueError(f"row {self.id}: an explainer is of the network of another row (same_as)")
         if self.overrides and not self.recipe:
@@ -184,11 +188,11 @@ class Budget(_Model):
     """How much is run. change: setting of the recipe -> value, or asked value -> value.
 
     `network.OPTION` and `objective.TERM.OPTION` reach inside; what a recipe does not have is left alone. data: by
-    table, the set that is used where none is named. subset: the rows that are run where none are named.
-    samples: images drawn; None: all. right_samples: of the test images so many that the network classifies correctly,
-    the first after `skip_samples` of all. simulated: instead of the paper's. evaluation: settings of it. tables: by
-    table, settings beside these of its rows' evaluations; of a table whose rows are evaluated together, all of them.
-    extras: what makes each of the paper's, where the scale has it. threads: of the processor.
+    the paper's name of a set, or by table, the set that is used where none is named. subset: the rows that are run
+    where none are named. samples: images drawn; None: all. right_samples: of the test images so many that the network
+    classifies correctly, the first after `skip_samples` of all. simulated: instead of the paper's. evaluation: settings
+    of it. tables: by table, settings beside these of its rows' evaluations; of a table whose rows are evaluated
+    together, all of them. extras: what makes each of the paper's, where the scale has it. threads: of the processor.
     """
 
     summary: str
@@ -247,6 +251,7 @@ class Paper(_Model):
 def _problems(paper: Paper) -> Iterator[str]:
     """What single entries cannot show."""
     yield from answers.problems(paper)
+    yield from choices.problems(paper)
     yield from extras.problems(paper)
     ids = [row.id for table in paper.tables.values() for row in table.rows]
     yield from (f"two rows are called '{name}'" for name in sorted({row for row in ids if ids.count(row) > 1}))
@@ -261,7 +266,7 @@ def _problems(paper: Paper) -> Iterator[str]:
                 continue
             if row.same_as not in rows:
                 yield f"row {row.id} repeats '{row.same_as}': {did_you_mean(row.same_as, rows)}"
-            elif rows[row.same_as].same_as is not None:
+            elif rows[row.same_as].same_as is not None or rows[row.same_as].chosen is not None:
                 yield f"row {row.id} repeats {row.same_as}, which is a repetition itself"
             elif not _agree(row, rows[row.same_as]):
                 yield f"row {row.id} repeats {row.same_as}, and the published values differ"
@@ -298,7 +303,8 @@ def _problems(paper: Paper) -> Iterator[str]:
     for name, scale in paper.scales.items():
         if scale.subset is not None and scale.subset not in paper.subsets:
             yield f"scale {name}: there is no subset '{scale.subset}': {did_you_mean(scale.subset, paper.subsets)}"
-        for table in (scale.data.keys() | scale.tables.keys()) - paper.tables.keys():
+        sets = {table.data for table in paper.tables.values()} | {row.data for row in rows.values() if row.data}
+        for table in (scale.data.keys() - sets | scale.tables.keys()) - paper.tables.keys():
             yield f"scale {name}: there is no table '{table}': {did_you_mean(table, paper.tables)}"
 
 

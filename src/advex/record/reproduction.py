@@ -17,7 +17,7 @@ from advex.files import write_text
 from advex.record import RISK, Difference, Figure, plain
 from advex.record.versions import read_versioned
 
-NAME, ANSWERED = "reproduction.json", "answered.json"
+NAME, ANSWERED, CHOICE = "reproduction.json", "answered.json", "choice.json"
 SCHEMA = 1
 
 
@@ -43,8 +43,8 @@ class RowEntry(_Model):
 
     network: the id of the row whose network it is, another one's for a repetition. by_protocol: measured by the
     published protocol. reason: why there are no figures. changes: what was run otherwise than the paper did.
-    record: folder of the evaluation, within that of the reproduction; None where it is not the row's own. flags:
-    warnings of the evaluation.
+    record: folder of the evaluation, within that of the reproduction; None where it is not the row's own. together: of
+    that with other rows' networks, where the row has one. flags: warnings of the evaluation.
     """
 
     id: str
@@ -60,6 +60,7 @@ class RowEntry(_Model):
     by_protocol: dict[str, Figure] = {}
     changes: list[str] = []
     record: str | None = None
+    together: str | None = None
     seconds: float | None = None
     flags: list[str] = []
 
@@ -140,6 +141,44 @@ class ExtraEntry(_Model):
     title: str
     caption: str
     record: str
+
+
+class ChoiceEntry(_Model):
+    """choice.json: which network a row has, see `advex.papers.paper.Chosen`.
+
+    accuracies: of the row `like` and of the rows that were to be chosen among, in [0, 1], on so many `examples` of
+    `data`. reason: why none could be chosen.
+    """
+
+    like: str
+    within: float
+    data: str = ""
+    examples: int = 0
+    accuracies: dict[str, float] = {}
+    reason: str = ""
+
+    @property
+    def chosen(self) -> str | None:
+        """The nearest; of two the first."""
+        others = [name for name in self.accuracies if name != self.like]
+        return min(others, key=lambda name: abs(self.away(name)), default=None)
+
+    def away(self, name: str) -> float:
+        """By how many points a network's accuracy is above that of `like`."""
+        return 100 * (self.accuracies[name] - self.accuracies[self.like])
+
+    @property
+    def sentence(self) -> str:
+        """What was chosen, from what, and whether it is near."""
+        if self.chosen is None:
+            return self.reason
+        each = ", ".join(f"{name} {100 * value:.2f} %" for name, value in self.accuracies.items())
+        points = self.away(self.chosen)
+        near = "within" if abs(points) <= self.within else "which is no fair match: not within"
+        return (
+            f"Chosen is {self.chosen}, {points:+.2f} points from {self.like} ({near} {self.within:g}), by accuracy on "
+            f"{self.examples:,} pictures that are neither trained on nor compared ({self.data}): {each}."
+        )
 
 
 class OrderingEntry(_Model):

@@ -73,8 +73,12 @@ TRACE: Columns = {
 }  # fmt: skip
 
 # Boxes of the examples that a report shows, as x0, y0, x1, y1 of pixels, both ends included. measure: its key. things:
-# of what the label names. box: of the map, at the threshold that was chosen; null where it has none.
-PLACE: Columns = {"example": _COUNT, "measure": _TEXT, "things": pa.list_(_NUMBERS), "box": _NUMBERS}
+# of what the label names. box: of the map, at the threshold that was chosen; null where it has none. outline, mask: of
+# measures of masks, which have no boxes, the pixels of the thing and the strong ones of the map, line by line.
+_MASK = pa.list_(pa.bool_())
+PLACE: Columns = {
+    "example": _COUNT, "measure": _TEXT, "things": pa.list_(_NUMBERS), "box": _NUMBERS, "outline": _MASK, "mask": _MASK,
+}  # fmt: skip
 
 # What is known of each example by measures that choose something on all of them: intervals choose it anew.
 PART: Columns = {"example": _COUNT, "measure": _TEXT, "parts": _NUMBERS}

@@ -116,7 +116,7 @@ def _heat(contents: Contents, row: Row, measure: str) -> Heat | None:
 def places_of(contents: Contents, row: Row) -> Row | None:
     """What the first measure that has boxes says of a map."""
     owner = (row["model"], row["explainer"], row["example"])
-    places = contents.rows("places")
+    places = (each for each in contents.rows("places") if each["things"])
     return next((each for each in places if (each["model"], each["explainer"], each["example"]) == owner), None)
 
 

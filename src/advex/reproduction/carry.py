@@ -10,18 +10,22 @@ from pathlib import Path
 from advex.data import Dataset, Streaming
 from advex.data.dataset import content
 from advex.data.images.streamed import Examples
-from advex.errors import SpecError
+from advex.errors import DataError, SpecError
 from advex.evaluation.folder import evaluate
 from advex.evaluation.judging import NoneRight, rightly_decided
+from advex.explanation import generation
+from advex.explanation.folder import explain_into
 from advex.lookup import datasets
 from advex.lookup.models import open_models
 from advex.ownership import claimed, forget_claims, owned
 from advex.progress import QUIET, Terminal
 from advex.record import Record
-from advex.record.reproduction import Reproduction, write_reproduction
+from advex.record.generated import GENERATED
+from advex.record.reproduction import ChoiceEntry, Reproduction, write_reproduction
+from advex.reproduction.choices import choose, settled, unseen
 from advex.reproduction.compare import Outcome, compared
 from advex.reproduction.folder import Folder
-from advex.reproduction.plan import Further, Job, Plan, Together
+from advex.reproduction.plan import Choice, Further, Job, Plan, Together
 from advex.training import Diverged, run_folder
 
 _LOOK = 2.0  # seconds between two looks at what other processes are at
@@ -74,9 +78,23 @@ class Work:
         models = open_models([f"{mark}={run}" for mark, run in runs.items()], self.device)
         return evaluate(models, data, record, group.evaluation, self.say)
 
-    def further(self, extra: Further, run: Path, data: Dataset, record: Path) -> None:
-        """Make an extra of a run into a record folder."""
+    def choose(self, choice: Choice, runs: Mapping[str, Path], test: Dataset) -> ChoiceEntry:
+        """Choose among runs, by name. test: what is compared, and not chosen on. Raises DataError."""
+        return choose(choice, runs, unseen(choice.like, test, self.say, self.seed), self.device)
+
+    def further(self, extra: Further, run: Path, train: Examples, data: Dataset, record: Path) -> None:
+        """Make an extra of a run into a record folder. train, data: examples to train and to test on."""
         models = open_models([f"{extra.job.name}={run}"], self.device)
+        if (how := extra.generation) is not None:
+            seeds, numbers = generation.seeds_for(
+                ["all"], models[0].classifier, train if isinstance(train, Dataset) else data
+            )
+            digests = {name: each.digest for name, each in seeds.items()}
+            request = generation.GenerationRequest(radius=how.radius, steps=how.steps, seed=self.seed, seeds=digests)
+            record.mkdir(parents=True, exist_ok=True)
+            subjects = generation.seed_subjects(seeds, numbers, how.count, self.seed)
+            explain_into(record, models[0], subjects, request, self.say, figures=GENERATED)
+            return
         if extra.study is not None:
             extra.study(models[0], data, record, self.say)
             return
@@ -107,18 +125,22 @@ def _carried_out(plan: Plan, folder: Folder, work: Work, command: str, say: Term
     result: Reproduction | None = None
     known = 0  # outcomes in the result
     lost: set[str] = set()  # extras that cannot be made
+    chosen: dict[str, ChoiceEntry] = {}
     while True:
         outcomes |= {
             each.name: Outcome(record=record, folder=folder.record(each.name))
             for each in (*plan.jobs, *plan.groups)
             if each.name not in outcomes and (record := folder.finished(each.name))
         }
-        if result is None or len(outcomes) > known:
-            result, known = compared(plan, outcomes, command=command, answered=folder.answered), len(outcomes)
+        chosen |= {each.name: entry for each in plan.choices if (entry := folder.choice(each.name)) is not None}
+        if result is None or len(outcomes) + len(chosen) > known:
+            result = compared(settled(plan, chosen), outcomes, command=command, answered=folder.answered)
+            known = len(outcomes) + len(chosen)
             write_reproduction(folder.path, result)
-        left: dict[str, Job | Together | Further] = {
+        left: dict[str, Job | Together | Further | Choice] = {
             each.name: each for each in (*plan.jobs, *plan.groups) if each.name not in outcomes
         }
+        left |= {each.name: each for each in plan.choices if each.name not in chosen}
         untrained = {name for name, outcome in outcomes.items() if outcome.record is None}
         left |= {
             each.name: each
@@ -133,7 +155,7 @@ def _carried_out(plan: Plan, folder: Folder, work: Work, command: str, say: Term
             with claimed(folder.claims, name) as ours:
                 if ours and not (folder.finished(name) or folder.made(name)):
                     job, what = next(iter(each.jobs.values())), "networks together"
-                    if not isinstance(each, Together):
+                    if not isinstance(each, Together | Choice):
                         number = [job.name for job in plan.jobs].index(job.name) + 1
                         what = f"network {number} of {len(plan.jobs)}"
                     say.note(f"{name}: {what}")
@@ -147,10 +169,12 @@ def _carried_out(plan: Plan, folder: Folder, work: Work, command: str, say: Term
                         outcomes[name] = _outcome(each, train, test, folder, work)
                     elif isinstance(each, Further):
                         try:
-                            work.further(each, folder.run(job.name), test, folder.record(name))
+                            work.further(each, folder.run(job.name), train, test, folder.record(name))
                         except NoneRight:
                             lost.add(name)
                             say.note(f"{name} is left out: {job.name} classifies none of its pictures correctly")
+                    elif isinstance(each, Choice):
+                        chosen[name] = _choice(each, test, outcomes, folder, work)
                     else:
                         outcomes[name] = _together(each, test, outcomes, folder, work)
                     break
@@ -181,3 +205,18 @@ def _together(group: Together, test: Dataset, outcomes: Mapping[str, Outcome], f
         return Outcome(failure=f"There is no {' and no '.join(failed)}, which it is evaluated together with.")
     runs, record = {mark: folder.run(job.name) for mark, job in group.jobs.items()}, folder.record(group.name)
     return Outcome(record=work.together(group, runs, test, record), folder=record)
+
+
+def _choice(choice: Choice, test: Dataset, outcomes: Mapping[str, Outcome], folder: Folder, work: Work) -> ChoiceEntry:
+    """Which network is chosen, kept in the folder; or why none is, which another run may see otherwise."""
+    runs = {name: folder.run(name) for name in choice.jobs if outcomes[name].record is not None}
+    none = ChoiceEntry(like=choice.like.name, within=choice.within)
+    if choice.like.name not in runs or len(runs) < 2:
+        missing = choice.like.name if choice.like.name not in runs else " and no ".join(job.name for job in choice.of)
+        return none.model_copy(update={"reason": f"There is no {missing}, to choose by."})
+    try:
+        made = work.choose(choice, runs, test)
+    except DataError as error:
+        return none.model_copy(update={"reason": str(error)})
+    folder.keep(choice.name, made)
+    return made

@@ -202,8 +202,10 @@ def _row(planned: Planned, table: Table, plan: Plan, outcomes: Mapping[str, Outc
         changes=list(planned.changes),
     )  # fmt: skip
     if job is None:
-        return entry
+        waiting = row.id in {each.name for each in plan.choices}
+        return entry.model_copy(update={"state": "failed" if planned.failed else "waiting"}) if waiting else entry
     together = planned.together and planned.together[0]
+    entry = entry.model_copy(update={"together": f"{RECORDS}/{together}" if together else None})
     outcome = outcomes.get(together or job.name)
     if outcome is None:
         return entry.model_copy(update={"state": "waiting", "reason": "not run yet"})

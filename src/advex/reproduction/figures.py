@@ -21,12 +21,13 @@ from advex.drawing.pictures import encoded, picture_of, read_picture
 from advex.drawing.svg import box_file, scatter_file
 from advex.files import atomic
 from advex.measures.ifia import largest_pixels
+from advex.record.generated import SHEET
 from advex.record.reproduction import AnsweredEntry, GridEntry, JudgedEntry, Reproduction
 from advex.report.mapped import first_measure, places_of, value_of
 from advex.report.pages.answers import VERDICTS, sentences
 from advex.report.pages.joined_records import joined, mapped_rows, shown_rows
 from advex.report.pages.reproduction import scatters
-from advex.report.reading import Contents
+from advex.report.reading import Contents, read
 from advex.report.sections.maps import gains
 from advex.reproduction.folder import FIGURES
 
@@ -75,6 +76,13 @@ def _figures(folder: Path, reproduction: Reproduction) -> Iterator[tuple[str, by
                 yield f"boxes-{entry.id}-{key}.svg", figure.encode()
         if rows := list(_manipulated(contents)):
             yield f"manipulated-{entry.id}.png", _sheet(rows, f"{entry.title}, led towards a map: {of}")
+    for record in dict.fromkeys(row.together for row in reproduction.rows if row.together):
+        if (folder / record / "record.json").is_file() and (rows := list(_masks(read(folder / record)))):
+            name = Path(record).name.removeprefix("table-")
+            yield f"masks-{name}.png", _sheet(rows, f"Where maps are strong, and the thing's outline: {of}")
+    for extra in reproduction.extras:
+        if (sheet := folder / extra.record / SHEET).is_file():
+            yield f"{extra.id}.png", sheet.read_bytes()
 
 
 def _sheet(rows: Sequence[Row], title: str) -> bytes:
@@ -181,6 +189,37 @@ def _manipulated(contents: Contents) -> Iterator[Row]:
             cells.append(Cell((changed,), (name, "changed")))
             cells.append(Cell(_heat(after, shape), (name, "map then", _stays(before, after, shape))))
         yield Row(tuple(cells))
+
+
+def _masks(contents: Contents) -> Iterator[Row]:
+    """A line per picture: it, what its outline leaves of it, and what each map's strong pixels leave, by explainer."""
+    shape, names = contents.record.data.shape, [model.name for model in contents.record.models]
+    at = {
+        (row["example"], row["explainer"], row["model"]): row for row in contents.rows("places") if row.get("outline")
+    }
+    explainers = dict.fromkeys(explainer for _, explainer, _ in at)
+    for example in list(dict.fromkeys(example for example, _, _ in at))[:_MAPPED]:
+        shown = next((row for row in contents.rows("examples") if row["example"] == example), None)
+        picture = None if shown is None else read_picture(contents.folder, shown["picture"])
+        if picture is None:
+            continue
+        outline = np.asarray(next(row["outline"] for key, row in at.items() if key[0] == example)).reshape(shape[1:])
+        cells = [Cell((picture.png,)), Cell((_left(picture.pixels, outline),), ("outline",))]
+        for explainer, name in itertools.product(explainers, names):
+            row = at.get((example, explainer, name))
+            if row is None or row["mask"] is None:
+                cells.append(Cell((), (name, explainer.replace("_", " "))))
+                continue
+            mask = np.asarray(row["mask"]).reshape(shape[1:])
+            overlap = (mask & outline).sum() / max((mask | outline).sum(), 1)
+            lines = (name, explainer.replace("_", " "), f"IoU {overlap:.2f}")
+            cells.append(Cell((_left(picture.pixels, mask),), lines))
+        yield Row(tuple(cells))
+
+
+def _left(pixels: np.ndarray, mask: np.ndarray) -> bytes:
+    """A picture [height, width, channels] where a mask [height, width] is, and white elsewhere."""
+    return encoded(np.where(mask[:, :, None], pixels, 255).repeat(3 // pixels.shape[2], axis=2).astype(np.uint8))
 
 
 def _stays(before: dict[str, Any], after: dict[str, Any], shape: Sequence[int]) -> str:

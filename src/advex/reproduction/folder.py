@@ -1,7 +1,7 @@
 """The folder of a reproduction: whose it is, and which of its networks are trained and evaluated.
 
 plan.json            what decides the results: paper, scale, seed, data, and of each network recipe and settings
-runs/ROW             run folders; records/ROW: record folders
+runs/ROW             run folders; records/ROW: record folders, or choice.json of a row whose network is another's
 projects/ROW         images made with the row's network, and what was answered: a project of `advex annotate`
 reproduction.json    published and measured, written after each row
 figures/, report.html
@@ -22,8 +22,9 @@ from advex.evaluation import Settings
 from advex.files import write_text
 from advex.ownership import in_turn
 from advex.record import Record, read_record
+from advex.record.generated import GENERATED
 from advex.record.layer_study import NAME as STUDY
-from advex.record.reproduction import NAME, AnsweredEntry, read_answered
+from advex.record.reproduction import CHOICE, NAME, AnsweredEntry, ChoiceEntry, read_answered
 from advex.reproduction.plan import Job, Plan
 
 PLAN, RUNS, RECORDS, FIGURES, REPORT = "plan.json", "runs", "records", "figures", "report.html"
@@ -64,8 +65,23 @@ class Folder:
         return read_record(folder) if (folder / "record.json").is_file() else None
 
     def made(self, name: str) -> bool:
-        """Whether an extra is done."""
-        return any((self.record(name) / each).is_file() for each in ("record.json", STUDY))
+        """Whether an extra or a choice is done."""
+        return any((self.record(name) / each).is_file() for each in ("record.json", STUDY, GENERATED, CHOICE))
+
+    def choice(self, name: str) -> ChoiceEntry | None:
+        """What was chosen for a row, once it is. Raises ArtifactError."""
+        path = self.record(name) / CHOICE
+        if not path.is_file():
+            return None
+        try:
+            return ChoiceEntry.model_validate(read_json(path, "a choice among networks", ArtifactError))
+        except ValueError as error:
+            raise ArtifactError(f"{path} cannot be read as a choice among networks: {error}. Delete it.") from None
+
+    def keep(self, name: str, choice: ChoiceEntry) -> None:
+        """Write down what was chosen for a row."""
+        self.record(name).mkdir(parents=True, exist_ok=True)
+        write_text(self.record(name) / CHOICE, choice.model_dump_json(indent=1) + "\n")
 
     def claim(self, plan: Plan) -> None:
         """Make the folder this reproduction's; rows may be added to it later.
@@ -148,8 +164,18 @@ def _identity(plan: Plan) -> dict[str, Any]:
                 "samples": each.samples if each.study is None else each.study.first,
                 "sigmas": None if each.study is None else list(each.study.sigmas),
                 "evaluation": each.evaluation.model_dump(mode="json"),
+                **({} if each.generation is None else {"generation": each.generation.model_dump()}),
             }
             for each in plan.extras
+        }
+        | {
+            each.name: {
+                "recipe": {},
+                "of": [job.name for job in each.of],
+                "like": each.like.name,
+                "evaluation": Settings().model_dump(mode="json"),
+            }
+            for each in plan.choices
         },
     }
 

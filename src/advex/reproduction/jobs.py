@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from advex.evaluation import Settings
 from advex.evaluation.layer_study import LayerStudy
 from advex.papers import Simulated
+from advex.papers.extras import Generation
 from advex.recipes import Recipe
 
 
@@ -72,14 +73,15 @@ class Together:
 
 @dataclass(frozen=True, kw_only=True)
 class Further:
-    """What is made of a network beside its evaluation. name: of its record; study, or evaluation and samples: see
-    `advex.papers.extras.Making`.
+    """What is made of a network beside its evaluation. name: of its record; study, generation, or evaluation and
+    samples: see `advex.papers.extras.Making`.
     """
 
     name: str
     job: Job
     evaluation: Settings
     study: LayerStudy | None = None
+    generation: Generation | None = None
     samples: int | None = None
 
     @property
@@ -91,3 +93,23 @@ class Further:
     def needs(self) -> frozenset[str]:
         """The names of what is to be done before."""
         return frozenset((self.job.name,))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Which of several networks a row has, see `advex.papers.paper.Chosen`. name: the row's id."""
+
+    name: str
+    of: tuple[Job, ...]
+    like: Job
+    within: float
+
+    @property
+    def jobs(self) -> dict[str, Job]:
+        """Of the network that the others are compared with, and then of these."""
+        return {job.name: job for job in (self.like, *self.of)}
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The names of what is to be done before."""
+        return frozenset(self.jobs)

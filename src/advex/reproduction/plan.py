@@ -14,6 +14,7 @@ from advex.errors import DataError, SpecError, did_you_mean
 from advex.evaluation import Settings, settings_from
 from advex.evaluation.layer_study import LayerStudy
 from advex.papers import Budget, Paper, Row, Simulated, Table
+from advex.reproduction.jobs import Choice as Choice
 from advex.reproduction.jobs import Feedback as Feedback
 from advex.reproduction.jobs import Further as Further
 from advex.reproduction.jobs import Job as Job
@@ -25,7 +26,8 @@ _ANSWERING = ("sqlalchemy", "alembic")  # of the extra `annotate`
 
 @dataclass(frozen=True, kw_only=True)
 class Planned:
-    """A row, and the job that it asks for; or the reason why there is none. changes: from what the paper did.
+    """A row, and the job that it asks for; or the reason why there is none. changes: from what the paper did. failed:
+    none of the networks that it was to be chosen among, or what they are compared with, could be trained.
 
     together: by what its network is evaluated once more, and the name of that record; None: its own evaluation counts.
     """
@@ -37,6 +39,7 @@ class Planned:
     together: tuple[str, Settings] | None = None
     reason: str = ""
     changes: tuple[str, ...] = ()
+    failed: bool = False
 
     @property
     def plain(self) -> dict[str, object]:
@@ -93,8 +96,23 @@ class Plan:
                 continue
             study = None if work.study is None else LayerStudy(**work.study.model_dump(), seed=self.seed)
             evaluation = settings_from({**work.evaluation, "seed": self.seed}) if study is None else study.plan.settings
-            made.append(Further(name=name, job=job, study=study, evaluation=evaluation, samples=work.samples))
+            made.append(
+                Further(
+                    name=name, job=job, study=study, generation=work.generation, evaluation=evaluation,
+                    samples=work.samples,
+                )
+            )  # fmt: skip
         return tuple(made)
+
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        """The rows whose network is chosen among others', where all of these are run."""
+        jobs = {job.name: job for job in self.jobs}
+        return tuple(
+            Choice(name=row.id, of=tuple(jobs[each] for each in how.of), like=jobs[how.like], within=how.within)
+            for row in (planned.row for planned in self.rows)
+            if (how := row.chosen) is not None and {*how.of, how.like} <= jobs.keys()
+        )
 
     @property
     def changes(self) -> tuple[str, ...]:
@@ -192,12 +210,16 @@ class _Place:
         section = next(section.title for section in sections if row in section.rows)
         entry = Planned(table=table, section=section, row=row)
         original = self.paper.original(row)
+        if (how := original.chosen) is not None:
+            among = f"{', '.join(how.of)} the one with about the accuracy of {how.like}"
+            return dataclasses.replace(entry, reason=f"is of {among}, once these are trained")
         if original.needs or original.recipe is None:
             return dataclasses.replace(entry, reason=f"needs {original.needs}")
         if original.answers and not all(map(importlib.util.find_spec, _ANSWERING)):
             return dataclasses.replace(entry, reason="needs the extra annotate")
         data = _data_of(self.paper, row.id)
-        source = self.data.get(data) or self.paper.scales[self.scale].data.get(self.paper.table_of(original.id), data)
+        instead = self.paper.scales[self.scale].data
+        source = self.data.get(data) or instead.get(data) or instead.get(self.paper.table_of(original.id), data)
         if data not in self.data:
             try:
                 self.available(source)

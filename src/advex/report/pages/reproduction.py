@@ -11,9 +11,11 @@ from typing import Any
 from markupsafe import Markup
 
 from advex.drawing.numbers import number
+from advex.drawing.pictures import data_uri, read_picture
 from advex.drawing.scatter import Mark, Scatter, front, scatter
 from advex.errors import ArtifactError
 from advex.record import CALIBRATION, Figure
+from advex.record.generated import GENERATED, SHEET, read_generated, sentence
 from advex.record.layer_study import NAME as STUDY
 from advex.record.layer_study import read_study
 from advex.record.reproduction import (
@@ -94,6 +96,8 @@ def _extra(folder: Path, entry: ExtraEntry) -> tuple[ExtraEntry, dict[str, Any] 
     at = folder / entry.record
     if (at / STUDY).is_file():
         return entry, layer_study.content(read_study(at)), Markup()
+    if (at / GENERATED).is_file():
+        return entry, None, _generated(at)
     if not (at / "record.json").is_file():
         return None
     traces, contents = Traces(), read(at, Traces.tables)
@@ -101,6 +105,17 @@ def _extra(folder: Path, entry: ExtraEntry) -> tuple[ExtraEntry, dict[str, Any] 
     if values is None:
         return None
     return entry, None, section.rendered(traces, values, record=contents.record, contents=contents)
+
+
+def _generated(folder: Path) -> Markup:
+    """The contact sheet of generated pictures, and how many the model takes for their class."""
+    text = sentence(read_generated(folder))
+    sheet = read_picture(folder, SHEET)
+    if sheet is None:
+        return Markup("<p>{}</p>").format(text)
+    return Markup('<p>{}</p>\n<div class="scroll"><img src="{}" alt="{}"></div>').format(
+        text, data_uri(sheet.png), "Seeds and the pictures that were made from them, by class."
+    )
 
 
 def grouped(pairs: Iterable[tuple[str, RowEntry]]) -> list[tuple[str, list[str]]]:

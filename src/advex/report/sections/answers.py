@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -33,7 +34,8 @@ class Bar:
 
 @dataclass(frozen=True)
 class Step:
-    """A bar of the way from the probability before to that after. x, width: per cent of the drawing, from 0 to 1.
+    """A bar of the way from the probability before to that after. x, width: per cent of the drawing, which goes from 0
+    to 1, or as far beyond as the way does: Shapley values add up to a probability, and some of them alone need not.
 
     kind: `level` for the two ends, `rise` or `fall` for what a change adds or takes.
     """
@@ -210,16 +212,20 @@ def waterfall(row: Row, changes: Sequence[dict[str, Any]]) -> tuple[Step, ...]:
     if not changes or any(change.get("share") is None for change in changes):
         return ()
     before, after = (row[key][row["target"]] for key in ("before", "after"))
-    steps, at = [Step("as it is", "level", 0.0, round(100 * before, 2), confidence(before))], before
-    for change in changes:
-        low, high = sorted((at, at + change["share"]))
-        points = significant(100 * change["share"], 2)
-        kind, sign = ("rise", "+") if change["share"] >= 0 else ("fall", "")
-        steps.append(
-            Step(change["feature"], kind, round(100 * low, 2), round(100 * (high - low), 2), f"{sign}{points}")
-        )
-        at += change["share"]
-    return (*steps, Step("changed", "level", 0.0, round(100 * after, 2), confidence(after)))
+    shares = [change["share"] for change in changes]
+    way = [*itertools.accumulate(shares, initial=before)]
+    least, most = min(0.0, *way), max(1.0, *way)
+
+    def step(name: str, kind: str, start: float, end: float, text: str) -> Step:
+        left, right = (100 * (each - least) / (most - least) for each in sorted((start, end)))
+        return Step(name, kind, round(left, 2), round(right - left, 2), text)
+
+    moves = []
+    for change, share, (start, end) in zip(changes, shares, itertools.pairwise(way), strict=True):
+        kind, sign = ("rise", "+") if share >= 0 else ("fall", "")
+        moves.append(step(change["feature"], kind, start, end, f"{sign}{significant(100 * share, 2)}"))
+    first = step("as it is", "level", 0.0, before, confidence(before))
+    return (first, *moves, step("changed", "level", 0.0, after, confidence(after)))
 
 
 def _length(change: dict[str, Any]) -> float:

@@ -92,7 +92,9 @@ class Maps:
             "pictures": pictures,
             "rows": rows,
             "total": total + total_rows,
-            "boxed": next((record.measures[row["measure"]].title for row in contents.rows("places")), ""),
+            "boxed": next(
+                (record.measures[row["measure"]].title for row in contents.rows("places") if row["things"]), ""
+            ),
             "scale_bar": show_scale(SymmetricScale(1.0), colours=False),
             "percentile": PERCENTILE,
         }
