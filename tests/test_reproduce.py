@@ -36,7 +36,8 @@ from advex.papers import chosen, read
 from advex.progress import QUIET
 from advex.recipes import Recipe
 from advex.record import DataEntry, Difference, Figure, Flag, ModelEntry, Record, read_rows, write_record
-from advex.record.reproduction import ChoiceEntry, as_plain, read_reproduction
+from advex.record.choices import ChoiceEntry
+from advex.record.reproduction import as_plain, read_reproduction
 from advex.report import write_report
 from advex.report.pages import reproduction
 from advex.reproduction import Job, Together, carry, carry_out, planned

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -23,7 +22,7 @@ _BEFORE = 2  # columns of the parts before the counts: a draw, and whether the a
 @measure(
     "segmentation",
     cites="choe2020 (PxAP); singh2020 (Top-1 Seg)",
-    examples=("levels=20,channels=sum_abs", "smooth=mean"),
+    examples=("levels=20,channels=sum_abs", "levels=4,smooth=mean"),
 )
 class Segmentation:
     """The IoU of the map's strong pixels with the thing: its outline, else its boxes.
@@ -71,8 +70,8 @@ class Segmentation:
         """[n, pixels] int64 of maps [n, height, width]: how many thresholds, but for the first, each pixel reaches."""
         if self.smooth != "none":  # a map that is the same everywhere stays so to the last bit
             maps = maps.masked_fill(torch.stack([*flawed.values()]).any(dim=0)[:, None, None], 0.0)
-            each = [smoothed(values, self.smooth) for values in maps.cpu().numpy()]
-            maps = torch.from_numpy(np.stack(each)).to(maps.device)
+            for row, values in enumerate(maps.cpu().numpy()):
+                maps[row] = torch.from_numpy(smoothed(values, self.smooth))
         flat = maps.flatten(1)
         low, high = flat.amin(dim=1, keepdim=True), flat.amax(dim=1, keepdim=True)
         return ((flat - low) / (high - low) * self.levels).nan_to_num().long().clamp(0, self.levels - 1)

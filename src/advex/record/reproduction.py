@@ -17,7 +17,7 @@ from advex.files import write_text
 from advex.record import RISK, Difference, Figure, plain
 from advex.record.versions import read_versioned
 
-NAME, ANSWERED, CHOICE = "reproduction.json", "answered.json", "choice.json"
+NAME, ANSWERED = "reproduction.json", "answered.json"
 SCHEMA = 1
 
 
@@ -141,44 +141,6 @@ class ExtraEntry(_Model):
     title: str
     caption: str
     record: str
-
-
-class ChoiceEntry(_Model):
-    """choice.json: which network a row has, see `advex.papers.paper.Chosen`.
-
-    accuracies: of the row `like` and of the rows that were to be chosen among, in [0, 1], on so many `examples` of
-    `data`. reason: why none could be chosen.
-    """
-
-    like: str
-    within: float
-    data: str = ""
-    examples: int = 0
-    accuracies: dict[str, float] = {}
-    reason: str = ""
-
-    @property
-    def chosen(self) -> str | None:
-        """The nearest; of two the first."""
-        others = [name for name in self.accuracies if name != self.like]
-        return min(others, key=lambda name: abs(self.away(name)), default=None)
-
-    def away(self, name: str) -> float:
-        """By how many points a network's accuracy is above that of `like`."""
-        return 100 * (self.accuracies[name] - self.accuracies[self.like])
-
-    @property
-    def sentence(self) -> str:
-        """What was chosen, from what, and whether it is near."""
-        if self.chosen is None:
-            return self.reason
-        each = ", ".join(f"{name} {100 * value:.2f} %" for name, value in self.accuracies.items())
-        points = self.away(self.chosen)
-        near = "within" if abs(points) <= self.within else "which is no fair match: not within"
-        return (
-            f"Chosen is {self.chosen}, {points:+.2f} points from {self.like} ({near} {self.within:g}), by accuracy on "
-            f"{self.examples:,} pictures that are neither trained on nor compared ({self.data}): {each}."
-        )
 
 
 class OrderingEntry(_Model):

@@ -20,8 +20,9 @@ from advex.lookup.models import open_models
 from advex.ownership import claimed, forget_claims, owned
 from advex.progress import QUIET, Terminal
 from advex.record import Record
+from advex.record.choices import ChoiceEntry, read_choice, write_choice
 from advex.record.generated import GENERATED
-from advex.record.reproduction import ChoiceEntry, Reproduction, write_reproduction
+from advex.record.reproduction import Reproduction, write_reproduction
 from advex.reproduction.choices import choose, settled, unseen
 from advex.reproduction.compare import Outcome, compared
 from advex.reproduction.folder import Folder
@@ -132,7 +133,7 @@ def _carried_out(plan: Plan, folder: Folder, work: Work, command: str, say: Term
             for each in (*plan.jobs, *plan.groups)
             if each.name not in outcomes and (record := folder.finished(each.name))
         }
-        chosen |= {each.name: entry for each in plan.choices if (entry := folder.choice(each.name)) is not None}
+        chosen |= {each.name: entry for each in plan.choices if (entry := read_choice(folder.record(each.name)))}
         if result is None or len(outcomes) + len(chosen) > known:
             result = compared(settled(plan, chosen), outcomes, command=command, answered=folder.answered)
             known = len(outcomes) + len(chosen)
@@ -218,5 +219,5 @@ def _choice(choice: Choice, test: Dataset, outcomes: Mapping[str, Outcome], fold
         made = work.choose(choice, runs, test)
     except DataError as error:
         return none.model_copy(update={"reason": str(error)})
-    folder.keep(choice.name, made)
+    write_choice(folder.record(choice.name), made)
     return made

@@ -14,7 +14,7 @@ from advex.errors import DataError
 from advex.lookup import datasets
 from advex.lookup.models import Opened, open_models
 from advex.progress import Terminal
-from advex.record.reproduction import ChoiceEntry
+from advex.record.choices import ChoiceEntry
 from advex.reproduction.jobs import Choice, Job
 from advex.reproduction.plan import Plan
 

@@ -22,9 +22,10 @@ from advex.evaluation import Settings
 from advex.files import write_text
 from advex.ownership import in_turn
 from advex.record import Record, read_record
+from advex.record.choices import CHOICE
 from advex.record.generated import GENERATED
 from advex.record.layer_study import NAME as STUDY
-from advex.record.reproduction import CHOICE, NAME, AnsweredEntry, ChoiceEntry, read_answered
+from advex.record.reproduction import NAME, AnsweredEntry, read_answered
 from advex.reproduction.plan import Job, Plan
 
 PLAN, RUNS, RECORDS, FIGURES, REPORT = "plan.json", "runs", "records", "figures", "report.html"
@@ -67,21 +68,6 @@ class Folder:
     def made(self, name: str) -> bool:
         """Whether an extra or a choice is done."""
         return any((self.record(name) / each).is_file() for each in ("record.json", STUDY, GENERATED, CHOICE))
-
-    def choice(self, name: str) -> ChoiceEntry | None:
-        """What was chosen for a row, once it is. Raises ArtifactError."""
-        path = self.record(name) / CHOICE
-        if not path.is_file():
-            return None
-        try:
-            return ChoiceEntry.model_validate(read_json(path, "a choice among networks", ArtifactError))
-        except ValueError as error:
-            raise ArtifactError(f"{path} cannot be read as a choice among networks: {error}. Delete it.") from None
-
-    def keep(self, name: str, choice: ChoiceEntry) -> None:
-        """Write down what was chosen for a row."""
-        self.record(name).mkdir(parents=True, exist_ok=True)
-        write_text(self.record(name) / CHOICE, choice.model_dump_json(indent=1) + "\n")
 
     def claim(self, plan: Plan) -> None:
         """Make the folder this reproduction's; rows may be added to it later.

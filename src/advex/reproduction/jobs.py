@@ -97,7 +97,7 @@ class Further:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """Which of several networks a row has, see `advex.papers.paper.Chosen`. name: the row's id."""
+    """Which of several networks a row has, see `advex.papers.choices.Chosen`. name: the row's id."""
 
     name: str
     of: tuple[Job, ...]
