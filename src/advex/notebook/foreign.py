@@ -147,7 +147,7 @@ def examples_of(given: Any, first: int | None = None) -> Examples | None:
     if isinstance(given, DataLoader):
         rows = list(itertools.islice(_rows_of(given), first))
         examples = _of_rows(rows, len(rows), "DataLoader", _names_of(given))
-        if len(rows) != first or isinstance(given.sampler, RandomSampler):
+        if first is None or len(rows) < first or isinstance(given.sampler, RandomSampler):
             return examples
         said = f"These are the first {counted(first, 'example')} that the DataLoader gave, and no draw"
         return replace(examples, selected=f"{said}: of data in the order of their classes they are of few of these.")
