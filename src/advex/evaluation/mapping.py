@@ -55,14 +55,14 @@ def cases(
         target = torch.full_like(batch.y, int(first.target))
     options: dict[str, Any] = {"seed": settings.seed, "max_batch": settings.batch_size}
     began = time.perf_counter()
-    explainer = with_background(first.explainer, data, settings.seed)
+    explainers = [with_background(task.explainer, data, settings.seed) for task in group]
     if len(group) == 1:
-        made = iter([(first, explainer, explainer(classifier, batch.x, target, **options))])
+        made = iter([explainers[0](classifier, batch.x, target, **options)])
     else:
-        shared = started(explainer, classifier, batch.x, target, **options)
-        made = ((task, task.explainer, shared.finished(task.explainer)) for task in group)
+        shared = started(explainers[0], classifier, batch.x, target, **options)
+        made = (shared.finished(explainer) for explainer in explainers)
     dear, began = time.perf_counter() - began, time.perf_counter()
-    for task, explainer, explanation in made:
+    for task, explainer, explanation in zip(group, explainers, made, strict=True):
         explanation.map.sum().item()  # waits for a device that is still at it
         yield task, Case(
             classifier=classifier, x=batch.x, y=batch.y, explainer=explainer, explanation=explanation,
