@@ -156,7 +156,9 @@ def _carried_out(plan: Plan, folder: Folder, work: Work, command: str, say: Term
             with claimed(folder.claims, name) as ours:
                 if ours and not (folder.finished(name) or folder.made(name)):
                     job, what = next(iter(each.jobs.values())), "networks together"
-                    if not isinstance(each, Together | Choice):
+                    if isinstance(each, Choice):
+                        what = "which of the networks it is"
+                    elif not isinstance(each, Together):
                         number = [job.name for job in plan.jobs].index(job.name) + 1
                         what = f"network {number} of {len(plan.jobs)}"
                     say.note(f"{name}: {what}")
