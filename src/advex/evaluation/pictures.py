@@ -65,8 +65,8 @@ class _Request:
 
 
 def pieces(work: Evaluation, model: str) -> Pieces:
-    """The explanations for each purpose, a few examples at a time."""
-    for purpose, chosen in _chosen(work).items():
+    """The explanations for each purpose, a few examples at a time; long pieces first, so that copies end together."""
+    for purpose, chosen in reversed(_chosen(work).items()):
         make = partial(_explained, work, model, purpose)
         yield [
             Piece(model=model, kind=_KINDS[purpose], index=index, examples=len(rows), make=partial(make, rows))
