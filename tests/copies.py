@@ -31,7 +31,7 @@ SETTINGS: dict[str, Any] = {
     "measures": ["gini"], "radius": ["linf:0.1,linf:0.2"], "suite": ["pgd:steps=2"], "recheck": 7,
 }  # fmt: skip
 PREPARE = ["--model", "builtin:cifar10-ordinary", "--model", "other=builtin:cifar10-robust", "--data", "cifar10-sample"]
-PREPARE += ["--device", "cpu", "--search", "minimal:gradients=4", "--max-samples", "20", "--batch-size", "4"]
+PREPARE += ["--device", "cpu", "--search", "minimal:gradients=4", "--max-samples", "12", "--batch-size", "3"]
 PREPARE += ["--margin", "0.1"]
 
 
