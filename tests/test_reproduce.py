@@ -592,7 +592,7 @@ def test_a_chosen_row_is_the_network_with_the_nearest_accuracy_once_all_are_ther
         carry_out(plan, out, first)
     waiting = read_reproduction(out).rows[-1]
     assert (waiting.state, waiting.reason) == (
-        "waiting", "is of weak, strong the one with about the accuracy of plain, once these are trained",
+        "waiting", "needs these first: it is the network of weak, strong with about the accuracy of plain",
     )  # fmt: skip
     second = Chooser()
     found = carry_out(plan, out, second)

@@ -211,8 +211,8 @@ class _Place:
         entry = Planned(table=table, section=section, row=row)
         original = self.paper.original(row)
         if (how := original.chosen) is not None:
-            among = f"{', '.join(how.of)} the one with about the accuracy of {how.like}"
-            return dataclasses.replace(entry, reason=f"is of {among}, once these are trained")
+            among = f"{', '.join(how.of)} with about the accuracy of {how.like}"
+            return dataclasses.replace(entry, reason=f"needs these first: it is the network of {among}")
         if original.needs or original.recipe is None:
             return dataclasses.replace(entry, reason=f"needs {original.needs}")
         if original.answers and not all(map(importlib.util.find_spec, _ANSWERING)):
