@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import multiprocessing
 import os
 import signal
 import sys
@@ -30,7 +31,7 @@ SETTINGS: dict[str, Any] = {
     "attack": "minimal:gradients=5", "btr": None, "batch_size": 4, "explanations": 2, "maps": ["gradient"],
     "measures": ["gini"], "radius": ["linf:0.1,linf:0.2"], "suite": ["pgd:steps=2"], "recheck": 7,
 }  # fmt: skip
-PREPARE = ["--model", "builtin:cifar10-ordinary", "--model", "other=builtin:cifar10-robust", "--data", "cifar10-sample"]
+PREPARE = ["--model", "builtin:planted", "--model", "other=builtin:planted", "--data", "planted", "--split", "test"]
 PREPARE += ["--device", "cpu", "--search", "minimal:gradients=4", "--max-samples", "12", "--batch-size", "3"]
 PREPARE += ["--margin", "0.1"]
 
@@ -50,7 +51,7 @@ def _prepare(folder: Path) -> None:
             raise
 
 
-def _work(folder: Path, told: Path, number: int, how: str) -> None:
+def _work(folder: Path, told: Path, number: int, how: str, met: Any) -> None:
     made: list[str] = []
     write = shards.Shards.write
 
@@ -59,6 +60,8 @@ def _work(folder: Path, told: Path, number: int, how: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         write(self, model, kind, index, *rest)
         made.append(f"{model}.{kind}.{index}")
+        if how == "project" and len(made) == 1:  # of so quick pieces the first process would make all
+            met.wait(timeout=200)
 
     shards.Shards.write = noted  # pyright: ignore[reportAttributeAccessIssue]
     os.environ["SLURM_ARRAY_TASK_ID"] = str(number)
@@ -75,12 +78,12 @@ def main(folder: Path, told: Path, processes: int, how: str = "") -> int:
 
         fcntl.flock = none
         warnings.simplefilter("ignore")
-    children = []
+    children, met = [], multiprocessing.get_context("fork").Barrier(processes)
     for number in range(processes):
         child = os.fork()
         if child == 0:
             try:
-                _work(folder, told, number, how)
+                _work(folder, told, number, how, met)
                 os._exit(0)
             except BaseException as error:
                 print(repr(error), file=sys.stderr, flush=True)
