@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 import yaml
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from safetensors.torch import save_file
 
 import advex
@@ -893,6 +893,29 @@ def test_a_folder_of_pictures_is_explained_by_the_bundled_network_where_none_is_
     assert json.loads(asked.out)["model"] == "photos-robust"
     shown = advex_in("explain", "--data", "cifar10-sample", "--steps", "1", "--out", "of_data", "--json")
     assert json.loads(shown.out)["model"] == "cifar10-robust"
+
+
+@pytest.mark.parametrize(
+    ("name", "made", "said"),
+    [("pipe.png", None, "not a file"), ("notes.png", b"not a picture", ""), ("text.png", "large", "")],
+)
+def test_what_is_no_picture_is_said_before_a_network_is_chosen(
+    name: str, made: Any, said: str, advex_in: Callable[..., Ended]
+) -> None:
+    """A pipe that nobody writes to, no picture, and a picture with a text that is refused when it is unpacked."""
+    if made is None:
+        os.mkfifo(name)
+    elif made == "large":
+        text = PngImagePlugin.PngInfo()
+        text.add_text("note", "a" * 3_000_000, zip=True)
+        Image.new("RGB", (60, 60)).save(name, pnginfo=text)
+    else:
+        Path(name).write_bytes(made)
+    ended = advex_in("explain", name, "--steps", "1")
+    assert ended.code == 1
+    assert f"{name} cannot be read as a picture: " in ended.err
+    assert said in ended.err
+    assert "Traceback" not in ended.err
 
 
 def test_examples_are_named_by_ranges_and_from_the_end(trained: Path, advex_in: Callable[..., Ended]) -> None:

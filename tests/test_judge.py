@@ -280,6 +280,8 @@ def test_more_examples_are_advised_only_where_there_are_more_to_ask_about() -> N
         assert len(right) < drawn
         assert wanted in more_examples(right)
     assert more_examples(whole).startswith("The data have no more examples: ")
+    some = judging.rightly_decided(model, whole, 50, QUIET, most=20)
+    assert more_examples(some) == "Evaluate more of the 60 examples that the data have (--max-samples)."
 
 
 @pytest.mark.filterwarnings("ignore::advex.errors.AdvexWarning")  # maps of an untrained network are hard to sum up

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import shutil
@@ -15,8 +16,8 @@ from torch import Tensor, nn
 
 import advex
 from advex.classifier import Classifier
-from advex.errors import AdvexWarning
-from advex.evaluation import evaluate, settings_from
+from advex.errors import AdvexWarning, ArtifactError
+from advex.evaluation import evaluate, settings_from, settled
 from advex.evaluation.merge import merge
 from advex.measures.boxes import overlap
 from advex.record import read_rows
@@ -91,6 +92,27 @@ def test_a_record_from_before_boxes_were_kept_is_compared_with_one_of_today(
     assert len(merged.models) == 2
     assert not (tmp_path / "both" / "places.parquet").exists()
     assert any(line.measure == "gradient_localisation_iou" for line in merged.differences)
+
+
+def test_a_figure_that_meant_something_else_is_not_compared_nor_drawn_anew(
+    record: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two such records are compared, by intervals of the examples' own values."""
+    key, old = "localisation_iou", tmp_path / "old"
+    shutil.copytree(record, old)
+    held = json.loads((old / "record.json").read_text())
+    assert key in held["measures"]
+    held["measures"][key]["title"] = "Something else"
+    (old / "record.json").write_text(json.dumps(held))
+    with pytest.raises(ArtifactError, match=f"{key} is '.*' there and 'Something else' here"):
+        merge([record, old], tmp_path / "none")
+    drawn, estimates = list[set[str]](), settled.estimates
+    monkeypatch.setattr(settled, "estimates", lambda *of: drawn.append({*estimates(*of)}) or estimates(*of))
+    for folder in (record, old):
+        differences = merge([folder, folder], tmp_path / folder.name / "both").differences
+        assert {line.figure.value for line in differences if line.measure == f"gradient_{key}"} == {0}
+    anew, half = set.union(*drawn[: len(drawn) // 2]), drawn[len(drawn) // 2 :]
+    assert anew - set.union(*half) == {key}
 
 
 def test_an_evaluation_of_before_is_finished_from_its_shards(record: Path, tmp_path: Path) -> None:

@@ -95,6 +95,16 @@ def test_maps_of_another_class_or_search_are_not_made_together(spec: str) -> Non
     ]  # fmt: skip
 
 
+def test_what_only_looks_as_if_it_shared_something_is_made_alone() -> None:
+    """An option of that name, and two kinds of explainers with equal parts."""
+    finish = {"finish": lambda self, request, values: values}
+    first, second, third = (type(name, (), {"part": 1, **how})() for name, how in (
+        ("First", finish), ("Second", finish), ("Third", {}),
+    ))  # fmt: skip
+    tasks = [MapTask(name=str(i), explainer=each) for i, each in enumerate((first, second, third, third, first))]
+    assert [[task.name for task in group] for group in groups(tasks)] == [["0", "4"], ["1"], ["2"], ["3"]]
+
+
 def test_rows_refuse_a_blur_whoever_made_the_search() -> None:
     """What has no places is not blurred; a guide needs none."""
     classifier = Classifier("mlp:features=6,classes=2,widths=5").eval()

@@ -88,7 +88,7 @@ def explain(
         targets=tuple(name.strip() for text in target or () for name in text.split(",")),
         rhos=rhos_from(rho), away=away, steps=steps, seed=seed, max_batch=max_batch_from(max_batch),
     )  # fmt: skip
-    opened = models.opened(models.or_bundled(images, data, split, say))
+    opened = models.opened(models.or_bundled(say, images, data, split, size))
     request, show = _request(changes, explainer or [], opened, alternatives, attack_map)
     with folders.opened_folder(out, (FIGURES, UNFINISHED, *[each.name for each in opened]), overwrite):
         results = _explain(request, opened, Inputs(images or [], data, split, index, size, say), out)

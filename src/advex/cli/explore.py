@@ -48,7 +48,7 @@ def explore(
 
     saved.check_folder(out)
     say = progress.Terminal(quiet=quiet)
-    named = models.or_bundled(images, data, split, say)
+    named = models.or_bundled(say, images, data, split, size)
     if not images and not data:
         say.note(f"Neither pictures nor --data are named: a few pictures come with advex ({DATA}).")
     desk = sources.desk(sources.Sources(

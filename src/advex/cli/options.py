@@ -108,7 +108,7 @@ class ModelOptions:
         return open_models(named or self.model, self.device, Wrapping(**self.wrapping))
 
     def or_bundled(
-        self, pictures: list[Path] | None, data: str | None, split: str | None, say: progress.Terminal
+        self, say: progress.Terminal, pictures: list[Path] | None, data: str | None, split: str | None, size: str | None
     ) -> list[str]:
         """The models as typed; where none is named, the bundled one that suits the pictures, which is then said."""
         if self.model:
@@ -116,7 +116,7 @@ class ModelOptions:
         from advex import bundled
         from advex.explanation.inputs import shorter_side
 
-        name = bundled.nearest(shorter_side(pictures or [], data, split))
+        name = bundled.nearest(shorter_side(pictures or [], data, split, size))
         say.note(f"No --model given: using {name}, which knows {bundled.KNOWS[name]}.")
         return [name]
 

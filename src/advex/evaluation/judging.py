@@ -69,4 +69,4 @@ def rightly_decided(
     which = "those" if len(rows) == int(right.sum()) else f"the first of the {int(right.sum()):,}"
     said = f"Judged on {len(rows):,} of {len(data):,} examples of {data.name}, {which} that {who} correctly."
     say.note(said)
-    return replace(data.take(rows), selected=said, left_out=len(data) - len(rows))
+    return replace(data.take(rows), selected=said, left_out=len(data) - int(right.sum()))

@@ -28,8 +28,9 @@ def groups(tasks: Sequence[MapTask]) -> tuple[Group, ...]:
     """The tasks, those together whose explainers share what is dear (their `part`) about the same class."""
     grouped: dict[Hashable, list[MapTask]] = {}
     for task in tasks:
-        part = getattr(task.explainer, "part", None)
-        grouped.setdefault((task.target, task.name if part is None else part), []).append(task)
+        asked = task.explainer
+        shared = (type(asked), asked.part) if hasattr(asked, "finish") and hasattr(asked, "part") else task.name
+        grouped.setdefault((task.target, shared), []).append(task)
     return tuple(map(tuple, grouped.values()))
 
 

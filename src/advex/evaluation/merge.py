@@ -110,6 +110,11 @@ def _check(folders: Sequence[Path], records: Sequence[Record], tables: Sequence[
             reasons.append("the searches differ")
         elif record.norms != first.norms:
             reasons.append("the areas of their searches are in other norms")
+        reasons += [
+            f"{key} is '{first.measures[key].title}' there and '{entry.title}' here"
+            for key, entry in record.measures.items()
+            if key in first.measures and first.measures[key].title != entry.title
+        ]
         if record.radii != first.radii:
             reasons.append("the radii, or the searches within them, differ")
         if record.data.class_names != first.data.class_names or record.data.chance != first.data.chance:

@@ -56,7 +56,8 @@ def resamples(measure: object) -> bool:
 def estimates(results: Results, model: str, explainer: str) -> dict[str, Tensor]:
     """By the measures' keys: means of resampled examples, [RESAMPLES], on each of which all is chosen anew.
 
-    Only of measures that choose something, and of records that have their parts. The draws are the same for all maps.
+    Only of measures that choose something, and of records that have their parts; not of figures that meant something
+    else when the record was made. The draws are the same for all maps.
     """
     if results.parts is None or (model, explainer) in results.estimates:
         return results.estimates.get((model, explainer), {})
@@ -67,7 +68,8 @@ def estimates(results: Results, model: str, explainer: str) -> dict[str, Tensor]
         keys = [key for key, entry in results.measures.items() if entry.spec == spec]
         measure = registry.build("measure", spec)
         parts = rows.filter(pc.field("measure") == name).column("parts")
-        made.update(zip(keys, resampled(measure, parts, results.seed).values(), strict=False))
+        drawn = zip(keys, values_of(measure).values(), resampled(measure, parts, results.seed).values(), strict=False)
+        made.update((key, means) for key, is_now, means in drawn if results.measures[key].title == is_now.title)
     return made
 
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from advex.data import Dataset
+from advex.data.images import decode
+from advex.data.source import Unreadable
 from advex.errors import AdvexWarning, SpecError
 from advex.explanation.rows import from_csv, from_table
 from advex.explanation.subjects import Failure, Subject, from_data, from_pictures, in_folders
@@ -18,19 +18,23 @@ from advex.lookup.models import Opened
 from advex.progress import Terminal
 
 
-def shorter_side(files: Sequence[Path], data: str | None = None, split: str | None = None) -> int | None:
+def shorter_side(
+    files: Sequence[Path], data: str | None = None, split: str | None = None, size: str | None = None
+) -> int | None:
     """Pixels of the shorter side of the first of some picture files, or of a data set's pictures.
 
-    None without any, where the first cannot be read, and for tables. Raises DataError, SpecError for data and folders
-    that cannot be opened.
+    size: as it was typed, instead. None without any, where the first cannot be read, and for tables. Raises DataError,
+    SpecError for data, folders and sizes that cannot be meant.
     """
+    if size is not None:
+        return min(datasets.shape_from(size)[-2:])
     if data is not None:
         shape = datasets.open_split(data, split, prefer=datasets.TEST, max_samples=1).x.shape[1:]
         return min(shape[-2:]) if len(shape) == 3 else None
     try:
-        with Image.open(in_folders(files)[0]) as picture:
-            return min(picture.size)
-    except (IndexError, OSError, Image.DecompressionBombError):
+        with decode.quiet():
+            return min(decode.header(in_folders(files)[0]).size)
+    except (IndexError, Unreadable):
         return None
 
 

@@ -28,7 +28,6 @@ class Segmentation:
     """The IoU of the map's strong pixels with the thing: its outline, else its boxes.
 
     The map runs from 0 to 1 in each picture; a map that is the same everywhere has no strong pixel, and an IoU of 0.
-    The map runs from 0 to 1 in each picture; a map that is the same everywhere has no strong pixel, and an IoU of 0.
     Strong is a pixel of at least a threshold, of `levels` in equal steps from 0 on, that with the highest mean IoU on
     the other half of the examples, as of `localisation`. top1: whether the IoU is at least `iou` and the model's answer
     right (Top-1 Seg, singh2020 Sec. 5). whole_picture: of all pixels, whatever the map. pxap: average precision of all

@@ -14,8 +14,10 @@ GENERATED, SHEET = "generated.json", "sheet.png"
 def read_generated(folder: Path) -> dict[str, Any]:
     """What a folder's generated.json holds. Raises ArtifactError where it is none."""
     held = read_json(folder / GENERATED, "a list of generated pictures", ArtifactError)
-    if not isinstance(held, dict) or not isinstance(held.get("inputs"), list):
-        raise ArtifactError(f"{folder / GENERATED} holds no list of generated pictures.")
+    try:
+        sentence(held)
+    except (KeyError, TypeError):
+        raise ArtifactError(f"{folder / GENERATED} holds no list of generated pictures.") from None
     return held
 
 

@@ -235,7 +235,7 @@ def _finish_epoch(
         _save(run, run.folder / checkpoints.BEST, {"epoch": position.epoch, **figures})
         figures["best"] = True
     line |= {**figures, "seconds": position.seconds}
-    line |= {"replaced": position.replaced} if position.replaced else {}
+    line |= {"replaced": len(position.replaced)} if position.replaced else {}
     log.write(line)
     checkpoints.write(run)
     report(line)

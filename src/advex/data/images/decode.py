@@ -125,9 +125,10 @@ def _ends(image: Image.Image, path: Path) -> bool:
     length = path.stat().st_size
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         tags = image.tag_v2
-        strips = [zip(tags.get(starts, ()), tags.get(lengths, ()), strict=True) for starts, lengths in _STRIPS]
-        ends = [start + count for each in strips for start, count in each]
-        return tags.get(_COMPRESSION) == 1 and max(ends, default=math.inf) <= length
+        strips = [(tags.get(starts, ()), tags.get(lengths, ())) for starts, lengths in _STRIPS]
+        ends = [start + count for starts, lengths in strips for start, count in zip(starts, lengths, strict=False)]
+        told = all(len(starts) == len(lengths) for starts, lengths in strips)
+        return told and tags.get(_COMPRESSION) == 1 and max(ends, default=math.inf) <= length
     with path.open("rb") as file:
         file.seek(max(length - 16, 0))
         return image.format in _ENDS and file.read().endswith(_ENDS[image.format])
@@ -136,7 +137,8 @@ def _ends(image: Image.Image, path: Path) -> bool:
 def _unreadable(error: Exception) -> Unreadable:
     unreadable = Unreadable(_reason(error))
     # The system's failures, not Pillow's; what may be read is seen by the file's times.
-    unreadable.passing = getattr(error, "errno", None) not in (None, errno.EACCES, errno.EPERM, errno.ENOENT)
+    number = errno.ENOMEM if "out of memory" in str(error) else getattr(error, "errno", None)
+    unreadable.passing = number not in (None, errno.EACCES, errno.EPERM, errno.ENOENT)
     return unreadable
 
 

@@ -24,6 +24,7 @@ from advex.errors import DataError
 
 _CHUNK = 64  # headers to a job
 _FEW = 16  # examples that are decoded before the first step
+_MOST_REPLACED = 1_000  # damaged files
 _LOOKED_AT = 20  # examples by which it is seen whether each is a file
 
 
@@ -79,14 +80,14 @@ class Streamed:
         try:
             pixels = self.example(number, crop)
         except Unreadable as error:
-            pixels = self._in_place_of(number, crop, error)
+            number, pixels = self._in_place_of(number, crop, error)
         if pixels.shape != self.shape:
             actual, expected = ("x".join(map(str, shape[1:])) for shape in (pixels.shape, self.shape))
             raise DataError(f"{self.name}: {self.ids[number]} is {actual} (height x width), and others are {expected}.")
         return pixels
 
-    def _in_place_of(self, number: int, crop: Crop, why: Unreadable) -> np.ndarray:
-        """The next example with the same label, cut as this one, whose file is damaged."""
+    def _in_place_of(self, number: int, crop: Crop, why: Unreadable) -> tuple[int, np.ndarray]:
+        """The next example with the same label, its number and how it is cut, for one whose file is damaged."""
         self._check_damaged(number, why)
         alike = torch.nonzero(self.y == self.y[number])[:, 0]
         for other in alike.roll(-1 - int(torch.searchsorted(alike, number))).tolist()[:-1]:
@@ -96,10 +97,15 @@ class Streamed:
                 self._check_damaged(other, error)
             else:
                 self.replaced[self.ids[number]] = f"{self.ids[other]} ({why})"
-                return pixels
+                if len(self.replaced) > _MOST_REPLACED:
+                    raise DataError(
+                        f"{self.name}: more than {_MOST_REPLACED:,} files are damaged inside, {self.ids[number]} among "
+                        "them. Copy the data again, and train anew."
+                    )
+                return other, pixels
         raise DataError(
-            f"{self.name}: {self.ids[number]} cannot be read ({why}), and none of the other {len(alike) - 1} examples "
-            f"of {self.class_names[int(self.y[number])]}, either."
+            f"{self.name}: {self.ids[number]} cannot be read ({why}), and neither can the other {len(alike) - 1} "
+            f"examples of {self.class_names[int(self.y[number])]}. Copy the data again, and train anew."
         )
 
     def _check_damaged(self, number: int, why: Unreadable) -> None:
