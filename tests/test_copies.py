@@ -150,7 +150,6 @@ def test_copies_make_the_project_of_one(tmp_path: Path) -> None:
         every = [piece for pieces in made for piece in pieces]
         assert ended == 0
         assert len(every) == len(set(every)) == 8
-        assert all(made)
         assert not list(folder.rglob(".*.lock"))
         with contextlib.closing(Store(folder)) as store:
             images = [{**vars(image), "key": "", "_sa_instance_state": None} for image in store.images()]

@@ -69,7 +69,11 @@ def estimates(results: Results, model: str, explainer: str) -> dict[str, Tensor]
         measure = registry.build("measure", spec)
         parts = rows.filter(pc.field("measure") == name).column("parts")
         drawn = zip(keys, values_of(measure).values(), resampled(measure, parts, results.seed).values(), strict=False)
-        made.update((key, means) for key, is_now, means in drawn if results.measures[key].title == is_now.title)
+        made.update(
+            (key, means)
+            for key, is_now, means in drawn
+            if results.measures[key].title.removesuffix(f" ({key})") == is_now.title
+        )
     return made
 
 
