@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -98,9 +98,9 @@ def test_maps_of_another_class_or_search_are_not_made_together(spec: str) -> Non
 def test_what_only_looks_as_if_it_shared_something_is_made_alone() -> None:
     """An option of that name, and two kinds of explainers with equal parts."""
     finish = {"finish": lambda self, request, values: values}
-    first, second, third = (type(name, (), {"part": 1, **how})() for name, how in (
+    first, second, third = cast(list[Any], [type(name, (), {"part": 1, **how})() for name, how in (
         ("First", finish), ("Second", finish), ("Third", {}),
-    ))  # fmt: skip
+    )])  # fmt: skip
     tasks = [MapTask(name=str(i), explainer=each) for i, each in enumerate((first, second, third, third, first))]
     assert [[task.name for task in group] for group in groups(tasks)] == [["0", "4"], ["1"], ["2"], ["3"]]
 

@@ -28,8 +28,8 @@ def groups(tasks: Sequence[MapTask]) -> tuple[Group, ...]:
     """The tasks, those together whose explainers share what is dear (their `part`) about the same class."""
     grouped: dict[Hashable, list[MapTask]] = {}
     for task in tasks:
-        asked = task.explainer
-        shared = (type(asked), asked.part) if hasattr(asked, "finish") and hasattr(asked, "part") else task.name
+        maker: Any = task.explainer
+        shared = (type(maker), maker.part) if hasattr(maker, "finish") and hasattr(maker, "part") else task.name
         grouped.setdefault((task.target, shared), []).append(task)
     return tuple(map(tuple, grouped.values()))
 

@@ -127,8 +127,8 @@ def _ends(image: Image.Image, path: Path) -> bool:
         tags = image.tag_v2
         strips = [(tags.get(starts, ()), tags.get(lengths, ())) for starts, lengths in _STRIPS]
         ends = [start + count for starts, lengths in strips for start, count in zip(starts, lengths, strict=False)]
-        told = all(len(starts) == len(lengths) for starts, lengths in strips)
-        return told and tags.get(_COMPRESSION) == 1 and max(ends, default=math.inf) <= length
+        complete = all(len(starts) == len(lengths) for starts, lengths in strips)
+        return complete and tags.get(_COMPRESSION) == 1 and max(ends, default=math.inf) <= length
     with path.open("rb") as file:
         file.seek(max(length - 16, 0))
         return image.format in _ENDS and file.read().endswith(_ENDS[image.format])
