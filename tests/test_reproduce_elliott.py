@@ -8,6 +8,9 @@ import pytest
 
 from advex import papers, recipes
 from advex.evaluation.plan import plan_of
+from advex.explainers import build
+from advex.explainers.enlarged import Enlarged
+from advex.registry import describe
 from advex.reproduction.plan import planned
 
 PAPER = "elliott2021"
@@ -65,10 +68,13 @@ def test_every_row_is_an_explainer_that_its_network_is_asked_with(scale: str, mo
         for column in table.columns.values():
             for name in filter(None, (column.measure, column.by_protocol)):
                 assert re.sub(r"^\{\w*\}_", "", name) in measures, name
+        assert ("large" in row.also) == ("larger" in row.published)
         for explainer in row.also.values():
-            larger, usual = vars(explainers[explainer]), vars(explainers[row.explainer])
-            if explainer != row.explainer:  # the centre is that of any size
-                assert larger == {**usual, "resize": 1.5}
+            larger, usual = explainers[explainer], explainers[row.explainer]
+            if isinstance(larger, Enlarged):
+                assert (describe(build(str(larger.explainer))), larger.by) == (describe(usual), 1.5)
+            elif explainer != row.explainer:  # the centre is that of any size
+                assert vars(larger) == {**vars(usual), "resize": 1.5}
     # What their labels say of the perceptual maps is what is run.
     for each in plan.rows:
         if each.row.label.startswith(("Perceptual", "No perceptual")):

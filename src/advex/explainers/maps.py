@@ -110,7 +110,7 @@ def explainer(
     true, as in every `DifferentiableMethod`, its call takes `create_graph`.
 
     shows: what its map shows. looks_at: "layer" for maps that need a layer whose output has places, "pool" for those
-    that need a network which ends in a mean over these and a linear layer. examples: see `registry.register`.
+    that need a network which ends in a mean over these and a linear layer, or that takes several sizes. examples: see `registry.register`.
     """
 
     def add(made: Made) -> Made:
@@ -255,7 +255,7 @@ def _like(mask: Tensor, x: Tensor) -> Tensor:
         raise InputError(f"A mask of shape {shapes}.") from None
 
 
-def record(explainer: Any, **chosen: Any) -> str:
+def record(explainer: Any, /, **chosen: Any) -> str:
     """The explainer's spec string with automatic choices filled in; a tensor is named by its shape and a digest."""
     completed = copy.copy(explainer)
     for name, value in {**vars(explainer), **chosen}.items():

@@ -8,11 +8,11 @@ from typing import ClassVar
 import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from advex.attacks.perceptual import AUTO, Below0, Scale, Weight
 from advex.attacks.perceptual import Perceptual as Search
 from advex.errors import InputError
+from advex.explainers.enlarged import resized, shrunk
 from advex.explainers.maps import Attribution, AttributionMethod, AttributionRequest, explainer
 from advex.explainers.request import rows_of_a_pass
 from advex.goals import Misclassify
@@ -57,7 +57,7 @@ class Perceptual(AttributionMethod):
 
     def attribute(self, request: AttributionRequest) -> Attribution:
         self._check(request)
-        about = request if self.resize == 1 else _resized(request, self.resize)
+        about = request if self.resize == 1 else resized(request, self.resize, "resize")
         search = Search(
             layers=self.layers, target=self.target, perceptual=self.perceptual, pixel=self.pixel, scale=self.scale,
             gradients=self.gradients, published=self.published,
@@ -68,8 +68,8 @@ class Perceptual(AttributionMethod):
         flat = about.blind(change.flat)
         squares = (change.delta / per_channel(request.classifier.std, about.x)).square()
         size = squares if squares.ndim == 2 else squares.mean(dim=1, keepdim=True)
-        values = _from_0_to_1(_like(size.sqrt() if self.published else size, request.x))
-        delta = request.classifier.box.confine(request.x, _like(change.delta, request.x))
+        values = _from_0_to_1(shrunk(size.sqrt() if self.published else size, request.x))
+        delta = request.classifier.box.confine(request.x, shrunk(change.delta, request.x))
         return Attribution(
             map=values.expand(request.x.shape).clone(),
             picture=request.x + delta,
@@ -97,32 +97,10 @@ class Perceptual(AttributionMethod):
 
     def _guide(self, request: AttributionRequest) -> Tensor:
         """|d logit / dx|, x as the network sees it, from 0 to 1: [n, 1, height, width]; of rows [n, d]."""
-        about = request if self.resize == 1 else _resized(request, self.resize)
+        about = request if self.resize == 1 else resized(request, self.resize, "resize")
         slope, _ = replace(about, slopes=[]).gradients(lambda i, k: (about.x[i], 1.0))
         slope = (slope * per_channel(request.classifier.std, slope)).abs()
-        return _from_0_to_1(_like(slope if slope.ndim == 2 else slope.amax(dim=1, keepdim=True), request.x))
-
-
-def _resized(request: AttributionRequest, factor: float) -> AttributionRequest:
-    """The same about pictures of other sizes. Raises InputError where the network does not take these."""
-    old, new = (tuple(request.x.shape[2:]), tuple(max(1, round(side * factor)) for side in request.x.shape[2:]))
-    try:
-        x = interpolate(request.x, size=new, mode="bilinear", antialias=True)
-        x = x.clamp(request.classifier.lower, request.classifier.upper)
-        with torch.no_grad():
-            request.classifier(x[:1])
-    except (InputError, RuntimeError) as error:
-        sizes = " and ".join("x".join(map(str, size)) for size in (old, new))
-        raise InputError(f"resize={factor:g} needs a network that takes pictures of {sizes}: {error}") from None
-    mask = None if request.mask is None else interpolate(request.mask.to(x), size=new).bool()
-    return replace(request, x=x, mask=mask, slopes=[])
-
-
-def _like(values: Tensor, x: Tensor) -> Tensor:
-    """Values with places, in the size of the pictures x again."""
-    if values.shape[2:] == x.shape[2:]:
-        return values
-    return interpolate(values, size=tuple(x.shape[2:]), mode="bilinear", antialias=True)
+        return _from_0_to_1(shrunk(slope if slope.ndim == 2 else slope.amax(dim=1, keepdim=True), request.x))
 
 
 def _from_0_to_1(values: Tensor) -> Tensor:
