@@ -74,4 +74,5 @@ def test_what_cannot_be_enlarged_is_refused(x: Tensor) -> None:
 
 
 def test_a_control_stays_one() -> None:
-    assert [build(spec).shows for spec in ("enlarged", "enlarged:explainer=edge")] == ["regions", "control"]  # pyright: ignore
+    made: list[Any] = [build(spec) for spec in ("enlarged", "enlarged:explainer=edge")]
+    assert [each.shows for each in made] == ["regions", "control"]

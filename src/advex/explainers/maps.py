@@ -110,7 +110,8 @@ def explainer(
     true, as in every `DifferentiableMethod`, its call takes `create_graph`.
 
     shows: what its map shows. looks_at: "layer" for maps that need a layer whose output has places, "pool" for those
-    that need a network which ends in a mean over these and a linear layer, or that takes several sizes. examples: see `registry.register`.
+    that need a network which ends in a mean over these and a linear layer, or that takes several sizes. examples: see
+    `registry.register`.
     """
 
     def add(made: Made) -> Made:
