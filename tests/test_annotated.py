@@ -144,7 +144,7 @@ def test_who_changes_their_mind_is_counted_once(tmp_path: Path) -> None:
     assert data.parts[0].answers == {"unchanged": 3, "changed": 2, "unsure": 0}
     assert data.notes == (
         "5 answers to 2 pictures (3 unchanged, 2 changed, 0 unsure, 1 replaced by a later one of the same annotator); "
-        "1 picture left out: changed to most (b.png)",
+        "1 picture left out: called changed by most (b.png)",
         "1 PNG file left out: not in annotations.csv (c.png)",
     )
 
@@ -185,7 +185,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert json.loads(json.dumps(data.provenance())) == [dataclasses.asdict(part)]
     assert describe(data) == (
         "hitl: 2 images, 4x4, 3 channels, 2 classes; 4 answers to 4 pictures (2 unchanged, 1 changed, 1 unsure); "
-        "1 picture left out: changed to most (sub/b.png); 1 picture left out: not answered yet (d.png)"
+        "1 picture left out: called changed by most (sub/b.png); 1 picture left out: not answered yet (d.png)"
     )
     assert is_annotated(root)
     assert (splits(root), ids(root, [None])) == ((), {None: ("a.png", "c.png")})
@@ -234,27 +234,27 @@ def test_a_table_may_come_from_any_spreadsheet(table: str) -> None:
 def test_columns_that_mean_nothing_here_are_named(tmp_path: Path) -> None:
     table = "picture,label,anotator,answer,my\x1b remarks\na.png,7,p,unchanged,nice\n"
     data = open_dataset(folder(tmp_path / "hitl", table, ["a.png"]))
-    assert data.notes[1] == "2 columns of annotations.csv not known here ('anotator', 'my?_remarks')"
+    assert data.notes[1] == "2 columns of annotations.csv not recognised ('anotator', 'my?_remarks')"
 
 
 @pytest.mark.parametrize(
     ("table", "words"),
     [
-        ("", "must name the columns picture, label, answer; there is no 'picture': it is empty"),
-        ("picture,label,anser\n", r"there is no 'answer': did you mean 'anser'\? Known: anser, label, picture"),
-        ("file,label,answer\n", "there is no 'picture'"),
+        ("", "must name the columns picture, label, answer; 'picture' is missing: it is empty"),
+        ("picture,label,anser\n", r"'answer' is missing: did you mean 'anser'\? Known: anser, label, picture"),
+        ("file,label,answer\n", "'picture' is missing"),
         ("picture,label,answer,label\n", "two columns are called 'label'"),
         ("picture,label,answer\na.png,7,unchnaged\n", "line 2: there is no answer 'unchnaged': did you mean 'unchang"),
-        ("picture,label,answer\n,7,unchanged\n", "line 2: it names no picture"),
-        ("picture,label,answer\na.png,,unchanged\n", "line 2: no label is given for 'a.png'"),
-        ("picture,label,answer\na.jpg,7,unchanged\n", "line 2: the picture 'a.jpg' is no .png file"),
+        ("picture,label,answer\n,7,unchanged\n", "line 2: the picture is missing"),
+        ("picture,label,answer\na.png,,unchanged\n", "line 2: 'a.png' has no label"),
+        ("picture,label,answer\na.jpg,7,unchanged\n", "line 2: the picture 'a.jpg' is not a .png file"),
         (
             "picture,label,answer\na.png,7,unchanged\nb.png,7,\na.png,8,unchanged\n",
-            "lines 2 and 4 give 'a.png' two values of 'label': '7' and '8'",
+            "lines 2 and 4 give 'a.png' two different values of 'label': '7' and '8'",
         ),
         (
             "picture,label,answer,source_id\na.png,7,unchanged,1\na.png,7,changed,2\n",
-            "lines 2 and 3 give 'a.png' two values of 'source_id': '1' and '2'",
+            "lines 2 and 3 give 'a.png' two different values of 'source_id': '1' and '2'",
         ),
         ("picture,label,answer,rmse\na.png,7,unchanged,0,05\n", "line 2: there are more cells than columns"),
         ("picture,label,answer,rmse\na.png,7,unchanged,nan\n", "the rmse 'nan' is not a number in"),
@@ -262,14 +262,14 @@ def test_columns_that_mean_nothing_here_are_named(tmp_path: Path) -> None:
         ("picture,label,answer,rmse\na.png,7,unchanged,little\n", "the rmse 'little' is not a number in"),
         ('picture,label,answer\na.png,"7,unchanged\n', "line 2: .*Is a quotation mark missing, or is the file cut off"),
         ("picture,label,answer,rmse\na.png,7,unchanged,\nb.png,7,unch", "line 3: there is no answer 'unch'"),
-        ("picture,label,answer,rmse\na.png,7,unchanged,\nb.png,7,unchanged", "line 3: the file is cut off: 3 cells"),
-        ("picture,label,answer\na.png,\x1b[31m7,unchanged\n", r"line 2: the label '\?\[31m7' holds control characters"),
-        ('picture,label,answer\na.png,"7\n8",unchanged\n', "the label '7.8' holds control characters"),
-        ("picture,label,answer\na\x00.png,7,unchanged\n", "the picture .* holds control characters"),
+        ("picture,label,answer,rmse\na.png,7,unchanged,\nb.png,7,unchanged", "line 3: the file is cut off"),
+        ("picture,label,answer\na.png,\x1b[31m7,unchanged\n", r"the label '\?\[31m7' contains control characters"),
+        ('picture,label,answer\na.png,"7\n8",unchanged\n', "the label '7.8' contains control characters"),
+        ("picture,label,answer\na\x00.png,7,unchanged\n", "the picture .* contains control characters"),
         (f"picture,label,answer\na.png,{'7' * 1001},unchanged\n", "the label '7{77}...' is longer than 1000"),
         (f"picture,label,answer\na.png,{'7' * 200_000},unchanged\n", "field larger than field limit"),
-        ("picture,label,answer\nä.png,7,unchanged\n".encode("latin-1"), "line 2: this is not UTF-8 text. Save the"),
-        ("picture,label,answer\na.png,7,unchanged\n".encode("utf-16"), "line 1: this is not UTF-8 text"),
+        ("picture,label,answer\nä.png,7,unchanged\n".encode("latin-1"), "line 2: this line is not UTF-8 text. Save"),
+        ("picture,label,answer\na.png,7,unchanged\n".encode("utf-16"), "line 1: this line is not UTF-8 text"),
     ],
     ids=lambda value: repr(value[:70]),
 )  # fmt: skip
@@ -283,7 +283,7 @@ def test_a_table_that_cannot_be_understood_says_where_and_why(tmp_path: Path, ta
 def test_a_table_has_a_largest_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = folder(tmp_path / "hitl", PLAIN)
     monkeypatch.setattr(answers, "_LARGEST", len(PLAIN) - 1)
-    with pytest.raises(DataError, match="a table of answers is never that large"):
+    with pytest.raises(DataError, match="the limit for a table of answers"):
         open_dataset(root)
     monkeypatch.setattr(answers, "_LARGEST", len(PLAIN))
     monkeypatch.setattr(answers, "_MOST", 2)
@@ -320,9 +320,9 @@ def test_without_an_unchanged_picture_there_is_no_data(tmp_path: Path) -> None:
 def test_no_name_leads_out_of_the_folder(tmp_path: Path, name: str) -> None:
     (tmp_path / "a.png").write_bytes(encode_png(picture(9)))
     root = folder(tmp_path / "hitl", f"picture,label,answer\n{name},7,unchanged\nb.png,7,unchanged\n")
-    with pytest.raises(DataError, match="line 2: the picture .* must be named relative to the folder"):
+    with pytest.raises(DataError, match="line 2: the picture .* must be given as a path relative to the folder"):
         open_dataset(root)
-    with pytest.raises(DataError, match="must be named relative to the folder"):
+    with pytest.raises(DataError, match="must be given as a path relative to the folder"):
         write_annotated(tmp_path / "new", {name: picture(0)}, [])
     assert not (tmp_path / "new").exists()
 
@@ -336,19 +336,19 @@ def test_every_picture_that_cannot_be_used_is_named_with_its_reason(tmp_path: Pa
     flipped = bytearray(good)
     flipped[len(good) // 2] ^= 0x55
     broken: dict[str, tuple[bytes | None, str]] = {
-        "missing.png": (None, "no such file"),
-        "empty.png": (b"", "no such file, or it is empty"),
-        "jpeg.png": (lossy.getvalue(), "no PNG, whatever its name says"),
-        "text.png": (b"hello", "no PNG, whatever its name says"),
+        "missing.png": (None, "does not exist"),
+        "empty.png": (b"", "the file does not exist or is empty"),
+        "jpeg.png": (lossy.getvalue(), "not a PNG file, despite its name"),
+        "text.png": (b"hello", "not a PNG file, despite its name"),
         "wide.png": (wide.getvalue(), "its pixels have 16 bits"),
         "header.png": (good[:20], "truncated file"),
         "truncated.png": (good[:-60], "truncated file"),
         "flipped.png": (bytes(flipped), "damaged: "),
-        "link.png": (None, "leads out of the folder by a link"),
-        "away/link.png": (None, "leads out of the folder by a link"),
-        "pipe.png": (None, "no such file"),
-        "folder.png": (None, "no such file"),
-        f"{'x' * 400}.png": (None, "no such file"),
+        "link.png": (None, "leads out of the folder through a link"),
+        "away/link.png": (None, "leads out of the folder through a link"),
+        "pipe.png": (None, "does not exist"),
+        "folder.png": (None, "does not exist"),
+        f"{'x' * 400}.png": (None, "does not exist"),
     }
     lines = "".join(f"{name},7,unchanged\n" for name in ["good.png", *broken, "same.png"])
     root = folder(tmp_path / "hitl", "picture,label,answer\n" + lines, [])
@@ -392,7 +392,7 @@ def test_the_same_pixels_with_two_labels_are_refused(tmp_path: Path) -> None:
 def test_pictures_are_not_scaled(tmp_path: Path) -> None:
     root = folder(tmp_path / "hitl", PLAIN)
     assert open_dataset(root, size=4).shape == (1, 4, 4)
-    with pytest.raises(DataError, match=r"4x4 \(2: a\.png, c\.png\) .*8x8"):
+    with pytest.raises(DataError, match=r"4x4 \(2: a\.png, c\.png\).*8x8"):
         open_dataset(root, size=8)
     (root / "c.png").write_bytes(encode_png(torch.zeros(1, 5, 6)))
     with pytest.raises(DataError, match=r"several sizes \(height x width\): 4x4 \(1: a.png\); 5x6 \(1: c.png\)"):
@@ -498,18 +498,18 @@ ONE = Annotation(picture="a.png", label="7", answer="unchanged")
 @pytest.mark.parametrize(
     ("pictures", "given", "words"),
     [
-        ({"a.png": picture(0)}, [dataclasses.replace(ONE, picture="b.png")], "answer about 'b.png', .* mean 'a.png'"),
-        ({}, [ONE], "answer about 'a.png', which is not among the pictures"),
+        ({"a.png": picture(0)}, [dataclasses.replace(ONE, picture="b.png")], "answer for 'b.png', .* mean 'a.png'"),
+        ({}, [ONE], "answer for 'a.png', which is not among the pictures"),
         ({"a.png": picture(0)}, [dataclasses.replace(ONE, answer="same")], "no answer 'same'"),
-        ({"a.png": picture(0)}, [dataclasses.replace(ONE, label=" 7")], "would be read as '7'. Leave out spaces"),
-        ({"a.png": picture(0)}, [dataclasses.replace(ONE, annotator="p\x1b")], "holds control characters"),
-        ({"a.png": picture(0)}, [dataclasses.replace(ONE, annotator="\ud800")], "no text that can be saved"),
-        ({"a.png": picture(0)}, [dataclasses.replace(ONE, picture="", label="", answer="")], "names no picture"),
+        ({"a.png": picture(0)}, [dataclasses.replace(ONE, label=" 7")], "would be read back as '7'. Remove spaces"),
+        ({"a.png": picture(0)}, [dataclasses.replace(ONE, annotator="p\x1b")], "contains control characters"),
+        ({"a.png": picture(0)}, [dataclasses.replace(ONE, annotator="\ud800")], "cannot be stored as text"),
+        ({"a.png": picture(0)}, [dataclasses.replace(ONE, picture="", label="", answer="")], "has no picture"),
         ({"a.png": picture(0)}, [dataclasses.replace(ONE, rmse=float("inf"))], "rmse 'inf' is not a number"),
-        ({"a.png": picture(0)}, [ONE, dataclasses.replace(ONE, label="8")], "two values of 'label'"),
-        ({"a.jpg": picture(0)}, [], "is no .png file"),
+        ({"a.png": picture(0)}, [ONE, dataclasses.replace(ONE, label="8")], "two different values of 'label'"),
+        ({"a.jpg": picture(0)}, [], "is not a .png file"),
         ({"a.png": b"hello"}, [ONE], "PNG cannot be read"),
-        ({"a.png": torch.full((1, 4, 4), 1.5)}, [ONE], "Pictures lie in"),
+        ({"a.png": torch.full((1, 4, 4), 1.5)}, [ONE], "Pictures must be in"),
         ({"a.png": torch.zeros(2, 4, 4)}, [ONE], "1 or 3 channels"),
     ],
 )  # fmt: skip
@@ -521,10 +521,10 @@ def test_what_could_not_be_read_is_not_written(tmp_path: Path, pictures: Any, gi
 
 def test_answers_are_added_and_pictures_never_exchanged(tmp_path: Path) -> None:
     root = write_annotated(tmp_path / "hitl", {"a.png": picture(0).float() / 255}, [ONE])
-    with pytest.raises(DataError, match="annotations.csv is there"):
+    with pytest.raises(DataError, match="annotations.csv already exists"):
         write_annotated(root, {}, [ONE])
     more = [ONE, dataclasses.replace(ONE, answer="changed"), dataclasses.replace(ONE, picture="b.png")]
-    with pytest.raises(DataError, match="is there and is another picture"):
+    with pytest.raises(DataError, match="is a different picture"):
         write_annotated(root, {"b.png": picture(1), "a.png": picture(2)}, more, overwrite=True)
     assert sorted(path.name for path in root.iterdir()) == ["a.png", TABLE]
     write_annotated(root, {"b.png": picture(1), "a.png": picture(0)}, more, overwrite=True)
@@ -691,10 +691,10 @@ def test_no_name_makes_an_id_twice() -> None:
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        (dataset("two", "ax", "ax"), r"two: 1 class unknown to one: 'x'. Of 'x' \(examples: 1\): known are a, b"),
+        (dataset("two", "ax", "ax"), r"two: 1 class unknown to one: 'x'. For 'x' \(examples: 1\): choose from a, b"),
         (dataset("two", "ab", "ab", class_names=("catt", "dgo")), "2 classes unknown to one: 'catt', 'dgo'"),
-        (dataset("two", "ab", "ab", x=torch.zeros(2, 1, 4, 5)), "its inputs are 1x4x5 .*, those of one are 1x4x4"),
-        (dataset("two", "ab", "ab", x=torch.zeros(2, 3, 4, 4)), "its inputs are 3x4x4 .*, those of one are 1x4x4"),
+        (dataset("two", "ab", "ab", x=torch.zeros(2, 1, 4, 5)), "its inputs are 1x4x5 .*, but those of one are 1x4x4"),
+        (dataset("two", "ab", "ab", x=torch.zeros(2, 3, 4, 4)), "its inputs are 3x4x4 .*, but those of one are 1x4x4"),
     ],
 )
 def test_what_does_not_fit_is_not_joined(other: Dataset, words: str) -> None:
@@ -710,7 +710,7 @@ def test_a_label_that_is_not_its_originals_is_noticed() -> None:
     first = dataset("pets/train", "ab", "ab")
     made_from = tuple(Origin(part="hitl", id=str(row), source="pets/train", source_id=str(1 - row)) for row in range(2))
     assert len(concatenate(first, dataset("hitl", "ab", "ba", origins=made_from))) == 4
-    with pytest.raises(DataError, match="'0' .*'a'; '1' of pets/train.* 'b'"):
+    with pytest.raises(DataError, match="'0' .*'a', but '1' of pets/train.* 'b'"):
         concatenate(first, dataset("hitl", "ab", "ab", origins=made_from))
     elsewhere = tuple(dataclasses.replace(each, source="zoo/train") for each in made_from)
     assert len(concatenate(first, dataset("hitl", "ab", "ab", origins=elsewhere))) == 4

@@ -213,7 +213,7 @@ def test_a_flipped_bit_anywhere_in_the_weights_is_noticed(folder: Path) -> None:
         damaged = bytearray(whole)
         damaged[position] ^= 1 << position % 8
         (folder / WEIGHTS).write_bytes(damaged)
-        with pytest.raises(ArtifactError, match="damaged or was exchanged"):
+        with pytest.raises(ArtifactError, match="damaged or was replaced"):
             load(folder)
 
 
@@ -423,15 +423,15 @@ def test_missing_files_are_named(folder: Path, tmp_path: Path) -> None:
     for path, sentence in (
         (tmp_path / "nowhere", "is not a folder"),
         (folder / CONFIG, "is not a folder"),
-        (tmp_path, f"holds no {CONFIG}"),
+        (tmp_path, f"contains no {CONFIG}"),
     ):
         with pytest.raises(ArtifactError, match=sentence):
             load(path)
     (folder / WEIGHTS).unlink()
-    with pytest.raises(ArtifactError, match=f"holds no {WEIGHTS}"):
+    with pytest.raises(ArtifactError, match=f"contains no {WEIGHTS}"):
         load(folder)
     (folder / WEIGHTS).mkdir()
-    with pytest.raises(ArtifactError, match=f"holds no {WEIGHTS}"):
+    with pytest.raises(ArtifactError, match=f"contains no {WEIGHTS}"):
         load(folder)
 
 
@@ -518,12 +518,12 @@ def test_a_network_of_ones_own_is_opened_by_the_code_that_is_named_and_by_no_fol
         assert (each.class_names, each.input_shape, each.spec) == (("a", "b", "c"), (3, 2, 2), None)
     with pytest.raises(ArtifactError, match="does not fit the network 'own_network:make'"):
         load(own_code / "run", network=nn.Linear(12, 3))
-    with pytest.raises(SpecError, match="a saved classifier, which has its own box"):
+    with pytest.raises(SpecError, match="a saved classifier, which already contains box"):
         open_models(["own_network:make"], "cpu", Wrapping(weights=(own_code / "run",), mean="0.5"))
-    with pytest.raises(ArtifactError, match="of the form package.module:name"):
+    with pytest.raises(ArtifactError, match="have the form package.module:name"):
         save(classifier, own_code / "other", factory="own network")
     save(Classifier("linear:features=12,classes=3"), own_code / "spec")
-    with pytest.raises(ArtifactError, match="leave network out"):
+    with pytest.raises(ArtifactError, match="omit network"):
         load(own_code / "spec", network=network)
 
 

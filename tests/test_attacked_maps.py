@@ -55,10 +55,10 @@ def test_what_is_said_holds_of_the_files(tmp_path: Path) -> None:
 
 
 def test_maps_without_derivatives_and_no_maps_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="maps of 'occlusion' have no derivatives"):
+    with pytest.raises(SpecError, match="needs maps with derivatives, which 'occlusion' does not have"):
         check(named_explainers(["gradient", "occlusion"]))
     (tmp_path / "x.png").write_bytes(b"")
     command = ["explain", str(tmp_path / "x.png"), "--model", "builtin:cifar10-ordinary", "--attack-map"]
     said = CliRunner().invoke(app, command, env={"COLUMNS": "200"})
     assert said.exit_code != 0
-    assert "--attack-map is of maps" in said.output + str(said.stderr)
+    assert "--attack-map needs a heat map" in said.output + str(said.stderr)

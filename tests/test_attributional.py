@@ -212,11 +212,11 @@ def test_published_steps_as_the_code_does() -> None:
     assert Attributional(published=True)._search.step == pytest.approx(5 / 255)
     assert Attributional()._search.step == pytest.approx(1.5 / 255)
     cases: list[tuple[dict[str, Any], str]] = [
-        ({"form": "l2"}, "published=true has form=triplet"),
+        ({"form": "l2"}, "published=true sets form=triplet"),
         ({"inner": "loss"}, "inner=attributional"),
         ({"anchor": "raw"}, "anchor=normalised"),
         ({"statistics": "running"}, "statistics=batch"),
-        ({"attack": "apgd:steps=3"}, "a search by pgd"),
+        ({"attack": "apgd:steps=3"}, "needs the attack pgd"),
     ]
     for options, said in cases:
         with pytest.raises(SpecError, match=said):

@@ -319,7 +319,7 @@ def test_tokens_that_are_no_square_leave_the_layer_before_them() -> None:
     classifier = Classifier(Transformer(token=True, extra=4).double())
     x = torch.rand(3, 1, 6, 6, dtype=torch.float64)
     assert "layer=network.embed" in GradCAM()(classifier, x, TARGET).method
-    with pytest.raises(InputError, match="has no places"):
+    with pytest.raises(InputError, match="is not spatial"):
         GradCAM(layer="norm")(classifier, x, TARGET)
 
 
@@ -331,7 +331,7 @@ def test_the_layer_is_found_and_named(clf: Classifier, x: Tensor) -> None:
     assert (named.map >= 0).all()
     with pytest.raises(InputError, match="no layer 'network.9'.*network.1"):
         GradCAM(layer="network.9")(clf, x, TARGET)
-    with pytest.raises(InputError, match="'network.3' has no places"):
+    with pytest.raises(InputError, match="'network.3' is not spatial"):
         GradCAM(layer="network.3")(clf, x, TARGET)
 
 
@@ -498,5 +498,5 @@ def test_the_whole_answer_goes_through_grad_cams_layer(build: Any, layer: str | 
 
 
 def test_grad_cam_refuses_where_the_answer_goes_around_every_layer() -> None:
-    with pytest.raises(InputError, match="whole answer goes through: at the end .network.conv. give"):
+    with pytest.raises(InputError, match="whole output passes through: at the end .network.conv. each contribute"):
         GradCAM()(Classifier(TwoWays()), torch.rand(3, 1, 8, 8), TARGET)

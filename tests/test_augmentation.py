@@ -439,7 +439,7 @@ def test_batches_that_are_none(augmentation: Augmentation) -> None:
     with pytest.raises(InputError, match=r"not torch.uint8: divide bytes by 255"):
         augmentation((x * 255).to(torch.uint8), index, seed=0, epoch=0)
     for wrong in (index[:2], index[:, None], index.float(), index > 0, torch.tensor(1)):
-        with pytest.raises(InputError, match="3 pictures came with an index of shape"):
+        with pytest.raises(InputError, match="got 3 pictures and an index of shape"):
             augmentation(x, wrong, seed=0, epoch=0)
 
 
@@ -453,8 +453,8 @@ def test_batches_that_are_none(augmentation: Augmentation) -> None:
         ({"pad": True}, "pad must be a number of pixels"),
         ({"crop": -1}, "crop must be a number of pixels, 0 or more, not -1"),
         ({"crop": 2.5}, "crop must be a number of pixels"),
-        ({"padding": "reflet"}, "no padding 'reflet': did you mean 'reflect'"),
-        ({"padding": None}, "no padding 'None': known are reflect, replicate"),
+        ({"padding": "reflet"}, "unknown padding 'reflet': did you mean 'reflect'"),
+        ({"padding": None}, "unknown padding 'None': choose from reflect, replicate"),
         *(
             ({"resize": resize}, "resize must be a lowest and a highest factor above 0")
             for resize in (

@@ -171,7 +171,7 @@ class Renormalised(nn.BatchNorm1d):
 def test_a_batch_norm_of_its_own_kind_is_not_replaced() -> None:
     module = nn.Sequential(nn.BatchNorm1d(3), Renormalised(3))
     before = [dict(vars(one)) for one in module.modules()]
-    sentence = "The network's Renormalised has a forward of its own"
+    sentence = "The network's Renormalised overrides forward"
     for stand_in in (batch_norm.replaced(module, lambda layer, x: x), batch_norm.noting(module)):
         with pytest.raises(SpecError, match=sentence), stand_in:
             pass

@@ -108,10 +108,10 @@ def test_figures_are_not_only_on_paper(sample: Dataset) -> None:
 
 def test_a_file_of_figures_that_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(bundled, "names", lambda: {"broken": tmp_path})
-    with pytest.raises(ArtifactError, match="does not hold a network's figures"):
+    with pytest.raises(ArtifactError, match="does not contain the figures of a network"):
         bundled.figures("broken")
     (tmp_path / "figures.json").write_text('{"summary": 3}')
-    with pytest.raises(ArtifactError, match="does not hold a network's figures"):
+    with pytest.raises(ArtifactError, match="does not contain the figures of a network"):
         bundled.figures("broken")
 
 

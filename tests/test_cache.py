@@ -151,7 +151,7 @@ def test_a_link_that_leads_nowhere_is_named(photos: Path, cached: Path) -> None:
     (photos / "a" / "gone.png").symlink_to(photos / "nothing")
     for _ in range(2):
         assert [(each.name, each.reason) for each in opened(photos).skipped if "gone" in each.name] == [
-            ("a/gone.png", "there is no such file")
+            ("a/gone.png", "the file does not exist")
         ]
     assert len(list(cached.glob("*.json"))) == 1
 

@@ -380,7 +380,7 @@ def test_a_module_with_two_names_is_not_called_twice() -> None:
 @pytest.mark.parametrize("explain", [GuidedBackprop(), Deconvolution()], ids=repr)
 def test_guided_maps_need_relu_modules(explain: Any) -> None:
     x, _ = rows()
-    with pytest.raises(InputError, match="none, .*function relu"):
+    with pytest.raises(InputError, match="none and calls .*function relu"):
         explain(passes(lambda net, x: net.c(relu(net.a(x)))), x, TARGET)
     with pytest.warns(AdvexWarning, match="no rule .*function relu") as heard:
         explain(passes(lambda net, x: net.c(relu(net.b(net.act(net.a(x)))))), x, TARGET)

@@ -325,9 +325,9 @@ def test_impossible_rows_are_refused(toys: SimpleNamespace) -> None:
         certify(classifier, x, y + 3)
     with pytest.raises(InputError, match=r"in \[0, 3\)"):
         certify(classifier, x, y - 3)
-    with pytest.raises(InputError, match="whole numbers"):
+    with pytest.raises(InputError, match="integers"):
         certify(classifier, x, y[:4])
-    with pytest.raises(InputError, match="whole numbers"):
+    with pytest.raises(InputError, match="integers"):
         certify(classifier, x, y.double())
     with pytest.raises(InputError, match="box"):
         certify(classifier, x + 2, y)
@@ -414,7 +414,7 @@ def test_a_linear_model_lies_in_its_bracket(toys: SimpleNamespace) -> None:
     assert not certificate.radius_l2[:4].any()
     assert "0 crossed" in str(pair)
     assert bracket(certificate, torch.full((60,), 1e-6), 0.5).crossed.sum() == (certificate.rmse > 1e-6).sum()
-    with pytest.raises(InputError, match="same images"):
+    with pytest.raises(InputError, match="same examples"):
         bracket(certificate, result.rmse[1:], 0.5)
 
 

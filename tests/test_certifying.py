@@ -250,11 +250,11 @@ def test_stopped_anywhere_it_goes_on_to_the_same_figures(
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"certify": 0}, "certify = 0 is not possible: it must be above 0"),
-        ({"certify": math.inf}, "certify = inf is not possible"),
-        ({"certify": math.nan}, "certify = nan is not possible"),
-        ({"certify_samples": 9}, "certify_samples = 9 is not possible"),
-        ({"certify_examples": 0}, "certify_examples = 0 is not possible"),
+        ({"certify": 0}, "certify = 0 is not valid: it must be above 0"),
+        ({"certify": math.inf}, "certify = inf is not valid"),
+        ({"certify": math.nan}, "certify = nan is not valid"),
+        ({"certify_samples": 9}, "certify_samples = 9 is not valid"),
+        ({"certify_examples": 0}, "certify_examples = 0 is not valid"),
         ({"certifi": 0.1}, "did you mean 'certify'"),
     ],
 )

@@ -58,7 +58,7 @@ def test_it_is_not_for_training(tmp_path: Path) -> None:
     write(tmp_path)
     with pytest.raises(DataError, match="no split 'train'"):
         open_dataset(spec(tmp_path), split="train")
-    with pytest.raises(DataError, match=r"cifar10c:corruption=fog,severity=3,root=.*for tests"):
+    with pytest.raises(DataError, match=r"cifar10c:corruption=fog,severity=3,root=.*for testing"):
         open_dataset(tmp_path)
 
 
@@ -110,7 +110,7 @@ def test_labels_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 def test_names_that_are_not_there(tmp_path: Path) -> None:
     write(tmp_path)
     refused: list[tuple[str, type[AdvexError], str]] = [
-        (spec(tmp_path, 6), SpecError, "severities 1 to 5"),
+        (spec(tmp_path, 6), SpecError, "severities of CIFAR-10-C are 1 to 5"),
         (spec(tmp_path, 1, "fogg"), DataError, "no fogg.npy.*'fog'"),
         (spec(tmp_path, 1, "../fog"), DataError, "no ../fog.npy"),
         (spec(tmp_path / "nowhere"), DataError, "There is no folder"),

@@ -126,13 +126,13 @@ def test_version(advex_in: Callable[..., Ended]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["trian"], 2, "There is no verb 'trian': did you mean 'train'?"),
+        (["trian"], 2, "There is no command 'trian': did you mean 'train'?"),
         (["train", "digits-robust", "--dat", "digits"], 2, "--data"),
         (["evaluate", "--data", "digits"], 2, "advex evaluate needs --model MODEL,...: Run folders"),
         (["train", "digits-robst", "--data", "digits"], 2, "did you mean 'digits-robust' or"),
         (["train", "digits-robust", "epoch=3", "--data", "digits"], 2, "no setting 'epoch': did you mean 'epochs'?"),
         (["train", "digits-robust", "epochs", "--data", "digits"], 2, "'epochs' is not of the form KEY=VALUE"),
-        (["train", "digits-robust"], 2, "--data digits for the built-in set"),
+        (["train", "digits-robust"], 2, "--data digits for the built-in data set"),
         (["train", "digits-robust", "--data", "digit"], 2, "did you mean 'digits'?"),
         (["train", "digits-robust", "--data", "digits", "--split", "tran"], 2, "did you mean 'train'?"),
         (["train", "digits-robust", "--data", "digits", "--device", "gpu"], 2, "no device 'gpu'"),
@@ -141,29 +141,29 @@ def test_version(advex_in: Callable[..., Ended]) -> None:
         (["evaluate", "-m", "runs/a", "--data", "digits", "--attack", "pgd:step_s=1"], 2, "no option 'step_s'"),
         (["evaluate", "-m", "builtin:cifar10-robus", "--data", "digits"], 2, "did you mean 'cifar10-robust'?"),
         (["explain", "a.png", "-m", "cifar10-robust"], 2, "the bundled model of that name is builtin:cifar10-robust."),
-        (["train", "qqqq"], 2, "advex list recipe shows all"),
+        (["train", "qqqq"], 2, "advex list recipe lists all"),
         (["train", "nowhere.csv"], 2, "There is no file nowhere.csv."),
         (["train", "digits-robust", "--seed", "x"], 2, "--seed: it must be a whole number."),
         (["explain", "a.png", "--steps", "0"], 2, "--steps: it must be at least 1."),
-        (["demo", "more"], 2, "advex demo does not take this, too: more."),
-        (["generate", "cat", "--model", "builtin:cifar10-robust", "--max-samples", "3"], 2, "are of --data"),
+        (["demo", "more"], 2, "advex demo does not accept: more."),
+        (["generate", "cat", "--model", "builtin:cifar10-robust", "--max-samples", "3"], 2, "need --data"),
         (["explain", "--data", "cifar10-sample", "--explainer", "grad_cam:layer=nothing"], 2, "no layer 'nothing'"),
-        (["demo", "--epochs", "2"], 2, "--epochs belongs to --train"),
+        (["demo", "--epochs", "2"], 2, "--epochs needs --train"),
         (
             ["evaluate", "-m", "runs/a", "--data", "digits", "--box", "0,1"],
             2,
-            "belong to --model package.module:factory",
+            "are for --model package.module:factory",
         ),
         (["explain", "a.png", "-m", "resnet50"], 2, "advex convert WEIGHTS --network resnet:..."),
         (["explain", "a.png", "-m", "vgg:depth=16"], 2, "advex convert WEIGHTS --network vgg:..."),
-        (["explain", "--model", "runs/a"], 2, "Name picture files, or --data"),
+        (["explain", "--model", "runs/a"], 2, "Give either picture files, or --data"),
         (["explain", "a.png"], 2, "a.png cannot be read as a picture"),
-        (["explain", "a.png", "--model", "runs/a", "--rho", "2"], 2, "--rho '2': an RMSE lies above 0"),
+        (["explain", "a.png", "--model", "runs/a", "--rho", "2"], 2, "--rho '2': an RMSE must be above 0"),
         (["explain", "a.png", "--model", "runs/a"], 2, "runs/a is not a folder"),
         (["evaluate", "--model", "builtin:cifar10-robust", "--data", "nowhere"], 2, "There is no data set 'nowhere'"),
-        (["compare", "records/a", "records/b"], 2, "records/a holds no record.json"),
-        (["compare", "records/a"], 2, "two or more"),
-        (["compare"], 2, "record folders, or --model A,B"),
+        (["compare", "records/a", "records/b"], 2, "records/a contains no record.json"),
+        (["compare", "records/a"], 2, "at least two records"),
+        (["compare"], 2, "record folders to compare, or --model A,B"),
         (["report", "records/a"], 2, "records/a"),
         (["list", "atack"], 2, "did you mean 'attack'?"),
     ],
@@ -241,7 +241,7 @@ def test_dry_run_with_data_tries_a_step(advex_in: Callable[..., Ended]) -> None:
     assert re.fullmatch(r"one step: loss \d\.\d+ \(lipschitz 0\.\d+, .*cross_entropy \d\.\d+, .*\), [\d.]+ s", step), (
         step
     )
-    assert re.fullmatch(r"80 steps and the looks between epochs: about 0:\d\d", whole), whole
+    assert re.fullmatch(r"80 steps and validation between epochs: about 0:\d\d", whole), whole
     refused = advex_in(*command, "objective.lipschitz.outputs=11", "--dry-run")
     assert (refused.code, refused.out) == (1, "")
     assert "cannot draw outputs=11 of 10 classes" in refused.err
@@ -275,7 +275,7 @@ def test_a_damaged_run_is_begun_anew_when_that_is_said(trained: Path, advex_in: 
     Path("run/tensorboard/events.out.tfevents.1.host").write_text("ours")
     refused = advex_in(*TRAIN, "--out", "run", "--seed", "0")
     assert refused.code == 1
-    assert "No checkpoint in run/checkpoints is whole" in refused.err
+    assert "No checkpoint in run/checkpoints is intact" in refused.err
     done = advex_in(*TRAIN, "--out", "run", "--seed", "0", "--overwrite")
     assert done.code == 0, done.err
     assert Path("run/model.safetensors").read_bytes() == (trained / "first" / "model.safetensors").read_bytes()
@@ -303,7 +303,7 @@ def test_a_foreign_folder_needs_overwrite_and_keeps_its_files(advex_in: Callable
     command = ["train", "digits-ordinary", "epochs=1", "--data", "digits", "--max-samples", "64", "--out", "thesis"]
     refused = advex_in(*command)
     assert refused.code == 2
-    assert "not ours (it holds chapter.txt)" in refused.err
+    assert "not ours (it contains chapter.txt)" in refused.err
     assert [path.name for path in Path("thesis").iterdir()] == ["chapter.txt"]
     done = advex_in(*command, "--overwrite")
     assert done.code == 0, done.err
@@ -427,7 +427,7 @@ def test_answers_of_people_become_training_data(trained: Path, advex_in: Callabl
         "made_by": {f"first, {unchanged[0].search}": len(unchanged)},
     }
     # The same command finds its own run; without the pictures it would be another one.
-    assert "already holds this run" in advex_in(*command).err
+    assert "already contains this run" in advex_in(*command).err
     assert "it was trained on other data" in advex_in(*TRAIN, "--out", "run").err
 
 
@@ -449,8 +449,8 @@ def test_nothing_of_the_test_split_is_learned_from_by_way_of_annotations(
     _annotated(Path("unknown"), trained / "first", "test", source="", source_id="")
     warned = advex_in(*TRAIN, "epochs=1", "--add", "unknown", "--out", "other", "-q")
     assert warned.code == 0
-    assert warned.err.startswith(f"warning: unknown: of {kept} of {kept} pictures (e.g. pictures/")
-    assert "whether they were made from the test split" in warned.err
+    assert warned.err.startswith(f"warning: unknown: it is not known whether {kept} of {kept} pictures (e.g. pictures/")
+    assert "were made from the test split" in warned.err
 
 
 def test_several_annotated_folders_and_what_cannot_be_added(trained: Path, advex_in: Callable[..., Ended]) -> None:
@@ -471,14 +471,14 @@ def test_several_annotated_folders_and_what_cannot_be_added(trained: Path, advex
         )
     for name, code, said in (
         ("nowhere", 2, "There is no data set 'nowhere'"),
-        ("plain", 2, "--add plain: there is no annotations.csv of answers in it"),
-        ("digits", 2, "there is no annotations.csv"),
+        ("plain", 2, "--add plain contains no annotations.csv"),
+        ("digits", 2, "contains no annotations.csv"),
         (
             "names",
             1,
-            "1 class unknown to digits/train: 'seven'. Of 'seven' (examples: a.png): known are 0, 1, 2",
+            "1 class unknown to digits/train: 'seven'. For 'seven' (examples: a.png): choose from 0, 1, 2",
         ),
-        ("sizes", 1, "sizes: its inputs are 1x9x9 (channels x height x width), those of digits/train are 1x8x8"),
+        ("sizes", 1, "sizes: its inputs are 1x9x9 (channels x height x width), but those of digits/train are 1x8x8"),
     ):
         failed = advex_in(*TRAIN, "--add", name, "--out", "failed")
         assert (failed.code, failed.out) == (code, "")
@@ -683,7 +683,7 @@ def test_evaluate_prints_the_summary_as_json(trained: Path, advex_in: Callable[.
         assert scores["accuracy"]["low"] <= scores["accuracy"]["value"] <= scores["accuracy"]["high"]
         assert scores["accuracy"]["n"] == 16
     assert read_record(Path("record")).command.startswith("advex evaluate -m ")
-    for change, said in (("--batch-size=4", "batch_size is 8 there and 4 here"), ("--no-resume", "already holds")):
+    for change, said in (("--batch-size=4", "batch_size is 8 there and 4 here"), ("--no-resume", "already contains")):
         again = advex_in(
             "evaluate", "-m", f"{trained / 'first'},b={trained / 'second'}", *EVALUATE, change, "--out", "record"
         )
@@ -713,8 +713,8 @@ def test_records_compared_later_are_the_same_as_models_compared_at_once(
         assert page.count("data:image/png") > 20  # the pictures of both came along
     refused = advex_in("compare", "first", "second", "--out", "later")
     assert refused.code == 2
-    assert "later is not empty (it holds " in refused.err
-    assert "choose another --out, or say --overwrite" in refused.err
+    assert "later is not empty (it contains " in refused.err
+    assert "choose another --out, or pass --overwrite" in refused.err
     other = advex_in("evaluate", "-m", trained / "first", *EVALUATE, "--seed", "9", "--out", "other")
     assert other.code == 0, other.err
     unlike = advex_in("compare", "first", "other", "--out", "unlike")
@@ -773,7 +773,7 @@ def test_a_network_of_ones_own(advex_in: Callable[..., Ended], trained: Path, mo
     assert json.loads(done.out)["models"]["network"]["accuracy"]["value"] == pytest.approx(accuracy)
 
     save_file({"1.weight": torch.zeros(9, 64), "other": torch.zeros(1)}, "wrong.safetensors")
-    Path("text.safetensors").write_text("not tensors")
+    Path("text.safetensors").write_text("not named tensors")
     for model, given, said in (
         ("own_network:network", ["--weights", "wrong.safetensors"], "('1.bias' of 10), 1 unknown ('other' of 1)"),
         ("own_network:network", ["--weights", "wrong.safetensors"], "'1.weight' is 9x64, the network's 10x64"),
@@ -782,7 +782,7 @@ def test_a_network_of_ones_own(advex_in: Callable[..., Ended], trained: Path, mo
         ("own_network:network", ["--mean", "a"], "must be numbers"),
         ("own_network:network", ["--box", "0"], "--box needs 2 numbers"),
         ("own_network:network", ["--size", "9"], "does not take inputs of shape (1, 9, 9)"),
-        ("own_network:wrapped", ["--mean", "0.1"], "which has its own"),
+        ("own_network:wrapped", ["--mean", "0.1"], "which already contains"),
         ("own_network:broken", [], "RuntimeError: no such luck"),
         ("own_network:nothing", [], "returned int"),
         ("own_network:absent", [], "AttributeError"),
@@ -853,16 +853,16 @@ def test_pictures_from_files(trained: Path, advex_in: Callable[..., Ended]) -> N
     Path("empty").mkdir()
     for arguments, code, said in (
         (["broken.png"], 1, "broken.png cannot be read as a picture"),
-        (["missing.png"], 2, "missing.png cannot be read as a picture: there is no such file."),
-        (["empty"], 1, "empty holds no picture files (.avif,"),
-        ([], 2, "Name picture files, or --data with --index"),
-        (["some photo.png", "--size", "3x99999x99999"], 2, "'3x99999x99999' is too large a size"),
+        (["missing.png"], 2, "missing.png cannot be read as a picture: the file does not exist."),
+        (["empty"], 1, "empty contains no picture files (.avif,"),
+        ([], 2, "Give either picture files, or --data with --index"),
+        (["some photo.png", "--size", "3x99999x99999"], 2, "'3x99999x99999' is too large"),
         (["some photo.png", "--size", "3²"], 2, "'3²' is not a size"),
         (["some photo.png", "--max-batch", "²"], 2, "--max-batch '²' must be"),
         (["some photo.png", "--target", "²"], 2, "no class '²'"),
         (["some photo.png", "--target", "cat"], 2, "no class 'cat'"),
         (["some photo.png", "--target", "10"], 2, "no class '10'"),
-        (["some photo.png", "--rho", "0.1,2"], 2, "an RMSE lies above 0"),
+        (["some photo.png", "--rho", "0.1,2"], 2, "an RMSE must be above 0"),
         (["--data", "digits", "--index", "500"], 2, "--index 500: there are 500 examples, 0 to 499."),
         (["--data", "digits", "--index", "1,-501"], 2, "--index -501: there are 500 examples"),
         (["--data", "digits", "--index", "9-3"], 2, "'9-3' is not a range"),
@@ -929,7 +929,7 @@ def test_reproduce_names_no_option_that_it_lacks(advex_in: Callable[..., Ended])
     Path("taken/thesis.txt").touch()
     ended = advex_in("reproduce", "woods2019/I", "--rows", "psi-220", "--out", "taken")
     assert (ended.code, ended.out) == (2, "")
-    assert "taken is not empty and not ours (it holds thesis.txt): choose another --out." in ended.err
+    assert "taken is not empty and not ours (it contains thesis.txt): choose another --out." in ended.err
     assert "--overwrite" not in ended.err
 
 
@@ -1002,7 +1002,7 @@ def test_doctor_survives_a_broken_torchvision(
     ended = advex_in("doctor")
     assert ended.code == 1
     assert f"cannot be imported: {said}" in ended.out.replace("RuntimeError: ", "")
-    assert "does not fit this torch" in ended.out
+    assert "does not match this torch" in ended.out
     assert re.search(r"^ok +known answer", ended.out, re.MULTILINE)
 
 

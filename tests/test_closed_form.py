@@ -140,7 +140,7 @@ def test_layers_in_a_row_are_looked_through() -> None:
 )
 def test_every_other_network_is_refused(network: nn.Module | str, named: str) -> None:
     x, goal = torch.rand(3, D), Misclassify(torch.zeros(3, dtype=torch.int64))
-    with pytest.raises(InputError, match=f"for networks of one linear layer.*{named}.*Use pgd"):
+    with pytest.raises(InputError, match=f"only for networks with a single linear layer.*{named}.*Use pgd"):
         ClosedForm()(Classifier(network), x, goal)
 
 
@@ -154,7 +154,7 @@ class Nameless:
 
 def test_a_goal_without_a_class_and_a_negative_radius_are_refused(toys: SimpleNamespace) -> None:
     classifier, x, y = problem(toys, 3)
-    with pytest.raises(InputError, match="one class per input"):
+    with pytest.raises(InputError, match="one class index per input"):
         ClosedForm()(classifier, x, Misclassify(y + 1))
     with pytest.raises(InputError, match=r"a goal that names a class.*Nameless\(\) names none"):
         ClosedForm()(classifier, x, Nameless())

@@ -270,7 +270,7 @@ def test_crowds_and_small_boxes_are_left_out_and_counted(tmp_path: Path) -> None
     assert (plain.ids, plain.notes[:1]) == (("7/1", "7/3"), ("1 box around crowds left out",))
     assert open_dataset(f"coco:root={root},crowd=true").ids == ("7/1", "7/2", "7/3")
     large = open_dataset(f"coco:root={root},min_side=5")
-    assert (large.ids, large.notes[1]) == (("7/1",), "1 box of less than 5 pixels left out")
+    assert (large.ids, large.notes[1]) == (("7/1",), "1 box smaller than 5 pixels left out")
 
 
 def test_what_is_wrong_with_one_box_is_told_of_it(tmp_path: Path) -> None:
@@ -310,9 +310,9 @@ def test_what_is_wrong_with_one_box_is_told_of_it(tmp_path: Path) -> None:
     for number, (_, words) in wrong.items():
         assert words in reasons[f"7/{number}"]
     assert "truncated file" in reasons["8/20"]
-    assert "there is no such file" in reasons["9/21"]
-    assert "is 80x60 (height x width), and 60x80 by the annotations" in reasons["10/22"]
-    assert "not in the file's list of images" in reasons["99/23"]
+    assert "the file does not exist" in reasons["9/21"]
+    assert "is 80x60 (height x width), but 60x80 in the annotations" in reasons["10/22"]
+    assert "not listed under images" in reasons["99/23"]
     assert "not among the 3 classes" in reasons["7/24"]
     assert data.notes == (f"boxes of unlisted categories are skipped (category_id {2**62})",)
 
@@ -344,18 +344,18 @@ def with_change(key: str, number: int, **change: Any) -> dict[str, Any]:
     [
         (json.dumps(GOOD)[:-40], "truncated or is not JSON"),
         ("", "truncated or is not JSON"),
-        (json.dumps(GOOD).replace("12.5", "NaN"), "NaN is no number"),
+        (json.dumps(GOOD).replace("12.5", "NaN"), "NaN is not a JSON number"),
         (json.dumps(GOOD).replace("12.5", "9" * 5000), "truncated or is not JSON"),
         (b'{"images": "\xff\xfe\xfa"}', "is not JSON"),
         ("[" * 100_000, "nested too deeply"),
-        ("[]", "no object"),
-        (json.dumps({**GOOD, "annotations": {}}), "needs a list 'annotations'"),
-        (json.dumps({**GOOD, "categories": []}), "lists no categories"),
-        (json.dumps({**GOOD, "images": [3]}), r"images\[0\] is no object"),
-        (json.dumps(with_change("annotations", 0, id="1")), r"annotations\[0\] needs a whole number 'id'.*'1'"),
-        (json.dumps(with_change("annotations", 0, image_id=7.5)), "whole number 'image_id'"),
-        (json.dumps(with_change("annotations", 0, category_id=True)), "whole number 'category_id'"),
-        (json.dumps(with_change("annotations", 0, id=2**70)), "whole number 'id'"),
+        ("[]", "not an object"),
+        (json.dumps({**GOOD, "annotations": {}}), "the list 'annotations' is missing"),
+        (json.dumps({**GOOD, "categories": []}), "has no categories"),
+        (json.dumps({**GOOD, "images": [3]}), r"images\[0\] is not an object"),
+        (json.dumps(with_change("annotations", 0, id="1")), r"annotations\[0\] needs an integer 'id'.*'1'"),
+        (json.dumps(with_change("annotations", 0, image_id=7.5)), "integer 'image_id'"),
+        (json.dumps(with_change("annotations", 0, category_id=True)), "integer 'category_id'"),
+        (json.dumps(with_change("annotations", 0, id=2**70)), "integer 'id'"),
         (json.dumps(with_change("annotations", 0, iscrowd=2)), "'iscrowd' of 0 or 1"),
         (json.dumps({**GOOD, "annotations": GOOD["annotations"] * 2}), "annotation id 1 is listed twice"),
         (json.dumps({**GOOD, "images": GOOD["images"] * 2}), "image id 7 is listed twice"),
@@ -366,7 +366,7 @@ def with_change(key: str, number: int, **change: Any) -> dict[str, Any]:
         (json.dumps(with_change("images", 0, file_name=None)), "needs a 'file_name'"),
         (json.dumps(with_change("images", 0, file_name="a\x00.png")), "needs a 'file_name'"),
         *(
-            (json.dumps(with_change("images", 0, file_name=name)), "must be named relative")
+            (json.dumps(with_change("images", 0, file_name=name)), "must be given as a path relative")
             for name in ("../a.png", "/etc/a.png", "b/../../a.png", "C:a.png", "..\\a.png", "", "b//a.png")
         ),
     ],
@@ -379,7 +379,7 @@ def test_a_file_that_cannot_be_believed_is_refused(tmp_path: Path, text: str | b
 def test_a_file_that_is_too_long_is_not_read(tmp_path: Path) -> None:
     path = write(tmp_path / "instances_x.json", json.dumps(GOOD))
     assert read(path, largest=path.stat().st_size).ids == ["7/1"]
-    with pytest.raises(DataError, match="longer than 100 bytes"):
+    with pytest.raises(DataError, match="larger than 100 bytes"):
         read(path, largest=100)
 
 
@@ -420,7 +420,7 @@ def test_places_and_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(DataError, match="several splits: train2017, val2017"):
         open_dataset(root)
     monkeypatch.delenv("ADVEX_DATA", raising=False)
-    with pytest.raises(AdvexError, match=r"Where is coco\? .*coco:root=PATH.*ADVEX_DATA"):
+    with pytest.raises(AdvexError, match=r"The folder of coco is not known.*coco:root=PATH.*ADVEX_DATA"):
         open_dataset("coco")
     monkeypatch.setenv("ADVEX_DATA", str(tmp_path))
     assert open_dataset("coco", split="val2017").ids == ("7/1",)
@@ -497,7 +497,7 @@ def test_imagenet_as_published_on_kaggle(tmp_path: Path) -> None:
     for name in ("ILSVRC2012_val_00000001", "ILSVRC2012_val_00000002", "ILSVRC2012_val_00000003"):
         write(root / f"ILSVRC/Data/CLS-LOC/val/{name}.JPEG", encoded(noise(0, 300, 500), "JPEG"))
     write(root / "LOC_synset_mapping.txt", MAPPING)
-    with pytest.raises(DataError, match=r"LOC_val_solution\.csv that says their classes"):
+    with pytest.raises(DataError, match=r"LOC_val_solution\.csv, which gives their classes"):
         open_dataset(f"imagenet:root={root}", split="val")
     solution = "ImageId,PredictionString\nILSVRC2012_val_00000002,n03126707 85 1 499 272 \n"
     write(root / "LOC_val_solution.csv", solution + "ILSVRC2012_val_00000001,n01440764 1 2 3 4 n01440764 5 6 7 8 \n")
@@ -520,9 +520,9 @@ def test_imagenet_names_by_index_or_by_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("LOC_synset_mapping.txt", "n01440764 tench\nn0144 crane\n", "line 2: a synset"),
+        ("LOC_synset_mapping.txt", "n01440764 tench\nn0144 crane\n", "line 2: expected a synset"),
         ("LOC_synset_mapping.txt", "n01440764 tench\nn01440764 crane\n", "line 2: n01440764 is listed twice"),
-        ("LOC_synset_mapping.txt", "n01440764\n", "line 1: a synset"),
+        ("LOC_synset_mapping.txt", "n01440764\n", "line 1: expected a synset"),
         ("imagenet_class_index.json", '{"0": ["n01440764", "ten', "truncated or is not JSON"),
         ("imagenet_class_index.json", '{"0": ["n01440764", 3]}', "'0' is not a pair"),
         ("imagenet_class_index.json", "[1]", "is not a pair"),

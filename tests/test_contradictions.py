@@ -51,10 +51,10 @@ def with_column(name: str, values: pa.Array) -> Any:
         (lambda table: table.slice(0, 5), "5 rows of 'm', 5 of them different, .* 6 examples"),
         (lambda table: pa.concat_tables([table, table.slice(2, 1)]), "7 rows of 'm', 6 of them different"),
         (lambda table: pa.concat_tables([table.slice(0, 5), table.slice(2, 1)]), "6 rows of 'm', 5 of them different"),
-        (with_column("label", pa.array(list("abcdef"))), "'label' holds string, where it should hold int64"),
-        (with_column("confidence", pa.array([True] * 6)), "'confidence' holds bool"),
-        (with_column("attack_rmse", pa.array(["0.1"] * 6)), "'attack_rmse' holds string, where it should hold double"),
-        (with_column("attack_reached", pa.array([1.0] * 6)), "'attack_reached' holds double"),
+        (with_column("label", pa.array(list("abcdef"))), "'label' contains string, but should contain int64"),
+        (with_column("confidence", pa.array([True] * 6)), "'confidence' contains bool"),
+        (with_column("attack_rmse", pa.array(["0.1"] * 6)), "'attack_rmse' contains string, but should contain double"),
+        (with_column("attack_reached", pa.array([1.0] * 6)), "'attack_reached' contains double"),
     ],
 )
 def test_a_record_that_contradicts_itself_is_refused(record: Path, change: Any, said: str) -> None:
@@ -69,7 +69,7 @@ def test_no_more_is_read_than_there_may_be(record: Path, monkeypatch: pytest.Mon
     rewritten(record, lambda table: pa.concat_tables([table] * 20_000).combine_chunks())
     monkeypatch.setattr(parquet, "MOST_ROWS", 100_000)
     for reader in (read, read_tables):
-        with pytest.raises(ArtifactError, match="says that it has 120,000 rows; at most 100,000"):
+        with pytest.raises(ArtifactError, match="claims to have 120,000 rows; at most 100,000"):
             reader(record)
     monkeypatch.setattr(parquet, "MOST_ROWS", 10**6)
     monkeypatch.setattr(parquet, "MOST_VALUES", 100_000)
@@ -121,4 +121,4 @@ def test_a_lack_of_memory_is_no_damage(
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 1
-    assert "error: memory ran out" in capsys.readouterr().err
+    assert "error: out of memory" in capsys.readouterr().err

@@ -150,7 +150,7 @@ def test_what_is_typed() -> None:
     assert describe(swapped[0].severities[4]) == "glass_blur:severity=4,glass=swap"
     refused = {
         "fgo": "There is no corruption 'fgo'.*fog", "fog:6": "severity must be", "fog:much": "option=value",
-        "fog:strength=2": "has no option 'strength'", "frost:frost=/nowhere": "no folder with pictures",
+        "fog:strength=2": "has no option 'strength'", "frost:frost=/nowhere": "not a folder of pictures",
     }  # fmt: skip
     for spec, words in refused.items():
         with pytest.raises(AdvexError, match=words):
@@ -163,5 +163,5 @@ def test_what_is_no_picture_is_refused_before_the_work(tmp_path: Path) -> None:
     rows = Dataset(
         name="rows", x=torch.rand(4, 5), y=torch.tensor([0, 1, 0, 1]), class_names=("a", "b"), ids=("1", "2", "3", "4")
     )
-    with pytest.raises(InputError, match="Corruptions are for pictures"):
+    with pytest.raises(InputError, match="Corruptions need pictures"):
         evaluate([("a", "a", Classifier(nn.Linear(5, 2)))], rows, tmp_path / "out", asked("fog"))

@@ -58,7 +58,7 @@ def test_frost_is_cut_out_of_all_pictures_and_at_all_places(tmp_path: Path) -> N
 
 
 def test_a_folder_without_frost_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="no folder with pictures"):
+    with pytest.raises(SpecError, match="not a folder of pictures"):
         Frost(frost=str(tmp_path))
     (tmp_path / "a.png").write_bytes(b"no picture")
     with pytest.raises(SpecError, match="cannot be read"):

@@ -213,14 +213,14 @@ def test_without_a_square_lens_is_the_plain_distance(lens: Any, plain: Any) -> N
 
 
 def test_what_lens_cannot_do_is_said() -> None:
-    with pytest.raises(SpecError, match="w = 0, 1, 2, ... pixels away, not -1"):
+    with pytest.raises(SpecError, match="0, 1, 2, ..., not -1"):
         LensKendall(w=-1)
     with pytest.raises(SpecError, match="at least 1, not 0"):
         LensRecall(k=0)
     for distance in (LensRecall(k=1), LensPrecision(k=1), LensKendall(), LensSpearman()):
-        with pytest.raises(InputError, match=r"in a row \[4\] nothing is near anything else.*top_k, kendall"):
+        with pytest.raises(InputError, match=r"the values of a row \[4\] have no neighbours.*top_k, kendall"):
             distance(maps([1, 2, 3, 4]), maps([1, 2, 3, 4]))
-        with pytest.raises(InputError, match="same inputs can be compared"):
+        with pytest.raises(InputError, match="of the same inputs"):
             distance(torch.ones(1, 3, 4, 4), torch.ones(1, 3, 4, 5))
     with pytest.raises(InputError, match="of 16 values has no 17 largest"):
         LensRecall(k=17)(torch.ones(1, 3, 4, 4), torch.ones(1, 3, 4, 4))

@@ -1,4 +1,4 @@
-"""Training on several processes: two real ones over gloo agree with each other, and with one process alone.
+"""Training on several processes: two real ones over gloo agree with each other, and with only in one process.
 
 Run by `torchrun` this file is one of the two processes (`as_one_of_two`); what these find they leave in
 files. What does not need the command line is trained in float64, where a wrong weight or a moment of the
@@ -370,7 +370,7 @@ def distance(first: dict[str, Tensor], second: dict[str, Tensor]) -> float:
 def test_the_processes_know_of_each_other(told: list[dict[str, Any]]) -> None:
     assert [each["count"] for each in told] == [2, 2]
     assert [each["device"] for each in told] == ["cpu", "cpu"]
-    # What one process alone has counts too; 99 numbers are more than there is room for in one exchange.
+    # What only in one process has counts too; 99 numbers are more than there is room for in one exchange.
     numbers = {f"number {k}": 2.0 * k + 1 for k in range(9)}, {f"number {k}": 2.0 for k in range(99)}
     assert [each["totals"] for each in told] == [[{"both": 3.0, "first": 7.0}, *numbers]] * 2
     assert [each["same"] for each in told] == [[True, False]] * 2
@@ -498,7 +498,7 @@ def test_synchronised_batch_norm_sums_in_more_digits_than_bfloat16_has(found: Pa
         ("other data", "SpecError", "do not agree on its recipe, its data"),
         ("other network", "SpecError", "do not agree on its recipe, its data"),
         ("last batch", "SpecError", r"The last batch of each epoch, of 2 examples, is too small"),
-        ("compiled", "SpecError", "one process alone"),
+        ("compiled", "SpecError", "only in one process"),
     ],
 )
 def test_all_processes_end_alike(mistake: str, kind: str, sentence: str, told: list[dict[str, Any]]) -> None:
@@ -517,7 +517,7 @@ def test_an_error_of_one_process_ends_all_with_one_sentence(tmp_path: Path) -> N
     assert time.monotonic() - began < 60  # and not gloo's patience
     assert output == ""
     assert errors.count("error: ") == 1
-    assert "error: run is not empty and not ours (it holds thesis.txt)" in errors
+    assert "error: run is not empty and not ours (it contains thesis.txt)" in errors
     assert "Traceback" not in errors.partition("torch/distributed/run.py")[0].rpartition("Traceback")[0]
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.txt"]
 
@@ -565,7 +565,7 @@ def test_killed_stopped_and_resumed_it_is_the_same_run(found: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("device", ["cuda:1", "mps"])
 def test_a_device_that_several_processes_cannot_share(device: str) -> None:
-    with pytest.raises(SpecError, match="each takes the GPU with its own number"):
+    with pytest.raises(SpecError, match="each uses the GPU with its own number"):
         processes._cpu(device)
 
 

@@ -130,14 +130,14 @@ def test_no_answer_is_a_wrong_one_and_leaves_the_other_rows_alone(
     mask = torch.ones_like(x[:1], dtype=torch.bool)
     mask[0, 0, 0, 0] = False
     around = Classifier(Around(lambda n, x: torch.where(x[:, :1, 0, 0] > 0.5, no_answer, n(x))))
-    with pytest.warns(AdvexWarning, match="answers NaN or infinity"):
+    with pytest.warns(AdvexWarning, match="returns NaN or infinity"):
         result = Minimal()(around, x, goal(y), mask=mask)
     assert not result.rmse[silent].any()
     assert result.reached[silent].all()
     alone = Minimal()(around, x[~silent], goal(y[~silent]), mask=mask)
     assert torch.equal(result.rmse[~silent], alone.rmse)
     assert torch.equal(result.delta[~silent], alone.delta)
-    with pytest.warns(AdvexWarning, match="answers NaN or infinity"):
+    with pytest.warns(AdvexWarning, match="returns NaN or infinity"):
         assert not Minimal()(around, x[silent], Become(y[silent]), mask=mask).reached.any()
 
 
@@ -300,7 +300,7 @@ def purified(inner: nn.Module, x: Tensor) -> Tensor:
 def test_errors_of_a_network_are_told_in_its_own_words(x: Tensor) -> None:
     with pytest.raises(InputError, match=r"test_doubts.py:\d+ in boom\): the cache is cold\.$"):
         Classifier(Around(boom)).predict(x)
-    with pytest.raises(InputError, match="takes gradients itself"):
+    with pytest.raises(InputError, match="computes gradients itself"):
         Classifier(Around(purified)).predict(x)
     with pytest.raises(InputError, match="Grey and colour"):
         Classifier(network()).predict(torch.rand(2, 1, 2, 2))

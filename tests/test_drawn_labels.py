@@ -58,7 +58,7 @@ def test_training_is_that_on_data_with_these_labels(few: Dataset, tmp_path: Path
     assert weights_hash(classifier) == weights_hash(given)
     assert weights_hash(classifier) != weights_hash(train(recipe(), few, None))
     answers = classifier.predict(few.batch(slice(None)).x).argmax(dim=1)
-    assert (answers == labelled(made, few).y).double().mean() > 0.95, "learnt by heart"
+    assert (answers == labelled(made, few).y).double().mean() > 0.95, "memorised"
     last: Any = lines[-1]
     assert last["train_accuracy"] > 0.9, "the fit of the drawn labels"
 
@@ -75,7 +75,7 @@ def test_a_run_goes_on_with_its_labels_and_with_no_others(few: Dataset, tmp_path
 
 @pytest.mark.parametrize("labels", ["random", "random:", "random:x", "random:-1", "shuffled", "given:1", ""])
 def test_other_labels_are_refused(labels: str) -> None:
-    with pytest.raises(SpecError, match=r"labels is given, or random:SEED"):
+    with pytest.raises(SpecError, match=r"labels must be given .the default. or random:SEED"):
         recipe(labels=labels)
 
 

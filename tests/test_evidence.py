@@ -335,7 +335,7 @@ def test_boxes_among_objects_are_not_guessed(tmp_path: Path) -> None:
     pq.write_table(pq.read_table(path).drop(["bbox"]).append_column("objects", objects), path)
     data = open_dataset(path)
     assert data.evidence is None
-    assert "'objects' are not read" in data.notes[0]
+    assert "'objects' are only read if" in data.notes[0]
 
 
 def test_what_is_learned_from_does_not_change_with_evidence_and_what_is_measured_does(tmp_path: Path) -> None:
@@ -358,7 +358,7 @@ def test_evidence_that_does_not_fit_is_refused() -> None:
         "class_names": ("p", "q"),
         "ids": ("1", "2"),
     }
-    with pytest.raises(DataError, match="evidence of 3"):
+    with pytest.raises(DataError, match="evidence for 3"):
         Dataset(**plain, evidence=none_of(3))
     with pytest.raises(DataError, match="outlines of"):
         Dataset(**plain, evidence=Evidence(boxes=none_of(2).boxes, outlines=torch.zeros(2, 4, 5, dtype=torch.bool)))
@@ -412,7 +412,7 @@ def test_coco_has_boxes_and_outlines_of_the_class_in_the_cut(tmp_path: Path) -> 
     assert first.outlines is not None
     assert not first.outlines[3].any()
     assert first.mask(3, (12, 12)).all()  # its outline cannot be read: the box
-    assert "1 outlines cannot be read, their boxes are taken" in data.notes
+    assert "1 outlines cannot be read; their boxes are used instead" in data.notes
     bare = open_dataset(f"coco:root={root},side=12,edge=12,outlines=false")
     assert bare.evidence is not None
     assert bare.evidence.outlines is None

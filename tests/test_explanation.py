@@ -45,7 +45,7 @@ from advex.progress import Interrupted, Stopped, each_pass
 SHAPE = (1, 3, 4)
 
 # What is asked of the command line prints these; here it is the answers that count.
-pytestmark = pytest.mark.filterwarnings("ignore:.*maps are doubtful", "ignore:The network answers NaN")
+pytestmark = pytest.mark.filterwarnings("ignore:.*maps are doubtful", "ignore:The network returns NaN")
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_what_is_said_of_a_picture_is_said_of_its_eight_bits(linear: Classifier,
 
 def test_only_pictures_can_be_shown_and_only_by_what_makes_some(linear: Classifier, toys: Any) -> None:
     x = torch.full((1, *SHAPE), 0.5, dtype=torch.float64)
-    with pytest.raises(SpecError, match="gradient:of=logit .*no picture"):
+    with pytest.raises(SpecError, match="gradient:of=logit .*not a picture"):
         explain_pictures(linear, x, torch.tensor([1]), Gradient())
     for wrong in (x[:, 0], x.expand(1, 2, 3, 4)):
         with pytest.raises(InputError, match="1 or 3 channels"):
@@ -282,7 +282,7 @@ def test_a_network_that_answers_nan_is_not_explained(tmp_path: Path) -> None:
             return x.flatten(1)[:, :2] * float("nan")
 
     model = Opened(name="a", source="a", classifier=Classifier(Broken()))
-    with pytest.raises(InputError, match="answers NaN or infinity to 0.png"):
+    with pytest.raises(InputError, match="returns NaN or infinity for 0.png"):
         explain_into(tmp_path / "why", model, SUBJECTS, REQUESTS[0])
 
 
@@ -390,7 +390,7 @@ def test_a_model_without_the_datas_classes_is_told_and_a_size_is_asked_for(tmp_p
             warnings.simplefilter("always")
             inputs.pictures(Opened(name="m", source="m", classifier=classifier))
         assert [each.category for each in said] == ([AdvexWarning] if warns else [])
-    with pytest.raises(SpecError, match="does not say the size of its pictures.*--size 224"):
+    with pytest.raises(SpecError, match="The input size of .* is not known.*--size 224"):
         Inputs([tmp_path / "a.png"], None, None, "0", None, QUIET).pictures(
             Opened(name="m", source="m", classifier=Classifier("linear:features=64,classes=10"))
         )
@@ -404,8 +404,8 @@ def test_pictures_need_no_report(tmp_path: Path) -> None:
         folder = tmp_path / verb
         folder.mkdir()
         (folder / f"{name}.json").write_text("{}")
-        with pytest.raises(ArtifactError, match=rf"pictures of advex {verb}.*{name}\.json"):
+        with pytest.raises(ArtifactError, match=rf"pictures from advex {verb}.*{name}\.json"):
             write_report(folder)
         (folder / "sheet.png").touch()
-        with pytest.raises(ArtifactError, match=r"look at .*sheet\.png"):
+        with pytest.raises(ArtifactError, match=r"see .*sheet\.png"):
             write_report(folder)

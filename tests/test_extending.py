@@ -97,7 +97,7 @@ def test_they_are_trained_evaluated_recorded_and_shown(installed: dict[str, str]
     assert any("@forget" in spec for spec in record["searches"].values())
     (model,) = record["models"]
     assert "doubt" in model["training"]["objective"]
-    assert record["measures"]["on_the_thing"]["title"] == "Points at the thing"
+    assert record["measures"]["on_the_thing"]["title"] == "Points at the object"
     assert record["measures"]["on_the_thing"]["of"] == "placed"
     # A square has 9 of 64 pixels: what counts for the class lies on it, as the measure sees by the data's evidence.
     assert model["maps"]["left_out"]["figures"]["on_the_thing"]["value"] > 0.9
@@ -105,5 +105,5 @@ def test_they_are_trained_evaluated_recorded_and_shown(installed: dict[str, str]
     assert set(maps.column("on_the_thing").to_pylist()) <= {0.0, 1.0}
     run(installed, "-m", "advex", "report", str(record_folder))
     page = (record_folder / "report.html").read_text(encoding="utf-8")
-    for text in ("What the searches cost", "gradients per example", "Points at the thing", "left_out"):
+    for text in ("What the searches cost", "gradients per example", "Points at the object", "left_out"):
         assert text in page

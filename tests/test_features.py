@@ -103,8 +103,8 @@ def test_what_is_decoded_is_encoded_as_the_very_same_input(seed: int) -> None:
     [
         ({"income": ""}, "Row 1: 'income' is missing"),
         ({"city": None}, "'city' is missing"),
-        ({"city": "d"}, "a category not known"),
-        ({"income": "much"}, "no number"),
+        ({"city": "d"}, "an unknown category"),
+        ({"income": "much"}, "not a number"),
         ({"income": 1e9}, "outside its range of 0 to 100000"),
         ({"age": 30.5}, "whole steps of 1"),
         ({"age": float("nan")}, "'age' is missing"),
@@ -304,7 +304,7 @@ def test_an_explanation_shows_a_valid_row(clf: Classifier) -> None:
 
 
 def test_a_box_beside_features_is_refused() -> None:
-    with pytest.raises(InputError, match="leave box out"):
+    with pytest.raises(InputError, match="omit box"):
         Classifier(nn.Linear(SPEC.width, 2), features=SPEC, box=(0.0, 1.0))
 
 
@@ -332,5 +332,5 @@ def test_a_hostile_feature_spec_is_refused(tmp_path: Path) -> None:
     folder = artifacts.save(Classifier("linear:features=4,classes=2"), tmp_path / "model")
     config = folder / "config.json"
     config.write_text(config.read_text().replace('"features": null', '"features": {"target": "t", "features": [1]}'))
-    with pytest.raises(ArtifactError, match="has a 'name'"):
+    with pytest.raises(ArtifactError, match="needs a 'name'"):
         advex.load(folder)

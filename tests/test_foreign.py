@@ -109,7 +109,7 @@ def test_all_forms_of_the_same_examples_are_evaluated_alike(data: Dataset, tmp_p
         assert evaluated.record.data.class_names == data.class_names, how
         assert evaluated.record.data.examples == 4
         assert repr(evaluated).startswith("Evaluated(4 examples of ")
-    with pytest.raises(AdvexError, match="gives pictures without classes"):
+    with pytest.raises(AdvexError, match="yields pictures without classes"):
         advex.evaluate(MODEL, DataLoader(data.batch(slice(None)).x), out=tmp_path / "x", **settings)  # pyright: ignore
 
 
@@ -163,17 +163,17 @@ class Stream(IterableDataset[Any]):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (lambda data: dict.fromkeys(("train", "test"), columns_of(data)), r"train, test: give one, data\['train'\]"),
+        (lambda data: dict.fromkeys(("train", "test"), columns_of(data)), r"pass one of them, data\['train'\]"),
         (lambda data: SimpleNamespace(column_names=["img"], features={}), "is a stream"),
-        (lambda data: Columns({"text": ["a"]}, {"text": SimpleNamespace()}), "None of the columns text holds pictures"),
+        (lambda data: Columns({"text": ["a"]}, {"text": SimpleNamespace()}), "columns text contains pictures"),
         (lambda data: Columns({"img": []}, {"img": Image_()}), "has no rows"),
         (lambda data: columns_of(data.take(slice(0, 0))), "has no rows"),
         (lambda data: Stream(), "through a loader"),
-        (lambda data: DataLoader(TensorDataset(torch.zeros(0, 3, 32, 32))), "it is empty"),
-        (lambda data: DataLoader(cast("Any", [{"a": 1}])), "gives a: its pictures are looked for under"),
-        (lambda data: DataLoader(TensorDataset(torch.rand(2, 3, 32, 32), torch.rand(2))), "not a whole number"),
+        (lambda data: DataLoader(TensorDataset(torch.zeros(0, 3, 32, 32))), "is empty"),
+        (lambda data: DataLoader(cast("Any", [{"a": 1}])), "yields a; pictures are expected under"),
+        (lambda data: DataLoader(TensorDataset(torch.rand(2, 3, 32, 32), torch.rand(2))), "not an integer"),
         (lambda data: DataLoader(TensorDataset(torch.randn(2, 3, 32, 32))), "already normalised"),
-        (lambda data: DataLoader(TensorDataset(torch.rand(2, 3, 8, 8))), r"the model takes floats \[n, 3, 32, 32\]"),
+        (lambda data: DataLoader(TensorDataset(torch.rand(2, 3, 8, 8))), r"the model needs floats \[n, 3, 32, 32\]"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_is_said(data: Dataset, given: Any, said: str) -> None:
@@ -185,7 +185,7 @@ def test_two_columns_of_classes_are_no_answer(data: Dataset, tmp_path: Any) -> N
     columns = columns_of(data)
     columns.columns = {"img": columns.columns["img"], "fine": [0] * 4, "coarse": [0] * 4}
     columns.features = {"img": Image_(), "fine": SimpleNamespace(names=["a"]), "coarse": SimpleNamespace(names=["b"])}
-    with pytest.raises(AdvexError, match="Several columns are of classes, fine, coarse: rename"):
+    with pytest.raises(AdvexError, match="Several columns contain classes, fine, coarse: rename"):
         advex.evaluate(MODEL, columns, out=tmp_path / "r")
 
 
@@ -274,7 +274,7 @@ def test_rows_as_they_are_wrong_classes_and_gone_files(data: Dataset, tmp_path: 
     assert len(advex.explain(MODEL, strange, explainer="gradient", quiet=True)) == 4  # no class is needed
     columns = columns_of(data)
     columns.columns["label"], columns.features["label"] = [0.5, 3.7, 2.2, 1.9], SimpleNamespace()
-    with pytest.raises(AdvexError, match="'label' holds no classes"):
+    with pytest.raises(AdvexError, match="'label' does not contain classes"):
         advex.evaluate(MODEL, columns, out=tmp_path / "s", **settings)
     explained = advex.explain(MODEL, x[:2], target="dog", steps=1, out=tmp_path / "e", quiet=True)
     assert "2 pictures 3x32x32" in repr(explained)

@@ -145,7 +145,7 @@ def test_labels_alone_serve(logistic: LogisticRegression, digits: SimpleNamespac
         (lambda x: np.full(len(x), 3), "labels", "0 to 2"),
         (lambda x: np.full(len(x), 0.5), "labels", "0 to 2"),
         (lambda x: None, "logits", "numbers"),
-        (lambda x: [[1.0], [1.0, 2.0]] * 2, "logits", "not an array"),
+        (lambda x: [[1.0], [1.0, 2.0]] * 2, "logits", "not return an array"),
     ],
 )
 def test_what_is_no_answer_is_told(answer: Any, returns: Any, words: str) -> None:

@@ -67,7 +67,7 @@ def test_seeds_vary_as_their_class_does_and_in_no_other_direction() -> None:
 
 def test_a_class_without_pictures_and_one_that_is_unknown() -> None:
     data, _ = few()
-    with pytest.raises(SpecError, match="no class 'c': known are a, b"):
+    with pytest.raises(SpecError, match="no class 'c': choose from a, b"):
         seeds_of(data, "c")
     with pytest.raises(DataError, match="no picture of class 'a'"):
         seeds_of(data.take(torch.tensor([1, 3])), "a")
@@ -246,11 +246,11 @@ def test_seeds_from_data_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyP
         (("horse",), 2, "--model RUN"),
         (("hrse", "--model", "builtin:cifar10-robust"), 2, "did you mean 'horse'"),
         (("horse", "--model", "builtin:planted"), 2, "There is no class 'horse'"),
-        (("0", "--model", "builtin:planted"), 2, "Name data that hold pictures"),
-        (("horse", "--model", "builtin:cifar10-robust,builtin:cifar10-ordinary"), 2, "One model paints at a time"),
+        (("0", "--model", "builtin:planted"), 2, "Give data with pictures"),
+        (("horse", "--model", "builtin:cifar10-robust,builtin:cifar10-ordinary"), 2, "Only one model can generate"),
         (("horse", "--model", "builtin:cifar10-robust", "--radius", "0"), 2, "--radius 0"),
         (("horse", "--model", "builtin:cifar10-robust", "--radius", "far"), 2, "far"),
-        (("horse", "--model", "builtin:cifar10-robust", "--radius", "56"), 1, "farther apart than 55.43 in L2"),
+        (("horse", "--model", "builtin:cifar10-robust", "--radius", "56"), 1, "at most 55.43 apart in L2"),
         (("horse", "--model", "builtin:cifar10-robust", "--count", "0"), 2, "--count"),
         (("horse", "--model", "builtin:cifar10-robust", "--judges", "no"), 2, "no is not a folder"),
         (("horse", "--model", "builtin:cifar10-robust", "--data", "digits"), 2, "has no class 'horse'"),

@@ -261,11 +261,11 @@ def test_a_number_is_one_whatever_classes_are_called() -> None:
 
 def test_what_people_write_first_is_answered_with_the_right_word(named: Classifier) -> None:
     x: Any = torch.rand(2, 4)
-    with pytest.raises(InputError, match=r"wrap it, advex.Classifier\(network"):
+    with pytest.raises(InputError, match=r"wrap it with advex.Classifier\(network"):
         PGD()(named.network, x, Misclassify(torch.tensor([0, 1])))  # pyright: ignore[reportArgumentType]
     for wrong in ((), (torch.tensor([0, 1]),), ([0, 1],)):
         with pytest.raises(InputError, match=r"Misclassify\(labels\)"):
             PGD()(named, x, *wrong)  # pyright: ignore
     for option, ours in (("eps", "radius"), ("epsilon", "radius"), ("n_steps", "steps"), ("alpha", "step")):
-        with pytest.raises(SpecError, match=f"no option '{option}': here it is '{ours}'"):
+        with pytest.raises(SpecError, match=f"no option '{option}': it is called '{ours}'"):
             PGD(**{option: 1})  # pyright: ignore[reportArgumentType]

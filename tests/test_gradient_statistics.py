@@ -169,7 +169,7 @@ def test_drawn_classes_differ_and_follow_the_row() -> None:
 
 @pytest.mark.parametrize("classes", [torch.tensor([[3]]), torch.tensor([[-1]]), torch.zeros(1), torch.zeros(2, 1)])
 def test_impossible_classes_are_refused(toys: SimpleNamespace, classes: Tensor) -> None:
-    with pytest.raises(InputError, match="Classes"):
+    with pytest.raises(InputError, match="Class"):
         input_gradients(linear(toys), rows(1), classes)
 
 

@@ -130,7 +130,7 @@ def test_what_cannot_be_heard_is_refused(classifier: Classifier, which: str, wor
 def test_a_network_without_activations_has_nothing_to_hear() -> None:
     classifier = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)))
     for which in ("relu:all", "relu:0"):
-        with pytest.raises(InputError, match=r"no activation module.* 0 in all.*network\.0, network\.1"):
+        with pytest.raises(InputError, match=r"no activation module.*network\.0, network\.1"):
             heard(classifier, torch.rand(2, 4), which)
 
 

@@ -110,7 +110,7 @@ def test_a_table_is_dealt_by_patient_and_evaluated_on_what_was_held_out(
 ) -> None:
     table(workplace / "t.csv")
     advex_cli("train", "recipe.yaml", "--data", "t.csv", "--out", "run")
-    assert "those of one patient_id together" in capsys.readouterr().err
+    assert "those of one patient_id kept together" in capsys.readouterr().err
     train, test, whole = (open_dataset("t.csv", split=split) for split in ("train", "test", "all"))
     assert (len(train) + len(test), whole.ids) == (200, open_dataset("t.csv").ids)
     assert [feature.name for feature in train.features.features] == ["a", "b"]  # pyright: ignore
@@ -169,7 +169,7 @@ def test_pictures_without_splits_are_dealt(form: str, workplace: Path) -> None:
 def test_training_says_that_nothing_is_held_out(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table(workplace / "t.csv")
     advex_cli("train", "recipe.yaml", "--data", "t.csv", "--split", "all", "--out", "run")
-    assert "Nothing of t.csv is held out" in capsys.readouterr().err
+    assert "No part of t.csv is held out" in capsys.readouterr().err
 
 
 def test_a_damaged_list_of_examples_is_refused(workplace: Path) -> None:

@@ -92,5 +92,5 @@ def test_labels_alone_are_enough_and_asked_within_the_queries(toys: SimpleNamesp
 
 
 def test_other_norms_are_refused() -> None:
-    with pytest.raises(SpecError, match="norm is l2, linf or rmse, not l1"):
+    with pytest.raises(SpecError, match="norm must be l2, linf or rmse, not l1"):
         HopSkipJump(norm="l1")

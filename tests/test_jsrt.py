@@ -115,22 +115,22 @@ def line(**change: str) -> str:
     ("text", "words"),
     [
         ("", r"CLNDAT_EN\.txt is empty"),
-        (NODULES[0] + "\r" + NODULES[1][:30], "line 2: .* cells; .* Is it cut off"),
+        (NODULES[0] + "\r" + NODULES[1][:30], "line 2: .* cells; .* Is the line cut off"),
         (NODULES[0] + "\n" + NODULES[0], "line 2: JPCLN001 is listed twice"),
-        (line(name="../secret.IMG"), "line 1: a line begins with the name of a file"),
-        (line(name="JPCLN001.png"), "begins with the name of a file"),
-        (line(subtlety="6"), "subtlety is 1 to 5"),
-        (line(subtlety="?"), "subtlety is 1 to 5"),
-        (line(size="-3"), "size lies between"),
-        (line(size="9e9"), "size lies between"),
+        (line(name="../secret.IMG"), "line 1: a line must begin with a file name"),
+        (line(name="JPCLN001.png"), "must begin with a file name"),
+        (line(subtlety="6"), "subtlety must be 1 to 5"),
+        (line(subtlety="?"), "subtlety must be 1 to 5"),
+        (line(size="-3"), "size of a nodule must be between"),
+        (line(size="9e9"), "size of a nodule must be between"),
         (line(size="big"), "the size 'big' is not a number"),
         (line(age="nan"), "the age 'nan' is not a number"),
         (line(age="1.5"), "not a whole number"),
-        (line(x="?"), "x and y of the nodule must be known"),
+        (line(x="?"), "x and y of the nodule are missing"),
         (line(y="12,5"), "the y '12,5' is not a number"),
         (line(x="1" * 5000), "is not a number"),
         (line(kind="unclear"), "malignant or benign, not 'unclear'"),
-        ("x" * 2_000_000, "longer than"),
+        ("x" * 2_000_000, "larger than"),
     ],
 )
 def test_a_table_that_cannot_be_believed_is_refused_with_its_line(tmp_path: Path, text: str, words: str) -> None:
@@ -141,7 +141,7 @@ def test_a_table_that_cannot_be_believed_is_refused_with_its_line(tmp_path: Path
 def test_both_tables_are_needed(tmp_path: Path) -> None:
     write(tmp_path, {}, NODULES[0], OTHERS[0])
     (tmp_path / "CNNDAT_EN.TXT").unlink()
-    with pytest.raises(DataError, match=r"holds no CNNDAT_EN\.TXT"):
+    with pytest.raises(DataError, match=r"contains no CNNDAT_EN\.TXT"):
         open_dataset(tmp_path)
 
 
@@ -157,11 +157,11 @@ def test_bytes_are_read_high_byte_first(whole: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"", "truncated: 0 bytes, and 2048 x 2048 numbers of 16 bits are 8,388,608"),
+        (b"", "truncated: 0 bytes, but 2048 x 2048 numbers of 16 bits take 8,388,608"),
         (bytes(8_388_606), "truncated: 8,388,606 bytes"),
         (bytes(8_388_609), "too long: 8,388,609 bytes"),
         (bytes(9_000_000), "too long: 9,000,000 bytes"),
-        (np.full(2048 * 2048, 100, dtype="<u2").tobytes(), "numbers up to 25600, and 12 bits end at 4095"),
+        (np.full(2048 * 2048, 100, dtype="<u2").tobytes(), "numbers up to 25600, but 12 bits end at 4095"),
     ],
 )
 def test_files_that_are_no_radiograph_are_refused(tmp_path: Path, data: bytes, words: str) -> None:
@@ -221,7 +221,7 @@ def test_standard_regions_stay_in_the_box_and_a_flat_one_is_grey() -> None:
 
 
 def test_regions_of_something_else_are_refused() -> None:
-    with pytest.raises(InputError, match="whole centres"):
+    with pytest.raises(InputError, match="integer centres"):
         regions_at(np.zeros((9, 9), dtype=np.uint16), torch.rand(3, 2))
 
 
@@ -306,12 +306,12 @@ def test_what_cannot_be_read_is_named_with_its_reason(tmp_path: Path, whole: Pat
     data = open_dataset(f"jsrt:root={root},test=0.01,regions=1", split="train")
     assert data.ids == ("JPCLN001/0", "JPCLN002/0", "JPCNN001/0", "JPCNN002/0")
     assert [(each.name, each.reason.partition(":")[0]) for each in data.skipped] == [
-        ("JPCLN003/0", "there is no file JPCLN003.IMG"),
+        ("JPCLN003/0", "the file JPCLN003.IMG does not exist"),
         ("JPCLN004/0", "truncated"),
         ("JPCLN005/0", "its nodule lies outside the picture, at (2048, 692)"),
     ]
     assert data.notes == (
-        "1 .IMG left out: in no table (JPCLN999.IMG); 1 .IMG left out: another file has the same name "
+        "1 .IMG left out: not listed in a table (JPCLN999.IMG); 1 .IMG left out: another file has the same name "
         "(again/JPCLN001.IMG)",
     )
 
@@ -351,7 +351,7 @@ def test_impossible_options_are_refused(whole: Path, options: str) -> None:
 
 def test_a_missing_folder_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ADVEX_DATA", raising=False)
-    with pytest.raises(AdvexError, match=r"Where is jsrt\?"):
+    with pytest.raises(AdvexError, match=r"The folder of jsrt is not known"):
         open_dataset("jsrt")
     with pytest.raises(DataError, match="not a folder"):
         jsrt(root=str(tmp_path / "none"))
@@ -524,7 +524,7 @@ def test_pictures_that_do_not_fit_are_refused() -> None:
     index = torch.arange(1)
     with pytest.raises(InputError, match="too small for a window of 64x64"):
         AffineAugmentation(window=64)(torch.zeros(1, 1, 48, 48), index, seed=0, epoch=0)
-    with pytest.raises(InputError, match="up to 64 erased"):
+    with pytest.raises(InputError, match="up to 64 pixels"):
         AffineAugmentation()(torch.zeros(1, 1, 48, 48), index, seed=0, epoch=0)
     with pytest.raises(InputError, match="in data space"):
         AffineAugmentation()(torch.zeros(1, 1, 80, 80, dtype=torch.uint8), index, seed=0, epoch=0)

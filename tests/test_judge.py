@@ -159,7 +159,7 @@ def test_of_few_examples_nothing_is_said() -> None:
         maps.figures["m"] = maps.figures["m"].model_copy(update={"n": 6})
     (each,) = preferences(record, record.models[0])
     assert (each.few, each.above) == (True, False)
-    assert each.sentence == "M (validated): nothing can be said of fewer than 20 examples."
+    assert each.sentence == "M (validated): too few examples (fewer than 20)."
 
 
 def test_an_explainer_with_few_values_does_not_silence_the_others() -> None:
@@ -281,7 +281,7 @@ def test_more_examples_are_advised_only_where_there_are_more_to_ask_about() -> N
         assert wanted in more_examples(right)
     assert more_examples(whole).startswith("The data have no more examples: ")
     some = judging.rightly_decided(model, whole, 50, QUIET, most=20)
-    assert more_examples(some) == "Evaluate more of the 60 examples that the data have (--max-samples)."
+    assert more_examples(some) == "Evaluate more of the 60 examples in the data (--max-samples)."
 
 
 @pytest.mark.filterwarnings("ignore::advex.errors.AdvexWarning")  # maps of an untrained network are hard to sum up
@@ -298,7 +298,7 @@ def test_what_models_and_data_do_not_admit_is_left_out_and_said(
     record = read_record(tmp_path / "record")
     places = ("grad_cam", "grad_cam_plus_plus", "norm_grad:selective=true", "excitation:contrastive=true")
     for spec in places:
-        assert f"Left out: {spec}: There is no layer whose output has places" in captured.err
+        assert f"Left out: {spec}: The network has no layer with a spatial output" in captured.err
         assert parse(spec)[0] not in record.models[0].maps
     admitted = {"gradient", "smooth_grad", "integrated_gradients", "expected_gradients", "rise", "extremal"}
     assert admitted < record.models[0].maps.keys()
@@ -324,7 +324,7 @@ def test_a_judge_that_needs_evidence_is_refused_where_there_is_none(
         "gradient",
     ]
     assert run(tmp_path, *arguments) != 0
-    assert "say where the labelled thing lies" in capfd.readouterr().err
+    assert "locate the labelled object" in capfd.readouterr().err
 
 
 def test_a_judgement_that_is_killed_goes_on_to_the_same_bytes(tmp_path: Path) -> None:

@@ -216,7 +216,7 @@ def test_a_best_is_one_that_beats_no_layers(made: Any) -> None:
 
 @pytest.mark.parametrize("explainer", ["perceptual:layers=relu:0", "perceptual:sigma=3"])
 def test_what_the_study_varies_is_not_fixed(explainer: str) -> None:
-    with pytest.raises(SpecError, match="the study varies"):
+    with pytest.raises(SpecError, match="varied by the study"):
         LayerStudy(explainer=explainer)
 
 
@@ -238,7 +238,7 @@ def test_from_the_command_line(run: Callable[..., Any], tmp_path: Path) -> None:
              "--explainer", "perceptual:gradients=3", "--first", "2", "--judge", "removal", "--sigma", "0"]  # fmt: skip
     code, out, err = run(*study)
     assert code == 0, err
-    assert "The class is lost, with all 3 layers held, in so many of 2 examples: " in out
+    assert "With all 3 layers held, the class is lost in these shares of 2 examples: " in out
     page = (tmp_path / "study" / "report.html").read_text(encoding="utf-8")
     assert page.count("<rect") == 12, "deletion and insertion, six ranges each"
     plain = json.loads(run(*study, "--json")[1])
@@ -259,9 +259,9 @@ def test_from_the_command_line(run: Callable[..., Any], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"explainer": "gradient"}, "holds no layers"),
-        ({"sigmas": (-1.0,)}, "from 0 on"),
-        ({"sigmas": (float("nan"),)}, "from 0 on"),
+        ({"explainer": "gradient"}, "does not hold any layers"),
+        ({"sigmas": (-1.0,)}, "at least 0"),
+        ({"sigmas": (float("nan"),)}, "at least 0"),
         ({"judges": ("gni",)}, "gini"),
         ({"explainer": "perceptual:target=2"}, "target"),
     ],

@@ -389,7 +389,7 @@ def test_of_small_things_alone_thresholds_are_chosen_on_small_things() -> None:
         for name, values in expected.values.items():
             assert torch.equal(made.values[name].isnan(), ~small), name
             assert torch.allclose(made.values[name][small], values[small]), name
-        assert torch.equal(made.undefined["its thing fills a quarter of its picture or more"], ~small)
+        assert torch.equal(made.undefined["its object fills a quarter of its picture or more"], ~small)
 
 
 def test_the_seed_draws_the_halves() -> None:
@@ -444,7 +444,7 @@ def test_in_a_record_thresholds_are_chosen_on_all_examples_of_the_data(tmp_path:
         assert np.allclose(mine, values.numpy(), equal_nan=True), name
     figures = record.models[0].maps["gradient"]
     assert figures.figures["localisation"].n == 19
-    assert figures.undefined["localisation"] == {"the data do not say where the labelled thing lies": 11}
+    assert figures.undefined["localisation"] == {"the data do not locate the labelled object": 11}
     # Intervals are those of resamples that choose their thresholds anew, of a rate at least Wilson's.
     parts = {}
     for explainer in ("gradient", "random"):

@@ -60,14 +60,14 @@ def test_changed_outputs_count_besides() -> None:
 def test_a_wanted_map_of_another_shape_is_refused() -> None:
     x, none = start(), torch.zeros(2, dtype=torch.int64)
     goal = TowardMap(explainer=Gradient(), target=none, decision=none, wanted=x[:, :3], logits=bowl()(x).detach())
-    with pytest.raises(InputError, match=r"maps .* of the same inputs can be compared, not \(2, 3\) and \(2, 4\)"):
+    with pytest.raises(InputError, match=r"maps .* of the same inputs, not \(2, 3\) and \(2, 4\)"):
         PGD(steps=1)(bowl(), x, goal)
-    with pytest.raises(SpecError, match="weight of the outputs is at least 0"):
+    with pytest.raises(SpecError, match="weight of the outputs must be at least 0"):
         goals.at("toward_map:outputs=-1", bowl(), x, none)
-    with pytest.raises(SpecError, match="soften is a beta above 0"):
+    with pytest.raises(SpecError, match="soften must be a beta above 0"):
         goals.at("scramble:soften=0", bowl(), x, none)
     for target in (2, -1):
-        with pytest.raises(InputError, match=r"class in \[0, "):
+        with pytest.raises(InputError, match=r"class index in \[0, "):
             goals.at(f"scramble:target={target}", bowl(), x, none)
 
 

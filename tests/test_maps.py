@@ -261,8 +261,8 @@ def test_several_specs_in_one_text(texts: list[str], specs: tuple[str, ...]) -> 
     ("values", "message"),
     [
         ({"maps": ("gradients",)}, "did you mean 'gradient'"),
-        ({"maps": ("gradient",), "map_target": "all"}, "map_target = 'all' is not possible"),
-        ({"maps": ("gradient@first",)}, "the class is 'predicted', 'true' or its number"),
+        ({"maps": ("gradient",), "map_target": "all"}, "map_target = 'all' is not valid"),
+        ({"maps": ("gradient@first",)}, "the class must be 'predicted', 'true' or its number"),
     ],
 )
 def test_impossible_settings_are_named(values: dict[str, Any], message: str) -> None:
@@ -413,7 +413,7 @@ def test_explain_with_several_models_and_its_mistakes(
         (["--explainer", "gradient", "--target", "true"], 2, "the class of grey.png is not known"),
         (["--explainer", "gradiant"], 2, "did you mean 'gradient'"),
         (["--explainer", "gradient,gradient"], 2, "given twice"),
-        (["--explainer", "gradient", "--rho", "0.2"], 2, "are of the adversarial explanation"),
+        (["--explainer", "gradient", "--rho", "0.2"], 2, "apply to the adversarial explanation only"),
         (["--explainer", "gradient", "--max-batch", "0"], 2, "'auto' or a whole number of at least 1"),
         (["--target", "true"], 2, "the class of grey.png is not known"),
     ):

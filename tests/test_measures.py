@@ -152,7 +152,7 @@ def test_paired_difference_is_the_difference_of_resampled_areas() -> None:
 def test_impossible_radii_are_refused(bad: torch.Tensor) -> None:
     with pytest.raises(InputError, match="Radii"):
         accuracy_robustness_area(bad, 0.1)
-    with pytest.raises(InputError, match="same images"):
+    with pytest.raises(InputError, match="same examples"):
         compare_areas(torch.zeros(3), torch.zeros(4), 0.1)
     with pytest.raises(InputError, match="chance"):
         accuracy_robustness_area(torch.zeros(3), 1.1)

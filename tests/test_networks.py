@@ -666,7 +666,7 @@ def test_absurd_sizes_are_refused_quickly_and_without_eating_memory(spec: str) -
         ("preact_resnet:survival=-0.5", "survival.*must lie in"),
         ("preact_resnet:drop=shakedrop,alpha=1.5", r"alpha.*must lie in \[0, 1\], not 1.5"),
         ("preact_resnet:drop=shakedrop,alpha=-1", "alpha.*must lie in"),
-        ("preact_resnet:drop=stochastic_depth,alpha=0.5", "drop=shakedrop alone"),
+        ("preact_resnet:drop=stochastic_depth,alpha=0.5", "drop=shakedrop only"),
         ("mlp:classes=1", "classes must be a whole number from 2"),
         ("resnett", "no network 'resnett'.*did you mean 'resnet'"),
         ("os.system", "no network 'os.system'"),

@@ -173,7 +173,7 @@ def test_the_recheck_by_decisions_is_in_the_norm_of_the_attack(data: Dataset, tm
 
 
 def test_certificates_are_not_set_beside_another_norm() -> None:
-    with pytest.raises(SpecError, match="Certificates hold in l2, and the attack 'minimal:norm=linf'"):
+    with pytest.raises(SpecError, match="Certificates hold in l2, but the attack 'minimal:norm=linf'"):
         settings_from({"attack": "minimal:norm=linf", "certify": 0.1})
     settings_from({"attack": "minimal:norm=l2", "certify": 0.1})
 
@@ -188,5 +188,5 @@ def test_records_from_before_are_in_rmse_and_not_merged_with_others(done: Any, t
     assert isinstance(former, Record)
     assert former.norm("attack") == "rmse"
     assert math.isfinite(former.models[0].scores["accuracy"].value)
-    with pytest.raises(ArtifactError, match="the areas of their searches are in other norms"):
+    with pytest.raises(ArtifactError, match="the areas of their searches are in different norms"):
         merge([done.folder, tmp_path], tmp_path / "merged")

@@ -356,7 +356,7 @@ def test_a_compiled_search_runs_uncompiled_and_says_so(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"perceptual": -1.0}, "perceptual: a weight is 'auto' or a number of at least 0, not -1.0"),
+        ({"perceptual": -1.0}, "perceptual: a weight must be 'auto' or a number of at least 0, not -1.0"),
         ({"perceptual": math.inf}, "'auto' or a number"),
         ({"perceptual": math.nan}, "'auto' or a number"),
         ({"perceptual": "high"}, "'auto' or a number"),
@@ -390,5 +390,5 @@ def test_layers_that_cannot_be_heard_are_refused(problem: tuple[Classifier, Tens
 def test_goals_that_ask_the_network_more_than_once_are_refused(problem: tuple[Classifier, Tensor, Tensor]) -> None:
     classifier, x, y = problem
     goal = goals.at("scramble:explainer=smooth_grad", classifier, x, y)
-    with pytest.raises(InputError, match="one pass of the network, and it was called"):
+    with pytest.raises(InputError, match="one forward pass, but the network was called"):
         Perceptual(perceptual=1.0, gradients=2)(classifier, x, goal)

@@ -155,7 +155,7 @@ def test_rows_without_places_have_maps_of_elements() -> None:
     change = Search(**OPTIONS)(classifier, x, Misclassify(y))
     assert torch.allclose(Perceptual(**OPTIONS)(classifier, x, y).map, unit(change.delta**2))
     for option in ("sigma=1.0", "resize=2.0"):
-        with pytest.raises(InputError, match="sigma and resize are for pictures"):
+        with pytest.raises(InputError, match="sigma and resize need pictures"):
             explainers.build(f"perceptual:{option}")(classifier, x, y)
 
 

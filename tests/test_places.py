@@ -69,7 +69,7 @@ def test_the_page_frames_the_thing_and_the_map(record: Path) -> None:
     boxes = [row["box"] for row in first if row["box"] is not None]
     expected = sorted((x0, y0, x1 + 1 - x0, y1 + 1 - y0) for x0, y0, x1, y1 in boxes)
     assert sorted(tuple(map(float, each)) for each in drawn)[: len(expected) + 1] == sorted([*expected, (2, 2, 22, 12)])
-    assert "where the labelled thing lies" in page
+    assert "where the labelled object is" in page
 
 
 def test_without_a_measure_of_boxes_there_is_none(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_without_a_measure_of_boxes_there_is_none(tmp_path: Path) -> None:
     settings = {"attack": None, "btr": None, "pictures": (), "explanations": 1, "maps": ("gradient",)}
     evaluate([("planted", "builtin:planted", advex.load("builtin:planted"))], data, tmp_path, settings_from(settings))
     assert not (tmp_path / "places.parquet").exists()
-    assert "where the labelled thing lies" not in write_report(tmp_path).read_text(encoding="utf-8")
+    assert "where the labelled object is" not in write_report(tmp_path).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("turned", [False, True])

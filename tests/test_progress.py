@@ -77,7 +77,7 @@ def test_an_evaluation_stops_before_the_next_pass_in_any_stage(stage: str, tmp_p
     stops: list[int] = []
     stop_at = max(3, passes // 4)
     network.events = {stop_at: lambda: stops.append(1)}
-    with pytest.raises(Interrupted, match="goes on from there"):
+    with pytest.raises(Interrupted, match="resumes from there"):
         evaluate([("a", "a", classifier)], DATA, tmp_path / "out", settings, stop=lambda: bool(stops))
     assert network.passes == stop_at
     again = evaluate([("a", "a", classifier)], DATA, tmp_path / "out", settings)

@@ -102,7 +102,7 @@ def test_the_python_version_is_refused_with_the_way_to_the_binary_one(tmp_path: 
         write(tmp_path / name, pickle.dumps({b"data": 1}))
     with pytest.raises(DataError, match="pickles.*cifar-10-binary.tar.gz"):
         open_dataset(tmp_path, split="train")
-    with pytest.raises(DataError, match="is packed: unpack it"):
+    with pytest.raises(DataError, match="is an archive: unpack it"):
         open_dataset(write(tmp_path / "cifar-10-binary.tar.gz", b"\x1f\x8b"))
 
 
@@ -140,12 +140,12 @@ def test_mnist_is_read_as_it_is_published(tmp_path: Path, packed: bool, dots: bo
     ("change", "words"),
     [
         (lambda images, labels: (images[:-1], labels), "ends before image 4"),
-        (lambda images, labels: (images, labels[:-1]), "does not hold the 5 labels"),
-        (lambda images, labels: (images, labels + b"\0"), "does not hold the 5 labels"),
-        (lambda images, labels: (images[:4] + b"\0\0\0\7" + images[8:], labels), "7 images, and there are 5 labels"),
+        (lambda images, labels: (images, labels[:-1]), "does not contain the 5 labels"),
+        (lambda images, labels: (images, labels + b"\0"), "does not contain the 5 labels"),
+        (lambda images, labels: (images[:4] + b"\0\0\0\7" + images[8:], labels), "7 images, but there are 5 labels"),
         (lambda images, labels: (b"\0\0\x0d\3" + images[4:], labels), "not an idx file of bytes with 3 axes"),
         (lambda images, labels: (images[:9], labels), "not an idx file"),
-        (lambda images, labels: (images, b"\0\0\x08\1\xff\xff\xff\xff"), "does not hold the 4,294,967,295 labels"),
+        (lambda images, labels: (images, b"\0\0\x08\1\xff\xff\xff\xff"), "does not contain the 4,294,967,295 labels"),
     ],
 )
 def test_damaged_idx_files_are_refused(tmp_path: Path, change: Any, words: str) -> None:
@@ -158,9 +158,9 @@ def test_damaged_idx_files_are_refused(tmp_path: Path, change: Any, words: str) 
 
 def test_one_idx_file_is_not_enough(tmp_path: Path) -> None:
     path = write(tmp_path / "train-images-idx3-ubyte.gz", gzip.compress(idx(noise(0, 5, 6, 4))[0]))
-    with pytest.raises(DataError, match="no file of labels beside it"):
+    with pytest.raises(DataError, match="no label file next to it"):
         open_dataset(tmp_path)
-    with pytest.raises(DataError, match="name the folder"):
+    with pytest.raises(DataError, match="give the folder"):
         open_dataset(path)
     write(tmp_path / "train-labels-idx1-ubyte.gz", b"\x1f\x8b\x08broken")
     with pytest.raises(DataError, match="is damaged"):
@@ -214,10 +214,10 @@ def test_rows_without_a_picture_or_a_label_are_named(tmp_path: Path) -> None:
     data = open_dataset(tmp_path)
     assert set(data.ids) == {"a.png", "b.png"}
     assert {each.name: each.reason for each in data.skipped} == {
-        "c": "there is no such picture", "d.png": "label -1 is not among the 2 classes",
+        "c": "the picture does not exist", "d.png": "label -1 is not among the 2 classes",
     }  # fmt: skip
     write(tmp_path / "labels.csv", "id,label\na,cat\nb,dog\na.png,cat\n")
-    with pytest.raises(DataError, match="names 'a.png' twice"):
+    with pytest.raises(DataError, match="lists 'a.png' twice"):
         open_dataset(tmp_path)
 
 
@@ -239,7 +239,7 @@ def test_class_folders_without_an_image_are_named(tmp_path: Path) -> None:
     (tmp_path / "test" / "c").mkdir()
     data = open_dataset(tmp_path, split="test")
     assert data.class_names == ("a", "b")
-    assert "1 class folder without an image left out ('c')" in data.notes
+    assert "1 class folder without images left out ('c')" in data.notes
     assert not open_dataset(tmp_path, split="train").notes
 
 
@@ -256,15 +256,17 @@ def test_newer_formats_are_read(tmp_path: Path, form: str, suffix: str) -> None:
 def test_pictures_in_other_formats_are_named_with_those_that_are_read(tmp_path: Path) -> None:
     heic = b"\0\0\0\x18ftypheic" + bytes(40)
     write(tmp_path / "a" / "0.heic", heic)
-    with pytest.raises(DataError, match="HEIC is not read .read are PNG, JPEG.*AVIF"):
+    with pytest.raises(DataError, match="HEIC cannot be read .supported: PNG, JPEG.*AVIF"):
         open_dataset(tmp_path)
     pictures(tmp_path, "a/1.png", "b/2.png")
     write(tmp_path / "b" / "3.dng", b"?")
     data = open_dataset(tmp_path)
-    assert any(note.startswith("2 pictures left out: HEIC, raw is not read (read are PNG, JPEG") for note in data.notes)
+    assert any(
+        note.startswith("2 pictures left out: HEIC, raw cannot be read (supported: PNG, JPEG") for note in data.notes
+    )
     write(tmp_path / "b" / "4.jpg", heic)  # as telephones send it
     data = open_dataset(tmp_path)
     assert [each.name for each in data.skipped] == ["b/4.jpg"]
-    assert data.skipped[0].reason.startswith("a HEIC picture, which is not read: save it as one of PNG, JPEG")
+    assert data.skipped[0].reason.startswith("a HEIC picture, which is not supported: save it as one of PNG, JPEG")
     with decode.quiet(), pytest.raises(Exception, match="HEIC"):
         decode.pixels(tmp_path / "a" / "0.heic")

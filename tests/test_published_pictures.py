@@ -98,7 +98,7 @@ def test_svhn_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("ADVEX_DATA", str(tmp_path))
     assert open_dataset("svhn", split="test").y.tolist() == [0, 4]
     (tmp_path / "svhn" / "test_32x32.mat").unlink()
-    with pytest.raises(DataError, match="none of SVHN's files"):
+    with pytest.raises(DataError, match="does not contain the files of SVHN"):
         splits("svhn")
 
 
@@ -119,7 +119,7 @@ def test_nothing_but_numbers_of_a_file_is_built(tmp_path: Path) -> None:
     savemat(tmp_path / "test_32x32.mat", {**beside, "X": x, "y": np.array([[7]], np.uint8)})
     assert open_dataset(tmp_path).y.tolist() == [7]
     savemat(tmp_path / "test_32x32.mat", {"X": cell, "y": np.array([[7]])})
-    with pytest.raises(DataError, match="needs the arrays X and y; it holds y"):
+    with pytest.raises(DataError, match="must contain the arrays X and y; it contains y"):
         open_dataset(tmp_path)
 
 
@@ -134,12 +134,12 @@ def test_labels_that_are_no_digits_are_left_out(tmp_path: Path) -> None:
     [
         (b"MATLAB 7.3 MAT-file, HDF5".ljust(512) + b"\x89HDF\r\n", "MATLAB 7.3 .* '-v7'"),
         (b"\x89HDF\r\n\x1a\n" + bytes(200), "MATLAB 7.3"),
-        (bytes(200), "no MATLAB file of level 5"),
-        (b"", "no MATLAB file of level 5"),
-        (mat(), "it holds none"),
-        (mat(element("<", 15, zlib.compress(b"x" * 99)[:-9])), "it holds none|damaged"),
+        (bytes(200), "not a MATLAB file of level 5"),
+        (b"", "not a MATLAB file of level 5"),
+        (mat(), "it contains none"),
+        (mat(element("<", 15, zlib.compress(b"x" * 99)[:-9])), "it contains none|damaged"),
         (mat(element("<", 15, b"not packed")), "damaged"),
-        (mat(array("<", "X", (32, 32, 3, 1), bytes(3072)), array("<", "y", (2, 1), b"\1\2")), "does not label the 1"),
+        (mat(array("<", "X", (32, 32, 3, 1), bytes(3072)), array("<", "y", (2, 1), b"\1\2")), "does not match the 1"),
         (mat(array("<", "X", (3, 32, 32, 1), bytes(3072)), array("<", "y", (1, 1), b"\1")), "shape .3, 32, 32, 1"),
         (mat(array("<", "X", (32, 32, 3, -1), b"")), "damaged"),
         (mat(array("<", "X" * 300, (1,), b"\1")), "damaged"),
@@ -168,10 +168,10 @@ def test_what_a_file_declares_takes_no_memory(tmp_path: Path) -> None:
     length, ones = 3072 * 10**6, b"\1" * 10**6
     packed = element("<", 15, zlib.compress(array("<", "X", million, bytes(3072), length)))
     cases = [
-        (mat(array("<", "X", many, b"", 2**32 - 8)), {}, "would have 3,072,000,000,000 bytes"),
+        (mat(array("<", "X", many, b"", 2**32 - 8)), {}, "would take 3,072,000,000,000 bytes"),
         (mat(array("<", "y", (10**9, 1), b"", 10**9), array("<", "X", (32, 32, 3, 1), bytes(3072))), {}, "."),
         (mat(array("<", "y", (10**6, 1), ones), array("<", "X", million, bytes(3072), length)), {}, "ends too early"),
-        (mat(array("<", "y", (10**6, 1), ones), packed), {"memory_limit": 10**9}, "more than the 953.7 MiB allowed"),
+        (mat(array("<", "y", (10**6, 1), ones), packed), {"memory_limit": 10**9}, "more than the limit of 953.7 MiB"),
         (mat(array("<", "y", (10**6, 1), ones), packed), {"max_samples": 5}, "ends before picture"),
     ]  # fmt: skip
     for data, options, words in cases:
@@ -188,7 +188,7 @@ def test_what_a_file_declares_takes_no_memory(tmp_path: Path) -> None:
 def test_whole_pictures_are_told_from_cropped_ones(tmp_path: Path) -> None:
     write(tmp_path / "train" / "digitStruct.mat", b"MATLAB 7.3 MAT-file")
     picture(tmp_path / "train" / "1.png", noise(0, 20, 40, 3))
-    with pytest.raises(DataError, match="format 1.*Take format 2.*train_32x32.mat"):
+    with pytest.raises(DataError, match="format 1.*Download format 2.*train_32x32.mat"):
         open_dataset(tmp_path)
 
 
@@ -237,7 +237,7 @@ def test_traffic_signs_are_read_as_published(signs: Path, above: bool) -> None:
 
 @pytest.mark.parametrize("folder", ["", "GTSRB", "GTSRB/Final_Test", "GTSRB/Final_Test/Images"])
 def test_test_pictures_need_the_table_of_their_classes(signs: Path, folder: str) -> None:
-    with pytest.raises(DataError, match=r"GT-final_test.csv, with the column ClassId.*archive of its own"):
+    with pytest.raises(DataError, match=r"GT-final_test.csv, with the column ClassId.*separate archive"):
         open_dataset(signs, split="test")
     with_classes(signs, folder)
     data = open_dataset(signs, split="test")
@@ -264,14 +264,14 @@ def test_a_validation_part_parts_no_track(signs: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "change", "words"),
     [
-        ("Final_Training/Images/00010/GT-00010.csv", (";10\r\n", ";0\r\n"), "is of class 0, and its folder is 00010"),
-        ("Final_Training/Images/00010/GT-00010.csv", (";24;14;", ";2;14;"), "are no box"),
+        ("Final_Training/Images/00010/GT-00010.csv", (";10\r\n", ";0\r\n"), "is of class 0, but its folder is 00010"),
+        ("Final_Training/Images/00010/GT-00010.csv", (";24;14;", ";2;14;"), "do not form a box"),
         ("Final_Training/Images/00010/GT-00010.csv", (";5;6;", ";5;"), "line 2: 7 cells for 8 columns"),
         ("Final_Training/Images/00010/GT-00010.csv", ("Roi.X1", "left"), "has no column 'roi.x1'"),
-        ("Final_Training/Images/00010/GT-00010.csv", (";5;6;", ";-5;6;"), "holds '-5'"),
+        ("Final_Training/Images/00010/GT-00010.csv", (";5;6;", ";-5;6;"), "contains '-5'"),
         ("GT-final_test.csv", ("00001", "00000"), "00000.ppm twice"),
-        ("GT-final_test.csv", ("00001", "../../00001"), "no file in its folder"),
-        ("GT-final_test.csv", ("15;0", "15;43"), "whole number from 0 to 42"),
+        ("GT-final_test.csv", ("00001", "../../00001"), "not a file in its folder"),
+        ("GT-final_test.csv", ("15;0", "15;43"), "integer from 0 to 42"),
     ],
 )
 def test_tables_that_contradict_themselves_are_refused(signs: Path, file: str, change: Any, words: str) -> None:
@@ -286,7 +286,7 @@ def test_a_picture_that_is_missing_and_a_table_that_is(signs: Path) -> None:
     with_classes(signs, "GTSRB")
     (signs / "GTSRB" / "Final_Test" / "Images" / "00000.ppm").unlink()
     data = open_dataset(signs, split="test")
-    assert [each.reason for each in data.skipped] == ["there is no such file"]
+    assert [each.reason for each in data.skipped] == ["the file does not exist"]
     assert labels(data) == {"GTSRB/Final_Test/Images/00001.ppm": "00"}
     (signs / "GTSRB" / "Final_Training" / "Images" / "00000" / "GT-00000.csv").unlink()
     train = open_dataset(signs, split="train", size=20)
@@ -329,7 +329,7 @@ def test_the_name_also_opens_another_form(tmp_path: Path, monkeypatch: pytest.Mo
     picture(tmp_path / "gtsrb" / "07" / "a.png", noise(0, 8, 8, 3))
     monkeypatch.setenv("ADVEX_DATA", str(tmp_path))
     assert labels(open_dataset("gtsrb")) == {"07/a.png": "07"}
-    with pytest.raises(DataError, match="not in GTSRB's own form"):
+    with pytest.raises(DataError, match="not in the original form of GTSRB"):
         open_dataset("gtsrb:validation=true")
 
 
@@ -406,13 +406,13 @@ def test_masks_that_are_damaged_empty_or_of_another_size(flowers102: Path) -> No
 @pytest.mark.parametrize(
     ("file", "values", "words"),
     [
-        ("setid.mat", {"trnid": [[1]], "valid": [[2]], "tstid": [[7]]}, "whole numbers from 1 to 6"),
-        ("setid.mat", {"trnid": [[0]], "valid": [[2]], "tstid": [[3]]}, "whole numbers from 1 to 6"),
-        ("setid.mat", {"trnid": [[1.5]], "valid": [[2]], "tstid": [[3]]}, "whole numbers from 1 to 6"),
-        ("setid.mat", {"trnid": [[np.nan]], "valid": [[2]], "tstid": [[3]]}, "whole numbers from 1 to 6"),
+        ("setid.mat", {"trnid": [[1]], "valid": [[2]], "tstid": [[7]]}, "integers from 1 to 6"),
+        ("setid.mat", {"trnid": [[0]], "valid": [[2]], "tstid": [[3]]}, "integers from 1 to 6"),
+        ("setid.mat", {"trnid": [[1.5]], "valid": [[2]], "tstid": [[3]]}, "integers from 1 to 6"),
+        ("setid.mat", {"trnid": [[np.nan]], "valid": [[2]], "tstid": [[3]]}, "integers from 1 to 6"),
         ("setid.mat", {"trnid": [[1, 1]], "valid": [[2]], "tstid": [[3]]}, "twice in 'train'"),
-        ("setid.mat", {"trnid": [[1]], "valid": [[2]]}, "no array 'tstid'; it holds trnid, valid"),
-        ("imagelabels.mat", {"labels": np.ones((1, 200_000), np.uint8)}, "at most 100,000 are expected"),
+        ("setid.mat", {"trnid": [[1]], "valid": [[2]]}, "no array 'tstid'; it contains trnid, valid"),
+        ("imagelabels.mat", {"labels": np.ones((1, 200_000), np.uint8)}, "expected at most 100,000"),
     ],
 )
 def test_flowers_tables_that_cannot_be(flowers102: Path, file: str, values: Any, words: str) -> None:
@@ -450,7 +450,7 @@ def test_flowers_of_17_kinds_are_80_each(flowers17: Path) -> None:
     third = open_dataset(f"flowers17:root={flowers17},deal=3", split="train")
     assert labels(third) == {"image_0160.jpg": "2"}
     assert third.shape == (3, 128, 128)
-    with pytest.raises(SpecError, match="deals 1, 2 and 3"):
+    with pytest.raises(SpecError, match="deals are 1, 2 and 3"):
         splits(f"flowers17:root={flowers17},deal=4")
 
 
@@ -542,7 +542,7 @@ def test_boxes_and_masks_of_birds_follow_a_cut(birds: Path) -> None:
     assert "1 picture of 2 without a mask" in describe(whole)
     write(birds / "segmentations" / "001.Black_footed_Albatross" / "a.png", b"nothing")
     broken = open_dataset(birds, split="train")
-    assert "1 outlines cannot be read, their boxes are taken" in describe(broken)
+    assert "1 outlines cannot be read; their boxes are used" in describe(broken)
     assert boxes(broken) == boxes(whole)
 
 
@@ -558,17 +558,17 @@ def test_birds_without_boxes_or_names(birds: Path) -> None:
     [
         ("images.txt", ("2 001", "1 001"), "line 2: the id '1' is listed twice"),
         ("images.txt", ("b.jpg", "a.jpg"), "a picture under two ids"),
-        ("images.txt", ("003.Sooty", "../003.Sooty"), "no file in its folder"),
-        ("images.txt", ("003.Sooty", "/003.Sooty"), "no file in its folder"),
+        ("images.txt", ("003.Sooty", "../003.Sooty"), "not a file in its folder"),
+        ("images.txt", ("003.Sooty", "/003.Sooty"), "not a file in its folder"),
         ("images.txt", ("3 003.Sooty_Tern/c d.jpg\n", ""), "only one of them has the ids 3"),
         ("image_class_labels.txt", ("3 3", "3 4"), "the class 4 of picture 3 is not in classes.txt"),
         ("image_class_labels.txt", ("3 3", "4 3"), "only one of them has the ids 3, 4"),
-        ("train_test_split.txt", ("3 1", "3 2"), "whole number from 0 to 1"),
-        ("bounding_boxes.txt", ("7.7 8.3", "7.7"), "line 3: 4 cells, where an id and 4 more are expected"),
+        ("train_test_split.txt", ("3 1", "3 2"), "integer from 0 to 1"),
+        ("bounding_boxes.txt", ("7.7 8.3", "7.7"), "line 3: 4 cells; expected an id and 4 more"),
         ("bounding_boxes.txt", ("7.7", "nan"), "has no area"),
         ("bounding_boxes.txt", ("7.7", "-7.7"), "has no area"),
         ("bounding_boxes.txt", ("7.7", "wide"), "is not four numbers"),
-        ("classes.txt", ("002.Laysan_Albatross", "003.Sooty_Tern"), "names a class twice"),
+        ("classes.txt", ("002.Laysan_Albatross", "003.Sooty_Tern"), "lists a class twice"),
     ],
 )
 def test_birds_tables_that_contradict_each_other(birds: Path, table: str, change: Any, words: str) -> None:

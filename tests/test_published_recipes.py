@@ -337,7 +337,7 @@ def test_an_example_that_comes_back_is_altered_in_another_way(tmp_path: Path) ->
     assert batch.y.tolist() == [int(number % 4 == 3) for number in numbers]
     alone = batch.x[batch.y == 1]
     assert len(alone.unique(dim=0)) == 3
-    with pytest.raises(SpecError, match="leave one of them out"):
+    with pytest.raises(SpecError, match="omit one of them"):
         recipe_from({"balanced": True, "per_class": 3})
 
 

@@ -303,36 +303,36 @@ def test_in_l1_the_standard_suite_is_without_square() -> None:
 @pytest.mark.parametrize("spec", ["pgd:radius=0.2", "apgd:norm=linf", "minimal:norm=l1", "at_distance:rho=0.01"])
 def test_a_member_that_looks_within_another_distance_is_refused(spec: str) -> None:
     """What it fails to move within its own distance is not known to stand within the one that is asked about."""
-    with pytest.raises(SpecError, match="has its own"):
+    with pytest.raises(SpecError, match="sets its own"):
         members((spec,), Ball.of("l2:0.5"))
 
 
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"radius": ("linf:9",)}, "radii are shares of the box's width.*linf:9/255"),
+        ({"radius": ("linf:9",)}, "radii are fractions of the input range.*linf:9/255"),
         ({"radius": ("linf:8",)}, "For 8 of 255 grey levels write linf:8/255"),
         ({"radius": ("l7:1",)}, "There is no norm 'l7'"),
-        ({"radius": ("linf",)}, "'linf' names no radius: write NORM:RADIUS"),
-        ({"radius": ("linf:",)}, "names no radius"),
+        ({"radius": ("linf",)}, "'linf' has no radius: write NORM:RADIUS"),
+        ({"radius": ("linf:",)}, "has no radius"),
         ({"radius": ("x,",)}, "no norm 'x'"),
-        ({"radius": ("linf:0.1,",)}, "A radius is missing beside a comma"),
+        ({"radius": ("linf:0.1,",)}, "There is an empty entry next to a comma"),
         ({"radius": ("linf:0.1,linf:0.1",)}, "The radius 'linf:0.1' is given twice\\."),
         (
             {"radius": ("linf:0.1,inf:0.10",)},
             "The radius 'linf:0.1' is given twice, the second time as 'linf:0.10'",
         ),
-        ({"radius": ("8/255",)}, "'8/255' names no norm"),
-        ({"radius": (":8/255",)}, "names no norm"),
-        ({"radius": ("l2:far",)}, "A radius is a number"),
-        ({"radius": ("l2:-1",)}, "A radius is a number"),
-        ({"radius": ("l2:0",)}, "nothing changes"),
+        ({"radius": ("8/255",)}, "'8/255' has no norm"),
+        ({"radius": (":8/255",)}, "has no norm"),
+        ({"radius": ("l2:far",)}, "A radius must be a number"),
+        ({"radius": ("l2:-1",)}, "A radius must be a number"),
+        ({"radius": ("l2:0",)}, "allows no change"),
         ({"radius": ("l2:1/2", "l2:0.5")}, "is given twice"),
         ({"radius": ("l2:0.5",), "suite": ("apdg",)}, "did you mean 'apgd'"),
-        ({"radius": ("l2:0.5",), "suite": ("apgd", "apgd")}, "stands twice in the suite"),
-        ({"radius": ("l1:3",), "suite": ("square",)}, "Square's norm is linf, l2 or rmse"),
+        ({"radius": ("l2:0.5",), "suite": ("apgd", "apgd")}, "is listed twice in the suite"),
+        ({"radius": ("l1:3",), "suite": ("square",)}, "Square's norm must be linf, l2 or rmse"),
         ({"attack": "pgd"}, "--radius linf:8/255 --suite pgd"),
-        ({"btr": "square:queries=3"}, "btr wants the smallest change"),
+        ({"btr": "square:queries=3"}, "btr needs the smallest change"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_in_a_sentence(settings: dict[str, Any], said: str) -> None:
@@ -341,7 +341,7 @@ def test_what_cannot_be_meant_is_refused_in_a_sentence(settings: dict[str, Any],
 
 
 def test_a_radius_of_the_wrong_scale_is_refused_by_the_shape(models: list, data: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="from black to white is 8 in l2.*not of 255 grey levels"):
+    with pytest.raises(SpecError, match="from black to white is 8 in l2.*not numbers of grey levels"):
         evaluate(models, data, tmp_path / "out", Settings(**BASE, radius=("l2:127.5",)))
 
 
@@ -352,7 +352,7 @@ def test_a_table_has_no_common_radius(tmp_path: Path) -> None:
     )
     data = open_dataset(path)
     classifier = Classifier(f"linear:features={data.shape[0]},classes=2", features=data.features).eval()
-    with pytest.raises(InputError, match="columns of .* have ranges of their own.*--attack counterfactual"):
+    with pytest.raises(InputError, match="each column of .* has its own range.*--attack counterfactual"):
         evaluate([("a", "b", classifier)], data, tmp_path / "out", Settings(**BASE, radius=("linf:0.1",)))
 
 
@@ -428,7 +428,7 @@ def test_other_radii_of_an_evaluation_that_was_broken_off_are_refused_in_words(
     others = Settings(**BASE, radius=("linf:0.2",), suite=SUITE)
     with pytest.raises(ArtifactError) as refused:
         evaluate(models[:1], data, tmp_path / "out", others)
-    assert "settings.radii.linf:0.1 is there and not here; settings.radii.linf:0.2 is here and not there" in str(
+    assert "settings.radii.linf:0.1 is there but not here; settings.radii.linf:0.2 is here but not there" in str(
         refused.value
     )
     assert "{" not in str(refused.value)

@@ -335,7 +335,7 @@ class Alone(nn.Linear):
     ("network", "said"),
     [
         (nn.Sequential(nn.Linear(4, 4), Bare(), Bare()), r"network\.1, network\.2 .*no reset_parameters"),
-        (nn.Sequential(Stubborn(4, 3)), r"network\.0 leaves its weight as it is"),
+        (nn.Sequential(Stubborn(4, 3)), r"network\.0 leaves its weight unchanged"),
         (nn.Sequential(Broken(4, 3)), r"network\.0 cannot be initialised again.*only once"),
         (nn.Sequential(Alone(4, 3)), "cannot be copied.*one of me"),
         (Ends(), "no weights"),

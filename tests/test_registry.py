@@ -174,25 +174,25 @@ def test_recipes_are_built_with_changes() -> None:
         ("attack", "pgd:steps=3,steps=4", r"option 'steps' is given twice"),
         ("attack", "pgd:=3", r"'=3' is not of the form"),
         ("attack", "pgd:steps=0", r"steps must be at least 1, not 0"),
-        ("attack", "pgd:steps=1.5", r"takes steps as int, not 1.5"),
-        ("attack", "pgd:steps=many", r"takes steps as int, not 'many'"),
+        ("attack", "pgd:steps=1.5", r"steps must be int, not 1.5"),
+        ("attack", "pgd:steps=many", r"steps must be int, not 'many'"),
         ("attack", "pgd:norm=l7", r"no norm 'l7'"),
-        ("attack", "pgd:radius=-1", r"A radius is a number"),
+        ("attack", "pgd:radius=-1", r"A radius must be a number"),
         ("attack", "pgd:steps={a: 1}", r"must be a number, a word, true, false or null"),
-        ("attack", "pgd:steps=[1", r"not YAML"),
-        ("attack", "pgd:steps=!!python/object/apply:os.system [ls]", r"not YAML"),
+        ("attack", "pgd:steps=[1", r"not valid YAML"),
+        ("attack", "pgd:steps=!!python/object/apply:os.system [ls]", r"not valid YAML"),
         ("attack", "pgd:steps=(3", r"brackets in .* do not match"),
         ("attack", "pgd:steps=3)", r"brackets in .* do not match"),
-        ("attack", "l2min:on_failure=cry", r"takes on_failure as 'last' or 'clean', not 'cry'"),
-        ("goal", "misclassify:y=1", r"goal 'misclassify' has no option 'y': known are temperature"),
+        ("attack", "l2min:on_failure=cry", r"on_failure must be 'last' or 'clean', not 'cry'"),
+        ("goal", "misclassify:y=1", r"goal 'misclassify' has no option 'y': choose from temperature"),
         ("goal", "below_chance:y=1", r"has no option 'y': it has none"),
-        ("goal", "become:target=runnerup", r"takes target as int or 'predicted' or 'runner_up' or 'true'"),
-        ("goal", "become:target=1.5", r"takes target as int or"),
+        ("goal", "become:target=runnerup", r"target must be int or 'predicted' or 'runner_up' or 'true'"),
+        ("goal", "become:target=1.5", r"target must be int or"),
         ("goal", "confident:margin=1", r"in \[0, 1\), not 1"),
         ("goal", "scramble:explainer=lime", r"Lime gives maps without derivatives"),
         ("goal", "scramble:distance=(top_k:k=0)", r"at least 1, not 0"),
         ("goal", "scramble:explainer=gradeint", r"no explainer 'gradeint': did you mean 'gradient'"),
-        ("goal", "unstable:points=0", r"at least 1 point, not 0"),
+        ("goal", "unstable:points=0", r"points must be at least 1, not 0"),
         ("distance", "top-k", r"no distance 'top-k': did you mean 'top_k'"),
         ("norm", "l7", r"no norm 'l7'"),
         ("recipe", "digits-robst", r"no recipe 'digits-robst': did you mean 'digits-robust'"),
@@ -210,7 +210,7 @@ def test_mistakes_are_answered_with_the_nearest_right_thing(kind: str, spec: str
 
 @pytest.mark.parametrize("spec", [None, 3, ["pgd"], b"pgd"])
 def test_a_spec_is_a_string(spec: Any) -> None:
-    with pytest.raises(SpecError, match="A spec is a string such as"):
+    with pytest.raises(SpecError, match="A spec must be a string such as"):
         build("attack", spec)
 
 
@@ -328,8 +328,8 @@ def test_suggestions_are_near_or_absent() -> None:
     assert did_you_mean("pdg", ["pgd", "minimal"]) == "did you mean 'pgd'? Known: minimal, pgd."
     many = [f"name{number}" for number in range(40)]
     assert did_you_mean("name5x", many, "advex list x") == (
-        "did you mean 'name5' or 'name35' or 'name25'? advex list x shows all 40."
+        "did you mean 'name5' or 'name35' or 'name25'? advex list x lists all 40."
     )
     assert len(did_you_mean("zzz", many)) < 100
-    assert did_you_mean("zzz", ["pgd", "minimal"]) == "known are minimal, pgd."
+    assert did_you_mean("zzz", ["pgd", "minimal"]) == "choose from minimal, pgd."
     assert did_you_mean("zzz", []) == "none are known."

@@ -871,7 +871,8 @@ def test_damaged_lines_are_skipped_and_named(tmp_path: Path) -> None:
     text = "\n".join([whole[0], whole[1][:50], whole[6][:50]])
     (folder / "metrics.jsonl").write_text(text, encoding="utf-8")  # the last one is being written
     assert known(folder).notes == [
-        "The last line of metrics.jsonl, line 3, is not whole: it is being written, or was cut short. It was skipped.",
+        "The last line of metrics.jsonl, line 3, is incomplete: it is still being written, or was cut off. "
+        "It was skipped.",
         "Line 2 of metrics.jsonl is damaged and was skipped.",
     ]
     # An epoch that was made again counts as it was made last; the order is that of the epochs.
@@ -999,7 +1000,7 @@ def test_models_share_the_scales_of_what_is_the_same(tmp_path: Path) -> None:
     root = Tree(render_runs(read_runs([small, longer]))).root
     ticks = [node.one("g", class_="axis").text.split()[:2] for node in root.all("figure", data_quantity="loss")]
     assert ticks == [["0", "2"], ["0", "10"]]
-    assert "the epochs have not, as the runs differ too much in length" in root.text
+    assert "the epoch axes differ, because the runs differ too much in length" in root.text
 
 
 def test_learning_rates_of_two_optimisers_are_both_seen() -> None:
@@ -1042,7 +1043,7 @@ def test_a_fall_of_the_accuracy_is_flagged_and_noise_is_not() -> None:
     assert codes(run(0.8 - 0.01 * x, 0.0001)) == []  # less than two points
     message = flags(run(falls, 0.0))[0].message
     assert message == (
-        "The validation accuracy fell from 80.0\u202f% at epoch 25 to 75.1\u202f% (middle one of the last 12), "
+        "The validation accuracy fell from 80.0\u202f% at epoch 25 to 75.1\u202f% (median of the last 12), "
         "while the training accuracy rose by 49.2 points."
     )
     robust = run_of(accuracy=[0.8] * 60, robust_accuracy=falls.tolist(), train_accuracy=x.tolist())
@@ -1063,7 +1064,7 @@ def test_a_loss_that_still_falls_is_flagged_and_one_that_has_settled_is_not() ->
     noise = [run_of(loss=(1 + rng.normal(0, 0.2, 40)).tolist()) for _ in range(100)]
     assert sum(bool(codes(run)) for run in noise) <= 3
     flag = flags(run_of(loss=(2 - 0.04 * epochs).tolist()))[0]
-    assert flag.message == "The loss was still falling at the end: by 0.04 an epoch over the last 8 epochs, to 0.4."
+    assert flag.message == "The loss was still falling at the end: by 0.04 per epoch over the last 8 epochs, to 0.4."
 
 
 def test_a_run_that_is_not_whole_is_flagged(tmp_path: Path) -> None:
@@ -1152,7 +1153,7 @@ def test_reports_of_several_folders_are_of_runs(record: Path, tmp_path: Path) ->
     assert [node.attributes["data-course"] for node in root.all("article")] == ["a/run", "b/run"]
     with pytest.raises(ArtifactError, match="is a record: "):
         write_report([one, record])
-    with pytest.raises(ArtifactError, match="nowhere holds no record.json.*no metrics.jsonl"):
+    with pytest.raises(ArtifactError, match="nowhere contains no record.json.*no metrics.jsonl"):
         write_report([one, tmp_path / "nowhere"])
 
 
@@ -1201,7 +1202,7 @@ def test_a_certified_model_is_an_interval_of_areas(tmp_path: Path) -> None:
         "RMSE of 0.077", "1 radius too large",
     ):  # fmt: skip
         assert said in told, said
-    assert any("smoothed form of a, another classifier" in each for each in sentences(folder))
+    assert any("smoothed form of a, a different classifier" in each for each in sentences(folder))
     assert root.one("a", href="#certified").text == "Certified"
     saved = root.one("a", download="figures.csv").attributes["href"]
     rows = list(csv.reader(io.StringIO(base64.b64decode(saved.partition(",")[2]).decode("utf-8"))))
@@ -1442,7 +1443,7 @@ def test_a_section_of_a_plugin_is_one_file_and_its_template(record: Path, tmp_pa
     assert sections["largest"].one("b").text == f"{HOSTILE}, 7"
     assert sections["failing"].one("p").text == (
         "The section 'failing' of theirs 1.0 could not be made (KeyError: '<no such thing>'). "
-        "The rest of this page is whole."
+        "The rest of this page is complete."
     )
     assert "'unclear' of theirs 1.0 could not be made (UndefinedError" in sections["unclear"].text
     for name in ours:
@@ -1598,9 +1599,9 @@ def test_the_same_record_gives_the_same_bytes(record: Path, tmp_path: Path) -> N
 
 
 def test_what_is_no_record_is_refused_by_name(record: Path, tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="holds no record.json"):
+    with pytest.raises(ArtifactError, match="contains no record.json"):
         write_report(tmp_path)
-    with pytest.raises(ArtifactError, match="is a folder; name the file"):
+    with pytest.raises(ArtifactError, match="is a folder; give a file name"):
         write_report(record, tmp_path)
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(ArtifactError, match="cannot be written"):

@@ -134,17 +134,17 @@ ROWS = "tables/I/sections/0/rows"
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ("tables: [", "is not YAML that can be read"),
-        ("- a\n- b\n", "holds no paper"),
+        ("tables: [", "is not valid YAML"),
+        ("- a\n- b\n", "does not describe a paper"),
         ("x: 1\n", "small.yaml: title: it is missing"),
         (changed(f"{ROWS}/1/id", "plain"), "two rows are called 'plain'"),
         (changed(f"{ROWS}/1/published/arae", 1), "row long has a value for 'arae', which is no column of table I"),
         (changed("tables/I/sections/1/rows/0/same_as", "plane"), "repeats 'plane': did you mean 'plain'"),
         (changed("tables/I/sections/1/rows/0/published/area", 0.02), "repeats plain, and the published values differ"),
         (changed("tables/I/sections/1/rows/0/recipe", "digits-robust"), "takes recipe, overrides and needs from its"),
-        (changed(f"{ROWS}/0/recipe", ...), "row plain: say recipe, same_as, or what it needs"),
+        (changed(f"{ROWS}/0/recipe", ...), "row plain: set recipe, same_as, or needs"),
         (changed(f"{ROWS}/1/overrides", ["epochs 80"]), "overrides.0"),
-        (changed(f"{ROWS}/1/overides", ["epochs=80"]), "overides: no such setting is known"),
+        (changed(f"{ROWS}/1/overides", ["epochs=80"]), "overides: there is no such setting"),
         (changed("subsets/both", ["plian"]), "subset both names the row 'plian': did you mean 'plain'"),
         (changed("subsets/plain", ["long"]), "'plain' names a subset, and something else too"),
         (changed("plots/figure/y", "aera"), "plot figure: table I is not there, or has no columns accuracy and aera"),
@@ -297,7 +297,9 @@ def test_a_scale_changes_what_is_there_and_nothing_else() -> None:
 
 
 def test_a_scale_that_does_not_know_a_value_says_so() -> None:
-    with pytest.raises(SpecError, match=re.escape("here: network.depth = 170: the scale lists 44, 50, and not this")):
+    with pytest.raises(
+        SpecError, match=re.escape("here: network.depth = 170: the scale lists 44, 50, but not this one")
+    ):
         scaled(ASKED, {"network.depth": {44: 8, 50: 8}}, "here")
 
 
@@ -317,7 +319,7 @@ def test_a_repetition_is_the_network_of_its_original(tmp_path: Path) -> None:
     ("given", "said"),
     [
         ({"scale": "tny"}, "no scale 'tny': did you mean 'tiny'"),
-        ({"data": {"cifar": "digits"}}, "--data cifar=...: the rows asked for are of cifar10"),
+        ({"data": {"cifar": "digits"}}, "--data cifar=...: the selected rows use cifar10"),
         ({"data": {"": "nowhere-at-all"}}, "no data set 'nowhere-at-all'"),
     ],
 )
@@ -342,7 +344,7 @@ def test_named_data_are_used_at_any_scale_and_must_be_told_apart() -> None:
     plan = planned("woods2019", rows=["psi-30"], scale="smoke", data={"": "digits:seed=1"})
     assert plan.jobs[0].data == "digits:seed=1"
     with pytest.raises(
-        SpecError, match=re.escape("several data sets: say which is where, --data cifar10=PATH --data coco")
+        SpecError, match=re.escape("several data sets: give the location of each, --data cifar10=PATH --data coco")
     ):
         planned("woods2019", rows=["psi-30", "coco-at"], scale="full", data={"": "digits"})
 
@@ -804,7 +806,7 @@ def test_a_row_made_otherwise_and_other_examples_are_refused(tmp_path: Path) -> 
     with pytest.raises(ArtifactError, match="training examples of digits"):
         carry_out(planned(written(tmp_path), rows=["long"], scale="tiny"), out, other)
     (out / "plan.json").write_text("{", encoding="utf-8")
-    with pytest.raises(ArtifactError, match="cannot be read as a reproduction's"):
+    with pytest.raises(ArtifactError, match="does not describe a reproduction"):
         Folder(out).claim(planned(written(tmp_path), scale="tiny"))
 
 
@@ -853,7 +855,7 @@ def test_figures_are_in_the_units_of_the_table(tmp_path: Path, capsys: pytest.Ca
     ]  # fmt: skip
     assert "plain-again = plain" in told.out
     assert "not run: people: needs people" in told.out
-    assert "scale tiny, which is not what the paper did: data digits instead of cifar10; 96 training images" in words
+    assert "scale tiny differs from the paper: data digits instead of cifar10; 96 training images" in words
     assert "warning: long failed: The loss became nan." in told.err
 
     page = write_report(out).read_text(encoding="utf-8")
@@ -970,7 +972,7 @@ def test_rows_of_woods2019_run_as_a_user_runs_them(tmp_path: Path) -> None:
     assert found.rows[0].measured["accuracy"].value > 40  # of ten classes
     assert 0 < found.rows[0].measured["attack_ara"].value < found.rows[0].measured["btr_ara"].value
     assert "both-hhat-l2min-0.1 (N3)   68.4" in done.stdout
-    assert "which is not what the paper did" in done.stdout
+    assert "differs from the paper" in done.stdout
 
 
 def test_a_list_says_what_would_be_run(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def written(folder: Path, **values: Any) -> str:
 @pytest.mark.parametrize(
     ("place", "value", "said"),
     [
-        ("simulated", None, "row one learns from answers, and nobody gives them"),
+        ("simulated", None, "row one learns from answers, but nobody gives them"),
         (f"{ROWS}/2/answers/annotators", 3, "row two learns from more annotators than there are"),
         (f"{ROWS}/1/answers/start", "plian", "row one starts from 'plian': did you mean 'plain'"),
         (f"{ROWS}/1/answers/start", "two", "row one starts from two, which must come before it"),
@@ -352,13 +352,13 @@ def test_every_place_says_that_no_person_answered(done: Path, capsys: pytest.Cap
     reproduce.show(found)
     words = " ".join(capsys.readouterr().out.split())
     assert (
-        "No person answered. simulated 1 and simulated 2 ask a network, digits-ordinary, and 20 % of the answers"
+        "No people answered. simulated 1 and simulated 2 ask a network, digits-ordinary, and 20 % of its answers"
         in words
     )
     page = write_report(done).read_text(encoding="utf-8")
     for text in sentences(entry_of(done)):
         assert text.split(":")[0].replace("'", "&#39;") in page
-    assert "no person did" in page
+    assert "no people answered" in page
     assert page.count("<figure data-verdict=") == len(entry_of(done).pairs)
     assert page.count("simulated 1: ") + page.count("simulated 2: ") == sum(
         len(pair.answers) for pair in entry_of(done).pairs

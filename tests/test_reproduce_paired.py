@@ -387,5 +387,5 @@ def test_rows_of_explainers_are_of_one_network_and_compared_example_by_example(t
 
 def test_an_explainer_needs_the_network_of_another_row(tmp_path: Path) -> None:
     changed = of_explainers(same_as=None, recipe="digits-ordinary")
-    with pytest.raises(SpecError, match="an explainer is of the network of another row"):
+    with pytest.raises(SpecError, match="an explainer needs the network of another row"):
         papers.read(written(tmp_path, changed))

@@ -547,7 +547,7 @@ def test_remedies_are_for_what_was_done_and_what_the_data_have(models: list, dat
     part = data.take(slice(0, 20))
     record = evaluate(models[:1], part, tmp_path / "part", Settings(**settings))
     (few,) = [flag for flag in record.flags if flag.code == "few_examples"]
-    assert few.remedy == f"Evaluate more of the {len(data):,} examples that the data have (--max-samples)."
+    assert few.remedy == f"Evaluate more of the {len(data):,} examples in the data (--max-samples)."
     whole = dataclasses.replace(part, counts=None)
     (few,) = [flag for flag in flags_of_data(whole) if flag.code == "few_examples"]
     assert few.remedy.startswith("The data have no more examples")
@@ -563,7 +563,7 @@ def test_remedies_are_for_what_was_done_and_what_the_data_have(models: list, dat
     )  # fmt: skip
     for spec, said in (
         ("counterfactual:features=2", r"counterfactual:features=4,rungs=16\)"),
-        ("l2min:steps=3", r"^'l2min' goes straight.*--attack counterfactual"),
+        ("l2min:steps=3", r"^'l2min' moves in a straight line.*--attack counterfactual"),
     ):
         record = evaluate([("a", "a", stuck)], same, tmp_path / spec[:3], Settings(**{**settings, "attack": spec}))
         (failures,) = [flag for flag in record.flags if flag.code == "failures"]
@@ -576,7 +576,7 @@ def test_remedies_are_for_what_was_done_and_what_the_data_have(models: list, dat
     [
         ("minimal:gradients=50", r"^Give 'minimal' more gradients \(minimal:gradients=100\).*may be masked"),
         ("pgd:steps=7", r"^Give 'pgd' more steps \(pgd:steps=14\)"),
-        ("hop_skip_jump", r"^Give 'hop_skip_jump' more \w+ \(hop_skip_jump:\w+=\d+\), or take another search\.$"),
+        ("hop_skip_jump", r"^Give 'hop_skip_jump' more \w+ \(hop_skip_jump:\w+=\d+\), or use another search\.$"),
     ],
 )
 def test_a_remedy_for_pictures_names_the_attack_and_its_option(spec: str, said: str) -> None:

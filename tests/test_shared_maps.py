@@ -112,5 +112,5 @@ def test_rows_refuse_a_blur_whoever_made_the_search() -> None:
     shared = started(build(SEARCH), classifier, x, target)
     guided: Any = build(f"{SEARCH},guided=true")
     assert torch.equal(shared.finished(guided).map, guided(classifier, x, target).map)
-    with pytest.raises(InputError, match="has no places"):
+    with pytest.raises(InputError, match="need pictures"):
         shared.finished(build(f"{SEARCH},sigma=1"))

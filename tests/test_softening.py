@@ -264,9 +264,9 @@ def test_inside_nothing_is_compiled_whichever_comes_first(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("beta", [0, -1.0, math.inf, math.nan, True, "50", None])
 def test_a_beta_that_cannot_be_meant_is_refused(beta: Any) -> None:
-    with pytest.raises(InputError, match="finite and above 0"), classifier(Body(nn.ReLU())).softened(beta):
+    with pytest.raises(InputError, match="finite beta above 0"), classifier(Body(nn.ReLU())).softened(beta):
         pass
-    with pytest.raises(InputError, match="by 'softplus', not by 'swish'"):
+    with pytest.raises(InputError, match="with 'softplus', not with 'swish'"):
         classifier(Body(nn.ReLU())).softened(5.0, "swish").__enter__()  # pyright: ignore
 
 

@@ -665,7 +665,7 @@ def test_what_a_distance_cannot_compare_is_undefined_and_says_so(toys: SimpleNam
     pictures, rows_of_a_table = case_of(Slope(), toys.mlp(), draws(2, 3, 2, 2)), case_of(Slope(), bowl(), draws(2, 4))
     for case, distance, words in (
         (pictures, "(top_k:k=5)", "A map of 4 values has no 5 largest"),
-        (rows_of_a_table, "lens_kendall", "nothing is near anything else"),
+        (rows_of_a_table, "lens_kendall", "have no neighbours"),
     ):
         measured = apply(build(f"worst_case:distance={distance}"), case)
         ((reason, refused),) = measured.undefined.items()
@@ -699,7 +699,7 @@ def test_no_rows_are_no_error(toys: SimpleNamespace) -> None:
 
 def test_what_cannot_be_measured_is_refused(toys: SimpleNamespace) -> None:
     classifier, x = toys.mlp(), draws(2, 3, 2, 2)
-    with pytest.raises(SpecError, match="1 point or more"):
+    with pytest.raises(SpecError, match="at least 1, not"):
         neighbours(Slope(), classifier, x, classes(2), samples=0)
     with pytest.raises(SpecError, match="no norm"):
         neighbours(Slope(), classifier, x, classes(2), norm="l7")
@@ -708,17 +708,17 @@ def test_what_cannot_be_measured_is_refused(toys: SimpleNamespace) -> None:
     with pytest.raises(InputError, match="box"):
         worst_case_stability(Slope(), classifier, x + 3, classes(2))
     for wrong in (7, -1):
-        with pytest.raises(InputError, match=r"class in \[0, "):
+        with pytest.raises(InputError, match=r"class index in \[0, "):
             worst_case_stability(Gradient(), classifier, x, classes(2) + wrong)
     with pytest.raises(InputError, match="has no 5 largest"):
         worst_case_stability(Slope(), classifier, x, classes(2), distance=TopK(5))  # of 4 pixels
-    with pytest.raises(InputError, match="in a row .* nothing is near"):
+    with pytest.raises(InputError, match="a row .* have no neighbours"):
         worst_case_stability(Slope(), bowl(), draws(2, 4), classes(2), distance="lens_recall:k=1")
     for options in ({"restarts": 0}, {"points": 0}, {"samples": 0}):
-        with pytest.raises(SpecError, match="at least 1|1 point or more"):
+        with pytest.raises(SpecError, match="at least 1"):
             worst_case_stability(Slope(), classifier, x, classes(2), **options)  # pyright: ignore[reportArgumentType]
     for spec in ("worst_case:search=minimal", "worst_case:soften=0", "ifia:points=0", "ifia:search=(pgd:radius=0)"):
-        with pytest.raises(SpecError, match="says none|soften|points|above 0"):
+        with pytest.raises(SpecError, match="has no .radius|soften|points|above 0"):
             build(spec)
     for options in ({"epsilon_min": 0}, {"p": 0.5}, {"epsilon_min": math.nan}):
         for measure in (relative_input_stability, relative_output_stability):
@@ -754,8 +754,8 @@ def test_published_holds_the_factor_of_the_map_and_is_for_integrated_gradients()
     assert torch.equal(short.values["attack"], long.values["attack"])
     assert short.values["attack"].isfinite().all()
     refused = apply(build(f"ifia:{search},published=true"), case_of(Slope(), classifier, x))
-    assert list(refused.undefined) == ["published=true climbs integrated gradients, and these are other maps"]
-    with pytest.raises(SpecError, match="leave climb away"):
+    assert list(refused.undefined) == ["published=true attacks integrated gradients, but these are other maps"]
+    with pytest.raises(SpecError, match="omit climb"):
         build(f"ifia:published=true,climb=({climb})")
 
 

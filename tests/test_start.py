@@ -54,7 +54,7 @@ def test_of_other_classes_all_but_the_head_is_taken(few: Dataset, tmp_path: Path
 def test_networks_of_other_values_and_folders_without_one_are_refused(few: Dataset, tmp_path: Path) -> None:
     train(recipe_from(QUICK), few, tmp_path / "first")
     wide = {**QUICK, "network": "mlp:features=64,widths=32", "start": str(tmp_path / "first")}
-    with pytest.raises(SpecError, match=r"widths=16.* does not have the values of the one that is trained"):
+    with pytest.raises(SpecError, match=r"widths=16.* does not match the network being trained"):
         train(recipe_from(wide), few, None)
     with pytest.raises(ArtifactError):
         train(recipe_from({**QUICK, "start": str(tmp_path / "nothing")}), few, None)

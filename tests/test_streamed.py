@@ -366,7 +366,7 @@ def test_a_file_that_vanishes_is_named_and_mended_the_run_goes_on(photos: Path, 
         if line.get("epoch") == 1:
             path.unlink()
 
-    with pytest.raises(DataError, match=r"b/13.png cannot be read: there is no such file\. Put the file back as it "):
+    with pytest.raises(DataError, match=r"b/13.png cannot be read: the file does not exist\. Put the file back as it "):
         train(recipe, data, tmp_path / "run", report=vanish, threads=1)
     path.write_bytes(whole)
     assert weights(train(recipe, streamed(photos), tmp_path / "run", resume=True)) == weights(unbroken)
@@ -441,7 +441,7 @@ def test_what_is_no_file_of_its_own_is_held(tmp_path: Path) -> None:
     floats = Dataset(
         name="floats", x=torch.rand(4, 3, 20, 20), y=torch.arange(4) % 2, class_names=("a", "b"), ids=tuple("0123")
     )
-    with pytest.raises(SpecError, match="floats holds floats"):
+    with pytest.raises(SpecError, match="floats contains floats"):
         train(recipe_from({**SMALL, "resize": {"shorter": [18, 26]}, "crop": 16}), floats, None)
 
 
@@ -474,20 +474,20 @@ def test_validation_pictures_are_held_at_the_size_that_is_said(
     train(recipe, examples, None, validation=held_out)
     answers = [Annotation(picture="0.png", label="a")]
     answered = write_annotated(photos.parent / "answered", {"0.png": held_out.x[0]}, answers)
-    with pytest.raises(SpecError, match="pictures are added to data in memory, and those of photos/train are streamed"):
+    with pytest.raises(SpecError, match="can only be added to data in memory, but those of photos/train are streamed"):
         with_annotated(examples, [answered], source=str(photos), trained="train")
 
 
 @pytest.mark.parametrize(
     ("values", "changes", "said"),
     [
-        ({"resize": {"shorter": [256, 480]}}, {}, "crop=0: say the side of the square"),
-        ({"resize": {"shorter": [256, 480]}, "crop": 257}, {}, "crop=257: say the side"),
-        ({"crop": 9}, {"resize.shorter": "480,256"}, "a least and a largest number of pixels"),
-        ({"crop": 9}, {"resize.shorter": "256"}, r"resize = .* is not possible.*\{shorter: \[LEAST, LARGEST\]\}"),
+        ({"resize": {"shorter": [256, 480]}}, {}, "crop=0: give the side of the square"),
+        ({"resize": {"shorter": [256, 480]}, "crop": 257}, {}, "crop=257: give the side"),
+        ({"crop": 9}, {"resize.shorter": "480,256"}, "a smallest and a largest number of pixels"),
+        ({"crop": 9}, {"resize.shorter": "256"}, r"resize = .* is not valid.*\{shorter: \[LEAST, LARGEST\]\}"),
         ({"crop": 9}, {"resize.shorter": "0.5,1.5"}, "in whole pixels"),
         ({"resize": {"longer": [1, 2]}}, {}, "it must be two factors"),
-        ({"resize": 2}, {}, "resize = 2 is not possible"),
+        ({"resize": 2}, {}, "resize = 2 is not valid"),
     ],
 )
 def test_impossible_sizes_are_refused(values: dict[str, Any], changes: dict[str, str], said: str) -> None:
@@ -501,7 +501,7 @@ def test_from_python_with_one_line(photos: Path, tmp_path: Path, capsys: pytest.
     config = json.loads((tmp_path / "run" / artifacts.CONFIG).read_text())
     assert config["input_shape"] == [3, 16, 16]
     assert classifier(torch.rand(2, 3, 16, 16)).shape == (2, 2)
-    assert "decoded when they are needed" in capsys.readouterr().err
+    assert "decoded when needed" in capsys.readouterr().err
     # Of the undivided data those are known that were trained on, so that an evaluation leaves them out.
     parts = {split: open_dataset(photos, split=split, size=16) for split in ("train", "test", "all")}
     rows = {split: trained_on(str(tmp_path / "run"), data) for split, data in parts.items()}

@@ -86,15 +86,15 @@ def test_other_encodings_are_read(csv: Any, encoding: str, note: str | None) -> 
     [
         ("", "is empty"),
         ("  \n\n", "is empty"),
-        ("a,b\n", "a header and no rows"),
+        ("a,b\n", "a header but no rows"),
         ("a,b,a\n1,2,3\n", "several columns called 'a'"),
         ("a,,b\n1,2,3\n", "column 2 has no name"),
         ("a\n1\n", "one column"),
         ("1,2\n3,4\n", "no header"),
-        ("a,b\n1,2\n3\n", "line 3 has 1 values, the header 2"),
-        ("a,b\n1,2,3\n", "line 2 has 3 values, the header 2"),
+        ("a,b\n1,2\n3\n", "line 3 has 1 values, but the header has 2"),
+        ("a,b\n1,2,3\n", "line 2 has 3 values, but the header has 2"),
         (b"a,b\n\0\0,1\n", "not text"),
-        ('a,b\n"' + "x" * 9_000_000 + "\n", "values, the header|longer than"),
+        ('a,b\n"' + "x" * 9_000_000 + "\n", "values, but the header|longer than"),
     ],
 )
 def test_what_is_no_table_is_refused(csv: Any, text: Any, said: str) -> None:
@@ -152,7 +152,10 @@ def test_what_tells_nothing_is_left_out_and_named(csv: Any) -> None:
         ("a,y\n1,\n2,\n", "'y' has 0 class"),
         ("a,price\n1,0.5\n2,1.5\n", "only classes can be predicted"),
         ("a,y\n1,0\n1,1\n", "no column is left"),
-        ("a,y\n" + "".join(f"{i}.5,{i % 2}\n" for i in range(40)) + "12 kg,1\n", "in 1 rows something else: '12 kg'"),
+        (
+            "a,y\n" + "".join(f"{i}.5,{i % 2}\n" for i in range(40)) + "12 kg,1\n",
+            "but other values in 1 row: '12 kg'",
+        ),
         ("a,y\n1e300,0\n-1e300,1\n0.5,1\n", "too far for single precision"),
         ("a,y\n1.5,0\n,1\n2.5,1\n", "values are missing .*'a' in 1 rows.*missing: drop"),
     ],
@@ -203,19 +206,19 @@ def test_a_description_decides(csv: Any) -> None:
 @pytest.mark.parametrize(
     ("sheet", "said"),
     [
-        ("tagret: accepted", "no 'tagret': did you mean 'target'"),
-        ("columns: {age: {chnage: up}}", "no 'columns.age.chnage': did you mean 'change'"),
+        ("tagret: accepted", "unknown key 'tagret': did you mean 'target'"),
+        ("columns: {age: {chnage: up}}", "unknown key 'columns.age.chnage': did you mean 'change'"),
         ("columns: {agee: {change: up}}", "column 'agee': did you mean 'age'"),
-        ("columns: {age: {change: sideways}}", "columns.age.change = 'sideways' is not possible"),
+        ("columns: {age: {change: sideways}}", "columns.age.change = 'sideways' is not valid"),
         ("columns: {age: {scale: 0}}", "columns.age.scale"),
-        ("columns: {sex: {kind: category, low: 1}}", "low does not belong to a column of kind: category"),
-        ("columns: {sex: {kind: number}}", "'sex' holds numbers, and in 4 rows something else"),
-        ("columns: {age: {kind: number, values: [a, b]}}", "values does not belong to a column of kind: number"),
+        ("columns: {sex: {kind: category, low: 1}}", "low is not allowed for a column with kind: category"),
+        ("columns: {sex: {kind: number}}", "'sex' contains numbers, but other values in 4 rows"),
+        ("columns: {age: {kind: number, values: [a, b]}}", "values is not allowed for a column with kind: number"),
         ("splits: {train: 0.5, test: 0.2}", "add up to 1"),
         ("target: nothing", "no column 'nothing'"),
-        ("- a list", "must hold lines"),
-        ("a: [", "not YAML"),
-        ("!!python/object/apply:os.system [ls]", "must hold lines"),
+        ("- a list", "must contain lines"),
+        ("a: [", "not valid YAML"),
+        ("!!python/object/apply:os.system [ls]", "must contain lines"),
     ],
 )
 def test_a_wrong_description_is_refused(csv: Any, sheet: str, said: str) -> None:
@@ -262,7 +265,7 @@ def test_a_folder_has_the_splits_of_its_files(csv: Any, tmp_path: Path) -> None:
     assert test.features is not None
     assert test.features.features[0].high == 9.5  # ranges are those of all rows, categories of the training split
     assert test.ids == ("test/000000",)
-    assert test.skipped[0].reason == "'c' is 'r', a category that was not learned"
+    assert test.skipped[0].reason == "'c' is 'r', a category not seen in training"
     (tmp_path / "t" / "features.yaml").write_text("columns: {a: {change: up}}")
     assert open_dataset(tmp_path / "t", split="test").features.features[0].change == "up"  # pyright: ignore
 
@@ -289,8 +292,8 @@ def test_rows_are_encoded_by_given_features(csv: Any) -> None:
     assert found.y.tolist() == [1]
     assert found.features.decode(found.x)[0]["age"] == 26.0  # pyright: ignore
     assert [each.reason for each in found.skipped] == [
-        "'age' lies outside 25 to 58, the range that was learned",
-        "'sex' is 'x', a category that was not learned",
+        "'age' is outside 25 to 58, the range seen in training",
+        "'sex' is 'x', a category not seen in training",
         "label 'maybe' is not among the 2 classes",
     ]
     with pytest.raises(DataError, match="2 columns are missing: 'income', 'joined'"):

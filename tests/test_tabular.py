@@ -184,7 +184,7 @@ def test_alternatives_do_without_a_column_of_each_earlier_one() -> None:
 def test_what_is_no_row_or_class_is_refused(toys: Any) -> None:
     with pytest.raises(InputError, match="the classifier has no features"):
         counterfactuals(toys.mlp((7,)), encoded().double())
-    with pytest.raises(InputError, match=r"One encoded row has the shape \[7\]"):
+    with pytest.raises(InputError, match=r"One encoded row must have the shape \[7\]"):
         counterfactuals(logistic(), encoded()[None])
     with pytest.raises(InputError, match="no class 2: .*0 to 1"):
         counterfactuals(logistic(), encoded(), 2)
@@ -343,9 +343,9 @@ def test_names_of_columns_are_those_of_a_data_frame(blobs: tuple[np.ndarray, np.
     ("options", "said"),
     [
         ({"network": "mlpp"}, "did you mean 'mlp'"),
-        ({"epsilon": -1}, "A radius is a number of at least 0"),
-        ({"network": "mlp", "epochs": 0}, "epochs = 0 is not possible"),
-        ({"weight_decay": -1.0}, "weight_decay is a number of at least 0"),
+        ({"epsilon": -1}, "A radius must be a number of at least 0"),
+        ({"network": "mlp", "epochs": 0}, "epochs = 0 is not valid"),
+        ({"weight_decay": -1.0}, "weight_decay must be a number of at least 0"),
         ({"objective": {"naturall": {}}}, "did you mean 'natural'"),
     ],
 )
@@ -483,13 +483,13 @@ def test_several_rows_with_their_labels(explain: Callable[..., Any]) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("income,age,hosing,sex\n1,20,own,male\n", "The model knows no column 'hosing': did you mean 'housing'?"),
+        ("income,age,hosing,sex\n1,20,own,male\n", "The model has no column 'hosing': did you mean 'housing'?"),
         ("income,age,sex\n1,20,male\n", "has no column 'housing', which the model needs"),
         ("income,age,housing,sex\n1,12,own,male\n", "row 1: 'age' is 12, outside its range of 18 to 90. Correct the"),
         ("income,age,housing,sex\n1,20.5,own,male\n", "'age' is 20.5, which is not 18 plus whole steps of 1"),
-        ("income,age,housing,sex\n1,20,castle,male\n", "'housing' is 'castle', a category not known"),
+        ("income,age,housing,sex\n1,20,castle,male\n", "'housing' is 'castle', an unknown category"),
         ("income,age,housing,sex\n,20,own,male\n", "row 1: 'income' is missing"),
-        ("income,age,housing,sex\nmuch,20,own,male\n", "'income' is 'much', no number"),
+        ("income,age,housing,sex\nmuch,20,own,male\n", "'income' is 'much', which is not a number"),
     ],
 )
 def test_rows_that_cannot_be_read_are_named(explain: Callable[..., Any], tmp_path: Path, text: str, said: str) -> None:
@@ -522,8 +522,8 @@ def test_what_belongs_to_pictures_is_refused(explain: Callable[..., Any]) -> Non
     for option in (("--rho", "0.2"), ("--away",), ("--steps", "3"), ("--size", "8")):
         code, _, err = explain("row.csv", *option)
         assert code == 2
-        assert "of pictures" in err
-    assert "digits is not one: name a CSV file" in explain("--data", "digits")[2]
+        assert "to pictures" in err
+    assert "digits is not a table: give a CSV file" in explain("--data", "digits")[2]
 
 
 # -- round numbers ---------------------------------------------------------------------------------------------

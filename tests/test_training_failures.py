@@ -234,11 +234,16 @@ def refused(
 def test_validation_data_of_another_kind(tmp_path: Path, few: Dataset, held_out: Dataset) -> None:
     larger = dataclasses.replace(held_out, x=torch.zeros(20, 1, 9, 9, dtype=torch.uint8))
     refused(
-        r"Validation inputs have shape \(1, 9, 9\), training inputs \(1, 8, 8\)", DataError, tmp_path, {}, few, larger
+        r"Validation inputs have shape \(1, 9, 9\), but training inputs have shape \(1, 8, 8\)",
+        DataError,
+        tmp_path,
+        {},
+        few,
+        larger,
     )
     other = dataclasses.replace(held_out, class_names=tuple("abcdefghij"))
     refused(
-        r"\(a, b, c, d, e, \.\.\.\) are not those of the training data \(0, 1,", DataError, tmp_path, {}, few, other
+        r"\(a, b, c, d, e, \.\.\.\) differ from those of the training data \(0, 1,", DataError, tmp_path, {}, few, other
     )
     refused("no example to validate on", DataError, tmp_path, {}, few, held_out.take(slice(0, 0)))
 
@@ -255,7 +260,7 @@ def test_terms_that_do_not_fit_the_data(tmp_path: Path, few: Dataset) -> None:
     change = {"objective": {"lipschitz": {"outputs": 11}}}
     refused("cannot draw outputs=11 of 10 classes", InputError, tmp_path, change, few)
     change = {"pad": 8, "padding": "reflect"}
-    refused("cannot be shifted by 8 over reflected edges", InputError, tmp_path, change, few)
+    refused("cannot be shifted by 8 with reflected edges", InputError, tmp_path, change, few)
 
 
 def test_an_attack_that_cannot_run(
@@ -276,7 +281,7 @@ def test_an_attack_that_cannot_run(
     [
         ({}, r"A batch of 32 does not fit into memory: try accumulate=2 \(the same batch, in more parts\)"),
         ({"accumulate": 4}, r"A batch of 32 in 4 parts does not fit into memory: try accumulate=8"),
-        ({"accumulate": 16}, r"A batch of 32 in 16 parts does not fit into memory: take a smaller network"),
+        ({"accumulate": 16}, r"A batch of 32 in 16 parts does not fit into memory: use a smaller network"),
     ],
 )
 @pytest.mark.parametrize(

@@ -255,7 +255,7 @@ def test_without_a_whole_checkpoint_nothing_is_begun_anew(tmp_path: Path, few: D
     for folder in checkpoints_in(tmp_path):
         spoil(folder / "model.safetensors", "changed")
     before = metrics(tmp_path)
-    with pytest.raises(ArtifactError, match=r"No checkpoint in .* is whole: .* is damaged or was exchanged"):
+    with pytest.raises(ArtifactError, match=r"No checkpoint in .* is intact: .* is damaged or was replaced"):
         train(recipe, few, tmp_path, resume=True)
     assert metrics(tmp_path) == before
 

@@ -116,7 +116,7 @@ def test_records_that_are_put_together_have_none(models: list, data: Dataset, fo
 
 
 def test_what_cannot_be_judged_is_refused(models: list, data: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="within a radius"):
+    with pytest.raises(SpecError, match="needs a radius"):
         settings_from(BASE)
-    with pytest.raises(SpecError, match="two or more models"):
+    with pytest.raises(SpecError, match="at least two models"):
         evaluate(models[:1], data, tmp_path / "out", Settings(**BASE, radius=("linf:0.1",)))

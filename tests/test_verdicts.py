@@ -94,7 +94,7 @@ def test_a_network_that_answers_by_something_else_judges_nobody() -> None:
 
     made = drawn(40, classes=4, side=32, amplitude=0.16, mark=True, informative=False, seed=0)
     for network in (Corner(), nn.Sequential(nn.Flatten(), nn.Linear(3072, 4))):
-        with pytest.raises(AdvexError, match="does not answer by the planted patch"):
+        with pytest.raises(AdvexError, match="does not rely on the planted patch"):
             verdicts.check_evidence(Classifier(network).eval(), made, strong=True)
 
 

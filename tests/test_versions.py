@@ -119,7 +119,7 @@ def test_a_record_of_a_version_that_cannot_be_is_none(tmp_path: Path) -> None:
     values = json.loads((OLD / "record.json").read_text())
     for version in (0, -1, "1", 1.5, True, None):
         (tmp_path / "record.json").write_text(json.dumps(values | {"schema_version": version}))
-        with pytest.raises(ArtifactError, match=r"record\.json has no possible schema version"):
+        with pytest.raises(ArtifactError, match=r"record\.json has an invalid schema version"):
             schema.read_record(tmp_path)
     for broken in ({"models": 3}, {"models": [3]}, {"models": [{"maps": [1]}]}, {"settings": "none"}):
         (tmp_path / "record.json").write_text(json.dumps(values | broken))

@@ -144,7 +144,7 @@ def test_dense_layers_as_convolutions_answer_for_every_place() -> None:
     each = torch.stack([dense.classifier(maps[..., start : start + 7].flatten(1)) for start in (0, 1)])  # pyright: ignore
     assert torch.allclose(places(x), each.amax(dim=0), rtol=1e-10)
     assert torch.allclose(MostOfPlaces(nn.Sequential(places.features, places.classifier))(x), places(x))  # pyright: ignore
-    with pytest.raises(InputError, match=r"answers \[n, classes, height, width\], not"):
+    with pytest.raises(InputError, match=r"returns \[n, classes, height, width\], not"):
         MostOfPlaces(dense)(x)
 
 
@@ -207,7 +207,7 @@ def test_every_activation_is_a_module_that_is_called_once(spec: str) -> None:
     [
         ("vgg:depth=12", "11, 13, 16 or 19, not 12"),
         ("vgg:width=0", "width must be a whole number from 1"),
-        ("vgg:dropout=1", "dropout is a share"),
+        ("vgg:dropout=1", "dropout must be at least 0"),
         ("vgg:head=gap,convolutional=true", "head=gap has no dense layers"),
         ("vgg:head=cam", "'dense' or 'gap'"),
         ("vgg:activation=relo", "did you mean 'relu'"),

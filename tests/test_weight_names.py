@@ -202,7 +202,7 @@ def test_a_factorys_weights_may_have_a_prefix_which_is_said(tmp_path: Path, monk
     module = ModuleType("own_resnet")
     module.network = lambda: networks.build(SMALL)  # pyright: ignore
     monkeypatch.setitem(sys.modules, "own_resnet", module)
-    with pytest.warns(AdvexWarning, match="'module.' was taken off the names of 122 tensors"):
+    with pytest.warns(AdvexWarning, match="'module.' was removed from the names of 122 tensors"):
         opened = open_models(["own_resnet:network"], "cpu", Wrapping(weights=(path,)))[0]
     x = torch.rand(2, 3, 32, 32)
     assert torch.equal(opened.classifier(x), source(x))
@@ -253,8 +253,8 @@ def test_pickled_weights_become_a_model(held: str, advex: Callable[..., Any]) ->
     Path("names.txt").write_text("cat\ndog\n\nfox\n")
     ended = advex("convert", "weights.pth", *CONVERT, "--size", "40", "--classes", "names.txt", "--out", "run")
     assert ended.code == 0, ended.err
-    assert "weights.pth is a pickle: it is opened in a process of its own, for tensors alone." in ended.err
-    assert ("'model.' was taken off" in ended.err) == (held == "lightning")
+    assert "weights.pth is a pickle: it is opened in a separate process that loads only tensors." in ended.err
+    assert ("'model.' was removed from" in ended.err) == (held == "lightning")
     assert ended.out == f"run: {SMALL}, {sum(p.numel() for p in source.parameters()):,} parameters\n"
     classifier = load("run")
     assert (classifier.class_names, classifier.input_shape) == (("cat", "dog", "fox"), (3, 40, 40))
@@ -308,25 +308,25 @@ def test_what_cannot_be_converted_says_why(advex: Callable[..., Any]) -> None:
     Path("folder.pth").mkdir()
     save_file(networks.build("resnet:depth=18,width=2,classes=4").state_dict(), "four.safetensors")
     for words, code, sentence in (
-        (["bomb.pth"], 1, "it holds more than tensors and plain values"),
-        (["whole.pth"], 1, "torch.save(model.state_dict(), FILE) writes the tensors alone"),
-        (["elsewhere.pth"], 1, "it holds 'weights_of_mine', and weights are looked for under state_dict,"),
-        (["list.pt"], 1, "it holds list, not tensors by name"),
+        (["bomb.pth"], 1, "it contains more than tensors and plain values"),
+        (["whole.pth"], 1, "torch.save(model.state_dict(), FILE) saves just the tensors"),
+        (["elsewhere.pth"], 1, "it contains 'weights_of_mine'; weights are expected under state_dict,"),
+        (["list.pt"], 1, "it contains list, not named tensors"),
         (["sparse.pth"], 1, "'a' is sparse or quantised"),
-        (["text.pth"], 1, "text.pth cannot be converted: torch.save did not write it"),
+        (["text.pth"], 1, "text.pth cannot be converted: it was not written by torch.save"),
         (["empty.pth"], 1, "empty.pth is empty"),
-        (["zip.pth"], 1, "it is not a file of weights as torch.save writes them"),
-        (["folder.pth"], 2, "folder.pth is a folder, and weights are a file"),
-        (["text.safetensors"], 2, "is not a safetensors file: it is of another kind"),
+        (["zip.pth"], 1, "it is not a weights file written by torch.save"),
+        (["folder.pth"], 2, "folder.pth is a folder: give the weights file"),
+        (["text.safetensors"], 2, "is not a safetensors file: it has another format"),
         (["empty.safetensors"], 2, "is not a safetensors file: it is empty"),
-        (["broken.pth"], 1, "it is not a file of weights"),
+        (["broken.pth"], 1, "it is not a weights file"),
         (["none.pth"], 2, "There is no file none.pth"),
         (["none.safetensors"], 2, "there is no such file"),
-        (["names.json"], 2, "names.json is not a file of weights by its name: .safetensors, .pth"),
+        (["names.json"], 2, "names.json does not have the extension of a weights file: .safetensors, .pth"),
         (["four.safetensors"], 2, "2 of another shape ('fc.weight' is 4x16, the network's 3x16"),
         (["four.safetensors", "--network", "resnet:depth=19"], 2, "depth must be 18, 34"),
         (["four.safetensors", "--network", "resnet:depth=18,width=2,classes=4", "--classes", "names.json"], 2,
-         "names.json holds neither a list of class names"),
+         "names.json must contain a list of class names"),
         (["four.safetensors", "--network", "resnet:depth=18,width=2,classes=4", "--size", "big"], 2,
          "'big' is not a size"),
     ):  # fmt: skip
@@ -344,7 +344,7 @@ def test_the_size_of_pickles_and_their_memory_are_bounded(tmp_path: Path, monkey
     torch.save({"a": torch.zeros(4)}, path)
     assert unpickled(path)["a"].tolist() == [0, 0, 0, 0]
     monkeypatch.setattr(unpickling, "LARGEST", 100)
-    with pytest.raises(ArtifactError, match="files of weights have at most 100"):
+    with pytest.raises(ArtifactError, match="the limit for weights files is 100"):
         unpickled(path)
     monkeypatch.setattr(unpickling, "LARGEST", 10**6)
     torch.save({"a": torch.zeros(1).expand(2**33)}, path)  # 32 GB in a file of a kilobyte
@@ -462,7 +462,7 @@ def test_a_folder_of_timm(architecture: str, spec: str, tmp_path: Path) -> None:
     mean, std = (torch.tensor(cfg[key]).reshape(3, 1, 1) for key in ("mean", "std"))
     assert torch.allclose(classifier(x), network((x - mean) / std), rtol=1e-4, atol=1e-5)
     other = saved(tmp_path / "other", {**config, "architecture": "vit_tiny_patch16_224"}, None, {})
-    with pytest.raises(ArtifactError, match="'vit_tiny_patch16_224' of timm; of timm's, VGG, ResNet"):
+    with pytest.raises(ArtifactError, match="'vit_tiny_patch16_224' of timm; only VGG, ResNet"):
         from_pretrained(other)
 
 
@@ -470,10 +470,10 @@ def test_folders_that_cannot_be_opened_say_why(resnet: nn.Module, tmp_path: Path
     theirs = transformers_names(resnet, (2, 2, 2, 2), 2)
     four = {**CONFIG, "id2label": dict(enumerate("abcd"))}
     cases: list[tuple[Any, Any, dict[str, Tensor] | None, str]] = [
-        (None, PREPROCESSOR, theirs, "holds no config.json"),
-        ([1], PREPROCESSOR, theirs, "holds list, not an object"),
-        (CONFIG, None, theirs, r"holds no preprocessor_config.json.*Say it: --mean M,... --std S,..."),
-        (CONFIG, PREPROCESSOR, None, r"holds no model.safetensors\.$"),
+        (None, PREPROCESSOR, theirs, "contains no config.json"),
+        ([1], PREPROCESSOR, theirs, "contains list, not an object"),
+        (CONFIG, None, theirs, r"contains no preprocessor_config.json.*Set it: --mean M,... --std S,..."),
+        (CONFIG, PREPROCESSOR, None, r"contains no model.safetensors\.$"),
         (four, PREPROCESSOR, theirs, "'fc.weight' is 3x16, the network's 4x16"),
         (CONFIG, PREPROCESSOR, {**theirs, "classifier.1.bias": torch.full((3,), torch.nan)}, "NaN or infinite"),
         (CONFIG, {**PREPROCESSOR, "image_std": [0, 1, 1]}, theirs, "std must be above 0"),
@@ -491,9 +491,9 @@ def test_folders_that_cannot_be_opened_say_why(resnet: nn.Module, tmp_path: Path
         from_pretrained(tmp_path / "3")
     with pytest.raises(ArtifactError, match="hf download me/cats --local-dir FOLDER"):
         from_pretrained("me/cats")
-    with pytest.raises(ArtifactError, match=f"are named hf:{tmp_path / '4'}"):
+    with pytest.raises(ArtifactError, match=f"use hf:{tmp_path / '4'}"):
         load(tmp_path / "4")
-    with pytest.raises(SpecError, match=r"--mean and --std to hf:FOLDER too"):
+    with pytest.raises(SpecError, match=r"--mean and --std also for hf:FOLDER"):
         open_models([f"hf:{tmp_path / '4'}"], "cpu", Wrapping(classes="a,b"))
 
 
@@ -512,7 +512,7 @@ def test_a_model_of_the_hub_is_fetched_by_its_id(
 
     monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(snapshot_download=snapshot_download))
     x = torch.rand(2, 3, 40, 40)
-    with pytest.warns(AdvexWarning, match="me/cats is that of the hub, revision m"):
+    with pytest.warns(AdvexWarning, match="me/cats was fetched from the hub, revision m"):
         fetched = from_pretrained("me/cats")
     opened = from_pretrained(folder)
     assert torch.equal(fetched.predict(x), opened.predict(x))
@@ -522,31 +522,31 @@ def test_a_model_of_the_hub_is_fetched_by_its_id(
     with pytest.warns(AdvexWarning, match="revision m"):
         (named,) = open_models(["hf:me/cats"], "cpu")
     assert named.name == "cats"
-    with pytest.raises(ArtifactError, match=r"none of that name \(OSError: '404 Client Error: no such") as no:
+    with pytest.raises(ArtifactError, match=r"no model of that name \(OSError: '404 Client Error: no such") as no:
         from_pretrained("me/dogs")
     assert no.value.absent
-    with pytest.raises(ArtifactError, match="an id of the hub is OWNER/NAME"):
+    with pytest.raises(ArtifactError, match="an id on the hub has the form OWNER/NAME"):
         from_pretrained(tmp_path / "nowhere")
     assert len(asked) == 3
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
-    with pytest.raises(ArtifactError, match="There is no folder runs/robst, though there is runs"):
+    with pytest.raises(ArtifactError, match="There is no folder runs/robst, although runs exists"):
         from_pretrained("runs/robst")  # a slip: nobody is asked for a model of that name
     assert len(asked) == 3
-    with pytest.raises(ArtifactError, match="A model of the hub is named hf:bert-base"):
+    with pytest.raises(ArtifactError, match="For a model on the hub use hf:bert-base"):
         load("bert-base")
 
 
 def test_a_device_that_is_not_there_is_said() -> None:
     for device in ("cuda:77", "nonsense"):
-        with pytest.raises(InputError, match=f"has no device '{device}'"):
+        with pytest.raises(InputError, match=f"Device '{device}'"):
             load("builtin:cifar10-robust", device=device)
 
 
 def test_without_transformers_its_architectures_name_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     config = {"architectures": ["ViTForImageClassification"], "model_type": "vit"}
-    with pytest.raises(ArtifactError, match=r"'vit', which transformers builds .*run pip install -e '\.\[hub\]'"):
+    with pytest.raises(ArtifactError, match=r"'vit', which needs transformers .*run pip install -e '\.\[hub\]'"):
         from_pretrained(saved(tmp_path / "m", config, PREPROCESSOR, {}))
 
 
@@ -612,7 +612,7 @@ def test_a_folder_with_code_or_without_fitting_weights_is_refused(tmp_path: Path
         ({**good, "architectures": ["ViTModel"]}, tensors, "'ViTModel', which is not an image classifier"),
         ({**good, "architectures": ["PreTrainedModel"]}, tensors, "'PreTrainedModel', which is no"),
         ({**good, "quantization_config": {"quant_method": "bitsandbytes"}}, tensors, "quantised"),
-        ({**good, "hidden_size": 10**6}, tensors, "parameters, and model.safetensors has"),
+        ({**good, "hidden_size": 10**6}, tensors, "parameters, but model.safetensors has"),
         ({**good, "hidden_size": 17}, tensors, "cannot be built by transformers"),
         ({**good, "num_hidden_layers": 3}, tensors, "16 missing tensors"),
         ({**good, "num_hidden_layers": 1}, tensors, "16 unexpected tensors"),
@@ -643,7 +643,7 @@ def test_torchvisions_names_need_no_torchvision(name: str, spec: str, tmp_path: 
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         (opened,) = open_models([f"torchvision:{name}"], "cpu", Wrapping(weights=(tmp_path / "w.safetensors",)))
-    assert any("--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 is used" in str(each.message) for each in said)
+    assert any("using --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225" in str(each.message) for each in said)
     x = torch.rand(1, 3, 224, 224)
     mean, std = (torch.tensor(each)[:, None, None] for each in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     torch.testing.assert_close(opened.classifier(x), theirs((x - mean) / std), rtol=1e-4, atol=1e-5)
@@ -656,5 +656,5 @@ def test_networks_of_libraries_that_are_not_there_say_what_to_do(tmp_path: Path)
     with pytest.raises(SpecError, match="add --weights FILE.safetensors"):
         open_models(["torchvision:resnet50"])
     for name in ("torchvision:no_such_network", "timm:no_such_network"):
-        with pytest.raises(SpecError, match="is not installed|cannot be imported|makes no such network"):
+        with pytest.raises(SpecError, match="is not installed|cannot be imported|cannot make this network"):
             open_models([name], "cpu", Wrapping(weights=(tmp_path / "w.safetensors",)))

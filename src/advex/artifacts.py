@@ -71,17 +71,17 @@ def save(
     """
     if classifier.chosen is not None:
         raise ArtifactError(
-            "A classifier with logits=FUNCTION cannot be saved: a function would be code in a file. Save the state_dict"
-            " of the network, or put what the function does into its forward."
+            "A classifier with logits=FUNCTION cannot be saved, because a saved classifier contains no code. "
+            "Save the state_dict of the network, or move the function into its forward method."
         )
     if classifier.spec is None and factory is None:
         raise ArtifactError(
-            "Only a classifier made from a spec string, e.g. Classifier('preact_resnet:depth=20'), can be saved "
-            "whole. Of a network of your own say what makes it: advex.save(classifier, folder, "
-            "factory='package.module:name'); --model package.module:name --weights FOLDER opens it."
+            "Only a classifier made from a spec string, e.g. Classifier('preact_resnet:depth=20'), can be "
+            "saved by itself. For your own network, give its factory: advex.save(classifier, folder, "
+            "factory='package.module:name'). Open it with --model package.module:name --weights FOLDER."
         )
     if factory is not None and not FACTORY.fullmatch(factory):
-        raise ArtifactError(f"factory={factory!r} is not of the form package.module:name.")
+        raise ArtifactError(f"factory={factory!r} must have the form package.module:name.")
     described = {
         "network": classifier.spec or "",
         "factory": factory if classifier.spec is None else None,
@@ -109,7 +109,7 @@ def load(folder: str | Path, *, network: nn.Module | None = None, device: torch.
     ArtifactError, naming the file and the reason, for anything else.
     """
     if network is not None and not isinstance(network, nn.Module):
-        raise InputError(f"network is a torch.nn.Module, not {network!r}: what the factory makes.")
+        raise InputError(f"network must be the torch.nn.Module that the factory makes, not {network!r}.")
     folder = bundled.folder(folder) if isinstance(folder, str) and folder.startswith(bundled.PREFIX) else Path(folder)
     config = read_config(folder)
     try:
@@ -122,12 +122,12 @@ def load(folder: str | Path, *, network: nn.Module | None = None, device: torch.
     weights = checked_weights(folder, config)
     if described.factory is not None and network is None:
         raise ArtifactError(
-            f"{folder} holds the weights of {quoted(described.factory)}, which is code, and code is run only where you "
-            f"name it: --model {visible(described.factory, one_line=True)} --weights {folder}, or "
+            f"{folder} contains weights for {quoted(described.factory)}, which is code, and code is run only "
+            f"if you name it: --model {visible(described.factory, one_line=True)} --weights {folder}, or "
             f"advex.load({str(folder)!r}, network=...)."
         )
     if described.factory is None and network is not None:
-        raise ArtifactError(f"{folder} has its network inside ({described.network}): leave network out.")
+        raise ArtifactError(f"{folder} already defines its network ({described.network}): omit network.")
     try:
         expected = _expected(network, described.network)
         tensors = load_file(weights)
@@ -139,7 +139,9 @@ def load(folder: str | Path, *, network: nn.Module | None = None, device: torch.
         network.to(next((value.dtype for value in tensors.values() if value.is_floating_point()), None))
         network.load_state_dict(tensors)
         if not all(torch.isfinite(value).all() for value in network.state_dict().values()):
-            raise ArtifactError(f"{weights} holds values that are NaN or infinite, or become so in the network.")
+            raise ArtifactError(
+                f"{weights} contains values that are NaN or infinite, or that overflow in the dtype of the network."
+            )
         lower, upper = (torch.tensor(wall, dtype=torch.float64) for wall in (described.lower, described.upper))
         features = None if described.features is None else FeatureSpec.from_plain(described.features)
         classifier = Classifier(
@@ -161,7 +163,9 @@ def load(folder: str | Path, *, network: nn.Module | None = None, device: torch.
     try:
         return classifier.to(device).eval()
     except (RuntimeError, AssertionError):  # a build of torch without it, or no such name
-        raise InputError(f"This machine or this build of torch has no device '{device}'; use device='cpu'.") from None
+        raise InputError(
+            f"Device '{device}' is not available on this machine or in this build of torch; use device='cpu'."
+        ) from None
 
 
 def _expected(network: nn.Module | None, spec: str) -> dict[str, Tensor]:
@@ -177,15 +181,18 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if not folder.is_dir():
         hint = f" The bundled model of that name is {bundled.PREFIX}{folder}." if str(folder) in bundled.names() else ""
-        other = f" A model of the hub is named hf:{folder}, a bundled one builtin:NAME (advex list builtin)."
-        sentence = f"{folder} is not a folder. A saved classifier is one, with {CONFIG} and {WEIGHTS}.{hint or other}"
+        other = f" For a model on the hub use hf:{folder}; for a bundled model use builtin:NAME (advex list builtin)."
+        sentence = (
+            f"{folder} is not a folder. A saved classifier is a folder that contains {CONFIG} and "
+            f"{WEIGHTS}.{hint or other}"
+        )
         raise ArtifactError(sentence, absent=not folder.exists())
     if not path.is_file():
-        raise ArtifactError(f"{folder} holds no {CONFIG}: it is not a saved classifier (or an unfinished run).")
+        raise ArtifactError(f"{folder} contains no {CONFIG}: it is not a saved classifier, or its run is unfinished.")
     config = read_json(path, f"a {CONFIG}", ArtifactError, largest=_LARGEST_CONFIG)
     if not isinstance(config, dict) or "schema_version" not in config:
         others = isinstance(config, dict) and not config.keys().isdisjoint(("model_type", "pretrained_cfg"))
-        hint = f" Folders of transformers and timm are named hf:{folder}." if others else ""
+        hint = f" For a folder of transformers or timm use hf:{folder}." if others else ""
         raise ArtifactError(f"{path} is not an advex {CONFIG} (no schema_version).{hint}")
     return upgraded(config, path, SCHEMA, {})
 
@@ -194,11 +201,11 @@ def checked_weights(folder: Path, config: dict[str, Any]) -> Path:
     """The weights file, once its hash agrees with the config. Raises ArtifactError."""
     path = folder / WEIGHTS
     if not path.is_file():
-        raise ArtifactError(f"{folder} holds no {WEIGHTS}.")
+        raise ArtifactError(f"{folder} contains no {WEIGHTS}.")
     for candidate in (path, folder / _FORMER):
         if candidate.is_file() and _digest(candidate) == config.get("sha256"):
             return candidate
-    raise ArtifactError(f"{path} is damaged or was exchanged: its SHA-256 is not the one in {CONFIG}.")
+    raise ArtifactError(f"{path} is damaged or was replaced: its SHA-256 does not match {CONFIG}.")
 
 
 def _keep_former(folder: Path) -> None:

@@ -60,8 +60,9 @@ def replaced(
     for layer, _ in before:
         if type(layer).forward not in (_BatchNorm.forward, nn.SyncBatchNorm.forward):
             raise SpecError(
-                f"The network's {type(layer).__name__} has a forward of its own, so compiled penalties and several "
-                "processes cannot stand in for it: train with compiled=false in one process, or use torch's batch norm."
+                f"The network's {type(layer).__name__} overrides forward, so it cannot be trained with "
+                "compiled penalties or in several processes: use compiled=false and one process, or torch's "
+                "batch norm."
             )
     try:
         for layer, _ in before:

@@ -74,7 +74,7 @@ class Classifier(nn.Module):
     ) -> None:
         super().__init__()
         if box is not None and features is not None:
-            raise InputError("The box of a table's rows is that of its features: leave box out.")
+            raise InputError("The features of a table already define its box: omit box.")
         limits = Box(*(box or (0.0, 1.0))) if features is None else features.box()  # pyright: ignore
         self.features = features
         self.spec: str | None = None
@@ -96,11 +96,13 @@ class Classifier(nn.Module):
         self.register_buffer("rises", limits.rises, persistent=False)
         self.register_buffer("falls", limits.falls, persistent=False)
         if self.mean.ndim > 1 or self.std.ndim > 1:
-            raise InputError("mean and std are one number or one per channel, not a tensor of several axes.")
+            raise InputError(
+                "mean and std must each be one number or one number per channel, not a tensor with several axes."
+            )
         if not (self.std > 0).all():
             raise InputError(f"std must be above 0 in every channel, not {self.std.tolist()}.")
         if self.mean.ndim and self.std.ndim and len(self.mean) != len(self.std):
-            raise InputError(f"mean has {len(self.mean)} channels, std has {len(self.std)}.")
+            raise InputError(f"mean has {len(self.mean)} channels, but std has {len(self.std)}.")
         if not (self.lower < self.upper).all():
             raise InputError(f"The box is empty: lower {limits.lower}, upper {limits.upper}.")
         width = self.upper - self.lower
@@ -136,7 +138,7 @@ class Classifier(nn.Module):
         """
         limits = Box(*(box or (0.0, 1.0))) if features is None else features.box()  # pyright: ignore
         if class_names is not None and classes not in (None, len(class_names)):
-            raise InputError(f"There are {classes} classes, and {len(class_names)} names of classes.")
+            raise InputError(f"There are {classes} classes, but {len(class_names)} class names.")
         network = FunctionNetwork(
             function, classes=classes if class_names is None else len(class_names), returns=returns, queries=queries,
             pairs=pairs, lower=torch.as_tensor(limits.lower), upper=torch.as_tensor(limits.upper),
@@ -198,7 +200,7 @@ class Classifier(nn.Module):
         """As `forward`, of inputs that have been checked."""
         if self.training and (dropout := active_dropout(self.network)):
             warnings.warn(
-                f"The classifier is in training mode with active dropout ('{dropout}'): its answers are "
+                f"The classifier is in training mode with active dropout ('{dropout}'): its outputs are "
                 "random. Call .eval() first.",
                 AdvexWarning,
                 stacklevel=3,

@@ -95,7 +95,7 @@ def extras() -> Check:
         return Check("extras", "ok", ", ".join(texts))
     here = [extra for extra in _EXTRAS if extra not in missing]
     text = f"{', '.join(here) or 'none'}; missing or too old: {', '.join(t for t in texts if '(' in t)}"
-    return Check("extras", "note", text, f"Where they are wanted: {install_extra(','.join(missing))}")
+    return Check("extras", "note", text, f"If you need them: {install_extra(','.join(missing))}")
 
 
 def _required(extra: str) -> dict[str, bool]:
@@ -160,9 +160,9 @@ def torchvision() -> Check:
     except subprocess.TimeoutExpired:
         reason = "importing it took more than a minute"
     remedy = (
-        "It does not fit this torch, usually because it was built for another version or for CUDA. advex never imports "
-        "it, but other libraries and networks of your own may fail through it: uninstall it, or install the build that "
-        "belongs to this torch."
+        "It does not match this torch, usually because it was built for another version or for CUDA. advex "
+        "never imports it, but other libraries and networks of your own may fail through it: uninstall it, "
+        "or install the build that belongs to this torch."
     )
     return Check("torchvision", "broken", f"cannot be imported: {reason}", remedy)
 
@@ -192,7 +192,7 @@ def disk() -> Check:
         text = f"{text}, but it cannot be written ({error.strerror})"
         return Check("disk", "broken", text, "Choose --out elsewhere.")
     if free < _GIB:
-        return Check("disk", "note", text, "Little room for records and runs.")
+        return Check("disk", "note", text, "Little disk space for records and runs.")
     return Check("disk", "ok", text)
 
 
@@ -200,10 +200,10 @@ def development_data() -> Check:
     """The folder named by ADVEX_DATA, if any."""
     named = os.environ.get("ADVEX_DATA")
     if not named:
-        return Check("ADVEX_DATA", "ok", "not set: only data sets named by path, and the built-in digits")
+        return Check("ADVEX_DATA", "ok", "not set: only data sets given by path, and the built-in digits")
     folder = Path(named)
     if not folder.is_dir():
-        remedy = "Unset ADVEX_DATA, or let it name a folder of data sets."
+        remedy = "Unset ADVEX_DATA, or set it to a folder of data sets."
         return Check("ADVEX_DATA", "broken", f"{named} is not a folder", remedy)
     names = sorted(path.name for path in folder.iterdir() if path.is_dir())
     return Check("ADVEX_DATA", "ok", ", ".join(names) or "empty")

@@ -24,16 +24,14 @@ _LONGEST_REASON = 200
 # PyYAML's words -> ours.
 _PROBLEMS = {
     "',' or '[]}]'|flow": "a list [...] or a mapping {...} is not closed, or a comma is missing in it",
-    "mapping values are not allowed": "a colon stands where none can be: the line is indented too far, or a text "
-    "with ': ' inside needs quotes",
-    "expected ':'|expected key|could not find": "keys and values are written KEY: VALUE, each line at the same column, "
-    "and a quote inside a quoted text is doubled",
-    "block end|block entry|block sequence entries|'-' indicator": "lines of one list begin at different columns",
-    "cannot start any token|tab character": "a tab or a special character stands here: indent by blanks, quote texts",
-    "end of stream|quoted scalar|document separator": "a text in quotes does not end",
-    "escape": "after a backslash in double quotes stands a letter that means nothing: use single quotes",
-    "tag": "tags (!...) are not read: write plain values",
-    "document": "there is more than one document: take '---' out",
+    "mapping values are not allowed": "unexpected colon: check the indentation, and quote texts that contain ': '",
+    "expected ':'|expected key|could not find": "write KEY: VALUE, all keys equally indented, and double inner quotes",
+    "block end|block entry|block sequence entries|'-' indicator": "items of the same list are indented differently",
+    "cannot start any token|tab character": "unexpected tab or special character: indent with spaces, quote texts",
+    "end of stream|quoted scalar|document separator": "a quoted text is not closed",
+    "escape": "invalid escape after a backslash in double quotes: use single quotes",
+    "tag": "tags (!...) are not supported: write plain values",
+    "document": "the file contains more than one document: remove '---'",
 }
 
 
@@ -65,7 +63,7 @@ def parse_yaml(text: str, where: str, error: type[AdvexError] = DataError, *, ty
     except MemoryError:
         raise
     except Exception as reason:  # a tag makes PyYAML raise whatever its text does not fit
-        raise error(f"{where} is not YAML that can be read: {_reason(reason)}.") from None
+        raise error(f"{where} is not valid YAML: {_reason(reason)}.") from None
 
 
 def parse_json(text: str | bytes, where: str, error: type[AdvexError] = DataError) -> Any:
@@ -120,7 +118,7 @@ def _check_events(text: str) -> None:
     for event in yaml.parse(text, SafeLoader):
         if isinstance(event, yaml.AliasEvent):
             line = event.start_mark.line + 1 if event.start_mark else 1
-            raise ValueError(f"line {line} has an alias, *{event.anchor[:40]}; write out what it stands for")
+            raise ValueError(f"line {line} has an alias, *{event.anchor[:40]}; write out its value")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
             raise RecursionError

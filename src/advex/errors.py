@@ -28,7 +28,7 @@ _WORDS = {
     r"^Value error, ": "",
     r"^Input should be\b": "it must be",
     r"^Field required": "it is missing",
-    r"^Extra inputs are not permitted": "no such setting is known",
+    r"^Extra inputs are not permitted": "there is no such setting",
     r"greater than or equal to": "at least",
     r"less than or equal to": "at most",
     r"greater than": "above",
@@ -79,18 +79,18 @@ def did_you_mean(wrong: str, known: Iterable[str], every: str = "") -> str:
     >>> did_you_mean("pdg", ["pgd", "minimal"])
     "did you mean 'pgd'? Known: minimal, pgd."
     >>> did_you_mean("x", ["pgd", "minimal"])
-    'known are minimal, pgd.'
+    'choose from minimal, pgd.'
     """
     names = sorted(known)
     near = difflib.get_close_matches(wrong, names, n=1 if len(names) <= _FEW else 3, cutoff=0.5)
     hint = "did you mean " + " or ".join(f"'{each}'" for each in near) + "?" if near else ""
     listed = ", ".join(names if len(names) <= _FEW else names[:_SOME])
     if len(names) <= _FEW:
-        return f"{hint} Known: {listed}." if near else f"known are {listed}." if names else "none are known."
-    rest = f"{every} shows all {len(names)}." if every else ""
+        return f"{hint} Known: {listed}." if near else f"choose from {listed}." if names else "none are known."
+    rest = f"{every} lists all {len(names)}." if every else ""
     if near:
         return f"{hint} {rest}".rstrip()
-    return f"known are {listed} and {len(names) - _SOME} others." + (f" {rest}" if every else "")
+    return f"choose from {listed} and {len(names) - _SOME} others." + (f" {rest}" if every else "")
 
 
 def why_impossible(reason: str) -> str:

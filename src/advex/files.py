@@ -38,9 +38,9 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        room = ": make room, and the same command goes on from there" if error.errno in _FULL else ""
+        room = ": free some space and run the same command again to resume" if error.errno in _FULL else ""
         raise ArtifactError(
-            f"{path} cannot be written: {error.strerror or error}. What was there is kept{room}."
+            f"{path} cannot be written: {error.strerror or error}. The previous contents are kept{room}."
         ) from None
 
 
@@ -136,5 +136,5 @@ def read_bytes(path: Path, largest: int, what: str, error: type[AdvexError] = Da
     except OSError as reason:
         raise error(f"{path} cannot be read: {reason.strerror}.") from None
     if len(data) > largest:
-        raise error(f"{path} is longer than {largest:,} bytes; {what} is never that large.")
+        raise error(f"{path} is larger than {largest:,} bytes, the limit for {what}.")
     return data

@@ -19,22 +19,24 @@ def check_inputs(
     lower, upper: the box, where the classifier is. normalisation: its mean and std. types: of it and of its network.
     """
     if not isinstance(x, Tensor) or x.ndim < 2:
-        raise InputError(f"Inputs are tensors [n, *shape]; got {getattr(x, 'shape', type(x).__name__)}.")
+        raise InputError(f"Inputs must be tensors [n, *shape]; got {getattr(x, 'shape', type(x).__name__)}.")
     if not x.is_floating_point():
         hint = (
             "divide 8-bit images by 255"
             if x.dtype == torch.uint8
-            else "of token ids give the embeddings, to a module that starts there; numbers as x.float()"
+            else "for token ids pass the embeddings to a module that starts there; for numbers use x.float()"
         )
         raise InputError(f"Inputs must be floating point in data space, got {x.dtype}: {hint}.")
     if x.dtype not in types:
-        raise InputError(f"The input is {x.dtype}, the classifier {types[0]}: use x.to(classifier.dtype).")
+        raise InputError(f"The input is {x.dtype}, but the classifier is {types[0]}: use x.to(classifier.dtype).")
     if x.device != lower.device:
-        raise InputError(f"The input is on {x.device}, the classifier on {lower.device}: x.to(classifier.device).")
+        raise InputError(
+            f"The input is on {x.device}, but the classifier is on {lower.device}: use x.to(classifier.device)."
+        )
     for name, channels in normalisation.items():
         if channels.ndim and len(channels) not in (1, x.shape[1]):
             raise InputError(
-                f"The input has {x.shape[1]} channels (axis 1 of {tuple(x.shape)}), the classifier's "
+                f"The input has {x.shape[1]} channels (axis 1 of {tuple(x.shape)}), but the classifier's "
                 f"{name} has {len(channels)}. Grey and colour mixed up, or channels last?"
             )
     if x.numel() == 0:
@@ -49,7 +51,7 @@ def check_inputs(
 
 def _outside(x: Tensor, lower: Tensor, upper: Tensor) -> InputError:
     if not torch.isfinite(x).all():
-        return InputError(f"The input holds {int((~torch.isfinite(x)).sum())} values that are NaN or infinite.")
+        return InputError(f"The input contains {int((~torch.isfinite(x)).sum())} values that are NaN or infinite.")
     low, high = x.amin().item(), x.amax().item()
     bytes_like = high > 2 and low >= 0
     cause = "0..255 pixels: divide by 255" if bytes_like else "already normalised? The classifier does that"

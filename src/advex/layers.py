@@ -86,11 +86,11 @@ def hearing(classifier: Classifier, which: str) -> Iterator[list[tuple[str, Tens
     with begins, listening(classifier, hear, counted | names):
         yield heard
     if len(passes) > 1:
-        raise InputError(f"Layers are heard in one pass of the network, and it was called {len(passes)} times.")
-    if silent := sorted(names - {name for name, _ in heard}):
         raise InputError(
-            f"The layer '{silent[0]}' is not called in a pass, or its output is not a tensor: nothing can be read."
+            f"Layer outputs must come from one forward pass, but the network was called {len(passes)} times."
         )
+    if silent := sorted(names - {name for name, _ in heard}):
+        raise InputError(f"Layer '{silent[0]}' is not called in the forward pass, or its output is not a tensor.")
     if any(first > last or (last if math.isfinite(last) else first) >= len(calls) for first, last in ranges):
         raise InputError(_beyond(which, calls, modules))
 
@@ -98,13 +98,13 @@ def hearing(classifier: Classifier, which: str) -> Iterator[list[tuple[str, Tens
 def _beyond(which: str, calls: list[str], modules: Iterable[str]) -> str:
     if not calls:
         return (
-            f"The layers '{which}' are none: the network calls no activation module (nn.ReLU or one like it), 0 in "
-            f"all. Name layers instead, joined by '+': {', '.join(list(modules)[1:9]) or 'it has none'}."
+            f"The layers '{which}' do not exist: the network calls no activation module such as nn.ReLU. "
+            f"Name layers instead, joined by '+': {', '.join(list(modules)[1:9]) or 'it has none'}."
         )
     each = ", ".join(f"{number} '{name}'" for number, name in enumerate(calls))
     return (
-        f"The layers '{which}' are not all there: the network calls {len(calls)} activation modules in a pass, of "
-        f"which a range names the first and the last: {each}."
+        f"The layers '{which}' are out of range: the network calls {len(calls)} activation modules per pass, "
+        f"and a range gives the first and the last of them: {each}."
     )
 
 
@@ -133,8 +133,9 @@ def warn_of_unheard(classifier: Classifier, x: Tensor, which: str) -> None:
             unheard = reach(classifier, x[:1], classifier.logits, is_activation).activations
         if unheard:
             warnings.warn(
-                f"The layers '{which}' are modules, and this network also calls {', '.join(unheard[:4])}"
-                f"{' and others' * (len(unheard) > 4)}: not heard. Make them modules (nn.ReLU), or name the layers.",
+                f"The layers '{which}' are modules, but this network also calls "
+                f"{', '.join(unheard[:4])}{' and others' * (len(unheard) > 4)}, whose outputs cannot be "
+                "read. Make them modules (nn.ReLU), or name the layers.",
                 AdvexWarning,
                 stacklevel=3,
             )

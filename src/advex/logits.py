@@ -44,11 +44,7 @@ def doubt_of(logits: Tensor) -> str:
             "The network seems to return probabilities (rows are positive and sum to one). Attacks on "
             "them fail, and the model looks more robust than it is: remove the final softmax and return logits."
         )
-    return (
-        f"The network answers NaN or infinity to {silent} of {len(logits)} inputs, which is no answer."
-        if silent
-        else ""
-    )
+    return f"The network returns NaN or infinity for {silent} of {len(logits)} inputs." if silent else ""
 
 
 def varies(once: Tensor, again: Tensor) -> bool:
@@ -74,9 +70,9 @@ def as_logits(output: Any, n: int, chosen: Callable[[Any], Any] | None, binary: 
     if not isinstance(output, Tensor):
         parts = f" of {', '.join(map(repr, output))}"[:80] if isinstance(output, Mapping) else ""
         raise InputError(
-            f"The network returned {type(output).__name__}{parts}; a classifier needs logits [n, classes], or an "
-            "object or dictionary with .logits or ['logits']. Say where they are: Classifier(network, logits=lambda "
-            "output: output[0])."
+            f"The network returned {type(output).__name__}{parts}; a classifier needs logits [n, classes], "
+            "or an object or dictionary with .logits or ['logits']. Extract them: Classifier(network, "
+            "logits=lambda output: output[0])."
         )
     if binary and output.shape in ((n,), (n, 1), ()):
         score = output.reshape(n, 1)
@@ -91,7 +87,7 @@ def check_logits(logits: Tensor, n: int, names: int | None) -> None:
     if logits.ndim != 2 or len(logits) != n or logits.shape[1] < 2:
         hint = ""
         if logits.shape in ((n,), (n, 1)):
-            hint = " One output z is two classes with logits [0, z]: Classifier(network, binary=True)."
+            hint = " For a single output z use Classifier(network, binary=True): two classes with logits [0, z]."
         raise InputError(
             f"The network must return logits [n, classes >= 2] for n = {n}, got {tuple(logits.shape)}.{hint}"
         )
@@ -108,13 +104,12 @@ def out_of_memory(error: BaseException) -> bool:
 _SHAPES = r"(?i)shape|size|mat1|dimension|channels|broadcast|\d+d\b"
 # Words of an error -> what to do. The first line that fits counts; the last is a guess about shapes.
 _HINTS = {
-    "does not require grad": "The network takes gradients itself, and is asked without them here: put "
+    "does not require grad": "The network computes gradients itself, but is called without gradients here: put "
     "`with torch.enable_grad():` around that part of its forward.",
-    "positional argument": "It is given one tensor [n, *shape]: wrap a network of several inputs in a module that "
-    "gives it the others.",
-    "scalar types? Long|indices|Embedding": "A network of token ids is explained by its embeddings: give it those, by "
-    "a module that starts there.",
-    _SHAPES: "Grey and colour mixed up, channels last, or another size than it was made for?",
+    "positional argument": "It is called with one tensor [n, *shape]: wrap a network with several inputs in a "
+    "module that supplies the others.",
+    "scalar types? Long|indices|Embedding": "Wrap a network on token ids in a module that takes the embeddings.",
+    _SHAPES: "Grey and colour mixed up, channels last, or the wrong input size?",
 }
 
 

@@ -78,7 +78,9 @@ def _sentence(made: type, error: ErrorDetails) -> str:
     if error["type"] == "unexpected_keyword_argument":
         near = next((name for name in _ELSEWHERE.get(option, ()) if name in names), None)
         hint = (
-            did_you_mean(option, names) if near is None else f"here it is '{near}'. Known: {', '.join(sorted(names))}."
+            did_you_mean(option, names)
+            if near is None
+            else f"it is called '{near}' here. Known: {', '.join(sorted(names))}."
         )
         return f"{made.__name__} has no option '{option}': {hint}"
     if option not in names:

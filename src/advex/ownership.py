@@ -108,7 +108,8 @@ def _locked(folder: Path, shared: bool) -> int:
             continue
         if not locked:
             without = (
-                f"The file system of {folder} has no locks: two commands that write into it at once are not noticed."
+                f"The file system of {folder} has no locks: two commands that write to it at the same time "
+                "are not detected."
             )
             warnings.warn(without, AdvexWarning, stacklevel=2)
         return lock
@@ -123,7 +124,7 @@ def _lock(path: Path, shared: bool = False) -> tuple[int, bool]:
         lock = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         try:
             if not stat.S_ISREG(os.fstat(lock).st_mode):
-                raise ArtifactError(f"{path} is not a file; take it away, or choose another --out.")
+                raise ArtifactError(f"{path} is not a file; remove it, or choose another --out.")
             locked = _taken(lock, shared)
             if path.exists() and os.path.samestat(os.fstat(lock), path.stat()):
                 return lock, locked

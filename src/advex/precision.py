@@ -45,7 +45,7 @@ def check_space(lower: Tensor, upper: Tensor, mean: Tensor, std: Tensor) -> None
     ends = [(wall.amin() - mean) / std for wall in (lower, upper)]
     if not (std > 0).all() or not all(end.isfinite().all() for end in ends):
         raise InputError(
-            f"std must be above 0 {precision}, and so large that normalised inputs are finite: {std.tolist()} is not."
+            f"std must be above 0 {precision}, and large enough for normalised inputs to be finite, not {std.tolist()}."
         )
     if not (lower < upper).all():
         raise InputError(f"The box is empty {precision}: lower {lower}, upper {upper}.")

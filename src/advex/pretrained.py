@@ -62,8 +62,8 @@ def from_pretrained(
         mean, std = own_mean if mean is None else mean, own_std if std is None else std
         if mean is None or std is None:
             raise ArtifactError(
-                f"{folder} holds no {_PICTURES}, which says how pictures are normalised. Say it: --mean M,... "
-                "--std S,... (from_pretrained(folder, mean=..., std=...))."
+                f"{folder} contains no {_PICTURES}, which gives the normalisation of pictures. Set it: "
+                "--mean M,... --std S,... (from_pretrained(folder, mean=..., std=...))."
             )
         classifier = Classifier(network, mean=mean, std=std, class_names=_class_names(config, is_timm))
     except ArtifactError:
@@ -76,35 +76,35 @@ def from_pretrained(
 
 def _fetched(name: str) -> Path:
     """The folder of a model of the hub: its configuration and weights, never code. Raises ArtifactError."""
-    by_hand = f"hf download {name} --local-dir FOLDER makes a folder of a model of the hub, and hf:FOLDER opens it."
+    by_hand = f"Download a model from the hub with hf download {name} --local-dir FOLDER, and open it as hf:FOLDER."
     if not _ID.fullmatch(name):
-        raise ArtifactError(f"There is no folder {name}, and an id of the hub is OWNER/NAME.", absent=True)
+        raise ArtifactError(f"There is no folder {name}; an id on the hub has the form OWNER/NAME.", absent=True)
     if "/" in name and Path(name).parent.is_dir():
-        raise ArtifactError(f"There is no folder {name}, though there is {Path(name).parent}. {by_hand}", absent=True)
+        raise ArtifactError(f"There is no folder {name}, although {Path(name).parent} exists. {by_hand}", absent=True)
     try:
         import huggingface_hub  # pyright: ignore[reportMissingImports]
     except ImportError:
-        sentence = f"There is no folder {name}. Models of the hub are fetched by their id where huggingface_hub is: "
+        sentence = f"There is no folder {name}. Fetching a model from the hub needs huggingface_hub: "
         raise ArtifactError(f"{sentence}{install_extra('hub')} Or: {by_hand}", absent=True) from None
     try:
         fetched = Path(huggingface_hub.snapshot_download(name, allow_patterns=[_CONFIG, _WEIGHTS, _PICTURES]))
     except Exception as error:  # of the network, of a name that the hub does not have, of one that asks for a login
         reason = quoted(" ".join(str(error).split()), 160)
         raise ArtifactError(
-            f"There is no folder {name}, and the hub gave none of that name ({type(error).__name__}: {reason}). "
-            f"{by_hand}",
+            f"There is no folder {name}, and the hub returned no model of that name ({type(error).__name__}: "
+            f"{reason}). {by_hand}",
             absent=True,
         ) from None
-    warnings.warn(f"{name} is that of the hub, revision {fetched.name}.", AdvexWarning, stacklevel=4)
+    warnings.warn(f"{name} was fetched from the hub, revision {fetched.name}.", AdvexWarning, stacklevel=4)
     return fetched
 
 
 def _read(folder: Path, name: str) -> dict[str, Any]:
     if not (folder / name).is_file():
-        raise ArtifactError(f"{folder} holds no {name}: it is not a folder that save_pretrained wrote.", absent=True)
+        raise ArtifactError(f"{folder} contains no {name}: it was not written by save_pretrained.", absent=True)
     values = read_json(folder / name, f"a {name}", ArtifactError, largest=4 * 2**20)
     if not isinstance(values, dict):
-        raise ArtifactError(f"{folder / name} holds {type(values).__name__}, not an object.")
+        raise ArtifactError(f"{folder / name} contains {type(values).__name__}, not an object.")
     return values
 
 
@@ -112,10 +112,10 @@ def _weights(folder: Path) -> Path:
     if not (folder / _WEIGHTS).is_file():
         other = next((path.name for path in sorted(folder.glob("*.bin"))), "")
         hint = (
-            f" {other} is a pickle, which can run code when it is opened: where you trust it, write the folder again "
-            "by save_pretrained of transformers 5."
+            f" {other} is a pickle, which can run code when opened: if you trust it, write the folder again "
+            "with save_pretrained of transformers 5."
         )
-        raise ArtifactError(f"{folder} holds no {_WEIGHTS}.{hint if other else ''}")
+        raise ArtifactError(f"{folder} contains no {_WEIGHTS}.{hint if other else ''}")
     return folder / _WEIGHTS
 
 
@@ -127,8 +127,9 @@ def _of_timm(config: dict[str, Any], folder: Path) -> str:
     match = _TIMM.fullmatch(name)
     if match is None:
         raise ArtifactError(
-            f"{folder} is a {quoted(name)} of timm; of timm's, VGG, ResNet and SE-ResNet are opened. Others by your "
-            "own code: --model package.module:factory with timm.create_model inside, and --weights."
+            f"{folder} contains {quoted(name)} of timm; only VGG, ResNet and SE-ResNet of timm can be "
+            "opened. For others use your own code: --model package.module:factory with timm.create_model "
+            "inside, and --weights."
         )
     options = {"classes": int(config["num_classes"]), "channels": int(_timm_size(config)[0])}
     if match[1]:
@@ -161,8 +162,8 @@ def _built_by_transformers(config: dict[str, Any], folder: Path) -> nn.Module:
     kind, names = config.get("model_type"), config.get("architectures")
     if not isinstance(kind, str):
         raise ArtifactError(
-            f"{folder / 'config.json'} names no model_type: no folder of transformers. A run folder of advex is "
-            f"opened by --model {folder}."
+            f"{folder / 'config.json'} has no model_type: it is not a transformers folder. Open a run folder "
+            f"of advex with --model {folder}."
         )
     try:
         import transformers  # pyright: ignore[reportMissingImports]
@@ -170,17 +171,17 @@ def _built_by_transformers(config: dict[str, Any], folder: Path) -> nn.Module:
         auto = importlib.import_module("transformers.models.auto.modeling_auto")
     except ImportError as error:
         raise ArtifactError(
-            f"{folder} is a {quoted(str(kind))}, which transformers builds ({error}): {install_extra('hub')}"
+            f"{folder} contains {quoted(str(kind))}, which needs transformers ({error}): {install_extra('hub')}"
         ) from None
     known = auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES.get(kind, ()) if isinstance(kind, str) else ()
     name = names[0] if isinstance(names, list) and len(names) == 1 else None
     if name is None or name not in ((known,) if isinstance(known, str) else known):
         raise ArtifactError(
-            f"{folder} holds {quoted(str(name or kind))}, which is not an image classifier of transformers "
-            f"{transformers.__version__}. Code that lies in a folder is never run."
+            f"{folder} contains {quoted(str(name or kind))}, which is not an image classifier of "
+            f"transformers {transformers.__version__}. Code in a folder is never run."
         )
     if "quantization_config" in config or (folder / "adapter_config.json").exists():
-        raise ArtifactError(f"{folder} holds quantised weights or an adapter: merge them and save plain weights.")
+        raise ArtifactError(f"{folder} contains quantised weights or an adapter: merge them and save plain weights.")
     plain = {key: value for key, value in config.items() if not key.startswith("_") and key not in _IGNORED}
     size = _weights(folder).stat().st_size
     try:
@@ -190,7 +191,7 @@ def _built_by_transformers(config: dict[str, Any], folder: Path) -> nn.Module:
             count = sum(parameter.numel() for parameter in make(settings).parameters())
         if count > size:  # memory only for what the file can fill
             raise ArtifactError(
-                f"{folder / _CONFIG} describes {count:,} parameters, and {_WEIGHTS} has {size:,} bytes."
+                f"{folder / _CONFIG} describes {count:,} parameters, but {_WEIGHTS} has {size:,} bytes."
             )
         with _without_bar(transformers.utils.logging):
             # Names of before are made those of now there. Eager attention has second derivatives on every device.
@@ -208,7 +209,7 @@ def _built_by_transformers(config: dict[str, Any], folder: Path) -> nn.Module:
             kinds = f"{len(wrong)} {label.partition('_')[0]} tensors"
             raise ArtifactError(f"{folder / _WEIGHTS} does not fit the network: {kinds}, e.g. {quoted(wrong[0])}.")
     if bad := [name for name, values in network.state_dict().items() if not torch.isfinite(values).all()]:
-        raise ArtifactError(f"{folder / _WEIGHTS} holds values that are NaN or infinite, in {quoted(bad[0])}.")
+        raise ArtifactError(f"{folder / _WEIGHTS} contains values that are NaN or infinite, in {quoted(bad[0])}.")
     return network
 
 

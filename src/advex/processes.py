@@ -65,8 +65,8 @@ def joined(device: str) -> Iterator[str]:
         return
     if missing := [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
         raise SpecError(
-            f"WORLD_SIZE={started()} says that this is one of several processes, but {missing[0]} is not set: start "
-            "them by torchrun, or take WORLD_SIZE out of the environment."
+            f"WORLD_SIZE={started()} says that this is one of several processes, but {missing[0]} is not "
+            "set: start them with torchrun, or unset WORLD_SIZE."
         )
     from torch.distributed.rendezvous import rendezvous
 
@@ -94,8 +94,8 @@ def joined(device: str) -> Iterator[str]:
 def _cpu(device: str) -> str:
     if device not in ("auto", "cpu"):
         raise SpecError(
-            f"Several processes work on --device cpu or cuda, not on '{device}': "
-            "each takes the GPU with its own number. CUDA_VISIBLE_DEVICES chooses among them."
+            f"Several processes need --device cpu or cuda, not '{device}': each uses the GPU with its own "
+            "number. Select GPUs with CUDA_VISIBLE_DEVICES."
         )
     return "cpu"
 
@@ -126,8 +126,8 @@ def lost_told() -> Iterator[None]:
         signs = ("gloo", "nccl", "peer", "connection", "timed out")
         if count() > 1 and any(sign in str(error).lower() for sign in signs):
             raise ProcessLost(
-                "Another process of this run has ended or cannot be reached, so this one ends too. The last checkpoint "
-                "is kept: the same command goes on from there."
+                "Another process of this run has ended or cannot be reached, so this one ends too. The last "
+                "checkpoint is kept: run the same command again to resume."
             ) from error
         raise
 

@@ -291,7 +291,7 @@ def stopping() -> Iterator[Stop]:
             raise KeyboardInterrupt
         stop.signal = number
         # Not print: the signal may have come in the middle of one.
-        os.write(2, b"\nstopping at the next safe point (again: at once)\n")
+        os.write(2, b"\nstopping at the next safe point (press again to stop at once)\n")
 
     before = {number: signal.signal(number, heard) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -93,7 +93,7 @@ class Perturbation:
 
 
 # What is said wherever a doubtful explanation is shown.
-FLAT = "no gradient reached the input, as far as autograd knows: this is no explanation"
+FLAT = "no gradient reached the input, so this is not an explanation"
 INCOMPLETE = "the map misses the change of output that it should add up to by more than a tenth"
 MISSES = 0.1
 

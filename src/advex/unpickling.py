@@ -42,9 +42,11 @@ def weights_of(path: Path, say: Terminal = QUIET) -> dict[str, Tensor]:
 
         return weight_names.read(path, str(path))
     if path.suffix not in PICKLES:
-        raise SpecError(f"{path} is not a file of weights by its name: {', '.join(('.safetensors', *PICKLES))}.")
+        raise SpecError(
+            f"{path} does not have the extension of a weights file: {', '.join(('.safetensors', *PICKLES))}."
+        )
     if path.is_file():
-        say.note(f"{path} is a pickle: it is opened in a process of its own, for tensors alone.")
+        say.note(f"{path} is a pickle: it is opened in a separate process that loads only tensors.")
     return unpickled(path)
 
 
@@ -54,16 +56,16 @@ def unpickled(path: Path) -> dict[str, Tensor]:
     Raises ArtifactError for a file that is too large, is none of torch's or holds more than tensors and plain values.
     """
     if path.is_dir():
-        raise ArtifactError(f"{path} is a folder, and weights are a file: name the one in it.", absent=True)
+        raise ArtifactError(f"{path} is a folder: give the weights file in it.", absent=True)
     if not path.is_file():
         raise ArtifactError(f"There is no file {path}.", absent=True)
     if not path.stat().st_size:
-        raise ArtifactError(f"{path} is empty: was it downloaded or copied whole?")
+        raise ArtifactError(f"{path} is empty: was it downloaded or copied completely?")
     with path.open("rb") as file:
         if not file.read(2).startswith((b"PK", b"\x80")):  # a ZIP archive; a pickle
-            raise ArtifactError(f"{path} cannot be converted: torch.save did not write it, it is of another kind.")
+            raise ArtifactError(f"{path} cannot be converted: it was not written by torch.save.")
     if (size := path.stat().st_size) > LARGEST:
-        raise ArtifactError(f"{path} has {size:,} bytes; files of weights have at most {LARGEST:,}.")
+        raise ArtifactError(f"{path} has {size:,} bytes; the limit for weights files is {LARGEST:,}.")
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "tensors"
         command = [sys.executable, "-m", "advex.unpickling", str(path.resolve()), str(out)]
@@ -83,14 +85,14 @@ def _main(source: Path, out: Path) -> None:
     try:
         whole = torch.load(source, map_location="cpu", weights_only=True)
     except MemoryError:
-        _refuse("it does not fit into the memory that a file of its size may take.")
+        _refuse("it needs more memory than a file of its size should.")
     except Exception as error:
         if "weights_only" in str(error):
             _refuse(
-                "it holds more than tensors and plain values, and only code could build that again. Where it was made, "
-                "torch.save(model.state_dict(), FILE) writes the tensors alone."
+                "it contains more than tensors and plain values, which only code could rebuild. Where it was "
+                "made, torch.save(model.state_dict(), FILE) saves just the tensors."
             )
-        _refuse("it is not a file of weights as torch.save writes them, or was cut off: fetch or copy it again.")
+        _refuse("it is not a weights file written by torch.save, or is truncated: download or copy it again.")
     save_file(_tensors(whole), out)
 
 
@@ -99,12 +101,12 @@ def _tensors(whole: Any) -> dict[str, Tensor]:
         inner = next((whole[name] for name in _HOLDERS if isinstance(whole.get(name), Mapping)), None)
         if inner is None:
             names = ", ".join(quoted(str(name)) for name in list(whole)[:5])
-            _refuse(f"it holds {names}, and weights are looked for under {', '.join(_HOLDERS)}.")
+            _refuse(f"it contains {names}; weights are expected under {', '.join(_HOLDERS)}.")
         whole = inner
     if not isinstance(whole, Mapping) or not whole or not all(isinstance(name, str) for name in whole):
-        _refuse(f"it holds {type(whole).__name__}, not tensors by name.")
+        _refuse(f"it contains {type(whole).__name__}, not named tensors.")
     if other := [name for name, value in whole.items() if value.layout != torch.strided or value.is_quantized]:
-        _refuse(f"{quoted(other[0])} is sparse or quantised, and weights are plain numbers.")
+        _refuse(f"{quoted(other[0])} is sparse or quantised; only dense weights can be converted.")
     return {name: value.detach().clone().contiguous() for name, value in whole.items()}  # some share memory
 
 

@@ -466,7 +466,7 @@ def test_nonsense_is_refused_in_one_sentence_that_repeats_nothing(visit: Callabl
     headers = {"X-CSRF-Token": csrf_token(visitor.session), "Content-Type": "application/json"}
     answer = visitor.http.post("/api/answers", content=body, headers=headers)
     assert answer.status_code == 422
-    assert answer.json() == {"error": "The request is not of the form that is needed."}
+    assert answer.json() == {"error": "The request is malformed."}
 
 
 def test_failures_are_one_sentence_and_the_log_has_no_secrets(

@@ -204,7 +204,7 @@ def test_a_project_of_an_earlier_version_goes_on(
     ("arguments", "sentence"),
     [
         (["serve", "nowhere"], "not a project"),
-        (["prepare"], "Say what to attack"),
+        (["prepare"], "Give a model, data"),
         (["serve", ".", "--database", "mysql://a/b"], "not a project"),
         (["export", "nowhere", "a.csv"], "not a project"),
     ],
@@ -277,7 +277,7 @@ def test_weights_stay_with_their_examples() -> None:
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(None, "There is no file"), (b"", "is empty"), (b"\xff\xfe\x00", "is not UTF-8 text"), (b"x" * 2**17, "large")],
+    [(None, "does not exist"), (b"", "is empty"), (b"\xff\xfe\x00", "is not UTF-8 text"), (b"x" * 2**17, "large")],
 )
 def test_instructions_that_cannot_be_read_are_refused(content: bytes | None, said: str, tmp_path: Path) -> None:
     path = tmp_path / "instructions.md"

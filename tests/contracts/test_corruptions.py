@@ -88,7 +88,7 @@ def test_black_and_white_pictures_have_no_holes(name: str) -> None:
 @EVERY
 def test_what_is_no_picture_is_refused(name: str) -> None:
     for shape in ((2, 12), (2, 3, 7, 32), (2, 4, 32, 32)):
-        with pytest.raises(InputError, match="Corruptions are for pictures"):
+        with pytest.raises(InputError, match="Corruptions need pictures"):
             build(name)(torch.zeros(shape))
     for value in (-0.1, 1.5, 255.0, float("nan")):
         with pytest.raises(InputError, match="from 0 to 1"):

@@ -150,9 +150,9 @@ def test_a_linear_classifier_is_explained_by_its_weights(explain: Any, toys: Sim
 @every(lambda explain: explain.looks_at == "layer" and explain.layer == "auto")
 def test_maps_of_layers_refuse_what_has_none(explain: Any, toys: SimpleNamespace, x: Tensor) -> None:
     flat = toys.affine(torch.randn(3, 12), torch.zeros(3))
-    with pytest.raises(InputError, match="no layer whose output has places"):
+    with pytest.raises(InputError, match="no layer with a spatial output"):
         explain(flat, x, TARGET)
-    with pytest.raises(InputError, match="table"):
+    with pytest.raises(InputError, match="needs pictures"):
         explain(flat, x.flatten(1), TARGET)
 
 

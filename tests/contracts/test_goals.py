@@ -214,11 +214,11 @@ def test_a_search_refuses_what_is_no_goal(search: Any, linear: Classifier) -> No
         with pytest.raises(InputError, match="frozen dataclass"):
             search(linear, x, wrong)
     for wrong in (None, y, y.tolist()):
-        with pytest.raises(InputError, match=r"needs a goal and is given .*Misclassify\(labels\)"):
+        with pytest.raises(InputError, match=r"needs a goal, but got .*Misclassify\(labels\)"):
             search(linear, x, wrong)
 
 
 def test_what_is_no_spec_of_a_goal_is_refused(linear: Classifier) -> None:
-    for wrong, sentence in (("misclasify", "did you mean 'misclassify'"), (3, "A spec is a string")):
+    for wrong, sentence in (("misclasify", "did you mean 'misclassify'"), (3, "A spec must be a string")):
         with pytest.raises(SpecError, match=sentence):
             goals.at(wrong, linear, *problem())  # pyright: ignore[reportArgumentType]

@@ -218,5 +218,5 @@ def test_radii_may_be_fractions(value: str | float) -> None:
     "value", [-1, "-1/255", math.nan, math.inf, "nan", "1/0", "8/", "1e999999999", 10**400, "wide", None, [1]]
 )
 def test_impossible_radii_are_refused(value: object) -> None:
-    with pytest.raises(SpecError, match="A radius is a number of at least 0"):
+    with pytest.raises(SpecError, match="A radius must be a number of at least 0"):
         as_radius(value)  # pyright: ignore[reportArgumentType]

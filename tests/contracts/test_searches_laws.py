@@ -181,7 +181,7 @@ def test_labels_that_do_not_fit_are_refused(search: Search, clf: Classifier, x: 
     for wrong in (y[:2], torch.cat([y, y])):
         with pytest.raises(InputError, match=rf"\by\b.* {len(wrong)} rows .* {N} inputs"):
             search(clf, x, Misclassify(wrong))
-    with pytest.raises(InputError, match="one class per input, int64 in"):
+    with pytest.raises(InputError, match="one class index per input, int64 in"):
         search(clf, x, Misclassify(y + 3))
 
 

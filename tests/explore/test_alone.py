@@ -71,7 +71,7 @@ def test_nothing_of_anybody_elses_is_overwritten(tmp_path: Path) -> None:
         theirs.mkdir()
         check_folder(theirs)
         (theirs / name).write_text("mine")
-        with pytest.raises(SpecError, match=f"holds {name}"):
+        with pytest.raises(SpecError, match=f"contains {name}"):
             check_folder(theirs)
     with pytest.raises(SpecError, match="is a file"):
         check_folder(kept / "report.html")
@@ -107,7 +107,7 @@ def test_without_a_class_the_second_likeliest_is_meant(study: Any, trained: Simp
 def test_what_cannot_be_shown_is_said(run: Path, pictures: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"c\.png cannot be read as a picture"):
         sources.open_study(named(run, pictures / "c.png"))
-    with pytest.raises(DataError, match="no such file"):
+    with pytest.raises(DataError, match="the file does not exist"):
         sources.open_study(named(run, tmp_path / "nowhere.png"))
     torch.manual_seed(0)
     of_any_size = save(Classifier("mlp:features=64,classes=3,widths=8"), tmp_path / "sizeless")
@@ -240,10 +240,10 @@ def test_no_browser_is_started_where_it_would_take_the_terminal(run: Path, start
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("a.png", "--data", "digits"), "one of the two"),
+        (("a.png", "--data", "digits"), "either picture files or --data"),
         (("--model", "no-such-run", "--data", "digits"), "no-such-run"),
         (("--port", "{taken}", "--data", "digits"), "Try --port 0"),
-        (("nowhere.png",), "there is no such file"),
+        (("nowhere.png",), "the file does not exist"),
     ],
 )
 def test_what_cannot_be_is_said_before_there_is_a_link(

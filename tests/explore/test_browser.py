@@ -172,7 +172,7 @@ def test_files_are_chosen_dropped_and_refused(begin: Callable[..., Any], tmp_pat
     large = tmp_path / "large.png"
     large.write_bytes(bytes(UPLOAD_BYTES + 1))
     tab.set_input_files("#file", str(large))
-    page.until("document.getElementById('trouble').textContent.includes('at most 10 are taken')")
+    page.until("document.getElementById('trouble').textContent.includes('at most 10 MB are allowed')")
     assert tab.locator("#own img").count() == 2
     assert tab.get_attribute("#explanation", "aria-busy") == "false"
 

@@ -92,14 +92,14 @@ def test_what_came_of_it_is_said(study: Study, trained: SimpleNamespace) -> None
     far, near, nothing = (told(explored(study, rho=rho)) for rho in (0.25, 0.02, 0.0))
     assert far[0].startswith("The network now says 8.")
     assert near[0].startswith(f"RMSE 0.02 does not reach 8: the network still says {says}.")
-    assert nothing == (f"Nothing is changed: the network says {says}, and 8 has <1\u202f%.",)
+    assert nothing == (f"Nothing is changed: the network says {says}, and its confidence in 8 is <1\u202f%.",)
     assert told(explored(study, rho=None))[0].startswith("This is enough for the network to say 8")
     assert "already" in told(explored(study, rho=None, target=says))[0]
     assert told(explored(study, target=says))[0].startswith(f"The network still says {says}.")
     assert near[0].endswith("A larger change may.")
     most = told(explored(study, rho=1.0))
     assert not most[0].endswith("A larger change may.")
-    assert most[1].startswith("Between black and white there is room for RMSE 0.")
+    assert most[1].startswith("Between black and white, the RMSE can be at most 0.")
 
 
 @pytest.mark.filterwarnings("ignore:.*are doubtful")
@@ -133,8 +133,8 @@ def test_what_8_bits_lose_is_said(study: Study) -> None:
     entry = explored(study)
     other = [0.0] * 10
     other[5] = 1.0
-    assert "does not keep this" in " ".join(told(entry.model_copy(update={"png_after": other})))
-    assert "An 8-bit PNG keeps this" in " ".join(told(entry))
+    assert "does not preserve this" in " ".join(told(entry.model_copy(update={"png_after": other})))
+    assert "An 8-bit PNG preserves this" in " ".join(told(entry))
 
 
 def test_a_search_stops_between_two_passes_and_leaves_the_model_as_it_was(

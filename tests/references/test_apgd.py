@@ -254,5 +254,5 @@ def test_spatial_finds_the_mildest_pose_that_suffices(toys: SimpleNamespace) -> 
     assert torch.allclose(result.adversarial[0], posed(x[:1], 0, -0.4, 0)[0], atol=1e-12)
     assert torch.allclose(result.adversarial[1], posed(x[1:2], 0, 0, 0.4)[0], atol=1e-12)
     assert result.queries[2].item() == len(search.poses) + 1 == 9
-    with pytest.raises(InputError, match="Only pictures"):
+    with pytest.raises(InputError, match="needs pictures"):
         search(classifier, x.flatten(1), Misclassify(torch.zeros(3, dtype=torch.int64)))

@@ -218,7 +218,7 @@ def test_the_chances_do_not_depend_on_how_large_answers_are(classifier: Classifi
 def test_what_is_negative_cannot_be_shared_out(classifier: Classifier) -> None:
     torch.manual_seed(0)
     signed = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Tanh(), nn.Conv2d(3, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 2))
-    with pytest.raises(InputError, match=r"layer 'network\.2' gets negative values: name a later layer"):
+    with pytest.raises(InputError, match=r"layer 'network\.2' has negative values: choose a later layer"):
         Excitation(layer="1")(Classifier(signed.double()), inputs(), TARGET % 2)
     with pytest.raises(InputError, match="'relu1' does not come after the layer"):
         Excitation(layer="relu2", contrastive=True, contrast_layer="relu1")(classifier, inputs(), TARGET)

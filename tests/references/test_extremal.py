@@ -154,7 +154,7 @@ def test_areas_are_one_or_several() -> None:
     assert explain.areas == (0.05, 0.2)
     assert registry.build("explainer", registry.describe(explain)) == explain
     for wrong in ("0", "1.5", "0.1-many", "0.1-1"):
-        with pytest.raises(SpecError, match="Areas are shares of the picture above 0 and below 1"):
+        with pytest.raises(SpecError, match="Areas must be fractions of the picture above 0 and below 1"):
             registry.build("explainer", f"extremal:areas={wrong}")
     with pytest.raises(InputError, match="Extremal needs pictures"):
         Extremal()(curved(), torch.rand(1, 4).double(), torch.tensor([0]))

@@ -92,7 +92,9 @@ class Database:
                 yield connection
                 # SQLite itself would go on with a file that has no name any more.
                 if write and self._inode not in (None, _inode(self._file)):
-                    raise Unusable(f"{self.place} was removed or replaced while it was in use. Nothing is kept there.")
+                    raise Unusable(
+                        f"{self.place} was removed or replaced while it was in use. Nothing more is saved there."
+                    )
         except (DBAPIError, PoolTimeout) as error:
             if not _is_failure(error):
                 raise
@@ -109,7 +111,7 @@ def _url(url: str | Path) -> URL:
     try:
         parsed = make_url(url)
     except ArgumentError:
-        raise SpecError("The database URL cannot be read; write postgresql://USER@HOST/NAME.") from None
+        raise SpecError("The database URL is not valid; use the form postgresql://USER@HOST/NAME.") from None
     if parsed.drivername in ("postgresql", "postgres"):
         parsed = parsed.set(drivername="postgresql+psycopg")
     if parsed.get_backend_name() not in ("sqlite", "postgresql"):
@@ -167,10 +169,10 @@ def _begin(connection: Connection) -> None:
 
 _REASONS = {
     "disk is full": "the disk is full",
-    "readonly": "it may not be written here; copy the project to where it may",
-    "unable to open": "it cannot be opened here; copy the project to where it may be written",
-    "is locked": "another program has been writing to it for long",
-    "malformed": "the file is damaged; take the last copy of it",
+    "readonly": "it is read-only here; copy the project to a writable folder",
+    "unable to open": "it cannot be opened here; copy the project to a writable folder",
+    "is locked": "another program has been writing to it for too long",
+    "malformed": "the file is damaged; restore the latest copy of it",
     "not a database": "the file is damaged, or is not a database",
 }
 
@@ -214,12 +216,15 @@ def _migrate(connection: Connection, *, may_write: bool) -> None:
         raise ArtifactError("The database was written by a newer version of advex: update advex.")
     if not may_write:
         if current != set(ScriptDirectory.from_config(config).get_heads()):
-            raise ArtifactError("An older version of advex wrote the database: copy it to where it may be written.")
+            raise ArtifactError(
+                "The database was written by an older version of advex: copy it to a writable folder, so that it "
+                "can be upgraded."
+            )
         return
     try:
         command.upgrade(config, "head")
     except OperationalError as error:
-        raise ArtifactError(f"The database holds tables of something else: {_reason(error)}.") from None
+        raise ArtifactError(f"The database contains tables of another program: {_reason(error)}.") from None
 
 
 def migrations(connection: Connection):

@@ -134,18 +134,18 @@ def write(path: Path, rows: Sequence[Row]) -> None:
     elif path.suffix == ".parquet":
         _write_parquet(path, values)
     else:
-        raise SpecError(f"{path}: a table ends with {', '.join(FORMS)}.")
+        raise SpecError(f"{path}: the name of a table must end in {', '.join(FORMS)}.")
 
 
 def read(path: Path) -> list[Row]:
     """The lines of a table that `write` made. Raises DataError, naming the line."""
     readers = {".json": _read_json, ".csv": _read_csv, ".parquet": _read_parquet}
     if path.suffix not in readers:
-        raise SpecError(f"{path}: a table ends with {', '.join(FORMS)}.")
+        raise SpecError(f"{path}: the name of a table must end in {', '.join(FORMS)}.")
     try:
         check_file(path)
         if path.stat().st_size > _MOST:
-            raise DataError(f"{path} is longer than {_MOST:,} bytes; a table of answers is never that large.")
+            raise DataError(f"{path} is larger than {_MOST:,} bytes, the limit for a table of answers.")
         values = readers[path.suffix](path)
     except AdvexError:
         raise
@@ -165,10 +165,10 @@ def checked(values: Any, where: str) -> Row:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])[:_QUOTED]
         reason = why_impossible(first["msg"])
-        raise DataError(f"{where}: {name or 'it'} is not possible: {reason}.") from None
+        raise DataError(f"{where}: {name or 'it'} is not valid: {reason}.") from None
     given = [getattr(row, column) is not None for column in _OF_ANSWERS]
     if any(given) != all(given):
-        raise DataError(f"{where}: {', '.join(_OF_ANSWERS)} are given together, or none of them.")
+        raise DataError(f"{where}: give all of {', '.join(_OF_ANSWERS)}, or none of them.")
     return row
 
 
@@ -198,7 +198,7 @@ def _read_csv(path: Path) -> list[Any]:
 
 def _from_cells(columns: Sequence[str], cells: Sequence[str], where: str) -> dict[str, Any]:
     if len(cells) != len(columns):
-        raise DataError(f"{where} has {len(cells)} cells, and the first line {len(columns)}.")
+        raise DataError(f"{where} has {len(cells)} cells, but the header has {len(columns)}.")
     texts = {"label", "source", "source_id", "model", "search", "target"}
     values: dict[str, Any] = {}
     for name, cell in zip(columns, cells, strict=True):
@@ -228,5 +228,5 @@ def _read_parquet(path: Path) -> list[Any]:
     with pq.ParquetFile(path) as file:
         groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
         if sum(group.total_byte_size for group in groups) > _MOST:
-            raise DataError(f"{path} unpacks to more than {_MOST:,} bytes; a table of answers is never that large.")
+            raise DataError(f"{path} unpacks to more than {_MOST:,} bytes, the limit for a table of answers.")
         return file.read().to_pylist()

@@ -17,9 +17,9 @@ _MOST = 2**16  # bytes
 def read(path: Path) -> str:
     """A file of instructions. Raises SpecError where there is none, for one that is too large, and for no text."""
     if not path.is_file():
-        raise SpecError(f"There is no file {path} with instructions.")
+        raise SpecError(f"The instructions file {path} does not exist.")
     try:
-        text = read_bytes(path, _MOST, "a file of instructions", SpecError).decode("utf-8-sig")
+        text = read_bytes(path, _MOST, "an instructions file", SpecError).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise SpecError(f"{path} is not UTF-8 text.") from None
     if not text.strip():

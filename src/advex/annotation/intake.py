@@ -28,7 +28,7 @@ def take_in(store: Store, rows: Sequence[Row]) -> tuple[int, int]:
         with store.database.write() as session:
             return add_images(session, list(images.values())), _add_answers(session, rows)
     except NotTaken as error:
-        raise DataError(f"The database does not take these answers: {str(error.orig).splitlines()[0]}.") from None
+        raise DataError(f"The database rejected these answers: {str(error.orig).splitlines()[0]}.") from None
 
 
 def _add_answers(session: Session, rows: Sequence[Row]) -> int:
@@ -46,12 +46,16 @@ def _add_answers(session: Session, rows: Sequence[Row]) -> int:
         place = (answer.image, answer.person)
         if (kept := answers.get(answer.client)) is not None:
             if any(getattr(kept, name) != getattr(answer, name) for name in ("image", "person", "round", "answer")):
-                raise DataError(f"The answer {answer.client} is kept already, and is another one.")
+                raise DataError(f"The answer {answer.client} is already stored with other contents.")
             continue
         if (*place, answer.round) in rounds:
-            raise DataError(f"'{row.annotator}' gave another answer to {row.picture[:12]}... already, in this round.")
+            raise DataError(
+                f"'{row.annotator}' has already given another answer to {row.picture[:12]}... in this round."
+            )
         if (answer.round % 2 == 0) != (answer.answer == UNDONE):
-            raise DataError(f"The answer {answer.client} is out of turn: answers have odd rounds, undos even ones.")
+            raise DataError(
+                f"The answer {answer.client} is out of order: answers have odd round numbers, undos even ones."
+            )
         if place not in assigned:
             session.add(Assignment(image=answer.image, person=answer.person, time=answer.time))
             assigned.add(place)
@@ -68,7 +72,7 @@ def _check_pictures(folder: Path, rows: Iterable[Row]) -> None:
     missing = sorted(name for name in wanted if not (folder / f"{name}.png").is_file())
     if missing:
         raise DataError(
-            f"{folder} lacks {len(missing):,} of the pictures, e.g. {missing[0]}.png: copy them there first."
+            f"{folder} is missing {len(missing):,} of the pictures, e.g. {missing[0]}.png: copy them there first."
         )
 
 
@@ -84,7 +88,7 @@ def _people(session: Session, names: Iterable[str]) -> dict[str, int]:
         try:
             numbers[name] = annotator(session, name).id
         except SpecError as error:
-            raise DataError(f"The annotator {quoted(name)} is not possible: {error}") from None
+            raise DataError(f"The annotator name {quoted(name)} is not valid: {error}") from None
     return numbers
 
 

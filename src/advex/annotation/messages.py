@@ -23,7 +23,7 @@ _POLICY = b"content-security-policy"
 
 def too_long(most: int) -> tuple[int, str]:
     """The refusal of a body of more bytes."""
-    return 413, f"That is too long: at most {most:,} bytes are taken."
+    return 413, f"The request is too long: at most {most:,} bytes are accepted."
 
 
 class Body:

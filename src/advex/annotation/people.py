@@ -31,7 +31,7 @@ def person_name(text: str) -> str:
     """
     name = normalize("NFC", " ".join(text.split()))
     if not 1 <= len(name) <= 200 or not _JOINED.sub("", name).isprintable():
-        raise SpecError("A name has 1 to 200 printable characters.")
+        raise SpecError("A name must have 1 to 200 printable characters.")
     return name
 
 

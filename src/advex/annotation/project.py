@@ -29,7 +29,7 @@ def opened(folder: Path, database: str | None = None, *, new: bool = False) -> I
     if not new and not (folder / PICTURES).is_dir():
         raise SpecError(f"{folder} is not a project: make one with advex annotate prepare --out {folder}.")
     if not new and not url and not (folder / FILE).is_file():
-        raise SpecError(f"{folder} has no {FILE}: name its database with --database, or in {DATABASE}.")
+        raise SpecError(f"{folder} has no {FILE}: give its database with --database, or in {DATABASE}.")
     if new:
         with writing(folder):
             (folder / PICTURES).mkdir(parents=True, exist_ok=True)

@@ -36,7 +36,7 @@ HEADERS = {
     "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
 }
 UNFORESEEN = "Something went wrong here. Nothing was lost; try again."
-UNUSABLE = "Nothing can be kept just now. What was acknowledged is safe; what was not must be sent again."
+UNUSABLE = "Nothing can be saved right now. Acknowledged answers are safe; send the others again."
 _HEAD = 16_384  # bytes of a request before its body
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 LET_IN = "advex.guest"  # where a request's scope says whose it is, once that is known
@@ -65,7 +65,9 @@ class Limits:
 def check_address(host: str, allow_remote: bool) -> None:
     """Raise SpecError for an address that others can reach, unless that was asked for."""
     if host not in LOOPBACK and not allow_remote:
-        raise SpecError(f"--host {host} lets other machines in. Say --allow-remote if that is meant (behind HTTPS).")
+        raise SpecError(
+            f"--host {host} lets other machines connect. Pass --allow-remote if that is intended (behind HTTPS)."
+        )
 
 
 def csrf_token(session: str) -> str:
@@ -130,7 +132,7 @@ class Guard:
                 await self.app(scope, body, response)
             self._remember(scope, response.status)
         except TimeoutError:
-            await response.problem(408, "The request did not come to its end.")
+            await response.problem(408, "The request was incomplete.")
         except HTTPException as error:
             await response.problem(error.status_code, error.detail)
         except Exception as error:  # nothing of it may reach the guest
@@ -147,13 +149,13 @@ class Guard:
         parts = [scope.get("raw_path", b""), scope.get("query_string", b"")]
         parts += [part for header in scope["headers"] for part in header]
         if sum(map(len, parts)) > _HEAD:
-            return 431, "That is too long."
+            return 431, "The request headers are too long."
         headers = _headers(scope)
         if "transfer-encoding" in headers and "content-length" in headers:  # a proxy might believe the other one
-            return 400, "The request says its length in two ways."
+            return 400, "The request states its length in two ways."
         host = headers.get("host", "")
         if _name(host) not in self.limits.hosts:
-            return 421, "This server is not called so."
+            return 421, "This server does not have that name."
         if scope["method"] not in ("GET", "HEAD") and not _same_origin(headers, host):
             return 403, "Requests from other sites are refused."
         length = headers.get("content-length", "0")

@@ -27,7 +27,7 @@ def limits_of(host: str, public: str | None = None) -> Limits:
         return Limits(hosts=frozenset(hosts))
     parts = urlsplit(public)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/"):
-        raise SpecError(f"--public {public} is not of the form https://NAME or https://NAME:PORT.")
+        raise SpecError(f"--public {public} must have the form https://NAME or https://NAME:PORT.")
     return Limits(hosts=frozenset({*hosts, parts.hostname.lower()}), secure=parts.scheme == "https")
 
 
@@ -41,7 +41,7 @@ def listening(host: str, port: int) -> socket.socket:
         listener.listen(_BACKLOG)  # from now on: whoever opens a link at once is answered in a moment
     except OSError as error:
         listener.close()
-        raise SpecError(f"Nothing can listen on {host}, port {port}: {error.strerror}. Try --port 0.") from None
+        raise SpecError(f"Cannot listen on {host}, port {port}: {error.strerror}. Try --port 0.") from None
     listener.set_inheritable(True)
     return listener
 

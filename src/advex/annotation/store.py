@@ -97,7 +97,7 @@ class Store:
         with self.database.read() as session:
             project = session.get(Project, 1)
             if project is None:
-                raise ArtifactError(f"{self.database.place} holds no project: run advex annotate prepare first.")
+                raise ArtifactError(f"{self.database.place} contains no project: run advex annotate prepare first.")
             session.expunge(project)
             return project
 
@@ -229,7 +229,7 @@ class Store:
                 # Odd rounds are answers: this one must come in turn.
                 if (last % 2 == 0) == (answer == UNDONE) or after not in (None, last):
                     raise Refused(
-                        "conflict", "The answer was undone." if answer == UNDONE else "It is answered already."
+                        "conflict", "The answer was undone." if answer == UNDONE else "It has already been answered."
                     )
                 row.round, row.time = last + 1, now()
                 session.add(row)
@@ -237,7 +237,7 @@ class Store:
             # Another request was quicker: with the same row, or with another answer of this round.
             with self.database.read() as session:
                 if not _repeated(session, client, image, person, answer):
-                    raise Refused("conflict", "It is answered already.") from None
+                    raise Refused("conflict", "It has already been answered.") from None
 
     # -- what was said ----------------------------------------------------------------------------------------
 

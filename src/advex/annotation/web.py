@@ -22,7 +22,7 @@ from advex.annotation.security import LET_IN, UNFORESEEN, Bucket, Limits, is_csr
 
 _HERE = Path(__file__).parent
 _TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
-_MALFORMED = "The request is not of the form that is needed."
+_MALFORMED = "The request is malformed."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,14 +79,14 @@ class Door:
         """An annotator. Raises HTTPException 403 for the owner."""
         guest = self.anybody(request)
         if guest.owner:
-            raise HTTPException(403, "The owner's link shows answers; to give some, use an annotator's.")
+            raise HTTPException(403, "The owner's link only shows answers; use an annotator's link to give them.")
         return guest
 
     def owner(self, request: Request) -> Guest:
         """The owner. Raises HTTPException 403 for anybody else."""
         guest = self.anybody(request)
         if not guest.owner:
-            raise HTTPException(403, "This page is the owner's.")
+            raise HTTPException(403, "Only the owner can open this page.")
         return guest
 
     def writer(self, request: Request, x_csrf_token: Annotated[str, Header()] = "") -> Guest:
@@ -103,7 +103,7 @@ class Door:
 
     def _check(self, request: Request, token: str) -> None:
         if not is_csrf_token(token, self.session(request)):
-            raise HTTPException(403, "The page is out of date: load it again.")
+            raise HTTPException(403, "The page is out of date: reload it.")
 
 
 class OwnerPages(Protocol):
@@ -168,7 +168,7 @@ def add_session(
         session = enter(body.token)
         if session is None:
             wrong.take(address)
-            raise HTTPException(401, "This link is not valid, or no longer. Ask for a new one.")
+            raise HTTPException(401, "This link is not valid or has been replaced. Ask for a new one.")
         response.set_cookie(
             door.cookie, session, max_age=days * 86_400 or None, path="/", httponly=True, samesite="strict",
             secure=limits.secure,

@@ -109,14 +109,14 @@ def _checked(self: Any, classifier: Any = None, x: Any = None, goal: Any = None,
     name = type(self).__name__
     if isinstance(classifier, nn.Module) and not isinstance(classifier, Classifier):
         raise InputError(
-            f"{name} asks a Classifier, and a network alone does not say what its inputs are: wrap it, "
-            "advex.Classifier(network, mean=[...], std=[...], class_names=[...])."
+            f"{name} needs a Classifier, because a network alone does not define its input range and "
+            "normalisation: wrap it with advex.Classifier(network, mean=[...], std=[...], class_names=[...])."
         )
     if goal is None or isinstance(goal, Tensor | int | list | tuple):
-        given = "is given none" if goal is None else "is given classes alone"
+        given = "got none" if goal is None else "got only class indices"
         raise InputError(
-            f"{name} needs a goal and {given}: {name}()(classifier, x, Misclassify(labels)), or Become(class_wanted), "
-            "of advex.goals."
+            f"{name} needs a goal, but {given}: pass Misclassify(labels) or Become(target) of advex.goals, "
+            f"as in {name}()(classifier, x, Misclassify(labels))."
         )
     return Search.__call__(self, classifier, x, goal, **options)
 
@@ -144,12 +144,12 @@ def run_search(
             mask = mask.to(device=x.device, dtype=torch.bool).expand(x.shape)
         except RuntimeError:
             shapes = f"{tuple(mask.shape)} does not broadcast to inputs {tuple(x.shape)}"
-            raise InputError(f"A mask of shape {shapes}.") from None
+            raise InputError(f"The mask of shape {shapes}.") from None
         mask = mask if classifier.features is None else classifier.features.whole(mask)
     if not (is_dataclass(goal) and callable(goal)) or isinstance(goal, type):
         raise InputError(
-            "A goal is a frozen dataclass whose tensors have a row per example, so that its rows can be chosen, as "
-            f"Misclassify(y) is, or what goals.at makes of a spec string; {goal!r:.200} is not one."
+            "A goal must be a frozen dataclass whose tensors have one row per example, such as "
+            f"Misclassify(y) or the result of goals.at; got {goal!r:.200}."
         )
     classifier.check(x)
     for part in fields(goal):
@@ -233,6 +233,6 @@ def in_slices(run: Callable[[slice], Any], n: int, max_batch: int | str | None) 
             if not (out_of_memory(error) and max_batch == "auto" and size > 1):
                 raise
             size = (size + 1) // 2
-            warnings.warn(f"Out of memory: going on with max_batch={size}.", AdvexWarning, stacklevel=2)
+            warnings.warn(f"Out of memory: continuing with max_batch={size}.", AdvexWarning, stacklevel=2)
             continue
         done += max(size, 1)

@@ -71,7 +71,9 @@ def _named(goal: Goal, classes: int) -> tuple[Tensor, int]:
         named = getattr(goal, name, None)
         if isinstance(named, Tensor):
             if named.numel() and not 0 <= int(named.min()) <= int(named.max()) < classes:
-                raise InputError(f"A goal needs one class per input, int64 in [0, {classes}), for {len(named)} inputs.")
+                raise InputError(
+                    f"The goal needs one class index per input, int64 in [0, {classes}), for {len(named)} inputs."
+                )
             return named, away
     raise InputError(f"closed_form needs a goal that names a class, such as Misclassify(y); {goal!r} names none.")
 
@@ -86,8 +88,9 @@ def linear_layer(classifier: Classifier) -> nn.Linear:
     if len(layers) != 1 or not isinstance(layers[0], nn.Linear):
         kinds = " and ".join(sorted({type(layer).__name__ for layer in layers})) or "none"
         raise InputError(
-            "closed_form is for networks of one linear layer, such as 'linear:features=57,classes=2' or "
-            f"nn.Sequential(nn.Flatten(), nn.Linear(57, 2)); this one has {kinds}. Use pgd for it."
+            "closed_form works only for networks with a single linear layer, such as "
+            "'linear:features=57,classes=2' or nn.Sequential(nn.Flatten(), nn.Linear(57, 2)); this one has "
+            f"{kinds}. Use pgd instead."
         )
     return layers[0]
 

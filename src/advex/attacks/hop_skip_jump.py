@@ -47,7 +47,7 @@ class HopSkipJump(Search):
 
     def __post_init__(self) -> None:
         if as_norm(self.norm).name not in ("linf", "l2", "rmse"):
-            raise SpecError(f"HopSkipJump's norm is l2, linf or rmse, not {self.norm}.")
+            raise SpecError(f"HopSkipJump's norm must be l2, linf or rmse, not {self.norm}.")
 
     def find(self, classifier: Classifier, x: Tensor, goal: Goal, mask: Tensor | None, seed: int) -> SearchResult:
         none, most = torch.zeros_like(x), self.queries - 1

@@ -39,7 +39,7 @@ def _weight(value: Any) -> float | str:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if value == AUTO or (number and math.isfinite(value) and value >= 0):
         return value
-    raise SpecError(f"a weight is 'auto' or a number of at least 0, not {value!r}.")
+    raise SpecError(f"a weight must be 'auto' or a number of at least 0, not {value!r}.")
 
 
 Weight = Annotated[float | str, PlainValidator(_weight)]
@@ -123,7 +123,9 @@ def _uncompiled(classifier: Classifier) -> Iterator[None]:
     if not classifier.compiled:
         yield
         return
-    warnings.warn("The perceptual search hears layers, and so runs uncompiled, in full precision.", AdvexWarning, 2)
+    warnings.warn(
+        "The perceptual search reads layer activations, so it runs uncompiled and in full precision.", AdvexWarning, 2
+    )
     with classifier.accelerated():
         yield
 
@@ -134,7 +136,10 @@ def _asked(search: Perceptual, classifier: Classifier, goal: Any, x: Tensor) -> 
         aim = goal(classifier, x)
     for name, answer in answers:
         if answer.ndim < 1 or len(answer) != len(x):
-            raise InputError(f"The layer '{name}' answers {tuple(answer.shape)} to {len(x)} inputs: no row for each.")
+            raise InputError(
+                f"Layer '{name}' returns shape {tuple(answer.shape)} for {len(x)} inputs; it must return one row "
+                "per input."
+            )
     return aim, [answer for _, answer in answers]
 
 

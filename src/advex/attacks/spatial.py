@@ -39,7 +39,7 @@ class Spatial(Search):
 
     def find(self, classifier: Classifier, x: Tensor, goal: Goal, mask: Tensor | None, seed: int) -> SearchResult:
         if x.ndim != 4:
-            raise InputError(f"Only pictures [n, channels, height, width] can be turned, not {list(x.shape)}.")
+            raise InputError(f"The spatial attack needs pictures [n, channels, height, width], not {list(x.shape)}.")
         poses = self.poses
         return iterate(_Poses(poses), classifier, x, goal, norm=RMSE, steps=len(poses), mask=mask)
 

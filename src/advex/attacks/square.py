@@ -46,7 +46,7 @@ class Square(Search):
 
     def __post_init__(self) -> None:
         if as_norm(self.norm).name not in ("linf", "l2", "rmse"):
-            raise SpecError(f"Square's norm is linf, l2 or rmse, not {self.norm}: for l1 take apgd.")
+            raise SpecError(f"Square's norm must be linf, l2 or rmse, not {self.norm}; for l1 use apgd.")
 
     def find(self, classifier: Classifier, x: Tensor, goal: Goal, mask: Tensor | None, seed: int) -> SearchResult:
         rule = (_Extremes if as_norm(self.norm) is LINF else _Bumps)(self, seed)

@@ -37,18 +37,20 @@ class Ball:
         """Of NORM:RADIUS, such as `linf:8/255`. Raises SpecError for anything else."""
         name, colon, size = (part.strip() for part in text.partition(":"))
         if not (name or size):
-            raise SpecError("A radius is missing beside a comma: write NORM:RADIUS,..., such as linf:8/255,l2:0.5.")
+            raise SpecError(
+                "There is an empty entry next to a comma: write NORM:RADIUS,..., such as linf:8/255,l2:0.5."
+            )
         if not (colon and name and size):
             lacks = "norm" if size or not colon and name[:1].isdigit() else "radius"
             if lacks == "radius":
                 as_norm(name)  # raises for what is none
-            raise SpecError(f"'{text}' names no {lacks}: write NORM:RADIUS, such as linf:8/255 or l2:0.5.")
+            raise SpecError(f"'{text}' has no {lacks}: write NORM:RADIUS, such as linf:8/255 or l2:0.5.")
         norm, radius = as_norm(name), as_radius(size)
         if radius == 0:
-            raise SpecError(f"Within '{text}' nothing changes: what is left there is the accuracy.")
+            raise SpecError(f"'{text}' allows no change: the robust accuracy within it is the accuracy.")
         if norm.name in ("linf", "rmse") and radius > 1:
             raise SpecError(
-                f"'{text}' is more than any change: radii are shares of the box's width, at most 1 in {norm.name}. "
+                f"'{text}' is too large: radii are fractions of the input range, at most 1 in {norm.name}. "
                 f"For {size} of 255 grey levels write {norm.name}:{size}/255."
             )
         return cls(norm=norm, radius=radius, key=f"{norm.name}:{size}")
@@ -62,8 +64,9 @@ class Ball:
         most = self.norm.size(torch.ones(1, *shape, dtype=torch.float64)).item()
         if self.radius >= most:
             raise SpecError(
-                f"Within '{self.key}' lies every input of shape {'x'.join(map(str, shape))}: from black to white is "
-                f"{most:.4g} in {self.norm.name}. Radii are shares of the box's width, not of 255 grey levels."
+                f"'{self.key}' includes every input of shape {'x'.join(map(str, shape))}: the distance from "
+                f"black to white is {most:.4g} in {self.norm.name}. Radii are fractions of the input range, "
+                "not numbers of grey levels."
             )
 
 
@@ -116,8 +119,8 @@ def members(specs: Sequence[str], ball: Ball) -> dict[str, Search]:
         given = {key: value for key, value in within.items() if key in allowed}
         if own := [key for key in (*within, "rho") if key in options]:
             raise SpecError(
-                f"The search '{spec}' of the suite has its own {own[0]}: leave that out. All its searches look "
-                f"within one distance, here '{ball.key}'."
+                f"The search '{spec}' in the suite sets its own {own[0]}: remove it. All searches in a suite "
+                f"use the same radius, here '{ball.key}'."
             )
         try:
             search = registry.make("attack", name, **{**given, **options})
@@ -126,11 +129,11 @@ def members(specs: Sequence[str], ball: Ball) -> dict[str, Search]:
                 continue
             raise
         if search in searches:
-            raise SpecError(f"The search '{spec}' stands twice in the suite.")
+            raise SpecError(f"The search '{spec}' is listed twice in the suite.")
         names.append(name)
         searches.append(search)
     if not searches:
-        raise SpecError("A suite needs one or more searches.")
+        raise SpecError("A suite needs at least one search.")
     return dict(zip(registry.numbered(names), searches, strict=True))
 
 

@@ -73,7 +73,9 @@ def figures(name: str) -> Figures:
     try:
         return Figures.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValidationError) as error:
-        raise ArtifactError(f"{path} does not hold a network's figures: {str(error).splitlines()[0]}.") from None
+        raise ArtifactError(
+            f"{path} does not contain the figures of a network: {str(error).splitlines()[0]}."
+        ) from None
 
 
 def _load(folder: Path) -> Any:

@@ -37,7 +37,7 @@ def compare(records: Records = None, *, request: Request) -> None:
         record, folder, path = _merged(records, request.out, request.overwrite)
     else:
         if not request.model or not request.data:
-            raise SpecError("Say what to compare: record folders, or --model A,B with --data.")
+            raise SpecError("Give record folders to compare, or --model A,B with --data.")
         record, folder = request.run(least=2)
         path = write_report(folder)
     if request.json_:
@@ -57,7 +57,7 @@ def _merged(records: Sequence[Path], out: Path | None, overwrite: bool) -> tuple
     from advex.report import write_report
 
     if len(records) < 2:
-        raise SpecError("A comparison needs two or more records.")
+        raise SpecError("A comparison needs at least two records.")
     folder = out or Path("records") / "-".join(path.name for path in records)
     if any(folder.resolve() == path.resolve() for path in records):
         raise SpecError(f"--out {folder} is one of the records to compare; name a new folder.")

@@ -34,7 +34,7 @@ def demo(
     max_samples: Annotated[
         int | None, typer.Option("--max-samples", min=10, metavar="N", help="Number of test images.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="With --train, instead of the recipes'.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs with --train, instead of the recipes'.")] = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     overwrite: options.Overwrite = False,
@@ -59,7 +59,7 @@ def demo(
     from advex.report.example_sheet import draw_examples
 
     if epochs is not None and not train:
-        raise SpecError("--epochs belongs to --train: the bundled networks are trained already.")
+        raise SpecError("--epochs needs --train: the bundled networks are already trained.")
     began = time.perf_counter()
     say = progress.Terminal(quiet=quiet)
     with opened_folder(out, ("runs", "record", "explanations.png", "report.html"), overwrite):
@@ -86,7 +86,7 @@ def demo(
     if train:
         tables.show_differences(record)
     else:
-        say.note(f"{len(test)} pictures show how; measured on more: advex list builtin")
+        say.note(f"This is a demonstration on {len(test)} pictures; for figures on more pictures: advex list builtin")
     terminal.emit(str(path))
 
 

@@ -26,19 +26,19 @@ Out = Annotated[
 Size = Annotated[str | None, typer.Option(metavar="CxHxW", help="Input size, for a model from your own code.")]
 Attack = Annotated[
     str,
-    typer.Option(metavar="SPEC|none", help="Attack that looks for a change of the decision; see `advex list attack`."),
+    typer.Option(metavar="SPEC|none", help="Attack that changes the decision; see `advex list attack`."),
 ]
-Btr = Annotated[str, typer.Option(metavar="SPEC|none", help="Attack that looks for a confidence below chance.")]
+Btr = Annotated[str, typer.Option(metavar="SPEC|none", help="Attack that lowers the confidence below chance.")]
 Search = Annotated[
     list[str] | None,
-    typer.Option(metavar="SPEC@GOAL,...", help="More attacks, each with a goal of `advex list goal`."),
+    typer.Option(metavar="SPEC@GOAL,...", help="More attacks, each with its goal; see `advex list goal`."),
 ]
 Published = Annotated[
-    bool, typer.Option("--published", help="Also follow the papers' protocol, to compare with printed figures.")
+    bool, typer.Option("--published", help="Also follow the papers' protocol, to compare with published figures.")
 ]
 Radius = Annotated[
     list[str] | None,
-    typer.Option(metavar="NORM:R,...", help="Also robust accuracy within these radii, e.g. linf:8/255,l2:0.5."),
+    typer.Option(metavar="NORM:R,...", help="Also measure robust accuracy within these radii, e.g. linf:8/255,l2:0.5."),
 ]
 Suite = Annotated[
     list[str] | None,
@@ -48,17 +48,17 @@ Alone = Annotated[
     bool,
     typer.Option("--alone", help="Run every attack of the suite on every example."),
 ]
-Transfer = Annotated[bool, typer.Option("--transfer", help="Also try every model's changes on every other model.")]
+Transfer = Annotated[bool, typer.Option("--transfer", help="Also test each model's changes on every other model.")]
 Corruptions = Annotated[
     list[str] | None,
-    typer.Option(metavar="all|NAME[:SEVERITY],...", help="Also accuracy under corruptions."),
+    typer.Option(metavar="all|NAME[:SEVERITY],...", help="Also measure accuracy under corruptions."),
 ]
 Bf16 = Annotated[bool, typer.Option("--bf16", help="Attack in bfloat16; results are verified in float32.")]
 Compile = Annotated[bool, typer.Option("--compile", help="Compile the networks for the attacks.")]
 Explanations = Annotated[int, typer.Option(min=0, metavar="N", help="How many examples to explain.")]
 Pictures = Annotated[
     list[str] | None,
-    typer.Option(metavar="SPEC,...|none", help="Explainers that make their pictures. Default: toward,away."),
+    typer.Option(metavar="SPEC,...|none", help="Explainers to use. Default: toward,away."),
 ]
 Targets = Annotated[str, typer.Option(metavar="all|runner_up", help="Classes to explain.")]
 Rho = Annotated[float, typer.Option(metavar="RMSE", help="Size of the change in explanations.")]

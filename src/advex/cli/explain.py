@@ -56,7 +56,9 @@ def explain(
     rho: Annotated[str, typer.Option(metavar="RMSE,...", help="Sizes of the change, from 0 to 1.")] = "0.1",
     away: Annotated[bool, typer.Option("--away", help="Make the class less likely instead of more likely.")] = False,
     steps: Annotated[int, typer.Option(min=1, help="Gradients per explanation.")] = 35,
-    alternatives: Annotated[int, typer.Option(metavar="K", min=1, help="For tables: at most K answers per row.")] = 3,
+    alternatives: Annotated[
+        int, typer.Option(metavar="K", min=1, help="For tables: at most K alternatives per row.")
+    ] = 3,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for pictures and figures.")] = Path(
         "explanations"
     ),
@@ -76,7 +78,7 @@ def explain(
     advex explain cat.png --model runs/robust --explainer integrated_gradients:steps=50,gradient
     """
     if bool(images) == bool(data):
-        raise SpecError("Name picture files, or --data with --index: one of the two.")
+        raise SpecError("Give either picture files, or --data with --index.")
     from advex.explanation import PictureRequest
     from advex.explanation.folder import FIGURES, UNFINISHED
     from advex.explanation.inputs import Inputs
@@ -116,12 +118,10 @@ def _request(
     from advex.registry import specs_from
 
     if attack and not explainers:
-        raise SpecError("--attack-map is of maps: say of which, e.g. --explainer gradient --attack-map.")
+        raise SpecError("--attack-map needs a heat map to attack, e.g. --explainer gradient --attack-map.")
     if explainers:
         if changes.is_chosen:
-            raise SpecError(
-                "--rho, --steps and --away are of the adversarial explanation; --explainer asks for others."
-            )
+            raise SpecError("--rho, --steps and --away apply to the adversarial explanation only, not to --explainer.")
         by_name = named_explainers(specs_from(explainers))
         if attack:
             check(by_name)
@@ -131,7 +131,7 @@ def _request(
         ), _show_maps  # fmt: skip
     if any(model.classifier.features is not None for model in models):
         if changes.is_chosen:
-            raise SpecError("--rho, --steps and --away are of pictures; of rows the smallest change is looked for.")
+            raise SpecError("--rho, --steps and --away apply to pictures; for rows the smallest change is found.")
         return RowRequest(targets=changes.targets or ("runner-up",), alternatives=alternatives), _show_rows
     return replace(changes, targets=changes.targets or ("predicted", "runner-up")), _show_pictures
 

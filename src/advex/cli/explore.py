@@ -41,16 +41,16 @@ def explore(
     advex explore --model runs/ordinary,runs/robust --data digits
     """
     if images and data:
-        raise SpecError("Name picture files or --data: one of the two.")
+        raise SpecError("Give either picture files or --data.")
     if not data and (split or max_samples):
-        raise SpecError("--split and --max-samples choose from --data: name it.")
+        raise SpecError("--split and --max-samples need --data.")
     from advex.explore import saved, sources
 
     saved.check_folder(out)
     say = progress.Terminal(quiet=quiet)
     named = models.or_bundled(say, images, data, split, size)
     if not images and not data:
-        say.note(f"Neither pictures nor --data are named: a few pictures come with advex ({DATA}).")
+        say.note(f"No pictures and no --data given: using a few pictures that come with advex ({DATA}).")
     desk = sources.desk(sources.Sources(
         models=named, data=data or DATA, split=split, wrapping=models.wrapping, device=models.device,
         max_samples=max_samples, seed=seed, files=tuple(images or ()), size=size,
@@ -59,5 +59,5 @@ def explore(
         from advex.explore import alone
     except ModuleNotFoundError as error:
         raise SpecError(f"advex explore needs {error.name}: {install_extra('explore')}") from None
-    say.note("opening the models and pictures (Ctrl-C ends)")
+    say.note("opening the models and pictures (Ctrl-C to stop)")
     alone.serve(desk, out, port=port, browser=browser, verbose=verbose, say=terminal.emit)

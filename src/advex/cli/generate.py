@@ -28,7 +28,7 @@ def generate(
     steps: Annotated[int, typer.Option(min=1, help="Gradients per picture.")] = 40,
     judges: Annotated[
         str | None,
-        typer.Option(metavar="MODEL,...|none", help="Judges of the pictures. Default: bundled models."),
+        typer.Option(metavar="MODEL,...|none", help="Models that classify the pictures. Default: bundled models."),
     ] = None,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for pictures and figures.")] = Path("generated"),
     max_samples: options.MaxSamples = None,
@@ -43,7 +43,7 @@ def generate(
     Example: advex generate horse ship --model builtin:cifar10-robust --count 8 --out painted
     """
     if not models.model:
-        raise SpecError("Say which model should paint: --model RUN.")
+        raise SpecError("Give the model that generates pictures: --model RUN.")
     from advex.explanation import generation as painting
     from advex.explanation.folder import UNFINISHED, explain_into
     from advex.geometry import as_radius
@@ -53,11 +53,13 @@ def generate(
     say = progress.Terminal(quiet=quiet)
     (opened, *more) = models.opened()
     if more:
-        raise SpecError("One model paints at a time; others may say what they see: --judges MODEL,...")
+        raise SpecError(
+            "Only one model can generate pictures at a time; --judges MODEL,... names others that classify them."
+        )
     if not (length := as_radius(radius)) > 0:
-        raise SpecError(f"--radius {radius}: at a distance of 0 a picture is its seed. Give more, e.g. 8.")
+        raise SpecError(f"--radius {radius} leaves every picture at its seed. Use a larger radius, e.g. 8.")
     if data is None and (split is not None or max_samples is not None):
-        raise SpecError("--split and --max-samples are of --data: without it, seeds are drawn from bundled pictures.")
+        raise SpecError("--split and --max-samples need --data; without it, seeds come from bundled pictures.")
     examples = None if data is None else datasets.open_split(
         data, split, say, prefer=datasets.TRAIN, max_samples=max_samples, seed=seed, shape=opened.input_shape
     )  # fmt: skip

@@ -25,7 +25,7 @@ class Request(options.RunOptions):
     data: options.Data
     explainers: Annotated[
         list[str] | None,
-        typer.Option(metavar="SPEC,...", help="What to judge. Default: all that fit the models."),
+        typer.Option(metavar="SPEC,...", help="Explainers to judge. Default: all that work with the models."),
     ] = None
     judges: Annotated[
         list[str] | None, typer.Option(metavar="SPEC,...", help="Measures of maps. Default: all that fit the data.")

@@ -56,7 +56,9 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the traceback of an error.")]
 Threads = Annotated[
     int | None,
-    typer.Option(min=0, max=64, metavar="N", help="Threads that read streamed pictures ahead: one a core, at most 8."),
+    typer.Option(
+        min=0, max=64, metavar="N", help="Threads that read pictures ahead. Default: one per core, at most 8."
+    ),
 ]
 Skip = Annotated[int, typer.Option(min=0, metavar="N", help="Leave out the first N examples.")]
 Project = Annotated[Path, typer.Argument(metavar="PROJECT", help="Folder of the project.")]
@@ -74,7 +76,7 @@ def _keep_in(folder: Path | None) -> Path | None:
 
 Cache = Annotated[
     Path | None,
-    typer.Option(metavar="FOLDER", callback=_keep_in, help="Keep decoded pictures there, as ADVEX_CACHE does."),
+    typer.Option(metavar="FOLDER", callback=_keep_in, help="Folder to cache decoded pictures in; same as ADVEX_CACHE."),
 ]
 
 

@@ -46,7 +46,7 @@ def reproduce(
     ] = "smoke",
     data: Annotated[
         list[str] | None,
-        typer.Option(metavar="[NAME=]DATA", help="Where the paper's data are. Default: what the table names."),
+        typer.Option(metavar="[NAME=]DATA", help="Data of the paper. Default: the data sets that the table names."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Folder to write. Default: reproductions/PAPER-SCALE.")
@@ -172,7 +172,7 @@ def show(result: Reproduction) -> None:
         terminal.emit(f"{name}: {spec}")
     if result.changes:
         terminal.emit("")
-        terminal.emit(_wrapped(f"scale {result.scale}, which is not what the paper did: ", "; ".join(result.changes)))
+        terminal.emit(_wrapped(f"scale {result.scale} differs from the paper: ", "; ".join(result.changes)))
     for note, ids in grouped((row.note, row) for row in result.rows if row.note):
         terminal.emit(_wrapped(f"{', '.join(ids)}: ", note))
     for reason, ids in grouped((row.reason, row) for row in result.rows if row.state in ("not run", "waiting")):

@@ -23,10 +23,12 @@ class Request(options.RunOptions):
     judge: Annotated[
         list[str] | None, typer.Option(metavar="SPEC,...", help="Measures. Default: localisation,removal,pointing.")
     ] = None
-    explainer: Annotated[str, typer.Option(metavar="SPEC", help="perceptual and its options.")] = "perceptual"
+    explainer: Annotated[str, typer.Option(metavar="SPEC", help="The perceptual explainer and its options.")] = (
+        "perceptual"
+    )
     sigma: Annotated[str, typer.Option(metavar="S,...", help="Sigmas of the blur, in pixels.")] = "0,2.5,5"
     first: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Of the first N examples, those classified correctly.")
+        int, typer.Option(min=1, metavar="N", help="Use the correctly classified examples among the first N.")
     ] = 32
     out: evaluate.Out = None
     split: options.Split = None

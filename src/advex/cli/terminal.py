@@ -41,7 +41,7 @@ def verb(function: Callable[P, None]) -> Callable[P, None]:
             except Interrupted as interrupted:
                 resume_later(interrupted)
             except MemoryError:
-                fail("memory ran out. Take a part of the data (--max-samples), smaller pictures or batches.", FAILED)
+                fail("out of memory. Use fewer examples (--max-samples), smaller pictures or smaller batches.", FAILED)
             except (AdvexError, OSError) as error:
                 if kwargs.get("verbose"):
                     import traceback
@@ -51,7 +51,7 @@ def verb(function: Callable[P, None]) -> Callable[P, None]:
                 fail(str(error), USAGE if asked_for_nothing else FAILED)
             except Exception as error:
                 if type(error).__name__ == "OutOfMemoryError":  # torch's, of a GPU
-                    fail("the memory of the GPU ran out. Take smaller batches or pictures, or --device cpu.")
+                    fail("the GPU is out of memory. Use smaller batches or pictures, or --device cpu.")
                 from advex.registry.plugins import owner_of
 
                 owner = owner_of(error)
@@ -88,11 +88,11 @@ def refuse(error: Any) -> NoReturn:
         name = parameter.opts[0] if parameter.param_type_name == "option" else parameter.metavar or parameter.name
         said = f"{name}: {why_impossible(said)}."
     else:
-        said = re.sub(r"^No such command (.*?)\. Did", r"There is no verb \1: did", said)
-        said = re.sub(r"^No such command (.*)", r"There is no verb \1", said)
-        said = re.sub(r"^Got unexpected extra argument\S* \((.*)\)", rf"{command} does not take this, too: \1", said)
+        said = re.sub(r"^No such command (.*?)\. Did", r"There is no command \1: did", said)
+        said = re.sub(r"^No such command (.*)", r"There is no command \1", said)
+        said = re.sub(r"^Got unexpected extra argument\S* \((.*)\)", rf"{command} does not accept: \1", said)
     end = "" if said.endswith((".", "?")) else "."
-    fail(f"{said}{end} What it takes: {command} --help", USAGE)
+    fail(f"{said}{end} See {command} --help", USAGE)
 
 
 def resume_later(interrupted: Interrupted) -> NoReturn:

@@ -47,8 +47,9 @@ def train(
         list[Path] | None,
         typer.Option(
             metavar="FOLDER",
-            help="Also train on annotated pictures: those that people called unchanged. Projects of advex "
-            "annotate: annotations=PROJECT. Which count: annotations.agree=majority|all, annotations.unsure=WEIGHT.",
+            help="Also train on annotated pictures that people called unchanged. For a project of advex annotate: "
+            "annotations=PROJECT. Which answers count: annotations.agree=majority|all, "
+            "annotations.unsure=WEIGHT.",
         ),
     ] = None,
     max_samples: options.MaxSamples = None,
@@ -79,13 +80,13 @@ def train(
     say, folder = progress.Terminal(quiet=quiet), out or Path("runs") / Path(recipe).stem
     if not data and (of_table := recipes.for_table(recipe)):
         data, recipe = recipe, of_table
-        say.note(f"No recipe is named: {recipe} is taken. A small network: advex train table-mlp --data {data}.")
+        say.note(f"No recipe given: using {recipe}. For a small network: advex train table-mlp --data {data}.")
     resolved = recipes.named(recipe, changes, seed)
     if dry_run and not data:
         terminal.emit(run_folder.as_yaml(resolved).rstrip())
         return
     if not data:
-        raise SpecError("Say what to train on: --data FOLDER, or --data digits for the built-in set.")
+        raise SpecError("Give data to train on: --data FOLDER, or --data digits for the built-in data set.")
     examples, held_out = _open(data, split, validation, size, annotations, add or [], say, resolved, max_samples)
     if dry_run:
         _dry_run(resolved, examples, held_out, device_named(device), say)
@@ -146,7 +147,7 @@ def _dry_run(recipe: Recipe, data: Examples, held_out: Dataset | None, device: s
     hours, minutes = divmod(minutes, 60)
     duration = f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
     say.note(
-        f"one step: loss {short(step['loss'])} ({parts}), {step['seconds']:.3g} s\n"
-        f"{step['steps']:,} steps and the looks between epochs: about {duration}"
+        f"one step: loss {short(step['loss'])} ({parts}), {step['seconds']:.3g} s\n{step['steps']:,} steps "
+        f"and validation between epochs: about {duration}"
     )
     terminal.emit(as_yaml(training.fitted(recipe, data.shape, len(data.class_names))).rstrip())

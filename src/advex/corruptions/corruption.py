@@ -103,11 +103,11 @@ def check(x: Tensor) -> None:
     """Raise InputError for what is no batch of pictures in [0, 1]."""
     if x.ndim != 4 or x.shape[1] not in (1, 3) or min(x.shape[2:]) < LEAST:
         raise InputError(
-            "Corruptions are for pictures [n, channels, height, width], grey or colour (1 or 3 channels), of at least "
-            f"{LEAST} x {LEAST} pixels, not for inputs of shape {list(x.shape)}."
+            "Corruptions need pictures [n, channels, height, width] with 1 or 3 channels and at least "
+            f"{LEAST} x {LEAST} pixels, not inputs of shape {list(x.shape)}."
         )
     if len(x) and not (x.amin() >= 0 and x.amax() <= 1):
-        raise InputError("Corruptions are for pictures with values from 0 to 1; these have others.")
+        raise InputError("Corruptions need pictures with values from 0 to 1; these have values outside that range.")
 
 
 def uniform(seeds: Tensor, stream: str, *shape: int) -> Tensor:

@@ -181,7 +181,7 @@ def _pictures(folder: str) -> tuple[Path, ...]:
     root = Path(folder).expanduser()
     pictures = sorted(path for path in root.glob("*") if path.suffix.lower() in decode.SUFFIXES)
     if not pictures:
-        raise SpecError(f"frost={folder} is no folder with pictures: name one, or leave frost away.")
+        raise SpecError(f"frost={folder} is not a folder of pictures: give one, or omit frost.")
     return tuple(pictures[:_MOST])
 
 
@@ -192,7 +192,7 @@ def _scaled(path: Path, shrunk: float, height: int, width: int) -> Tensor:
         with decode.quiet():
             picture = Image.fromarray(decode.pixels(path, channels=3).transpose(1, 2, 0))
     except Unreadable as error:
-        raise SpecError(f"The picture of frost {path} cannot be read: {error}.") from None
+        raise SpecError(f"The frost picture {path} cannot be read: {error}.") from None
     shrunk = max(shrunk, height / picture.height, width / picture.width)
     size = (max(round(picture.width * shrunk), width), max(round(picture.height * shrunk), height))
     return torch.from_numpy(np.array(picture.resize(size, Image.Resampling.BICUBIC))).permute(2, 0, 1)

@@ -213,5 +213,5 @@ def opened(place: Place) -> Opened:
         if (opened := each.find(place)) is not None:
             return opened
     if place.suffix in _PACKED:
-        raise DataError(f"{place.path} is packed: unpack it, and name the folder.")
-    raise DataError(f"{place.path}: files of type '{place.suffix}' are not read as data. Data is {_forms()}.")
+        raise DataError(f"{place.path} is an archive: unpack it and name the folder.")
+    raise DataError(f"{place.path}: files of type '{place.suffix}' cannot be read as data. Data is {_forms()}.")

@@ -100,8 +100,8 @@ def untraced(added: Dataset, trained: Collection[str], held_out: Mapping[str, Co
     if leaked:
         raise DataError(
             f"{added.name}: {counted(len(leaked), 'example')} of {len(added):,} made from held-out data "
-            f"({shortened(leaked)}). Who learns from them has seen the test. Take them out, or make them from the "
-            "split that is trained on."
+            f"({shortened(leaked)}). Training on them would leak the test set. Remove them, or make them "
+            "from the training split."
         )
     return unknown
 
@@ -147,8 +147,8 @@ def _check_shape(first: Dataset, other: Dataset) -> None:
     if other.shape != first.shape:
         here, shape = ("x".join(map(str, each.shape)) for each in (other, first))
         raise DataError(
-            f"{other.name}: its inputs are {here} (channels x height x width), those of {first.name} are {shape}. They "
-            "are joined as they are, without scaling: open or make both at one size."
+            f"{other.name}: its inputs are {here} (channels x height x width), but those of {first.name} are "
+            f"{shape}. Data sets are joined without scaling: open or make both at the same size."
         )
 
 
@@ -163,8 +163,8 @@ def _labels(first: Dataset, other: Dataset) -> Tensor:
         of = [other.ids[row] for row in torch.nonzero(other.y == label)[:, 0].tolist()]
         raise DataError(
             f"{other.name}: {counted(len(lacking), 'class', 'classes')} unknown to {first.name}: "
-            f"{shortened([*map(quoted, lacking)])}. Of {quoted(lacking[0])} (examples: {shortened(of) or 'none'}): "
-            f"{did_you_mean(lacking[0], first.class_names)}"
+            f"{shortened([*map(quoted, lacking)])}. For {quoted(lacking[0])} (examples: "
+            f"{shortened(of) or 'none'}): {did_you_mean(lacking[0], first.class_names)}"
         )
     return torch.tensor(into, dtype=torch.int64)[other.y]
 
@@ -186,7 +186,8 @@ def _check_labels(first: Dataset, other: Dataset, labels: Tensor) -> None:
         label = int(first.y[row_of[origin.source_id]])
         if label != labels[row]:
             raise DataError(
-                f"{other.name}: {quoted(other.ids[row])} has the label {quoted(first.class_names[int(labels[row])])}; "
-                f"{quoted(origin.source_id)} of {first.name}, from which it was made, has "
-                f"{quoted(first.class_names[label])}. Was a column of the table moved or sorted by itself?"
+                f"{other.name}: {quoted(other.ids[row])} has the label "
+                f"{quoted(first.class_names[int(labels[row])])}, but {quoted(origin.source_id)} of "
+                f"{first.name}, from which it was made, has {quoted(first.class_names[label])}. Was a column "
+                "of the table moved or sorted by itself?"
             )

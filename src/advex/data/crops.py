@@ -25,7 +25,8 @@ class ShorterSide:
         low, high = self.shorter
         if not 1 <= low <= high:
             raise SpecError(
-                f"resize: shorter must be a least and a largest number of pixels, as [256, 480], not [{low}, {high}]."
+                "resize: shorter must be a smallest and a largest number of pixels, such as [256, 480], not "
+                f"[{low}, {high}]."
             )
 
 
@@ -79,8 +80,8 @@ class Streaming:
     def __post_init__(self) -> None:
         if self.shorter is not None and not 1 <= self.side <= self.shorter[0]:
             raise SpecError(
-                f"crop={self.side}: say the side of the square that is cut from pictures whose shorter side has "
-                f"{self.shorter[0]} pixels or more (resize), e.g. crop={self.shorter[0]}."
+                f"crop={self.side}: give the side of the square to cut from pictures whose shorter side has "
+                f"at least {self.shorter[0]} pixels (resize), e.g. crop={self.shorter[0]}."
             )
 
     def crops(self, index: Tensor, *, seed: int, epoch: int) -> list[Crop]:

@@ -112,19 +112,23 @@ class Dataset:
 
     def __post_init__(self) -> None:
         if not len(self.x) == len(self.y) == len(self.ids):
-            raise DataError(f"{self.name}: {len(self.x)} inputs, {len(self.y)} labels and {len(self.ids)} ids.")
+            raise DataError(f"{self.name}: got {len(self.x)} inputs, {len(self.y)} labels and {len(self.ids)} ids.")
         if self.origins and len(self.origins) != len(self.ids):
-            raise DataError(f"{self.name}: {len(self.ids)} examples and {len(self.origins)} origins.")
+            raise DataError(f"{self.name}: got {len(self.ids)} examples and {len(self.origins)} origins.")
         if self.weights is not None and self.weights.shape != self.y.shape:
-            raise DataError(f"{self.name}: {len(self.ids)} examples and weights of shape {tuple(self.weights.shape)}.")
+            raise DataError(
+                f"{self.name}: got {len(self.ids)} examples and weights of shape {tuple(self.weights.shape)}."
+            )
         outlines = None if self.evidence is None else self.evidence.outlines
         if self.evidence is not None and len(self.evidence) != len(self.ids):
-            raise DataError(f"{self.name}: {len(self.ids)} examples and evidence of {len(self.evidence)}.")
+            raise DataError(f"{self.name}: got {len(self.ids)} examples and evidence for {len(self.evidence)}.")
         if outlines is not None and outlines.shape != (len(self.x), *self.shape[1:]):
-            raise DataError(f"{self.name}: inputs of shape {self.shape} and outlines of {tuple(outlines.shape[1:])}.")
+            raise DataError(
+                f"{self.name}: got inputs of shape {self.shape} and outlines of shape {tuple(outlines.shape[1:])}."
+            )
         if len(self.y) and not (int(self.y.min()) >= 0 and int(self.y.max()) < len(self.class_names)):
             raise DataError(
-                f"{self.name}: labels run from {int(self.y.min())} to {int(self.y.max())}, for "
+                f"{self.name}: labels range from {int(self.y.min())} to {int(self.y.max())}, but there are "
                 f"{len(self.class_names)} classes (0 to {len(self.class_names) - 1})."
             )
 

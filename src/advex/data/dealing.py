@@ -54,5 +54,5 @@ def dealt(labels: np.ndarray, groups: np.ndarray | None = None) -> dict[str, np.
 
 def described(kind: str, group: str = "") -> str:
     """What is said of such data. kind: of its examples, e.g. "rows"; group: the column that keeps them together."""
-    together = f", those of one {group} together" if group else ""
-    return f"'{TEST}' is a fifth of the {kind} of each class{together}, by chance (seed {_SEED}); '{ALL}' names all"
+    together = f", with those of one {group} kept together" if group else ""
+    return f"'{TEST}' is a random fifth of the {kind} of each class{together} (seed {_SEED}); '{ALL}' is all of them"

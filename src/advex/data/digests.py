@@ -86,7 +86,9 @@ def known(data: Dataset, folder: Path) -> Known | None:
         listed = load(read_bytes(path, _LARGEST, "a list of examples", ArtifactError))
         values, by_name = listed.get(_KEY, listed.get(_NAMES)), _KEY not in listed
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{path} cannot be read: {error}. Without it, nothing is known of its examples.") from None
+        raise ArtifactError(
+            f"{path} cannot be read: {error}. Without it, the examples of the data are unknown."
+        ) from None
     if values is None or values.ndim != 1 or values.dtype != np.int64 or (np.diff(values) <= 0).any():
-        raise ArtifactError(f"{path} is not a list of examples: '{_KEY}' must be increasing whole numbers.")
+        raise ArtifactError(f"{path} is not a list of examples: '{_KEY}' must contain increasing whole numbers.")
     return Known(torch.from_numpy(np.isin(named(data) if by_name else digests(data.x), values)), by_name)

@@ -163,9 +163,9 @@ def placed(
         boxes.append(torch.tensor(kept, dtype=torch.int64).reshape(-1, 4))
     notes = []
     if lost:
-        notes.append(f"{lost:,} of {len(windows):,} without evidence: less than half of the box was cut out")
+        notes.append(f"{lost:,} of {len(windows):,} without evidence: less than half of the box is inside the crop")
     if unreadable:
-        notes.append(f"{unreadable:,} outlines cannot be read, their boxes are taken")
+        notes.append(f"{unreadable:,} outlines cannot be read; their boxes are used instead")
     whole = [_filled_by(window) for window in windows]
     picture = torch.tensor(whole, dtype=torch.int64).reshape(-1, 4)
     if outlines is not None:

@@ -53,7 +53,7 @@ def seeds_of(data: Dataset, name: str) -> ClassSeeds:
     own = data.take((data.y == data.class_names.index(name)).nonzero()[:, 0])
     if len(data.shape) != 3 or not len(own):
         what = "no pictures" if len(data.shape) != 3 else f"no picture of class '{name}'"
-        raise DataError(f"{data.name} holds {what}, and seeds are made from the class's own pictures.")
+        raise DataError(f"{data.name} has {what}; seeds are made from pictures of the class.")
     mean = torch.stack([batch.x.double().sum(dim=0) for batch in own.batches(_ROWS)]).sum(dim=0) / len(own)
     unit = 255 if own.x.dtype == torch.uint8 else 1
     return ClassSeeds(
@@ -78,8 +78,8 @@ def bundled_seeds(name: str, class_names: Sequence[str] | None, shape: Sequence[
         known = json.loads(file.metadata()["class_names"])
         if class_names is None or list(class_names) != known or (shape is not None and tuple(shape) != (3, 32, 32)):
             raise SpecError(
-                "The seeds that come with advex are of CIFAR-10's classes, in 3 x 32 x 32 pixels, and the model has "
-                "others. Name data that hold pictures of its classes: --data DATA."
+                "The seeds that come with advex are for the classes of CIFAR-10, in 3 x 32 x 32 pixels, but "
+                "the model has others. Give data with pictures of its classes: --data DATA."
             )
         number = known.index(name)
         mean, rows, scale = (file.get_tensor(key)[number] for key in ("mean", "rows", "scale"))

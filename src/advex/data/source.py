@@ -102,11 +102,11 @@ class Reading:
 
     def __post_init__(self) -> None:
         if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
-            raise SpecError(f"size={self.size} is not a size: give a side, or (height, width), of at least 1.")
+            raise SpecError(f"size={self.size} is not valid: give a side, or (height, width), of at least 1.")
         if self.channels not in (None, 1, 3):
-            raise SpecError(f"channels={self.channels}: images have 1 channel (grey) or 3 (colour).")
+            raise SpecError(f"channels={self.channels}: images must have 1 channel (grey) or 3 (colour).")
         if self.max_samples is not None and self.max_samples < 1:
-            raise SpecError(f"max_samples={self.max_samples} leaves nothing; give at least 1.")
+            raise SpecError(f"max_samples={self.max_samples} is not valid: give at least 1.")
 
 
 class Opened(Protocol):
@@ -182,7 +182,7 @@ def _walk(folder: Path, within: PurePosixPath, above: tuple[str, ...], ways: Cou
         return
     ways[real] += 1
     if ways[real] > _MOST_WAYS:  # a dozen folders that all link to each other have millions of paths
-        raise DataError(f"{folder}: links lead to this folder by more than {_MOST_WAYS} ways. Take some of them away.")
+        raise DataError(f"{folder}: more than {_MOST_WAYS} chains of links lead to this folder. Remove some of them.")
     try:
         entries = list(os.scandir(folder))
     except OSError as error:
@@ -258,12 +258,12 @@ class Source:
         if split is None:
             if len(self.splits) > 1:
                 raise DataError(
-                    f"{self.name} has several splits: {', '.join(named)}. Name one, e.g. split='{named[0]}' "
-                    f"(--split {named[0]})."
+                    f"{self.name} has several splits: {', '.join(named)}. Choose one, e.g. "
+                    f"split='{named[0]}' (--split {named[0]})."
                 )
             return next(iter(self.splits))
         if not named:
-            raise DataError(f"{self.name} has no splits, and '{split}' was asked for. Leave out the split.")
+            raise DataError(f"{self.name} has no splits, so '{split}' does not exist. Omit the split.")
         if split not in named:
             raise DataError(f"{self.name} has no split '{split}': {did_you_mean(split, named)}", absent=True)
         return split

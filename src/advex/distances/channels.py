@@ -37,4 +37,6 @@ def per_pixel(maps: Tensor, channels: Channels) -> Tensor:
 def check_channels(channels: str) -> None:
     """Raise SpecError unless it is one of `Channels`."""
     if channels not in (known := typing.get_args(Channels)):
-        raise SpecError(f"channels is one of {', '.join(known)}, not {channels!r}: {did_you_mean(channels, known)}")
+        raise SpecError(
+            f"channels must be one of {', '.join(known)}, not {channels!r}: {did_you_mean(channels, known)}"
+        )

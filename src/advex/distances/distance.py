@@ -55,7 +55,7 @@ def rows(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     """Both sets of maps as lists: [n, d] each. Raises InputError unless they have one shape."""
     if first.shape != second.shape or first.ndim < 2 or not math.prod(first.shape[1:]):
         shapes = f"{tuple(first.shape)} and {tuple(second.shape)}"
-        raise InputError(f"Two sets of maps [n, *shape] of the same inputs can be compared, not {shapes}.")
+        raise InputError(f"Distances need two sets of maps [n, *shape] of the same inputs, not {shapes}.")
     return first.flatten(1), second.flatten(1)
 
 

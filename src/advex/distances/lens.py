@@ -29,15 +29,16 @@ class _Near(OfMaps):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.w < 0:
-            raise SpecError(f"The pixels near one are at most w = 0, 1, 2, ... pixels away, not {self.w}.")
+            raise SpecError(f"w must be a number of pixels, 0, 1, 2, ..., not {self.w}.")
 
     def pixels(self, *maps: Tensor) -> list[Tensor]:
         """Pictures [n, c, height, width] of the absolute values that are compared. Raises InputError for rows."""
         rows(*maps)  # of other shapes is refused
         if maps[0].ndim != 4:
             raise IncomparableError(
-                f"LENS is for pictures [n, channels, height, width]: in a row {list(maps[0].shape[1:])} nothing is "
-                "near anything else. Take the plain distance: top_k, kendall or spearman."
+                "LENS needs pictures [n, channels, height, width]: the values of a row "
+                f"{list(maps[0].shape[1:])} have no neighbours. Use the plain distance: top_k, kendall or "
+                "spearman."
             )
         sizes = [per_pixel(each, self.channels).abs() for each in maps]
         return [each if each.ndim == 4 else each[:, None] for each in sizes]
@@ -58,7 +59,9 @@ class _NearTop(_Near, TopK):
         """[n, c, height, width] bool: the k largest, zeros never; of equal values by one order for all maps."""
         values = sizes.detach().flatten(1)
         if self.k > values.shape[1]:
-            raise IncomparableError(f"A map of {values.shape[1]} values has no {self.k} largest: use a smaller k.")
+            raise IncomparableError(
+                f"A map of {values.shape[1]} values has no {self.k} largest values: use a smaller k."
+            )
         order = torch.randperm(values.shape[1], generator=torch.Generator().manual_seed(0)).to(values.device)
         top = order[values[:, order].argsort(dim=1, descending=True, stable=True)[:, : self.k]]
         return (torch.zeros_like(values).scatter(1, top, 1.0).bool() & (values > 0)).reshape(sizes.shape)

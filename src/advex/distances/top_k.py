@@ -33,7 +33,7 @@ class TopK(OfMaps):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.k < 1:
-            raise SpecError(f"The largest k elements are at least 1, not {self.k}.")
+            raise SpecError(f"k must be at least 1, not {self.k}.")
 
     def __call__(self, first: Tensor, second: Tensor) -> Tensor:
         a, b = self.rows(first, second)
@@ -58,7 +58,7 @@ class TopK(OfMaps):
     def _top(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """([n, d] float64, how likely each element is among the largest; [n, d] bool, whether chance decides that)."""
         if self.k > rows.shape[1]:
-            raise IncomparableError(f"A map of {rows.shape[1]} values has no {self.k} largest: use a smaller k.")
+            raise IncomparableError(f"A map of {rows.shape[1]} values has no {self.k} largest values: use a smaller k.")
         size = rows.detach().abs()
         least = size.topk(self.k, dim=1).values[:, -1:]
         sure, last = size > least, (size == least) & (least > 0)

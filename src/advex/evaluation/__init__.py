@@ -161,24 +161,24 @@ def _record(models: Sequence[Model], work: Evaluation, command: str, seconds: fl
 def check(models: Sequence[Model], data: Dataset, plan: Plan) -> None:
     """Raise unless there is something to do, and every model can be evaluated on this data as planned."""
     if not len(data):
-        raise DataError(f"{data.name} holds no examples: there is nothing to evaluate.")
+        raise DataError(f"{data.name} has no examples: there is nothing to evaluate.")
     names = [name for name, _, _ in models]
     # Names become file names, and some file systems do not tell a from A.
     if not names or "" in names or len({name.casefold() for name in names}) < len(names):
-        raise SpecError(f"An evaluation needs one or more models, each with its own name, not {names}.")
+        raise SpecError(f"An evaluation needs at least one model, each with its own name, not {names}.")
     if plan.settings.transfer and len(models) < 2:
-        raise SpecError("Transfer judges every model's changes by every other: it needs two or more models.")
+        raise SpecError("Transfer tests the changes of each model on every other model: it needs at least two models.")
     for name, _, classifier in models:
         classes = classifier.predict(batch_for(classifier, data, slice(0, 2)).x).shape[1]
         if classes != len(data.class_names):
             raise InputError(
-                f"The model '{name}' answers {classes} classes, {data.name} has {len(data.class_names)}. "
-                "Evaluate it on data with the classes that it was trained for."
+                f"The model '{name}' has {classes} classes, but {data.name} has {len(data.class_names)}. "
+                "Evaluate it on data with the classes it was trained on."
             )
         if None not in (classifier.features, data.features) and classifier.features != data.features:
             raise InputError(
-                f"The rows of {data.name} are not encoded by the columns of the model '{name}': open them with "
-                "open_dataset(..., features=classifier.features)."
+                f"The rows of {data.name} are not encoded with the columns of the model '{name}': open them "
+                "with open_dataset(..., features=classifier.features)."
             )
         for stage in (radii, transfers, corruptions, maps, pictures):
             stage.check(plan, classifier, data)  # before hours of searching

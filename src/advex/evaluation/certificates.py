@@ -127,8 +127,8 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
         yield flag(
             entry.name, "noise", "note",
             f"The network does not withstand the noise that certifies it (sigma {certified.sigma:g}): of "
-            f"{certified.examples} examples {smoothed.value:.1%} are surely right with it, "
-            f"{certified.accuracy.value:.1%} are right without it.",
+                f"{certified.examples} examples, {smoothed.value:.1%} are certified correct with noise and "
+                f"{certified.accuracy.value:.1%} are correct without.",
             f"Train with such noise (objective.noise.std={certified.sigma:g} objective.noise.clip=false), or certify "
             "with a smaller sigma.",
         )  # fmt: skip
@@ -136,7 +136,7 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
         yield flag(
             entry.name, "few_certified", "note",
             f"Only {certified.examples} of {examples} examples were certified: certified figures have wide intervals.",
-            f"Certify more (--certify-examples), at least {FEW_EXAMPLES} where there are so many.",
+            f"Certify more (--certify-examples), at least {FEW_EXAMPLES} if the data have that many.",
         )  # fmt: skip
 
 

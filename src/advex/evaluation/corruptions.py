@@ -35,7 +35,7 @@ def kind(task: CorruptionTask) -> str:
 def check(plan: Plan, classifier: Classifier, data: Dataset) -> None:
     """Raise InputError for inputs that are no pictures from 0 to 1."""
     if plan.corruptions and classifier.features is not None:
-        raise InputError(f"Corruptions are for pictures; {data.name} has rows of a table. Leave --corruptions out.")
+        raise InputError(f"Corruptions need pictures, but {data.name} has rows of a table. Omit --corruptions.")
     if plan.corruptions:
         check_pictures(batch_for(classifier, data, slice(0, 2)).x)
 

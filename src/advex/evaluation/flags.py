@@ -41,10 +41,10 @@ def flags_of_training(model: str, known: Tensor, right: Tensor, *, by_name: bool
     if by_name:
         yield flag(
             model, "known_by_name", severity(count / len(known)),
-            f"{count:,} of the {len(known):,} examples have the names of pictures that it was trained on. They were "
-            "streamed and are known by the names of data and files alone: others of these names count, the same under "
-            "other names do not.",
-            "Make sure that these are of another split than it was trained on.",
+            f"{count:,} of the {len(known):,} examples have the names of pictures that it was trained on. "
+                "Streamed pictures are compared by data and file names only: other pictures with these names "
+                "count, the same pictures under other names do not.",
+            "Make sure that these examples are not from the split it was trained on.",
         )  # fmt: skip
     elif count:
         others = len(known) - count
@@ -52,10 +52,10 @@ def flags_of_training(model: str, known: Tensor, right: Tensor, *, by_name: bool
         apart = f" Of the other {others:,} it classifies {accuracy:.1%} correctly." if others else ""
         yield flag(
             model, "trained_on", severity(count / len(known)),
-            f"{count:,} of the {len(known):,} examples ({count / len(known):.1%}) are among those that it was trained "
-            f"on: what it answers to them it may have learnt by heart, so accuracy, radii and confidences say too much "
-            f"of new ones.{apart}",
-            "Evaluate data that training has not seen (--split test, where a part is held out).",
+            f"{count:,} of the {len(known):,} examples ({count / len(known):.1%}) are in its training data "
+                "and may be memorised, so accuracy, radii and confidences are too optimistic for new "
+                f"data.{apart}",
+            "Evaluate on data not used in training (--split test, if a part is held out).",
         )  # fmt: skip
 
 
@@ -65,9 +65,10 @@ def flags_of_labels(model: str, training: Training | None) -> Iterator[Flag]:
     if drawn:
         yield flag(
             model, "drawn_labels", "warning",
-            f"It was trained on labels drawn at random (labels: {drawn[1]}), so its answers do not mean the classes, "
-            "and its accuracy should be chance.",
-            "Read its maps as a control: those of an explainer that shows what a network learned differ from them.",
+            f"It was trained on random labels (labels: {drawn[1]}), so its outputs do not correspond to the "
+                "classes, and its accuracy should be at chance.",
+            "Use its maps as a control: an explainer that shows what a network learned gives different maps "
+                "for a network trained on the true labels.",
         )  # fmt: skip
 
 
@@ -75,7 +76,7 @@ def more_examples(data: Dataset) -> str:
     """What to do where the examples are few: take more, where the data have them."""
     whole = sum(data.class_counts)
     if whole > len(data) + data.left_out:
-        return f"Evaluate more of the {whole:,} examples that the data have (--max-samples)."
+        return f"Evaluate more of the {whole:,} examples in the data (--max-samples)."
     if data.left_out:
         return "The data have no more examples of this selection: read the intervals, or include the others (--all)."
     return "The data have no more examples: read the intervals, and compare models on the same examples."
@@ -92,7 +93,7 @@ def flags_of_data(data: Dataset) -> Iterator[Flag]:
         yield flag(
             DATA, "selected", "note",
             data.selected,
-            "Evaluate all examples if accuracy matters: here it is that of the selection.",
+            "Evaluate all examples if accuracy matters: this is the accuracy on the selection.",
         )  # fmt: skip
     if len(data) < FEW_EXAMPLES:
         yield flag(

@@ -83,7 +83,9 @@ def examples(
         rows = {model.name: evaluation.trained_on(model.source, data) for model in models}
         learned = [name for name, trained in rows.items() if trained is not None and trained.rows.any()]
         if learned:
-            say.note(f"{' and '.join(learned)} was trained on some of these: evaluated are those held out.")
+            say.note(
+                f"{' and '.join(learned)} was trained on some of these examples: only those held out are evaluated."
+            )
             return opened(*datasets.TEST)
     return data
 

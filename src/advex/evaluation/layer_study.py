@@ -67,14 +67,16 @@ class LayerStudy:
 
     def __post_init__(self) -> None:
         if not self.sigmas or not all(0 <= sigma < math.inf for sigma in self.sigmas):
-            raise SpecError(f"Sigmas of the blur are numbers of pixels from 0 on, not {self.sigmas}.")
+            raise SpecError(f"Sigmas of the blur must be numbers of pixels, at least 0, not {self.sigmas}.")
         fixed = sorted({"layers", "sigma"} & parse(self.explainer)[1].keys())
         if fixed:
-            raise SpecError(f"{' and '.join(fixed)} of '{self.explainer}': the study varies these. Leave them out.")
+            raise SpecError(f"{' and '.join(fixed)} of '{self.explainer}' are varied by the study. Omit them.")
         if unknown := self.above.keys() - self.plan.entries.keys():
             raise SpecError(f"There is no figure '{min(unknown)}': {did_you_mean(min(unknown), self.plan.entries)}")
         if not isinstance(self.plan.maps[0].explainer, Perceptual):
-            raise SpecError(f"'{self.explainer}' holds no layers: study perceptual, e.g. perceptual:gradients=20.")
+            raise SpecError(
+                f"'{self.explainer}' does not hold any layers: use perceptual, e.g. perceptual:gradients=20."
+            )
 
     @cached_property
     def plan(self) -> Plan:
@@ -235,7 +237,9 @@ def sigmas_from(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(each) for each in text.split(","))
     except ValueError:
-        raise SpecError(f"Sigmas are numbers of pixels with commas between them, as 0,2.5,5, not {text!r}.") from None
+        raise SpecError(
+            f"Sigmas must be numbers of pixels separated by commas, such as 0,2.5,5, not {text!r}."
+        ) from None
 
 
 def lost_class(case: Case) -> Tensor:
@@ -257,5 +261,5 @@ def layers_of(held: tuple[int, int]) -> str:
 def one_of(models: Sequence[Opened]) -> Opened:
     """The only model. Raises SpecError for several."""
     if len(models) > 1:
-        raise SpecError("The layers of one model are studied at a time: give one --model.")
+        raise SpecError("Only one model can be studied at a time: give one --model.")
     return models[0]

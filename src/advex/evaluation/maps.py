@@ -55,12 +55,13 @@ def check(plan: Plan, classifier: Classifier, data: Dataset) -> None:
         if "evidence" in task.measure.needs and data.evidence is None:
             if len(data.shape) != 3:
                 raise SpecError(
-                    f"The measure '{task.name}' looks at places in pictures, and {data.name} has none: leave it out. "
-                    "Of columns deletion, insertion:fill=mean and regions ask what the answer hangs on."
+                    f"The measure '{task.name}' needs positions in pictures, which {data.name} does not "
+                    "have: omit it. For columns use deletion, insertion:fill=mean or regions, which test "
+                    "what the output depends on."
                 )
             raise SpecError(
-                f"The measure '{task.name}' needs data that say where the labelled thing lies (boxes or outlines), and "
-                f"{data.name} does not: leave it out, or take data that do: {LOCATED}."
+                f"The measure '{task.name}' needs data that locate the labelled object (boxes or outlines), "
+                f"which {data.name} does not: omit it, or use data that do: {LOCATED}."
             )
     for group in groups(plan.maps):
         for _, case, _ in cases(group, classifier, data, plan, range(1)):
@@ -233,9 +234,9 @@ def _figures(work: Evaluation, model: str, task: MapTask) -> MapFigures:
 
 
 _DOUBTS = (
-    (FLAT, "flat_map", "Look for steps without a derivative (rounding, detach, saturation), or hide parts instead: "
-     "feature_ablation, kernel_shap. These maps count in no figure, and are not drawn."),
-    (INCOMPLETE, "incomplete_map", "Take more steps or samples; a part of the network may be hidden from derivatives."),
+    (FLAT, "flat_map", "Look for operations without a derivative (rounding, detach, saturation), or use explainers "
+     "without gradients: feature_ablation, kernel_shap. These maps are not included in any figure and are not drawn."),
+    (INCOMPLETE, "incomplete_map", "Use more steps or samples; a part of the network may not be differentiable."),
 )  # fmt: skip
 
 
@@ -248,7 +249,7 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
         for words, code, remedy in _DOUBTS:
             if doubts[words]:
                 part = doubts[words] / len(rows)
-                message = f"Of {doubts[words]} of {len(rows)} maps by '{name}': {words}."
+                message = f"{doubts[words]} of {len(rows)} maps by '{name}': {words}."
                 yield flag(entry.name, code, severity(part), message, remedy)
         beside = {key for task in work.plan.measures if "" in task.keys for name, key in task.keys.items() if name}
         for key, reasons in maps.undefined.items():
@@ -258,12 +259,10 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
             if doubtful == "warning":
                 listed = ", ".join(f"{reason} ({count})" for reason, count in reasons.items())
                 message = f"'{key}' of the maps by '{name}' is undefined for {share:.1%} of the examples: {listed}."
-                remedy = "Choose a measure that these maps have."
+                remedy = "Choose a measure that is defined for these maps."
                 if share < 1:
-                    message += " Its mean is of the others."
-                    remedy = (
-                        "Compare it only with means over the same examples, or choose a measure that these maps have."
-                    )
+                    message += " The mean is over the others."
+                    remedy = f"Compare it only with means over the same examples. {remedy}"
                 yield flag(entry.name, "undefined_measure", doubtful, message, remedy)
 
 

@@ -109,7 +109,7 @@ def _check(folders: Sequence[Path], records: Sequence[Record], tables: Sequence[
         if record.searches != first.searches:
             reasons.append("the searches differ")
         elif record.norms != first.norms:
-            reasons.append("the areas of their searches are in other norms")
+            reasons.append("the areas of their searches are in different norms")
         reasons += [
             f"{key} is '{first.measures[key].title}' there and '{entry.title}' here"
             for key, entry in record.measures.items()
@@ -118,13 +118,15 @@ def _check(folders: Sequence[Path], records: Sequence[Record], tables: Sequence[
         if record.radii != first.radii:
             reasons.append("the radii, or the searches within them, differ")
         if record.data.class_names != first.data.class_names or record.data.chance != first.data.chance:
-            reasons.append("the data have other classes")
+            reasons.append("the data have different classes")
         elif _examples(table["examples"], record) != _examples(tables[0]["examples"], first):
-            reasons.append("the examples are others")
+            reasons.append("the examples differ")
         if not reasons and ("answers" in table) != ("answers" in tables[0]):
             reasons.append("the rows of a table are explained in sentences in only one")
         if reasons:
-            raise ArtifactError(f"{where} and {folder} cannot be compared: {'; '.join(reasons)}. Evaluate both alike.")
+            raise ArtifactError(
+                f"{where} and {folder} cannot be compared: {'; '.join(reasons)}. Evaluate both with the same settings."
+            )
 
 
 def _given(key: str, *records: Record) -> bool:

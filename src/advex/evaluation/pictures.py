@@ -222,8 +222,8 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
     if blind:
         yield flag(
             entry.name, "flat_picture", severity(blind / len(rows)),
-            f"Of {blind} of {len(rows)} pictures: {FLAT}. They show the input unchanged.",
-            "Look for steps without a derivative: rounding, detach, saturation.",
+            f"{blind} of {len(rows)} pictures: {FLAT}. They show the input unchanged.",
+            "Look for operations without a derivative: rounding, detach, saturation.",
         )  # fmt: skip
     if not len(rows) or rows.column("png_prediction").null_count:
         return
@@ -231,9 +231,9 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
     if lost:
         yield flag(
             entry.name, "png", severity(lost),
-            f"{lost:.1%} of the explanation pictures are classified differently once saved as 8-bit PNG: "
-            "what is seen is not what the network was asked.",
-            "Trust the figures of the PNG, which are given beside the others; a larger rho makes them agree.",
+            f"{lost:.1%} of the explanation pictures are classified differently once saved as 8-bit PNG: the "
+                "picture shown is not exactly what the network classified.",
+            "Use the figures for the PNG, which are shown beside the others; a larger rho makes them agree.",
         )  # fmt: skip
 
 

@@ -95,19 +95,19 @@ def settings_from(values: dict[str, Any]) -> Settings:
 def plan_of(settings: Settings) -> Plan:
     """Read the specs of an evaluation. Raises SpecError for one that names nothing, or is given twice."""
     if settings.transfer and not settings.radius:
-        raise SpecError("Transfer judges changes within a radius: name one, e.g. linf:8/255.")
+        raise SpecError("Transfer needs a radius, e.g. linf:8/255.")
     certify = None
     if settings.certify is not None:
         certify = Certify(
             sigma=settings.certify, samples=settings.certify_samples, batch_size=settings.batch_size
         )  # with the published number of draws that choose a class, and risk
         if settings.attack is None:
-            raise SpecError("Certificates are set beside the attack on the same examples: certify needs an attack.")
+            raise SpecError("Certificates are compared with an attack on the same examples: certify needs an attack.")
     searches = _searches(settings)
     if certify and searches[0].norm.name not in ("rmse", "l2"):
         raise SpecError(
-            f"Certificates hold in l2, and the attack '{settings.attack}' looks for small changes in "
-            f"{searches[0].norm}: certify beside an attack in l2 or rmse."
+            f"Certificates hold in l2, but the attack '{settings.attack}' minimises the change in "
+            f"{searches[0].norm}: use an attack in l2 or rmse."
         )
     return Plan(
         settings=settings, searches=searches, radii=_radii(settings, searches),
@@ -128,10 +128,9 @@ def _searches(settings: Settings) -> tuple[SearchTask, ...]:
             task = SearchTask(name=name, search=search, goal=goal, spec=describe(search))
             if task.within:
                 raise SpecError(
-                    f"'{spec}' promises the lowest loss within a distance of its own, and {name} wants the smallest "
-                    "change (`promises`): the area of what it leaves would be infinite. Take a search such as "
-                    "'minimal' here, and ask what is left within a distance by "
-                    f"--radius linf:8/255 --suite {parse(spec)[0]}."
+                    f"'{spec}' minimises the loss within a fixed radius, but {name} needs the smallest "
+                    "change (`promises`): its area would be infinite. Use a search such as 'minimal' here; "
+                    f"for the accuracy within a radius use --radius linf:8/255 --suite {parse(spec)[0]}."
                 )
             tasks.append(task)
     if settings.published:
@@ -237,7 +236,7 @@ def _maps(settings: Settings) -> tuple[MapTask, ...]:
     pairs = [parted(spec) for spec in settings.maps]
     for spec, target in pairs:
         if target not in ("", "predicted", "true") and not target.isdecimal():
-            raise SpecError(f"In '{spec}@{target}', the class is 'predicted', 'true' or its number.")
+            raise SpecError(f"In '{spec}@{target}', the class must be 'predicted', 'true' or its number.")
     by_name = named_explainers([spec for spec, _ in pairs])
     return tuple(
         MapTask(name=name, explainer=explainer, target=target or settings.map_target)

@@ -69,10 +69,11 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
     if pairs := getattr(classifier.network, "pairs", 0):
         yield flag(
             entry.name, "estimated_gradients", "note",
-            f"Its gradients are estimates, each from {pairs} pairs of answers: searches that follow them come less "
-            f"near, and radii are too large. {classifier.network.asked:,} rows have been asked.",
-            "Use more pairs, or a search by decisions alone "
-            f"({'hop_skip_jump' if data.features is None else 'counterfactual'}).",
+            f"Its gradients are estimates, each from {pairs} pairs of outputs: searches that follow them "
+                "find larger changes, so radii are too large. The function has been called on "
+                f"{classifier.network.asked:,} rows.",
+            "Use more pairs, or a search that uses only decisions "
+                f"({'hop_skip_jump' if data.features is None else 'counterfactual'}).",
         )  # fmt: skip
     if returns_probabilities(once):
         yield flag(
@@ -84,21 +85,21 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
     if varies(once, again):
         yield flag(
             entry.name, "stochastic", "warning",
-            "Two answers to the same input differ: noise misleads searches, and no figure can be repeated.",
-            "Switch the noise off in evaluation mode, or attack the mean of many answers, e.g. minimal:draws=16.",
+            "Two outputs for the same input differ: noise misleads searches, and no figure can be reproduced.",
+            "Switch the noise off in evaluation mode, or attack the mean of many outputs, e.g. minimal:draws=16.",
         )  # fmt: skip
     elif (mixing := _mixing(classifier, probe, once)) is not None:
         yield flag(
             entry.name, "rows_mix", "warning",
-            f"The network's answer to an example depends on the rest of the batch{mixing}: accuracies, radii and maps "
-            "depend on which examples are evaluated together.",
+            f"The network's output for an example depends on the rest of the batch{mixing}: accuracies, "
+                "radii and maps depend on which examples are evaluated together.",
             "Give batch norm running statistics, or use no batch statistics in evaluation mode.",
         )  # fmt: skip
     if silent := int((tensor(work.written.rows("examples", entry.name), "prediction") == NO_ANSWER).sum()):
         yield flag(
             entry.name, "no_answer", "warning",
-            f"The network answers NaN or infinity to {silent} of {len(data)} examples: these count as wrong, with a "
-            "radius of 0.",
+            f"The network returns NaN or infinity for {silent} of {len(data)} examples: these count as "
+                "wrong, with a radius of 0.",
             "Look for overflow, division by zero or logarithms of zero; a wider type (float32) may help.",
         )  # fmt: skip
     names = classifier.class_names
@@ -106,16 +107,17 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
         differing = [pair for pair in zip(names, data.class_names, strict=True) if pair[0] != pair[1]]
         yield flag(
             entry.name, "class_names", "warning",
-            f"{len(differing)} of the model's class names are not the data's, e.g. '{differing[0][0]}' is called "
-            f"'{differing[0][1]}' there: it may have learnt another order of classes.",
+            f"{len(differing)} of the model's class names differ from those of the data, e.g. "
+                f"'{differing[0][0]}' is called '{differing[0][1]}' there: the classes may be in a different "
+                "order.",
             "Compare the two lists; name or order the data's classes as in training.",
         )  # fmt: skip
     accuracy = entry.scores["accuracy"]
     if accuracy.low <= data.chance:
         yield flag(
             entry.name, "low_accuracy", "warning",
-            f"The accuracy, {accuracy.value:.1%}, is not clearly above that of always answering the largest class, "
-            f"{data.chance:.1%}: robustness areas and explanations say little.",
+            f"The accuracy, {accuracy.value:.1%}, is not clearly above that of always predicting the most "
+                f"frequent class, {data.chance:.1%}: robustness areas and explanations say little.",
             f"Check the normalisation and the order of classes, or train longer. {more_examples(data)}",
         )  # fmt: skip
 

@@ -37,9 +37,9 @@ def check(plan: Plan, classifier: Classifier, data: Dataset) -> None:
     for task in plan.radii:
         if classifier.features is not None:
             raise InputError(
-                f"'{task.key}' is a share of the range that all elements of an input have in common. The columns of "
-                f"{data.name} have ranges of their own: how far its rows are from another answer is what the attack "
-                "'counterfactual' says (--attack counterfactual)."
+                f"'{task.key}' is a fraction of a range that all elements of an input share, but each column "
+                f"of {data.name} has its own range. To measure how far its rows are from another class, use "
+                "--attack counterfactual."
             )
         task.ball.check(data.shape)
 
@@ -202,18 +202,18 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
         if moved and len(blind) < len(task.searches):
             yield flag(
                 entry.name, "gradients_misled", severity(moved / stands.n),
-                f"Within {task.key}, {moved} of {stands.n} examples were moved by {' and '.join(blind)}, without "
-                "gradients, after the searches with gradients had failed: gradients may be masked, and what still "
-                "stands may stand for that alone.",
-                f"Give {' and '.join(blind)} more queries, and trust no search with gradients alone.",
+                f"Within {task.key}, {moved} of {stands.n} examples were changed by {' and '.join(blind)}, "
+                    "without gradients, after the searches with gradients had failed: gradients may be masked, "
+                    "and the rest may be correct for that reason alone.",
+                f"Give {' and '.join(blind)} more queries, and do not rely on gradient-based searches alone.",
             )  # fmt: skip
         standing = [each == STANDS for each in rows.column(f"within_{task.key}_by").to_pylist()]
         flat = int((tensor(rows, f"within_{task.key}_flat") & torch.tensor(standing, dtype=torch.bool)).sum())
         if flat:
             yield flag(
                 entry.name, "flat_gradients", severity(flat / stands.n),
-                f"Within {task.key}, the gradient vanished on {flat} of the {sum(standing)} examples that no search "
-                "moved: the searches were blind there, and the robust accuracy may be too high.",
+                f"Within {task.key}, the gradient vanished on {flat} of the {sum(standing)} examples that no "
+                    "search changed: the searches were blind there, and the robust accuracy may be too high.",
                 "Return logits instead of probabilities, avoid saturating or quantising layers, or use a smooth "
                 "activation.",
             )  # fmt: skip

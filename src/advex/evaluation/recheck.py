@@ -185,29 +185,32 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
         return
     rows = _made(work, entry.name, RECHECK)
     yield from _more_steps(entry, task, tensor(work.written.rows("examples", entry.name), task.column), rows)
-    by_decisions = "The area by decisions, from noise where the attack failed, stands beside it: trust the smaller."
+    by_decisions = (
+        "The area from decisions alone, started from noise where the attack failed, is shown beside it: trust "
+        "the smaller one."
+    )
     if error := _disagrees(rows):
         through = tensor(rows, "constant").double().mean() >= 0.5
-        why = "Its gradient is a straight-through one: nearby the answers stay the same to the last digit. "
+        why = "It uses a straight-through gradient: nearby outputs are identical to the last digit. "
         known, where = int((~_errors(rows).isnan()).sum()), "at the changes found"
         if tensor(rows, "size").isinf().all():
             where = "at the inputs (no change was found)"
         apart = f"differ from it by {error:.0%}" if math.isfinite(error) else "exist, and it is NaN or infinite"
         yield flag(
             entry.name, "gradients_disagree", "warning",
-            f"The gradient is not the slope of what the network answers: {where}, finite differences "
-            f"{apart} (median of {known} examples; honest networks stay below 10%). "
-            f"{why if through else ''}Searches that follow it may miss smaller changes, and maps show the gradient of "
-            "another function.",
+            f"The gradient is not that of the network's outputs: {where}, finite differences {apart} (median "
+                f"of {known} examples; normally below 10%). {why if through else ''}Searches that follow it may "
+                "miss smaller changes, and maps show the gradient of another function.",
             f"Look for detach, no_grad, rounding or a custom backward pass. {by_decisions}",
         )  # fmt: skip
     if share := _shortened(rows):
         yield flag(
             entry.name, "boundary_not_reached", "warning",
-            f"A walk of {PASSES} decisions, without gradients, makes the changes of the attack with twice its "
-            f"gradients {share:.1%} shorter (mean of {int(tensor(rows, 'walked').isfinite().sum())} examples): it "
-            "stops short of the nearest boundary, so the areas are too large.",
-            f"Give the attack more gradients; if the walk still gains, its gradients mislead it. {by_decisions}",
+            f"A walk of {PASSES} decisions, without gradients, shortens the changes of the attack with twice "
+                f"its gradients by {share:.1%} (mean of {int(tensor(rows, 'walked').isfinite().sum())} "
+                "examples): the attack stops short of the nearest boundary, so the areas are too large.",
+            "Give the attack more gradients; if the walk still shortens its changes, its gradients are "
+                f"misleading. {by_decisions}",
         )  # fmt: skip
 
 
@@ -219,7 +222,7 @@ def _more_steps(entry: ModelEntry, task: SearchTask, distances: Tensor, again: p
     fall = 1 - after / before if before else 0.0
     n, helped = int(both.sum()), []
     if gained:
-        helped.append(f"{gained} more of {len(once)} examples are overcome")
+        helped.append(f"{gained} more of {len(once)} examples reach the goal")
     if fall > HELPS:
         size = norm_title(task.norm.name)
         helped.append(f"the mean {size} of {n} falls by {fall:.1%} (from {before / n:.4g} to {after / n:.4g})")

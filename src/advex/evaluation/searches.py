@@ -145,17 +145,20 @@ def harder(search: attacks.Search, is_table: bool) -> str:
     if name == "counterfactual":
         features, rungs = getattr(search, "features", 0), getattr(search, "rungs", 0)
         return (
-            f"Let '{name}' change more columns and try more values ({name}:features={features + 2},rungs={2 * rungs}); "
-            "where few columns may change at all, no row may have another answer."
+            f"Let '{name}' change more columns and try more values "
+            f"({name}:features={features + 2},rungs={2 * rungs}); if few columns may change at all, there "
+            "may be no row with another answer."
         )
     if is_table:
-        return f"'{name}' goes straight, and a valid row may lie off its way: search columns (--attack counterfactual)."
+        return (
+            f"'{name}' moves in a straight line and may miss valid rows: search over columns (--attack counterfactual)."
+        )
     option = next(
         (each for each in ("gradients", "queries", "steps") if isinstance(getattr(search, each, None), int)), ""
     )
     more = f"more {option} ({name}:{option}={2 * getattr(search, option)})" if option else "a larger budget"
     masked = " If it still fails, gradients may be masked." if getattr(search, "needs_gradient", True) else ""
-    return f"Give '{name}' {more}, or take another search.{masked}"
+    return f"Give '{name}' {more}, or use another search.{masked}"
 
 
 def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
@@ -182,8 +185,8 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
         if task.area and not is_published(task.name) and (bias := _bias(work, tensor(rows, task.column))):
             yield flag(
                 entry.name, "area_bias", "note",
-                f"{task.key('ara')} is about {bias:.1%} too large: areas measured on few examples are, most of all "
-                "near chance (estimated by the bootstrap).",
+                f"{task.key('ara')} is about {bias:.1%} too large: areas measured on few examples are biased "
+                    "upwards, most of all near chance (estimated by bootstrap).",
                 f"{more_examples(work.data)} Intervals and differences of models on the same examples are not biased.",
             )  # fmt: skip
     by_key = {task.key("ara"): task.search for task in work.plan.searches}
@@ -191,8 +194,8 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
         if key in by_key and math.isinf(figure.value):
             yield flag(
                 entry.name, "infinite_area", "warning",
-                f"{key} is infinite: the search failed on a larger share of examples than a naive answer gets right.",
-                f"The area says nothing until the search succeeds. {harder(by_key[key], is_table)}",
+                f"{key} is infinite: the search failed on a larger share of examples than chance.",
+                f"The area means nothing until the search succeeds. {harder(by_key[key], is_table)}",
             )  # fmt: skip
     for name in names:
         blind = tensor(rows, f"{name}_flat").double().mean().item()
@@ -209,7 +212,7 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
         if valid is not None and valid.value < 1:
             yield flag(
                 entry.name, "published_invalid", "note",
-                f"{1 - valid.value:.1%} of the changes found by '{name}' lose their effect once cut to valid inputs: "
-                "the published protocol does not keep to the box.",
-                "Use these figures only to compare with printed ones.",
+                f"{1 - valid.value:.1%} of the changes found by '{name}' lose their effect once clipped to "
+                    "valid inputs: the published protocol does not keep to the box.",
+                "Use these figures only to compare with published ones.",
             )  # fmt: skip

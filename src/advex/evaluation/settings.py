@@ -83,7 +83,7 @@ def checked(values: dict[str, Any]) -> Settings:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
         raise SpecError(
-            f"The setting {name} = {first['input']!r} is not possible: {why_impossible(first['msg'])}."
+            f"The setting {name} = {first['input']!r} is not valid: {why_impossible(first['msg'])}."
         ) from None
 
 

@@ -91,7 +91,7 @@ class Shards:
             if (table.schema.metadata or {}).get(_DIGEST) == self._mark(path):
                 return table
             reason = "belongs to another piece or evaluation"
-        warnings.warn(f"{path} {reason}: it is made again.", AdvexWarning, stacklevel=2)
+        warnings.warn(f"{path} {reason}: it is computed again.", AdvexWarning, stacklevel=2)
         return None
 
     def read(self, model: str, kind: str, index: int = 0) -> pa.Table:
@@ -111,7 +111,7 @@ class Shards:
 
     def stoppable(self, stop: Callable[[], bool]) -> contextlib.AbstractContextManager[None]:
         """Inside, the next pass of a network raises Interrupted once `stop` says so."""
-        return until(stop, f"Stopped. What is finished is in {self.folder}; the same call goes on from there.")
+        return until(stop, f"Stopped. Finished parts are in {self.folder}; the same call resumes from there.")
 
 
 def complete(
@@ -212,11 +212,11 @@ def open_shards(
     if path.exists():
         digest = _agreed(path, identity, upgrade)
         if not resume:
-            raise ArtifactError(f"{out} already holds this evaluation. Resume it, or choose another folder.")
+            raise ArtifactError(f"{out} already contains this evaluation. Resume it, or choose another folder.")
         return Shards(out, digest)
     foreign = [name for name in OWN_FILES if (out / name).exists()]
     if foreign and not path.exists():  # another process may have begun this evaluation just now
-        raise ArtifactError(f"{out} holds {', '.join(foreign)} but no {IDENTITY}: choose a new or empty folder.")
+        raise ArtifactError(f"{out} contains {', '.join(foreign)} but no {IDENTITY}: choose a new or empty folder.")
     try:
         write_new(path, json.dumps(identity, indent=1) + "\n")
     except OSError as error:
@@ -237,11 +237,11 @@ def _agreed(path: Path, identity: dict[str, Any], upgrade: Callable[[dict[str, A
             upgrade(owner)
         differing = _differences(owner, json.loads(json.dumps(identity)))
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ArtifactError(f"{path} cannot be read as an evaluation's: {error}. Choose another folder.") from None
+        raise ArtifactError(f"{path} does not describe an evaluation: {error}. Choose another folder.") from None
     if "schema" in identity and schema != identity["schema"]:
         raise ArtifactError(
-            f"{path.parent} was begun by another version of advex, whose form of pieces (schema {schema}) this one "
-            f"(schema {identity['schema']}) does not go on with. A finished record can be shown by advex report; "
+            f"{path.parent} was started by another version of advex (schema {schema}), which this version "
+            f"(schema {identity['schema']}) cannot resume. A finished record can be shown by advex report; "
             "choose another folder for a new one."
         )
     if differing:
@@ -257,7 +257,7 @@ def _differences(former: Any, present: Any, name: str = "") -> list[str]:
     if former == present:
         return []
     if (isinstance(former, dict) or former is None) and (isinstance(present, dict) or present is None):
-        return [f"{name} is {'there and not here' if present is None else 'here and not there'}"]
+        return [f"{name} is {'there but not here' if present is None else 'here but not there'}"]
     return [f"{name} is {_short(former)} there and {_short(present)} here"]
 
 

@@ -35,8 +35,8 @@ def _accuracy(work: Evaluation, entry: ModelEntry, tasks: list[MeasureTask]) -> 
     if accuracy < min(2 * chance, (1 + chance) / 2):
         yield flag(
             entry.name, "stable_by_chance", "warning",
-            f"The accuracy, {accuracy:.1%}, is not far above chance, {chance:.1%}: maps of a network that has learned "
-            f"little hold still by themselves, and {_listed(tasks)} say nothing good of it.",
+            f"The accuracy, {accuracy:.1%}, is not far above chance, {chance:.1%}: maps of a network that "
+                f"has learned little are stable anyway, so {_listed(tasks)} mean little here.",
             "Compare stability only among networks of similar accuracy.",
         )  # fmt: skip
 
@@ -48,9 +48,9 @@ def _constant(entry: ModelEntry, name: str, rows: pa.Table, tasks: list[MeasureT
     if constant > LARGE_SHARE * len(rows):
         yield flag(
             entry.name, "constant_maps", "warning",
-            f"{constant} of {len(rows)} maps by '{name}' are constant: nothing can be said of their stability, and "
-            f"{_listed(tasks)} are of the others.",
-            "Check whether the network has collapsed, or its answers are saturated (explain the logit).",
+            f"{constant} of {len(rows)} maps by '{name}' are constant: their stability is undefined, and "
+                f"{_listed(tasks)} are over the others.",
+            "Check whether the network has collapsed, or its outputs are saturated (explain the logit).",
         )  # fmt: skip
 
 
@@ -63,7 +63,7 @@ def _weak(entry: ModelEntry, name: str, rows: pa.Table, task: MeasureTask) -> It
             entry.name, "weak_map_attack", "warning",
             f"For {lost} of {known} examples the search of '{task.name}' moved the map by '{name}' less than random "
             "points did: the worst case is likely to be worse.",
-            "Give it more steps, more starts (restarts=5), or another soften; compare networks by one search.",
+            "Give it more steps, more starts (restarts=5), or another soften; compare networks with the same search.",
         )  # fmt: skip
 
 

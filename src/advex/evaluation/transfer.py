@@ -108,10 +108,11 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
             if beyond.low > 0:
                 yield flag(
                     entry.name, "transfer_beats_white_box", "warning",
-                    f"Within {radius}, changes made on {source} leave {transfer.accuracy[source].value:.1%} right, "
-                    f"those made on itself {transfer.accuracy[entry.name].value:.1%}: {beyond.value:.1%} "
-                    f"[{beyond.low:.1%}, {beyond.high:.1%}] more are lost to gradients that are not its own, so "
-                    "its own mislead.",
+                    f"Within {radius}, changes made on {source} leave {transfer.accuracy[source].value:.1%} "
+                        "correct, but those made on the model itself leave "
+                        f"{transfer.accuracy[entry.name].value:.1%}: {beyond.value:.1%} [{beyond.low:.1%}, "
+                        f"{beyond.high:.1%}] more are lost to gradients that are not its own, so its own are "
+                        "misleading.",
                     f"Search without gradients (--suite {without_gradients(work.data)}), with draws or another loss; "
                     "do not trust its radii.",
                 )  # fmt: skip

@@ -38,9 +38,9 @@ def background_rows(baseline: float | Tensor | None, x: Tensor, copied: str) -> 
         raise InputError(f"Background rows must have the shape {wanted}, not {tuple(rows.shape)}.")
     if (rows == rows[:1]).all():
         warnings.warn(
-            f"The background is a single row{' of zeros' * (not rows.any())}: these maps are in expectation those of "
-            f"{copied}. Give rows of data (from the command line --data, in Python baseline=x[:100]), or name the "
-            "number that is meant (baseline=0).",
+            f"The background is a single row{' of zeros' * (not rows.any())}: in expectation, these maps are "
+            f"those of {copied}. Give rows of data (--data on the command line, baseline=x[:100] in Python), "
+            "or set the number explicitly (baseline=0).",
             AdvexWarning,
             stacklevel=6,
         )

@@ -35,8 +35,8 @@ class CAM(AttributionMethod):
                     known |= (torch.cdist(total.double(), weight.double(), p=math.inf) <= near[:, None]).any(dim=1)
             if not (even and known.all()):
                 raise InputError(
-                    "cam is for networks that end in a mean over all places and one linear layer, and this one does "
-                    "not: take grad_cam, which needs no such end."
+                    "cam needs a network that ends in global average pooling and one linear layer, unlike "
+                    "this one: use grad_cam instead."
                 )
             return torch.einsum("nk,nk...->n...", total, activations)
 

@@ -116,8 +116,8 @@ def _rescaled(request: AttributionRequest, baseline: Callable[[Tensor, Tensor], 
     repeated = [f"{name} {calls} times" for name, calls in met.calls.items() if calls > 1]
     if repeated:
         raise InputError(
-            f"DeepLift compares each activation module at two inputs, but this network calls {_list(repeated)}: give "
-            "each call a module of its own, or use integrated_gradients."
+            "DeepLift compares each activation module at two inputs, but this network calls "
+            f"{_list(repeated)}: give each call its own module, or use integrated_gradients."
         )
     n, size = len(request.x), request.max_batch
     total, change, scale = torch.zeros_like(request.x), request.x.new_zeros(n), request.x.new_zeros(n)
@@ -149,7 +149,7 @@ def _warn_of_error(met: Reach, error: Tensor) -> None:
     escaped = f"DeepLift has no rule for {_list(met.missed)}: " if met.missed else ""
     warnings.warn(
         f"{escaped}DeepLift's map misses the change of the output, which it should add up to, by up to "
-        f"{error.abs().amax():.2g} (see `completeness`). Rules see modules alone (nn.ReLU(), not relu(x)); "
+        f"{error.abs().amax():.2g} (see `completeness`). Rules apply to modules only (nn.ReLU(), not relu(x)); "
         "integrated_gradients needs none.",
         AdvexWarning,
         stacklevel=7,
@@ -210,13 +210,14 @@ def _guided(request: AttributionRequest, name: str) -> Attribution:
     escaped = _list(met.activations)
     if met.activations and not met.calls:
         raise InputError(
-            f"Guided backpropagation and deconvolution change how derivatives pass nn.ReLU modules, and this network "
-            f"calls none, but {escaped}: the map would be the plain gradient. Use gradient or smooth_grad."
+            "Guided backpropagation and deconvolution change the backward pass of nn.ReLU modules, but this "
+            f"network has none and calls {escaped}: the map would be the plain gradient. Use gradient or "
+            "smooth_grad."
         )
     if met.activations:
         warnings.warn(
-            f"Guided backpropagation and deconvolution have no rule for {escaped}: their plain derivatives are used. "
-            "ReLUs must be nn.ReLU modules to be seen.",
+            f"Guided backpropagation and deconvolution have no rule for {escaped}: their plain derivatives "
+            "are used. ReLUs must be nn.ReLU modules to be recognised.",
             AdvexWarning,
             stacklevel=6,
         )

@@ -116,9 +116,9 @@ def _rules(network: nn.Module, opposite: nn.Module | None) -> Iterator[list[nn.M
             return _through(x, answer)
         if (x < 0).any():
             raise InputError(
-                f"Excitation backpropagation hands down shares of what is not negative, but layer '{name}' gets "
-                "negative values: name a later layer. A network whose activations fall below zero throughout cannot be "
-                "explained so."
+                f"Excitation backpropagation needs non-negative activations, but the input of layer '{name}' "
+                "has negative values: choose a later layer. Networks whose activations are negative "
+                "throughout cannot be explained this way."
             )
         called.append(module)
         weight = (-module.weight if module is opposite else module.weight).clamp_min(0)

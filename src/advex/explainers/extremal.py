@@ -38,7 +38,9 @@ def as_areas(value: object) -> float | tuple[float, ...]:
     pieces = value.split("-") if isinstance(value, str) else value if isinstance(value, tuple) else (value,)
     areas = [_number(piece) for piece in pieces]
     if not areas or not all(0 < area < 1 for area in areas):
-        raise SpecError(f"Areas are shares of the picture above 0 and below 1, such as 0.1 or 0.05-0.2, not {value!r}.")
+        raise SpecError(
+            f"Areas must be fractions of the picture above 0 and below 1, such as 0.1 or 0.05-0.2, not {value!r}."
+        )
     return tuple(areas) if len(areas) > 1 else areas[0]
 
 

@@ -29,7 +29,7 @@ def filled(classifier: Classifier, x: Tensor, fill: Fill) -> Tensor:
     Raises SpecError for other fills of rows, which have no places.
     """
     if x.ndim != 4 and fill != "mean":
-        raise SpecError(f"fill={fill} is of pictures: of the columns of rows take fill=mean.")
+        raise SpecError(f"fill={fill} works on pictures only: use fill=mean for columns.")
     if fill == "grey":
         return ((classifier.lower + classifier.upper) / 2).to(x).expand(x.shape[1:]).expand(x.shape)
     mean = per_channel(classifier.mean.to(x), x).expand(x.shape)
@@ -54,5 +54,5 @@ def pictures(explainer: object, request: AttributionRequest) -> Tensor:
     """The inputs [n, channels, height, width] of an explainer of pictures. Raises InputError for others."""
     if request.x.ndim != 4:
         shape = tuple(request.x.shape[1:])
-        raise InputError(f"{type(explainer).__name__} needs pictures, and an input of shape {shape} has no places.")
+        raise InputError(f"{type(explainer).__name__} needs pictures, not inputs of shape {shape}.")
     return request.x

@@ -24,7 +24,7 @@ def _baseline(value: Any) -> float | Tensor:
         if not value.is_floating_point() or not torch.isfinite(value).all():
             raise SpecError("A baseline given as a tensor must be floating point and finite.")
     elif isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise SpecError(f"A baseline is a finite number, or a tensor (from Python), not {value!r}.")
+        raise SpecError(f"A baseline must be a finite number, or a tensor (from Python), not {value!r}.")
     return value
 
 
@@ -105,4 +105,4 @@ def spread(baseline: float | Tensor, x: Tensor) -> Tensor:
         return torch.as_tensor(baseline, dtype=x.dtype, device=x.device).expand(x.shape)
     except RuntimeError:
         shapes = f"{tuple(torch.as_tensor(baseline).shape)} does not broadcast to inputs {tuple(x.shape)}"
-        raise InputError(f"A baseline of shape {shapes}: give one like an input, or one per example.") from None
+        raise InputError(f"The baseline of shape {shapes}: give one for all inputs, or one per example.") from None

@@ -45,7 +45,7 @@ def check_places(x: Tensor) -> None:
     """Raise InputError unless inputs x [n, *shape] have places: axes after that of their channels."""
     if x.ndim not in _MODES:
         shape = tuple(x.shape[1:])
-        raise InputError(f"A map of a layer shows places; inputs of shape {shape}, as of tables, have none.")
+        raise InputError(f"A map of a layer needs pictures, not inputs of shape {shape}.")
 
 
 def enlarged(values: Tensor, x: Tensor) -> Tensor:
@@ -69,9 +69,7 @@ def layer_gradient(request: AttributionRequest, rows: slice, layer: str = AUTO) 
     with torch.enable_grad(), listening(request.classifier, hear, [layer]):
         value = output(request.classifier, x, request.target[rows], request.of)
     if not heard:
-        raise InputError(
-            f"The output of layer '{layer}' has no places that a map could show: it needs [n, channels, h, w]."
-        )
+        raise InputError(f"The output of layer '{layer}' is not spatial: a map needs [n, channels, height, width].")
     name, answer = heard[-1]
     (slope,) = derivatives(value, [answer], create_graph=request.create_graph)
     return name, as_places(answer, x), as_places(slope, x)
@@ -161,8 +159,8 @@ def _hear(
 
 def _no_layer(last: list[str], names: list[str]) -> str:
     if not names:
-        why = "whose output has places (channels on axis 1, or a square of tokens)"
+        why = "with a spatial output (channels on axis 1, or a square of tokens)"
     else:
         each = " and ".join(f"'{name}'" for name in last) or "none"
-        why = f"that the whole answer goes through: at the end {each} give parts of it"
-    return f"There is no layer {why}. Name one with layer=..., or choose another map."
+        why = f"that the whole output passes through: at the end {each} each contribute a part"
+    return f"The network has no layer {why}. Choose one with layer=..., or use another explainer."

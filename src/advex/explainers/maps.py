@@ -175,7 +175,7 @@ def started(
         target = numbers_of(target, classifier, x, "The target")
     if not isinstance(target, Tensor) or target.shape != (len(x),) or target.is_floating_point():
         given = f"{target.dtype} {tuple(target.shape)}" if isinstance(target, Tensor) else type(target).__name__
-        raise InputError(f"The target needs one class number per example, int64 [{len(x)}], not {given}.")
+        raise InputError(f"The target needs one class index per example, int64 [{len(x)}], not {given}.")
     trained = [parameter for parameter in classifier.parameters() if parameter.requires_grad]
     with classifier.frozen(), torch.set_grad_enabled(create_graph):
         classifier.check(x)
@@ -205,7 +205,7 @@ def _attribution(explainer: Any, request: AttributionRequest) -> Attribution:
         return Attribution(map=torch.zeros_like(request.x), picture=request.x if explainer.shows == "change" else None)
     try:
         if request.target.amin() < 0:
-            raise InputError(f"A target is a class in [0, classes), not {int(request.target.amin())}.")
+            raise InputError(f"A target must be a class index in [0, classes), not {int(request.target.amin())}.")
         return explainer.attribute(request)
     except (IndexError, RuntimeError) as error:
         if not (isinstance(error, RuntimeError) and out_of_memory(error)):
@@ -253,7 +253,7 @@ def _like(mask: Tensor, x: Tensor) -> Tensor:
         return mask.to(device=x.device, dtype=torch.bool).expand(x.shape)
     except RuntimeError:
         shapes = f"{tuple(mask.shape)} does not broadcast to inputs {tuple(x.shape)}"
-        raise InputError(f"A mask of shape {shapes}.") from None
+        raise InputError(f"The mask of shape {shapes}.") from None
 
 
 def record(explainer: Any, /, **chosen: Any) -> str:

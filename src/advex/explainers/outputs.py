@@ -35,4 +35,4 @@ def chosen_output(logits: Tensor, target: Tensor, of: Of) -> Tensor:
     except RuntimeError as error:
         if out_of_memory(error):
             raise
-        raise InputError(f"A target is a class in [0, {logits.shape[1]}): {error}") from None
+        raise InputError(f"A target must be a class index in [0, {logits.shape[1]}): {error}") from None

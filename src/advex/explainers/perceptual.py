@@ -93,7 +93,7 @@ class Perceptual(AttributionMethod):
     def _check(self, request: AttributionRequest) -> None:
         if request.x.ndim != 4 and (self.sigma or self.resize != 1):
             shape = tuple(request.x.shape[1:])
-            raise InputError(f"sigma and resize are for pictures, and an input of shape {shape} has no places.")
+            raise InputError(f"sigma and resize need pictures, not inputs of shape {shape}.")
 
     def _guide(self, request: AttributionRequest) -> Tensor:
         """|d logit / dx|, x as the network sees it, from 0 to 1: [n, 1, height, width]; of rows [n, d]."""

@@ -47,7 +47,7 @@ def check(by_name: Mapping[str, Explainer]) -> None:
     for name, explainer in by_name.items():
         if not has_derivatives(explainer):
             raise SpecError(
-                f"The maps of '{name}' have no derivatives, which --attack-map follows: leave one of them out."
+                f"--attack-map needs maps with derivatives, which '{name}' does not have: omit one of the two."
             )
 
 
@@ -65,7 +65,7 @@ def attack(
     Raises InputError for what is not a picture in [0, 1], and for networks whose activations cannot be softened.
     """
     if x.ndim != 4 or x.amin() < 0 or x.amax() > 1:
-        raise InputError("--attack-map is for pictures in [0, 1].")
+        raise InputError("--attack-map needs pictures in [0, 1].")
     distance = as_distance(published_distance(x))
     worst = worst_case_stability(
         explainer, classifier, x, explanation.target, search=PUBLISHED_SEARCH, distance=distance, map=explanation.map,

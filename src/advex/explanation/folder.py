@@ -153,7 +153,7 @@ def explain_into(
     with progress.stopping() as stop, say.progress(f"explain with {model.name}") as bar:
         for number, (subject, prefix) in enumerate(zip(subjects, prefixes, strict=True)):
             try:
-                with progress.until(stop, f"Stopped after {number} of {len(subjects)} inputs; they are kept."):
+                with progress.until(stop, f"Stopped after {number} of {len(subjects)} inputs; their results are kept."):
                     answers.append(_answer(folder, classifier, subject, request, prefix, identity, journal))
             except ArtifactError:
                 raise  # what cannot be written of one input cannot be written of the others
@@ -186,7 +186,7 @@ def _answer(
         return answer
     confidences = classifier.predict(subject.x.to(classifier.device, classifier.dtype)[None])[0]
     if not confidences.isfinite().all():
-        raise InputError(f"The model answers NaN or infinity to {subject.name}, which is no answer.")
+        raise InputError(f"The model returns NaN or infinity for {subject.name}.")
     answer = {
         "name": subject.name,
         "label": subject.label,

@@ -113,8 +113,8 @@ class GenerationRequest:
         farthest = math.sqrt(subject.x.numel())
         if self.radius > farthest:
             raise InputError(
-                f"A radius of {self.radius:g}: no two such pictures are farther apart than {farthest:.4g} in L2. "
-                "Steps of such a length do not stay among pictures: give a smaller one."
+                f"The radius {self.radius:g} is too large: pictures of this size are at most {farthest:.4g} "
+                "apart in L2. Use a smaller one."
             )
         x = subject.x.to(classifier.device, classifier.dtype)[None]
         target = torch.tensor([subject.y], device=x.device)

@@ -54,7 +54,7 @@ class Inputs:
         shape = model.input_shape if self.size is None else datasets.shape_from(self.size)
         if self.data is None and shape is None:
             raise SpecError(
-                f"{model.name} does not say the size of its pictures, and a photo's own is seldom it: say it, e.g. "
+                f"The input size of {model.name} is not known, and is rarely that of a photo: give it, e.g. "
                 "--size 224 (or 3x224x224)."
             )
         if self.data is None:
@@ -63,14 +63,14 @@ class Inputs:
         examples = datasets.open_split(self.data, self.split, self.say, prefer=datasets.TEST, shape=shape)
         names = model.classifier.class_names
         if names is not None and set(names).isdisjoint(examples.class_names):
-            sentence = f"no class of {examples.name} is called so: it answers with its own classes all the same."
+            sentence = f"{examples.name} has none of these classes, so the model answers with its own."
             warnings.warn(f"{model.name} knows {names[0]}, {names[-1]} and the like; {sentence}", AdvexWarning, 2)
         return [from_data(examples, number) for number in datasets.numbers_from(self.index, len(examples))], examples
 
     def rows(self, model: Opened) -> list[Subject | Failure]:
         """Rows of a table, by the columns of a model. Raises SpecError and DataError."""
         if self.size is not None:
-            raise SpecError("--size is of pictures; a model of a table knows its columns.")
+            raise SpecError("--size applies to pictures only, not to a model for tables.")
         if self.data is not None:
             return from_table(self.data, self.split, self.index, model, self.say)
         return from_csv(self.files, model.classifier)

@@ -95,7 +95,7 @@ def explain_pictures(
     explanation = (explainer or Toward())(classifier, x, target, seed=seed, max_batch=max_batch)
     picture, before, after = explanation.picture, explanation.before, explanation.after
     if picture is None or before is None or after is None:
-        raise SpecError(f"{explanation.method} maps what counts and makes no picture; toward and away make one.")
+        raise SpecError(f"{explanation.method} makes a heat map, not a picture; use toward or away.")
     change = explanation.map if torch.equal(x + explanation.map, picture) else picture - x
     files = as_files(classifier, x, picture, max_batch=max_batch if isinstance(max_batch, int) else 128)
     return PictureExplanation(
@@ -253,7 +253,7 @@ def rhos_from(text: str) -> tuple[float, ...]:
     """`0.1,8/255` -> radii in (0, 1]. Raises SpecError."""
     rhos = tuple(as_radius(part) for part in text.split(","))
     if not all(0 < rho <= 1 for rho in rhos):
-        raise SpecError(f"--rho '{text}': an RMSE lies above 0 and at most at 1 (black to white).")
+        raise SpecError(f"--rho '{text}': an RMSE must be above 0 and at most 1 (black to white).")
     return rhos
 
 

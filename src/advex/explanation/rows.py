@@ -55,12 +55,12 @@ def _from_csv(path: Path, spec: FeatureSpec) -> Iterator[Subject | Failure]:
     missing = [name for name in names if name not in frame.columns]
     passed = shortened([quoted(name, 40) for name in unknown])
     if missing:
-        near = f" The model knows no column {passed}: {did_you_mean(unknown[0], missing[:20])}" if unknown else ""
+        near = f" The model has no column {passed}: {did_you_mean(unknown[0], missing[:20])}" if unknown else ""
         raise DataError(
             f"{path} has no column {shortened([quoted(name) for name in missing])}, which the model needs.{near}"
         )
     if unknown:
-        warnings.warn(f"{path}: passed over what the model was not trained on: {passed}", AdvexWarning, stacklevel=2)
+        warnings.warn(f"{path}: ignored, because the model was not trained on it: {passed}", AdvexWarning, stacklevel=2)
     if frame.rows > _MOST_ROWS:
         raise DataError(f"{path} has {frame.rows:,} rows; at most {_MOST_ROWS:,} are explained at once.")
     labels = _texts(frame.columns[spec.target]) if spec.target in frame.columns else [""] * frame.rows
@@ -87,7 +87,7 @@ def from_table(
     classifier = model.classifier
     _features(classifier, source)
     if not sets.is_table(source):
-        raise SpecError(f"{model.name} takes rows of a table, and {source} is not one: name a CSV file.")
+        raise SpecError(f"{model.name} needs rows of a table, but {source} is not a table: give a CSV file.")
     data = datasets.open_split(source, split, say, prefer=datasets.TEST, like=classifier)
     return [from_data(data, number) for number in datasets.numbers_from(index, len(data))]
 
@@ -137,7 +137,7 @@ class RowRequest:
 
 def _features(classifier: Classifier, name: str) -> FeatureSpec:
     if classifier.features is None:
-        raise SpecError(f"{name} is to be read as a row of a table, and the model was not trained on one.")
+        raise SpecError(f"{name} is a row of a table, but the model was not trained on a table.")
     return classifier.features
 
 

@@ -79,7 +79,7 @@ def _read(
     if channels is None and classifier.mean.ndim:
         channels = len(classifier.mean)
     if channels not in (None, 1, 3):
-        raise InputError(f"The model takes {channels} channels; picture files have 1 or 3.")
+        raise InputError(f"The model needs {channels} channels, but picture files have 1 or 3.")
     try:
         with decode.quiet():
             pixels = decode.pixels(encoded, channels=channels)
@@ -106,7 +106,7 @@ def in_folders(paths: Sequence[Path]) -> list[Path]:
             sorted(each for each in path.iterdir() if each.suffix.lower() in decode.SUFFIXES) if path.is_dir() else []
         )
         if path.is_dir() and not held:
-            raise DataError(f"{path} holds no picture files ({', '.join(sorted(decode.SUFFIXES))}).")
+            raise DataError(f"{path} contains no picture files ({', '.join(sorted(decode.SUFFIXES))}).")
         files += held or [path]
     return files
 
@@ -138,7 +138,9 @@ def targets_of(
     for name in names:
         word = name.replace("_", "-")
         if name == "true" and name not in words and name not in (class_names or ()):
-            raise SpecError(f"--target true: the class of {subject.name} is not known; it is of examples of --data.")
+            raise SpecError(
+                f"--target true: the class of {subject.name} is not known; only examples of --data have one."
+            )
         for number in words.get(word) or [class_number(name, class_names, len(ranked))]:
             ways = meant.setdefault(number, [])
             ways += [way for way in (word if word in words else "named",) if way not in ways]

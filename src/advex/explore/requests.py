@@ -131,4 +131,4 @@ Load = Callable[[], Explorer]
 
 def superseded() -> Refusal:
     """Of a request that a newer one of its page has replaced."""
-    return Refusal("superseded", "A newer request of this page took the place of this one.")
+    return Refusal("superseded", "A newer request from this page replaced this one.")

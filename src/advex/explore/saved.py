@@ -19,7 +19,7 @@ def check_folder(folder: Path) -> None:
     kept = {path.parent.name for path in folder.glob(f"*/{NAME}")}
     if others := [name for name in names if name not in kept and not (kept and name == "report.html")]:
         listed = ", ".join(others[:3])
-        raise SpecError(f"{folder} holds {listed}, which is no explanation that was saved: choose another --out.")
+        raise SpecError(f"{folder} contains {listed}, which is not a saved explanation: choose another --out.")
 
 
 def save(folder: Path, key: str, response: ExploreResponse) -> tuple[str, int]:

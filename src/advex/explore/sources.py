@@ -78,7 +78,7 @@ def _of_files(files: Sequence[Path], model: Opened, shape: tuple[int, ...] | Non
     from advex.registry import numbered
 
     if shape is None:
-        raise SpecError(f"{model.name} does not say the size of its pictures: say it, e.g. --size 3x224x224.")
+        raise SpecError(f"The input size of {model.name} is not known: give it, e.g. --size 3x224x224.")
     read = from_pictures(files, model.classifier, shape)
     subjects = [each for each in read if isinstance(each, Subject)]
     for failure in (each for each in read if isinstance(each, Failure)):

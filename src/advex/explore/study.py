@@ -148,7 +148,7 @@ class Study:
 
     def _example(self, number: int) -> Tensor:
         if not 0 <= number < len(self.data):
-            raise SpecError(f"There is no picture {number}: {self.data.name} has {len(self.data):,}, from 0 on.")
+            raise SpecError(f"There is no picture {number}: {self.data.name} has {len(self.data):,}, counted from 0.")
         return self.data.batch(slice(number, number + 1)).x[0]
 
     # -- with a model ------------------------------------------------------------------------------------------
@@ -164,7 +164,7 @@ class Study:
             raise SpecError(f"There is no model {request.model}.")
         model, names = self.models[request.model], self._classes[request.model]
         if request.target is not None and not 0 <= request.target < len(names):
-            raise SpecError(f"There is no class {request.target}: {model.name} has {len(names)}, from 0 on.")
+            raise SpecError(f"There is no class {request.target}: {model.name} has {len(names)}, counted from 0.")
         if request.explainer not in MAPS:
             raise SpecError(f"There is no map {request.explainer} here; choose one of {', '.join(MAPS)}.")
         picture, subject = self._subject(request)
@@ -230,7 +230,7 @@ class Study:
             return picture, {**about, "note": ""}
         picture = decode_png(request.picture).float() / 255
         if tuple(picture.shape) != self.data.shape:
-            raise InputError("The picture is not of the networks' size: choose the file again.")
+            raise InputError("The picture does not have the input size of the networks: choose the file again.")
         return picture, {**_UNKNOWN, "name": request.name, "note": request.note}
 
 

@@ -24,7 +24,7 @@ def fitted(data: bytes, shape: Sequence[int], name: str = "") -> FittedPicture:
     damaged or no picture.
     """
     if len(data) > UPLOAD_BYTES:
-        raise DataError(f"The file has {len(data) / 1e6:.1f} MB; at most {UPLOAD_BYTES / 1e6:.0f} are taken.")
+        raise DataError(f"The file has {len(data) / 1e6:.1f} MB; at most {UPLOAD_BYTES / 1e6:.0f} MB are allowed.")
     channels, height, width = shape
     try:
         with decode.quiet():
@@ -57,7 +57,7 @@ def _measured(data: bytes) -> tuple[tuple[int, int], list[str]]:
     if frames > 1:
         remarks.append(f"the first of {frames} frames")
     if mode.startswith("I;16") or mode == "I":
-        remarks.append("of 16 bits the high byte")
+        remarks.append("the high byte of 16 bits")
     return (height, width) if turned else (width, height), remarks
 
 

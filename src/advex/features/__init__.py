@@ -146,7 +146,7 @@ class FeatureSpec:
 
     def _check(self, x: Tensor) -> None:
         if x.ndim != 2 or x.shape[1] != self.width or not x.is_floating_point():
-            raise InputError(f"Rows of this table are float [n, {self.width}], not {x.dtype} {tuple(x.shape)}.")
+            raise InputError(f"Rows of this table must be float [n, {self.width}], not {x.dtype} {tuple(x.shape)}.")
 
     def inward(self, x: Tensor, clean: Tensor) -> Tensor:
         """[n, d] valid rows on the way from `clean` to x: no element is farther from `clean` than that of x.
@@ -215,13 +215,13 @@ class FeatureSpec:
         """The spec that `plain` described. Raises DataError for anything else."""
         features = plain.get("features") if isinstance(plain, dict) else None
         if not isinstance(plain, dict) or not isinstance(features, list) or not isinstance(plain.get("target"), str):
-            raise DataError("A feature spec holds a 'target' and a list of 'features'.")
+            raise DataError("A feature spec must have a 'target' and a list of 'features'.")
         return cls(features=tuple(map(_from_plain, features)), target=plain["target"])
 
 
 def _from_plain(plain: object) -> Feature:
     if not isinstance(plain, dict) or not isinstance(plain.get("name"), str):
-        raise DataError(f"A column of a feature spec has a 'name': {str(plain)[:80]!r} has none.")
+        raise DataError(f"A column of a feature spec needs a 'name': {str(plain)[:80]!r} has none.")
     kinds: dict[str, type | tuple[type, ...]] = {
         **dict.fromkeys(("name", "kind", "change", "unit"), str),
         **dict.fromkeys(("low", "high", "step", "center", "scale"), (int, float)),
@@ -229,12 +229,12 @@ def _from_plain(plain: object) -> Feature:
     }
     for key, value in plain.items():
         if key not in kinds:
-            raise DataError(f"Column '{plain['name']}' has no '{key}': {did_you_mean(str(key), kinds)}")
+            raise DataError(f"Column '{plain['name']}': unknown key '{key}': {did_you_mean(str(key), kinds)}")
         if not isinstance(value, kinds[key]) or isinstance(value, bool):
             raise DataError(f"Column '{plain['name']}': {key} cannot be {value!r:.80}.")
     values = tuple(plain.get("values", ()))
     if not all(isinstance(value, str) for value in values):
-        raise DataError(f"Column '{plain['name']}': values are texts.")
+        raise DataError(f"Column '{plain['name']}': values must be strings.")
     return Feature(**{**plain, "values": values})
 
 

@@ -49,13 +49,13 @@ class Feature:
 
     def _check_category(self) -> None:
         if any(value is not None for value in (self.low, self.high, self.step)):
-            raise DataError(f"Column '{self.name}' holds categories: low, high and step belong to numbers.")
+            raise DataError(f"Column '{self.name}' contains categories: low, high and step are for numbers.")
         if len(self.values) < 2 or len(set(self.values)) < len(self.values):
-            raise DataError(f"Column '{self.name}' needs two different categories or more, not {list(self.values)}.")
+            raise DataError(f"Column '{self.name}' needs at least two different categories, not {list(self.values)}.")
 
     def _check_number(self) -> None:
         if self.values:
-            raise DataError(f"Column '{self.name}' holds numbers: values belong to kind: category.")
+            raise DataError(f"Column '{self.name}' contains numbers: values are for kind: category.")
         if self.low is None or self.high is None:
             raise DataError(f"Column '{self.name}' needs its range: low and high.")
         if not all(map(math.isfinite, (self.low, self.high, self.step or 1, self.center, self.scale))):
@@ -67,8 +67,8 @@ class Feature:
         reach = max(abs(self.low - self.center), abs(self.high - self.center))
         if self.step is not None and reach > _MOST_STEPS * self.step:
             raise DataError(
-                f"Column '{self.name}': steps of {self.step:g} from {self.low:g} to {self.high:g} are too many to be "
-                "told apart in single precision: leave step out, or take a larger one."
+                f"Column '{self.name}': steps of {self.step:g} from {self.low:g} to {self.high:g} cannot be "
+                "distinguished in single precision: omit step, or use a larger one."
             )
 
     @property
@@ -85,7 +85,9 @@ class Feature:
         number = as_number(value)
         if number is None:
             raise DataError(
-                f"'{self.name}' is missing." if is_missing(value) else f"'{self.name}' is {value!r:.80}, no number."
+                f"'{self.name}' is missing."
+                if is_missing(value)
+                else f"'{self.name}' is {value!r:.80}, which is not a number."
             )
         if not low <= number <= high:
             raise DataError(f"'{self.name}' is {number:g}, outside its range of {low:g} to {high:g}.")
@@ -100,7 +102,7 @@ class Feature:
             return self.values.index(text)
         if is_missing(value):
             raise DataError(f"'{self.name}' is missing.")
-        raise DataError(f"'{self.name}' is {text!r:.80}, a category not known: {did_you_mean(text, self.values)}")
+        raise DataError(f"'{self.name}' is {text!r:.80}, an unknown category: {did_you_mean(text, self.values)}")
 
     @property
     def range(self) -> tuple[float, float]:

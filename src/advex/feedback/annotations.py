@@ -61,7 +61,7 @@ def annotations_in(changes: Sequence[str]) -> tuple[Annotations, list[str]]:
         elif option in _OPTIONS:
             given[option] = _value(key.strip(), _OPTIONS[option], value.strip())
         else:
-            raise SpecError(f"There is no '{key}': {did_you_mean(option, _OPTIONS)}")
+            raise SpecError(f"Unknown setting '{key}': {did_you_mean(option, _OPTIONS)}")
     policy = AnnotationPolicy(**{name: given.pop(name) for name in ("agree", "unsure") if name in given})
     return Annotations(policy=policy, **given), others
 
@@ -93,11 +93,12 @@ def with_annotated(
     ids = sets.ids(source, [trained, *sorted(held_out)]) if folders and held_out else {}
     for folder in folders:
         if not sets.is_annotated(str(folder)):
-            raise SpecError(f"--add {folder}: there is no {sets.TABLE} of answers in it; see docs/annotated.md.")
+            raise SpecError(f"--add {folder} contains no {sets.TABLE}; see docs/annotated.md.")
         if not isinstance(examples, Dataset):
             raise SpecError(
-                f"--add {folder}: pictures are added to data in memory, and those of {examples.name} are streamed. "
-                "Take a recipe that holds them: streamed=false, and two factors or nothing for resize."
+                f"--add {folder}: annotated pictures can only be added to data in memory, but those of "
+                f"{examples.name} are streamed. Use a recipe with streamed=false, and two factors or nothing "
+                "for resize."
             )
         # Grey pictures among colour are the same in three channels; the other way round something is lost.
         channels = 3 if len(examples.shape) == 3 and examples.shape[0] == 3 else None
@@ -109,9 +110,9 @@ def with_annotated(
         untraced = sets.untraced(added, ids[trained], known) if held_out else []
         if untraced:
             warnings.warn(
-                f"{added.name}: of {len(untraced)} of {len(added)} pictures (e.g. {untraced[0]}) nobody can tell "
-                f"whether they were made from the {' or '.join(sorted(known))} split: their source_id names no example "
-                f"of {source}.",
+                f"{added.name}: it is not known whether {len(untraced)} of {len(added)} pictures (e.g. "
+                f"{untraced[0]}) were made from the {' or '.join(sorted(known))} split: their source_id "
+                f"matches no example of {source}.",
                 AdvexWarning,
                 stacklevel=2,
             )

@@ -83,7 +83,7 @@ def read_folder(store: Store, folder: Path) -> list[Row]:
         try:
             time = as_text(as_number(answer.time or as_text(0)))
         except (ValueError, OverflowError):
-            raise DataError(f"{where}: the time '{answer.time}' is not of the form 2026-11-20.") from None
+            raise DataError(f"{where}: the time '{answer.time}' must have the form 2026-11-20.") from None
         person = (answer.picture, normalize("NFC", who))
         last = rounds[person] = rounds.get(person, -1) + 2
         digest = hashlib.sha256(f"{row.image}|{who}".encode()).hexdigest()[:32]
@@ -99,7 +99,7 @@ def _copy(store: Store, path: Path) -> str:
         encoded = read_bytes(path, _LARGEST, "a picture")
         decode_png(encoded)
     except (OSError, DataError) as error:
-        raise DataError(f"{path} cannot be taken over: {error}.") from None
+        raise DataError(f"{path} cannot be imported: {error}.") from None
     digest = hashlib.sha256(encoded).hexdigest()
     with atomic(store.folder / PICTURES / f"{digest}.png") as temporary:
         temporary.write_bytes(encoded)

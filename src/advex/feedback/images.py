@@ -149,12 +149,12 @@ def about(models: list[Opened], data: Dataset, making: Making) -> dict[str, Any]
 
 def _check(model: Opened, data: Dataset) -> None:
     if not has_pictures(model.classifier, data.shape):
-        raise InputError(f"{data.name} holds no pictures in [0, 1] with 1 or 3 channels, and only those can be shown.")
+        raise InputError(f"{data.name} has no pictures in [0, 1] with 1 or 3 channels; only those can be shown.")
     classes = model.classifier.predict(
         data.batch(slice(0, 1), model.classifier.device).x.to(model.classifier.dtype)
     ).shape[1]
     if classes != len(data.class_names):
-        raise InputError(f"{model.name} knows {classes} classes; {data.name} has {len(data.class_names)}.")
+        raise InputError(f"{model.name} has {classes} classes, but {data.name} has {len(data.class_names)}.")
 
 
 def _identity(model: Opened, data: Dataset, making: Making) -> dict[str, Any]:

@@ -246,5 +246,5 @@ def as_radius(value: float | str) -> float:
     except (ValueError, TypeError, ZeroDivisionError, OverflowError):
         number = math.nan
     if not (math.isfinite(number) and number >= 0):
-        raise SpecError(f"A radius is a number of at least 0 such as 0.03 or '8/255', not {value!r}.")
+        raise SpecError(f"A radius must be a number of at least 0 such as 0.03 or '8/255', not {value!r}.")
     return number

@@ -51,5 +51,5 @@ def at(spec: str, classifier: Classifier, x: Tensor, y: Tensor) -> Goal:
     unbound = registry.build("goal", spec)
     classifier.check(x)
     if y.shape != x.shape[:1] or y.dtype != torch.int64:
-        raise InputError(f"A goal needs one class per input, int64 [{len(x)}], not {y.dtype} {list(y.shape)}.")
+        raise InputError(f"A goal needs one class index per input, int64 [{len(x)}], not {y.dtype} {list(y.shape)}.")
     return unbound.at(classifier, x, y)

@@ -27,7 +27,7 @@ class Confident:
 
     def __post_init__(self) -> None:
         if not 0 <= self.margin < 1:
-            raise SpecError(f"The margin is a difference of confidences, in [0, 1), not {self.margin}.")
+            raise SpecError(f"The margin must be a difference of confidences, in [0, 1), not {self.margin}.")
 
     @classmethod
     def at(cls, classifier: Classifier, x: Tensor, y: Tensor, *, margin: float = 0.5) -> Confident:

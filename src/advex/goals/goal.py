@@ -149,5 +149,6 @@ def own_and_others(values: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         return own, values.scatter(1, classes[:, None], -math.inf)
     except (IndexError, RuntimeError) as error:
         raise InputError(
-            f"A goal needs one class per input, int64 in [0, {values.shape[1]}), for {len(values)} inputs: {error}"
+            f"A goal needs one class index per input, int64 in [0, {values.shape[1]}), for {len(values)} "
+            f"inputs: {error}"
         ) from None

@@ -63,9 +63,9 @@ class Misaligned:
         for option, values in {"form": Form, "negative": Negative, "anchor": Anchor, "channels": Channels}.items():
             if getattr(self, option) not in get_args(values):
                 hint = did_you_mean(str(getattr(self, option)), get_args(values))
-                raise SpecError(f"{option} is one of {', '.join(get_args(values))}: {hint}")
+                raise SpecError(f"{option} must be one of {', '.join(get_args(values))}: {hint}")
         if not (math.isfinite(self.beta) and self.beta >= 0 and math.isfinite(self.loss)):
-            raise SpecError(f"beta is finite and at least 0 and loss finite, not {self.beta} and {self.loss}.")
+            raise SpecError(f"beta must be finite and at least 0, and loss finite, not {self.beta} and {self.loss}.")
 
     @classmethod
     def at(

@@ -48,7 +48,7 @@ class OnMaps:
 
     def __post_init__(self) -> None:
         if self.soften is not None and not (math.isfinite(self.soften) and self.soften > 0):
-            raise SpecError(f"soften is a beta above 0, such as {SOFT:g}, or null, not {self.soften}.")
+            raise SpecError(f"soften must be a beta above 0, such as {SOFT:g}, or null, not {self.soften}.")
         object.__setattr__(self, "explainer", differentiable(self.explainer))
 
     @classmethod
@@ -96,7 +96,7 @@ def differentiable(explainer: Any) -> Any:
         explainer = registry.build("explainer", explainer)
     if not getattr(explainer, "differentiable", False):
         raise SpecError(
-            f"{type(explainer).__name__} gives maps without derivatives, which a search cannot follow: take an "
-            "explainer whose `differentiable` is true, or measure how its maps change at random points."
+            f"{type(explainer).__name__} gives maps without derivatives, which cannot be attacked: use an "
+            "explainer with `differentiable` true, or measure how its maps change at random points."
         )
     return explainer

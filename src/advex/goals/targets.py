@@ -29,7 +29,7 @@ def targets(classifier: Classifier, x: Tensor, which: Target | str | Tensor, lab
         return which.to(x.device)
     if which == "true":
         if labels is None:
-            raise InputError("The true classes are the target, but no labels were given: choose 'predicted', say.")
+            raise InputError("The target is the true class, but no labels were given: use 'predicted', for example.")
         return labels.to(x.device)
     if which in ("predicted", "runner_up"):
         ranked = classifier.predict(x).argsort(dim=1, descending=True)
@@ -37,7 +37,7 @@ def targets(classifier: Classifier, x: Tensor, which: Target | str | Tensor, lab
     if isinstance(which, int):
         return torch.full((len(x),), which, device=x.device)
     raise InputError(
-        f"A target is 'predicted', 'runner_up', a class number, one number per example, or 'true', not {which!r}."
+        f"A target must be 'predicted', 'runner_up', a class number, one number per example, or 'true', not {which!r}."
     )
 
 
@@ -49,7 +49,7 @@ def numbers_of(classes: Classes, classifier: Classifier, x: Tensor, what: str) -
     if isinstance(classes, Tensor):
         if classes.is_floating_point() or classes.dtype == torch.bool or classes.ndim > 1:
             raise InputError(
-                f"{what} needs class numbers, int64 [{len(x)}], not {classes.dtype} {tuple(classes.shape)}."
+                f"{what} needs class indices, int64 [{len(x)}], not {classes.dtype} {tuple(classes.shape)}."
             )
         return classes.to(x.device, torch.int64)
     several: Sequence[Any] = [classes] * len(x) if isinstance(classes, str | Number | None) else list(classes)

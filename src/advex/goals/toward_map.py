@@ -35,7 +35,7 @@ class TowardMap(OnMaps):
         OnMaps.__post_init__(self)
         object.__setattr__(self, "distance", as_distance(self.distance))
         if not self.outputs >= 0:
-            raise SpecError(f"The weight of the outputs is at least 0, not {self.outputs}.")
+            raise SpecError(f"The weight of the outputs must be at least 0, not {self.outputs}.")
 
     @classmethod
     def at(

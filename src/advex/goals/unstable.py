@@ -36,7 +36,7 @@ class Unstable:
 
     def __post_init__(self) -> None:
         if self.points < 1:
-            raise SpecError(f"The path of an attribution needs at least 1 point, not {self.points}.")
+            raise SpecError(f"points must be at least 1, not {self.points}.")
 
     @classmethod
     def at(

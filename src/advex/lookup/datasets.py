@@ -42,7 +42,7 @@ def open_split(
     """
     features = None if like is None else like.features
     if isinstance(like, Classifier) and features is not None and not sets.is_table(source):
-        raise SpecError(f"{source} is not a table, and the model takes rows of one.")
+        raise SpecError(f"{source} is not a table, but the model needs rows of one.")
     wanted = shape if shape is not None and len(shape) in (2, 3) else ()
     size = (wanted[-2], wanted[-1]) if wanted else None
     channels = wanted[0] if len(wanted) == 3 else None
@@ -119,8 +119,8 @@ def open_training(
     held_out = None
     if validation is None:
         say.note(
-            f"Nothing of {source} is held out: whether the network knows more than what it is shown is not seen. "
-            "Evaluate it on other data, or hold a part out (--validation SPLIT)."
+            f"No part of {source} is held out, so it is not known how the network does on new data. Evaluate "
+            "it on other data, or hold a part out (--validation SPLIT)."
         )
     else:
         seen = examples.shape if shape is None or isinstance(examples, Dataset) else (examples.shape[0], *shape[-2:])
@@ -148,7 +148,7 @@ def shape_from(text: str) -> tuple[int, ...]:
     numbers = numbers * 2 if len(numbers) == 1 else numbers
     most = Image.MAX_IMAGE_PIXELS  # no larger picture is read, either
     if most is not None and numbers[-2] * numbers[-1] > most:
-        raise SpecError(f"'{text}' is too large a size: a picture has at most {most:,} pixels.")
+        raise SpecError(f"'{text}' is too large: a picture can have at most {most:,} pixels.")
     return numbers
 
 

@@ -26,9 +26,9 @@ def opened_folder(
     names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
     if names and not overwrite and not any(name in ours or is_temporary(name) for name in names):
         whose = " and not ours" if ours else ""
-        refusal = f"{folder} is not empty{whose} (it holds {', '.join(names[:3])}): choose another --out"
+        refusal = f"{folder} is not empty{whose} (it contains {', '.join(names[:3])}): choose another --out"
         if overwrite is None:
             raise SpecError(f"{refusal}.")
-        raise SpecError(f"{refusal}, or say --overwrite to write into it. Other files there are left alone.")
+        raise SpecError(f"{refusal}, or pass --overwrite to write into it. Other files there are kept.")
     with owned(folder, ours, shared=shared):
         yield folder

@@ -82,8 +82,8 @@ def open_models(named: Sequence[str], device: str = "auto", wrapping: Wrapping |
     inside = dataclasses.replace(wrapping, mean=None, std=None) if normalisable else wrapping
     if inside != Wrapping() and not factories:
         raise SpecError(
-            "--weights, --box, --mean, --std and --classes belong to --model package.module:factory (--mean and --std "
-            "to hf:FOLDER too); a run folder has them inside."
+            "--weights, --box, --mean, --std and --classes are for --model package.module:factory (--mean "
+            "and --std also for hf:FOLDER); a run folder already contains them."
         )
     if wrapping.weights and len(wrapping.weights) != len(factories):
         raise SpecError(
@@ -114,7 +114,8 @@ def of_one_table(models: Sequence[Opened]) -> Classifier:
     for other in others:
         if other.classifier.features != first.classifier.features:
             raise SpecError(
-                f"{first.name} and {other.name} were not trained on a table of the same columns: evaluate them apart."
+                f"{first.name} and {other.name} were not trained on a table of the same columns: evaluate "
+                "them separately."
             )
     return first.classifier
 
@@ -153,14 +154,14 @@ def _run_folder(source: str) -> Path:
     path = Path(source)
     if path.is_file():
         raise SpecError(
-            f"{source} is a file, and a model is a folder. Weights become one by advex convert {source} --network "
-            "NAME:... --mean ... --std ... --out RUN (advex list network)."
+            f"{source} is a file, but a model is a folder. Convert weights with advex convert {source} "
+            "--network NAME:... --mean ... --std ... --out RUN (advex list network)."
         )
     network = re.match("[a-z]*", source)[0]  # pyright: ignore[reportOptionalSubscript]
     if network in registry.entries("network") and not path.exists():
         raise SpecError(
-            f"There is no folder '{source}', and the name of a network has no weights: advex convert WEIGHTS --network "
-            f"{network}:... --mean ... --std ... --out RUN makes a model of both."
+            f"There is no folder '{source}', and a network name alone has no weights: make a model with "
+            f"advex convert WEIGHTS --network {network}:... --mean ... --std ... --out RUN."
         )
     if source in bundled.names() and not path.exists():
         raise SpecError(f"There is no folder '{source}'; the bundled model of that name is {bundled.PREFIX}{source}.")
@@ -175,12 +176,12 @@ def _from_factory(source: str, weights: Path | None, wrapping: Wrapping) -> Clas
     if weights is not None and weights.is_dir():
         if isinstance(network, Classifier) or dataclasses.replace(wrapping, weights=()) != Wrapping():
             raise SpecError(
-                f"--weights {weights} is a saved classifier, which has its own box, --mean, --std, --classes."
+                f"--weights {weights} is a saved classifier, which already contains box, mean, std and classes."
             )
         return load(weights, network=network)
     if isinstance(network, Classifier):
         if wrapping.box or wrapping.mean or wrapping.std or wrapping.classes:
-            raise SpecError(f"{source} returns a Classifier, which has its own --box, --mean, --std and --classes.")
+            raise SpecError(f"{source} returns a Classifier, which already contains box, mean, std and classes.")
         classifier = network
     else:
         classifier = wrapping.around(network)
@@ -222,7 +223,9 @@ def _class_names(text: str) -> list[str]:
     if isinstance(names, dict):
         names: Any = [names.get(str(number)) for number in range(len(names))]
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise SpecError(f"{path} holds neither a list of class names nor an object of them by number, 0 and up.")
+        raise SpecError(
+            f"{path} must contain a list of class names, or an object that maps class indices, from 0, to names."
+        )
     return names
 
 

@@ -35,8 +35,8 @@ def opened(source: str, weights: Path | None, **around: Any) -> Classifier:
     """
     if weights is None:
         raise SpecError(
-            f"{source} names a network without weights: add --weights FILE.safetensors. A .pth file becomes a model by "
-            "advex convert; a folder of save_pretrained is named hf:FOLDER."
+            f"{source} names a network without weights: add --weights FILE.safetensors. Convert a .pth file "
+            "with advex convert; for a save_pretrained folder use hf:FOLDER."
         )
     tensors = weight_names.read(weights, f"--weights {weights}")
     network = _network(source, _classes(tensors))
@@ -46,7 +46,7 @@ def opened(source: str, weights: Path | None, **around: Any) -> Classifier:
     usual = {"mean": MEAN, "std": STD}
     if guessed := [name for name in usual if around.get(name) is None and name not in noted]:
         what = " ".join(f"--{name} {','.join(map(str, usual[name]))}" for name in guessed)
-        warnings.warn(f"{source}: the normalisation is not given; {what} is used, ImageNet's.", AdvexWarning, 2)
+        warnings.warn(f"{source}: no normalisation given; using {what} of ImageNet.", AdvexWarning, 2)
     around |= {name: list(noted.get(name, usual[name])) for name in usual if around.get(name) is None}
     classifier = Classifier(network, **around)
     classifier.spec = _ours(source, _classes(tensors))
@@ -85,4 +85,4 @@ def _network(source: str, classes: int) -> nn.Module:
             return module.get_model(name, weights=None, num_classes=classes)
         return module.create_model(name, pretrained=False, num_classes=classes)
     except Exception as error:  # the library's own, of any kind
-        raise SpecError(f"{source}: {library} makes no such network ({type(error).__name__}: {error}).") from None
+        raise SpecError(f"{source}: {library} cannot make this network ({type(error).__name__}: {error}).") from None

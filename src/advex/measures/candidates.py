@@ -37,7 +37,7 @@ def candidates(points: Tensor, scores: Tensor, *, count: int = MOST, apart: floa
             f"{tuple(scores.shape)}."
         )
     if count < 1 or apart < 0:
-        raise SpecError(f"count={count}, apart={apart}: at least 1 candidate, and a distance of 0 or more.")
+        raise SpecError(f"count must be at least 1 and apart at least 0, not count={count}, apart={apart}.")
     points = points.double()
     best = points.new_full((count, 2), math.nan)
     left = scores.argsort(descending=True, stable=True)

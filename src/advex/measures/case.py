@@ -31,7 +31,7 @@ Made = TypeVar("Made", bound=type)
 SearchOption = Annotated[Search | str, PlainValidator(lambda value: as_search(value) and value)]
 DistanceOption = Annotated[Distance | str, PlainValidator(lambda value: as_distance(value) and value)]
 
-NO_EVIDENCE = "the data do not say where the labelled thing lies"
+NO_EVIDENCE = "the data do not locate the labelled object"
 UNDEFINED = "not defined for this map"
 ZERO, EQUAL = "the map is zero", "all elements of the map are equal in size"
 CONSTANT, NO_GRADIENT = "the map at the input is constant", "no gradient reached the input"

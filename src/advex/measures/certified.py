@@ -118,7 +118,7 @@ class Certify:
         """
         classifier.check(x)
         if y.shape != (len(x),) or y.is_floating_point():
-            raise InputError(f"Labels are whole numbers, one per input: [{len(x)}], not {y.dtype} {tuple(y.shape)}.")
+            raise InputError(f"Labels must be integers, one per input: [{len(x)}], not {y.dtype} {tuple(y.shape)}.")
         rows: list[tuple[int, int]] = []
         with torch.no_grad(), classifier.frozen():
             if len(x):
@@ -184,7 +184,7 @@ def certified_area(certificate: Certificate, chance: float, *, overclaimed: int 
     chance: share of the largest class. Raises InputError as `accuracy_robustness_area` does.
     """
     if overclaimed < 0:
-        raise InputError(f"overclaimed is a number of examples of at least 0, not {overclaimed}.")
+        raise InputError(f"overclaimed must be a number of examples of at least 0, not {overclaimed}.")
     rmse = certificate.rmse.clone()
     rmse[rmse.argsort(descending=True)[:overclaimed]] = 0.0
     return replace(accuracy_robustness_area(rmse, chance, seed=seed), name="certified ara")

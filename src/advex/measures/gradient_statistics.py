@@ -70,7 +70,7 @@ def input_gradients(
         if classes is None:
             classes = torch.arange(known, device=x.device).expand(len(x), known)
         if classes.ndim != 2 or len(classes) != len(x) or classes.shape[1] < 1 or classes.is_floating_point():
-            raise InputError(f"Classes to ask about are whole numbers [{len(x)}, k], not {tuple(classes.shape)}.")
+            raise InputError(f"Class indices must be integers [{len(x)}, k], not {tuple(classes.shape)}.")
         if classes.numel() and not 0 <= int(classes.min()) <= int(classes.max()) < known:
             raise InputError(f"Classes must lie in [0, {known}), not {int(classes.min())} to {int(classes.max())}.")
         outputs = classes.to(x.device).flatten()
@@ -116,7 +116,7 @@ def linear_change(gradients: InputGradients, size: Tensor | float, norm: Literal
     "linf" with the mean of |dx_j| for the size is Eq. 8, which holds for changes that are as large everywhere.
     """
     if norm not in ("linf", "rmse"):
-        raise InputError(f"The linear estimate is for the norms linf and rmse, not {norm!r}.")
+        raise InputError(f"The linear estimate supports only the norms linf and rmse, not {norm!r}.")
     slope = gradients.mean if norm == "linf" else gradients.rms
     return gradients.elements * torch.as_tensor(size, dtype=torch.float64).cpu().reshape(-1, 1) * slope
 
@@ -171,7 +171,7 @@ def output_change(classifier: Classifier, changed: Perturbation, y: Tensor, *, m
     count. Raises InputError unless rows match.
     """
     if y.shape != (len(changed),):
-        raise InputError(f"There is one label per example, [{len(changed)}], not {tuple(y.shape)}.")
+        raise InputError(f"Expected one label per example, [{len(changed)}], not {tuple(y.shape)}.")
     before, after = (_logits(classifier, x, max_batch) for x in (changed.clean, changed.adversarial))
     label = y.to(changed.clean.device)
     new = after.scatter(1, label[:, None], -math.inf).argmax(dim=1)

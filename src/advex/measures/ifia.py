@@ -14,7 +14,7 @@ from advex.measures.worst_change import WorstCase, nothing
 
 PUBLISHED_SEARCH = "pgd:radius=8/255,steps=50,step=1/255"
 PUBLISHED_CLIMB = "integrated_gradients:steps=100,rule=right,hold_factor=true"  # of singh2020's code
-NOT_INTEGRATED = "published=true climbs integrated gradients, and these are other maps"
+NOT_INTEGRATED = "published=true attacks integrated gradients, but these are other maps"
 
 
 def largest_pixels(shape: Sequence[int]) -> int:
@@ -46,7 +46,7 @@ class PublishedWorstCase(WorstCase):
     def __post_init__(self) -> None:
         WorstCase.__post_init__(self)
         if self.published and self.climb is not None:
-            raise SpecError("published=true says what is climbed: leave climb away.")
+            raise SpecError("published=true already sets climb: omit climb.")
 
     def __call__(self, case: Case) -> Measured:
         options = {name: value for name, value in vars(self).items() if name != "published"}

@@ -39,7 +39,7 @@ def as_numbers(text: object) -> tuple[float, ...]:
     except ValueError:
         numbers = ()
     if not numbers or not all(0 < each < math.inf for each in numbers) or list(numbers) != sorted(set(numbers)):
-        raise SpecError(f"Numbers above 0 are expected, ascending and with dashes between them, not {text!r}.")
+        raise SpecError(f"Expected ascending numbers above 0, separated by dashes, not {text!r}.")
     return numbers
 
 
@@ -114,13 +114,14 @@ class Localisation:
     def __post_init__(self) -> None:
         for name, value in _PUBLISHED.items() if self.published else ():
             if getattr(self, name) not in (value, getattr(Localisation, name)):
-                raise SpecError(f"localisation: published=true has {name}={value}: leave {name} away.")
+                raise SpecError(f"localisation: published=true sets {name}={value}: omit {name}.")
             object.__setattr__(self, name, value)
         shares = self.rule != "mean" and self.grid != "paper"
         if (shares and max(as_numbers(self.grid)) > 1) or max(as_numbers(self.iou)) > 1 or self.clip >= 0.5:
             raise SpecError(
-                f"localisation: grid={self.grid}, iou={self.iou}, clip={self.clip}: thresholds of {self.rule} and "
-                "overlaps are at most 1, and less than half of the values is cut off at either end."
+                f"localisation: grid={self.grid}, iou={self.iou}, clip={self.clip}: thresholds of "
+                f"{self.rule} and overlaps must be at most 1, and clip, the fraction cut off at either end, "
+                "below 0.5."
             )
 
     def __call__(self, case: Case) -> Measured:

@@ -73,7 +73,7 @@ def neighbours(
     """
     norm, radius = classifier.norm(norm), as_radius(radius)
     if samples < 1:
-        raise SpecError(f"Stability is measured at 1 point or more near each input, not {samples}.")
+        raise SpecError(f"samples must be at least 1, not {samples}.")
     classifier.check(x)
     x = x.detach()
     draws = [norm.sample(x, radius, randomness.draw(seed, k)) for k in range(samples)]

@@ -26,7 +26,9 @@ CONSTANT = "the map is the same everywhere"
 def _smoothing(value: object) -> object:
     known = value in ("none", "mean") or (isinstance(value, int | float) and 0 < value < math.inf)
     if isinstance(value, bool) or not known:
-        raise SpecError(f"A map is smoothed by none, mean or the sigma of a Gaussian in pixels, not {value!r}.")
+        raise SpecError(
+            f"The smoothing of a map must be none, mean or the sigma of a Gaussian in pixels, not {value!r}."
+        )
     return value
 
 
@@ -56,8 +58,8 @@ def check_places(case: Case) -> None:
     if case.x.ndim != 4:
         shape = tuple(case.x.shape[1:])
         raise SpecError(
-            f"This measure looks at places in pictures, and inputs of shape {shape} have none: leave it out. Of a "
-            "table's columns deletion, insertion:fill=mean and regions ask what the answer hangs on."
+            f"This measure needs pictures, not inputs of shape {shape}: omit it. For the columns of a table "
+            "use deletion, insertion:fill=mean or regions."
         )
 
 

@@ -17,9 +17,9 @@ from advex.errors import SpecError
 from advex.measures.case import Better, Case, Measured, Need, Of, Value, measure
 from advex.measures.pixels import pixels
 
-NOT_QUARTER = "its thing fills a quarter of its picture or more"
-NOT_SMALL = "its thing fills a quarter of its picture, or has none of another class beside it"
-NOT_SAID = "the data do not say whether a thing of another class is in the picture"
+NOT_QUARTER = "its object fills a quarter of its picture or more"
+NOT_SMALL = "its object fills a quarter of its picture, or there is no object of another class"
+NOT_SAID = "the data do not say whether the picture has an object of another class"
 NO_MASS = "no pixel of the map counts for the class"
 
 
@@ -35,7 +35,10 @@ def as_tolerance(text: str | float) -> tuple[float, float | None]:
     except ValueError:
         value, meant = math.nan, None
     if not (0 <= value < math.inf) or (meant is not None and not 0 < meant < math.inf):
-        raise SpecError(f"A tolerance is a number of pixels, as 3, or that at a side, as 15@224, not {text!r}.")
+        raise SpecError(
+            "A tolerance must be a number of pixels, such as 3, or pixels for a given side, such as 15@224, not "
+            f"{text!r}."
+        )
     return value, meant
 
 

@@ -45,7 +45,9 @@ class _Randomised:
 
     def __post_init__(self) -> None:
         if self.noisy < 0:
-            raise SpecError(f"noisy is a number of points near each input, or 0 for the input alone, not {self.noisy}.")
+            raise SpecError(
+                f"noisy must be a number of points near each input, or 0 for the input alone, not {self.noisy}."
+            )
 
     def check(self, case: Case) -> None:
         """Raise InputError for a network that cannot be initialised again."""
@@ -106,12 +108,12 @@ class Randomised(_Randomised):
     def check(self, case: Case) -> None:
         """Raise InputError for a network that cannot be initialised again, SpecError for SSIM of rows."""
         if self.similarity == "ssim" and case.x.ndim != 4:
-            raise SpecError("SSIM compares places in pictures, and rows have none: take similarity=spearman.")
+            raise SpecError("SSIM needs pictures, not rows of a table: use similarity=spearman.")
         super().check(case)
 
     def __call__(self, case: Case) -> Measured:
         if self.similarity == "ssim" and case.x.ndim != 4:
-            raise SpecError("SSIM compares places in pictures, and rows have none: take similarity=spearman.")
+            raise SpecError("SSIM needs pictures, not rows of a table: use similarity=spearman.")
         before, undefined = self.own(case)
         steps = self.steps(layers(case.classifier, case.x))
         maps = {step: self.of_copy(case, names)[0] for step, names in steps.items()}
@@ -153,7 +155,7 @@ class EntropyRise(_Randomised):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.bins < 2:
-            raise SpecError(f"A histogram of {self.bins} bins has no entropy: take at least 2 bins.")
+            raise SpecError(f"A histogram of {self.bins} bins has no entropy: use at least 2 bins.")
 
     def __call__(self, case: Case) -> Measured:
         before, undefined = self.own(case)
@@ -197,13 +199,11 @@ def layers(classifier: Classifier, x: Tensor) -> list[Layer]:
     owners = {name: module for name, module in classifier.named_modules() if _own(module) or _counts(module)}
     if unable := [name for name, module in owners.items() if _own(module) and not _resets(module)]:
         raise InputError(
-            f"Weights of {', '.join(unable)} cannot be initialised again: the module has no reset_parameters(). Give "
-            "it one, or leave out the measures of randomised networks."
+            f"Weights of {', '.join(unable)} cannot be initialised again: the module has no "
+            "reset_parameters(). Give it one, or omit the measures of randomised networks."
         )
     if not any(_own(module) for module in owners.values()):
-        raise InputError(
-            "The network has no weights that could be made random: leave out measures of randomised networks."
-        )
+        raise InputError("The network has no weights to randomise: omit the measures of randomised networks.")
     made: list[Layer] = []
     has_begun = False
     for name in _in_order_of_calls(classifier, x, owners):
@@ -243,7 +243,7 @@ def randomised(classifier: Classifier, names: Layer, seed: int) -> Classifier:
     try:
         made = copy.deepcopy(classifier)
     except Exception as error:
-        raise InputError(f"The network cannot be copied, and so not be made random: {error}") from error
+        raise InputError(f"The network cannot be copied, so it cannot be randomised: {error}") from error
     for name in names:
         _draw(made.get_submodule(name), name, seed)
     return made
@@ -266,7 +266,7 @@ def _draw(module: nn.Module, name: str, seed: int) -> None:
     for key, value in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
         drawn = getattr(fresh, key)
         if isinstance(value, nn.Parameter) and value.ndim > 1 and torch.equal(drawn.to(value), value):
-            raise InputError(f"reset_parameters() of {name} leaves its {key} as it is, so it cannot be made random.")
+            raise InputError(f"reset_parameters() of {name} leaves its {key} unchanged, so it cannot be randomised.")
         value.copy_(drawn)
 
 

@@ -31,7 +31,7 @@ class _Removal:
     def __post_init__(self) -> None:
         named = [name for name, default in self._usual.items() if getattr(self, name) != default]
         if self.published and named:
-            raise SpecError(f"With published=true {' and '.join(named)} are as published: leave them away.")
+            raise SpecError(f"published=true already sets {' and '.join(named)}: omit them.")
 
     @property
     def _usual(self) -> dict[str, object]:

@@ -32,7 +32,7 @@ def as_shares(percent: object) -> tuple[float, ...]:
     given = percent if isinstance(percent, tuple) else (percent,)
     shares = tuple(each / 100 for each in given if isinstance(each, int | float))
     if len(shares) < len(given) or not shares or not all(0 < share < 1 for share in shares):
-        raise SpecError(f"Shares of the pixels are percentages above 0 and below 100, as 10-30-50, not {percent!r}.")
+        raise SpecError(f"percent must be percentages above 0 and below 100, such as 10-30-50, not {percent!r}.")
     return shares
 
 

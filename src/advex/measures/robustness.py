@@ -90,7 +90,7 @@ def compare_areas(first: Tensor, second: Tensor, chance: float, *, seed: int = 0
     _check(first, chance)
     _check(second, chance)
     if first.shape != second.shape:
-        raise InputError(f"A paired comparison needs the same images: {len(first)} radii against {len(second)}.")
+        raise InputError(f"A paired comparison needs the same examples: {len(first)} radii against {len(second)}.")
     first, second = (rmse.detach().cpu().double() for rmse in (first, second))
     areas, estimates = zip(*(resampled_area(rmse, chance, seed=seed) for rmse in (first, second)), strict=True)
     low, high = percentiles(estimates[0] - estimates[1]) if len(first) else (math.nan, math.nan)
@@ -109,9 +109,11 @@ def compare_areas(first: Tensor, second: Tensor, chance: float, *, seed: int = 0
 
 def _check(rmse: Tensor, chance: float) -> None:
     if rmse.ndim != 1 or torch.isnan(rmse).any() or (rmse < 0).any():
-        raise InputError("Radii are a tensor [n] of numbers of at least 0 (inf where a search failed), without NaN.")
+        raise InputError(
+            "Radii must be a tensor [n] of numbers of at least 0 (inf where a search failed), without NaN."
+        )
     if not 0 <= chance <= 1:
-        raise InputError(f"chance is the share of the largest class, in [0, 1], not {chance}.")
+        raise InputError(f"chance must be the share of the most frequent class, in [0, 1], not {chance}.")
 
 
 def _areas(rmse: Tensor, counts: Tensor, chance: float) -> Tensor:

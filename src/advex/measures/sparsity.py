@@ -137,7 +137,7 @@ def compare_ginis(model: Tensor, natural: Tensor, *, seed: int = 0) -> Score:
 def _shares(maps: Tensor) -> Tensor:
     """|a| / ||a||_1 of each map, flattened: [n, d], zeros for a map of zeros, NaN for one that is not finite."""
     if maps.ndim < 2 or not maps.is_floating_point():
-        raise InputError(f"Maps are floating point tensors [n, *shape], not {maps.dtype} {tuple(maps.shape)}.")
+        raise InputError(f"Maps must be floating point tensors [n, *shape], not {maps.dtype} {tuple(maps.shape)}.")
     if not math.prod(maps.shape[1:]):
         raise InputError(f"A map needs at least one element; these have the shape {tuple(maps.shape[1:])}.")
     size = maps.flatten(1).abs()

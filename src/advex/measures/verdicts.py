@@ -116,8 +116,9 @@ def check_evidence(classifier: Classifier, made: Planted, *, strong: bool) -> No
     chance = 1 / classifier.predict(x[:1]).shape[1]
     if whole < chance + _ABOVE or without > chance + _REMOVED or (strong and alone < _ALONE * whole):
         raise AdvexError(
-            "The network does not answer by the planted patch, so no measure can be judged on it: its class has "
-            f"{whole:.3f} on average, {without:.3f} without the patch (chance {chance:.3f}), {alone:.3f} with it alone."
+            "The network does not rely on the planted patch, so measures cannot be judged on it: the mean "
+            f"confidence in its class is {whole:.3f}, {without:.3f} without the patch (chance {chance:.3f}), "
+            f"and {alone:.3f} with the patch alone."
         )
 
 
@@ -164,7 +165,7 @@ def _responses(
 
 
 def _given(*args: Any, **options: Any) -> Explanation:
-    raise AdvexError("These maps were given: there is no explainer to ask.")
+    raise AdvexError("These maps were passed in: there is no explainer to run.")
 
 
 def _verdict(responses: Iterable[np.ndarray]) -> Verdict:

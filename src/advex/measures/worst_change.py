@@ -125,11 +125,11 @@ def worst_around(
     """The same where the random points and their maps are known already. Raises as `worst_case_stability` does."""
     if not has_derivatives(explainer):
         raise SpecError(
-            f"{type(explainer).__name__} gives maps without derivatives, which a search cannot follow: measure its "
-            "random stability, or take an explainer whose `differentiable` is true."
+            f"{type(explainer).__name__} gives maps without derivatives, which cannot be attacked: measure "
+            "its random stability, or use an explainer with `differentiable` true."
         )
     if restarts < 1:
-        raise SpecError(f"A search has at least 1 start, not restarts={restarts}.")
+        raise SpecError(f"restarts must be at least 1, not {restarts}.")
     apart = as_distance(distance)
     goal = Scramble(
         explainer=climb, reference=around.map, target=target, decision=around.logits.argmax(dim=1), distance=apart,
@@ -184,7 +184,7 @@ def _undefined(maps: Tensor, distance: Distance, flat: Tensor, no_point: Tensor)
 def shortened(explainer: Any, points: int | None) -> Any:
     """The same explainer with a path of at most so many points, if it has one (`steps`)."""
     if points is not None and points < 1:
-        raise SpecError(f"A path has at least 1 point, not points={points}.")
+        raise SpecError(f"points must be at least 1, not {points}.")
     steps = getattr(explainer, "steps", None)
     if points is None or steps is None or steps <= points or not dataclasses.is_dataclass(explainer):
         return explainer
@@ -196,11 +196,11 @@ def ball_of(search: Search) -> Ball:
     radius = getattr(search, "radius", getattr(search, "rho", None))
     if radius is None:
         raise SpecError(
-            f"A worst case is one within a distance, and {type(search).__name__} says none (`radius` or `rho`): take "
-            "pgd or apgd, say."
+            f"A worst case needs a search within a distance, but {type(search).__name__} has no `radius` or "
+            "`rho`: use pgd or apgd, for example."
         )
     if not as_radius(radius) > 0:
-        raise SpecError(f"A worst case is one within a distance above 0, not {radius}: nothing moves within 0.")
+        raise SpecError(f"The radius of a worst case must be above 0, not {radius}.")
     return Ball(norm=as_norm(getattr(search, "norm", "rmse")), radius=as_radius(radius))
 
 

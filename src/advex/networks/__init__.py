@@ -39,5 +39,5 @@ def build(spec: str) -> nn.Module:
     with torch.device("meta"):  # counted before any memory is taken
         count = sum(parameter.numel() for parameter in registry.build("network", spec).parameters())
     if count > _MOST_PARAMETERS:
-        raise SpecError(f"'{spec}' would have {count:.3g} parameters; at most {_MOST_PARAMETERS:.0e} are possible.")
+        raise SpecError(f"'{spec}' would have {count:.3g} parameters; the limit is {_MOST_PARAMETERS:.0e}.")
     return registry.build("network", spec)

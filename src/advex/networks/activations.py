@@ -90,7 +90,7 @@ def widths_of(what: str, value: int | tuple[int, ...], count: int | None = None)
     if count is not None and len(widths) != count:
         raise SpecError(f"{what} needs {count} numbers such as 16-32-64, not {value!r}.")
     if len(widths) > 64:
-        raise SpecError(f"{what} holds {len(widths)} numbers; at most 64 are possible.")
+        raise SpecError(f"{what} has {len(widths)} numbers; the limit is 64.")
     return tuple(check_range(what, width, 1, 8192) for width in widths)
 
 

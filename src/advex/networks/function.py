@@ -15,12 +15,12 @@ from advex.errors import InputError
 Returns = Literal["confidences", "logits", "labels"]
 
 NO_GRADIENT = (
-    "This classifier is a function that gives answers and no gradients. Use what needs only answers: the searches "
-    "hop_skip_jump and boundary_walk:start=noise for a small change, square, spsa and spatial within a distance "
-    "(--suite square), counterfactual for tables; the explainers occlusion, feature_ablation, kernel_shap, lime and "
-    "rise. An evaluation takes searches and pictures that follow gradients unless it is told otherwise: "
-    "--attack hop_skip_jump --btr none --pictures none. Or let gradients be estimated from pairs of answers: "
-    "Classifier.from_function(f, ..., pairs=50)."
+    "This classifier is a function that returns outputs but no gradients. Use methods that need only "
+    "outputs: the searches hop_skip_jump and boundary_walk:start=noise for a small change, square, spsa and "
+    "spatial within a distance (--suite square), counterfactual for tables; the explainers occlusion, "
+    "feature_ablation, kernel_shap, lime and rise. By default an evaluation uses searches and pictures that "
+    "follow gradients; to avoid them: --attack hop_skip_jump --btr none --pictures none. Or estimate "
+    "gradients from pairs of outputs: Classifier.from_function(f, ..., pairs=50)."
 )
 _STEP = 1e-3  # of differences, as a share of each element's range
 _SURE = 30.0  # the logit of a label that comes without a confidence
@@ -48,16 +48,16 @@ class FunctionNetwork(nn.Module):
     ) -> None:
         super().__init__()
         if not callable(function):
-            raise InputError(f"A function is called with an array, and {type(function).__name__} cannot be called.")
+            raise InputError(f"{type(function).__name__} is not callable: pass a function that takes an array.")
         for name, value, least in (("classes", classes, 2), ("queries", queries, 1), ("pairs", pairs, 0)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-                raise InputError(f"{name} is a whole number of at least {least}, not {value!r}.")
+                raise InputError(f"{name} must be a whole number of at least {least}, not {value!r}.")
         if returns not in ("confidences", "logits", "labels"):
-            raise InputError(f"A function returns 'confidences', 'logits' or 'labels', not {returns!r}.")
+            raise InputError(f"returns must be 'confidences', 'logits' or 'labels', not {returns!r}.")
         if returns == "labels" and (classes is None or pairs):
             raise InputError(
-                "Of a function that returns labels say how many classes there are (classes=10), and estimate no "
-                "gradients: labels do not change by little."
+                "For a function that returns labels, give the number of classes (classes=10) and no pairs: "
+                "gradients cannot be estimated from labels."
             )
         self.function, self.classes, self.returns = function, classes, returns
         self.queries, self.pairs, self.lower, self.upper = queries, pairs, lower, upper
@@ -75,8 +75,9 @@ class FunctionNetwork(nn.Module):
         """What the function says of x [n, *shape], as logits."""
         if self.queries is not None and self.asked + len(x) > self.queries:
             raise InputError(
-                f"The function has answered {self.asked} rows, and may answer {self.queries} (queries=): the next "
-                f"{len(x)} are too many. Allow more, take fewer examples, or a search with fewer queries."
+                f"The function has been called on {self.asked} rows, and the limit is {self.queries} "
+                f"(queries=): the next {len(x)} rows exceed it. Raise it, use fewer examples, or use a "
+                "search with fewer queries."
             )
         try:
             answer = self.function(x.detach().cpu().numpy().copy())  # the function may change what it is given
@@ -85,7 +86,7 @@ class FunctionNetwork(nn.Module):
         try:
             output = np.asarray(answer)
         except ValueError as error:
-            raise InputError(f"What the function returns is not an array: {error}.") from None
+            raise InputError(f"The function did not return an array: {error}.") from None
         self.asked += len(x)
         if self.returns == "labels":
             return self._certain(output.reshape(-1), len(x)).to(x)
@@ -98,8 +99,8 @@ class FunctionNetwork(nn.Module):
             return values.to(x)
         if ((values < 0) | (values > 1 + 1e-6)).any() or ((values.sum(dim=1) - 1).abs() > 1e-3).any():
             raise InputError(
-                "The function's rows are no confidences: these lie in [0, 1] and add up to 1. Of logits say "
-                "returns='logits'."
+                "The rows returned by the function are not confidences: these must be in [0, 1] and add up "
+                "to 1. For logits use returns='logits'."
             )
         return values.clamp_min(1e-30).log().to(x)  # a logit of -69, not of -inf
 

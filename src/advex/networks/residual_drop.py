@@ -104,11 +104,11 @@ def residual_drop(kind: str, blocks: int, survival: float, alpha: float) -> Resi
     if kind not in DROPS:
         raise SpecError(f"There is no drop '{kind}': {did_you_mean(kind, DROPS)}")
     if not 0 < survival <= 1:
-        raise SpecError(f"survival, the probability to keep the last block, must lie in (0, 1], not {survival}.")
+        raise SpecError(f"survival, the probability of keeping the last block, must lie in (0, 1], not {survival}.")
     if not 0 <= alpha <= 1:
         raise SpecError(f"alpha, half the width of ShakeDrop's forward range, must lie in [0, 1], not {alpha}.")
     if alpha and kind != "shakedrop":
-        raise SpecError(f"alpha={alpha} is an option of drop=shakedrop alone; this network has drop={kind}.")
+        raise SpecError(f"alpha={alpha} is an option of drop=shakedrop only; this network has drop={kind}.")
     return None if kind == "none" else ResidualDrop(kind, blocks, survival, alpha)
 
 

@@ -76,9 +76,9 @@ def softened(network: nn.Module, beta: float, kind: Softening = "softplus") -> I
     finite and above 0, and inside, when the network runs, KinkError for a kink in a function (`F.relu`).
     """
     if isinstance(beta, bool) or not isinstance(beta, int | float) or not (math.isfinite(beta) and beta > 0):
-        raise InputError(f"A softened network needs a beta that is finite and above 0, such as 50, not {beta!r}.")
+        raise InputError(f"A softened network needs a finite beta above 0, such as 50, not {beta!r}.")
     if kind != "softplus":
-        raise InputError(f"A network is softened by 'softplus', not by {kind!r}.")
+        raise InputError(f"A network can only be softened with 'softplus', not with {kind!r}.")
     kinked = [module for module in network.modules() if isinstance(module, tuple(_SMOOTH))]
     with contextlib.ExitStack() as replaced:
         for module in kinked:
@@ -145,8 +145,8 @@ class _Watch(TorchDispatchMode):
         name = func.overloadpacket.__name__.strip("_")
         if name in _KINKED:
             raise KinkError(
-                f"The network calls '{name}' as a function, as F.relu is, and only modules can be softened: a search "
-                "does not see how maps move there. Make it a module (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.ReLU6), or go "
-                "without (soften=null) and explain the probability (explainer of=probability), whose map has a slope."
+                f"The network calls '{name}' as a function, such as F.relu, but only modules can be "
+                "softened. Make it a module (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.ReLU6), or use soften=null "
+                "and explain the probability (explainer of=probability), whose map has derivatives."
             )
         return func(*args, **(kwargs or {}))

@@ -30,7 +30,7 @@ class MostOfPlaces(nn.Module):
         answers = self.network(x)
         if not isinstance(answers, Tensor) or answers.ndim != 4:
             shape = getattr(answers, "shape", type(answers).__name__)
-            raise InputError(f"MostOfPlaces takes a network that answers [n, classes, height, width], not {shape}.")
+            raise InputError(f"MostOfPlaces needs a network that returns [n, classes, height, width], not {shape}.")
         return answers.amax(dim=(2, 3))
 
 
@@ -75,7 +75,7 @@ class VGG(nn.Module):
         if depth not in _CONVOLUTIONS:
             raise SpecError(f"depth must be 11, 13, 16 or 19, not {depth}.")
         if not 0 <= dropout < 1:
-            raise SpecError(f"dropout is a share of the units, at least 0 and below 1, not {dropout!r}.")
+            raise SpecError(f"dropout must be at least 0 and below 1, not {dropout!r}.")
         if convolutional and head == "gap":
             raise SpecError("head=gap has no dense layers that convolutional=true could turn into convolutions.")
         before = check_range("channels", channels, 1, 1024)

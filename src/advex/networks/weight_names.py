@@ -47,7 +47,7 @@ def put(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> list[
     if fault := misfit(renamed, expected):
         raise SpecError(f"{source} does not fit the network: {fault}.")
     if bad := [name for name, values in renamed.items() if not torch.isfinite(values).all()]:
-        raise SpecError(f"{source} holds values that are NaN or infinite, in {quoted(bad[0])}.")
+        raise SpecError(f"{source} contains values that are NaN or infinite, in {quoted(bad[0])}.")
     network.load_state_dict(renamed)
     return changes
 
@@ -59,10 +59,10 @@ def read(path: Path, source: str) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, ValueError):
-        reason = "it is empty" if not path.stat().st_size else "it is of another kind, or was cut off"
+        reason = "it is empty" if not path.stat().st_size else "it has another format, or is truncated"
         raise SpecError(
-            f"{source} is not a safetensors file: {reason}. What torch.save wrote has another ending (.pth, .pt, .bin) "
-            "and becomes a model by advex convert."
+            f"{source} is not a safetensors file: {reason}. Files written by torch.save (.pth, .pt, .bin) "
+            "must be converted with advex convert."
         ) from None
 
 
@@ -94,7 +94,7 @@ def _renamed(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> t
     renamed, changes = dict(tensors), []
     while prefix := next((each for each in _PREFIXES if _begin(renamed, each) and not _begin(expected, each)), ""):
         renamed = {name.removeprefix(prefix): values for name, values in renamed.items()}
-        changes.append(f"'{prefix}' was taken off the names of {len(renamed)} tensors.")
+        changes.append(f"'{prefix}' was removed from the names of {len(renamed)} tensors.")
     ours = {name: name if name in expected else _ours(name) for name in renamed}
     if len(set(ours.values())) == len(ours):  # else two would become one
         count = sum(name != other for name, other in ours.items())

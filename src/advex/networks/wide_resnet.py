@@ -40,7 +40,7 @@ class WideResNet(nn.Module):
         if rest:
             raise SpecError(f"depth must be 6n + 4 (10, 16, 22, 28, ...), not {depth}.")
         if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
-            raise SpecError(f"dropout is a share of the units, at least 0 and below 1, not {dropout!r}.")
+            raise SpecError(f"dropout must be at least 0 and below 1, not {dropout!r}.")
         check_range("width", width, 1, 128)
         self.stem = nn.Conv2d(check_range("channels", channels, 1, 1024), 16, 3, padding=1, bias=False)
         widths = [16 * width, 32 * width, 64 * width]

@@ -88,8 +88,8 @@ class Examples:
         """
         if self.labels is None:
             raise SpecError(
-                f"{self.name} gives pictures without classes, and here the classes are needed: let it give "
-                "(picture, number of the class), or name the column of the classes 'label'."
+                f"{self.name} yields pictures without classes, which are needed here: yield (picture, class "
+                "index), or call the class column 'label'."
             )
         labels = np.array(list(self.labels), dtype=np.int64)
         if self.occurring and set(self.class_names or ()) <= set(class_names or ()):  # in the model's order
@@ -124,11 +124,11 @@ class Examples:
             else:
                 rows[row] = torch.as_tensor(value).detach().cpu().float()
         if not rows:
-            why = f" The first that is left out: {lost[0].reason}." if lost else ""
+            why = f" The first one left out: {lost[0].reason}." if lost else ""
             raise DataError(f"{self.name}: no row has one of the {len(names)} classes.{why}")
         known, first = list(rows), next(iter(rows.values()))
         if shapes := {tuple(x.shape) for x in rows.values() if x.shape != first.shape}:
-            raise DataError(f"{self.name} gives tensors of several shapes, {tuple(first.shape)} and {min(shapes)}.")
+            raise DataError(f"{self.name} yields tensors of different shapes, {tuple(first.shape)} and {min(shapes)}.")
         return Dataset(
             name=self.name, x=torch.stack([rows[row] for row in known]), y=torch.from_numpy(labels[known]),
             class_names=names, ids=tuple(ids[row] for row in known), skipped=tuple(lost),
@@ -152,18 +152,18 @@ def examples_of(given: Any, first: int | None = None) -> Examples | None:
         said = f"These are the first {counted(first, 'example')} that the DataLoader gave, and no draw"
         return replace(examples, selected=f"{said}: of data in the order of their classes they are of few of these.")
     if isinstance(given, Mapping) and given and all(hasattr(each, "column_names") for each in given.values()):
-        raise SpecError(f"This has the splits {', '.join(map(str, given))}: give one, data[{next(iter(given))!r}].")
+        raise SpecError(
+            f"The data set has the splits {', '.join(map(str, given))}: pass one of them, data[{next(iter(given))!r}]."
+        )
     if hasattr(given, "column_names") and hasattr(given, "features"):
         return _of_columns(given)
     if isinstance(given, IterableDataset):
-        raise SpecError(
-            "A data set that can only be iterated is read through a loader: DataLoader(data, batch_size=64)."
-        )
+        raise SpecError("Pass an iterable data set through a loader: DataLoader(data, batch_size=64).")
     if isinstance(given, TorchDataset):
         try:
             count = len(given)  # pyright: ignore[reportArgumentType]
         except TypeError:
-            raise SpecError(f"{type(given).__name__} does not say its length, which is needed.") from None
+            raise SpecError(f"{type(given).__name__} has no length, which is needed.") from None
         return _of_rows(given, count, type(given).__name__, _names_of(given))
     return None
 
@@ -171,7 +171,7 @@ def examples_of(given: Any, first: int | None = None) -> Examples | None:
 def _of_rows(rows: Any, count: int, name: str, class_names: tuple[str, ...] | None) -> Examples:
     """Rows that are pictures, pairs of a picture and a class, or dictionaries that have both."""
     if not count:
-        raise SpecError(f"{name} gives nothing: it is empty.")
+        raise SpecError(f"{name} is empty.")
     label = None
     for row in range(count):
         try:
@@ -181,7 +181,7 @@ def _of_rows(rows: Any, count: int, name: str, class_names: tuple[str, ...] | No
             raise
         except Exception as error:
             if row == count - 1:
-                raise DataError(f"{name} has no row that can be read: {type(error).__name__}: {error}") from None
+                raise DataError(f"No row of {name} can be read: {type(error).__name__}: {error}") from None
     problems: dict[int, str] = {}
     return Examples(
         name=name, count=count, picture=lambda row: _parts(rows[row], name)[0], class_names=class_names,
@@ -215,7 +215,7 @@ class _Labels(Sequence[int]):
             self.problems[row] = f"row {row}: {type(error).__name__}: {error}"
             return -1
         if label is None:
-            raise SpecError(f"{self.name}: row {row} has no class, and others have one.")
+            raise SpecError(f"{self.name}: row {row} has no class, but others have one.")
         return label
 
 
@@ -225,7 +225,7 @@ def _parts(row: Any, name: str) -> tuple[Any, int | None]:
         label = next((row[key] for key in _LABELS if key in row), None)
         if picture is None:
             held = ", ".join(map(str, list(row)[:6]))
-            raise SpecError(f"{name} gives {held}: its pictures are looked for under {', '.join(_PICTURES)}.")
+            raise SpecError(f"{name} yields {held}; pictures are expected under {', '.join(_PICTURES)}.")
     elif isinstance(row, tuple | list):
         picture, label = row[0], row[1] if len(row) > 1 else None
     else:
@@ -234,7 +234,7 @@ def _parts(row: Any, name: str) -> tuple[Any, int | None]:
         return picture, None
     array = np.asarray(label)
     if array.size != 1 or array.dtype.kind not in "iub":
-        raise SpecError(f"{name} gives a class that is not a whole number: {array.dtype} of shape {list(array.shape)}.")
+        raise SpecError(f"{name} yields a class that is not an integer: {array.dtype} of shape {list(array.shape)}.")
     return picture, int(array.item())
 
 
@@ -267,7 +267,7 @@ def _names_of(data: Any) -> tuple[str, ...] | None:
 def _of_columns(given: Any) -> Examples:
     if not (hasattr(given, "__len__") and hasattr(given, "__getitem__")):
         raise SpecError(
-            "This data set is a stream. Give a part of it: datasets.Dataset.from_list(list(data.take(100)), "
+            "This data set is a stream. Pass a part of it: datasets.Dataset.from_list(list(data.take(100)), "
             "features=data.features)."
         )
     if not len(given):
@@ -277,15 +277,13 @@ def _of_columns(given: Any) -> Examples:
     pictures += [name for name in _PICTURES if name in held and name not in pictures]
     if not pictures:
         raise SpecError(
-            f"None of the columns {', '.join(held)} holds pictures: cast one, data.cast_column(NAME, Image())."
+            f"None of the columns {', '.join(held)} contains pictures: cast one, data.cast_column(NAME, Image())."
         )
     classes = [name for name in features if hasattr(features[name], "names")]
     known = [name for name in _LABELS if name in features]
     label = next((name for name in known if name in classes), classes[0] if len(classes) == 1 else None)
     if label is None and len(classes) > 1:
-        raise SpecError(
-            f"Several columns are of classes, {', '.join(classes)}: rename the one that is meant to 'label'."
-        )
+        raise SpecError(f"Several columns contain classes, {', '.join(classes)}: rename the right one to 'label'.")
     label = label or next(iter(known), None)
     labels, names = (None, None) if label is None else _labels_of(given, label, features[label])
     info = getattr(given, "info", None)
@@ -307,6 +305,6 @@ def _labels_of(given: Any, column: str, feature: Any) -> tuple[list[int], tuple[
     except (TypeError, ValueError):
         labels = []
     if labels != values:
-        raise SpecError(f"The column '{column}' holds no classes: these are whole numbers or texts.")
+        raise SpecError(f"The column '{column}' does not contain classes: these must be integers or strings.")
     names = getattr(feature, "names", None)
     return labels, None if names is None else tuple(map(str, names))

@@ -40,10 +40,10 @@ def models_of(given: Models, device: str = "auto") -> list[Opened]:
     is no saved classifier.
     """
     if isinstance(given, Mapping | list | tuple) and not given:
-        raise SpecError("No model is given.")
+        raise SpecError("No model given.")
     if isinstance(given, Mapping):
         if not all(isinstance(name, str) for name in given):
-            raise SpecError(f"Models are named by texts, not by {', '.join(map(repr, given))}.")
+            raise SpecError(f"Model names must be strings, not {', '.join(map(repr, given))}.")
         return [_opened(model, name, device) for name, model in given.items()]
     if isinstance(given, list | tuple):
         names = [f"model-{place}" if isinstance(each, nn.Module) else "" for place, each in enumerate(given, start=1)]
@@ -56,11 +56,13 @@ def _opened(given: Any, name: str, device: str) -> Opened:
         return Opened(name=name, source=f"{name}, a classifier in memory", classifier=given.eval())
     if isinstance(given, nn.Module):
         raise SpecError(
-            "A network alone does not say what its inputs are: wrap it, advex.Classifier(network, box=(0, 1), "
-            "mean=[...], std=[...], class_names=[...])."
+            "A network alone does not define its input range and normalisation: wrap it with "
+            "advex.Classifier(network, box=(0, 1), mean=[...], std=[...], class_names=[...])."
         )
     if not isinstance(given, str | Path):
-        raise SpecError(f"{type(given).__name__} is not a model: give an advex.Classifier, or what --model takes.")
+        raise SpecError(
+            f"{type(given).__name__} is not a model: pass an advex.Classifier, or a name that --model accepts."
+        )
     (opened,) = open_models([f"{name}={given}" if name else str(given)], device)
     return opened
 
@@ -91,8 +93,8 @@ def subjects_of(given: Any, model: Opened) -> list[Subject | Failure]:
         return [_subject_of(examples, row, model) for row in range(examples.count)]
     if not isinstance(given, Sequence):
         raise SpecError(
-            f"{type(given).__name__} cannot be explained: give paths, PIL pictures, arrays, tensors, a data set or a "
-            "DataLoader."
+            f"{type(given).__name__} cannot be explained: pass paths, PIL pictures, arrays, tensors, a data "
+            "set or a DataLoader."
         )
     if not given:
         raise SpecError("There is nothing to explain: the list is empty.")
@@ -176,7 +178,9 @@ def _tensors(x: Tensor, model: Opened) -> list[Subject | Failure]:
         x = x[None]
     if not x.is_floating_point() or (shape is not None and tuple(x.shape[1:]) != shape):
         wanted = "[n, channels, height, width]" if shape is None else f"[n, {', '.join(map(str, shape))}]"
-        raise InputError(f"A tensor {list(x.shape)} of {x.dtype}: the model takes floats {wanted} in its box.")
+        raise InputError(
+            f"A tensor {list(x.shape)} of {x.dtype} does not fit: the model needs floats {wanted} in its box."
+        )
     if not len(x):
         raise SpecError("There is nothing to explain: the tensor is empty.")
     return [Subject(name=f"input {place}", x=each) for place, each in enumerate(x)]

@@ -103,7 +103,9 @@ class Explained:
     def plot(self, ax: Axes | None = None, *, sheet: int = 0) -> Axes:
         """Draw a contact sheet into axes of matplotlib, new ones if None. Raises SpecError for one that is missing."""
         if not 0 <= sheet < len(self.answers["sheets"]):
-            raise SpecError(f"There are {len(self.answers['sheets'])} sheets, counted from 0; none is number {sheet}.")
+            raise SpecError(
+                f"There are {len(self.answers['sheets'])} sheets, counted from 0; there is no sheet {sheet}."
+            )
         ax = _axes(ax)
         ax.imshow(np.asarray(self.sheets[sheet]))
         ax.set_axis_off()
@@ -265,5 +267,5 @@ def _frame(rows: list[dict[str, Any]]) -> pandas.DataFrame:
     try:
         import pandas
     except ImportError:
-        raise SpecError(f"Tables of pandas need pandas: {install_extra('notebook')}") from None
+        raise SpecError(f"to_pandas needs pandas: {install_extra('notebook')}") from None
     return pandas.DataFrame(rows)

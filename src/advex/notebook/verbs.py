@@ -58,10 +58,10 @@ def explain(
     nothing can be explained.
     """
     if isinstance(model, list | tuple | Mapping):
-        raise SpecError("advex.explain asks one model: give it, or call it for each of them.")
+        raise SpecError("advex.explain takes one model: call it once for each.")
     (opened,) = models_of(model)
     if not all(0 < float(each) <= 1 for each in ([rho] if isinstance(rho, int | float) else rho)):
-        raise SpecError(f"rho={rho}: an RMSE lies above 0 and at most at 1 (black to white).")
+        raise SpecError(f"rho={rho}: an RMSE must be above 0 and at most 1 (black to white).")
     names = tuple(str(each) for each in ([target] if isinstance(target, str | int) else target))
     request: Request
     pictures = examples_of(pictures) or pictures
@@ -124,7 +124,7 @@ def evaluate(
         if isinstance(data, str | Path):
             held = evaluating.examples(models, str(data), split, say, max_samples=max_samples, seed=seed)
         elif split is not None:
-            raise SpecError("`split` is of data that are named; this data set is open already.")
+            raise SpecError("`split` works only with data given by name; this data set is already open.")
         else:
             names = next((each.classifier.class_names for each in models if each.classifier.class_names), None)
             held = _held(data, say, evaluating.shared_shape(models), names, max_samples, seed)
@@ -153,8 +153,8 @@ def _held(
     held = data_of(data, shape, class_names, max_samples=max_samples, seed=seed)
     if held is None:
         raise SpecError(
-            "`data` is what --data takes, a Dataset, a DataLoader, or a data set of torch or Hugging Face, not "
-            f"{type(data).__name__}."
+            "`data` must be a name that --data accepts, a Dataset, a DataLoader, or a data set of torch or "
+            f"Hugging Face, not {type(data).__name__}."
         )
     say.note("; ".join(filter(None, (describe(held), held.selected))))
     return held
@@ -188,7 +188,7 @@ def train(
     given beside them as `validation`. out: `runs/RECIPE` if None. Raises AdvexError.
     """
     if not all(isinstance(change, str) and "=" in change for change in changes):
-        raise SpecError('Settings of the recipe are texts, one by one: advex.train(RECIPE, DATA, "epochs=20", ...).')
+        raise SpecError('Settings of the recipe must be separate strings: advex.train(RECIPE, DATA, "epochs=20", ...).')
     say = progress.Terminal(quiet=quiet)
     folder = Path("runs") / Path(recipe).stem if out is None else Path(out)
     if data is None:
@@ -198,12 +198,14 @@ def train(
     resolved = recipes.named(str(recipe), list(changes), None)
     if not isinstance(data, str | Path):
         if isinstance(validation, str) or split is not None:
-            raise SpecError("Splits have names where data are named; give another data set as `validation`.")
+            raise SpecError(
+                "`validation` can name a split only if the data are given by name; pass another data set instead."
+            )
         examples = _held(data, say)
         held_out = None if validation is None else _held(validation, say, examples.shape, examples.class_names)
     else:
         if not isinstance(validation, str | None):
-            raise SpecError("Of data that are named, `validation` is the name of a split.")
+            raise SpecError("If the data are given by name, `validation` must be the name of a split.")
         examples, held_out, _ = datasets.open_training(
             str(data), split, validation, say, seed=resolved.seed, streaming=resolved.streaming
         )

@@ -166,7 +166,7 @@ def build(terms: str | Mapping[str, Mapping[str, Any] | None]) -> Objective:
         terms = {name: options}
     made = {name: registry.make("objective", name, **(options or {})) for name, options in terms.items()}
     if not all(isinstance(term, InputTransform | Regulariser) for term in made.values()):
-        raise SpecError(f"A term alters examples or adds to the loss; one of {', '.join(made)} does neither.")
+        raise SpecError(f"A term must alter examples or add to the loss; one of {', '.join(made)} does neither.")
     return Objective({"natural": Natural()} | made)
 
 

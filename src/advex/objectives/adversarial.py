@@ -45,7 +45,7 @@ class Adversarial:
         refuse(
             outside > 1e-6 * (1 + box.upper.abs().amax()),  # more than a rounding error
             lambda: SpecError(
-                "Examples lie outside the box before they are attacked: let noise be cut (noise.clip=true), or name "
+                "Examples are outside the box before the attack: clip the noise (noise.clip=true), or put "
                 "`adversarial` before it."
             ),
         )

@@ -76,9 +76,9 @@ class Attributional:
         usual = {"inner": "attributional", "form": "triplet", "anchor": "normalised", "statistics": "batch"}
         others = [name for name, value in usual.items() if getattr(self, name) != value]
         if self.published and others:
-            raise SpecError(f"published=true has {others[0]}={usual[others[0]]}: leave {others[0]} away.")
+            raise SpecError(f"published=true sets {others[0]}={usual[others[0]]}: omit {others[0]}.")
         if self.published and not isinstance(self._search, PGD):
-            raise SpecError(f"published=true is a search by pgd, not by {self.attack}.")
+            raise SpecError(f"published=true needs the attack pgd, not {self.attack}.")
 
     @property
     def _search(self) -> Any:

@@ -95,7 +95,7 @@ def _differentiable(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callab
     for part in graph.modules():
         nodes = part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ()
         if any(str(node.target) == "autograd_function_apply" for node in nodes):
-            raise SpecError("it has a torch.autograd.Function, whose second derivative compiled code loses")
+            raise SpecError("it has a torch.autograd.Function, whose second derivative is lost in compiled code")
     return torch._dynamo.lookup_backend(COMPILER)(graph, inputs)
 
 

@@ -60,7 +60,7 @@ class Lipschitz:
     def __post_init__(self) -> None:
         # Powers between 0 and 1 have an infinite slope where the gradient is zero.
         if any(0 < power < 1 for power in (self.z, self.q)) or self.z + self.q == 0:
-            raise SpecError(f"z and q are 0 or at least 1, and not both 0; got z={self.z}, q={self.q}.")
+            raise SpecError(f"z and q must be 0 or at least 1, and not both 0; got z={self.z}, q={self.q}.")
 
     def start(self) -> State:
         return {"integral": 0.0}

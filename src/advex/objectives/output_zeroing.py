@@ -19,7 +19,9 @@ def guideline(classes: int, confidence: float = 0.8) -> float:
     s_t = 0.8: 0.00997 of 10 classes, 6.0e-5 of 1,000. Raises SpecError where there is no such balance.
     """
     if classes < 2 or not 1 / classes < confidence < 1:
-        raise SpecError(f"A guideline needs 2 classes or more and a confidence between chance and 1, not {confidence}.")
+        raise SpecError(
+            f"A guideline needs at least 2 classes and a confidence between chance and 1, not {confidence}."
+        )
     s = confidence
     y = math.log(s * (classes - 1) / (1 - s))
     return (1 - s) / (2 * y * (1 + (classes - 1) * (1 - s)))

@@ -57,7 +57,7 @@ def read(name_or_path: str | Path) -> Paper:
     path = registry.file_of("paper", name_or_path)
     values = read_yaml(path, "a file of a paper's tables", SpecError)
     if not isinstance(values, dict):
-        raise SpecError(f"{path} holds no paper: it must be a mapping with title, tables and scales.")
+        raise SpecError(f"{path} does not describe a paper: it must be a mapping with title, tables and scales.")
     try:
         return Paper.model_validate(values)
     except ValidationError as error:

@@ -63,7 +63,7 @@ def problems(paper: Paper) -> Iterator[str]:
     for row in paper.rows.values():
         if row.answers is not None:
             if paper.simulated is None:
-                yield f"row {row.id} learns from answers, and nobody gives them: say simulated"
+                yield f"row {row.id} learns from answers, but nobody gives them: set simulated"
             elif row.answers.annotators > len(paper.simulated.judged):
                 yield f"row {row.id} learns from more annotators than there are"
             if row.recipe is None:

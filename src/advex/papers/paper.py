@@ -83,11 +83,11 @@ class Row(_Model):
                 f"row {self.id}: a repetition (same_as) takes recipe, overrides and needs from its original"
             )
         if not (self.same_as or self.recipe or self.needs or self.chosen):
-            raise ValueError(f"row {self.id}: say recipe, same_as, or what it needs")
+            raise ValueError(f"row {self.id}: set recipe, same_as, or needs")
         if self.chosen and (self.same_as or self.recipe or self.needs):
             raise ValueError(f"row {self.id}: the network of a chosen row is another's: no recipe, same_as or needs")
         if self.explainer and not (self.same_as or self.needs):
-            raise ValueError(f"row {self.id}: an explainer is of the network of another row (same_as)")
+            raise ValueError(f"row {self.id}: an explainer needs the network of another row (same_as)")
         if self.overrides and not self.recipe:
             raise ValueError(f"row {self.id}: overrides without a recipe")
         return self

@@ -95,7 +95,9 @@ class Recipe(BaseModel):
             return None
         name, _, seed = self.labels.partition(":")
         if name != "random" or not seed.isdecimal():
-            raise SpecError(f"labels is given, or random:SEED with a number as random:0, not {self.labels!r}.")
+            raise SpecError(
+                f"labels must be given (the default) or random:SEED, such as random:0, not {self.labels!r}."
+            )
         return int(seed)
 
     @property
@@ -140,7 +142,7 @@ def read(name_or_path: str | Path) -> dict[str, Any]:
     path = registry.file_of("recipe", name_or_path)
     values = read_yaml(path, "a recipe", SpecError)
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise SpecError(f"{path} is not a recipe: it must hold lines of the form 'setting: value'.")
+        raise SpecError(f"{path} is not a recipe: it must contain lines of the form 'setting: value'.")
     return values
 
 
@@ -175,7 +177,7 @@ def recipe_from(values: dict[str, Any], overrides: dict[str, str] | None = None,
         if first["type"] == "unexpected_keyword_argument":
             raise SpecError(f"{where}: there is no setting '{name}': {did_you_mean(name, _affine())}") from None
         raise SpecError(
-            f"{where}: {name} = {first.get('input')!r} is not possible: {why_impossible(first['msg'])}."
+            f"{where}: {name} = {first.get('input')!r} is not valid: {why_impossible(first['msg'])}."
         ) from None
     _check(recipe)
     return recipe
@@ -209,9 +211,9 @@ def _check(recipe: Recipe) -> None:
     attacks.build(recipe.robust_attack)
     _ = recipe.augmentations, recipe.label_seed, recipe.streaming  # made, and so checked
     if recipe.affine is not None and recipe.affine.window and recipe.crop:
-        raise SpecError("crop and affine.window both say what the network sees: leave one of them out.")
+        raise SpecError("crop and affine.window both set the input size of the network: omit one of them.")
     if recipe.balanced and recipe.per_class:
-        raise SpecError("balanced and per_class both make classes count alike: leave one of them out.")
+        raise SpecError("balanced and per_class both balance the classes: omit one of them.")
     if recipe.best_by == "robust_accuracy" and recipe.robust_every == 0:
         raise SpecError("best_by=robust_accuracy needs it measured: set robust_every to 1 or more.")
     if recipe.batch_size < 2 * recipe.accumulate:
@@ -254,7 +256,7 @@ def for_table(named: str) -> str | None:
     if is_file and not path.exists():
         raise DataError(f"There is no file {named}.", absent=True)
     if not sets.is_table(named):
-        raise SpecError(f"{named} is data and no recipe: advex train RECIPE --data {named} (advex list recipe).")
+        raise SpecError(f"{named} is data, not a recipe: advex train RECIPE --data {named} (advex list recipe).")
     return TABLE
 
 
@@ -292,7 +294,7 @@ def _fits(network: str, given: dict[str, Any], facts: dict[str, int]) -> None:
     """Raise SpecError where a network's own numbers are not those of the table."""
     for key, what in {"features": "elements in an encoded row", "classes": "classes"}.items():
         if given.get(key, facts[key]) != facts[key]:
-            raise SpecError(f"network {network}: the table has {facts[key]:,} {what}; leave {key} out of the network.")
+            raise SpecError(f"network {network}: the table has {facts[key]:,} {what}; omit {key} in the network.")
 
 
 def learning_rate(recipe: Recipe, progress: float) -> float:

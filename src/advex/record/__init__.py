@@ -50,7 +50,8 @@ SCHEMA = 2
 RISK = 0.05  # of claiming some difference, of many, where there is none
 # Said wherever figures of "better than random" stand.
 CALIBRATION = (
-    "BTR asks for confidences, and so moves with calibration alone: logits times a constant change it, and no decision."
+    "BTR depends on confidences, so calibration alone changes it: multiplying the logits by a constant "
+    "changes BTR, but no decision."
 )
 
 
@@ -193,7 +194,7 @@ def read_record(folder: Path) -> Record:
     """The record of a folder. Raises ArtifactError when there is none, or it is not one."""
     path = folder / "record.json"
     if not path.is_file():
-        sentence = f"{folder} holds no record.json: it is not a finished evaluation."
+        sentence = f"{folder} contains no record.json: it is not a finished evaluation."
         raise ArtifactError(sentence, absent=not folder.is_file())
     return read_versioned(path, Record, SCHEMA, {1: _described_measures}, "a record")
 

@@ -30,7 +30,7 @@ def read_parquet(path: Path, *, without: Sequence[str] = (), where: pc.Expressio
         with pq.ParquetFile(path) as file:
             about = file.metadata
             if about.num_rows > MOST_ROWS:
-                raise ArtifactError(f"{path} says that it has {about.num_rows:,} rows; at most {MOST_ROWS:,} are read.")
+                raise ArtifactError(f"{path} claims to have {about.num_rows:,} rows; at most {MOST_ROWS:,} are read.")
             for column in range(about.num_columns):
                 chunks = [about.row_group(group).column(column) for group in range(about.num_row_groups)]
                 if (count := sum(chunk.num_values for chunk in chunks)) > MOST_VALUES:
@@ -49,8 +49,8 @@ def check_rows(path: Path, models: Collection[str], of: Sequence[str], numbers: 
         rows = [number for name, number in zip(of, numbers, strict=True) if name == model]
         if sorted(rows) != list(range(examples)):
             raise ArtifactError(
-                f"{path} has {len(rows):,} rows of '{model}', {len(set(rows)):,} of them different, where record.json "
-                f"speaks of {examples:,} examples: rows are missing, or too many."
+                f"{path} has {len(rows):,} rows of '{model}', {len(set(rows)):,} of them different, but "
+                f"record.json gives {examples:,} examples: rows are missing or duplicated."
             )
 
 
@@ -60,7 +60,9 @@ def _check_types(path: Path, schema: pa.Schema) -> None:
         ending = "_" + field.name.rpartition("_")[2] if path.stem == "examples" else ""
         wanted = expected.get(field.name, _ENDINGS.get(ending))
         if wanted is not None and not _alike(field.type, wanted):
-            raise ArtifactError(f"{path}: the column '{field.name}' holds {field.type}, where it should hold {wanted}.")
+            raise ArtifactError(
+                f"{path}: the column '{field.name}' contains {field.type}, but should contain {wanted}."
+            )
 
 
 def _alike(kind: pa.DataType, wanted: pa.DataType) -> bool:

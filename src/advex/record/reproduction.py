@@ -273,7 +273,7 @@ def read_reproduction(folder: Path) -> Reproduction:
     """What a folder's reproduction.json holds. Raises ArtifactError when there is none, or it is not one."""
     path = folder / NAME
     if not path.is_file():
-        raise ArtifactError(f"{folder} holds no {NAME}: it is not the folder of a reproduction.")
+        raise ArtifactError(f"{folder} contains no {NAME}: it is not a reproduction folder.")
     return read_versioned(path, Reproduction, SCHEMA, {}, "a reproduction")
 
 

@@ -156,7 +156,7 @@ def _is_whole(weights: Path, notes: list[str]) -> bool:
         reason = f"cannot be read ({error.strerror})"
     except (DataError, AttributeError, TypeError, LookupError, ValueError):
         reason = "is damaged"
-    notes.append(f"{WEIGHTS} {reason}: the run is not finished. Training goes on from its last checkpoint.")
+    notes.append(f"{WEIGHTS} {reason}: the run is not finished. Training resumes from its last checkpoint.")
     return False
 
 
@@ -175,8 +175,8 @@ def _lines(text: str, notes: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
             yield epoch, noted
         elif number == len(lines):  # no line break after it
             notes.append(
-                f"The last line of {METRICS}, line {number}, is not whole: it is being written, or was cut short. "
-                "It was skipped."
+                f"The last line of {METRICS}, line {number}, is incomplete: it is still being written, or "
+                "was cut off. It was skipped."
             )
         else:
             damaged.append(number)

@@ -23,7 +23,7 @@ def upgraded(values: Values, path: Path, schema: int, steps: Mapping[int, Callab
     """
     version = values.get("schema_version", 1)
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise ArtifactError(f"{path} has no possible schema version: {version!r}.")
+        raise ArtifactError(f"{path} has an invalid schema version: {version!r}.")
     if version > schema:
         maker = values.get("advex")
         raise ArtifactError(
@@ -43,7 +43,7 @@ def read_versioned(
     try:
         values = read_json(path, what, ArtifactError)
         if not isinstance(values, dict):
-            raise TypeError("it holds no object")
+            raise TypeError("it is not an object")
         return model.model_validate(upgraded(values, path, schema, steps))
     except ArtifactError:
         raise

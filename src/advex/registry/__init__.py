@@ -254,7 +254,7 @@ def make(kind: str, name: str, **options: Any) -> Any:
     except AdvexError:
         raise
     except (TypeError, ValueError) as error:
-        raise SpecError(f"The {kind} '{name}' cannot be made with {options}: {error}") from error
+        raise SpecError(f"The {kind} '{name}' cannot be created with {options}: {error}") from error
 
 
 def describe(thing: Any) -> str:

@@ -30,7 +30,7 @@ def fitted(what: str, make: Callable[..., Any], options: dict[str, Any]) -> dict
             # A word may look like a number: the first layer of a network in a row is called 0.
             fit[key] = write_value(value) if isinstance(value, int | float) else value
             if not _fits(fit[key], hints[key]):
-                raise SpecError(f"{what} takes {key} as {_type_name(hints[key])}, not {value!r}.")
+                raise SpecError(f"{what}: {key} must be {_type_name(hints[key])}, not {value!r}.")
     return fit
 
 

@@ -17,7 +17,7 @@ def parse(spec: str) -> tuple[str, dict[str, Any]]:
     Raises SpecError for a malformed spec.
     """
     if not isinstance(spec, str):
-        raise SpecError(f"A spec is a string such as 'pgd:norm=l2,radius=0.5', not {spec!r}.")
+        raise SpecError(f"A spec must be a string such as 'pgd:norm=l2,radius=0.5', not {spec!r}.")
     name, _, rest = spec.strip().partition(":")
     options: dict[str, Any] = {}
     for part in filter(None, (piece.strip() for piece in _split(rest))):

@@ -49,7 +49,7 @@ def write_report(folder: Path | Sequence[Path], out: Path | None = None) -> Path
     folders = [Path(folder)] if isinstance(folder, str | Path) else [Path(each) for each in folder]
     path = Path(out) if out is not None else folders[0] / "report.html"
     if path.is_dir():
-        raise ArtifactError(f"{path} is a folder; name the file for the report, e.g. {path / 'report.html'}.")
+        raise ArtifactError(f"{path} is a folder; give a file name for the report, e.g. {path / 'report.html'}.")
     html = _html(folders)
     try:
         write_text(path, html)
@@ -71,7 +71,7 @@ def _html(folders: Sequence[Path]) -> str:
         return render_runs(read_runs(folders))
     if len(folders) > 1:
         raise ArtifactError(
-            f"{records[0]} is a record: a report is of one record, or of run folders. 'advex compare' puts several "
-            "records into one."
+            f"{records[0]} is a record: a report covers one record, or run folders. Combine several records "
+            "with 'advex compare'."
         )
     return render(read(records[0], tables_of_sections()))

@@ -46,7 +46,7 @@ class Preference:
         """In words; never one winner where the intervals do not carry it."""
         title = f"{self.measure.title}" + (f" ({self.measure.standing})" if self.measure.standing else "")
         if self.few:
-            return f"{title}: nothing can be said of fewer than {FEWEST} examples."
+            return f"{title}: too few examples (fewer than {FEWEST})."
         others = f"not significantly better than {_listed(self.beside)}" if self.beside else "better than every other"
         chance = "" if self.above else "; no explainer is significantly better than the best control"
         short = f"; fewer than {FEWEST} examples of {_listed(self.lacking)}" if self.lacking else ""

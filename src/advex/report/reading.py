@@ -125,12 +125,12 @@ def read_runs(folders: Sequence[Path]) -> tuple[TrainingHistory, ...]:
         training = read_run(Path(folder))
         if training is None and (sheets := _sheets(Path(folder))):
             raise ArtifactError(
-                f"{folder} holds pictures of advex {sheets[0]}, of which there is no report: look at {sheets[1]}."
+                f"{folder} contains pictures from advex {sheets[0]}, for which there is no report: see {sheets[1]}."
             )
         if training is None:
             raise ArtifactError(
-                f"{folder} holds no record.json: it is not a finished evaluation. It holds no metrics.jsonl and no "
-                "recipe.yaml either: it is not a run folder. Name one of the two.",
+                f"{folder} contains no record.json: it is not a finished evaluation. It contains no "
+                "metrics.jsonl and no recipe.yaml either: it is not a run folder. Give one of the two.",
                 absent=not Path(folder).is_file(),
             )
         unclear = names.count(place.name) > 1 or training.taken is not None
@@ -174,10 +174,10 @@ def _rows(folder: Path, table: str, models: Collection[str], examples: int) -> t
     path, rows = folder / f"{table}.parquet", read_rows(folder, table)
     missing = [name for name in _COLUMNS.get(table, ()) if rows and name not in rows[0]]
     if missing:
-        raise ArtifactError(f"{path} has no column {', '.join(missing)}: it is not of this version.")
+        raise ArtifactError(f"{path} has no column {', '.join(missing)}: it was written by another version.")
     strangers = sorted({str(row["model"]) for row in rows if "model" in row} - set(models))
     if strangers:
-        raise ArtifactError(f"{path} speaks of '{strangers[0]}', a model that record.json does not list.")
+        raise ArtifactError(f"{path} refers to '{strangers[0]}', a model that record.json does not list.")
     if table == "examples":
         of, numbers = ([row[name] for row in rows] for name in ("model", "example"))
         check_rows(path, models, of, numbers, examples)

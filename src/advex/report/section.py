@@ -88,6 +88,6 @@ def _shown(entry: registry.Entry, contents: Contents) -> RenderedSection | None:
         if not entry.distribution:
             raise
         place, title = getattr(entry.make, "place", math.inf), getattr(entry.make, "title", entry.name)
-        sentence = "<p>The section '{}' of {} could not be made ({}: {}). The rest of this page is whole.</p>"
+        sentence = "<p>The section '{}' of {} could not be made ({}: {}). The rest of this page is complete.</p>"
         html = Markup(sentence).format(entry.name, entry.distribution, type(error).__name__, error)
         return RenderedSection(entry.name, place, title, getattr(entry.make, "menu", title), "", html)

@@ -59,7 +59,9 @@ class Work:
 
         assert job.feedback is not None
         if not isinstance(data, Dataset):
-            raise SpecError(f"{job.name}: images are made from data in memory, and its recipe streams {data.name}.")
+            raise SpecError(
+                f"{job.name}: images can only be made from data in memory, but its recipe streams {data.name}."
+            )
         return Simulation(job, job.feedback, folder, self.say, self.device, self.seed).added_to(data)
 
     def train(self, job: Job, data: Examples, validation: Dataset, run: Path) -> None:
@@ -199,7 +201,9 @@ def _outcome(job: Job, train: Examples, test: Dataset, folder: Folder, work: Wor
     try:
         return Outcome(record=work.evaluate(job, folder.run(job.name), test, record), folder=record)
     except NoneRight:
-        return Outcome(failure="It classifies none of the pictures correctly, and only such are evaluated.")
+        return Outcome(
+            failure="It classifies none of the pictures correctly, and only correctly classified ones are evaluated."
+        )
 
 
 def _together(group: Together, test: Dataset, outcomes: Mapping[str, Outcome], folder: Folder, work: Work) -> Outcome:

@@ -99,7 +99,7 @@ class Folder:
             held = self._read()
             known = held["data"].setdefault(source, digests)
             self._refuse(
-                [f"the {split} examples of {source} are others" for split in digests if known[split] != digests[split]]
+                [f"the {split} examples of {source} differ" for split in digests if known[split] != digests[split]]
             )
             self._write(held)
 
@@ -118,7 +118,7 @@ class Folder:
             if not (isinstance(held["networks"], dict) and isinstance(held["data"], dict)):
                 raise TypeError("no networks or no data")
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ArtifactError(f"{path} cannot be read as a reproduction's: {error}. Choose another --out.") from None
+            raise ArtifactError(f"{path} does not describe a reproduction: {error}. Choose another --out.") from None
         return held
 
     def _write(self, values: dict[str, Any]) -> None:

@@ -176,10 +176,10 @@ def _checked(
     """Where the data sets are that the user named. Raises SpecError and DataError."""
     wanted = sorted({_data_of(paper, row) for row in ids if not paper.original(paper.rows[row]).needs})
     if unknown := named.keys() - {"", *wanted}:
-        raise SpecError(f"--data {min(unknown)}=...: the rows asked for are of {' and '.join(wanted) or 'no data'}.")
+        raise SpecError(f"--data {min(unknown)}=...: the selected rows use {' and '.join(wanted) or 'no data'}.")
     if "" in named and len(wanted) > 1:
         example = " ".join(f"--data {name}=PATH" for name in wanted)
-        raise SpecError(f"The rows asked for are of several data sets: say which is where, {example}.")
+        raise SpecError(f"The selected rows use several data sets: give the location of each, {example}.")
     sources = {name: named[""] for name in wanted if "" in named} | {key: value for key, value in named.items() if key}
     for source in sources.values():
         available(source)

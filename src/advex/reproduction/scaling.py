@@ -59,7 +59,7 @@ def _value(wanted: Any, wish: Any, where: str) -> Any:
         return wanted
     table = {_text(key): value for key, value in wanted.items()}
     if _text(wish) not in table:
-        raise SpecError(f"{where} = {_text(wish)}: the scale lists {', '.join(table)}, and not this.")
+        raise SpecError(f"{where} = {_text(wish)}: the scale lists {', '.join(table)}, but not this one.")
     return table[_text(wish)]
 
 

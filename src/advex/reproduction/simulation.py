@@ -141,8 +141,8 @@ class Simulation:
             opened = open_models([f"judge={source}"], self.device)[0]
         if opened.classifier.class_names != train.class_names or opened.input_shape not in (None, train.shape):
             raise SpecError(
-                f"{source}, which answers in the place of people, was trained on other classes or sizes than those of "
-                f"{train.name}: name data of its own kind."
+                f"{source}, which simulates the annotators, was trained on other classes or sizes than those "
+                f"of {train.name}: use matching data."
             )
         test = datasets.open_split(
             self.job.data, None, self.say, prefer=datasets.VALIDATION, shape=train.shape, like=train

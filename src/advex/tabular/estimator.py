@@ -101,7 +101,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):  # what scikit-learn wan
         trained, converged = self._solved(data) if exact else self._trained(data)
         if not converged:
             warnings.warn(
-                f"The loss still falls after {self.n_iter_:,} steps: raise "
+                f"The loss is still falling after {self.n_iter_:,} steps: raise "
                 + ("weight_decay." if exact else "epochs or learning_rate."),
                 ConvergenceWarning,
                 stacklevel=2,
@@ -112,7 +112,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):  # what scikit-learn wan
     def _solved(self, data: Dataset) -> tuple[Classifier, bool]:
         """A linear network at its optimum, and whether that was reached."""
         if not 0 <= self.weight_decay < math.inf:
-            raise SpecError(f"weight_decay is a number of at least 0, not {self.weight_decay!r}.")
+            raise SpecError(f"weight_decay must be a number of at least 0, not {self.weight_decay!r}.")
         network = recipe_fitted(
             Recipe.model_validate({"network": self.network}), data.shape, len(data.class_names)
         ).network

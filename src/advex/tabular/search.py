@@ -90,9 +90,9 @@ def _encoded(classifier: Classifier, x: Tensor) -> tuple[FeatureSpec, Tensor, Te
     """(the columns, x [d] on the classifier's device, the probabilities of its classes)."""
     spec = classifier.features
     if spec is None:
-        raise InputError("Counterfactuals in words are of tables: the classifier has no features.")
+        raise InputError("Counterfactuals in words need a table: the classifier has no features.")
     if x.shape != (spec.width,):
-        raise InputError(f"One encoded row has the shape [{spec.width}], not {tuple(x.shape)}.")
+        raise InputError(f"One encoded row must have the shape [{spec.width}], not {tuple(x.shape)}.")
     x = x.to(classifier.device, classifier.dtype)
     return spec, x, classifier.predict(x[None])[0].double().cpu()
 

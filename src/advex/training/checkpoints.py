@@ -44,12 +44,12 @@ def described(folder: Path) -> dict[str, Any]:
     """What a checkpoint says of itself: `position` and `identity`. Raises ArtifactError when it is damaged."""
     config = artifacts.read_config(folder)
     if config.get("digest") != _digest({name: config.get(name) for name in ("position", "identity")}):
-        raise ArtifactError(f"{folder / artifacts.CONFIG} is damaged or not a checkpoint's.")
+        raise ArtifactError(f"{folder / artifacts.CONFIG} is damaged or does not belong to a checkpoint.")
     try:
         _POSITION.validate_json(json.dumps(config["position"]), strict=True)
         completed(config["identity"]).items()
     except (ValueError, TypeError, AttributeError, KeyError):
-        raise ArtifactError(f"{folder / artifacts.CONFIG} says nothing possible of where its run stood.") from None
+        raise ArtifactError(f"{folder / artifacts.CONFIG} has an invalid training position.") from None
     return config
 
 
@@ -92,7 +92,7 @@ def restore(run: Run) -> Path | None:
         if completed(config["identity"]) != run.identity:
             raise ArtifactError(f"{folder} belongs to a run with another recipe or other data; choose another --out.")
         for error in damaged.values():
-            warnings.warn(f"{error} Going on from {folder.name}, the one before it.", AdvexWarning, stacklevel=2)
+            warnings.warn(f"{error} Resuming from {folder.name}, the previous one.", AdvexWarning, stacklevel=2)
         _put(run, tensors, position)
         if processes.rank() == 0:
             needed = {folder / artifacts.CONFIG, folder / artifacts.WEIGHTS, weights}
@@ -101,8 +101,8 @@ def restore(run: Run) -> Path | None:
     if damaged:
         reason = next(iter(damaged.values()))
         raise ArtifactError(
-            f"No checkpoint in {run.folder / CHECKPOINTS} is whole: {reason} Take them away, or say --overwrite, to "
-            "start anew."
+            f"No checkpoint in {run.folder / CHECKPOINTS} is intact: {reason} Remove them, or pass "
+            "--overwrite, to start over."
         )
     if processes.rank() == 0:
         _clear(run, [])
@@ -145,7 +145,7 @@ def _check(run: Run, folder: Path, position: dict[str, Any], tensors: dict[str, 
     begun = epoch * run.steps_per_epoch
     whole = position.keys() == {field.name for field in dataclasses.fields(Position)}
     if not (whole and 0 <= begun <= step <= min(begun + run.steps_per_epoch, run.steps) and all(n > 0 for n in counts)):
-        raise ArtifactError(f"{folder} says that its run stood at step {step} in epoch {epoch}, which cannot be.")
+        raise ArtifactError(f"{folder} gives its position as step {step} in epoch {epoch}, which is impossible.")
     known = {f"model.{name}": value for name, value in run.classifier.state_dict().items()}
     if run.average is not None:
         known |= {f"average.{name}": value for name, value in run.average.state_dict().items()}
@@ -158,8 +158,8 @@ def _check(run: Run, folder: Path, position: dict[str, Any], tensors: dict[str, 
         value, like = tensors.get(name), known.get(name, held.get(name))
         if value is None or like is None or value.shape != like.shape or value.dtype != like.dtype:
             raise ArtifactError(
-                f"{folder} does not fit its run: the tensor {quoted(name)} is missing, unknown or of "
-                "another shape or type."
+                f"{folder} does not match its run: the tensor {quoted(name)} is missing, unknown, or has "
+                "another shape or dtype."
             )
 
 

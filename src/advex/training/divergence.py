@@ -76,7 +76,7 @@ def _cause(run: Run, parts: Parts) -> str:
         if option is None or not weight > _HEAVY:
             continue
         return (
-            f"The penalty '{name}', {weight:.3g} times the cross-entropy of a network that knows nothing, is probably "
+            f"The penalty '{name}', {weight:.3g} times the cross-entropy of a network at chance, is probably "
             f"too strong: try objective.{name}.{option}={getattr(term, option) / weight:.2g}."
         )
     rate = run.optimiser.param_groups[0]["lr"]

@@ -88,11 +88,13 @@ def _looking(run: Run, validation: Dataset) -> float:
 def _alike(run: Run, validation: Dataset) -> None:
     data = run.data
     if validation.shape != run.input_shape:
-        raise DataError(f"Validation inputs have shape {validation.shape}, training inputs {run.input_shape}.")
+        raise DataError(
+            f"Validation inputs have shape {validation.shape}, but training inputs have shape {run.input_shape}."
+        )
     if validation.class_names != data.class_names:
         raise DataError(
-            f"The classes of the validation data ({', '.join(validation.class_names[:5])}, ...) are not those of the "
-            f"training data ({', '.join(data.class_names[:5])}, ...)."
+            f"The classes of the validation data ({', '.join(validation.class_names[:5])}, ...) differ from "
+            f"those of the training data ({', '.join(data.class_names[:5])}, ...)."
         )
     if not len(validation):
         raise DataError(f"{validation.name}: there is no example to validate on.")
@@ -101,7 +103,7 @@ def _alike(run: Run, validation: Dataset) -> None:
 def _too_large(recipe: Recipe) -> str:
     """Out of memory, as a sentence."""
     parts = f" in {recipe.accumulate} parts" if recipe.accumulate > 1 else ""
-    smaller = "take a smaller network, or smaller pictures."
+    smaller = "use a smaller network, or smaller pictures."
     if recipe.batch_size >= 4 * recipe.accumulate:
         smaller = f"try accumulate={2 * recipe.accumulate} (the same batch, in more parts), or a smaller batch_size."
     return f"A batch of {recipe.batch_size}{parts} does not fit into memory: {smaller}"

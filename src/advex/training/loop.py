@@ -70,9 +70,11 @@ def train(
     loss explodes (the last checkpoint is kept), ProcessLost when another process ended.
     """
     if tensorboard and out is None:
-        raise SpecError("TensorBoard's files need a folder: say out=.")
+        raise SpecError("TensorBoard files need a folder: set out=.")
     if not resume and checkpoints.checkpoints_in(out):
-        raise ArtifactError(f"{out} holds checkpoints of a run: go on with resume=True, or choose another folder.")
+        raise ArtifactError(
+            f"{out} contains checkpoints of a run: resume it with resume=True, or choose another folder."
+        )
     first = processes.rank() == 0
     stop_within = stop if processes.count() == 1 else lambda: False  # of what all processes make together
     board = board_writer() if tensorboard and first else None
@@ -110,8 +112,8 @@ def _check_agreement(run: Run) -> None:
     """Raise SpecError unless all processes mean the same run and stand at the same step of it."""
     if not processes.same(json.dumps([run.identity, run.position.step])):
         raise SpecError(
-            "The processes of this run do not agree on its recipe, its data or its checkpoint: start all of them with "
-            f"the same command, and where all can read {run.out}."
+            "The processes of this run do not agree on its recipe, its data or its checkpoint: start all of "
+            f"them with the same command, on machines that can all read {run.out}."
         )
 
 

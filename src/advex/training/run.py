@@ -237,21 +237,23 @@ def _check(recipe: Recipe, data: Examples) -> None:
     """Raise unless there is enough data for a step that can be cut as is wanted, and the processes can share one."""
     rule = recipe.streaming
     if rule and rule.shorter and isinstance(data, Dataset) and len(data.shape) == 3 and data.x.dtype != torch.uint8:
-        raise SpecError(f"resize: {data.name} holds floats, and pictures of bytes are scaled to a shorter side.")
+        raise SpecError(
+            f"resize: {data.name} contains floats, but only 8-bit pictures can be scaled to a shorter side."
+        )
     shares = recipe.accumulate * processes.count()
     parts = f" in each of {shares} parts of a batch" if shares > 1 else ""
     if len(data) < 2 * shares:
         raise DataError(f"{data.name}: training needs at least 2 examples{parts}, found {len(data)}.")
     if recipe.batch_size < 2 * shares:
-        raise SpecError(f"batch_size={recipe.batch_size} is too small: there must be 2 examples{parts}.")
+        raise SpecError(f"batch_size={recipe.batch_size} is too small: there must be at least 2 examples{parts}.")
     rest = examples_of(recipe, data) % recipe.batch_size
     if 2 * recipe.accumulate <= rest < 2 * shares:
         raise SpecError(
-            f"The last batch of each epoch, of {rest} examples, is too small: there must be 2{parts}. Choose another "
-            "batch_size, or fewer processes."
+            f"The last batch of each epoch, of {rest} examples, is too small: there must be at least "
+            f"2{parts}. Choose another batch_size, or fewer processes."
         )
     if recipe.compiled and processes.count() > 1:
-        raise SpecError("compiled=true works in one process alone; leave it out under torchrun.")
+        raise SpecError("compiled=true works only in one process; omit it under torchrun.")
 
 
 def identity_of(recipe: Recipe, data: Examples) -> dict[str, Any]:

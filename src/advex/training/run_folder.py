@@ -73,7 +73,7 @@ def run(
     with opened_folder(folder, OURS, overwrite) if first else contextlib.nullcontext():
         finished = first and _made_ready(recipe, data, folder, resume=resume, overwrite=overwrite)
         if processes.largest(float(finished)):
-            say.note(f"{folder} already holds this run, finished.")
+            say.note(f"{folder} already contains this run, finished.")
         else:
             more = {"validation": validation, "tensorboard": tensorboard, "threads": threads}
             _train(recipe, data, folder, say, device=device, **more)
@@ -125,7 +125,7 @@ def _made_ready(recipe: Recipe, data: Examples, folder: Path, *, resume: bool, o
         _compare(folder, held, identity_of(recipe, data))
         if not resume:
             raise SpecError(
-                f"{folder} holds this run; --no-resume would lose it. Say --overwrite, or choose another --out."
+                f"{folder} contains this run; --no-resume would discard it. Pass --overwrite, or choose another --out."
             )
         return (folder / CONFIG).is_file() and _has_weights(folder)
     return False
@@ -136,7 +136,7 @@ def _has_weights(folder: Path) -> bool:
     try:
         checked_weights(folder, read_config(folder))
     except ArtifactError as error:
-        warnings.warn(f"{error} The run is not finished: it goes on.", AdvexWarning, stacklevel=2)
+        warnings.warn(f"{error} The run is not finished: resuming it.", AdvexWarning, stacklevel=2)
         return False
     return True
 
@@ -153,7 +153,9 @@ def _held(folder: Path) -> dict[str, Any] | None:
         read_config(folder / BEST)
     held = read_config(folder).get("training", {}) if (folder / CONFIG).exists() else None
     if not isinstance(held, dict | None):
-        raise ArtifactError(f"{folder / CONFIG} is not a run's: its 'training' is not an object. Choose another --out.")
+        raise ArtifactError(
+            f"{folder / CONFIG} does not belong to a run: its 'training' is not an object. Choose another --out."
+        )
     return held
 
 
@@ -168,7 +170,7 @@ def _compare(folder: Path, held: dict[str, Any], wanted: dict[str, Any]) -> None
         differing.append("it was trained on other data")
     if differing:
         raise ArtifactError(
-            f"{folder} holds another run: {'; '.join(differing)}. Choose another --out, or say --overwrite."
+            f"{folder} contains another run: {'; '.join(differing)}. Choose another --out, or pass --overwrite."
         )
 
 

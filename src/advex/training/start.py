@@ -25,7 +25,7 @@ def begin_from(classifier: Classifier, source: str) -> None:
         theirs = {name: mine[name] if name in heads else value for name, value in theirs.items()}
     if {name: value.shape for name, value in theirs.items()} != {name: value.shape for name, value in mine.items()}:
         raise SpecError(
-            f"start={source}: its network, {other.spec}, does not have the values of the one that is trained. Name "
-            "that network in the recipe, or leave start away."
+            f"start={source}: its network, {other.spec}, does not match the network being trained. Use the "
+            "same network in the recipe, or omit start."
         )
     classifier.network.load_state_dict(theirs)

@@ -41,7 +41,7 @@ const outbox = new Outbox({
   kept: settled,
   refused: (event, sentence) => {
     supply.stale = true;
-    trouble(`An answer was not kept: ${sentence}`);
+    trouble(`An answer was not saved: ${sentence}`);
   },
   elsewhere: followed,
 });
@@ -75,7 +75,7 @@ function given(event) {
     outbox.add({ ...event, client });
     return client;
   } catch {
-    trouble("This browser keeps nothing (its storage is full or switched off): the answer was not taken.");
+    trouble("This browser cannot store answers (its storage is full or disabled): the answer was not accepted.");
     return null;
   }
 }
@@ -147,7 +147,7 @@ function prepare() {
 
 function practised(word) {
   if (word !== "unchanged") {
-    trouble("Look again: here both pictures are the same, so it is Yes. (Nothing of this is kept.)");
+    trouble("Look again: both pictures are the same here, so the answer is Yes. (This is not saved.)");
     return;
   }
   state.practising = false;
@@ -224,8 +224,8 @@ function keepFocus(focused) {
 }
 
 const MESSAGES = {
-  offline: ["No connection", "You have seen all pictures that are here. Your answers are kept; this page goes on by itself."],
-  busy: ["One moment", "The server is busy. Your answers are kept; this page goes on by itself."],
+  offline: ["No connection", "You have seen all loaded pictures. Your answers are saved; this page continues by itself."],
+  busy: ["One moment", "The server is busy. Your answers are saved; this page continues by itself."],
 };
 
 function message() {
@@ -321,10 +321,10 @@ function flash(word) {
 
 async function leave() {
   if (outbox.length > 0) {
-    trouble("Not yet: some answers are still to be sent.");
+    trouble("Not yet: some answers have not been sent.");
     return;
   }
-  if (!confirm("Leave on this device? You come back by your personal link.")) return;
+  if (!confirm("Sign out on this device? You can come back with your personal link.")) return;
   try {
     await fetch("/api/leave", { method: "POST", headers: { "X-CSRF-Token": csrf } });
     await shelf.end();

@@ -11,7 +11,7 @@ function fail(sentence) {
 
 async function enter() {
   if (!token) {
-    fail("Please open your personal link, all of it.");
+    fail("Please open your complete personal link.");
     return;
   }
   try {

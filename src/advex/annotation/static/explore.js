@@ -144,7 +144,7 @@ async function load(path) {
   try {
     await image.decode();
   } catch {
-    throw new Error("A picture did not arrive. Try again in a moment.");
+    throw new Error("A picture could not be loaded. Try again in a moment.");
   }
   return image;
 }
@@ -265,7 +265,7 @@ function turn(by) {
 async function take(file) {
   if (!file) return;
   if (file.size > LIMIT) {
-    trouble(`The file has ${(file.size / 1e6).toFixed(1)} MB; at most ${LIMIT / 1e6} are taken.`);
+    trouble(`The file has ${(file.size / 1e6).toFixed(1)} MB; at most ${LIMIT / 1e6} MB are allowed.`);
     return;
   }
   trouble("");
@@ -293,7 +293,7 @@ async function save() {
     at("save").textContent = "Saved";
     const link = Object.assign(document.createElement("a"), { href: "/explore/report", target: "_blank", rel: "noopener" });
     link.textContent = total === 1 ? "the report" : `the report, with ${total} explanations`;
-    at("kept").replaceChildren(`Kept in ${folder}; see `, link, ` (${report}).`);
+    at("kept").replaceChildren(`Saved in ${folder}; see `, link, ` (${report}).`);
   } catch (error) {
     at("save").disabled = false;
     trouble(error.message);

@@ -31,7 +31,7 @@ def export(
 
         if out.suffix in exchange.FORMS:
             if out.exists() and not overwrite:
-                raise SpecError(f"{out} is there: choose another name, or say --overwrite.")
+                raise SpecError(f"{out} already exists: choose another name, or pass --overwrite.")
             rows = exchange.rows_of(store)
             exchange.write(out, rows)
             number = sum(row.answer is not None for row in rows)
@@ -43,7 +43,7 @@ def export(
 @terminal.verb
 def import_(
     project: options.Project,
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A table of advex annotate export, or a folder.")],
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A table from advex annotate export, or a folder.")],
     votes: Annotated[int, typer.Option(min=1, help="How many people judge each image, in a new project.")] = 2,
     database: options.Database = None,
     verbose: options.Verbose = False,

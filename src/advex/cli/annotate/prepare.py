@@ -21,7 +21,7 @@ def prepare(
     out: Annotated[Path | None, typer.Option(metavar="PROJECT", help="Folder for the project.")] = None,
     split: options.Split = None,
     margin: Annotated[
-        float, typer.Option(min=0, max=0.99, help="By how much the wrong class must lead, in confidence.")
+        float, typer.Option(min=0, max=0.99, help="Minimum lead of the wrong class, in confidence.")
     ] = 0.5,
     search: Annotated[str, typer.Option(metavar="SPEC", help="The attack; see `advex list attack`.")] = "minimal",
     votes: Annotated[int, typer.Option(min=1, help="How many people judge each image.")] = 2,
@@ -46,7 +46,7 @@ def prepare(
     Example: advex annotate prepare --model runs/robust --data digits --out hitl
     """
     if not models.model or not data or out is None:
-        raise SpecError("Say what to attack, with which pictures, and where to: --model RUN --data DATA --out PROJECT.")
+        raise SpecError("Give a model, data and an output folder: --model RUN --data DATA --out PROJECT.")
     from advex.annotation import FILE, PICTURES
     from advex.annotation import instructions as reading
     from advex.feedback import images
@@ -58,7 +58,7 @@ def prepare(
         opened_models = models.opened()
         split = datasets.split_to_learn(data, split)
         if split is not None and datasets.is_held_out(split):
-            say.note(f"{split} is held out by its name: advex train will not learn from what is made of it.")
+            say.note(f"{split} is a held-out split by its name: advex train will not use pictures made from it.")
         shape = opened_models[0].input_shape
         examples = datasets.open_split(data, split, say, max_samples=max_samples, seed=seed, shape=shape)
         making = images.Making(margin=margin, search=search, seed=seed, batch_size=batch_size)
@@ -72,7 +72,7 @@ def prepare(
         return
     for of_model, counts in outcomes.items():
         say.note(
-            f"{of_model}: {counts['made']:,} images; {counts['missed']:,} without a change that 8 bits keep, "
-            f"{counts['already']:,} as confidently another class unchanged"
+            f"{of_model}: {counts['made']:,} images; {counts['missed']:,} without a change that survives "
+            f"8-bit rounding, {counts['already']:,} already classified as another class with that confidence"
         )
     terminal.emit(f"{out}  {total:,} images")

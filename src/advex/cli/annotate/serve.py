@@ -54,7 +54,7 @@ def serve(
         )  # fmt: skip
         explore = sources.desk(chosen)
     elif data:
-        raise SpecError("--data is for exploring a model: name one with --model RUN.")
+        raise SpecError("--data needs a model to explore: add --model RUN.")
     with opened(project, database) as store:
         from advex.cli.annotate.server import serve as run
 

@@ -44,7 +44,7 @@ def serve(
     with serving.listening(host, port) as listener, _explored(explore) as (room, uploads):
         address = public.rstrip("/") if public else serving.address_of(listener, host)
         _hand_out(store, address, annotators, renewed, revoked)
-        _SAY.note(f"serving {store.project().name} at {address} (Ctrl-C ends)")
+        _SAY.note(f"serving {store.project().name} at {address} (Ctrl-C to stop)")
         serving.serve(make_app(store, replace(limits, uploads=uploads), room), listener, verbose=verbose)
 
 
@@ -81,6 +81,6 @@ def _hand_out(store: Store, address: str, annotators: list[str], renewed: list[s
     for name, each in [*links.items(), (owners[0] if owners else people.OWNER, token)]:
         terminal.emit(f"{name}\t{address}/enter#{each}")
     if owners and not ends:
-        _SAY.note(f"earlier links of the owner go on; --new-link {owners[0]} ends them")
+        _SAY.note(f"earlier links of the owner still work; --new-link {owners[0]} revokes them")
     if has := sorted(known - links.keys() - set(revoked)):
-        _SAY.note(f"have their link already (--new-link NAME gives another): {', '.join(has)}")
+        _SAY.note(f"already have a link (--new-link NAME replaces it): {', '.join(has)}")

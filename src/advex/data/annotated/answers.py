@@ -113,7 +113,7 @@ def parse(data: bytes, where: str) -> Table:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise DataError(f"{where}, line {line}: this is not UTF-8 text. Save the table as 'CSV UTF-8'.") from None
+        raise DataError(f"{where}, line {line}: this line is not UTF-8 text. Save the table as 'CSV UTF-8'.") from None
     rows = _rows(text)
     lines: list[tuple[int, Annotation]] = []
     try:
@@ -125,15 +125,15 @@ def parse(data: bytes, where: str) -> Table:
             if any(cell.strip() for cell in row):
                 lines.append((rows.line_num, _answer(row, names, place)))
             if len(lines) > _MOST:
-                raise DataError(f"{place}: a table of answers has at most {_MOST:,} lines.")
+                raise DataError(f"{place}: a table of answers can have at most {_MOST:,} lines.")
     except csv.Error as error:
         raise DataError(
             f"{where}, line {rows.line_num}: {error}. Is a quotation mark missing, or is the file cut off?"
         ) from None
     if any(row) and len(row) < len(names) and not text.endswith(("\n", "\r")):
         raise DataError(
-            f"{where}, line {rows.line_num}: the file is cut off: {len(row)} cells for {len(names)} columns, and the "
-            "line does not end."
+            f"{where}, line {rows.line_num}: the file is cut off: this line has {len(row)} cells for "
+            f"{len(names)} columns and does not end."
         )
     unknown = [name for name in names if name and name not in COLUMNS]
     return Table(lines=tuple(lines), unknown=tuple(unknown))
@@ -172,15 +172,15 @@ def as_csv(answers: Sequence[Annotation], where: str) -> str:
     try:
         written = [answer for _, answer in parse(text.encode("utf-8"), where).lines]
     except UnicodeEncodeError as error:
-        raise DataError(f"{where}: {error.object[error.start : error.end]!a} is no text that can be saved.") from None
+        raise DataError(f"{where}: {error.object[error.start : error.end]!a} cannot be stored as text.") from None
     if len(written) < len(wanted):
-        raise DataError(f"{where}: an answer names no picture.")
+        raise DataError(f"{where}: an answer has no picture.")
     for wish, answer in zip(wanted, written, strict=True):
         for name in COLUMNS:
             if getattr(wish, name) != getattr(answer, name):
                 raise DataError(
-                    f"{where}: the {name} {quoted(str(getattr(wish, name)))} of {quoted(wish.picture)} would be read "
-                    f"as {quoted(str(getattr(answer, name)))}. Leave out spaces at its ends."
+                    f"{where}: the {name} {quoted(str(getattr(wish, name)))} of {quoted(wish.picture)} would "
+                    f"be read back as {quoted(str(getattr(answer, name)))}. Remove spaces at its ends."
                 )
     return text
 
@@ -208,7 +208,7 @@ def _check_columns(names: Sequence[str], where: str) -> None:
             given = [quoted(each)[1:-1] for each in names if each][:20]
             near = did_you_mean(name, given) if given else "it is empty."
             needed = ", ".join(_REQUIRED)
-            raise DataError(f"{where}: the first line must name the columns {needed}; there is no '{name}': {near}")
+            raise DataError(f"{where}: the first line must name the columns {needed}; '{name}' is missing: {near}")
 
 
 def _answer(row: Sequence[str], names: Sequence[str], place: str) -> Annotation:
@@ -219,13 +219,12 @@ def _answer(row: Sequence[str], names: Sequence[str], place: str) -> Annotation:
         name = names[column] if column < len(names) else ""
         if name == "" and cell:
             raise DataError(
-                f"{place}: there are more cells than columns. Put a cell that holds the separator, such as a comma, in "
-                "quotes."
+                f"{place}: there are more cells than columns. Quote cells that contain the separator, such as a comma."
             )
         if name not in COLUMNS:
             continue
         if len(cell) > _LONGEST or _CONTROL.search(cell):
-            cause = f"is longer than {_LONGEST} characters" if len(cell) > _LONGEST else "holds control characters"
+            cause = f"is longer than {_LONGEST} characters" if len(cell) > _LONGEST else "contains control characters"
             raise DataError(f"{place}: the {name} {quoted(cell)} {cause}.")
         cells[name] = cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
     picture, answer = cells.get("picture", ""), cells.get("answer", "").lower()
@@ -239,14 +238,14 @@ def _answer(row: Sequence[str], names: Sequence[str], place: str) -> Annotation:
 
 def _check_picture(name: str, place: str) -> None:
     if not name:
-        raise DataError(f"{place}: it names no picture.")
+        raise DataError(f"{place}: the picture is missing.")
     if "\\" in name or PureWindowsPath(name).drive or {"", ".", ".."} & set(name.split("/")):
         raise DataError(
-            f"{place}: the picture {quoted(name)} must be named relative to the folder of the table, with / between "
-            "folders and without '..'."
+            f"{place}: the picture {quoted(name)} must be given as a path relative to the folder of the "
+            "table, with / between folders and without '..'."
         )
     if not name.lower().endswith(".png"):
-        raise DataError(f"{place}: the picture {quoted(name)} is no .png file; others are not sure to be lossless.")
+        raise DataError(f"{place}: the picture {quoted(name)} is not a .png file; other formats may not be lossless.")
 
 
 def _rmse(cell: str, place: str) -> float | None:
@@ -273,12 +272,12 @@ def _agreed(lines: Sequence[tuple[int, Annotation]], where: str) -> Annotation:
         for line, value in more:
             if value != first:
                 raise DataError(
-                    f"{where}: lines {at} and {line} give {picture} two values of '{name}': {quoted(str(first))} and "
-                    f"{quoted(str(value))}."
+                    f"{where}: lines {at} and {line} give {picture} two different values of '{name}': "
+                    f"{quoted(str(first))} and {quoted(str(value))}."
                 )
         agreed[name] = first
     if "label" not in agreed:
-        raise DataError(f"{where}, line {lines[0][0]}: no label is given for {picture}.")
+        raise DataError(f"{where}, line {lines[0][0]}: {picture} has no label.")
     return Annotation(**agreed)
 
 

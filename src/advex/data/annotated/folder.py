@@ -157,7 +157,7 @@ def write_annotated(
     folder, given = Path(folder), list(given)
     table_file = folder / answers.TABLE
     if table_file.exists() and not overwrite:
-        raise DataError(f"{table_file} is there. Choose another folder, or replace it by overwrite=True.")
+        raise DataError(f"{table_file} already exists. Choose another folder, or replace it with overwrite=True.")
     text = answers.as_csv(given, str(table_file))
     answers.judge(answers.parse(text.encode(), str(table_file)), str(table_file))
     # The names of pictures without an answer are held to the same rules.
@@ -168,11 +168,11 @@ def write_annotated(
         if isinstance(path, Unreadable):
             raise DataError(f"{folder}: the picture {quoted(name)} {path}.")
         if path.exists() and not (path.is_file() and path.read_bytes() == data):
-            raise DataError(f"{path} is there and is another picture. Answers belong to one picture: name it anew.")
+            raise DataError(f"{path} is a different picture. Answers belong to one picture: use another name.")
     for each in given:
         if each.picture not in encoded and not (folder / each.picture).is_file():
             known = f": {did_you_mean(each.picture, sorted(encoded)[:20])}" if encoded else "."
-            raise DataError(f"There is an answer about {quoted(each.picture)}, which is not among the pictures{known}")
+            raise DataError(f"There is an answer for {quoted(each.picture)}, which is not among the pictures{known}")
     for name, data in encoded.items():
         write_bytes(folder / name, data)
     write_text(table_file, text)
@@ -196,7 +196,7 @@ def _inside(root: Path, name: str) -> Path | Unreadable:
     except (OSError, ValueError) as error:
         return Unreadable(f"cannot be opened: {error}")
     if Path(os.path.realpath(root)) not in Path(real).parents:
-        return Unreadable("leads out of the folder by a link")
+        return Unreadable("leads out of the folder through a link")
     return path
 
 
@@ -209,11 +209,11 @@ def _encoded(root: Path, names: Sequence[str], rows: Sequence[int]) -> Iterator[
 def _checked(path: Path) -> Path | Unreadable:
     head = _head(path)
     if not head:
-        return Unreadable("there is no such file, or it is empty")
+        return Unreadable("the file does not exist or is empty")
     if not head.startswith(_SIGNATURE):
-        return Unreadable("no PNG, whatever its name says: other formats may have changed the pixels")
+        return Unreadable("not a PNG file, despite its name: other formats may have changed the pixels")
     if (layout := _layout(head)) is not None and layout[2] > 8:
-        return Unreadable(f"its pixels have {layout[2]} bits; what is shown and trained on has 8")
+        return Unreadable(f"its pixels have {layout[2]} bits; pictures are shown and trained on with 8")
     return path
 
 
@@ -249,11 +249,11 @@ def _check_sizes(annotated: Annotated, size: tuple[int, int] | None) -> None:
         f"{height}x{width} ({len(names)}: {shortened(names)})"
         for (height, width), names in sorted(sizes.items(), key=lambda item: -len(item[1]))
     )
-    why = "Pictures that people judged are not scaled: the change would be another one."
+    why = "Pictures that people judged cannot be scaled, because the change would no longer be the same."
     if len(sizes) > 1:
         raise DataError(f"{annotated.root}: the pictures have several sizes (height x width): {listed}. {why}")
     if size is not None and sizes and size not in sizes:
-        raise DataError(f"{annotated.root}: the pictures are {listed} and not {size[0]}x{size[1]}. {why}")
+        raise DataError(f"{annotated.root}: the pictures are {listed}, not {size[0]}x{size[1]}. {why}")
 
 
 def _each_once(data: Dataset) -> Dataset:
@@ -270,8 +270,8 @@ def _each_once(data: Dataset) -> Dataset:
         else:
             labels = " and ".join(quoted(data.class_names[int(data.y[each])]) for each in (first, row))
             raise DataError(
-                f"{data.name}: {quoted(data.ids[first])} and {quoted(data.ids[row])} have the same pixels and the "
-                f"labels {labels}. Mend one, or take its line out."
+                f"{data.name}: {quoted(data.ids[first])} and {quoted(data.ids[row])} have the same pixels "
+                f"but the labels {labels}. Correct one, or remove its line."
             )
     if not lost:
         return data
@@ -292,13 +292,13 @@ def _tally(judged: Sequence[Judged], policy: AnnotationPolicy) -> str:
     weights = {each.about.picture: policy.weight(each) for each in judged}
     if light := [name for name, weight in weights.items() if 0 < weight < 1]:
         sentences.append(
-            f"{counted(len(light), 'picture')} undecided, with the weight {policy.unsure:g} ({shortened(light)})"
+            f"{counted(len(light), 'picture')} undecided, with weight {policy.unsure:g} ({shortened(light)})"
         )
     for verdict, why in (
-        (UNCHANGED, "not unchanged to all"),
-        (CHANGED, "changed to most"),
+        (UNCHANGED, "not called unchanged by all"),
+        (CHANGED, "called changed by most"),
         (TIE, "a tie"),
-        (UNSURE, "unsure to all"),
+        (UNSURE, "called unsure by all"),
         (UNANSWERED, "not answered yet"),
     ):
         if names := [
@@ -317,4 +317,4 @@ def _unlisted(pictures: Mapping[str, Judged], files: Sequence[PurePosixPath]) ->
 def _unknown(columns: Sequence[str]) -> str:
     if not columns:
         return ""
-    return f"{counted(len(columns), 'column')} of {answers.TABLE} not known here ({shortened([*map(quoted, columns)])})"
+    return f"{counted(len(columns), 'column')} of {answers.TABLE} not recognised ({shortened([*map(quoted, columns)])})"

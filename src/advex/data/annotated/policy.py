@@ -23,9 +23,9 @@ class AnnotationPolicy:
 
     def __post_init__(self) -> None:
         if self.agree not in ("majority", "all"):
-            raise SpecError(f"annotations.agree={self.agree} is not possible: write majority or all.")
+            raise SpecError(f"annotations.agree={self.agree} is not valid: use majority or all.")
         if not 0 <= self.unsure <= 1:  # also true for NaN
-            raise SpecError(f"annotations.unsure={self.unsure} is not possible: a weight lies in [0, 1].")
+            raise SpecError(f"annotations.unsure={self.unsure} is not valid: a weight must be in [0, 1].")
 
     def weight(self, judged: Judged) -> float:
         """How much a picture counts: 1, `unsure` or nothing.

@@ -70,16 +70,20 @@ class AffineAugmentation:
         low, high = self.scale
         if not (0 <= self.rotation <= 180 and 0 <= self.shear < 90 and 0 < low <= high <= 100):
             raise SpecError(
-                f"AffineAugmentation: rotation={self.rotation}, shear={self.shear}, scale={self.scale}: rotation is 0 "
-                "to 180 degrees, shear 0 to less than 90, scale a lowest and a highest factor above 0."
+                f"AffineAugmentation: rotation={self.rotation}, shear={self.shear}, scale={self.scale}: "
+                "rotation must be 0 to 180 degrees, shear at least 0 and below 90, and scale a lowest and a "
+                "highest factor above 0."
             )
         if not (0 <= self.translate <= 1 and 0 <= self.perspective <= 0.8):
             raise SpecError(
-                f"AffineAugmentation: translate={self.translate}, perspective={self.perspective}: translate is a share "
-                "from 0 to 1, perspective one from 0 to 0.8, beyond which corners may fold over."
+                f"AffineAugmentation: translate={self.translate}, perspective={self.perspective}: translate "
+                "must be a fraction from 0 to 1, and perspective from 0 to 0.8, because corners may fold "
+                "over beyond that."
             )
         if self.erase < 0 or self.window < 0:
-            raise SpecError(f"AffineAugmentation: erase={self.erase} and window={self.window} are pixels, 0 or more.")
+            raise SpecError(
+                f"AffineAugmentation: erase={self.erase} and window={self.window} must be numbers of pixels, 0 or more."
+            )
 
     def __call__(self, x: Tensor, index: Tensor, *, seed: int, epoch: int) -> Tensor:
         """The pictures as they look in this epoch: [n, channels, window, window], of x's type and device.
@@ -90,14 +94,15 @@ class AffineAugmentation:
         """
         if x.ndim != 4 or not x.is_floating_point() or index.shape != x.shape[:1] or index.is_floating_point():
             raise InputError(
-                f"AffineAugmentation takes pictures [n, channels, height, width] in data space (float) and one whole "
-                f"number for each; got {tuple(x.shape)} of {x.dtype} and {tuple(index.shape)} of {index.dtype}."
+                "AffineAugmentation needs pictures [n, channels, height, width] in data space (float) and "
+                f"one integer per picture; got {tuple(x.shape)} of {x.dtype} and {tuple(index.shape)} of "
+                f"{index.dtype}."
             )
         size = (self.window, self.window) if self.window else (x.shape[2], x.shape[3])
         if max(size[0] - x.shape[2], size[1] - x.shape[3], self.erase - min(size)) > 0:
             raise InputError(
-                f"Pictures of {x.shape[2]}x{x.shape[3]} pixels are too small for a window of {size[0]}x{size[1]} with "
-                f"a square of up to {self.erase} erased."
+                f"Pictures of {x.shape[2]}x{x.shape[3]} pixels are too small for a window of "
+                f"{size[0]}x{size[1]} with an erased square of up to {self.erase} pixels."
             )
         if not x.numel():
             return x[:, :, : size[0], : size[1]]

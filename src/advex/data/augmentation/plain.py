@@ -58,7 +58,7 @@ class Augmentation:
                 raise SpecError(f"Augmentation: {name} must be a number of pixels, 0 or more, not {value!r}.")
         if self.padding not in get_args(Padding):
             hint = did_you_mean(str(self.padding), get_args(Padding))
-            raise SpecError(f"Augmentation: there is no padding '{self.padding}': {hint}")
+            raise SpecError(f"Augmentation: unknown padding '{self.padding}': {hint}")
         if self.resize is not None:
             object.__setattr__(self, "resize", _factors(self.resize))
 
@@ -90,19 +90,19 @@ class Augmentation:
 
     def _check(self, x: Tensor, index: Tensor) -> None:
         if not x.is_floating_point():
-            raise InputError(f"Augmentation takes pictures in data space (float), not {x.dtype}: divide bytes by 255.")
+            raise InputError(f"Augmentation needs pictures in data space (float), not {x.dtype}: divide bytes by 255.")
         if index.shape != x.shape[:1] or index.is_floating_point() or index.dtype == torch.bool:
             raise InputError(
-                f"Augmentation needs one whole number per picture: {len(x)} pictures came with an index of shape "
-                f"{tuple(index.shape)} and type {index.dtype}."
+                f"Augmentation needs one integer per picture: got {len(x)} pictures and an index of shape "
+                f"{tuple(index.shape)} and dtype {index.dtype}."
             )
         smallest = min(x.shape[2:])
         if self.crop:
             _check_window(x, self.crop)
         if self.padding == "reflect" and self.pad and self.pad >= smallest:
             raise InputError(
-                f"Pictures of {x.shape[2]}x{x.shape[3]} pixels cannot be shifted by {self.pad} over reflected edges: "
-                f"use a pad below {smallest}, or padding 'replicate'."
+                f"Pictures of {x.shape[2]}x{x.shape[3]} pixels cannot be shifted by {self.pad} with "
+                f"reflected edges: use a pad below {smallest}, or padding 'replicate'."
             )
 
     def _axis(self, side: int, place: Tensor, factor: Tensor) -> _Axis:
@@ -157,8 +157,8 @@ def standardised(x: Tensor) -> Tensor:
 def _check_window(x: Tensor, side: int) -> None:
     if min(x.shape[2:]) < side:
         raise InputError(
-            f"Pictures of {x.shape[2]}x{x.shape[3]} pixels are smaller than the {side}x{side} to be cut from them: "
-            "open the data with larger ones, or set a smaller window (crop)."
+            f"Pictures of {x.shape[2]}x{x.shape[3]} pixels are smaller than the crop of {side}x{side}: open "
+            "the data with larger pictures, or set a smaller window (crop)."
         )
 
 

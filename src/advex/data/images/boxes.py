@@ -30,9 +30,10 @@ def of_rows(rows: Sequence[tuple[str, Any]], column: str, order: Order | None) -
                 region(box)
             except Unreadable as error:
                 raise DataError(
-                    f"{place} of column '{column}': {error}. A box of '{BOXES}' is x0, y0, x1, y1, with both ends "
-                    f"inside. If these are x, y, width, height, say so: parquet:root=...,boxes={BOXES},order=xywh. "
-                    "If the order is given, single wrong rows are skipped."
+                    f"{place} of column '{column}': {error}. A box of '{BOXES}' must be x0, y0, x1, y1, both "
+                    "ends included. If these are x, y, width, height, say so: "
+                    f"parquet:root=...,boxes={BOXES},order=xywh. If the order is given, single invalid rows "
+                    "are skipped."
                 ) from None
     return lambda row: [region(box, order or "xyxy") for box in boxes[row]]
 
@@ -71,7 +72,7 @@ def region(box: Any, order: Order = "xyxy") -> Region:
     except (TypeError, ValueError):
         numbers = []
     if len(numbers) != 4 or not all(map(math.isfinite, numbers)):
-        raise Unreadable(f"it is not a box: four finite numbers are expected, not {box!r:.80}")
+        raise Unreadable(f"not a box: expected four finite numbers, not {box!r:.80}")
     x0, y0, right, bottom = numbers
     right, bottom = (x0 + right, y0 + bottom) if order == "xywh" else (right + 1, bottom + 1)
     if right <= x0 or bottom <= y0:

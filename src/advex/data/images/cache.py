@@ -112,7 +112,7 @@ class Cache:
                         file.truncate(int(np.prod(shape)))
                 return np.memmap(path, np.uint8, "r+", shape=shape)
         except ArtifactError as error:
-            raise ArtifactError(f"{error} The environment variable ADVEX_CACHE names this folder.") from None
+            raise ArtifactError(f"{error} This folder is set by the environment variable ADVEX_CACHE.") from None
 
     def __enter__(self) -> Cache:
         return self

@@ -180,18 +180,18 @@ def _opened(encoded: Path | bytes, formats: tuple[str, ...]) -> Iterator[Image.I
     if isinstance(encoded, Path) and not encoded.is_file():
         if encoded.is_dir():
             raise Unreadable("it is a folder")
-        raise Unreadable("not a file that can be opened" if encoded.exists() else "there is no such file")
+        raise Unreadable("not a file that can be opened" if encoded.exists() else "the file does not exist")
     # Always an open file: by its path, Pillow maps an uncompressed TIFF and then forgets to turn it.
     with encoded.open("rb") if isinstance(encoded, Path) else io.BytesIO(encoded) as file:
         start = file.read(12)
         if not start:
             raise Unreadable("empty file")
         if start[4:8] == b"ftyp" and start[8:] in _HEIC:
-            raise Unreadable(f"a HEIC picture, which is not read: save it as one of {', '.join(formats)}")
+            raise Unreadable(f"a HEIC picture, which is not supported: save it as one of {', '.join(formats)}")
         file.seek(0)
         image = Image.open(file, formats=formats)
         if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
-            raise Unreadable(f"pixels of type {image.mode} (32 bit), which have no agreed white")
+            raise Unreadable(f"pixels of type {image.mode} (32 bit), which have no standard white value")
         yield image
 
 
@@ -230,7 +230,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return f"not an image of a known format ({', '.join(FORMATS)}), or damaged at its start"
     if isinstance(error, PermissionError):
-        return "no permission to read it"
+        return "no read permission"
     if "truncated" in text.lower():
         return "truncated file"
     return f"damaged: {text or type(error).__name__}"

@@ -42,18 +42,20 @@ def source(root: Path, files: Sequence[PurePosixPath]) -> Source:
     tops = {path.parts[0] for path in images if len(path.parts) > 1}
     if not tops:
         unread = _unread(others)
-        where = f"its {len(images)} images lie in no class folder" if images else "it holds no images"
-        held = f" (it holds {shortened([_text(path) for path in others])})" if others else ""
+        where = f"its {len(images)} images are not in class folders" if images else "it contains no images"
+        held = f" (it contains {shortened([_text(path) for path in others])})" if others else ""
         raise DataError(
-            f"{root} cannot be read as a data set: {where}{held}. Expected are one folder per class with its "
-            f"images (root/class/image.png or root/train/class/image.png), or Parquet files.{unread and f' {unread}.'}",
+            f"{root} cannot be read as a data set: {where}{held}. Expected one folder of images per class "
+            "(root/class/image.png or root/train/class/image.png), or Parquet "
+            f"files.{unread and f' {unread}.'}",
             absent=not images,
         )
     named = {top for top in tops if top.lower() in SPLITS}
     if 1 < len(named) < len(tops):
         raise DataError(
-            f"{root} holds the folders {', '.join(sorted(named))}, which look like splits, beside "
-            f"{shortened(sorted(tops - named))}, which does not. Open one of them, or move the rest elsewhere."
+            f"{root} contains the folders {', '.join(sorted(named))}, which look like splits, next to "
+            f"{shortened(sorted(tops - named))}, which does not. Open one of them, or move the rest "
+            "elsewhere."
         )
     split_names = sorted(named) if named == tops and any(_depth(path) > 2 for path in images) else [""]
     depth = 1 if split_names != [""] else 0
@@ -73,7 +75,7 @@ def _without_images(base: Path, class_names: Sequence[str]) -> str:
     empty = sorted(name for name in names - set(class_names) if not name.startswith(".") and name != "__MACOSX")
     if not empty:
         return ""
-    return f"{counted(len(empty), 'class folder')} without an image left out ({shortened([*map(quoted, empty)])})"
+    return f"{counted(len(empty), 'class folder')} without images left out ({shortened([*map(quoted, empty)])})"
 
 
 def _unread(paths: Sequence[PurePosixPath]) -> str:
@@ -82,7 +84,7 @@ def _unread(paths: Sequence[PurePosixPath]) -> str:
     if not kinds:
         return ""
     named = ", ".join(sorted(set(kinds)))
-    return f"{counted(len(kinds), 'picture')} left out: {named} is not read (read are {', '.join(FORMATS)})"
+    return f"{counted(len(kinds), 'picture')} left out: {named} cannot be read (supported: {', '.join(FORMATS)})"
 
 
 def _depth(path: PurePosixPath) -> int:
@@ -119,12 +121,8 @@ def _split(
     notes = (
         _without_images(root / name, class_names),
         _unread(ignored),
-        _note(
-            strange,
-            "not an image by its name",
-            "not images by their names",
-        ),
-        _note([path for path in mine if _depth(path) <= depth + 1], "in no class folder", "in no class folder"),
+        _note(strange, "not an image file", "not image files"),
+        _note([path for path in mine if _depth(path) <= depth + 1], "not in a class folder", "not in a class folder"),
     )
     return Split(
         ids=[_text(path) for path in classed],

@@ -116,17 +116,17 @@ def _split(root: Path, rows: _Listed, class_names: Sequence[str], images: Sequen
     ids = [str(path) if path else name for path, name in zip(rows.pictures, rows.names, strict=True)]
     if len(set(ids)) < len(ids):
         twice = next(name for name in ids if ids.count(name) > 1)
-        raise DataError(f"{root / rows.where} names {quoted(twice)} twice.")
+        raise DataError(f"{root / rows.where} lists {quoted(twice)} twice.")
     mine = {path for path in images if not split or path.parts[0] == split}
     loose = sorted(map(str, mine - set(rows.pictures)))
-    notes = [f"classes are those of '{rows.column}' in {rows.where}"]
+    notes = [f"classes come from '{rows.column}' in {rows.where}"]
     if loose:
-        notes.append(f"{counted(len(loose), 'picture')} not in it and left out ({shortened(loose)})")
+        notes.append(f"{counted(len(loose), 'picture')} not listed in it and left out ({shortened(loose)})")
     return Split(
         ids=ids,
         labels=np.array([index.get(label, -1) for label in rows.labels], dtype=np.int64),
         read=lambda chosen: (
-            root / path if (path := rows.pictures[row]) else Unreadable("there is no such picture") for row in chosen
+            root / path if (path := rows.pictures[row]) else Unreadable("the picture does not exist") for row in chosen
         ),
         notes=tuple(notes),
     )

@@ -75,7 +75,7 @@ def chosen(source: Source, how: Reading) -> Chosen:
     examples = source.splits[split]()
     if not len(examples.labels):
         reasons = [*examples.notes, *(f"{each.name}: {each.reason}." for each in examples.lost[:3])]
-        raise DataError(f"{name} holds no labelled images. {' '.join(reasons)}".rstrip())
+        raise DataError(f"{name} contains no labelled images. {' '.join(reasons)}".rstrip())
     order = drawn(len(examples.labels), how.max_samples, how.seed).numpy()
     counts = None
     if len(order) < len(examples.labels):
@@ -99,9 +99,9 @@ def several_sizes(name: str, sizes: Counter[tuple[int, ...]], seen: int, count: 
     listed = [f"{height}x{width} ({number})" for (height, width), number in sizes.most_common()]
     side = min(min(each) for each in sizes)
     return DataError(
-        f"{name}: the images have several sizes (height x width): {shortened(listed, 8)}, among the "
-        f"first {seen} of {count}. Give one, e.g. size={side} (--size {side}): each is scaled to cover "
-        f"{side}x{side}, and its centre is cut out."
+        f"{name}: the images have several sizes (height x width): {shortened(listed, 8)}, among the first "
+        f"{seen} of {count}. Set one, e.g. size={side} (--size {side}): each image is then scaled to cover "
+        f"{side}x{side} and cropped at the centre."
     )
 
 
@@ -128,7 +128,7 @@ def _check(regions: Sequence[Region], of: tuple[int, int]) -> None:
     for region in regions:
         if region.of not in (None, of):
             said = "x".join(map(str, region.of or ()))
-            raise Unreadable(f"its box is of a picture of {said}, and the picture is {height}x{width}")
+            raise Unreadable(f"its box is for a picture of {said}, but the picture is {height}x{width}")
         if not region.other and (beyond := region.beyond(of)) > 1:
             raise Unreadable(f"a box reaches {beyond:g} pixels beyond its picture of {height}x{width}")
 
@@ -253,11 +253,12 @@ class _Canvas:
             return self.cache.room((self.count, *shape))
         if need > self.limit:
             fitting = self.limit * self.count // need
-            part = f"a part of them (max_samples={fitting})" if fitting else "fewer"
+            part = f"some of them (max_samples={fitting})" if fitting else "fewer"
             raise DataError(
-                f"{self.name}: {self.count:,} images of {' x '.join(map(str, shape))} (channels x height x width) "
-                f"need {_bytes(need)} of memory, more than the {_bytes(self.limit)} allowed. Take {part}, "
-                "make them smaller (size=), allow more (memory_limit=), or let ADVEX_CACHE name a folder for them."
+                f"{self.name}: {self.count:,} images of {' x '.join(map(str, shape))} (channels x height x "
+                f"width) need {_bytes(need)} of memory, more than the limit of {_bytes(self.limit)}. Use "
+                f"{part}, make them smaller (size=), raise the limit (memory_limit=), or cache them in a "
+                "folder set by ADVEX_CACHE."
             )
         self.shape = shape
         return np.empty((self.count, *shape), dtype)
@@ -266,8 +267,8 @@ class _Canvas:
         wrong = self.channels not in (None, array.shape[0]) or self.size not in (None, array.shape[1:])
         if array.dtype != np.uint8 and wrong:
             raise DataError(
-                f"{self.name}: float images of shape {array.shape} are kept exactly as they are; size= and "
-                "channels= change 8-bit images only. Save them as uint8 first."
+                f"{self.name}: float images of shape {array.shape} are kept unchanged; size= and channels= "
+                "work on 8-bit images only. Save them as uint8 first."
             )
 
 

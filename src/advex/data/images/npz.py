@@ -37,7 +37,7 @@ class NPZ:
             return source(place.path)
         if place.files and all(path.suffix.lower() == ".npz" for path in place.files):
             held = shortened([str(place.path / path) for path in place.files])
-            raise DataError(f"{place.path} is a folder of NPZ files ({held}): name one of them.")
+            raise DataError(f"{place.path} is a folder of NPZ files ({held}): choose one of them.")
         return None
 
 
@@ -53,7 +53,7 @@ def source(path: Path) -> Source:
         if not pairs:
             raise DataError(
                 f"{path} needs arrays 'x' and 'y' ('images' and 'labels'), or 'x_train', 'y_train', 'x_test' and "
-                f"'y_test'; it holds {shortened([*map(quoted, names)], 12) or 'none'}."
+                f"'y_test'; it contains {shortened([*map(quoted, names)], 12) or 'none'}."
             )
         labels = {split: _labels(path, archive, y) for split, (_, y) in pairs.items()}
         class_names = _class_names(path, archive) if "class_names" in names else None
@@ -88,11 +88,11 @@ def _split(path: Path, key: str, labels: np.ndarray, split: str) -> Split:
         _layout(path, key, shape)
         if not (dtype == np.uint8 or dtype.kind == "f"):
             raise DataError(
-                f"{path}: '{key}' is of type {dtype}; images are uint8 (0 to 255) or float (0 to 1). "
+                f"{path}: '{key}' is of type {dtype}; images must be uint8 (0 to 255) or float (0 to 1). "
                 f"Convert it, e.g. {key}.astype('uint8')."
             )
         if shape[0] != len(labels):
-            raise DataError(f"{path}: '{key}' holds {shape[0]} images for {len(labels)} labels.")
+            raise DataError(f"{path}: '{key}' contains {shape[0]} images, but there are {len(labels)} labels.")
     return Split(
         ids=[f"{split or path.stem}/{row:06d}" for row in range(len(labels))],
         labels=labels,
@@ -117,11 +117,17 @@ def _rows(path: Path, key: str, rows: Sequence[int]) -> Iterator[Encoded]:
 
 def _checked(path: Path, key: str, row: int, image: np.ndarray) -> np.ndarray | Unreadable:
     if not np.isfinite(image).all():
-        return Unreadable("holds values that are NaN or infinite")
+        return Unreadable("contains values that are NaN or infinite")
     low, high = float(image.min()), float(image.max())
     if low < 0 or high > 1:
-        cause = "Divide by 255." if low >= 0 and high <= 255 else "Undo the normalisation: a classifier does its own."
-        raise DataError(f"{path}: float images lie in [0, 1]; row {row} of '{key}' in [{low:.4g}, {high:.4g}]. {cause}")
+        cause = (
+            "Divide by 255."
+            if low >= 0 and high <= 255
+            else "Undo the normalisation: the classifier normalises its inputs itself."
+        )
+        raise DataError(
+            f"{path}: float images must be in [0, 1]; row {row} of '{key}' is in [{low:.4g}, {high:.4g}]. {cause}"
+        )
     return image.astype(np.float32)
 
 
@@ -130,13 +136,13 @@ def _layout(path: Path, key: str, shape: tuple[int, ...]) -> str:
     first, last = (len(shape) == 4 and shape[axis] in (1, 3) for axis in (1, 3))
     if min(shape, default=0) < 1 or not (len(shape) == 3 or first or last):
         raise DataError(
-            f"{path}: '{key}' has shape {shape}. Images are [n, height, width], [n, channels, height, width] or "
-            "[n, height, width, channels] with 1 or 3 channels."
+            f"{path}: '{key}' has shape {shape}. Images must be [n, height, width], [n, channels, height, "
+            "width] or [n, height, width, channels] with 1 or 3 channels."
         )
     if first and last:
         raise DataError(
-            f"{path}: '{key}' has shape {shape}: its channels may come first or last. For grey images save "
-            "[n, height, width]; else pad or crop the images so that only one axis is 1 or 3 long."
+            f"{path}: '{key}' has shape {shape}: its channels may be first or last. Save grey images as [n, "
+            "height, width]; otherwise pad or crop the images so that only one axis has length 1 or 3."
         )
     return "first" if first else "last" if last else "none"
 
@@ -147,8 +153,8 @@ def _labels(path: Path, archive: zipfile.ZipFile, key: str) -> np.ndarray:
         values = values[:, 0]
     if values.ndim != 1 or values.dtype.kind not in "iuU":
         raise DataError(
-            f"{path}: '{key}' is {values.dtype} of shape {values.shape}; labels are whole numbers or text, one for "
-            "each image. (One-hot rows: use their argmax.)"
+            f"{path}: '{key}' is {values.dtype} of shape {values.shape}; labels must be integers or text, "
+            "one per image. (For one-hot rows, save their argmax.)"
         )
     return values if values.dtype.kind == "U" else values.astype(np.int64)
 
@@ -156,10 +162,10 @@ def _labels(path: Path, archive: zipfile.ZipFile, key: str) -> np.ndarray:
 def _class_names(path: Path, archive: zipfile.ZipFile) -> tuple[str, ...]:
     values = _whole(path, archive, "class_names")
     if values.ndim != 1 or values.dtype.kind not in "US":
-        raise DataError(f"{path}: 'class_names' must be a list of texts, it is {values.dtype} of shape {values.shape}.")
+        raise DataError(f"{path}: 'class_names' must be a list of strings, not {values.dtype} of shape {values.shape}.")
     names = [each.decode("utf-8", "replace") if isinstance(each, bytes) else each for each in values.tolist()]
     if len(set(names)) < len(names):
-        raise DataError(f"{path}: 'class_names' names a class twice.")
+        raise DataError(f"{path}: 'class_names' contains a class twice.")
     return tuple(names)
 
 
@@ -169,14 +175,14 @@ def _found_classes(path: Path, labels: Sequence[np.ndarray]) -> tuple[str, ...]:
     if texts == {True}:
         return tuple(sorted({value for values in labels for value in values.tolist()}))
     if texts == {True, False}:
-        raise DataError(f"{path}: the labels of one split are text, of another numbers.")
+        raise DataError(f"{path}: the labels of one split are text, but those of another are numbers.")
     return numbered(str(path), max((int(values.max()) for values in labels if len(values)), default=0))
 
 
 def numbered(name: str, highest: int) -> tuple[str, ...]:
     """Names "0", "1", ... for classes known by number only. Raises DataError for numbers that cannot be classes."""
     if highest >= 1_000_000:
-        raise DataError(f"{name}: labels run to {highest}; they are expected to count classes from 0.")
+        raise DataError(f"{name}: labels go up to {highest}; they must be class indices counted from 0.")
     return tuple(map(str, range(highest + 1)))
 
 
@@ -190,7 +196,7 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
         with zipfile.ZipFile(path) as archive:
             yield archive
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
-        raise DataError(f"{path} is damaged or is no NPZ archive: {error}.") from None
+        raise DataError(f"{path} is damaged or not an NPZ archive: {error}.") from None
 
 
 @contextlib.contextmanager
@@ -208,16 +214,16 @@ def _array(path: Path, archive: zipfile.ZipFile, key: str) -> Iterator[tuple[IO[
             raise DataError(f"{path}: '{key}' is not an array: {error}") from None
         if dtype.hasobject or dtype.fields is not None:
             raise DataError(
-                f"{path}: '{key}' holds Python objects or records. Opening those could run code, so it is refused: "
-                "save numbers or plain text, e.g. numpy.array(labels, dtype=str)."
+                f"{path}: '{key}' contains Python objects or records. Loading those could run code, so it is "
+                "refused: save numbers or plain text, e.g. numpy.array(labels, dtype=str)."
             )
         if fortran and len(shape) > 1:
-            raise DataError(f"{path}: '{key}' is stored column by column; save numpy.ascontiguousarray({key}).")
+            raise DataError(f"{path}: '{key}' is stored in column-major order; save numpy.ascontiguousarray({key}).")
         need = math.prod(shape) * dtype.itemsize
         if min(shape, default=0) < 0 or not dtype.itemsize:
-            raise DataError(f"{path}: '{key}' is damaged: there is no array of shape {shape} and type {dtype}.")
+            raise DataError(f"{path}: '{key}' is damaged: no array of shape {shape} and type {dtype} is possible.")
         if (size := member.file_size - file.tell()) != need:
-            raise DataError(f"{path}: '{key}' is damaged: {need} bytes expected, {size} found.")
+            raise DataError(f"{path}: '{key}' is damaged: expected {need} bytes, found {size}.")
         yield file, shape, dtype
 
 
@@ -227,8 +233,8 @@ def _whole(path: Path, archive: zipfile.ZipFile, key: str) -> np.ndarray:
         need = math.prod(shape) * dtype.itemsize
         if need > _LARGEST_LABELS or max(shape, default=0) > _MOST_LABELS:
             raise DataError(
-                f"{path}: '{key}' holds {math.prod(shape):,} values in {need:,} bytes; at most "
-                f"{_MOST_LABELS:,} labels are read."
+                f"{path}: '{key}' contains {math.prod(shape):,} values in {need:,} bytes; the limit is "
+                f"{_MOST_LABELS:,} labels."
             )
         return np.frombuffer(_taken(path, key, file, need), dtype).reshape(shape)
 

@@ -69,10 +69,10 @@ def source(name: str, splits: Mapping[str, Sequence[Path]], *, boxes: str = "", 
     for path in files if boxes else ():
         if not has(_schema(path), boxes):
             listed = ", ".join(f"{field.name} ({field.type})" for field in _schema(path))
-            raise DataError(f"{path} has no column '{boxes}' of boxes. Its columns: {listed}.")
+            raise DataError(f"{path} has no column '{boxes}' with boxes. Its columns: {listed}.")
     for path in files[1:]:
         if _columns(path) != columns:
-            raise DataError(f"{path} does not go with {files[0]}: their columns or the names of their classes differ.")
+            raise DataError(f"{path} does not match {files[0]}: their columns or class names differ.")
     where = boxes or columns.boxes
     labels = {split: [_column(path, columns.label) for path in shards] for split, shards in splits.items()}
     class_names = columns.class_names
@@ -108,7 +108,8 @@ def split_files(root: Path, files: Sequence[Path]) -> dict[str, list[Path]]:
     for split, shards in splits.items():
         if len(folders := sorted({str(path.parent.relative_to(root)) for path in shards})) > 1:
             raise DataError(
-                f"{root} holds several data sets: '{split}' is in the folders {shortened(folders)}. Open one of them."
+                f"{root} contains several data sets: '{split}' is in the folders {shortened(folders)}. Open "
+                "one of them."
             )
     return splits
 
@@ -132,7 +133,7 @@ def _opened(path: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(path, page_checksum_verification=True)
     except _damage() as error:
-        raise _told(f"{path} is damaged or is no Parquet file", error) from None
+        raise _told(f"{path} is damaged or not a Parquet file", error) from None
 
 
 def _damage() -> tuple[type[Exception], ...]:
@@ -169,9 +170,9 @@ def _columns(path: Path) -> _Columns:
     label = _one_of(path, schema, LABELS, named or countable, "labels (whole numbers or text)")
     kind = schema.field(images).type
     if label not in countable:
-        raise DataError(f"{path}: labels are whole numbers or text; column '{label}' is {schema.field(label).type}.")
+        raise DataError(f"{path}: labels must be integers or text; column '{label}' is {schema.field(label).type}.")
     if images not in encoded:
-        raise DataError(f"{path}: images are a struct with 'bytes', or binary; column '{images}' is {kind}.")
+        raise DataError(f"{path}: images must be a struct with 'bytes', or binary; column '{images}' is {kind}.")
     struct = pa.types.is_struct(kind)
     return _Columns(
         images=f"{images}.bytes" if struct else images,
@@ -179,7 +180,7 @@ def _columns(path: Path) -> _Columns:
         label=label,
         text=not pa.types.is_integer(_values(schema.field(label).type)),
         boxes=BOXES if BOXES in schema.names and pa.types.is_nested(schema.field(BOXES).type) else None,
-        note="boxes in 'objects' are not read unless their order is said (parquet:boxes=objects.bbox,order=xywh)"
+        note="boxes in 'objects' are only read if their order is given (parquet:boxes=objects.bbox,order=xywh)"
         if "objects" in schema.names
         else "",
         class_names=_names(features.get(label)),
@@ -215,9 +216,9 @@ def _one_of(path: Path, schema: pa.Schema, usual: Sequence[str], fitting: Sequen
         return candidates[0]
     columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
     raise DataError(
-        f"{path} has {len(candidates) or 'no'} columns{f': {shortened(candidates)},' if candidates else ''} that may "
-        f"hold the {what}. "
-        f"One is needed, best called '{usual[0]}'. Its columns: {columns}."
+        f"{path} has {len(candidates) or 'no'} columns{f': {shortened(candidates)},' if candidates else ''} "
+        f"that may contain the {what}. Exactly one is needed, preferably called '{usual[0]}'. Its columns: "
+        f"{columns}."
     )
 
 
@@ -299,14 +300,14 @@ def _of_group(path: Path, file: pq.ParquetFile, group: int, column: str, rows: n
     import pyarrow as pa
 
     start = given = 0
-    damage = "it holds fewer rows than it says"
+    damage = "it has fewer rows than its metadata says"
     try:
         for batch in file.iter_batches(batch_size=_ROWS, row_groups=[group], columns=[column]):
             inside = rows[(rows >= start) & (rows < start + len(batch))] - start
             start += len(batch)
             for data in _leaf(batch.column(0), column).take(pa.array(inside)).to_pylist():
                 given += 1
-                yield Unreadable("the row holds no image, only its path or nothing") if data is None else data
+                yield Unreadable("the row has no image data, only a path or nothing") if data is None else data
             if given == len(rows):
                 return
     except _damage() as error:

@@ -29,7 +29,7 @@ def encode_png(x: Tensor) -> bytes:
     uint8 is saved as it is, float in [0, 1] rounded as by `quantise`. Raises InputError.
     """
     if x.ndim != 3 or x.shape[0] not in (1, 3) or x.numel() == 0:
-        raise InputError(f"A picture is [channels, height, width] with 1 or 3 channels; got {tuple(x.shape)}.")
+        raise InputError(f"A picture must be [channels, height, width] with 1 or 3 channels; got {tuple(x.shape)}.")
     pixels = (x if x.dtype == torch.uint8 else _levels(x).to(torch.uint8)).detach().cpu().numpy()
     image = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
     file = io.BytesIO()
@@ -53,5 +53,5 @@ def _levels(x: Tensor) -> Tensor:
     # Half precision cannot tell neighbouring levels apart after the product: work in float32 at least.
     levels = (x.detach().to(torch.promote_types(x.dtype, torch.float32)) * 255).round_()
     if x.numel() and not (levels.amin().item() >= 0 and levels.amax().item() <= 255):  # also true for NaN
-        raise InputError(f"Pictures lie in [0, 1]; found [{x.amin().item():.4g}, {x.amax().item():.4g}].")
+        raise InputError(f"Pictures must be in [0, 1]; got values in [{x.amin().item():.4g}, {x.amax().item():.4g}].")
     return levels.to(x.dtype)

@@ -83,7 +83,7 @@ class Streamed:
             number, pixels = self._in_place_of(number, crop, error)
         if pixels.shape != self.shape:
             actual, expected = ("x".join(map(str, shape[1:])) for shape in (pixels.shape, self.shape))
-            raise DataError(f"{self.name}: {self.ids[number]} is {actual} (height x width), and others are {expected}.")
+            raise DataError(f"{self.name}: {self.ids[number]} is {actual} (height x width), but others are {expected}.")
         return pixels
 
     def _in_place_of(self, number: int, crop: Crop, why: Unreadable) -> tuple[int, np.ndarray]:
@@ -100,12 +100,12 @@ class Streamed:
                 if len(self.replaced) > _MOST_REPLACED:
                     raise DataError(
                         f"{self.name}: more than {_MOST_REPLACED:,} files are damaged inside, {self.ids[number]} among "
-                        "them. Copy the data again, and train anew."
+                        "them. Copy the data again, and start training over."
                     )
                 return other, pixels
         raise DataError(
             f"{self.name}: {self.ids[number]} cannot be read ({why}), and neither can the other {len(alike) - 1} "
-            f"examples of {self.class_names[int(self.y[number])]}. Copy the data again, and train anew."
+            f"examples of {self.class_names[int(self.y[number])]}. Copy the data again, and start training over."
         )
 
     def _check_damaged(self, number: int, why: Unreadable) -> None:
@@ -116,8 +116,8 @@ class Streamed:
             damaged = False
         if not damaged:
             raise DataError(
-                f"{self.name}: {self.ids[number]} cannot be read: {why}. Put the file back as it was, and the same "
-                "command goes on from the last checkpoint; without it, training begins anew."
+                f"{self.name}: {self.ids[number]} cannot be read: {why}. Put the file back as it was, and run the same "
+                "command again to resume from the last checkpoint; without the file, training must start over."
             )
 
     def take(self, index: slice) -> Dataset:
@@ -185,7 +185,7 @@ def stream(source: Source, how: Reading, rule: Streaming) -> Streamed | None:
         raise none_left(name, examples, skipped)
     shape = pixels[0].shape
     if rule.shorter is not None and shape[1:] != (rule.side, rule.side):
-        raise DataError(f"{name}: its examples are not cut from whole pictures; give two factors for resize.")
+        raise DataError(f"{name}: its examples are not crops of whole pictures; use two factors for resize.")
     rows = list(heads)
     ids, labels = tuple(examples.ids[row] for row in rows), examples.labels[rows].astype(np.int64)
     said = [source.class_names, ids, labels.tolist(), [header.stamp for header in heads.values()]]
@@ -200,7 +200,7 @@ def stream(source: Source, how: Reading, rule: Streaming) -> Streamed | None:
         ids=ids,
         skipped=(*examples.lost, *(Skipped(examples.ids[row], skipped[row]) for row in sorted(skipped))),
         counts=counts,
-        notes=(*examples.notes, "decoded when they are needed"),
+        notes=(*examples.notes, "decoded when needed"),
         content=digest.hexdigest(),
         rule=rule,
         example=lambda number, crop: example(rows[number], crop),
@@ -217,7 +217,7 @@ def _of_files(examples: Split, order: np.ndarray) -> Anew | None:
     def file(row: int) -> Path:
         (path,) = examples.read([row])
         if not isinstance(path, Path):
-            raise path if isinstance(path, Unreadable) else Unreadable("it is no file of its own")
+            raise path if isinstance(path, Unreadable) else Unreadable("it is not a separate file")
         return path
 
     return Anew(header=lambda row: decode.header(file(row)), cut=lambda row, crop: file(row))

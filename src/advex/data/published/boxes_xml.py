@@ -36,13 +36,13 @@ class Annotation:
 def read(path: Path) -> Annotation:
     """The boxes of one picture. Raises Unreadable for what is no such file, or cannot be believed."""
     try:
-        data = read_bytes(path, LARGEST, "a file of boxes")
+        data = read_bytes(path, LARGEST, "an annotation file")
     except DataError as error:
         raise Unreadable(str(error).removesuffix(".")) from None
     size, objects = _fields(data)
     sides = [_number(size, key, "the size of its picture") for key in ("height", "width")]
     if not all(side >= 1 and side.is_integer() for side in sides):
-        raise Unreadable("its XML says no size of its picture")
+        raise Unreadable("its XML does not give the size of its picture")
     things = tuple(_thing(fields, f"object {number}") for number, fields in enumerate(objects, 1))
     return Annotation(size=(int(sides[0]), int(sides[1])), things=things)
 
@@ -64,9 +64,9 @@ def _fields(data: bytes) -> tuple[Fields, list[Fields]]:
         path.append(name)
         text.clear()
         if len(path) > DEEPEST:
-            raise Unreadable(f"its XML is nested more than {DEEPEST} deep")
+            raise Unreadable(f"its XML is nested deeper than {DEEPEST} levels")
         if path[0] != "annotation":
-            raise Unreadable(f"its XML holds {quoted(path[0], 20)}, not an annotation")
+            raise Unreadable(f"its XML contains {quoted(path[0], 20)}, not an annotation")
         if tuple(path) == _OBJECT:
             objects.append({})
 

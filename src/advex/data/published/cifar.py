@@ -39,9 +39,9 @@ class CIFAR:
             return _source(place.path, names, _CIFAR100, 2, "fine_label_names.txt")
         if any(each <= names and _is_pickle(place.path / min(each)) for each in _PICKLES):
             raise DataError(
-                f"{place.path} is the Python version of CIFAR, whose files are pickles: opening one can run code, so "
-                "they are not read. Take the binary version, cifar-10-binary.tar.gz or cifar-100-binary.tar.gz, from "
-                "the same page."
+                f"{place.path} is the Python version of CIFAR, whose files are pickles: opening one can run "
+                "code, so they are not read. Download the binary version, cifar-10-binary.tar.gz or "
+                "cifar-100-binary.tar.gz, from the same page."
             )
         return None
 
@@ -69,7 +69,7 @@ def _source(root: Path, names: set[str], splits: Mapping[str, Sequence[str]], la
             ids=[f"{split}/{row:06d}" for row in range(len(values[split]))],
             labels=values[split],
             read=partial(_rows, held[split], labels),
-            notes=(f"without {shortened(lacking)}, which is not there",) if lacking else (),
+            notes=(f"without {shortened(lacking)}, which is missing",) if lacking else (),
         )
 
     return Source(
@@ -82,7 +82,9 @@ def _records(path: Path, labels: int) -> np.ndarray:
     check_file(path)
     size = path.stat().st_size
     if not size or size % (labels + _PIXELS):
-        raise DataError(f"{path} is damaged: {size:,} bytes are no whole number of records of {labels + _PIXELS:,}.")
+        raise DataError(
+            f"{path} is damaged: {size:,} bytes is not a multiple of the record size, {labels + _PIXELS:,}."
+        )
     return np.memmap(path, dtype=np.uint8, mode="r").reshape(-1, labels + _PIXELS)
 
 

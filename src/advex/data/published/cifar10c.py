@@ -35,13 +35,13 @@ def cifar10c(*, corruption: str = "gaussian_noise", severity: int = 3, root: str
     folder with the files, or its name in ADVEX_DATA.
     """
     if not 1 <= severity <= SEVERITIES:
-        raise SpecError(f"severity={severity}: CIFAR-10-C has severities 1 to {SEVERITIES}.")
+        raise SpecError(f"severity={severity}: the severities of CIFAR-10-C are 1 to {SEVERITIES}.")
     folder = _folder(root)
     held = _held(folder)
     if not held:
         raise DataError(
-            f"{folder} holds none of CIFAR-10-C's files, such as {corruption}.npy, and {_LABELS}. Unpack "
-            "CIFAR-10-C.tar, and name its folder by root=FOLDER."
+            f"{folder} does not contain the files of CIFAR-10-C, such as {corruption}.npy and {_LABELS}. "
+            "Unpack CIFAR-10-C.tar and give its folder as root=FOLDER."
         )
     if corruption not in held:
         raise DataError(f"{folder} has no {corruption}.npy: {did_you_mean(corruption, held)}")
@@ -64,8 +64,9 @@ class CIFAR10C:
         if not held or _LABELS not in names:
             return None
         raise DataError(
-            f"{place.path} is CIFAR-10-C, test pictures at five severities: name one corruption and one severity, e.g. "
-            f"cifar10c:corruption={held[0]},severity=3,root={place.path}. Its pictures are for tests, not for training."
+            f"{place.path} is CIFAR-10-C, test pictures at five severities: choose one corruption and one "
+            f"severity, e.g. cifar10c:corruption={held[0]},severity=3,root={place.path}. Its pictures are "
+            "for testing only, not for training."
         )
 
 
@@ -76,8 +77,8 @@ def _folder(root: str) -> Path:
         if place.is_dir():
             return place
     raise DataError(
-        f"There is no folder {' or '.join(map(str, places))}. For cifar10c unpack CIFAR-10-C.tar, and name its "
-        "folder by root=FOLDER, or put it into the folder of ADVEX_DATA.",
+        f"There is no folder {' or '.join(map(str, places))}. For cifar10c, unpack CIFAR-10-C.tar and give "
+        "its folder as root=FOLDER, or put it into the folder set by ADVEX_DATA.",
         absent=True,
     )
 
@@ -93,17 +94,17 @@ def _arrays(folder: Path, corruption: str) -> tuple[np.ndarray, np.ndarray]:
     n = len(pictures) if pictures.ndim else 0
     if pictures.dtype != np.uint8 or pictures.shape != (n, 32, 32, 3) or not n or n % SEVERITIES:
         raise DataError(
-            f"{folder / corruption}.npy holds {pictures.dtype} of shape {pictures.shape}; CIFAR-10-C has uint8 of "
+            f"{folder / corruption}.npy is {pictures.dtype} of shape {pictures.shape}; expected uint8 of "
             f"shape ({_PICTURES}, 32, 32, 3), a fifth for each severity."
         )
     if labels.dtype.kind not in "iu" or labels.shape != (n,):
         raise DataError(
-            f"{folder / _LABELS} holds {labels.dtype} of shape {labels.shape}; it should be a whole number for each of "
+            f"{folder / _LABELS} is {labels.dtype} of shape {labels.shape}; expected one integer for each of "
             f"the {n:,} pictures of {corruption}.npy."
         )
     if labels.min() < 0 or labels.max() >= len(CLASSES):
         raise DataError(
-            f"{folder / _LABELS}: labels run from {labels.min()} to {labels.max()}; the classes are 0 to 9."
+            f"{folder / _LABELS}: labels range from {labels.min()} to {labels.max()}; the classes are 0 to 9."
         )
     return pictures, labels.astype(np.int64)
 
@@ -114,10 +115,10 @@ def _array(path: Path) -> np.ndarray:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
-        raise DataError(f"{path} is missing: it belongs to CIFAR-10-C.") from None
+        raise DataError(f"{path} is missing: it is part of CIFAR-10-C.") from None
     except (ValueError, OSError, EOFError, OverflowError, SyntaxError) as error:
         raise DataError(
-            f"{path} is damaged, or holds Python objects, which are not opened: {str(error).splitlines()[0]}."
+            f"{path} is damaged, or contains Python objects, which are not loaded: {str(error).splitlines()[0]}."
         ) from None
 
 

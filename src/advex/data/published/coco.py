@@ -28,7 +28,7 @@ from advex.errors import DataError, SpecError
 from advex.registry import register
 
 BESIDE = "_annotations.coco.json"  # as some tools write it, in the folder of the pictures
-_UNLISTED = "its picture is not in the file's list of images"
+_UNLISTED = "its picture is not listed under images in the file"
 Shown = Callable[[tuple[int, int]], Window]  # (height, width) of what is cut out -> what becomes the example
 T = TypeVar("T")
 
@@ -88,8 +88,8 @@ def coco(
     pictures.check_cut("coco", side, edge)
     if not 0 <= margin <= 10 or min_side < 1 or per_class < 0:
         raise SpecError(
-            f"coco: margin={margin}, min_side={min_side}, per_class={per_class}: margin is a share from 0 to 10, "
-            "min_side at least 1 pixel, per_class 0 (all) or a number of boxes."
+            f"coco: margin={margin}, min_side={min_side}, per_class={per_class}: margin must be a fraction "
+            "from 0 to 10, min_side at least 1 pixel, and per_class 0 (all) or a number of boxes."
         )
     choice = _Choice(
         side=side,
@@ -104,7 +104,7 @@ def coco(
     place = pictures.folder_of("coco", root)
     files = tables(place)
     if not files:
-        raise DataError(f"{place} holds no COCO annotations: annotations/instances_SPLIT.json is expected there.")
+        raise DataError(f"{place} contains no COCO annotations: expected annotations/instances_SPLIT.json there.")
     # All splits have the same classes: learn them from the file that is read most quickly.
     first = min(files, key=lambda split: files[split].stat().st_size)
     known = {first: coco_json.read(files[first], outlines=outlines)}
@@ -113,7 +113,7 @@ def coco(
     def opened(split: str) -> Split:
         boxes = known[split] if split in known else coco_json.read(files[split], outlines=outlines)
         if boxes.class_names != class_names or boxes.category_ids != known[first].category_ids:
-            raise DataError(f"{files[split]} does not go with {files[first]}: their categories differ.")
+            raise DataError(f"{files[split]} does not match {files[first]}: their categories differ.")
         return _split(boxes, _pictures(place, split, boxes.files), choice)
 
     return Source(
@@ -129,7 +129,7 @@ def coco(
 class COCO:
     """A folder that holds COCO's annotation files, or one of those."""
 
-    reads: ClassVar[str] = "a folder with COCO's annotations"
+    reads: ClassVar[str] = "a folder of COCO annotations"
     order: ClassVar[int] = 30
 
     def find(self, place: Place) -> Source | None:
@@ -160,7 +160,7 @@ def _pictures(root: Path, split: str, files: Sequence[str]) -> Path:
         if any((place / name).is_file() for name in files[:100]):
             return place
     if places[0] == root and split:
-        raise DataError(f"{root} holds no pictures for '{split}': they are expected in {usual[0]} or {usual[1]}.")
+        raise DataError(f"{root} contains no pictures for '{split}': expected them in {usual[0]} or {usual[1]}.")
     return places[0]
 
 
@@ -233,7 +233,7 @@ def _chosen(boxes: Boxes, choice: _Choice) -> tuple[np.ndarray, tuple[str, ...]]
     small = keep & (shorter > 0) & (shorter < choice.min_side)
     if small.any():
         keep &= ~small
-        notes.append(f"{counted(int(small.sum()), 'box', 'boxes')} of less than {choice.min_side} pixels left out")
+        notes.append(f"{counted(int(small.sum()), 'box', 'boxes')} smaller than {choice.min_side} pixels left out")
     rows = np.flatnonzero(keep)
     if not choice.per_class:
         return rows, tuple(notes)
@@ -277,7 +277,7 @@ def _read(path: Path, size: tuple[int, int], read: Callable[[], T], size_of: Cal
         raise Unreadable(f"its picture {path.name}: {error}") from None
     if size_of(known) != size:
         actual, expected = ("x".join(map(str, each)) for each in (size_of(known), size))
-        raise Unreadable(f"its picture {path.name} is {actual} (height x width), and {expected} by the annotations")
+        raise Unreadable(f"its picture {path.name} is {actual} (height x width), but {expected} in the annotations")
     return known
 
 
@@ -298,7 +298,7 @@ def _window(bbox: np.ndarray, size: tuple[int, int], choice: _Choice) -> tuple[i
     right = min(math.ceil(x + width / 2 + across), size[1])
     bottom = min(math.ceil(y + height / 2 + down), size[0])
     if right <= left or bottom <= top:
-        return Unreadable("its box holds no pixel of its picture")
+        return Unreadable("its box contains no pixel of its picture")
     return left, top, right, bottom
 
 

@@ -66,14 +66,14 @@ def read(path: Path, *, outlines: bool = False, largest: int = LARGEST) -> Boxes
     for place, entry in _entries(path, document, "categories"):
         number, name = _whole(place, entry, "id"), entry.get("name")
         if not isinstance(name, str) or not name.strip():
-            raise DataError(f"{place} needs a 'name', a text that is not empty.")
+            raise DataError(f"{place} needs a 'name' that is a non-empty string.")
         if number in names or name in listed:
             raise DataError(f"{place}: the category {quoted(name)}, id {number}, is listed twice.")
         names[number] = name
         listed.add(name)
     category_ids = tuple(sorted(names))
     if not category_ids:
-        raise DataError(f"{path} lists no categories.")
+        raise DataError(f"{path} has no categories.")
     images: dict[int, int] = {}
     files, sizes = [], []
     for place, entry in _entries(path, document, "images"):
@@ -106,7 +106,7 @@ def _document(path: Path, outlines: bool, largest: int) -> dict[str, Any]:
     try:
         check_file(path)
         if path.stat().st_size > largest:
-            raise DataError(f"{path} is longer than {largest:,} bytes; a file of annotations is never that large.")
+            raise DataError(f"{path} is larger than {largest:,} bytes, the limit for a file of annotations.")
         document = json.loads(path.read_bytes(), object_pairs_hook=partial(_pruned, outlines), parse_constant=_refused)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from None
@@ -117,7 +117,7 @@ def _document(path: Path, outlines: bool, largest: int) -> dict[str, Any]:
     except ValueError as error:  # also text that is no UTF-8, and numbers of thousands of digits
         raise DataError(f"{path} is truncated or is not JSON: {error}.") from None
     if not isinstance(document, dict):
-        raise DataError(f"{path} is not a file of COCO annotations: it holds no object with 'images'.")
+        raise DataError(f"{path} is not a COCO annotation file: it is not an object with 'images'.")
     return document
 
 
@@ -152,18 +152,18 @@ def _array(values: Any, kind: type[np.generic]) -> np.ndarray | None:
 
 
 def _refused(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number of JSON")
+    raise ValueError(f"{constant} is not a JSON number")
 
 
 def _entries(path: Path, document: dict[str, Any], key: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """(where it is, entry) of one of the three lists."""
     entries = document.get(key)
     if not isinstance(entries, list):
-        raise DataError(f"{path} is not a file of COCO annotations: it needs a list '{key}'.")
+        raise DataError(f"{path} is not a COCO annotation file: the list '{key}' is missing.")
     for number, entry in enumerate(entries):
         place = f"{path}, {key}[{number}]"
         if not isinstance(entry, dict):
-            raise DataError(f"{place} is no object.")
+            raise DataError(f"{place} is not an object.")
         yield place, entry
 
 
@@ -174,18 +174,18 @@ def _whole(place: str, entry: dict[str, Any], key: str, least: int = -(2**63)) -
     if type(value) is not int or not least <= value < 2**63:
         given = quoted(repr(value)) if key in entry else "none"
         at_least = f" of at least {least}" if least > 0 else ""
-        raise DataError(f"{place} needs a whole number '{key}'{at_least}; it has {given}.")
+        raise DataError(f"{place} needs an integer '{key}'{at_least}; got {given}.")
     return value
 
 
 def _file_name(place: str, entry: dict[str, Any]) -> str:
     name = entry.get("file_name")
     if not isinstance(name, str) or not name.isprintable():
-        raise DataError(f"{place} needs a 'file_name', a text without control characters.")
+        raise DataError(f"{place} needs a 'file_name' that is a string without control characters.")
     if "\\" in name or PureWindowsPath(name).drive or {"", ".", ".."} & set(name.split("/")):
         raise DataError(
-            f"{place}: the picture {quoted(name)} must be named relative to the folder of the pictures, with / between "
-            "folders and without '..'."
+            f"{place}: the picture {quoted(name)} must be given as a path relative to the picture folder, "
+            "with / between folders and without '..'."
         )
     return name
 
@@ -203,7 +203,7 @@ def _annotations(path: Path, document: dict[str, Any]) -> Iterator[_Annotation]:
         seen.add(number)
         crowd = entry.get("iscrowd", 0)
         if type(crowd) not in (int, bool, float) or crowd not in (0, 1):
-            raise DataError(f"{place} needs an 'iscrowd' of 0 or 1; it has {quoted(repr(crowd))}.")
+            raise DataError(f"{place} needs an 'iscrowd' of 0 or 1; got {quoted(repr(crowd))}.")
         image = _whole(place, entry, "image_id")
         category, bbox = _whole(place, entry, "category_id"), _bbox(entry.get("bbox"))
         yield f"{image}/{number}", category, image, bbox, bool(crowd), entry.get("segmentation")
@@ -240,7 +240,7 @@ def mask(outline: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
     runs = _decompressed(counts) if isinstance(counts, str) else counts
     total = size[0] * size[1]
     if not isinstance(runs, np.ndarray) or outline.get("size") != list(size) or runs.min(initial=0) < 0:
-        raise DataError(f"an outline is no list of runs that fill {size[0]}x{size[1]}.")
+        raise DataError(f"an outline is not a list of runs that fill {size[0]}x{size[1]}.")
     if len(runs) > total + 1 or runs.max(initial=0) > total or runs.sum() != total:
         raise DataError(f"the runs of an outline do not fill {size[0]}x{size[1]}.")
     return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(size, order="F")

@@ -44,7 +44,7 @@ def cub(*, root: str = "") -> Source:
     """
     place = pictures.folder_of("cub", root)
     if (base := _base(place)) is None:
-        raise DataError(f"{place} is not cub: {_IMAGES}, {_LABELS} and {_PARTS} are expected there.")
+        raise DataError(f"{place} is not cub: expected {_IMAGES}, {_LABELS} and {_PARTS} there.")
     return _source(place, base)
 
 
@@ -73,12 +73,12 @@ def _base(place: Path) -> Path | None:
 def _source(place: Path, base: Path) -> Source:
     files = {number: row[0] for number, row in text_tables.by_id(base / _IMAGES, 1).items()}
     if len(set(files.values())) < len(files):
-        raise DataError(f"{base / _IMAGES} names a picture under two ids.")
+        raise DataError(f"{base / _IMAGES} lists a picture under two ids.")
     labels, parts = text_tables.by_id(base / _LABELS, 1), text_tables.by_id(base / _PARTS, 1)
     boxes = text_tables.by_id(base / _BOXES, 4) if (base / _BOXES).is_file() else {}
     for name, table in ((_LABELS, labels), (_PARTS, parts), (_BOXES, boxes or files)):
         if odd := sorted(files.keys() ^ table.keys()):
-            raise DataError(f"{base / name} does not go with {_IMAGES}: only one of them has the ids {shortened(odd)}.")
+            raise DataError(f"{base / name} does not match {_IMAGES}: only one of them has the ids {shortened(odd)}.")
     names = _class_names(base, {row[0] for row in labels.values()})
     index = {number: label for label, number in enumerate(names)}
     by_part: dict[str, list[_Bird]] = {"train": [], "test": []}
@@ -108,7 +108,7 @@ def _class_names(base: Path, used: set[str]) -> dict[str, str]:
         return {number: number for number in sorted(used, key=lambda each: (len(each), each))}
     listed = {number: row[0] for number, row in text_tables.by_id(base / _CLASSES, 1).items()}
     if len(set(listed.values())) < len(listed):
-        raise DataError(f"{base / _CLASSES} names a class twice.")
+        raise DataError(f"{base / _CLASSES} lists a class twice.")
     return listed
 
 
@@ -154,5 +154,5 @@ def _outline(path: Path, window: Window) -> np.ndarray:
     except Unreadable as error:
         raise DataError(f"{path} cannot be read as a mask: {error}.") from None
     if votes.shape != window.of:
-        raise DataError(f"{path} is of another size than its picture.")
+        raise DataError(f"{path} does not have the size of its picture.")
     return window.sampled(votes > _VOTED)

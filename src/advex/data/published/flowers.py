@@ -39,7 +39,7 @@ def flowers102(*, root: str = "") -> Source:
     """
     place = pictures.folder_of("flowers102", root)
     if not ((place / _LABELS).is_file() and (place / _SETS).is_file()):
-        raise DataError(f"{place} is not flowers102: {_LABELS} and {_SETS} are expected there, beside the folder jpg.")
+        raise DataError(f"{place} is not flowers102: expected {_LABELS} and {_SETS} there, next to the folder jpg.")
     labels = _numbers(place / _LABELS, "labels", 1, 10_000)
     sets = {
         split: _numbers(place / _SETS, key, 1, len(labels))
@@ -62,12 +62,12 @@ def flowers17(*, root: str = "", deal: int = 1, held_out: int = 0, side: int = 1
     """
     pictures.check_cut("flowers17", side or 1, side or 1)
     if not 0 <= held_out < _PER_CLASS:
-        raise SpecError(f"flowers17: held_out={held_out}, and a class has {_PER_CLASS} pictures.")
+        raise SpecError(f"flowers17: held_out={held_out} is not valid; a class has {_PER_CLASS} pictures.")
     if deal not in (1, 2, 3):
-        raise SpecError(f"flowers17: deal={deal}, and there are the deals 1, 2 and 3.")
+        raise SpecError(f"flowers17: deal={deal} is not valid; the deals are 1, 2 and 3.")
     place = pictures.folder_of("flowers17", root)
     if not (place / _DEALS).is_file():
-        raise DataError(f"{place} is not flowers17: {_DEALS} is expected there, beside the folder jpg.")
+        raise DataError(f"{place} is not flowers17: expected {_DEALS} there, next to the folder jpg.")
     sets = {
         split: _numbers(place / _DEALS, f"{key}{deal}", 1, 17 * _PER_CLASS)
         for split, key in (("train", "trn"), ("validation", "val"), ("test", "tst"))
@@ -99,10 +99,10 @@ def _numbers(path: Path, key: str, low: int, high: int) -> np.ndarray:
     """[n] int64: a row of whole numbers from low to high. Raises DataError."""
     held = matlab.arrays(path)
     if key not in held:
-        raise DataError(f"{path} has no array '{key}'; it holds {', '.join(sorted(held)) or 'none'}.")
+        raise DataError(f"{path} has no array '{key}'; it contains {', '.join(sorted(held)) or 'none'}.")
     numbers, are_whole = matlab.whole_numbers(held[key].whole(_MOST).reshape(-1))
     if not len(numbers) or not are_whole.all() or numbers.min() < low or numbers.max() > high:
-        raise DataError(f"{path}: '{key}' has values other than whole numbers from {low} to {high}.")
+        raise DataError(f"{path}: '{key}' contains values other than integers from {low} to {high}.")
     return numbers
 
 
@@ -117,7 +117,7 @@ def _source(
     """labels, sets: counted from 1. masks: their folder, the form of their names, and what in one is flower."""
     for split, numbers in sets.items():
         if len(np.unique(numbers)) < len(numbers):
-            raise DataError(f"{place}: a picture is twice in '{split}'.")
+            raise DataError(f"{place}: a picture appears twice in '{split}'.")
     return Source(
         name=place.resolve().name,
         class_names=tuple(str(number) for number in range(1, int(labels.max()) + 1)),
@@ -158,12 +158,14 @@ def _regions(path: Path, flower: Mask) -> list[Region]:
         with decode.quiet():
             pixels = decode.pixels(path, channels=3)
     except Unreadable as error:
-        warnings.warn(f"{path} cannot be read as a mask: {error}. Its picture has none.", AdvexWarning, stacklevel=2)
+        warnings.warn(
+            f"{path} cannot be read as a mask: {error}. Its picture gets no mask.", AdvexWarning, stacklevel=2
+        )
         return []
     mask = flower(pixels)
     if not mask.any():
         colours = np.unique(pixels.reshape(3, -1), axis=1).T[:4].tolist()
-        warnings.warn(f"{path} has no pixel of a flower (colours: {colours}). Its picture has no mask.", AdvexWarning,
+        warnings.warn(f"{path} has no pixel of a flower (colours: {colours}). Its picture gets no mask.", AdvexWarning,
                       stacklevel=2)  # fmt: skip
         return []
     (rows,), (columns,) = (np.nonzero(mask.any(axis=axis)) for axis in (1, 0))
@@ -172,7 +174,7 @@ def _regions(path: Path, flower: Mask) -> list[Region]:
     def outline(window: Window) -> np.ndarray:
         if mask.shape != window.of:
             sizes = " and ".join(f"{height}x{width}" for height, width in (mask.shape, window.of))
-            raise DataError(f"{path} and its picture have different sizes: {sizes}.")
+            raise DataError(f"{path} and its picture differ in size: {sizes}.")
         return window.sampled(mask)
 
     return [Region(box=box, outline=outline)]

@@ -52,12 +52,13 @@ def gtsrb(*, root: str = "", validation: bool = False) -> Opened:
         return source
     if validation:
         raise DataError(
-            f"{place.path} is not in GTSRB's own form, of which alone it is known which pictures are of one sign."
+            f"{place.path} is not in the original form of GTSRB, the only one that tells which pictures show "
+            "the same sign."
         )
     if root and not any(path.suffix == ".parquet" for path in place.path.iterdir()):
         raise DataError(
-            f"{place.path} is not gtsrb: Final_Training/Images, GTSRB/Final_Training/Images, Train.csv or Parquet "
-            "files are expected there."
+            f"{place.path} is not gtsrb: expected Final_Training/Images, GTSRB/Final_Training/Images, "
+            "Train.csv or Parquet files there."
         )
     return data.opened(place)
 
@@ -139,7 +140,7 @@ def _boxes(table: Path, label: int) -> dict[str, tuple[float, float, float, floa
     for row in rows:
         if text_tables.whole_numbers(table, [row["classid"]], 0, len(CLASSES) - 1) != [label]:
             raise DataError(
-                f"{table}: {row['filename'][:80]} is of class {row['classid']}, and its folder is {label:05d}."
+                f"{table}: {row['filename'][:80]} is of class {row['classid']}, but its folder is {label:05d}."
             )
     return {row["filename"]: _box(table, row) for row in rows}
 
@@ -150,10 +151,12 @@ def _testing(place: Place, below: str) -> list[_Sign]:
     places = [place.path / folder / _TEST for folder in (images, images.parent, below, "")]
     table = next((path for path in places if path.is_file()), None)
     if table is None:
-        other = f" ({_UNLABELLED}, which is there, has none)" if (place.path / images / _UNLABELLED).is_file() else ""
+        other = (
+            f" ({_UNLABELLED} is there, but has no classes)" if (place.path / images / _UNLABELLED).is_file() else ""
+        )
         raise DataError(
-            f"{place.path / images} holds test pictures without their classes{other}: {_TEST}, with the column "
-            "ClassId, comes in an archive of its own, GTSRB_Final_Test_GT. Put it beside the pictures."
+            f"{place.path / images} contains test pictures without their classes{other}: {_TEST}, with the "
+            "column ClassId, comes in a separate archive, GTSRB_Final_Test_GT. Put it next to the pictures."
         )
     return _rows(table, images, "filename")
 
@@ -168,7 +171,7 @@ def _rows(table: Path, folder: PurePosixPath, column: str) -> list[_Sign]:
     labels = text_tables.whole_numbers(table, [row["classid"] for row in rows], 0, len(CLASSES) - 1)
     paths = [folder / text_tables.inside(table, row[column]) for row in rows]
     if len(set(paths)) < len(paths):
-        raise DataError(f"{table} names {next(str(path) for path in paths if paths.count(path) > 1)} twice.")
+        raise DataError(f"{table} lists {next(str(path) for path in paths if paths.count(path) > 1)} twice.")
     return [
         _Sign(path=path, label=label, track=f"{label}/{path.stem.rpartition('_')[0]}", box=_box(table, row))
         for path, label, row in zip(paths, labels, rows, strict=True)
@@ -179,7 +182,7 @@ def _box(table: Path, row: Mapping[str, str]) -> tuple[float, float, float, floa
     """Edges: the published corners are taken as pixels that both belong to the sign."""
     x0, y0, x1, y1 = text_tables.whole_numbers(table, [row[name] for name in _BOX], 0, 2**16)
     if x1 < x0 or y1 < y0:
-        raise DataError(f"{table}: the corners {x0}, {y0} and {x1}, {y1} are no box.")
+        raise DataError(f"{table}: the corners {x0}, {y0} and {x1}, {y1} do not form a box.")
     return x0, y0, x1 + 1, y1 + 1
 
 

@@ -38,7 +38,7 @@ class IDX:
         """Splits `train` and `test` (t10k), classes by number. Raises DataError for images without labels."""
         if place.path.is_file() and _NAME.fullmatch(place.path.name):
             raise DataError(
-                f"{place.path} is one of two files, images and labels: name the folder, {place.path.parent}."
+                f"{place.path} is one of two files, images and labels: give the folder, {place.path.parent}."
             )
         files: dict[tuple[str, str], Path] = {}
         for path in sorted(place.files, key=lambda path: len(path.name), reverse=True):  # those without .gz last
@@ -48,7 +48,7 @@ class IDX:
         if not images:
             return None
         if lacking := [path for split, path in images.items() if (split, "labels") not in files]:
-            raise DataError(f"{lacking[0]} has no file of labels beside it.")
+            raise DataError(f"{lacking[0]} has no label file next to it.")
         labels = {split: _labels(files[split, "labels"]) for split in images}
         highest = max(int(each.max(initial=0)) for each in labels.values())
         return Source(
@@ -61,7 +61,7 @@ class IDX:
 def _split(split: str, path: Path, labels: np.ndarray) -> Split:
     with _opened(path, 3) as (_, shape):
         if shape[0] != len(labels):
-            raise DataError(f"{path} holds {shape[0]:,} images, and there are {len(labels):,} labels.")
+            raise DataError(f"{path} contains {shape[0]:,} images, but there are {len(labels):,} labels.")
     return Split(ids=[f"{split}/{row:06d}" for row in range(len(labels))], labels=labels, read=partial(_rows, path))
 
 
@@ -85,7 +85,7 @@ def _opened(path: Path, axes: int) -> Iterator[tuple[IO[bytes], tuple[int, ...]]
 def _labels(path: Path) -> np.ndarray:
     with _opened(path, 1) as (file, (count,)):
         if count > _MOST_LABELS or len(data := file.read(count + 1)) != count:
-            raise DataError(f"{path} is damaged: it does not hold the {count:,} labels that it says.")
+            raise DataError(f"{path} is damaged: it does not contain the {count:,} labels that its header gives.")
     return np.frombuffer(data, np.uint8).astype(np.int64)
 
 

@@ -56,11 +56,12 @@ def imagenet(*, root: str = "", side: int = 224, edge: int = 256) -> Source:
     base = base if base.is_dir() else place
     present = [split for split in _SPLITS if (base / split).is_dir()]
     if not present:
-        raise DataError(f"{base} holds neither 'train' nor 'val'.")
+        raise DataError(f"{base} contains neither 'train' nor 'val'.")
     names = _readable(place) or _synsets([base / split for split in present])
     if not names:
         raise DataError(
-            f"{base} holds no class folders such as train/n01440764, and {place} no {' or '.join(_MAPPINGS)}."
+            f"{base} contains no class folders such as train/n01440764, and {place} contains no "
+            f"{' or '.join(_MAPPINGS)}."
         )
     index = {synset: number for number, synset in enumerate(names)}
     options = {"index": index, "side": side, "edge": edge}
@@ -87,7 +88,7 @@ def _split(place: Path, base: Path, split: str, *, index: Mapping[str, int], sid
     lost = [str(path) for path, synset in zip(images, synsets, strict=True) if synset not in index]
     notes = [f"{counted(len(lost), 'image')} of no known class left out ({shortened(lost)})"] if lost else []
     if others := len(files) - len(images):
-        notes.append(f"{counted(others, 'file')} not images by their names and left out")
+        notes.append(f"{counted(others, 'file')} left out because they are not image files by name")
 
     def file(row: int) -> Path:
         return base / split / images[kept[row]]
@@ -197,7 +198,7 @@ def _class_index(path: Path, text: str) -> dict[str, str]:
 def _add(names: dict[str, str], place: str, synset: str, name: str) -> None:
     name = name.strip()
     if not SYNSET.fullmatch(synset) or not name or not name.isprintable():
-        raise DataError(f"{place}: a synset such as n01440764 and its name are expected.")
+        raise DataError(f"{place}: expected a synset such as n01440764 and its name.")
     if synset in names:
         raise DataError(f"{place}: {synset} is listed twice.")
     names[synset] = name
@@ -207,7 +208,7 @@ def _solution(path: Path) -> dict[str, list[str]]:
     """File stem -> synset, x0, y0, x1, y1, synset, ...: below a header `ILSVRC2012_val_00048981,n03995372 85 1 ...`."""
     if not path.is_file():
         raise DataError(
-            f"The pictures of 'val' lie in no class folders, and there is no {path} that says their classes."
+            f"The pictures of 'val' are not in class folders, and {path}, which gives their classes, is missing."
         )
     boxes: dict[str, list[str]] = {}
     try:

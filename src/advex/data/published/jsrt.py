@@ -69,11 +69,11 @@ def jsrt(
     """
     if regions < 1 or not 1 <= side <= SIDE or not 0 < test < 1:
         raise SpecError(
-            f"jsrt: regions={regions}, side={side}, test={test}: regions is at least 1, side 1 to {SIDE} pixels, test "
-            "a share between 0 and 1."
+            f"jsrt: regions={regions}, side={side}, test={test}: regions must be at least 1, side 1 to "
+            f"{SIDE} pixels, and test a fraction between 0 and 1."
         )
     if scale not in get_args(Scale):
-        raise SpecError(f"jsrt: there is no scale '{scale}': {did_you_mean(str(scale), get_args(Scale))}")
+        raise SpecError(f"jsrt: unknown scale '{scale}': {did_you_mean(str(scale), get_args(Scale))}")
     choice = _Choice(regions=regions, side=side, scale=scale, invert=invert, seed=seed)
     place = pictures.folder_of("jsrt", root)
     known, note = _known(place)
@@ -143,14 +143,14 @@ def _picture(path: Path) -> np.ndarray:
     _check_length(length)
     pixels = np.frombuffer(data, dtype=">u2").reshape(SIDE, SIDE)
     if (highest := int(pixels.max())) > HIGHEST:
-        raise Unreadable(f"numbers up to {highest}, and 12 bits end at {HIGHEST}: other bytes first, or another format")
+        raise Unreadable(f"numbers up to {highest}, but 12 bits end at {HIGHEST}: wrong byte order, or another format")
     return pixels.astype(np.uint16)
 
 
 def _check_length(length: int) -> None:
     if length != _BYTES:
         what = "truncated" if length < _BYTES else "too long"
-        raise Unreadable(f"{what}: {length:,} bytes, and {SIDE} x {SIDE} numbers of 16 bits are {_BYTES:,}")
+        raise Unreadable(f"{what}: {length:,} bytes, but {SIDE} x {SIDE} numbers of 16 bits take {_BYTES:,}")
 
 
 def grid(stride: int, side: int = 256) -> Tensor:
@@ -162,7 +162,7 @@ def grid(stride: int, side: int = 256) -> Tensor:
     [[128, 128], [1152, 128], [1920, 128]]
     """
     if stride < 1 or not 1 <= side <= SIDE:
-        raise SpecError(f"stride={stride}, side={side}: both are at least 1 pixel, and side at most {SIDE}.")
+        raise SpecError(f"stride={stride}, side={side}: both must be at least 1 pixel, and side at most {SIDE}.")
     last = SIDE - side
     starts = torch.tensor([*range(0, last, stride), last]) + side // 2
     return torch.cartesian_prod(starts, starts).flip(1)
@@ -182,7 +182,7 @@ def regions_at(
     """
     if pixels.ndim != 2 or centres.ndim != 2 or centres.shape[1] != 2 or centres.is_floating_point():
         raise InputError(
-            f"Regions need a picture [height, width] and whole centres [n, 2]; got {pixels.shape} and "
+            f"Regions need a picture [height, width] and integer centres [n, 2]; got {pixels.shape} and "
             f"{tuple(centres.shape)} of {centres.dtype}."
         )
     reach = np.arange(side) - side // 2
@@ -236,7 +236,7 @@ def _examples(about: Radiograph, rows: Sequence[int], choice: _Choice) -> list[E
 def _file(about: Radiograph) -> Path:
     """Raises Unreadable where there is none, and where its nodule cannot be in it."""
     if about.path is None:
-        raise Unreadable(f"there is no file {about.name}.IMG")
+        raise Unreadable(f"the file {about.name}.IMG does not exist")
     if about.nodule is not None and not all(0 <= each < SIDE for each in about.nodule):
         raise Unreadable(f"its nodule lies outside the picture, at {about.nodule}")
     return about.path

@@ -60,7 +60,7 @@ def radiographs(root: Path, files: Mapping[str, list[PurePosixPath]]) -> tuple[R
     radiographs: dict[str, Radiograph] = {}
     for table in (NODULES, OTHERS):
         if table.lower() not in files:
-            raise DataError(f"{root} holds no {table}: JSRT comes with two tables, {NODULES} and {OTHERS}.")
+            raise DataError(f"{root} contains no {table}: JSRT comes with two tables, {NODULES} and {OTHERS}.")
         path = root / files[table.lower()][0]
         before = len(radiographs)
         for place, line in _lines(path):
@@ -68,7 +68,7 @@ def radiographs(root: Path, files: Mapping[str, list[PurePosixPath]]) -> tuple[R
             name = cells[0]
             if not _NAME.fullmatch(name):
                 raise DataError(
-                    f"{place}: a line begins with the name of a file such as JPCLN001.IMG, not {quoted(name)}."
+                    f"{place}: a line must begin with a file name such as JPCLN001.IMG, not {quoted(name)}."
                 )
             stem = name[:-4].upper()
             if stem in radiographs:
@@ -89,7 +89,7 @@ def unlisted(known: tuple[Radiograph, ...], files: Mapping[str, list[PurePosixPa
     twice = [str(path) for paths in pictures for path in paths[1:] if path.name.lower() in names]
     notes = []
     if loose:
-        notes.append(f"{len(loose)} .IMG left out: in no table ({shortened(loose)})")
+        notes.append(f"{len(loose)} .IMG left out: not listed in a table ({shortened(loose)})")
     if twice:
         notes.append(f"{len(twice)} .IMG left out: another file has the same name ({shortened(twice)})")
     return "; ".join(notes)
@@ -115,20 +115,22 @@ def _cells(line: str) -> list[str]:
 def _nodule(place: str, name: str, path: Path | None, cells: list[str]) -> Radiograph:
     if len(cells) < _NEEDED:
         raise DataError(
-            f"{place}: {len(cells)} cells; name, subtlety, size, age, sex, x, y and kind are needed. Is it cut off?"
+            f"{place}: {len(cells)} cells; expected name, subtlety, size, age, sex, x, y and kind. Is the line cut off?"
         )
     _, subtlety, size, age, sex, x, y, kind = cells[:_NEEDED]
     if kind.lower() not in ("malignant", "benign"):
-        raise DataError(f"{place}: a nodule is malignant or benign, not {quoted(kind)}.")
+        raise DataError(f"{place}: a nodule must be malignant or benign, not {quoted(kind)}.")
     size_mm = _number(place, "size", size)
     if size_mm is not None and not 0 < size_mm <= SIDE * SPACING:
-        raise DataError(f"{place}: a nodule's size lies between 0 and {SIDE * SPACING:g} mm, not at {quoted(size)}.")
+        raise DataError(
+            f"{place}: the size of a nodule must be between 0 and {SIDE * SPACING:g} mm, not {quoted(size)}."
+        )
     degree = _whole(place, "subtlety", subtlety)
     if degree not in (1, 2, 3, 4, 5):
-        raise DataError(f"{place}: the subtlety is 1 to 5, not {quoted(subtlety)}.")
+        raise DataError(f"{place}: the subtlety must be 1 to 5, not {quoted(subtlety)}.")
     centre = _whole(place, "x", x), _whole(place, "y", y)
     if centre[0] is None or centre[1] is None:
-        raise DataError(f"{place}: x and y of the nodule must be known.")
+        raise DataError(f"{place}: x and y of the nodule are missing.")
     return Radiograph(
         name=name,
         path=path,

@@ -56,7 +56,7 @@ class MatlabArray:
     def whole(self, most: int) -> np.ndarray:
         """All of it, at most so many numbers. Raises DataError."""
         if (count := math.prod(self.shape)) > most:
-            raise DataError(f"{self.path}: {quoted(self.name)} holds {count:,} numbers; at most {most:,} are expected.")
+            raise DataError(f"{self.path}: {quoted(self.name)} has {count:,} numbers; expected at most {most:,}.")
         with self.opened() as stream:
             data = _exactly(stream, count * self.dtype.itemsize)
         return np.frombuffer(data, self.dtype).reshape(self.shape, order="F")
@@ -100,12 +100,12 @@ def _opened(path: Path) -> Iterator[tuple[IO[bytes], str]]:
             start = file.read(128)
             if start.startswith((b"MATLAB 7.3", b"\x89HDF")):
                 raise DataError(
-                    f"{path} is a file of MATLAB 7.3 (HDF5), which is not read. Save it again in MATLAB with "
-                    "save(..., '-v7'), or take the file as it was published."
+                    f"{path} is a MATLAB 7.3 file (HDF5), which is not supported. Save it again in MATLAB "
+                    "with save(..., '-v7'), or use the file as published."
                 )
             order = {b"IM": "<", b"MI": ">"}.get(start[126:128])
             if order is None:
-                raise DataError(f"{path} is no MATLAB file of level 5.")
+                raise DataError(f"{path} is not a MATLAB file of level 5.")
             yield file, order
     except (zlib.error, EOFError, struct.error) as error:
         raise DataError(f"{path} is damaged: {str(error) or 'it ends too early'}.") from None
@@ -174,10 +174,10 @@ def _header(path: Path, stream: IO[bytes] | _Inflated, order: str) -> _Header | 
     name = _element(stream, order, _LONGEST_NAME)[1].decode("latin-1")
     kind, length, small = _tag(stream, order)
     if kind not in _TYPES or min(shape, default=-1) < 0:
-        raise DataError(f"{path}: {quoted(name)} is damaged: there are no numbers of type {kind} and shape {shape}.")
+        raise DataError(f"{path}: {quoted(name)} is damaged: no numbers of type {kind} and shape {shape} are possible.")
     dtype = np.dtype(f"{order}{_TYPES[kind]}")
     if (need := math.prod(shape) * dtype.itemsize) != length:
         raise DataError(
-            f"{path}: {quoted(name)} of shape {shape} would have {need:,} bytes, and the file says {length:,}."
+            f"{path}: {quoted(name)} of shape {shape} would take {need:,} bytes, but the file gives {length:,}."
         )
     return name, shape, dtype, small

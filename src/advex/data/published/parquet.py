@@ -29,5 +29,5 @@ def parquet(*, root: str = "", boxes: str = BOXES, order: Order = "xyxy") -> Sou
     path = folder_of("parquet", root)
     shards = [path / each for each in Place(path).files if each.suffix.lower() == ".parquet"]
     if not shards:
-        raise DataError(f"{path} holds no Parquet files.")
+        raise DataError(f"{path} contains no Parquet files.")
     return files.source(path.resolve().name, files.split_files(path, shards), boxes=boxes, order=order)

@@ -24,12 +24,13 @@ def folder_of(name: str, root: str) -> Path:
     shared = os.environ.get("ADVEX_DATA")
     if not root and not shared:
         raise DataError(
-            f"Where is {name}? Name its folder, '{name}:root=PATH', or set ADVEX_DATA to a folder that holds '{name}'.",
+            f"The folder of {name} is not known. Give it as '{name}:root=PATH', or set ADVEX_DATA to a "
+            f"folder that contains '{name}'.",
             absent=True,
         )
     place = Path(root).expanduser() if root else Path(shared or "") / name
     if not place.is_dir():
-        sentence = f"{place} is not a folder; {name} is expected there. Name its folder: '{name}:root=PATH'."
+        sentence = f"{place} is not a folder; expected {name} there. Give its folder as '{name}:root=PATH'."
         raise DataError(sentence, absent=not place.exists())
     return place
 
@@ -38,8 +39,8 @@ def check_cut(name: str, side: int, edge: int) -> None:
     """Raise SpecError unless a square of `side` can be cut from a picture whose shorter side is `edge`."""
     if side < 1 or edge < side:
         raise SpecError(
-            f"{name}: side={side} and edge={edge} do not go together: a square of `side` pixels is cut from a picture "
-            "whose shorter side is `edge`."
+            f"{name}: side={side} and edge={edge} do not fit together: a square of `side` pixels is cut from "
+            "a picture whose shorter side is `edge`."
         )
 
 

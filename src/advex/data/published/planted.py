@@ -96,13 +96,13 @@ def planted(
     if not (2 <= classes <= len(_CLASSES) and cells**2 >= _PATCHES and side <= 1024 and 0 < amplitude <= 0.5):
         least = _EDGE + _CELL * math.isqrt(_PATCHES)
         raise SpecError(
-            f"planted has 2 to {len(_CLASSES)} classes, a side of {least} to 1,024 and an "
-            f"amplitude above 0 and at most 0.5, not classes={classes}, side={side}, amplitude={amplitude}."
+            f"planted needs 2 to {len(_CLASSES)} classes, a side of {least} to 1,024 and an amplitude above "
+            f"0 and at most 0.5, not classes={classes}, side={side}, amplitude={amplitude}."
         )
     if shortcut not in ("none", "watermark"):
-        raise SpecError(f"planted's shortcut is none or watermark, not '{shortcut}'.")
+        raise SpecError(f"The shortcut of planted must be none or watermark, not '{shortcut}'.")
     if not (informative or mark):
-        raise SpecError("With informative=false nothing tells the class: add shortcut=watermark.")
+        raise SpecError("With informative=false nothing distinguishes the classes: add shortcut=watermark.")
 
     def opened(part: int, count: int) -> Split:
         made = drawn(

@@ -32,7 +32,7 @@ def svhn(*, root: str = "") -> Source:
     """
     place = pictures.folder_of("svhn", root)
     if (source := SVHN().find(Place(place))) is None:
-        raise DataError(f"{place} holds none of SVHN's files ({', '.join(map(_NAME.format, _SPLITS))}).")
+        raise DataError(f"{place} does not contain the files of SVHN ({', '.join(map(_NAME.format, _SPLITS))}).")
     return source
 
 
@@ -57,8 +57,9 @@ class SVHN:
             )
         if any(each.is_file() for each in (root / _BOXES, *(root / split / _BOXES for split in _SPLITS))):
             raise DataError(
-                f"{place.path} is SVHN in format 1, whole pictures with boxes, which is not read. Take format 2, the "
-                f"cropped digits, from the same page: {', '.join(map(_NAME.format, _SPLITS))}."
+                f"{place.path} is SVHN in format 1, whole pictures with boxes, which is not supported. "
+                "Download format 2, the cropped digits, from the same page: "
+                f"{', '.join(map(_NAME.format, _SPLITS))}."
             )
         return None
 
@@ -66,13 +67,13 @@ class SVHN:
 def _split(split: str, path: Path) -> Split:
     held = matlab.arrays(path)
     if not {"X", "y"} <= held.keys():
-        raise DataError(f"{path} needs the arrays X and y; it holds {', '.join(held) or 'none'}.")
+        raise DataError(f"{path} must contain the arrays X and y; it contains {', '.join(held) or 'none'}.")
     x, y = held["X"], held["y"]
     if len(x.shape) != 4 or x.shape[:3] != (_SIDE, _SIDE, 3) or x.dtype.itemsize != 1 or x.dtype.kind != "u":
-        raise DataError(f"{path}: X is {x.dtype} of shape {x.shape}; [32, 32, 3, pictures] of bytes is expected.")
+        raise DataError(f"{path}: X is {x.dtype} of shape {x.shape}; expected [32, 32, 3, pictures] of bytes.")
     count = x.shape[3]
     if sorted(y.shape) != sorted((1, count)):
-        raise DataError(f"{path}: y of shape {y.shape} does not label the {count:,} pictures of X.")
+        raise DataError(f"{path}: y of shape {y.shape} does not match the {count:,} pictures of X.")
     labels, known = matlab.whole_numbers(y.whole(_MOST).reshape(-1))
     known &= (labels >= 0) & (labels <= 10)
     return Split(

@@ -51,7 +51,7 @@ def by_id(path: Path, cells: int) -> dict[str, tuple[str, ...]]:
             continue
         row = line.split(None, 1) if cells == 1 else line.split()
         if len(row) != cells + 1:
-            raise DataError(f"{path}, line {number}: {len(row)} cells, where an id and {cells} more are expected.")
+            raise DataError(f"{path}, line {number}: {len(row)} cells; expected an id and {cells} more.")
         if row[0] in held:
             raise DataError(f"{path}, line {number}: the id {quoted(row[0])} is listed twice.")
         held[row[0]] = tuple(map(str.strip, row[1:]))
@@ -62,7 +62,7 @@ def inside(path: Path, name: str) -> PurePosixPath:
     """A file's name as a path below its folder. Raises DataError for one that leads elsewhere. path: of the table."""
     below = PurePosixPath(name.replace("\\", "/"))
     if not name or below.is_absolute() or ".." in below.parts or not name.isprintable():
-        raise DataError(f"{path} names {quoted(name)}, which is no file in its folder.")
+        raise DataError(f"{path} lists {quoted(name)}, which is not a file in its folder.")
     return below
 
 
@@ -71,6 +71,6 @@ def whole_numbers(path: Path, values: Iterator[str] | list[str], low: int, high:
     numbers = []
     for value in values:
         if not (value.isascii() and value.isdigit() and len(value) < 10 and low <= int(value) <= high):
-            raise DataError(f"{path} holds {quoted(value)}, where a whole number from {low} to {high} is expected.")
+            raise DataError(f"{path} contains {quoted(value)}; expected an integer from {low} to {high}.")
         numbers.append(int(value))
     return numbers

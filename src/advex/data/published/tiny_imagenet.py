@@ -53,15 +53,15 @@ class TinyImageNet:
 
 def _source(root: Path) -> Source:
     if not (root / _LIST).is_file():
-        raise DataError(f"{root} is not the folder of tiny-imagenet: it holds no {_LIST}.")
+        raise DataError(f"{root} is not the folder of tiny-imagenet: it contains no {_LIST}.")
     synsets = sorted({line.strip() for line in text(root / _LIST).splitlines() if line.strip()})
     if wrong := [each for each in synsets if not SYNSET.fullmatch(each)]:
-        raise DataError(f"{root / _LIST}: '{wrong[0][:40]}' is no synset such as n01440764.")
+        raise DataError(f"{root / _LIST}: '{wrong[0][:40]}' is not a synset such as n01440764.")
     names = _names(root / _WORDS, synsets)
     splits = {"train": _training, "val": _validation}
     present = {name: partial(make, root, synsets) for name, make in splits.items() if (root / name).is_dir()}
     if not present:
-        raise DataError(f"{root} holds neither 'train' nor 'val'.")
+        raise DataError(f"{root} contains neither 'train' nor 'val'.")
     return Source(name=root.resolve().name, class_names=names, splits=present, indivisible=True, root=root)
 
 
@@ -78,13 +78,13 @@ def _names(path: Path, synsets: Sequence[str]) -> tuple[str, ...]:
 def _rows(path: Path, columns: int) -> list[list[str]]:
     """The lines of a table with tabs. Raises DataError."""
     if not path.is_file():
-        raise DataError(f"There is no {path}, which says where things lie.")
+        raise DataError(f"{path}, which lists the boxes, is missing.")
     rows = [row for row in csv.reader(text(path).splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE) if row]
     for number, row in enumerate(rows, 1):
         if len(row) < columns:
-            raise DataError(f"{path}, line {number}: {columns} columns are expected, not {len(row)}.")
+            raise DataError(f"{path}, line {number}: expected {columns} columns, not {len(row)}.")
         if {"/", "\\"} & set(row[0]) or row[0].startswith("."):
-            raise DataError(f"{path}, line {number}: {quoted(row[0], 40)} is no name of a file.")
+            raise DataError(f"{path}, line {number}: {quoted(row[0], 40)} is not a file name.")
     return rows
 
 
@@ -115,7 +115,7 @@ def _validation(root: Path, synsets: Sequence[str]) -> Split:
 def _split(folder: Path, files: Sequence[str], labels: Sequence[int], boxes: Mapping[str, list[list[str]]]) -> Split:
     def evidence(row: int) -> list[Region]:
         if files[row] not in boxes:
-            raise Unreadable("the table of boxes has none for it")
+            raise Unreadable("it has no box in the table")
         return [region(box) for box in boxes[files[row]]]
 
     return Split(

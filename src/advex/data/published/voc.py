@@ -48,12 +48,12 @@ def voc(*, root: str = "", year: str | int = "", side: int = 224, fit: Fit = "cu
     believed is skipped and named. Raises DataError for what is not of this form, SpecError for impossible options.
     """
     if side < 1:
-        raise SpecError(f"voc: side={side}: a picture has a side of at least 1 pixel.")
+        raise SpecError(f"voc: side={side}: the side of a picture must be at least 1 pixel.")
     place = _year(pictures.folder_of("voc", root), str(year))
     lists = {split: place / "ImageSets" / "Main" / f"{split}.txt" for split in SPLITS}
     lists = {split: path for split, path in lists.items() if path.is_file()}
     if not lists:
-        raise DataError(f"{place} holds no list of its pictures: ImageSets/Main/train.txt, val.txt or test.txt.")
+        raise DataError(f"{place} has no list of its pictures: ImageSets/Main/train.txt, val.txt or test.txt.")
     files = _Files(place, outlines)
     names = {split: _ids(path) for split, path in lists.items()}
     for name in {name for some in names.values() for name in some}:
@@ -62,7 +62,7 @@ def voc(*, root: str = "", year: str | int = "", side: int = 224, fit: Fit = "cu
     classes = CLASSES if seen <= set(CLASSES) else tuple(sorted(seen))
     if not seen:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in list(files.lost.items())[:3])
-        raise DataError(f"{place} holds no objects. {reasons}".rstrip())
+        raise DataError(f"{place} contains no objects. {reasons}".rstrip())
     splits = {split: partial(_split, files, some, classes, side, fit) for split, some in names.items()}
     return Source(name=place.resolve().name, class_names=classes, splits=splits, indivisible=True, root=place)
 
@@ -77,9 +77,9 @@ def _year(root: Path, year: str) -> Path:
         year = years[0]
     if year not in years:
         if not years:
-            raise DataError(f"{root} holds no folder 'Annotations', and none such as VOC2007 that does.")
+            raise DataError(f"{root} has no folder 'Annotations', and no subfolder such as VOC2007 that has one.")
         what = f"no year {year}: {did_you_mean(year, years)}" if year else f"several years: {', '.join(years)}."
-        raise DataError(f"{root} has {what} Name one: voc:year={years[0]}.")
+        raise DataError(f"{root} has {what} Choose one: voc:year={years[0]}.")
     return root / f"VOC{year}"
 
 
@@ -91,7 +91,7 @@ def _ids(path: Path) -> list[str]:
     names = [line.split()[0] for line in lines if line.strip()]
     for name in names:
         if "/" in name or "\\" in name or name.startswith(".") or not name.isprintable():
-            raise DataError(f"{path} names '{name[:40]!r}', which is no name of a picture.")
+            raise DataError(f"{path} lists '{name[:40]!r}', which is not the name of a picture.")
     return list(dict.fromkeys(names))
 
 
@@ -118,7 +118,7 @@ class _Files:
         pixels = decode.pixels(self.place / "JPEGImages" / f"{name}.jpg", channels=3)
         if pixels.shape[1:] != self.annotations[name].size:
             actual, said = ("x".join(map(str, each)) for each in (pixels.shape[1:], self.annotations[name].size))
-            raise Unreadable(f"its picture is {actual} (height x width), and {said} by its XML")
+            raise Unreadable(f"its picture is {actual} (height x width), but {said} in its XML")
         return pixels
 
     @cached_property
@@ -137,7 +137,7 @@ class _Files:
                 if image.mode not in ("P", "L"):
                     raise Unreadable(f"its outline {path.name} has colours instead of classes ({image.mode})")
                 if image.size[::-1] != self.annotations[name].size:
-                    raise Unreadable(f"its outline {path.name} has another size than its picture")
+                    raise Unreadable(f"its outline {path.name} differs in size from its picture")
                 return np.asarray(image)
         except (OSError, ValueError, SyntaxError):
             raise Unreadable(f"its outline {path.name} is damaged") from None
@@ -182,7 +182,7 @@ def _split(files: _Files, names: Sequence[str], classes: Sequence[str], side: in
             for thing in annotation.things
         ]
 
-    note = f"{counted(difficult, 'pair')} of picture and class left out, all of whose boxes are difficult"
+    note = f"{counted(difficult, 'pair')} of picture and class left out, because all their boxes are difficult"
     return Split(
         ids=[f"{pair.name}/{classes[pair.label]}" for pair in pairs],
         labels=np.array([pair.label for pair in pairs], dtype=np.int64),

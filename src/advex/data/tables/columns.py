@@ -80,9 +80,9 @@ class Column:
         if len(wrong := np.flatnonzero(np.isnan(values))):
             rows = int(np.isin(self.codes, wrong).sum())
             shown = shortened([quoted(self.texts[code], 40) for code in wrong])
-            remedy = " Days are counted of dates such as 2001-02-03." if dates else ""
+            remedy = " Dates such as 2001-02-03 can be converted to days." if dates else ""
             raise DataError(
-                f"column '{self.name}' holds numbers, and in {rows:,} rows something else: {shown}.{remedy}"
+                f"column '{self.name}' contains numbers, but other values in {counted(rows, 'row')}: {shown}.{remedy}"
             )
         return self.with_values(values, DAYS if dates else "")
 
@@ -118,7 +118,7 @@ class Frame:
     def until(self, end: int) -> Frame:
         """Without the empty rows at its end, of which spreadsheets leave some. Raises DataError where none is left."""
         if not end:
-            raise DataError(f"{self.where} has a header and no rows.")
+            raise DataError(f"{self.where} has a header but no rows.")
         if end == self.rows:
             return self
         note = f"{counted(self.rows - end, 'empty row')} at the end left out"

@@ -52,8 +52,8 @@ def read_csv(
                 raise DataError(f"{path}: {_reason(str(error))}") from None
     rows = len(values[0]) if values else 0
     if not rows:
-        raise DataError(f"{path} has a header and no rows.")
-    notes = list(layout.notes) + (["read as Windows-1252, for it is not UTF-8"] if encoding == "cp1252" else [])
+        raise DataError(f"{path} has a header but no rows.")
+    notes = list(layout.notes) + (["read as Windows-1252, because it is not UTF-8"] if encoding == "cp1252" else [])
     columns: dict[str, Column] = {}
     empty = 0
     marks: dict[str, list[str]] = {}
@@ -193,9 +193,9 @@ def _stripped(name: str, codes: np.ndarray, values: Collection[str], style: Styl
 
 def _unreadable(encoding: str, style: Style) -> str:
     if style.encoding is not None:
-        return f"it is not text in the encoding {encoding}, which its YAML names."
+        return f"it is not text in the encoding {encoding} that its YAML gives."
     return (
-        "it is text in neither UTF-8 nor Windows-1252. Name its encoding in the YAML beside it, e.g. `encoding: "
+        "it is neither UTF-8 nor Windows-1252 text. Give its encoding in the YAML beside it, e.g. `encoding: "
         "shift_jis`, or save it as UTF-8."
     )
 
@@ -205,10 +205,11 @@ def _reason(text: str) -> str:
     if match := re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", text):
         line, wanted, count = match.groups()
         return (
-            f"line {line} has {count} values, the header {wanted}. Is one of them not quoted that holds the delimiter?"
+            f"line {line} has {count} values, but the header has {wanted}. Is a value that contains the "
+            "delimiter not quoted?"
         )
     if match := re.search(r"Expected (\d+) columns, got (\d+)(: ?(.{0,60}))?", text):
-        return f"a line has {match[2]} values, the header {match[1]}: {match[4] or ''}"
+        return f"a line has {match[2]} values, but the header has {match[1]}: {match[4] or ''}"
     if "straddl" in text or "field larger" in text:
         return f"a row is longer than {_BLOCK // 2**20} MiB; is a quote not closed?"
     return f"it cannot be read as CSV: {' '.join(text.split())[:200]}"

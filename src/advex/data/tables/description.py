@@ -82,7 +82,7 @@ def read_description(path: Path) -> TableDescription:
     values = read_yaml(path, "a description of a table", largest=2**22, typed=False)
     values = {} if values is None else values
     if not isinstance(values, dict):
-        raise DataError(f"{path} must hold lines of the form 'target: income', see docs/tables.md.")
+        raise DataError(f"{path} must contain lines of the form 'target: income'; see docs/tables.md.")
     _known(path, "", values, TableDescription)
     columns = values.get("columns")
     for name, inside in columns.items() if isinstance(columns, dict) else ():
@@ -94,7 +94,7 @@ def read_description(path: Path) -> TableDescription:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         raise DataError(
-            f"{path}: {name} = {first.get('input')!r:.80} is not possible: {why_impossible(first['msg'])}."
+            f"{path}: {name} = {first.get('input')!r:.80} is not valid: {why_impossible(first['msg'])}."
         ) from None
     _check(path, description)
     return description
@@ -103,30 +103,30 @@ def read_description(path: Path) -> TableDescription:
 def _known(path: Path, before: str, values: dict[str, Any], model: type[BaseModel]) -> None:
     for key in values:
         if key not in model.model_fields:
-            raise DataError(f"{path}: there is no '{before}{key}': {did_you_mean(str(key), model.model_fields)}")
+            raise DataError(f"{path}: unknown key '{before}{key}': {did_you_mean(str(key), model.model_fields)}")
 
 
 def _check(path: Path, said: TableDescription) -> None:
     if said.splits is not None:
         shares = list(said.splits.values())
         if min(shares) <= 0 or not 0.999 <= sum(shares) <= 1.001:
-            raise DataError(f"{path}: splits are shares above 0 that add up to 1, not {shares}.")
+            raise DataError(f"{path}: splits must be fractions above 0 that add up to 1, not {shares}.")
     if said.classes is not None and len(set(said.classes.values())) < len(said.classes):
         raise DataError(f"{path}: two classes have the same name.")
     if said.names and (said.header != "none" or "" in said.names or len(set(said.names)) < len(said.names)):
-        raise DataError(f"{path}: names are those of the columns, each once, and only where `header: none` is said.")
+        raise DataError(f"{path}: names must be those of the columns, each once, and need `header: none`.")
     if said.thousands is not None and (said.thousands.isalnum() or said.thousands == said.decimal):
-        raise DataError(f"{path}: thousands = {quoted(said.thousands)} cannot stand between digits.")
+        raise DataError(f"{path}: thousands = {quoted(said.thousands)} cannot separate digits.")
     if said.encoding is not None:
         try:
             "".encode(said.encoding)
         except (LookupError, UnicodeError):
-            raise DataError(f"{path}: Python knows no text encoding called {quoted(said.encoding)}.") from None
+            raise DataError(f"{path}: Python has no text encoding called {quoted(said.encoding)}.") from None
     for name, column in said.columns.items():
         kind = column.kind or ("category" if column.values is not None else "number")
         foreign = ("values",) if kind == "number" else _NUMERIC
         if wrong := [key for key in foreign if getattr(column, key) is not None]:
-            raise DataError(f"{path}: columns.{name}.{wrong[0]} does not belong to a column of kind: {kind}.")
+            raise DataError(f"{path}: columns.{name}.{wrong[0]} is not allowed for a column with kind: {kind}.")
 
 
 def style_of(features: FeatureSpec | None, description: TableDescription | None = None) -> Style:

@@ -42,9 +42,10 @@ def encoded(frame: Frame, features: FeatureSpec, missing: str, train: Frame | No
     if gaps and missing == "refuse":
         said = shortened([f"'{column}' in {count:,} rows" for column, count in gaps.items()])
         raise DataError(
-            f"{name}: values are missing (empty, ?, NA, NaN or infinite): {said}. Say in the YAML beside the table "
-            "what to do: `missing: drop` leaves such rows out, `missing: impute` fills in the median or the most "
-            "frequent category. Where NA, say, is a value, list it in the `values:` of its column."
+            f"{name}: values are missing (empty, ?, NA, NaN or infinite): {said}. Set in the YAML beside the "
+            "table what to do: `missing: drop` leaves such rows out, `missing: impute` fills in the median "
+            "or the most frequent category. If NA, for example, is a value, list it in the `values:` of its "
+            "column."
         )
     rows = Rows(x=np.zeros((frame.rows, features.width), np.float32), bad=np.zeros(frame.rows, bool))
     for feature, where in zip(features.features, features.slices, strict=True):
@@ -62,7 +63,7 @@ def encoded(frame: Frame, features: FeatureSpec, missing: str, train: Frame | No
 def _number(feature: Feature, column: Column, place: int, fill: Column | None, rows: Rows) -> None:
     column = column.as_numbers()
     if column.unit and feature.unit and column.unit != feature.unit:
-        raise DataError(f"'{feature.name}' is in {quoted(column.unit)}, and was learned in {quoted(feature.unit)}.")
+        raise DataError(f"'{feature.name}' is in {quoted(column.unit)}, but was in {quoted(feature.unit)} in training.")
     raw = column.numbers
     if fill is not None:
         values = fill.as_numbers().numbers
@@ -74,7 +75,7 @@ def _number(feature: Feature, column: Column, place: int, fill: Column | None, r
         rows.refuse(gap, f"'{feature.name}' is missing")
     outside = (safe < low) | (safe > high)
     if outside.any():
-        rows.refuse(outside, f"'{feature.name}' lies outside {low:g} to {high:g}, the range that was learned")
+        rows.refuse(outside, f"'{feature.name}' is outside {low:g} to {high:g}, the range seen in training")
     rows.x[:, place] = feature.encoded(safe)
     if feature.step is not None and fill is None:
         off = np.abs((safe - low) / feature.step - np.rint((safe - low) / feature.step)) > 1e-6
@@ -97,7 +98,7 @@ def _category(feature: Feature, column: Column, place: int, fill: Column | None,
     if (categories == -2).any():
         rows.refuse(categories == -2, f"'{feature.name}' is missing")
     for code in np.flatnonzero(into[:-1] == -1).tolist():
-        rows.refuse(column.codes == code, f"'{feature.name}' is {texts[code]!r:.60}, a category that was not learned")
+        rows.refuse(column.codes == code, f"'{feature.name}' is {texts[code]!r:.60}, a category not seen in training")
     known = np.flatnonzero(categories >= 0)
     rows.x[known, place + categories[known]] = 1
 

@@ -45,7 +45,7 @@ def understand(train: Frame, others: Sequence[Frame], description: TableDescript
     """
     for name in description.columns:
         if name not in train.columns:
-            raise DataError(f"{where}: its YAML tells of a column '{name}': {did_you_mean(name, train.columns)}")
+            raise DataError(f"{where}: its YAML describes a column '{name}': {did_you_mean(name, train.columns)}")
     _same_columns(train, others, where)
     target = target_of(train, description, where)
     values, names, notes = _classes(target, train, others, description, where)
@@ -74,7 +74,7 @@ def understand(train: Frame, others: Sequence[Frame], description: TableDescript
 def _same_columns(train: Frame, others: Sequence[Frame], where: str) -> None:
     for other in others:
         if lacking := [name for name in train.columns if name not in other.columns]:
-            raise DataError(f"{where}: {other.where} lacks the column '{lacking[0]}' that {train.where} has.")
+            raise DataError(f"{where}: {other.where} has no column '{lacking[0]}', but {train.where} has.")
 
 
 def target_of(train: Frame, description: TableDescription, where: str) -> str:
@@ -103,23 +103,24 @@ def _classes(
         count = len(numbers) if column.texts is None else len(column.texts)
         if count > _MOST_CLASSES or (numbers % 1 != 0).any():
             raise DataError(
-                f"{where}: '{target}' has {count:,} different values: only classes can be predicted. Name "
-                "another column (target: ... in the YAML), or cut its range into classes."
+                f"{where}: '{target}' has {count:,} different values, but only classes can be predicted. "
+                "Choose another column (target: ... in the YAML), or divide its range into classes."
             )
         learned = column.used
         labels |= learned
     if len(labels) < 2:
         raise DataError(
-            f"{where}: '{target}' has {len(labels)} class(es) ({shortened(sorted(labels)) or 'all missing'})."
+            f"{where}: '{target}' has {len(labels)} class(es) "
+            f"({shortened(sorted(labels)) or 'all missing'}); at least two are needed."
         )
     values = in_order(labels)
     strange = [quoted(value) for value in values if value not in learned]
-    notes = [f"{counted(len(strange), 'class', 'classes')} never in the rows to learn from: {shortened(strange)}"]
+    notes = [f"{counted(len(strange), 'class', 'classes')} not in the training rows: {shortened(strange)}"]
     spelt: dict[str, list[str]] = {}
     for value in values:
         spelt.setdefault(value.casefold().rstrip(". "), []).append(quoted(value))
     alike = [" and ".join(several) for several in spelt.values() if len(several) > 1]
-    return values, values, notes[: len(strange)] + [f"classes that may be one: {shortened(alike)}"][: len(alike)]
+    return values, values, notes[: len(strange)] + [f"classes that may be the same: {shortened(alike)}"][: len(alike)]
 
 
 def in_order(values: set[str]) -> tuple[str, ...]:
@@ -144,7 +145,7 @@ def _feature(
         if all(column.missing.all() for column in columns):
             return "no values"
         if all(column.is_date for column in columns) and _many(columns):
-            return "dates; `kind: number` in the YAML counts their days"
+            return "dates; `kind: number` in the YAML converts them to days"
         texts = {text for column in columns for text in column.texts or ()}
         as_category = _categories(columns, len(texts), where)
         if reason := what_names_rows(name, columns):
@@ -182,8 +183,8 @@ def _categories(columns: Sequence[Column], texts: int, where: str) -> bool:
                 column.as_numbers()
         except DataError as error:
             raise DataError(
-                f"{where}: {error} Mend it, or say in the YAML `kind: category`, or `missing_values: [...]` for texts "
-                "that stand for no value."
+                f"{where}: {error} Correct it, or set `kind: category` in the YAML, or `missing_values: "
+                "[...]` for texts that mean a missing value."
             ) from None
     return True
 
@@ -212,7 +213,7 @@ def _category(name: str, columns: Sequence[Column], description: TableDescriptio
         if len(values) < 2:
             return f"always {values[0]!r:.40}" if values else "no values"
         if len(values) > _MOST_CATEGORIES:
-            raise DataError(f"'{name}' has {len(values):,} categories; say `kind: ignore`, or list its values.")
+            raise DataError(f"'{name}' has {len(values):,} categories; set `kind: ignore`, or list its values.")
     return Feature(name=name, kind="category", values=values, change=said.change)
 
 
@@ -226,7 +227,7 @@ def _number(name: str, columns: Sequence[Column], description: TableDescription)
     low = said.low if said.low is not None else float(min(part.min() for part in every))
     high = said.high if said.high is not None else float(max(part.max() for part in every))
     if max(abs(low), abs(high)) > _LARGEST:
-        raise DataError(f"'{name}' runs from {low:g} to {high:g}: too far for single precision. Cut it, or ignore it.")
+        raise DataError(f"'{name}' runs from {low:g} to {high:g}, too far for single precision. Clip it, or ignore it.")
     if low == high and (said.low is None or said.high is None):
         return f"always {low:g}"
     train = parts[0] if len(parts[0]) else every[0]
@@ -244,7 +245,7 @@ def _unit(name: str, columns: Sequence[Column], parts: Sequence[np.ndarray]) -> 
     units = {column.unit for column, part in zip(columns, parts, strict=True) if len(part)}
     if len(units) > 1:
         shown = " and ".join(quoted(unit) if unit else "none" for unit in sorted(units))
-        raise DataError(f"'{name}' has other units in one file than in another: {shown}.")
+        raise DataError(f"'{name}' has different units in different files: {shown}.")
     return units.pop()
 
 

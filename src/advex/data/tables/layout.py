@@ -133,7 +133,7 @@ def _preamble(lines: Sequence[str]) -> tuple[str, int, list[str]]:
             passed.append(line)
         elif line.strip() and (line.count('"') % 2 or any(each in line for each in said or _DELIMITERS)):
             shown = shortened([quoted(each, 40) for each in passed])
-            return said, number, [f"passed over the lines before the table ({shown})"] if passed else []
+            return said, number, [f"skipped the lines before the table ({shown})"] if passed else []
         elif line.strip():
             passed.append(line)
     return said, 0, []
@@ -164,22 +164,23 @@ def _header(path: Path, text: str, delimiters: str) -> tuple[list[str], str, int
             best = names, delimiter, reader.line_num
     names, delimiter, lines = best
     if len(names) < 2:
-        raise DataError(f"{path} has one column; a table has one that is predicted, and others to predict it from.")
+        raise DataError(f"{path} has one column; a table needs one to predict and others to predict it from.")
     return [name.strip() for name in names], delimiter, lines
 
 
 def _given(path: Path, style: Style, count: int) -> list[str]:
     names = list(style.names) or [f"column {number}" for number in range(1, count + 1)]
     if len(names) != count:
-        raise DataError(f"{path}: its YAML has {len(names)} names, and the first line {count} values.")
+        raise DataError(f"{path}: its YAML has {len(names)} names, but the first line has {count} values.")
     return names
 
 
 def _check_header(path: Path, names: Sequence[str], rows: Sequence[Sequence[str]], *, sure: bool) -> None:
     if not sure and _is_data(names, rows):
         raise DataError(
-            f"{path} has no header: the first line looks like data ({shortened(names)}), and it must name the columns. "
-            "If it is data, say `header: none` and `names: [...]` in the YAML beside it; if not, `header: first line`."
+            f"{path} has no header: the first line looks like data ({shortened(names)}) instead of column "
+            "names. If it is data, set `header: none` and `names: [...]` in the YAML beside it; if not, "
+            "`header: first line`."
         )
     if repeated := [name for name, count in Counter(names).items() if count > 1 and name]:
         raise DataError(f"{path} has several columns called {shortened([repr(name[:40]) for name in repeated])}.")

@@ -98,8 +98,8 @@ def amounts(
     if {",", ".", "?"} <= set(votes):
         shown = [quoted(parts[votes.index(vote)].text) for vote in ",.?"]
         raise DataError(
-            f"column '{name}' has decimal commas and decimal points ({shown[0]}, {shown[1]}), and {shown[2]} may be "
-            'either: mend it, or say `decimal: ","` or `decimal: .` in the YAML beside the table.'
+            f"column '{name}' has decimal commas and decimal points ({shown[0]}, {shown[1]}), and {shown[2]} "
+            'may be either: correct it, or set `decimal: ","` or `decimal: .` in the YAML beside the table.'
         )
     common = next((vote for vote in votes if vote and vote in ",."), decimal)
     marks = [common if vote in ("?", "") else vote for vote in votes]
@@ -111,8 +111,8 @@ def amounts(
     if len(known) < len(values):
         strange = quoted(parts[values.index(None)].text)
         raise DataError(
-            f"column '{name}' holds numbers, and in a style that is not known here {strange}: mend it, or say "
-            "`decimal:` and `thousands:` in the YAML beside the table, or `kind: category` of the column."
+            f"column '{name}' contains numbers in an unknown style {strange}: correct it, or set `decimal:` "
+            "and `thousands:` in the YAML beside the table, or `kind: category` for the column."
         )
     return Amounts(values=known, unit=shared, decimals=frozenset(votes) & {",", "."})
 
@@ -164,6 +164,6 @@ def _shared(name: str, parts: Sequence[_Parts], values: Sequence[float | None], 
         return None
     shown = ", ".join(quoted(next(part.text for part in parts if part.affix == sign)) for sign in sorted(signs)[:3])
     raise DataError(
-        f"column '{name}' holds numbers in several units ({shown}). Write them in one, or say `kind: category` or "
-        "`kind: ignore` in the YAML beside the table."
+        f"column '{name}' contains numbers in several units ({shown}). Convert them to one, or set `kind: "
+        "category` or `kind: ignore` in the YAML beside the table."
     )

@@ -19,18 +19,18 @@ _CAMEL = re.compile(r"[a-z]I[dD]$")
 def what_names_rows(name: str, columns: Sequence[Column]) -> str:
     """Why a column only counts or names the rows, or groups of them, all splits together; empty where it does not."""
     if not name:
-        return "it counts the rows"
+        return "it numbers the rows"
     total = sum(len(column.missing) for column in columns)
     if names_groups(name) and are_groups(len(set().union(*(column.used for column in columns))), total):
-        return "it says which rows belong together"
+        return "it groups rows that belong together"
     if any(column.missing.any() for column in columns) or not total:
         return ""
     if any(column.texts is not None for column in columns):
         used = [column.used for column in columns if total >= _LEAST]
-        return "it names the rows" if sum(map(len, used)) == total == len(set().union(*used)) else ""
+        return "it identifies the rows" if sum(map(len, used)) == total == len(set().union(*used)) else ""
     numbers = np.concatenate([column.numbers for column in columns])
     low, high = numbers.min(), numbers.max()
     if high - low + 1 < total or (numbers % 1 != 0).any() or len(np.unique(numbers)) < total:
         return ""
     counts = total >= _LEAST and high - low + 1 == total and (low in (0, 1) or low > _MEASURED)
-    return "it counts the rows" if counts or _KEY.search(name) or _CAMEL.search(name) else ""
+    return "it numbers the rows" if counts or _KEY.search(name) or _CAMEL.search(name) else ""

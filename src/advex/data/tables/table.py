@@ -53,13 +53,13 @@ class Table:
     def choose(self, split: str | None) -> str:
         """The split asked for, or the only one. Raises DataError, naming those there are."""
         if split is None and len(self.split_names) > 1:
-            raise DataError(f"{self.name} has several splits: {', '.join(self.split_names)}. Name one.")
+            raise DataError(f"{self.name} has several splits: {', '.join(self.split_names)}. Choose one.")
         if split is None:
             return self.split_names[0] if self.split_names else ""
         if not self.split_names:
             raise DataError(
-                f"{self.name} has no splits, and '{split}' was asked for. Leave out the split, or divide the rows: "
-                "`splits: {train: 0.8, test: 0.2}` in the YAML beside it."
+                f"{self.name} has no splits, so '{split}' does not exist. Omit the split, or divide the "
+                "rows: `splits: {train: 0.8, test: 0.2}` in the YAML beside it."
             )
         if split not in self.split_names:
             raise DataError(f"{self.name} has no split '{split}': {did_you_mean(split, self.split_names)}")
@@ -99,7 +99,7 @@ def from_description(path: Path) -> Table:
             return _table(path.stem, files, path)
         if place.is_file() and place.suffix.lower() == ".csv":
             return _table(path.stem, {"": place}, path)
-    raise DataError(f"{path} describes the table {named}, which is neither beside it nor in ADVEX_DATA (`file: ...`).")
+    raise DataError(f"{path} describes the table {named}, which is neither next to it nor in ADVEX_DATA (`file: ...`).")
 
 
 @register("format", "table")
@@ -136,7 +136,7 @@ def in_folder(root: Path) -> dict[str, Path]:
 def _table(name: str, files: dict[str, Path], description: Path | None) -> Table:
     said = TableDescription() if description is None else read_description(description)
     if said.splits and len(files) > 1:
-        raise DataError(f"{description}: splits are for a single file; {name} has {', '.join(files)}.")
+        raise DataError(f"{description}: splits are for a single file; {name} already has {', '.join(files)}.")
     return Table(name=name, files=files, description=said, described=description is not None)
 
 
@@ -257,7 +257,7 @@ def _distinct(column: Column) -> tuple[str, ...]:
 def _check_size(name: str, rows: int, features: FeatureSpec, limit: int) -> None:
     if (need := 4 * rows * features.width) > limit:
         raise DataError(
-            f"{name}: {rows:,} rows of {features.width:,} encoded elements need {need / 2**30:,.1f} GiB of memory, "
-            f"more than the {limit / 2**30:,.1f} GiB allowed. Say `kind: ignore` of columns with many categories, or "
-            "allow more (memory_limit=)."
+            f"{name}: {rows:,} rows of {features.width:,} encoded elements need {need / 2**30:,.1f} GiB of "
+            f"memory, more than the limit of {limit / 2**30:,.1f} GiB. Set `kind: ignore` for columns with "
+            "many categories, or raise the limit (memory_limit=)."
         )

@@ -63,15 +63,21 @@ def sentences(entry: AnsweredEntry) -> tuple[str, ...]:
     """
     names = " and ".join(each.name for each in entry.annotators)
     per_cent = f"{100 * entry.error:.3g} %"
-    least = f", and judged are {entry.images:,} of the {entry.wanted:,} wanted" if entry.images < entry.wanted else ""
+    least = (
+        f", and {entry.images:,} of the {entry.wanted:,} requested images are judged"
+        if entry.images < entry.wanted
+        else ""
+    )
     return (
-        f"No person answered. {names} ask a network, {entry.judge}, and {per_cent} of the answers are errors, drawn at "
-        "random by the seed.",
+        f"No people answered. {names} ask a network, {entry.judge}, and {per_cent} of its answers are errors "
+        "drawn at random from the seed.",
         f"The network is right on {_share(entry.accuracy)} of the {entry.accuracy.n:,} test images, and on "
-        f"{_share(entry.originals)} of the images before they were changed. Unchanged means that it holds the original "
-        f"class likelier than every other by {entry.sure:g} or more, changed that another is ahead by so much.",
-        f"Of {sum(entry.outcomes.values()):,} training pictures that were tried {entry.outcomes['made']:,} have a "
-        f"change, kept by 8 bits, after which the network of {entry.network} is confident of another class{least}.",
+        f"{_share(entry.originals)} of the images before they were changed. Unchanged means that the "
+        f"original class leads every other class by {entry.sure:g} or more, changed that another class leads "
+        "by as much.",
+        f"Of {sum(entry.outcomes.values()):,} training pictures tried, {entry.outcomes['made']:,} have a "
+        f"change that survives 8-bit rounding and makes the network of {entry.network} confident of another "
+        f"class{least}.",
         f"On the {count(entry.shared, 'image')} that more than one judged: "
         + ", ".join(f"{_AGREEMENT[name]} {_share(each, name)}" for name, each in entry.agreement.items())
         + ".",

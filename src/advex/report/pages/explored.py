@@ -70,11 +70,11 @@ def _outcome(entry: Explored) -> str:
     if entry.rho is None and before == target:
         return f"The network says {target} already ({was}): nothing has to change."
     if entry.rho is None and not entry.reached:
-        return f"No change was found after which the network says {target}."
+        return f"No change was found that makes the network say {target}."
     if entry.rho is None:
         return f"This is enough for the network to say {target} ({was} → {now}); before it said {before}."
     if entry.rho == 0:
-        return f"Nothing is changed: the network says {before}, and {target} has {was}."
+        return f"Nothing is changed: the network says {before}, and its confidence in {target} is {was}."
     change = f"Confidence in {target}: {was} → {now}."
     if entry.reached:
         return f"The network {'still' if before == target else 'now'} says {target}. {change}"
@@ -84,7 +84,7 @@ def _outcome(entry: Explored) -> str:
 
 
 def _size(entry: Explored) -> tuple[str, ...]:
-    return (f"Between black and white there is room for RMSE {number(entry.rmse, 3)} only.",) if _cramped(entry) else ()
+    return (f"Between black and white, the RMSE can be at most {number(entry.rmse, 3)}.",) if _cramped(entry) else ()
 
 
 def _cramped(entry: Explored) -> bool:
@@ -97,8 +97,8 @@ def _eight_bits(entry: Explored) -> tuple[str, ...]:
     _, after, png = entry.says
     share = confidence(entry.png_after[entry.target])
     if after == png:
-        return (f"An 8-bit PNG keeps this: {entry.class_names[entry.target]} has {share} there.",)
-    return (f"An 8-bit PNG does not keep this: of the file, the network says {entry.class_names[png]}.",)
+        return (f"An 8-bit PNG preserves this: {entry.class_names[entry.target]} has {share} there.",)
+    return (f"An 8-bit PNG does not preserve this: for the file, the network says {entry.class_names[png]}.",)
 
 
 def shares_of(entry: Explored) -> tuple[Share, ...]:

@@ -63,7 +63,7 @@ def content(folder: Path, reproduction: Reproduction, others: Sequence[Reproduct
     every = (reproduction, *others)
     if len({(each.paper, each.scale) for each in every}) > 1 or len({each.seed for each in every}) < len(every):
         raise ArtifactError(
-            "Reproductions of one page are of one paper at one scale, each with a seed of its own: "
+            "Reproductions on one page must be of one paper at one scale, each with its own seed: "
             f"{', '.join(f'{each.paper} at {each.scale} with seed {each.seed}' for each in every)}."
         )
     rows = reproduction.rows

@@ -85,11 +85,11 @@ def _words(entry: CertificateFigures, record: Record) -> str:
     examples = count(entry.examples, "example")
     drawn = f"all {examples}" if entry.examples >= record.data.examples else f"{examples} drawn at random"
     return (
-        f"Here the noise is Gaussian, its standard deviation {entry.sigma:g} in every element of the input (sigma, in "
-        f"units of the data). For each of {drawn}, {entry.selection:,} noisy copies choose a class and "
-        f"{entry.samples:,} others (n) count how often it is answered. A radius follows that holds with probability "
-        f"{100 * (1 - entry.alpha):g}\u202f% over the noise (alpha is {entry.alpha:g}). With so many copies none can "
-        f"exceed an RMSE of {entry.largest:.3g}."
+        f"Here the noise is Gaussian, its standard deviation {entry.sigma:g} in every element of the input "
+        f"(sigma, in units of the data). For each of {drawn}, {entry.selection:,} noisy copies choose a "
+        f"class and {entry.samples:,} others (n) count how often it is predicted. The resulting radius holds "
+        f"with probability {100 * (1 - entry.alpha):g} % over the noise (alpha is {entry.alpha:g}). With so "
+        f"many copies none can exceed an RMSE of {entry.largest:.3g}."
     )
 
 
@@ -100,9 +100,8 @@ def _overclaimed(known: list[tuple[int, ModelEntry, CertificateFigures]], record
     if not entry.overclaimed:
         return ""
     return (
-        f"The intervals are over images and take the radii as they are. The noise may have made {entry.overclaimed} "
-        f"{radii} too large, at most, with 97.5\u202f% certainty; with the largest taken for 0 the certified ARA is "
-        f"{least}."
+        "The intervals are over images and treat the radii as exact. With 97.5\u202f% confidence, the noise made at "
+        f"most {entry.overclaimed} {radii} too large; with the largest set to 0, the certified ARA is {least}."
     )
 
 

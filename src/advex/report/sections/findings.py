@@ -189,8 +189,8 @@ def _unbounded(model: ModelEntry, key: str, record: Record) -> Markup:
     if math.isnan(area.value):
         return say("{} has no {}: it is undefined here.", name(model.name), title)
     return say(
-        "The {} of {} is infinite: the search failed on {} of the examples, more than chance ({}). It says nothing "
-        "until the search succeeds.",
+        "The {} of {} is infinite: the search failed on {} of the examples, more than chance ({}). It means "
+            "nothing until the search succeeds.",
         title, name(model.name), percent(area.failures / max(area.n, 1), 0), percent(record.data.chance),
     )  # fmt: skip
 
@@ -233,8 +233,8 @@ def _certain(model: ModelEntry, record: Record) -> Markup:
     entry, digits = model.certified, digits_for("certified_ara", record)
     assert entry is not None
     return say(
-        "Of the smoothed form of {}, another classifier, an ARA of {} is certain; the attack left the network itself "
-        "{} (the same {}, noise of sigma {}).",
+        "For the smoothed form of {}, a different classifier, an ARA of {} is certified; under attack the "
+            "network itself has {} (the same {}, noise of sigma {}).",
         name(model.name), figure(in_words(model.scores["certified_ara"], digits)),
         figure(in_words(entry.attack_ara, digits)), count(entry.examples, "example"), f"{entry.sigma:g}",
     )  # fmt: skip

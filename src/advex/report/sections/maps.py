@@ -35,10 +35,10 @@ JUDGED = {
         "A map is concise when few elements carry it. Concise does not mean right: scattered specks can be as concise "
         "as an outline, so look at the maps too.",
     ),
-    "faithful": ("Faithful", "Whether the elements that a map marks are those that the model's answer hangs on."),
-    "placed": ("Well placed", "Whether the map marks what the data say the labelled thing is."),
-    "stable": ("Stable", "How much a map changes where the input is changed a little."),
-    "randomised": ("Sensitive to the model", "How much a map changes where the network's weights are randomised."),
+    "faithful": ("Faithful", "Whether the map marks the elements that the model's output depends on."),
+    "placed": ("Well placed", "Whether the map marks the labelled object, as located by the data."),
+    "stable": ("Stable", "How much a map changes when the input changes slightly."),
+    "randomised": ("Sensitive to the model", "How much a map changes when the network's weights are randomised."),
 }
 
 

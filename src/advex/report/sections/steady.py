@@ -123,9 +123,9 @@ def _sentence(
     accuracy = model.scores.get("accuracy")
     right = f" It classifies {percent(accuracy.value, 1)} correctly." if accuracy is not None else ""
     return (
-        f"The map moves by {_figure(worst)} at the worst point that was met: by {_figure(attack)} where the search "
-        f"led, by {_figure(chance)} at the worst of some random points as far away; the search met as much or "
-        f"more in {more}. Counted: {worst.n:,} of {total:,}.{right}"
+        f"The map moves by {_figure(worst)} at the worst point found: by {_figure(attack)} at the end of the "
+        f"search, and by {_figure(chance)} at the worst of some random points at the same distance; the "
+        f"search moved it at least as far in {more}. Counted: {worst.n:,} of {total:,}.{right}"
     )
 
 
@@ -183,7 +183,7 @@ def _moved(contents: Contents, which: str, row: Row, moved: Row, key: str) -> Mo
         id=str(known["id"]),
         value=number(row[key], 2),
         pictures=(
-            show(picture, "The input."), show(changed, "The changed input, decided alike."),
+            show(picture, "The input."), show(changed, "The changed input, with the same decision."),
             show_change(difference, scale, f"What was changed, {_CHANGE} times as large."),
         ),
         maps=tuple(

@@ -135,18 +135,18 @@ def _interrupted(run: TrainingHistory) -> Flag | None:
     if run.training.finished:
         return _flag(
             run, "ended_early", "note",
-            f"The model was saved, but {run.last:,} of {count(planned, 'epoch')} are noted.",
-            "Nothing, if it was to end early. Otherwise lines of metrics.jsonl are lost.",
+            f"The model was saved, but {run.last:,} of {count(planned, 'epoch')} are recorded.",
+            "Nothing, if it was meant to end early. Otherwise lines of metrics.jsonl are lost.",
         )  # fmt: skip
     return _flag(
         run, "interrupted", "warning",
-        f"The run stands at {run.last:,} of {count(planned, 'epoch')}: it was interrupted, or is still going on.",
-        "If it was interrupted, give the same command again: it goes on from there.",
+        f"The run stands at {run.last:,} of {count(planned, 'epoch')}: it was interrupted, or is still running.",
+        "If it was interrupted, run the same command again to resume.",
     )  # fmt: skip
 
 
 def _missing(run: TrainingHistory) -> list[Flag]:
-    remedy = "Nothing: the curves lack what is named here, the model does not."
+    remedy = "Nothing: these entries are missing from the curves, not from the model."
     return [_flag(run, "metrics", "note", note, remedy) for note in run.training.notes]
 
 
@@ -162,7 +162,7 @@ def _not_finite(run: TrainingHistory) -> Flag | None:
         return None
     return _flag(
         run, "not_finite", "warning", f"Not finite: {joined(where)}. The lines have gaps there.",
-        "A lower learning rate, or a weaker penalty.",
+        "Use a lower learning rate, or a weaker penalty.",
     )  # fmt: skip
 
 
@@ -186,9 +186,9 @@ def overfitting(run: TrainingHistory, name: str) -> Flag | None:
         return None
     return _flag(
         run, "overfitting", "warning",
-        f"The {_ACCURACY_NAMES[name]} fell from {percent(best)} at epoch {epoch:,} to {percent(end)} (middle one "
-        f"of the last {len(after)}), while the training accuracy rose by {100 * rose:.1f} points.",
-        "Keep the model of the best epoch, or train for fewer; more data, augmentation or weight decay.",
+        f"The {_ACCURACY_NAMES[name]} fell from {percent(best)} at epoch {epoch:,} to {percent(end)} (median "
+            f"of the last {len(after)}), while the training accuracy rose by {100 * rose:.1f} points.",
+        "Keep the model of the best epoch, or train for fewer epochs; use more data, augmentation or weight decay.",
     )  # fmt: skip
 
 
@@ -222,8 +222,8 @@ def still_falling(run: TrainingHistory) -> Flag | None:
         return None
     return _flag(
         run, "still_falling", "note",
-        f"The loss was still falling at the end: by {significant(-slope, 2)} an epoch over the last {len(at)} epochs, "
-        f"to {significant(loss[-1])}.",
+        f"The loss was still falling at the end: by {significant(-slope, 2)} per epoch over the last "
+            f"{len(at)} epochs, to {significant(loss[-1])}.",
         "Train for more epochs, as long as the validation accuracy rises too.",
     )  # fmt: skip
 
@@ -237,6 +237,7 @@ def _fragile(run: TrainingHistory) -> Flag | None:
     epoch, clean, robust = both[-1]
     return _flag(
         run, "robust_gap", "note",
-        f"Of the validation accuracy of {percent(clean)}, the quick attack leaves {percent(robust)} (epoch {epoch:,}).",
-        "If the model is to be robust: attack a larger share of each batch, a stronger penalty, or more epochs.",
+        f"The quick attack reduces the validation accuracy from {percent(clean)} to {percent(robust)} (epoch "
+            f"{epoch:,}).",
+        "For a robust model: attack a larger share of each batch, use a stronger penalty, or train for more epochs.",
     )  # fmt: skip
