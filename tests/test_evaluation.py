@@ -35,6 +35,7 @@ from advex.evaluation import Interrupted, Settings, evaluate, settings_from
 from advex.evaluation.examples import spread
 from advex.evaluation.scores import area_contrasts, bounded, median
 from advex.measures import compare_areas
+from advex.types import FLAT
 
 # Small searches: what is tested is the bookkeeping, not the attack.
 QUICK: dict[str, Any] = {
@@ -714,6 +715,17 @@ def test_what_is_explained_without_a_gradient_is_flagged_and_not_shown(
         assert (row["gini"] is None or math.isnan(row["gini"])) == (row["explainer"] != "feature_ablation")
     pictures = schema.read_rows(tmp_path / "out", "explanations")
     assert all(row["rmse"] == 0 for row in pictures)
+    before = "no gradient reached the input, as far as autograd knows: this is no explanation"  # in its own words then
+    for path in (tmp_path / "out" / "shards").glob("*map_*"):
+        table = pq.read_table(path)
+        kept = table.schema.metadata
+        texts = [text and text.replace(FLAT, before) for text in table.column("undefined").to_pylist()]
+        index = table.column_names.index("undefined")
+        table = table.set_column(index, "undefined", pa.array(texts, pa.string()))
+        pq.write_table(table.replace_schema_metadata(kept), path)
+    (tmp_path / "out" / "record.json").unlink()
+    again = evaluate([("m", "m", Classifier(Steps(models[0][2].network)))], data, tmp_path / "out", quick(maps=maps))
+    assert [flag for flag in again.flags if flag.code == "flat_map"] == [f for f in made.flags if f.code == "flat_map"]
 
 
 MIXING: dict[str, Any] = {

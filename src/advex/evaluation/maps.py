@@ -238,6 +238,8 @@ _DOUBTS = (
      "without gradients: feature_ablation, kernel_shap. These maps are not included in any figure and are not drawn."),
     (INCOMPLETE, "incomplete_map", "Use more steps or samples; a part of the network may not be differentiable."),
 )  # fmt: skip
+# What FLAT was in shards of before.
+_RENAMED = {"no gradient reached the input, as far as autograd knows: this is no explanation": FLAT}
 
 
 def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
@@ -245,7 +247,8 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
     yield from steadiness.flags(work, entry)
     for name, maps in entry.maps.items():
         rows = work.written.rows("maps", entry.name, name)
-        doubts = Counter(json.loads(text).get(DOUBT) for text in rows.column("undefined").drop_null().to_pylist())
+        reasons = [json.loads(text).get(DOUBT) for text in rows.column("undefined").drop_null().to_pylist()]
+        doubts = Counter(_RENAMED.get(reason, reason) for reason in reasons)
         for words, code, remedy in _DOUBTS:
             if doubts[words]:
                 part = doubts[words] / len(rows)
