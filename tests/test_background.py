@@ -97,8 +97,9 @@ def test_explain_takes_it_from_the_data(
 def test_a_copy_of_another_explainer_says_so(name: str, copied: str, data: Dataset, linear: Any) -> None:
     x, target = data.batch(slice(0, 4)).x, data.y[:4]
     other = explainers.build(copied)(linear, x, target).map
-    with pytest.warns(AdvexWarning, match=f"single row of zeros.* those of {copied}"):
+    with pytest.warns(AdvexWarning, match=f"single row of zeros.* those of {copied}") as heard:
         torch.testing.assert_close(explainers.build(name)(linear, x, target).map, other)
+    assert heard[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         explainers.build(f"{name}:baseline=0")(linear, x, target)

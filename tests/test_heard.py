@@ -164,7 +164,7 @@ class Functions(nn.Module):
 
 def test_activations_called_as_functions_are_named() -> None:
     classifier, x = Classifier(Functions(relu, gelu)).eval(), torch.rand(2, 3)
-    with pytest.warns(AdvexWarning, match="calls the function gelu, the function relu: not heard"):
+    with pytest.warns(AdvexWarning, match="calls the function gelu, the function relu, whose outputs cannot be read"):
         answers = heard(classifier, x, "relu:all")
     assert [name for name, _ in answers] == ["network.act"]
     heard(classifier, x, "act+last")  # who names layers knows what is heard

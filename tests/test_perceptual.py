@@ -197,7 +197,7 @@ class Hill(nn.Module):
         return torch.stack([margin / 2, -margin / 2], dim=1)
 
 
-@pytest.mark.filterwarnings("ignore:.*not heard")
+@pytest.mark.filterwarnings("ignore:.*cannot be read")
 def test_a_way_without_upward_curvature_is_walked_in_longer_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """From near a top no pair tells a curvature; steps of the first one's length would take long to leave it."""
     classifier = Classifier(Hill(), box=(-1000, 1000)).double()

@@ -194,7 +194,7 @@ def test_a_table_says_the_classes_of_pictures(tmp_path: Path, table: str, files:
     pictures(tmp_path, f"{folder}0001.png", f"{folder}0002.png", f"{folder}0003.png")
     data = open_dataset(tmp_path)
     assert seen(data) == {f"{folder}0001.png": "cat", f"{folder}0002.png": "dog"}
-    assert f"1 picture not in it and left out ({folder}0003.png)" in describe(data)
+    assert f"1 picture not listed in it and left out ({folder}0003.png)" in describe(data)
 
 
 def test_tables_in_split_folders(tmp_path: Path) -> None:

@@ -257,7 +257,7 @@ def test_a_validation_part_parts_no_track(signs: Path) -> None:
     assert set(held["train"]) | set(held["validation"]) == set(ids(signs, ["train"])["train"])
     data = open_dataset(name, split="validation", size=20)
     assert torch.bincount(data.y).tolist() == [6] + [0] * 9 + [6]  # two of ten tracks of each
-    assert "those of one track together" in describe(data)
+    assert "those of one track kept together" in describe(data)
     assert ids(name, ["validation"])["validation"] == held["validation"]
 
 

@@ -140,7 +140,7 @@ def test_numbers_are_scaled_by_their_deviation_unless_they_are_standardised(csv:
 def test_what_tells_nothing_is_left_out_and_named(csv: Any) -> None:
     found = open_dataset(csv(",id,always,none,a,y\n1,11,7,,1.5,0\n2,12,7,,2.5,1\n3,13,7,,0.5,1\n"))
     assert kinds(found) == {"a": "number"}
-    assert "4 columns left out: '' (it counts the rows), 'id' (it counts the rows), 'always' (always 7)" in describe(
+    assert "4 columns left out: '' (it numbers the rows), 'id' (it numbers the rows), 'always' (always 7)" in describe(
         found
     )
 

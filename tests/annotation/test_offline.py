@@ -184,7 +184,7 @@ def test_a_browser_that_keeps_nothing_takes_no_answer(begin: Callable[..., Any])
     store, _, (page,) = begin("anna", images=6, options={"script": FULL})
     label = page.label()
     page.press("1")
-    assert "the answer was not taken" in page.tab.inner_text("#trouble")
+    assert "the answer was not accepted" in page.tab.inner_text("#trouble")
     assert page.label() == label
     assert page.count() == "0 of 6"
     assert given(store) == []

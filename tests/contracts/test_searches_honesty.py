@@ -49,7 +49,7 @@ class Cracked(nn.Module):
         return torch.stack([0.3 - y, y - 0.3], dim=1)
 
 
-@pytest.mark.filterwarnings("ignore:.*not heard")
+@pytest.mark.filterwarnings("ignore:.*cannot be read")
 @pytest.mark.parametrize("poison", [False, True], ids=["infinite slope", "NaN logits"])
 def test_a_broken_row_does_not_spread(search: Search, x: Tensor, poison: bool) -> None:
     x = x.clamp(0.3, 0.7)

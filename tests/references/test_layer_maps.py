@@ -191,7 +191,7 @@ def test_cam_is_the_classs_weights_at_every_place_and_grad_cam_but_for_sign_and_
     ids=["places are weighed", "two layers", "largest"],
 )
 def test_cam_is_refused_where_the_network_does_not_end_as_it_needs(head: tuple[nn.Module, ...]) -> None:
-    with pytest.raises(InputError, match=r"end in a mean over all places and one linear layer.*grad_cam"):
+    with pytest.raises(InputError, match=r"ends in global average pooling and one linear layer.*grad_cam"):
         CAM()(averaged(*head), inputs(), TARGET)
 
 

@@ -42,6 +42,6 @@ def background_rows(baseline: float | Tensor | None, x: Tensor, copied: str) -> 
             f"those of {copied}. Give rows of data (--data on the command line, baseline=x[:100] in Python), "
             "or set the number explicitly (baseline=0).",
             AdvexWarning,
-            stacklevel=6,
+            stacklevel=7,
         )
     return rows.to(x)

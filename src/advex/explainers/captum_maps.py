@@ -152,7 +152,7 @@ def _warn_of_error(met: Reach, error: Tensor) -> None:
         f"{error.abs().amax():.2g} (see `completeness`). Rules apply to modules only (nn.ReLU(), not relu(x)); "
         "integrated_gradients needs none.",
         AdvexWarning,
-        stacklevel=7,
+        stacklevel=8,
     )
 
 
@@ -219,7 +219,7 @@ def _guided(request: AttributionRequest, name: str) -> Attribution:
             f"Guided backpropagation and deconvolution have no rule for {escaped}: their plain derivatives "
             "are used. ReLUs must be nn.ReLU modules to be recognised.",
             AdvexWarning,
-            stacklevel=6,
+            stacklevel=7,
         )
     total = torch.zeros_like(request.x)
 

@@ -12,7 +12,7 @@ from torch.nn.functional import interpolate
 
 from advex import registry
 from advex.contexts import without_doubts
-from advex.errors import InputError
+from advex.errors import InputError, SpecError
 from advex.explainers.filling import pictures
 from advex.explainers.maps import Attribution, AttributionMethod, AttributionRequest, explainer
 from advex.options import Above0
@@ -20,7 +20,11 @@ from advex.types import Explainer
 
 
 def _made(given: Any) -> Any:
-    return registry.build("explainer", given) if isinstance(given, str) else given
+    if isinstance(given, str):
+        return registry.build("explainer", given)
+    if not callable(given):
+        raise SpecError(f"enlarged: explainer must be an explainer or the spec of one, not {given!r}.")
+    return given
 
 
 @explainer(
