@@ -4,8 +4,8 @@
         --count 50 --out shown
 
 For each class pictures of other classes, drawn by seed, are changed towards it by each network (RMSE 0.1, `toward`),
-and the other networks classify them. Beside it: the pictures as they are, and with noise of the same size. Prints the
-table, and draws for each model the first pictures of each class, before and after, to look at.
+and the other networks classify them. Beside it: the pictures as they are, and with random signs of that
+RMSE, clipped. Prints the table, and draws for each model the first pictures of each class, before and after.
 """
 
 from __future__ import annotations
@@ -33,12 +33,6 @@ def noisy(x: Tensor, rho: float, generator: torch.Generator) -> Tensor:
     return (x + rho * signs).clamp(0, 1)
 
 
-def said(judge: Classifier, x: Tensor) -> Tensor:
-    """The classes that a network gives to pictures [n, c, h, w]: [n]."""
-    with torch.no_grad():
-        return torch.cat([judge(part).argmax(1) for part in x.split(128)])
-
-
 def drawn_from(data: advex.Dataset, number: int, count: int, seed: int) -> Tensor:
     """[count, c, h, w]: examples of other classes than that, without repetition."""
     others = (data.y != number).nonzero()[:, 0]
@@ -58,12 +52,11 @@ def measured(
             toward = advex.explainers.Toward(rho=RHO)(model, x, torch.full((len(x),), number)).picture
             assert toward is not None
             asked = {"as they are": x, "noise": noisy(x, RHO, torch.Generator().manual_seed(number)), "toward": toward}
-            rows += [
-                {"model": name, "judge": judge, "class": label, "n": len(x)}
-                | {what: int((said(other, pictures) == number).sum()) for what, pictures in asked.items()}
-                for judge, other in models.items()
-                if judge != name
-            ]
+            for judge, other in models.items():
+                if judge != name:
+                    taken = {what: other.predict(each, max_batch=128).argmax(dim=1) for what, each in asked.items()}
+                    counts = {what: int((classes == number).sum()) for what, classes in taken.items()}
+                    rows.append({"model": name, "judge": judge, "class": label, "n": len(x)} | counts)
             cells = [Cell((encode_png(a), encode_png(b))) for a, b in zip(x[:DRAWN], toward[:DRAWN], strict=True)]
             sheet.append(Row(tuple(cells), heading=f"toward {label}"))
         draw(sheet, side=x.shape[-1], title=f"{name}: before and after").save(out / f"{name}.jpg", quality=88)
