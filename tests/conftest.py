@@ -91,6 +91,13 @@ def seeded() -> Iterator[None]:
 
 
 @pytest.fixture
+def bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """bfloat16 is computed in also by a CPU that has no instructions for it."""
+    for user in ("training.steps", "evaluation.examples", "objectives.adversarial"):
+        monkeypatch.setattr(f"advex.{user}.has_bfloat16", lambda device: True)
+
+
+@pytest.fixture
 def development_data() -> Path:
     """The folder with the development data, for tests marked `data`."""
     assert os.environ.get("ADVEX_DATA"), "a test that needs the development data is marked: pytest.mark.data"

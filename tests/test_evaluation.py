@@ -374,6 +374,7 @@ def test_nothing_of_the_models_is_changed(models: list, data: Dataset, tmp_path:
     classifier.eval().requires_grad_(False)
 
 
+@pytest.mark.usefixtures("bfloat16")
 def test_bfloat16_is_for_the_search_alone(done: SimpleNamespace, models: list, data: Dataset, tmp_path: Path) -> None:
     evaluate(models[:1], data, tmp_path / "out", quick(bfloat16=True, explanations=0))
     rows = schema.read_rows(tmp_path / "out", "examples")

@@ -252,7 +252,7 @@ def test_maps_are_judged_beside_controls_on_what_the_model_decides_rightly(
     (model,) = values["judged"]
     assert [row.name for row in model.rows] == ["gradient", "random", "centre"], "controls come last"
     assert [column[0] for column in model.columns] == [
-        "Points at the thing", "Points at the thing, classes weighed alike", "Deletion",
+        "Pointing game", "Pointing game, mean of the classes", "Deletion",
     ]  # fmt: skip
     page = (tmp_path / "record" / "report.html").read_text(encoding="utf-8")
     assert page.count('class="control"') == 2

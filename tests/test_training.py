@@ -20,8 +20,9 @@ import advex
 from advex import recipes, training
 from advex.data.dataset import Dataset
 from advex.errors import SpecError
+from advex.progress import Terminal
 from advex.recipes import Recipe, recipe_from
-from advex.training import loop, metrics_log, train, validation
+from advex.training import loop, metrics_log, run_folder, train, validation
 from advex.training.run import Run, begin
 from advex.training.steps import gradients, prepared
 
@@ -280,6 +281,7 @@ ELSEWHERE = {
 @pytest.mark.parametrize(
     ("base", "change"), CHANGES, ids=["-".join(f"{key}={value}" for key, value in each.items()) for _, each in CHANGES]
 )
+@pytest.mark.usefixtures("bfloat16")
 def test_every_setting_changes_the_weights(
     base: dict[str, Any], change: dict[str, Any], tmp_path: Path, few: Dataset
 ) -> None:
@@ -290,6 +292,18 @@ def test_every_setting_changes_the_weights(
     train(recipe_from(base), few, tmp_path / "base")
     train(recipe_from({**base, **change}), few, tmp_path / "changed")
     assert not equal(weights(tmp_path / "base"), weights(tmp_path / "changed"))
+
+
+def test_a_cpu_without_bfloat16_trains_in_float32_and_says_so(
+    tmp_path: Path, few: Dataset, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for module in ("steps", "run_folder"):
+        monkeypatch.setattr(f"advex.training.{module}.has_bfloat16", lambda device: False)
+    for precision, notes in (("float32", 0), ("bfloat16", 1)):
+        recipe = recipe_from({**SMALL, "epochs": 1, "precision": precision})
+        run_folder.run(recipe, few, tmp_path / precision, say=Terminal())
+        assert capsys.readouterr().err.count("This CPU has no instructions for bfloat16") == notes
+    assert equal(weights(tmp_path / "float32"), weights(tmp_path / "bfloat16"))
 
 
 def test_no_setting_is_left_out() -> None:

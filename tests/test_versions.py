@@ -15,6 +15,7 @@ import torch
 
 import advex
 from advex import record as schema
+from advex import registry
 from advex.classifier import Classifier
 from advex.data import Dataset, open_dataset
 from advex.errors import ArtifactError
@@ -22,6 +23,7 @@ from advex.evaluation import Settings, evaluate
 from advex.evaluation.merge import merge
 from advex.measures.case import build, values_of
 from advex.record.explored import read_explored
+from advex.record.migrations import TITLES
 from advex.record.reproduction import read_reproduction
 from advex.registry import describe
 from advex.report import write_report
@@ -113,6 +115,26 @@ def test_old_and_new_records_are_merged_to_what_one_evaluation_gives(new: Simple
     assert all(row["undefined"] is None for row in rows)
     assert {row["attack_queries"] for row in schema.read_rows(tmp_path / "merged", "examples")} > {None}
     write_report(tmp_path / "merged")
+
+
+def test_figures_of_schema_2_have_the_names_that_they_have_today(new: SimpleNamespace, tmp_path: Path) -> None:
+    about = {"better": "high", "of": "placed"}
+    titles = {  # under a key: before, and today
+        "pointing": ("Points at the thing (pointing)", "Pointing game (pointing)"),
+        "pointing-2": ("Points at the thing (pointing-2)", "Pointing game (pointing-2)"),
+        "mass": ("Weight on the thing", "Relevance mass accuracy"),
+        "segmentation": ("Overlap of strong pixels and thing (IoU)", "Segmentation IoU"),
+        "own": ("My own (IoU)", "My own (IoU)"),
+    }
+    values = json.loads(new.both.model_dump_json()) | {"schema_version": 2}
+    values["measures"] = {key: {"title": before, "spec": key, **about} for key, (before, _) in titles.items()}
+    (tmp_path / "record.json").write_text(json.dumps(values))
+    read = schema.read_record(tmp_path)
+    assert read.schema_version == schema.SCHEMA
+    assert {key: entry.title for key, entry in read.measures.items()} == {key: now for key, (_, now) in titles.items()}
+    today = {value.title for name in registry.entries("measure") for value in values_of(build(name)).values()}
+    assert not today & TITLES.keys(), "a former name is in use again"
+    assert set(TITLES.values()) <= today
 
 
 def test_a_record_of_a_version_that_cannot_be_is_none(tmp_path: Path) -> None:

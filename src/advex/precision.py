@@ -36,6 +36,21 @@ def may_round_float32() -> bool:
     return any(flag.fp32_precision == "tf32" for flag in _flags())
 
 
+NO_BFLOAT16 = "This CPU has no instructions for bfloat16, which would take many times longer: using float32."
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 saves time on a device: a CPU without instructions for it takes many times longer than in
+    float32. True where torch cannot tell.
+    """
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return True
+    try:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    except AttributeError:
+        return True
+
+
 def check_space(lower: Tensor, upper: Tensor, mean: Tensor, std: Tensor) -> None:
     """Raise InputError unless a box and a normalisation are usable in the precision that they have come to."""
     precision = f"in {lower.dtype}".replace("torch.", "")

@@ -475,6 +475,7 @@ def test_more_outputs_than_classes_are_refused_when_the_network_is_known(clf: Cl
         loss_of(objectives.make("lipschitz", outputs=4), clf, batch)
 
 
+@pytest.mark.usefixtures("bfloat16")
 def test_a_search_alone_may_compute_in_bfloat16(clf: Classifier, batch: Batch) -> None:
     """The passes of the search do, that of the loss does not; and the loss still tells the search's examples apart."""
     said: list[tuple[bool, torch.dtype]] = []

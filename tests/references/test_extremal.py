@@ -54,6 +54,12 @@ def test_masks_are_soft_maxima_of_bells(H: int, W: int, step: int, sigma: float,
     assert torch.equal(smooth.inside(made)[1], made[1, M : M + H, M : M + W])
 
 
+def test_the_derivative_of_masks() -> None:
+    smooth = Smooth(torch.zeros(1, 1, 9, 5, dtype=torch.float64))
+    v = torch.rand(2, *smooth.grid, dtype=torch.float64)
+    assert torch.autograd.gradcheck(smooth, v.requires_grad_())
+
+
 def curved() -> Classifier:
     torch.manual_seed(0)
     network: Any = nn.Sequential(nn.Conv2d(2, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(4 * 7 * 4, 3))

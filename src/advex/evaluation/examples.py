@@ -14,6 +14,7 @@ from advex.contexts import pixelwise
 from advex.data.dataset import Dataset
 from advex.errors import AdvexError
 from advex.evaluation.settings import Settings
+from advex.precision import has_bfloat16
 from advex.types import Batch
 
 LARGE = 192  # pixels, of the shorter side, from which networks are faster where they hold pictures pixel by pixel
@@ -29,7 +30,8 @@ def batch_for(classifier: Classifier, data: Dataset, index: Tensor | slice) -> B
 def searched(classifier: Classifier, data: Dataset, settings: Settings) -> Iterator[None]:
     """Inside, a classifier is as fast as the settings, and pictures of this size, let it be."""
     with contextlib.ExitStack() as stack:
-        stack.enter_context(classifier.accelerated(compiled=settings.compiled, bfloat16=settings.bfloat16))
+        bfloat16 = settings.bfloat16 and has_bfloat16(classifier.device)
+        stack.enter_context(classifier.accelerated(compiled=settings.compiled, bfloat16=bfloat16))
         if len(data.shape) == 3 and min(data.shape[1:]) >= LARGE and _takes_pixelwise(classifier, data):
             stack.enter_context(pixelwise(classifier))
         yield

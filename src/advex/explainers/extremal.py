@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import PlainValidator
 from torch import Tensor
-from torch.nn.functional import pad, unfold
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import pad
 
 from advex import randomness
 from advex.errors import SpecError
@@ -131,36 +133,83 @@ def between(levels: Tensor, mask: Tensor) -> Tensor:
 class Smooth:
     """Masks from values on a grid: m(u) = max_i k(|u - u_i| / sigma) v_i, the maximum a soft one.
 
-    grid: of the values, a step apart, from the first pixel on. size: of masks with a margin of sigma on each side.
+    grid: of the values, a step apart, from the first pixel on. size: of masks with a margin of sigma on each side. A
+    pixel belongs to the cell of the grid's point at or before it, and sees the same points as the others of its cell.
     """
 
     def __init__(self, x: Tensor) -> None:
         self.shape, longer = x.shape[2:], max(x.shape[2:])
         step, sigma = max(1, round(_STEP * longer)), _SIGMA * longer
-        self.margin, self.reach = round(sigma), 1 + math.ceil(sigma / step)
+        self.margin, self.step = round(sigma), step
         self.grid = [math.ceil(side / step) for side in self.shape]
         self.size = [side + 2 * self.margin for side in self.shape]
-        pixels = [torch.arange(-self.margin, side + self.margin, device=x.device) for side in self.shape]
-        cells = [axis.div(step, rounding_mode="floor") for axis in pixels]
-        self.first = [cell - cell[0] for cell in cells]
+        reach, before = 1 + math.ceil(sigma / step), math.ceil(self.margin / step)  # before: cells of the first margin
+        self.cells = [before + math.ceil((side + self.margin) / step) for side in self.shape]
         self.padding = [
-            edge for side, cell in zip(reversed(self.grid), reversed(cells), strict=True)
-            for edge in (self.reach - int(cell[0]), self.reach + int(cell[-1]) + 1 - side)
+            edge for points, cells in zip(reversed(self.grid), reversed(self.cells), strict=True)
+            for edge in (reach + before, reach + cells - before - points)
         ]  # fmt: skip
-        near = torch.arange(-self.reach, self.reach + 1, device=x.device)
-        down, across = (
-            axis - step * (cell + near[:, None]) for axis, cell in zip(pixels, cells, strict=True)
-        )  # [near, size]
-        apart = (down[:, None, :, None].square() + across[None, :, None, :].square()).double().sqrt() / sigma
-        self.kernel = (-2 * (apart - 0.5).clamp_min(0).square()).exp().to(x).flatten(0, 1)
+        self.first = before * step - self.margin  # of the pixels in the cells
+        near, inner = (torch.arange(*ends, device=x.device) for ends in ((-reach, reach + 1), (0, step)))
+        along = (inner - step * near[:, None]).square()  # [near, step]
+        apart = (along[:, None, :, None] + along[None, :, None, :]).double().sqrt() / sigma
+        self.kernel = (
+            (-2 * (apart - 0.5).clamp_min(0).square()).exp().to(x).flatten(2)
+        )  # [near, near, pixels of a cell]
 
     def __call__(self, values: Tensor) -> Tensor:
         """[n, *size] in [0, 1] from values [n, *grid] in [0, 1]."""
-        near = unfold(pad(values[:, None], self.padding), 2 * self.reach + 1)
-        near = near.unflatten(2, [int(first[-1]) + 1 for first in self.first])
-        weighted = near.index_select(2, self.first[0]).index_select(3, self.first[1]) * self.kernel
-        return (weighted * (_COLDNESS * weighted).softmax(dim=1)).sum(dim=1)
+        made = _SoftMaximum.apply(pad(values, self.padding), self.kernel, self.cells)
+        whole = made.unflatten(0, (self.step, self.step)).permute(2, 3, 0, 4, 1).flatten(3).flatten(1, 2)
+        return whole[:, self.first : self.first + self.size[0], self.first : self.first + self.size[1]]
 
     def inside(self, whole: Tensor) -> Tensor:
         """The part of masks with their margin that lies on the picture."""
         return whole[:, self.margin : self.margin + self.shape[0], self.margin : self.margin + self.shape[1]]
+
+
+class _SoftMaximum(torch.autograd.Function):
+    """sum_i w_i e^(c w_i) / sum_i e^(c w_i) over the points i near each cell, with w_i = k_i v_i and the coldness c.
+
+    One point of all cells at a time, in both directions: all at once would be `near` squared times the memory, which
+    costs more time than the exponentials.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, kernel: Tensor, cells: Sequence[int]) -> Tensor:
+        """[pixels of a cell, n, *cells] from values [n, *grid with what is near its ends] in [0, 1]."""
+        above = values.new_zeros(kernel.shape[2], len(values) * math.prod(cells))
+        below, heat = torch.zeros_like(above), torch.empty_like(above)
+        for _, weighted, _ in _points(values, kernel, cells):
+            torch.mul(weighted, _COLDNESS, out=heat).exp_()
+            below += heat
+            above.addcmul_(weighted, heat)
+        maximum = above.div_(below)
+        ctx.save_for_backward(values, kernel, below, maximum)
+        ctx.cells = cells
+        return maximum.view(-1, len(values), *cells)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:
+        """d maximum / d w_i = e^(c w_i) (1 + c (w_i - maximum)) / sum_j e^(c w_j)."""
+        values, kernel, below, maximum = ctx.saved_tensors
+        share = slope.reshape(below.shape) / below
+        constant, factor = share * (1 - _COLDNESS * maximum), share * _COLDNESS
+        made, heat = torch.zeros_like(values), torch.empty_like(below)
+        for window, weighted, k in _points(values, kernel, ctx.cells):
+            torch.mul(weighted, _COLDNESS, out=heat).exp_()
+            heat *= torch.addcmul(constant, weighted, factor, out=weighted)
+            made[window] += (k @ heat).view(len(values), *ctx.cells)
+        return made, None, None
+
+
+def _points(values: Tensor, kernel: Tensor, cells: Sequence[int]) -> Iterator[tuple[Any, Tensor, Tensor]]:
+    """For each point that is near a cell: where all cells have it, k v [pixels of a cell, n x cells], and k; the memory
+    of k v is used again.
+    """
+    weighted = values.new_empty(kernel.shape[2], len(values) * math.prod(cells))
+    for y, row in enumerate(kernel):
+        for x, k in enumerate(row):
+            window = (slice(None), slice(y, y + cells[0]), slice(x, x + cells[1]))
+            yield window, torch.mul(k[:, None], values[window].reshape(1, -1), out=weighted), k

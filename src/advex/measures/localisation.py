@@ -95,15 +95,18 @@ class Localisation:
     published: bool = False
 
     values: ClassVar[Mapping[str, Value]] = {
-        "": Value(title="Box on the thing", better="high", rate=True),
-        "iou": Value(title="Overlap of box and thing (IoU)", better="high"),
-        "gain": Value(title="Box on the thing, beyond the best constant box", better="high"),
-        "top1": Value(title="Box on the thing and answer right", better="neither", rate=True),
+        "": Value(title="Localisation accuracy", better="high", rate=True),
+        "iou": Value(title="IoU of the box and the object", better="high"),
+        "gain": Value(title="Localisation accuracy, beyond the best constant box", better="high"),
+        "top1": Value(title="Top-1 localisation accuracy", better="neither", rate=True),
         "constant_box": Value(
-            title="The best constant box on the thing", better="neither", rate=True, baseline="best constant box"
+            title="Localisation accuracy of the best constant box",
+            better="neither",
+            rate=True,
+            baseline="best constant box",
         ),
         "whole_picture": Value(
-            title="The whole picture as the box", better="neither", rate=True, baseline="whole picture"
+            title="Localisation accuracy of the whole picture", better="neither", rate=True, baseline="whole picture"
         ),
         "no_box": Value(title="Maps without a box", better="neither", rate=True),
     }

@@ -45,7 +45,7 @@ class Manipulated:
     scale_free: ClassVar[bool] = False
     moves: ClassVar[bool] = True
     values: ClassVar[Mapping[str, Value]] = {
-        "": Value(title="Distance from the wanted map, least met", better="high"),
+        "": Value(title="Distance from the wanted map, smallest found", better="high"),
         "before": Value(title="Distance from the wanted map", better="neither"),
         "moved": Value(title="Map change on the way to the wanted one", better="low"),
     }

@@ -67,8 +67,8 @@ class Pointing:
     channels: Channels = "max_abs"
 
     values: ClassVar[Mapping[str, Value]] = {
-        "": Value(title="Points at the thing", better="high", rate=True),
-        "per_class": Value(title="Points at the thing, classes weighed alike", better="high", most=1.0),
+        "": Value(title="Pointing game", better="high", rate=True),
+        "per_class": Value(title="Pointing game, mean of the classes", better="high", most=1.0),
     }
     of: ClassVar[Of] = "placed"
     needs: ClassVar[frozenset[Need]] = frozenset({"evidence"})
@@ -132,7 +132,7 @@ class Mass:
 
     channels: Channels = "max_abs"
 
-    title: ClassVar[str] = "Weight on the thing"
+    title: ClassVar[str] = "Relevance mass accuracy"
     better: ClassVar[Better] = "high"
     of: ClassVar[Of] = "placed"
     needs: ClassVar[frozenset[Need]] = frozenset({"evidence"})
@@ -155,7 +155,7 @@ class Rank:
 
     channels: Channels = "max_abs"
 
-    title: ClassVar[str] = "Strongest pixels on the thing"
+    title: ClassVar[str] = "Relevance rank accuracy"
     better: ClassVar[Better] = "high"
     of: ClassVar[Of] = "placed"
     needs: ClassVar[frozenset[Need]] = frozenset({"evidence"})

@@ -99,10 +99,10 @@ class Randomised(_Randomised):
 
     traces: ClassVar[bool] = True
     values: ClassVar[Mapping[str, Value]] = {
-        "first": Value(title="Likeness, one layer random", better="low"),
-        "middle": Value(title="Likeness, half way", better="low"),
-        "last": Value(title="Likeness, last step", better="low"),
-        "mean": Value(title="Likeness, mean of all steps", better="low"),
+        "first": Value(title="Similarity, one layer random", better="low"),
+        "middle": Value(title="Similarity, half way", better="low"),
+        "last": Value(title="Similarity, last step", better="low"),
+        "mean": Value(title="Similarity, mean of all steps", better="low"),
     }
 
     def check(self, case: Case) -> None:
@@ -148,8 +148,8 @@ class EntropyRise(_Randomised):
     bins: int = 100
 
     values: ClassVar[Mapping[str, Value]] = {
-        "": Value(title="Rise of entropy, all layers random", better="high"),
-        "similarity": Value(title="Likeness, all layers random", better="low"),
+        "": Value(title="Entropy increase, all layers random", better="high"),
+        "similarity": Value(title="Similarity, all layers random", better="low"),
     }
 
     def __post_init__(self) -> None:

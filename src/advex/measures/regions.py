@@ -33,7 +33,7 @@ class Regions:
     output: Output = "logit"
     channels: Channels = "max_abs"
 
-    title: ClassVar[str] = "Correlation with effects of squares"
+    title: ClassVar[str] = "Faithfulness correlation, squares"
     better: ClassVar[Better] = "high"
     of: ClassVar[Of] = "faithful"
     needs: ClassVar[frozenset[Need]] = frozenset({"model"})

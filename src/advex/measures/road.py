@@ -38,8 +38,8 @@ def as_shares(percent: object) -> tuple[float, ...]:
 
 _ORDERS = {"morf": "most_first", "lerf": "least_first"}
 _FIGURES = {
-    "most_first": Value(title="ROAD, strongest pixels gone", better="low"),
-    "least_first": Value(title="ROAD, weakest pixels gone", better="high"),
+    "most_first": Value(title="ROAD, most relevant pixels removed", better="low"),
+    "least_first": Value(title="ROAD, least relevant pixels removed", better="high"),
     "combined": Value(title="ROAD", better="high"),
 }
 Shares = Annotated[int | tuple[int, ...], PlainValidator(lambda value: as_shares(value) and value)]

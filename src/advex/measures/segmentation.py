@@ -43,11 +43,11 @@ class Segmentation:
     iou: Annotated[float, Field(gt=0, le=1)] = 0.5
 
     values: ClassVar[Mapping[str, Value]] = {
-        "": Value(title="Overlap of strong pixels and thing (IoU)", better="high"),
-        "top1": Value(title="Strong pixels on the thing and answer right", better="neither", rate=True),
+        "": Value(title="Segmentation IoU", better="high"),
+        "top1": Value(title="Top-1 segmentation accuracy", better="neither", rate=True),
         "pxap": Value(title="Pixel average precision", better="high", most=1.0),
         "whole_picture": Value(
-            title="Overlap of the whole picture and the thing", better="neither", baseline="whole picture"
+            title="Segmentation IoU of the whole picture", better="neither", baseline="whole picture"
         ),
     }
     of: ClassVar[Of] = "placed"

@@ -98,7 +98,7 @@ def effective_features(maps: Tensor) -> Tensor:
 class Effective:
     """The number of equally strong elements that would be as concise as the map."""
 
-    title: ClassVar[str] = "Elements that count"
+    title: ClassVar[str] = "Effective number of elements"
     better: ClassVar[Better] = "low"
     of: ClassVar[Of] = "shape"
     needs: ClassVar[frozenset[Need]] = frozenset()

@@ -14,6 +14,7 @@ from advex.errors import SpecError
 from advex.goals import Misclassify
 from advex.objectives.step import AttackSpec, Step, objective
 from advex.options import Share
+from advex.precision import has_bfloat16
 
 
 @objective(
@@ -50,6 +51,6 @@ class Adversarial:
             ),
         )
         faster = partial(step.classifier.accelerated, compiled=step.classifier.compiled, bfloat16=True)
-        with faster() if self.bfloat16 else contextlib.nullcontext():
+        with faster() if self.bfloat16 and has_bfloat16(x.device) else contextlib.nullcontext():
             attacked = attacks.build(self.attack)(step.classifier, x, Misclassify(y, temperature=1.0), seed=step.seed)
         return torch.cat([attacked.adversarial, step.x[count:]])

@@ -40,13 +40,14 @@ from advex.record.figures import RadiusFigures as RadiusFigures
 from advex.record.figures import Strict
 from advex.record.figures import TransferFigures as TransferFigures
 from advex.record.figures import norm_title as norm_title
+from advex.record.migrations import STEPS
 from advex.record.run import Training as Training
 from advex.record.run import read_run as read_run
 from advex.record.tables import TABLES as TABLES
 from advex.record.tables import Table as Table
-from advex.record.versions import Values, read_versioned
+from advex.record.versions import read_versioned
 
-SCHEMA = 2
+SCHEMA = 3
 RISK = 0.05  # of claiming some difference, of many, where there is none
 # Said wherever figures of "better than random" stand.
 CALIBRATION = (
@@ -196,36 +197,7 @@ def read_record(folder: Path) -> Record:
     if not path.is_file():
         sentence = f"{folder} contains no record.json: it is not a finished evaluation."
         raise ArtifactError(sentence, absent=not folder.is_file())
-    return read_versioned(path, Record, SCHEMA, {1: _described_measures}, "a record")
-
-
-def _described_measures(values: Values) -> None:
-    """Schema 1 to 2: the three measures of maps that there were become figures like any other, described beside them.
-
-    The setting `away` became one of the explainers of pictures; searches and measures of other kinds there were none.
-    """
-    settings = values["settings"]
-    if settings:
-        explainers = ["toward", "away"] if settings.pop("away", True) else ["toward"]
-        settings |= {"searches": [], "radius": [], "suite": ["standard"], "alone": False, "pictures": explainers}
-        settings |= {"corruptions": [], "transfer": False}
-        settings["measures"] = ["gini", "entropy", "effective"]
-    values["lowers"] = ["away"]
-    of: Values = {"of": "shape", "standing": "not about truth"}
-    entries = {
-        "gini": {"title": "Gini index", "better": "high", "spec": "gini", **of},
-        "entropy": {"title": "Entropy", "better": "low", "unit": "nats", "spec": "entropy", **of},
-        "effective": {"title": "Elements that count", "better": "low", "spec": "effective", **of},
-    }
-    mapped = [entry for model in values["models"] for entry in model.get("maps", {}).values()]
-    for entry in mapped:
-        method = entry.get("method")
-        if isinstance(method, str) and method.startswith("integrated_gradients:"):
-            entry["method"] = f"{method},hold_factor=false"  # an option that there was none of
-        former = {key: entry.pop(key, None) for key in (*entries, "change", "completeness")}
-        entry["figures"] = {key: figure for key, figure in former.items() if figure is not None}
-    if mapped:
-        values["measures"] = entries
+    return read_versioned(path, Record, SCHEMA, STEPS, "a record")
 
 
 def read_rows(folder: Path, table: str) -> list[dict[str, Any]]:

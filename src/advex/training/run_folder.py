@@ -33,6 +33,7 @@ from advex.environment import environment, without_places
 from advex.errors import AdvexWarning, ArtifactError, SpecError
 from advex.files import write_text
 from advex.lookup.folders import opened_folder
+from advex.precision import NO_BFLOAT16, has_bfloat16
 from advex.progress import QUIET, Terminal
 from advex.recipes import Recipe, fitted
 from advex.record.run import SCHEMA
@@ -90,6 +91,8 @@ def _train(recipe: Recipe, data: Examples, folder: Path, say: Terminal, *, devic
         if isinstance(data, Dataset) and data.parts:
             write_text(folder / ADDED, _added(data))
 
+    if recipe.precision == "bfloat16" and not has_bfloat16(torch.device(device)):
+        say.note(NO_BFLOAT16)
     numbers = RunningNumbers()
     with progress.stopping() as stop, say.progress(f"train {folder.name}") as bar:
 

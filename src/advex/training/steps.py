@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from advex import batch_norm, objectives, processes
 from advex.classifier import Classifier
 from advex.objectives.step import Parts, State
+from advex.precision import has_bfloat16
 from advex.training.run import Run, generator
 from advex.types import Batch
 
@@ -38,7 +39,7 @@ def prepared(run: Run) -> Iterator[nn.Module]:
         stack.enter_context(
             run.classifier.accelerated(
                 compiled=run.recipe.compiled,
-                bfloat16=run.recipe.precision == "bfloat16",
+                bfloat16=run.recipe.precision == "bfloat16" and has_bfloat16(run.classifier.device),
                 tf32=not run.objective.needs_float32,
             )
         )
