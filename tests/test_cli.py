@@ -29,6 +29,7 @@ from advex.data.images.png import decode_png, encode_png
 from advex.drawing.contact_sheet import Cell, Row
 from advex.errors import DataError
 from advex.explanation.folder import write_sheets
+from advex.explanation.inputs import shorter_side
 from advex.record import read_record, summary
 from advex.registry import numbered
 
@@ -888,6 +889,8 @@ def test_a_folder_of_pictures_is_explained_by_the_bundled_network_where_none_is_
     assert [each["name"] for each in result["inputs"]] == ["a.JPG", "b.png"]
     assert result["model"] == "cifar10-robust"
     assert "No --model given: using builtin:cifar10-robust" in ended.err
+    (Path("photos") / "0.png").write_bytes(b"broken")
+    assert shorter_side([Path("photos")]) == 32, "the first that can be read"
     Image.new("RGB", (60, 48), "red").save("photo.png")
     asked = advex_in("explain", "photo.png", "--target", "lion", "--steps", "1", "--out", "larger", "--json")
     assert json.loads(asked.out)["model"] == "photos-robust"

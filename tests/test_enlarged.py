@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from advex.classifier import Classifier
-from advex.errors import InputError, SpecError
+from advex.errors import AdvexWarning, InputError, SpecError
 from advex.explainers import build
 
 
@@ -61,6 +61,30 @@ def test_a_changed_picture_is_made_smaller_and_stays_in_the_box(x: Tensor) -> No
     made: Any = build(f"enlarged:explainer=({search})")(classifier, x, TARGET)
     assert torch.allclose(made.picture, (x + sized(alone.picture - large, 8, 6)).clamp(0, 1))
     assert torch.allclose(made.after, classifier.predict(made.picture))
+
+
+def test_what_is_doubted_of_the_enlarged_map_is_doubted() -> None:
+    classifier, x = network(), torch.rand(4, 3, 8, 6, dtype=torch.float64)
+    spec = "integrated_gradients:steps=1"
+    with pytest.warns(AdvexWarning, match="misses"):
+        alone: Any = build(spec)(classifier, sized(x, 12, 9).clamp(0, 1), TARGET)
+    with pytest.warns(AdvexWarning, match="misses"):
+        made: Any = build(f"enlarged:explainer=({spec})")(classifier, x, TARGET)
+    assert alone.incomplete.any()
+    assert torch.equal(made.incomplete, alone.incomplete)
+
+
+def test_memory_that_runs_out_is_no_matter_of_sizes(x: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    classifier = network()
+
+    def greedy(values: Tensor) -> Tensor:
+        if values.shape[2:] == (12, 9):
+            raise torch.OutOfMemoryError("not enough memory")
+        return values
+
+    classifier.network.get_submodule("0").register_forward_pre_hook(lambda layer, given: (greedy(given[0]),))
+    with pytest.raises(torch.OutOfMemoryError):
+        build("enlarged")(classifier, x, TARGET)
 
 
 def test_what_cannot_be_enlarged_is_refused(x: Tensor) -> None:

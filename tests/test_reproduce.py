@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 import advex
 from advex import objectives, recipes
@@ -582,7 +584,9 @@ class Chooser(Worker):
     def choose(self, choice: Choice, runs: Mapping[str, Path], test: Dataset) -> ChoiceEntry:
         self.log.append(f"choose among {' '.join(runs)}")
         known = {name: self.accuracies[name] for name in runs}
-        return ChoiceEntry(like=choice.like.name, within=choice.within, data="rest", examples=99, accuracies=known)
+        missing = [name for name in choice.jobs if name not in runs]
+        about = {"like": choice.like.name, "within": choice.within, "data": "rest", "examples": 99}
+        return ChoiceEntry(**about, accuracies=known, missing=missing)
 
 
 def test_a_chosen_row_is_the_network_with_the_nearest_accuracy_once_all_are_there(tmp_path: Path) -> None:
@@ -610,14 +614,19 @@ def test_a_chosen_row_is_the_network_with_the_nearest_accuracy_once_all_are_ther
     third = Chooser()
     assert carry_out(plan, out, third).rows == found.rows
     assert third.log == []
-    (out / "records" / "equal" / "choice.json").write_text("{}")
-    with pytest.raises(ArtifactError, match="cannot be read as a choice among networks"):
-        carry_out(plan, out, Chooser())
+    chosen = out / "records" / "equal" / "choice.json"
+    foreign = json.loads(chosen.read_text()) | {"accuracies": {"plain": 0.5, "other": 0.5}}
+    for text, said in (("{}", "cannot be read as a choice"), (json.dumps(foreign), "has other, which is not one of")):
+        chosen.write_text(text)
+        with pytest.raises(ArtifactError, match=said):
+            carry_out(plan, out, Chooser())
 
 
 def test_what_diverges_is_not_chosen_and_without_its_match_nothing_is(tmp_path: Path) -> None:
     plan = planned(written(tmp_path, with_choice()), rows=["equal"], scale="tiny")
-    assert carry_out(plan, tmp_path / "one", Chooser(diverges="strong")).rows[-1].network == "weak"
+    row = carry_out(plan, tmp_path / "one", Chooser(diverges="strong")).rows[-1]
+    assert row.network == "weak"
+    assert "weak 89.00 %; there is no strong to choose." in row.note
     row = carry_out(plan, tmp_path / "none", Chooser(diverges="plain")).rows[-1]
     assert (row.state, row.reason) == ("failed", "There is no plain, to choose by.")
     assert not (tmp_path / "none" / "records" / "equal").exists()
@@ -641,6 +650,25 @@ def test_choices_are_made_on_what_is_neither_learned_from_nor_compared(tmp_path:
     assert 0.3 < right < 1
     with pytest.raises(DataError, match="All test examples of planted.* are compared"):
         unseen(choice.like, whole, QUIET, 0)
+
+
+def test_data_without_splits_are_dealt_before_they_are_learned_from_and_chosen_on(tmp_path: Path) -> None:
+    for number in range(40):
+        file = tmp_path / "data" / "ab"[number % 2] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), 5 * number).save(file)
+    (choice,) = planned(written(tmp_path, with_choice()), rows=["equal"], scale="tiny").choices
+    job = dataclasses.replace(choice.like, data=str(tmp_path / "data"), train_samples=None, test_samples=3)
+    train, test = Work().open(job)
+    rest = unseen(job, test, QUIET, 0)
+    assert (len(train), len(test), len(rest)) == (32, 3, 5)
+    assert isinstance(train, Dataset)
+    assert len({*train.ids, *test.ids, *rest.ids}) == 40
+    shutil.move(tmp_path / "data", tmp_path / "train")
+    (tmp_path / "whole").mkdir()
+    shutil.move(tmp_path / "train", tmp_path / "whole" / "train")
+    with pytest.raises(DataError, match="no test or validation split"):
+        unseen(dataclasses.replace(job, data=str(tmp_path / "whole")), test, QUIET, 0)
 
 
 @pytest.mark.parametrize(

@@ -297,13 +297,21 @@ def test_every_setting_changes_the_weights(
 def test_a_cpu_without_bfloat16_trains_in_float32_and_says_so(
     tmp_path: Path, few: Dataset, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for module in ("steps", "run_folder"):
-        monkeypatch.setattr(f"advex.training.{module}.has_bfloat16", lambda device: False)
-    for precision, notes in (("float32", 0), ("bfloat16", 1)):
-        recipe = recipe_from({**SMALL, "epochs": 1, "precision": precision})
-        run_folder.run(recipe, few, tmp_path / precision, say=Terminal())
-        assert capsys.readouterr().err.count("This CPU has no instructions for bfloat16") == notes
-    assert equal(weights(tmp_path / "float32"), weights(tmp_path / "bfloat16"))
+    for user in ("precision", "training.steps", "objectives.adversarial"):
+        monkeypatch.setattr(f"advex.{user}.has_bfloat16", lambda device: False)
+    attacked = {"adversarial": {"attack": "pgd:norm=linf,radius=0.1,steps=1", "share": 1}, "natural": {}}
+    for name, objective in {"plain": {"natural": {}}, "attacked": attacked}.items():
+        exact = {**SMALL, "epochs": 1, "objective": objective}
+        coarse: dict[str, Any] = {**exact, "precision": "bfloat16"}
+        if name == "attacked":
+            term = {**attacked["adversarial"], "bfloat16": True}
+            coarse = {**exact, "objective": {**attacked, "adversarial": term}}
+        for folder, recipe, notes in (("exact", exact, 0), ("coarse", coarse, 1)):
+            run_folder.run(recipe_from(recipe), few, tmp_path / name / folder, say=Terminal())
+            assert capsys.readouterr().err.count("This CPU has no instructions for bfloat16") == notes
+            about = json.loads((tmp_path / name / folder / "env.json").read_text())
+            assert about.get("bfloat16") == (None, "float32 in its place")[notes]
+        assert equal(weights(tmp_path / name / "exact"), weights(tmp_path / name / "coarse"))
 
 
 def test_no_setting_is_left_out() -> None:

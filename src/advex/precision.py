@@ -39,6 +39,11 @@ def may_round_float32() -> bool:
 NO_BFLOAT16 = "This CPU has no instructions for bfloat16, which would take many times longer: using float32."
 
 
+def lacking(bfloat16: bool, device: torch.device | str) -> dict[str, str]:
+    """What an environment says where bfloat16 is wanted and a device has none; else nothing."""
+    return {"bfloat16": "float32 in its place"} if bfloat16 and not has_bfloat16(torch.device(device)) else {}
+
+
 def has_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 saves time on a device: a CPU without instructions for it takes many times longer than in
     float32. True where torch cannot tell.

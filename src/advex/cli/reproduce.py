@@ -140,7 +140,9 @@ def _listed(planned: Planned, plan: Plan) -> list[str]:
     row, job = planned.row, planned.job
     digits = {key: column.digits for key, column in plan.paper.tables[planned.table].columns.items()}
     published = " ".join(f"{value:.{digits[key]}f}" for key, value in row.published.items())
-    if job is None:
+    if row.chosen is not None and row.id in {choice.name for choice in plan.choices}:
+        run = f"the network of one of {', '.join(row.chosen.of)}, by the accuracy of {row.chosen.like}"
+    elif job is None:
         run = f"not run: {planned.reason}"
     elif job.name != row.id:
         run = f"the network of {job.name}"

@@ -138,9 +138,13 @@ def _open(
 def _dry_run(recipe: Recipe, data: Examples, held_out: Dataset | None, device: str, say: progress.Terminal) -> None:
     """Try one step of a run and say what the whole would be: the recipe on stdout, figures on stderr."""
     from advex import training
+    from advex.precision import NO_BFLOAT16, lacking
     from advex.training.metrics_log import short
     from advex.training.run_folder import as_yaml
+    from advex.training.steps import in_bfloat16
 
+    if lacking(in_bfloat16(recipe), device):
+        say.note(NO_BFLOAT16)
     step = training.dry_run(recipe, data, validation=held_out, device=device)
     parts = ", ".join(f"{name} {short(value)}" for name, value in step["parts"].items())
     minutes, seconds = divmod(round(step["duration"]), 60)

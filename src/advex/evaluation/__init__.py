@@ -54,6 +54,7 @@ from advex.evaluation.run import Evaluation, Progress, Stage, differences
 from advex.evaluation.settings import Settings as Settings
 from advex.evaluation.shards import identity_of, open_shards
 from advex.ownership import forget_claims, in_turn, owned
+from advex.precision import lacking
 from advex.progress import Interrupted as Interrupted
 from advex.record import DataEntry, Flag, ModelEntry, Record, Training, read_record, read_run, write_record, written_at
 
@@ -141,7 +142,7 @@ def _record(models: Sequence[Model], work: Evaluation, command: str, seconds: fl
         command=without_places(command),
         seed=plan.settings.seed,
         seconds=round(seconds, 3),
-        environment=environment(models[0][2].device),
+        environment=environment(device := models[0][2].device) | lacking(plan.settings.bfloat16, device),
         settings=plan.settings.model_dump(mode="json"),
         data=_data_entry(data),
         searches=dict(results.searches),

@@ -36,10 +36,10 @@ from advex.errors import AdvexWarning, ArtifactError
 from advex.files import atomic, write_new
 from advex.ownership import claimed
 from advex.progress import until
-from advex.record import SCHEMA
 from advex.record.tables import OWN_FILES
 
 IDENTITY = "evaluation.json"
+SCHEMA = 2  # of shards, not of records: what is in their tables, and what it means
 _LOOK = 0.2  # seconds between two looks at what other processes are making
 _DIGEST, _SECONDS = b"advex.evaluation", b"advex.seconds"
 

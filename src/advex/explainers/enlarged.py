@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 import torch
-from pydantic import PlainValidator
+from pydantic import Field, PlainValidator
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -15,7 +15,7 @@ from advex.contexts import without_doubts
 from advex.errors import InputError, SpecError
 from advex.explainers.filling import pictures
 from advex.explainers.maps import Attribution, AttributionMethod, AttributionRequest, explainer
-from advex.options import Above0
+from advex.logits import out_of_memory
 from advex.types import Explainer
 
 
@@ -42,9 +42,11 @@ class Enlarged(AttributionMethod):
     """
 
     explainer: Annotated[Explainer | str, PlainValidator(lambda value: _made(value) and value)] = "gradient"
-    by: Above0 = 1.5
+    by: Annotated[float, Field(gt=0, le=16)] = 1.5
 
     def __post_init__(self) -> None:
+        if isinstance(self.explainer, str):  # two ways to write one spec are one
+            object.__setattr__(self, "explainer", registry.describe(_made(self.explainer)))
         if getattr(_made(self.explainer), "shows", "") == "control":
             object.__setattr__(self, "shows", "control")
 
@@ -61,7 +63,7 @@ class Enlarged(AttributionMethod):
             picture = request.x + request.classifier.box.confine(request.x, delta)
         return Attribution(
             map=shrunk(made.map, request.x), picture=picture, flat=made.flat, weight=made.weight,
-            chosen={"explainer": made.method},
+            incomplete=made.incomplete, chosen={"explainer": made.method.partition(" by gradients estimated")[0]},
         )  # fmt: skip
 
 
@@ -74,6 +76,8 @@ def resized(request: AttributionRequest, factor: float, option: str) -> Attribut
         with torch.no_grad():
             request.classifier(x[:1])
     except (InputError, RuntimeError) as error:
+        if out_of_memory(error):
+            raise
         sizes = " and ".join("x".join(map(str, size)) for size in (old, new))
         raise InputError(f"{option}={factor:g} needs a network that takes pictures of {sizes}: {error}") from None
     mask = None if request.mask is None else interpolate(request.mask.to(x), size=new).bool()

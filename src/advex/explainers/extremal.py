@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import PlainValidator
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import pad
+from torch.nn.functional import pad, unfold
 
 from advex import randomness
 from advex.errors import SpecError
@@ -27,6 +27,8 @@ _LEVELS, _COLDNESS = 8, 20
 _TIE = 1e-6
 # What the strongest blur changes of the logit that it changes most: gains are scaled to it, for networks of any logits.
 _CHANGE = 60
+# Numbers of a mask's parts that are in memory at once: what a core's cache holds; a GPU is sooner done with many.
+_ROOM, _ROOM_ON_GPU = 2**19, 2**27
 # Of the climb, for 800 steps.
 _RATE, _MOMENTUM, _WEIGHT, _GROWTH = 0.01, 0.9, 300, 1.0035**800
 
@@ -153,14 +155,15 @@ class Smooth:
         near, inner = (torch.arange(*ends, device=x.device) for ends in ((-reach, reach + 1), (0, step)))
         along = (inner - step * near[:, None]).square()  # [near, step]
         apart = (along[:, None, :, None] + along[None, :, None, :]).double().sqrt() / sigma
-        self.kernel = (
-            (-2 * (apart - 0.5).clamp_min(0).square()).exp().to(x).flatten(2)
-        )  # [near, near, pixels of a cell]
+        bells = (-2 * (apart - 0.5).clamp_min(0).square()).exp().to(x)
+        self.kernel = bells.flatten(2).flatten(0, 1)  # [points, pixels of a cell]
 
     def __call__(self, values: Tensor) -> Tensor:
         """[n, *size] in [0, 1] from values [n, *grid] in [0, 1]."""
-        made = _SoftMaximum.apply(pad(values, self.padding), self.kernel, self.cells)
-        whole = made.unflatten(0, (self.step, self.step)).permute(2, 3, 0, 4, 1).flatten(3).flatten(1, 2)
+        near = unfold(pad(values[:, None], self.padding), math.isqrt(len(self.kernel)))  # [n, points, cells]
+        made = _SoftMaximum.apply(near.transpose(0, 1).flatten(1), self.kernel)
+        made = made.unflatten(1, (len(values), *self.cells)).unflatten(0, (self.step, self.step))
+        whole = made.permute(2, 3, 0, 4, 1).flatten(3).flatten(1, 2)
         return whole[:, self.first : self.first + self.size[0], self.first : self.first + self.size[1]]
 
     def inside(self, whole: Tensor) -> Tensor:
@@ -169,47 +172,42 @@ class Smooth:
 
 
 class _SoftMaximum(torch.autograd.Function):
-    """sum_i w_i e^(c w_i) / sum_i e^(c w_i) over the points i near each cell, with w_i = k_i v_i and the coldness c.
+    """sum_i w_i e^(c w_i) / sum_i e^(c w_i) of w_i = k_i v_i, over the points i near each cell; c: the coldness.
 
-    One point of all cells at a time, in both directions: all at once would be `near` squared times the memory, which
-    costs more time than the exponentials.
+    Some points at a time, in both directions: memory for all of many pictures costs more time than the exponentials.
     """
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, kernel: Tensor, cells: Sequence[int]) -> Tensor:
-        """[pixels of a cell, n, *cells] from values [n, *grid with what is near its ends] in [0, 1]."""
-        above = values.new_zeros(kernel.shape[2], len(values) * math.prod(cells))
-        below, heat = torch.zeros_like(above), torch.empty_like(above)
-        for _, weighted, _ in _points(values, kernel, cells):
-            torch.mul(weighted, _COLDNESS, out=heat).exp_()
-            below += heat
-            above.addcmul_(weighted, heat)
+    def forward(ctx: Any, values: Tensor, kernel: Tensor) -> Tensor:
+        """[pixels of a cell, cells] from values [points, cells] in [0, 1] and kernel [points, pixels of a cell]."""
+        above = values.new_zeros(kernel.shape[1], values.shape[1])
+        below = torch.zeros_like(above)
+        for _, _, weighted, heat in _some(values, kernel):
+            below += heat.sum(dim=0)
+            above += heat.mul_(weighted).sum(dim=0)
         maximum = above.div_(below)
         ctx.save_for_backward(values, kernel, below, maximum)
-        ctx.cells = cells
-        return maximum.view(-1, len(values), *cells)
+        return maximum
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
         """d maximum / d w_i = e^(c w_i) (1 + c (w_i - maximum)) / sum_j e^(c w_j)."""
         values, kernel, below, maximum = ctx.saved_tensors
-        share = slope.reshape(below.shape) / below
+        share = slope / below
         constant, factor = share * (1 - _COLDNESS * maximum), share * _COLDNESS
-        made, heat = torch.zeros_like(values), torch.empty_like(below)
-        for window, weighted, k in _points(values, kernel, ctx.cells):
-            torch.mul(weighted, _COLDNESS, out=heat).exp_()
-            heat *= torch.addcmul(constant, weighted, factor, out=weighted)
-            made[window] += (k @ heat).view(len(values), *ctx.cells)
-        return made, None, None
+        made = torch.empty_like(values)
+        for points, k, weighted, heat in _some(values, kernel):
+            made[points] = heat.mul_(weighted.mul_(factor).add_(constant)).mul_(k).sum(dim=1)
+        return made, None
 
 
-def _points(values: Tensor, kernel: Tensor, cells: Sequence[int]) -> Iterator[tuple[Any, Tensor, Tensor]]:
-    """For each point that is near a cell: where all cells have it, k v [pixels of a cell, n x cells], and k; the memory
-    of k v is used again.
-    """
-    weighted = values.new_empty(kernel.shape[2], len(values) * math.prod(cells))
-    for y, row in enumerate(kernel):
-        for x, k in enumerate(row):
-            window = (slice(None), slice(y, y + cells[0]), slice(x, x + cells[1]))
-            yield window, torch.mul(k[:, None], values[window].reshape(1, -1), out=weighted), k
+def _some(values: Tensor, kernel: Tensor) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
+    """Of some points at a time: which, their k [points, pixels of a cell, 1], w = k v and e^(c w)."""
+    room = _ROOM if values.device.type == "cpu" else _ROOM_ON_GPU
+    count = max(1, room // (kernel.shape[1] * values.shape[1]))
+    for first in range(0, len(values), count):
+        points = slice(first, first + count)
+        k = kernel[points, :, None]
+        weighted = k * values[points, None]
+        yield points, k, weighted, (_COLDNESS * weighted).exp_()

@@ -227,7 +227,7 @@ def _finished(
         completeness=result.completeness,
         flat=flat,
         weight=result.weight,
-        incomplete=None
+        incomplete=result.incomplete
         if result.completeness is None
         else _incomplete(result.map.detach(), result.completeness) & ~flat,
         **picture,

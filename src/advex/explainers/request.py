@@ -29,7 +29,7 @@ class Attribution:
     map: like x. picture: like x, the changed input, where the map is a change. completeness, flat: [n], see
     `Explanation`; flat may be left out where all derivatives are taken by `AttributionRequest.gradients`.
     warned: it has been said that the map misses its sum. chosen: options whose value was found on the way, by name.
-    weight: [n], see `Explanation`.
+    weight: [n], see `Explanation`. incomplete: [n], see `Explanation`, where another explainer has found it out.
     """
 
     map: Tensor
@@ -39,6 +39,7 @@ class Attribution:
     warned: bool = False
     chosen: dict[str, Any] = field(default_factory=dict)
     weight: Tensor | None = None
+    incomplete: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

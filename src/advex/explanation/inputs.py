@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,9 +22,9 @@ from advex.progress import Terminal
 def shorter_side(
     files: Sequence[Path], data: str | None = None, split: str | None = None, size: str | None = None
 ) -> int | None:
-    """Pixels of the shorter side of the first of some picture files, or of a data set's pictures.
+    """Pixels of the shorter side of the first readable one of some picture files, or of a data set's pictures.
 
-    size: as it was typed, instead. None without any, where the first cannot be read, and for tables. Raises DataError,
+    size: as it was typed, instead. None without any, where none can be read, and for tables. Raises DataError,
     SpecError for data, folders and sizes that cannot be meant.
     """
     if size is not None:
@@ -31,11 +32,11 @@ def shorter_side(
     if data is not None:
         shape = datasets.open_split(data, split, prefer=datasets.TEST, max_samples=1).x.shape[1:]
         return min(shape[-2:]) if len(shape) == 3 else None
-    try:
-        with decode.quiet():
-            return min(decode.header(in_folders(files)[0]).size)
-    except (IndexError, Unreadable):
-        return None
+    with decode.quiet():
+        for file in in_folders(files):
+            with contextlib.suppress(Unreadable):
+                return min(decode.header(file).size)
+    return None
 
 
 @dataclass(frozen=True)

@@ -94,6 +94,11 @@ def split_to_learn(source: str, split: str | None) -> str | None:
     return preferred(source, split, *TRAIN) or (LEARN if sets.is_dealt(source) else None)
 
 
+def split_to_judge(source: str) -> str | None:
+    """The first of the data's own splits that are held out, else `test`, which undivided data are dealt for."""
+    return preferred(source, None, *VALIDATION) or (TEST[0] if sets.is_dealt(source) else None)
+
+
 def open_training(
     source: str,
     split: str | None = None,
@@ -114,8 +119,7 @@ def open_training(
     draw = {"max_samples": max_samples, "seed": seed}
     examples = open_examples(source, trained, say, streaming=streaming, shape=shape, **draw)
     if validation is None and trained == "train":
-        dealt = TEST[0] if sets.is_dealt(source) else None
-        validation = preferred(source, None, *VALIDATION) or dealt
+        validation = split_to_judge(source)
     held_out = None
     if validation is None:
         say.note(

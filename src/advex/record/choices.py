@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from advex.documents import read_json
@@ -16,7 +17,7 @@ class ChoiceEntry(Strict):
     """Which network a row has, see `advex.papers.choices.Chosen`.
 
     accuracies: of the row `like` and of the rows that were to be chosen among, in [0, 1], on so many `examples` of
-    `data`. reason: why none could be chosen.
+    `data`. missing: those that could not be trained or evaluated. reason: why none could be chosen.
     """
 
     like: str
@@ -24,6 +25,7 @@ class ChoiceEntry(Strict):
     data: str = ""
     examples: int = 0
     accuracies: dict[str, float] = {}
+    missing: list[str] = []
     reason: str = ""
 
     @property
@@ -42,6 +44,7 @@ class ChoiceEntry(Strict):
         if self.chosen is None:
             return self.reason
         each = ", ".join(f"{name} {100 * value:.2f} %" for name, value in self.accuracies.items())
+        each += f"; there is no {' and no '.join(self.missing)} to choose" if self.missing else ""
         points = self.away(self.chosen)
         near = "within" if abs(points) <= self.within else "which is no fair match: not within"
         return (
@@ -56,12 +59,15 @@ def write_choice(folder: Path, choice: ChoiceEntry) -> None:
     write_text(folder / CHOICE, choice.model_dump_json(indent=1) + "\n")
 
 
-def read_choice(folder: Path) -> ChoiceEntry | None:
-    """What was chosen, once it is. Raises ArtifactError for what is no choice."""
+def read_choice(folder: Path, networks: Collection[str]) -> ChoiceEntry | None:
+    """What was chosen among these, once it is. Raises ArtifactError for what is no choice among them."""
     path = folder / CHOICE
     if not path.is_file():
         return None
     try:
-        return ChoiceEntry.model_validate(read_json(path, "a choice among networks", ArtifactError))
+        entry = ChoiceEntry.model_validate(read_json(path, "a choice among networks", ArtifactError))
     except ValueError as error:
         raise ArtifactError(f"{path} cannot be read as a choice among networks: {error}. Delete it.") from None
+    if unknown := entry.accuracies.keys() - networks:
+        raise ArtifactError(f"{path} has {min(unknown)}, which is not one of {', '.join(networks)}. Delete it.")
+    return entry

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from advex.files import write_text
 from advex.record.figures import Figure, MeasureEntry, Strict
+from advex.record.migrations import renamed_measures
 from advex.record.versions import read_versioned
 
 NAME = "study.json"
-SCHEMA = 1
+SCHEMA = 2
 
 
 class RangeEntry(Strict):
@@ -92,4 +93,4 @@ def write_study(folder: Path, study: LayerStudy) -> None:
 
 def read_study(folder: Path) -> LayerStudy:
     """What a folder's study.json holds. Raises ArtifactError when it is not one."""
-    return read_versioned(folder / NAME, LayerStudy, SCHEMA, {}, "a study of layers")
+    return read_versioned(folder / NAME, LayerStudy, SCHEMA, {1: renamed_measures}, "a study of layers")

@@ -44,11 +44,11 @@ class Work:
     def open(self, job: Job) -> tuple[Examples, Dataset]:
         """The examples to train and to test on."""
         train = datasets.open_examples(
-            job.data, None, self.say, prefer=datasets.TRAIN, max_samples=job.train_samples, seed=self.seed,
+            job.data, datasets.split_to_learn(job.data, None), self.say, max_samples=job.train_samples, seed=self.seed,
             streaming=job.recipe.streaming,
         )  # fmt: skip
         test = datasets.open_split(
-            job.data, None, self.say, prefer=datasets.VALIDATION, max_samples=job.test_samples, seed=self.seed,
+            job.data, datasets.split_to_judge(job.data), self.say, max_samples=job.test_samples, seed=self.seed,
             shape=train.shape, like=train,
         )  # fmt: skip
         return train, test
@@ -135,7 +135,9 @@ def _carried_out(plan: Plan, folder: Folder, work: Work, command: str, say: Term
             for each in (*plan.jobs, *plan.groups)
             if each.name not in outcomes and (record := folder.finished(each.name))
         }
-        chosen |= {each.name: entry for each in plan.choices if (entry := read_choice(folder.record(each.name)))}
+        chosen |= {
+            each.name: entry for each in plan.choices if (entry := read_choice(folder.record(each.name), each.jobs))
+        }
         if result is None or len(outcomes) + len(chosen) > known:
             result = compared(settled(plan, chosen), outcomes, command=command, answered=folder.answered)
             known = len(outcomes) + len(chosen)

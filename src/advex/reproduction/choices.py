@@ -26,7 +26,9 @@ def unseen(job: Job, test: Dataset, say: Terminal, seed: int) -> Dataset:
 
     test: those that are. Raises DataError where there are none.
     """
-    first = datasets.preferred(job.data, None, *datasets.VALIDATION)
+    first = datasets.split_to_judge(job.data)
+    if first is None:
+        raise DataError(f"{job.data} has no test or validation split: what is not compared may have been trained on.")
     known = [name for name in datasets.VALIDATION if name in sets.splits(job.data) and name != first]
     split = next(iter(known), first)
     data = datasets.open_split(job.data, split, say, seed=seed, shape=test.shape, like=test)
@@ -46,8 +48,9 @@ def choose(choice: Choice, runs: Mapping[str, Path], data: Dataset, device: str)
     models = open_models([f"{name}={run}" for name, run in runs.items()], device)
     accuracies = {model.name: _accuracy(model, data) for model in models}
     return ChoiceEntry(
-        like=choice.like.name, within=choice.within, data=data.name, examples=len(data), accuracies=accuracies
-    )
+        like=choice.like.name, within=choice.within, data=data.name, examples=len(data), accuracies=accuracies,
+        missing=[name for name in choice.jobs if name not in runs],
+    )  # fmt: skip
 
 
 def _accuracy(model: Opened, data: Dataset) -> float:

@@ -9,6 +9,7 @@ import torch
 from advex.errors import AdvexError
 from advex.objectives import Lipschitz
 from advex.objectives.step import Parts
+from advex.precision import has_bfloat16
 from advex.training import checkpoints
 from advex.training.run import Run
 
@@ -80,7 +81,8 @@ def _cause(run: Run, parts: Parts) -> str:
             f"too strong: try objective.{name}.{option}={getattr(term, option) / weight:.2g}."
         )
     rate = run.optimiser.param_groups[0]["lr"]
-    precise = ", or precision=float32" if recipe.precision != "float32" else ""
+    rounded = recipe.precision != "float32" and has_bfloat16(run.classifier.device)
+    precise = ", or precision=float32" if rounded else ""
     return (
         f"The learning rate, {rate:.3g} there, is probably too high: "
         f"try learning_rate={recipe.learning_rate / 4:.2g}{precise}."

@@ -33,7 +33,7 @@ from advex.environment import environment, without_places
 from advex.errors import AdvexWarning, ArtifactError, SpecError
 from advex.files import write_text
 from advex.lookup.folders import opened_folder
-from advex.precision import NO_BFLOAT16, has_bfloat16
+from advex.precision import NO_BFLOAT16, lacking
 from advex.progress import QUIET, Terminal
 from advex.recipes import Recipe, fitted
 from advex.record.run import SCHEMA
@@ -42,6 +42,7 @@ from advex.training.checkpoints import BEST, CHECKPOINTS, METRICS
 from advex.training.loop import train
 from advex.training.metrics_log import TENSORBOARD, RunningNumbers, last_figures
 from advex.training.run import completed, identity_of
+from advex.training.steps import in_bfloat16
 
 RECIPE, ENVIRONMENT, ADDED = "recipe.yaml", "env.json", "added.csv"
 OURS = (CONFIG, WEIGHTS, CHECKPOINTS, BEST, METRICS, TENSORBOARD, RECIPE, ENVIRONMENT, ADDED, EXAMPLES)
@@ -83,16 +84,18 @@ def run(
 
 def _train(recipe: Recipe, data: Examples, folder: Path, say: Terminal, *, device: str, **options: Any) -> None:
     """Begin a run, or go on with it, with a progress bar."""
+    instead = lacking(in_bfloat16(recipe), device)
+    if instead:
+        say.note(NO_BFLOAT16)
 
     def describe() -> None:
         write_text(folder / RECIPE, as_yaml(recipe))
-        about = environment(torch.device(device)) | {"command": without_places(progress.command_line())}
+        about = environment(torch.device(device)) | instead
+        about["command"] = without_places(progress.command_line())
         write_text(folder / ENVIRONMENT, json.dumps(about | {"schema_version": SCHEMA}, indent=1) + "\n")
         if isinstance(data, Dataset) and data.parts:
             write_text(folder / ADDED, _added(data))
 
-    if recipe.precision == "bfloat16" and not has_bfloat16(torch.device(device)):
-        say.note(NO_BFLOAT16)
     numbers = RunningNumbers()
     with progress.stopping() as stop, say.progress(f"train {folder.name}") as bar:
 

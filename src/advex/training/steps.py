@@ -15,6 +15,7 @@ from advex import batch_norm, objectives, processes
 from advex.classifier import Classifier
 from advex.objectives.step import Parts, State
 from advex.precision import has_bfloat16
+from advex.recipes import Recipe
 from advex.training.run import Run, generator
 from advex.types import Batch
 
@@ -52,6 +53,12 @@ def prepared(run: Run) -> Iterator[nn.Module]:
             # Of weights with one input channel, whose two layouts are the same bytes.
             warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         yield loss_of
+
+
+def in_bfloat16(recipe: Recipe) -> bool:
+    """Whether any of a training is to be computed in bfloat16."""
+    terms = objectives.build(recipe.objective).terms.values()
+    return recipe.precision == "bfloat16" or any(getattr(term, "bfloat16", False) for term in terms)
 
 
 def gradients(
