@@ -53,6 +53,7 @@ from advex.record import (
     read_run,
     write_record,
 )
+from advex.record.repeats import without_repeats
 from advex.record.run import EPOCHS
 from advex.report import write_report
 from advex.report.cells import turned
@@ -405,10 +406,23 @@ def test_the_headline_repeats_the_figures_and_says_what_each_means(record: Path)
 
 def test_of_two_classes_the_area_below_chance_is_not_said_twice(tmp_path: Path) -> None:
     """Half a confidence of two classes is where the decision changes."""
-    root = page(make_record(tmp_path, Plan(classes=2, explained=0, swept=0)))
-    assert not root.all("td", data_headline="btr_ara")
-    assert "confidence falls below chance" not in root.one("section", id="findings").text
-    assert root.all("td", data_measure="btr_ara")
+    folder = make_record(tmp_path, Plan(classes=2, explained=0, swept=0))
+    values = json.loads((folder / "record.json").read_text())
+    for spec, shown in ((values["searches"]["attack"], False), ("minimal:gradients=7", True)):
+        values["searches"]["btr"] = spec
+        (folder / "record.json").write_text(json.dumps(values))
+        root = page(folder)
+        assert not root.all("td", data_headline="btr_ara")
+        assert "confidence falls below chance" not in root.one("section", id="findings").text
+        assert bool(root.all("td", data_measure="btr_ara")) is shown
+        assert ("BTR" in root.text) is shown
+    record = read_record(folder)
+    counted = [each.model_copy(update={"comparisons": len(record.differences)}) for each in record.differences]
+    searches = {**record.searches, "btr": record.searches["attack"]}
+    kept = without_repeats(record.model_copy(update={"searches": searches, "differences": counted})).differences
+    assert [each.measure for each in kept] == [name for each in counted if "btr" not in (name := each.measure)]
+    assert {each.comparisons for each in kept} == {len(kept)}
+    assert len(kept) < len(counted)
 
 
 def test_the_page_begins_with_one_picture_of_the_worst_and_the_best_model(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from advex.cli import terminal
 from advex.record import CALIBRATION, Figure, Record
+from advex.record.repeats import without_repeats
 from advex.record.tables import in_norm
 
 _COLUMNS = 4  # of measures side by side
@@ -14,6 +15,7 @@ _COLUMNS = 4  # of measures side by side
 
 def show(record: Record) -> None:
     """Accuracy and areas of each model, with intervals, what is known of certificates, maps and rows, and warnings."""
+    record = without_repeats(record)
     shown = ("ara", "sample_ara", "decisions_ara")
     keys = ["accuracy", "mean_corruption_error"]
     keys += [in_norm(f"{name}_{of}", record.norm(name)) for name in record.searches for of in shown]
@@ -132,6 +134,7 @@ def _show_answers(record: Record) -> None:
 
 def show_differences(record: Record) -> None:
     """Every pair of models, and of explainers of one model's maps: the first minus the second."""
+    record = without_repeats(record)
     explainers = {name for model in record.models for name in model.maps}
     titles = {key: entry.title for key, entry in record.measures.items()}
     titles |= {f"{name}_{key}": f"{_words(name)} {titles[key]}" for name in explainers for key in record.measures}

@@ -12,6 +12,7 @@ import numpy as np
 from advex.errors import ArtifactError
 from advex.record import TABLES, Record, Training, read_record, read_rows, read_run
 from advex.record.parquet import check_rows
+from advex.record.repeats import without_repeats
 from advex.record.tables import distance_column
 
 _COLUMNS: Mapping[str, Collection[str]] = {name: columns for name, columns in TABLES.items()}
@@ -152,7 +153,7 @@ def read(folder: Path, tables: Collection[str] = tuple(TABLES), picture_bytes: i
 
     Raises ArtifactError when it is no record, is damaged, or contradicts itself.
     """
-    record = read_record(folder)
+    record = without_repeats(read_record(folder))
     names = [model.name for model in record.models]
     if len(set(names)) != len(names):
         raise ArtifactError(f"{folder / 'record.json'} names a model twice: {', '.join(names)}.")
