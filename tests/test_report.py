@@ -1492,7 +1492,10 @@ def test_every_declared_measure_of_maps_is_shown_and_compared_along_both_axes(tm
             values[model.name, explainer] = mine
             figures = {key: _mean(array[np.isfinite(array)]) for key, array in mine.items()}
             undefined = {"zag": {"the search was blind": 3, "not defined for this map": 2}}
-            model.maps[explainer] = MapFigures(method=explainer, target="true", figures=figures, undefined=undefined)
+            model.maps[explainer] = MapFigures(
+                method=f"{explainer}:of={model.name if explainer == 'two' else 'logit'}",
+                target="true", figures=figures, undefined=undefined,
+            )  # fmt: skip
             rows += [
                 {"model": model.name, "explainer": explainer, "example": i, "target": 0, "method": explainer,
                  "change": None, "completeness": None, "map": None, **{key: float(mine[key][i]) for key in mine}}
@@ -1512,7 +1515,11 @@ def test_every_declared_measure_of_maps_is_shown_and_compared_along_both_axes(tm
         )  # fmt: skip
     write_record(folder, record.model_copy(update={"measures": declared}))
     pq.write_table(pa.Table.from_pylist(rows), folder / "maps.parquet")
-    section = page(folder).one("section", id="maps")
+    root = page(folder)
+    section, made = root.one("section", id="maps"), root.one("section", id="made")
+    assert ":of=" not in section.text
+    for spec in ("one:of=logit", "a: two:of=a", "b: two:of=b", "c: two:of=c"):
+        assert [node.text for node in made.all("code")].count(spec) == 1
     assert [node.text for node in section.all("h3")[:2]] == ["Faithful", "Of a plugin's own"]
     assert [node.text for node in section.all("table")[0].one("thead").all("th")] == [
         "Model", "Zig (rad) lower is better", "Zag",

@@ -14,11 +14,10 @@ from advex.report.cells import BETTER, FigureCell, FigureRow, measured, p_of, tu
 
 @dataclass(frozen=True)
 class RowGroup:
-    """Rows under one heading. methods: how the explainer was made, one for all models or each with its own."""
+    """Rows under one heading."""
 
     name: str
     rows: tuple[FigureRow, ...]
-    methods: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from advex.record import ModelEntry, all_figures
@@ -32,6 +33,7 @@ class Made:
         record = contents.record
         text = record.model_dump_json(indent=1)
         return {
+            "explainers": list(_explainers(record.models)),
             "skipped": record.data.skipped[:SKIPPED],
             "files": [
                 ("figures.json", "all figures and how they were made", data_uri("application/json", text)),
@@ -41,6 +43,14 @@ class Made:
             ],
             "json": text,
         }
+
+
+def _explainers(models: Sequence[ModelEntry]) -> Iterator[tuple[str, list[str]]]:
+    """(name, how it was made) of each explainer of maps: once for all models, or for each of them."""
+    for name in dict.fromkeys(name for model in models for name in model.maps):
+        methods = {model.name: model.maps[name].method for model in models if name in model.maps}
+        alike = len(set(methods.values())) == 1
+        yield name, [*methods.values()][:1] if alike else [f"{model}: {spec}" for model, spec in methods.items()]
 
 
 def csv_file(name: str, what: str, rows: list[tuple]) -> File:

@@ -173,9 +173,7 @@ def _group(record: Record, explainer: str, keys: Sequence[str], sums: bool) -> R
         cells = [_value(explainer, key, mapped, digits[key]) for key in keys]
         cells += [_sum_error(explainer, mapped, digits["completeness"])] if sums else []
         rows.append(FigureRow(index, model.name, tuple(cells)))
-    alike = len({mapped.method for mapped in every}) == 1
-    named = (f"{model.name}: {model.maps[explainer].method}" for _, model in models)
-    return RowGroup(explainer, tuple(rows), (every[0].method,) if alike else tuple(named))
+    return RowGroup(explainer, tuple(rows))
 
 
 def _value(explainer: str, key: str, mapped: MapFigures, digits: int) -> FigureCell:
