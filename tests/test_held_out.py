@@ -138,8 +138,8 @@ def test_the_share_of_examples_that_were_trained_on_is_flagged(workplace: Path) 
     classifier = advex.load("run")
     right = classifier.predict(torch.from_numpy(x[70:, None] / 255).float()).argmax(dim=1).numpy() == y[70:]
     assert model["trained_on"] == 30
-    assert "30 of the 50 examples (60.0%)" in flags["trained_on"]["message"]
-    assert f"Of the other 20 it classifies {right.mean():.1%} correctly" in flags["trained_on"]["message"]
+    assert "30 of the 50 examples (60.0\u202f%)" in flags["trained_on"]["message"]
+    assert f"Of the other 20 it classifies {100 * right.mean():.1f}\u202f% correctly" in flags["trained_on"]["message"]
     np.savez("new.npz", x=x[70:], y=y[70:])
     model, flags = evaluate("new", "--data", "new.npz")
     assert model["trained_on"] == 0

@@ -187,7 +187,7 @@ def test_much_that_is_undefined_is_flagged(done: SimpleNamespace) -> None:
     assert len(flagged) == sum(len(entry.undefined) for entry in maps.values()) > 0
     counted = maps["gradient"].undefined["test_halves_sum"][ODD]
     (flag,) = (flag for flag in flagged if "'test_halves_sum' of the maps by 'gradient'" in flag.message)
-    assert f"{counted / 20:.1%}" in flag.message
+    assert f"{100 * counted / 20:.1f}\u202f%" in flag.message
     assert f"{ODD} ({counted})" in flag.message
 
 
@@ -234,7 +234,7 @@ def test_differences_along_both_axes_equal_a_slow_replica(done: SimpleNamespace)
         if len(changes) == 20:
             _, low, high = bootstrap_mean(torch.tensor(changes, dtype=torch.float64), seed=0)
             assert figure.low <= low <= figure.value <= high <= figure.high
-        # The intervals of one measure hold together along each axis: no difference is counted that has no value.
+        # The intervals of one measure have joint coverage along each axis: no difference is counted that has no value.
         family = [other for other, (*_, of) in expected.items() if (other[0], of) == (name[0], key)]
         assert lines[name].comparisons == sum(not math.isnan(lines[other].figure.value) for other in family)
 

@@ -487,7 +487,8 @@ def test_infinite_and_undefined_figures_are_said_in_words(tmp_path: Path) -> Non
     assert root.one("td", data_model="ordinary", data_measure="attack_ara").text == "– no examples"
     assert root.one("td", data_model="ordinary", data_measure="btr_ara").text == "– not measured"
     assert "The attack ARA of robust is infinite" in root.one("section", id="findings").text
-    assert "ARA is the area between a model's accuracy curve and chance" in root.one("section", id="findings").text
+    spelled = "ARA (accuracy-robustness area) is the area between a model's accuracy curve and chance"
+    assert spelled in root.one("section", id="findings").text
     assert not re.search(r"\b(nan|inf)\b", root.one("section", id="figures").text)
 
 

@@ -156,8 +156,9 @@ def _explain(request: Request, models: list[Opened], inputs: Inputs, out: Path) 
 
 def _show_rows(result: dict[str, Any], folder: Path, *, named: bool) -> None:
     """The sentences, below a line for each row."""
+    from advex.drawing.numbers import percentages
     from advex.explanation.folder import FIGURES
-    from advex.tabular.sentences import percentages, shown
+    from advex.tabular.sentences import shown
 
     for subject in result["inputs"]:
         share, _ = percentages(max(subject["confidences"]), 0.0)

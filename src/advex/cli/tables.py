@@ -148,7 +148,7 @@ def show_differences(record: Record) -> None:
     ]
     terminal.table(["difference", "measure", "value [95 % interval]"], rows)
     for k in sorted({line.comparisons for line in record.differences if line.comparisons > 1}):
-        terminal.emit(f"The intervals of {k} comparisons hold together with 95 %.")
+        terminal.emit(f"The intervals of {k} comparisons have joint 95 % coverage.")
 
 
 def _words(key: str) -> str:

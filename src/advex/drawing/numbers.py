@@ -80,6 +80,32 @@ def confidence(share: float | None) -> str:
     return f"{round(100 * share)}{UNIT}"
 
 
+def percentages(before: float, after: float) -> tuple[str, str]:
+    """Two probabilities, each in the fewest digits that tell it from the other and from an even chance.
+
+    >>> percentages(0.22, 0.61), percentages(0.4996, 0.5004), percentages(0.001, 0.9999), percentages(0.219, 0.5006)
+    (('22 %', '61 %'), ('49.96 %', '50.04 %'), ('<1 %', '>99 %'), ('22 %', '50.1 %'))
+    """
+    return _told_apart(before, after), _told_apart(after, before)
+
+
+def _told_apart(share: float, other: float) -> str:
+    for digits in range(4):
+        text = _percentage(share, digits)
+        if text != _percentage(other, digits) and (float(share) == 0.5 or round(100 * share, digits) != 50):
+            break
+    return text  # pyright: ignore[reportPossiblyUnboundVariable]
+
+
+def _percentage(share: float, digits: int) -> str:
+    finest, rounded = 10.0**-digits, round(100 * share, digits)
+    if rounded == 0 < share:
+        return f"<{finest:.{digits}f} %"
+    if rounded == 100 > 100 * share:
+        return f">{100 - finest:.{digits}f} %"
+    return f"{rounded:.{digits}f} %"
+
+
 def short(value: float) -> str:
     """A setting such as rho or chance, with no needless digits.
 

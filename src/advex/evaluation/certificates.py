@@ -19,6 +19,7 @@ import torch
 from advex import measures
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset
+from advex.drawing.numbers import percent
 from advex.evaluation.columns import table, tensor
 from advex.evaluation.examples import batch_for
 from advex.evaluation.flags import FEW_EXAMPLES, flag
@@ -127,8 +128,8 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
         yield flag(
             entry.name, "noise", "note",
             f"The network does not withstand the noise that certifies it (sigma {certified.sigma:g}): of "
-                f"{certified.examples} examples, {smoothed.value:.1%} are certified correct with noise and "
-                f"{certified.accuracy.value:.1%} are correct without.",
+                f"{certified.examples} examples, {percent(smoothed.value)} are certified correct with noise and "
+                f"{percent(certified.accuracy.value)} are correct without.",
             f"Train with such noise (objective.noise.std={certified.sigma:g} objective.noise.clip=false), or certify "
             "with a smaller sigma.",
         )  # fmt: skip

@@ -12,6 +12,7 @@ from typing import Literal
 from torch import Tensor
 
 from advex.data.dataset import Dataset
+from advex.drawing.numbers import percent
 from advex.record import Flag
 from advex.record.run import Training
 
@@ -49,10 +50,10 @@ def flags_of_training(model: str, known: Tensor, right: Tensor, *, by_name: bool
     elif count:
         others = len(known) - count
         accuracy = float(right[~known].double().mean())
-        apart = f" Of the other {others:,} it classifies {accuracy:.1%} correctly." if others else ""
+        apart = f" Of the other {others:,} it classifies {percent(accuracy)} correctly." if others else ""
         yield flag(
             model, "trained_on", severity(count / len(known)),
-            f"{count:,} of the {len(known):,} examples ({count / len(known):.1%}) are in its training data "
+            f"{count:,} of the {len(known):,} examples ({percent(count / len(known))}) are in its training data "
                 "and may be memorised, so accuracy, radii and confidences are too optimistic for new "
                 f"data.{apart}",
             "Evaluate on data not used in training (--split test, if a part is held out).",

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset
+from advex.drawing.numbers import percent
 from advex.errors import SpecError
 from advex.evaluation import places, settled, steadiness
 from advex.evaluation.columns import beside, mean_over, table, tensor, without
@@ -261,7 +262,7 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
             doubtful = severity(share := sum(reasons.values()) / len(work.data))
             if doubtful == "warning":
                 listed = ", ".join(f"{reason} ({count})" for reason, count in reasons.items())
-                message = f"'{key}' of the maps by '{name}' is undefined for {share:.1%} of the examples: {listed}."
+                message = f"'{key}' of the maps by '{name}' is undefined for {percent(share)} of examples: {listed}."
                 remedy = "Choose a measure that is defined for these maps."
                 if share < 1:
                     message += " The mean is over the others."
@@ -272,7 +273,7 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
 def differences(results: Results) -> Iterator[Contrast]:
     """Every measure: of two models' maps by one explainer, and of two explainers' maps of one model's same class.
 
-    Intervals of one measure hold together along each of the two axes.
+    Intervals of one measure have joint coverage along each of the two axes.
     """
     values: dict[tuple[str, str, str], Tensor] = {}
     drawn: dict[tuple[str, str], Mapping[str, Tensor]] = {}

@@ -17,6 +17,7 @@ from torch import Tensor
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset
 from advex.data.images.png import encode_png
+from advex.drawing.numbers import percent
 from advex.errors import SpecError
 from advex.evaluation.columns import beside, table, tensor
 from advex.evaluation.examples import batch_for
@@ -231,7 +232,7 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
     if lost:
         yield flag(
             entry.name, "png", severity(lost),
-            f"{lost:.1%} of the explanation pictures are classified differently once saved as 8-bit PNG: the "
+            f"{percent(lost)} of the explanation pictures are classified differently once saved as 8-bit PNG: the "
                 "picture shown is not exactly what the network classified.",
             "Use the figures for the PNG, which are shown beside the others; a larger rho makes them agree.",
         )  # fmt: skip

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from advex import measures
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset
+from advex.drawing.numbers import percent
 from advex.errors import InputError
 from advex.evaluation.columns import beside, table, tensor
 from advex.evaluation.examples import batch_for, spread
@@ -116,8 +117,8 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
     if accuracy.low <= data.chance:
         yield flag(
             entry.name, "low_accuracy", "warning",
-            f"The accuracy, {accuracy.value:.1%}, is not clearly above that of always predicting the most "
-                f"frequent class, {data.chance:.1%}: robustness areas and explanations say little.",
+            f"The accuracy, {percent(accuracy.value)}, is not clearly above that of always predicting the most "
+                f"frequent class, {percent(data.chance)}: robustness areas and explanations say little.",
             f"Check the normalisation and the order of classes, or train longer. {more_examples(data)}",
         )  # fmt: skip
 

@@ -15,6 +15,7 @@ from advex.attacks import Search
 from advex.attacks.boundary_walk import from_noise, walk
 from advex.attacks.slopes import compare_slopes
 from advex.classifier import Classifier
+from advex.drawing.numbers import percent
 from advex.evaluation.columns import table, tensor
 from advex.evaluation.examples import batch_for, searched, spread
 from advex.evaluation.flags import flag
@@ -195,7 +196,7 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
         known, where = int((~_errors(rows).isnan()).sum()), "at the changes found"
         if tensor(rows, "size").isinf().all():
             where = "at the inputs (no change was found)"
-        apart = f"differ from it by {error:.0%}" if math.isfinite(error) else "exist, and it is NaN or infinite"
+        apart = f"differ from it by {percent(error, 0)}" if math.isfinite(error) else "exist, and it is NaN or infinite"
         yield flag(
             entry.name, "gradients_disagree", "warning",
             f"The gradient is not that of the network's outputs: {where}, finite differences {apart} (median "
@@ -207,7 +208,7 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
         yield flag(
             entry.name, "boundary_not_reached", "warning",
             f"A walk of {PASSES} decisions, without gradients, shortens the changes of the attack with twice "
-                f"its gradients by {share:.1%} (mean of {int(tensor(rows, 'walked').isfinite().sum())} "
+                f"its gradients by {percent(share)} (mean of {int(tensor(rows, 'walked').isfinite().sum())} "
                 "examples): the attack stops short of the nearest boundary, so the areas are too large.",
             "Give the attack more gradients; if the walk still shortens its changes, its gradients are "
                 f"misleading. {by_decisions}",
@@ -225,12 +226,12 @@ def _more_steps(entry: ModelEntry, task: SearchTask, distances: Tensor, again: p
         helped.append(f"{gained} more of {len(once)} examples reach the goal")
     if fall > HELPS:
         size = norm_title(task.norm.name)
-        helped.append(f"the mean {size} of {n} falls by {fall:.1%} (from {before / n:.4g} to {after / n:.4g})")
+        helped.append(f"the mean {size} of {n} falls by {percent(fall)} (from {before / n:.4g} to {after / n:.4g})")
     if helped:
         budget = "gradients" if getattr(task.search, "needs_gradient", True) else "queries"
         yield flag(
             entry.name, "more_steps", "warning",
             f"More steps still help: with twice the {budget} of the attack, {' and '.join(helped)}. "
             "Smaller changes exist, so the areas are too large.",
-            f"Give the attack more {budget}, until this flag disappears.",
+            f"Give the attack more {budget}, until this warning no longer appears.",
         )  # fmt: skip

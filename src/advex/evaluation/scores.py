@@ -71,7 +71,7 @@ def value_figure(value: Value, values: Tensor, seed: int, estimates: Tensor | No
 class Contrast:
     """A difference before its interval is known.
 
-    family: names the differences whose intervals hold together. estimates: [RESAMPLES] of the difference. ratios:
+    family: names the differences whose intervals have joint coverage. estimates: [RESAMPLES] of the difference. ratios:
     [RESAMPLES] of its ratio, where it has one. changes: [n] of which it is the mean, where it is one. counts: of two
     shares, how many examples only the first has, how many only the second, and of how many.
     """
@@ -127,7 +127,7 @@ def _unbounded(value: float, n: int, failures: int, better: Better = "high") -> 
 
 
 def bounded(contrasts: Sequence[Contrast], seed: int = 0) -> list[Difference]:
-    """The differences with intervals that hold together with 95 % within each family, and p values that do, too.
+    """The differences with intervals of joint 95 % coverage within each family, and p values adjusted for it, too.
 
     A difference of two infinite areas is NaN: nothing is known about it, and it counts for nothing.
     """

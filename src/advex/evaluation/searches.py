@@ -14,6 +14,7 @@ from torch import Tensor
 from advex import attacks, goals, measures
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset
+from advex.drawing.numbers import percent
 from advex.evaluation.columns import table, tensor
 from advex.evaluation.examples import batch_for, searched
 from advex.evaluation.flags import flag, more_examples, severity
@@ -185,7 +186,7 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
         if task.area and not is_published(task.name) and (bias := _bias(work, tensor(rows, task.column))):
             yield flag(
                 entry.name, "area_bias", "note",
-                f"{task.key('ara')} is about {bias:.1%} too large: areas measured on few examples are biased "
+                f"{task.key('ara')} is about {percent(bias)} too large: areas measured on few examples are biased "
                     "upwards, most of all near chance (estimated by bootstrap).",
                 f"{more_examples(work.data)} Intervals and differences of models on the same examples are not biased.",
             )  # fmt: skip
@@ -202,7 +203,7 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
         if blind > 0:
             yield flag(
                 entry.name, "flat_gradients", severity(blind),
-                f"On {blind:.1%} of the examples the gradient vanished somewhere during the search '{name}': "
+                f"On {percent(blind)} of the examples the gradient vanished somewhere during the search '{name}': "
                 "it was blind there, and the radii may be too large.",
                 "Return logits instead of probabilities, avoid saturating or quantising layers, or use a "
                 "smooth activation.",
@@ -212,7 +213,7 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
         if valid is not None and valid.value < 1:
             yield flag(
                 entry.name, "published_invalid", "note",
-                f"{1 - valid.value:.1%} of the changes found by '{name}' lose their effect once clipped to "
+                f"{percent(1 - valid.value)} of the changes found by '{name}' lose their effect once clipped to "
                     "valid inputs: the published protocol does not keep to the box.",
                 "Use these figures only to compare with published ones.",
             )  # fmt: skip

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
+from advex.drawing.numbers import percent
 from advex.evaluation.columns import tensor
 from advex.evaluation.flags import LARGE_SHARE, flag
 from advex.evaluation.plan import MeasureTask
@@ -35,7 +36,7 @@ def _accuracy(work: Evaluation, entry: ModelEntry, tasks: list[MeasureTask]) -> 
     if accuracy < min(2 * chance, (1 + chance) / 2):
         yield flag(
             entry.name, "stable_by_chance", "warning",
-            f"The accuracy, {accuracy:.1%}, is not far above chance, {chance:.1%}: maps of a network that "
+            f"The accuracy, {percent(accuracy)}, is not far above chance, {percent(chance)}: maps of a network that "
                 f"has learned little are stable anyway, so {_listed(tasks)} mean little here.",
             "Compare stability only among networks of similar accuracy.",
         )  # fmt: skip

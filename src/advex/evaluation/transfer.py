@@ -13,6 +13,7 @@ from torch import Tensor
 from advex.attacks.pgd import PGD
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset
+from advex.drawing.numbers import percent
 from advex.evaluation import predictions
 from advex.evaluation.columns import beside, table, tensor
 from advex.evaluation.examples import batch_for
@@ -108,11 +109,11 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
             if beyond.low > 0:
                 yield flag(
                     entry.name, "transfer_beats_white_box", "warning",
-                    f"Within {radius}, changes made on {source} leave {transfer.accuracy[source].value:.1%} "
+                    f"Within {radius}, changes made on {source} leave {percent(transfer.accuracy[source].value)} "
                         "correct, but those made on the model itself leave "
-                        f"{transfer.accuracy[entry.name].value:.1%}: {beyond.value:.1%} [{beyond.low:.1%}, "
-                        f"{beyond.high:.1%}] more are lost to gradients that are not its own, so its own are "
-                        "misleading.",
+                        f"{percent(transfer.accuracy[entry.name].value)}: {percent(beyond.value)} "
+                        f"[{percent(beyond.low)}, {percent(beyond.high)}] more are lost to gradients that are not its "
+                        "own, so its own are misleading.",
                     f"Search without gradients (--suite {without_gradients(work.data)}), with draws or another loss; "
                     "do not trust its radii.",
                 )  # fmt: skip

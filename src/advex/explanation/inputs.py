@@ -55,7 +55,7 @@ class Inputs:
         shape = model.input_shape if self.size is None else datasets.shape_from(self.size)
         if self.data is None and shape is None:
             raise SpecError(
-                f"The input size of {model.name} is not known, and is rarely that of a photo: give it, e.g. "
+                f"The input size of {model.name} is unknown, and is rarely the photo's own size: set it, e.g. "
                 "--size 224 (or 3x224x224)."
             )
         if self.data is None:

@@ -97,7 +97,7 @@ def _ends(estimates: Tensor, beyond: float) -> tuple[Tensor, Tensor]:
 
 
 def widening(estimates: Tensor) -> float | None:
-    """How many standard deviations k figures' intervals must be wide, each way, for all k to hold together with 95 %.
+    """How many standard deviations k figures' intervals must be wide, each way, for joint 95 % coverage.
 
     estimates: [resamples, k], each row from one resample of the examples. In 95 % of the resamples no figure is farther
     from its mean than that many of its own standard deviations: the single step of Westfall and Young (1993), with the
@@ -137,7 +137,7 @@ def widened(estimates: Tensor, deviations: float | None) -> tuple[Tensor, Tensor
 
 
 def simultaneous(estimates: Tensor) -> tuple[Tensor, Tensor]:
-    """Intervals of k figures that all hold together with 95 %, see `widening`: lower and upper ends, [k] each.
+    """Intervals of k figures with joint 95 % coverage, see `widening`: lower and upper ends, [k] each.
 
     For k = 1 that is `percentiles`.
 

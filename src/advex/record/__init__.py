@@ -102,7 +102,7 @@ class ModelEntry(Strict):
 class Difference(Strict):
     """first minus second on the same examples, paired bootstrap.
 
-    comparisons: the intervals of so many differences hold together with 95 %, this one among them. p: of the test that
+    comparisons: the intervals of so many differences have joint 95 % coverage, this one among them. p: of the test that
     flips the signs of the examples' differences, so that of the same comparisons none with p below 0.05 is false, with
     95 % (Holm); None where they are not all means, and in records of before. ratio: first divided by second, of areas;
     its interval is widened as the difference's.

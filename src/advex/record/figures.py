@@ -128,7 +128,7 @@ class TransferFigures(Strict):
     """What a model decides rightly once changes made on each model within a radius are added.
 
     accuracy: by the model that they were made on, itself among them. beyond: by each other model, the accuracy under
-    its own changes minus that under the other's, paired; the intervals hold together.
+    its own changes minus that under the other's, paired; the intervals have joint coverage.
     """
 
     accuracy: dict[str, Figure]

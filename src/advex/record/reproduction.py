@@ -147,7 +147,7 @@ class OrderingEntry(_Model):
     """Two rows that a column of the paper puts in order: `first` is the better one there.
 
     lead: by how much it is better here, in the column's units (of n examples; negative: it is worse). p: of a paired
-    test, so that those below 0.05 of one column hold together with 95 %.
+    test, adjusted for all comparisons of its column (Holm).
     """
 
     table: str

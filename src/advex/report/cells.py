@@ -75,9 +75,9 @@ def together(differences: Sequence[Difference]) -> str:
     if len(differences) < 2:
         return ""
     if counts == {1}:
-        return "Each interval holds with 95 % on its own: of many, about one in twenty excludes zero by chance."
+        return "Each interval has 95 % coverage on its own: of many, about one in twenty excludes zero by chance."
     words = " and of ".join(f"{k:,}" for k in sorted(counts))
-    return f"The intervals of {words} comparisons hold together with 95 %."
+    return f"The intervals of {words} comparisons have joint 95 % coverage."
 
 
 def inverse(ratio: Figure) -> Figure:

@@ -25,7 +25,7 @@ _MEASURES = {
     "failed": "Not found",
     "gradients": "Gradients per image",
     "reached": "Found",
-    "valid": "Holds in the box",
+    "valid": "Still succeeds after clipping",
 }
 _SHARES = (
     "accuracy",

@@ -1,6 +1,6 @@
 """Which orders of a paper's rows hold here: every pair of explainers that a column puts in order, tested in pairs.
 
-Rows are of one network. The tests of a column's pairs hold together (Holm).
+Rows are of one network. The p values of a column's pairs are adjusted together (Holm).
 """
 
 from __future__ import annotations

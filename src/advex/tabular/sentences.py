@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from advex.drawing.numbers import date_text
+from advex.drawing.numbers import date_text, percentages
 
 _PLAIN = re.compile(r"[\w.+-]+")  # words that need no quotation marks
 _MOST_NAMED = 12  # columns, in a sentence
@@ -130,32 +130,6 @@ def number_text(value: float) -> str:
     ('0.0000001', '1,099,511,627,776', '0.3')
     """
     return f"{value:,.0f}" if float(value).is_integer() else f"{Decimal(repr(float(value))):,f}"
-
-
-def percentages(before: float, after: float) -> tuple[str, str]:
-    """Two probabilities, each in the fewest digits that tell it from the other and from an even chance.
-
-    >>> percentages(0.22, 0.61), percentages(0.4996, 0.5004), percentages(0.001, 0.9999), percentages(0.219, 0.5006)
-    (('22 %', '61 %'), ('49.96 %', '50.04 %'), ('<1 %', '>99 %'), ('22 %', '50.1 %'))
-    """
-    return _told_apart(before, after), _told_apart(after, before)
-
-
-def _told_apart(share: float, other: float) -> str:
-    for digits in range(4):
-        text = _percentage(share, digits)
-        if text != _percentage(other, digits) and (float(share) == 0.5 or round(100 * share, digits) != 50):
-            break
-    return text  # pyright: ignore[reportPossiblyUnboundVariable]
-
-
-def _percentage(share: float, digits: int) -> str:
-    finest, rounded = 10.0**-digits, round(100 * share, digits)
-    if rounded == 0 < share:
-        return f"<{finest:.{digits}f} %"
-    if rounded == 100 > 100 * share:
-        return f">{100 - finest:.{digits}f} %"
-    return f"{rounded:.{digits}f} %"
 
 
 def listed(parts: Sequence[str]) -> str:

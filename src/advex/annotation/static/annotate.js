@@ -234,7 +234,7 @@ function message() {
   else if (!supply.problem && supply.finished && state.answered > 0)
     notice = ["All done", "Thank you. There is nothing left to judge; you may close this page."];
   else if (!supply.problem && supply.finished)
-    notice = ["Nothing to judge", "There are no pictures for you now. Look again later."];
+    notice = ["Nothing to judge", "There are no pictures for you now. Please check back later."];
   const changed = at("notice").textContent !== notice[0];
   at("notice").textContent = notice[0];
   at("more").textContent = notice[1];

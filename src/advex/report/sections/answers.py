@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from advex.drawing.numbers import UNIT, confidence, date_text, significant
+from advex.drawing.numbers import UNIT, confidence, date_text, percentages, significant
 from advex.registry import register
 from advex.report.reading import Contents, Row
 from advex.report.row_values import SHOWN_ROWS, value_text
@@ -224,8 +224,9 @@ def waterfall(row: Row, changes: Sequence[dict[str, Any]]) -> tuple[Step, ...]:
     for change, share, (start, end) in zip(changes, shares, itertools.pairwise(way), strict=True):
         kind, sign = ("rise", "+") if share >= 0 else ("fall", "")
         moves.append(step(change["feature"], kind, start, end, f"{sign}{significant(100 * share, 2)}"))
-    first = step("as it is", "level", 0.0, before, confidence(before))
-    return (first, *moves, step("changed", "level", 0.0, after, confidence(after)))
+    said = [text.replace(" %", UNIT) for text in percentages(before, after)]  # as in the sentence
+    first = step("as it is", "level", 0.0, before, said[0])
+    return (first, *moves, step("changed", "level", 0.0, after, said[1]))
 
 
 def _length(change: dict[str, Any]) -> float:

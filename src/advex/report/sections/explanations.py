@@ -43,5 +43,5 @@ def _title(key: str, lowers: Collection[str]) -> str:
     """key: PURPOSE_EXPLAINER."""
     purpose, _, explainer = key.partition("_")
     if purpose == "sweep":
-        return "In the sweep: says the class"
-    return "Away from a class: says another" if explainer in lowers else "Towards a class: says it"
+        return "Classified as the target, over all sizes"
+    return "No longer classified as the class" if explainer in lowers else "Classified as the target"

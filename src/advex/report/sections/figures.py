@@ -35,8 +35,8 @@ from advex.report.reading import Contents
 _COUNTED = (
     ("failed", "Not found"),
     ("gradients", "Gradients per image"),
-    ("flat", "Met a flat goal"),
-    ("valid", "Holds in the box"),
+    ("flat", "Gradient vanished during the search"),
+    ("valid", "Still succeeds after clipping"),
 )
 
 
@@ -135,7 +135,7 @@ def main_table(contents: Contents, *, published: bool) -> FigureTable:
 
 
 def search_table(contents: Contents) -> FigureTable:
-    """How each search fared on each model's images, counted from the examples; nothing here has an interval."""
+    """Diagnostics of each search on each model's images, counted from the examples; nothing here has an interval."""
     record = contents.record
     columns: Columns = {}
     cells: Cells = {}

@@ -32,8 +32,8 @@ from advex.report.reading import Contents
 JUDGED = {
     "shape": (
         "Concise",
-        "A map is concise when few elements carry it. Concise does not mean right: scattered specks can be as concise "
-        "as an outline, so look at the maps too.",
+        "A map is concise when a few elements account for most of it. Concise does not mean right: scattered specks "
+        "can be as concise as an outline, so look at the maps too.",
     ),
     "faithful": ("Faithful", "Whether the map marks the elements that the model's output depends on."),
     "placed": ("Well placed", "Whether the map marks the labelled object, as located by the data."),

@@ -1,4 +1,4 @@
-"""From no change to much change: the same target at ever larger changes."""
+"""Increasing the change step by step: the same target at ever larger changes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from advex.report.reading import Contents
 class Sweep:
     """The same target at ever larger changes."""
 
-    title, menu, place, tables = "From no change to much change", "Sweep", 26, ("examples", "explanations")
+    title, menu, place, tables = "Increasing the change step by step", "Sweep", 26, ("examples", "explanations")
 
     def __call__(self, contents: Contents) -> dict[str, Any] | None:
         made = () if contents.rows("answers") else grids(contents, "sweep")  # rows of tables are told in sentences
