@@ -390,7 +390,7 @@ def test_a_model_without_the_datas_classes_is_told_and_a_size_is_asked_for(tmp_p
             warnings.simplefilter("always")
             inputs.pictures(Opened(name="m", source="m", classifier=classifier))
         assert [each.category for each in said] == ([AdvexWarning] if warns else [])
-    with pytest.raises(SpecError, match="The input size of .* is not known.*--size 224"):
+    with pytest.raises(SpecError, match="The input size of .* is unknown.*--size 224"):
         Inputs([tmp_path / "a.png"], None, None, "0", None, QUIET).pictures(
             Opened(name="m", source="m", classifier=Classifier("linear:features=64,classes=10"))
         )
