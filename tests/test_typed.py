@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,21 +33,40 @@ reveal_type(advex.evaluate({"mine": clf}, data, attack="minimal")["mine"]["accur
 PGD(radius="8/255", epsilon=3)
 clf.predict("a.png")
 """
+Check = Callable[[Path], list[tuple[int, str, str]]]
 TYPES = ["Perturbation", "Tensor", "Explanation", "Tensor", "Tensor", "int", "Explained", "float"]
 
 
+def by_pyright(folder: Path) -> list[tuple[int, str, str]]:
+    """(line, error or note, message)."""
+    options = ["--outputjson", "--pythonpath", sys.executable]
+    said = json.loads(checked("pyright", *options, folder=folder))["generalDiagnostics"]
+    kinds = {"information": "note"}
+    return [
+        (each["range"]["start"]["line"] + 1, kinds.get(each["severity"], each["severity"]), each["message"])
+        for each in said
+    ]
+
+
+def by_mypy(folder: Path) -> list[tuple[int, str, str]]:
+    said = checked("mypy", "--no-error-summary", "--cache-dir", str(folder / "cache"), folder=folder)
+    lines = re.findall(r"^script\.py:(\d+): (error|note): (.*?)(?:  \[[\w-]+\])?$", said, re.MULTILINE)
+    return [(int(number), kind, message) for number, kind, message in lines]
+
+
+def checked(tool: str, *options: str, folder: Path) -> str:
+    command = [sys.executable, "-m", tool, "script.py", *options]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False).stdout
+
+
 @pytest.mark.slow
-def test_a_users_script_is_understood_and_its_mistakes_are_seen(tmp_path: Path) -> None:
-    """By pyright, the one checker of types here."""
+@pytest.mark.parametrize("check", [by_pyright, by_mypy])
+def test_a_users_script_is_understood_and_its_mistakes_are_seen(check: Check, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
-    lines = SCRIPT.splitlines()
-    wrong = [number for number, line in enumerate(lines, 1) if "epsilon=3" in line or "predict(" in line]
-    command = [sys.executable, "-m", "pyright", "script.py", "--outputjson", "--pythonpath", sys.executable]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    said = json.loads(done.stdout)["generalDiagnostics"]
-    errors = [each["range"]["start"]["line"] + 1 for each in said if each["severity"] == "error"]
-    revealed = [each["message"] for each in said if each["severity"] == "information"]
-    assert sorted(set(errors)) == wrong, done.stdout
+    wrong = [number for number, line in enumerate(SCRIPT.splitlines(), 1) if "epsilon=3" in line or "predict(" in line]
+    said = check(tmp_path)
+    assert sorted({line for line, kind, _ in said if kind == "error"}) == wrong, said
+    revealed = [message for _, kind, message in said if kind == "note"]
     assert len(revealed) == len(TYPES)
     for message, name in zip(revealed, TYPES, strict=True):
         assert message.rstrip("\"'").endswith(name), message
