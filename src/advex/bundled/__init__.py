@@ -17,6 +17,8 @@ from advex import registry
 from advex.errors import ArtifactError, SpecError, did_you_mean
 from advex.record import Figure
 
+__all__ = ["FIGURES", "KNOWS", "PREFIX", "Figures", "figures", "folder", "names", "nearest"]
+
 PREFIX = "builtin:"
 FIGURES = "figures.json"
 KNOWS = {

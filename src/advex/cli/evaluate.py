@@ -151,15 +151,12 @@ class Request(options.RunOptions):
     def run(self, *, least: int = 1) -> tuple[Record, Path]:
         """Evaluate; returns the record and its folder. least: of this many models. Raises AdvexError."""
         from advex.evaluation import folder
-        from advex.precision import NO_BFLOAT16, lacking
 
         self.check()
         say = progress.Terminal(quiet=self.quiet)
         models = self.opened()
         if len(models) < least:
             raise SpecError(f"A comparison needs at least {least} models: --model A,B.")
-        if any(lacking(self.bf16, model.classifier.device) for model in models):
-            say.note(NO_BFLOAT16)
         out = self.out or Path("records") / "-".join(model.name for model in models)
         with folder.opened(out, self.overwrite):
             data = self.examples(models, say)

@@ -135,24 +135,11 @@ def _show_plan(plan: Plan, json_: bool) -> None:
 
 
 def _listed(planned: Planned, plan: Plan) -> list[str]:
-    from advex.drawing.numbers import count
-
-    row, job = planned.row, planned.job
+    row = planned.row
     digits = {key: column.digits for key, column in plan.paper.tables[planned.table].columns.items()}
     published = " ".join(f"{value:.{digits[key]}f}" for key, value in row.published.items())
-    if row.chosen is not None and row.id in {choice.name for choice in plan.choices}:
-        run = f"the network of one of {', '.join(row.chosen.of)}, by the accuracy of {row.chosen.like}"
-    elif job is None:
-        run = f"not run: {planned.reason}"
-    elif job.name != row.id:
-        run = f"the network of {job.name}"
-    else:
-        run = " ".join([row.recipe or "", *row.overrides])
-    if job is not None and job.feedback is not None:
-        annotators = count(job.feedback.annotators, "simulated annotator")
-        run += f", and on images of {job.feedback.start} by the answers of {annotators}"
     section = f"{planned.section}: " if planned.section else ""
-    return [planned.table, row.id, f"{section}{row.label}", published, run]
+    return [planned.table, row.id, f"{section}{row.label}", published, plan.how(planned)]
 
 
 # -- side by side ------------------------------------------------------------------------------------------

@@ -3,3 +3,5 @@
 from advex.corruptions.corruption import SEVERITIES as SEVERITIES
 from advex.corruptions.corruption import Corruption as Corruption
 from advex.corruptions.corruption import corruption as corruption
+
+__all__ = ["SEVERITIES", "Corruption", "corruption"]

@@ -58,6 +58,8 @@ from advex.precision import lacking
 from advex.progress import Interrupted as Interrupted
 from advex.record import DataEntry, Flag, ModelEntry, Record, Training, read_record, read_run, write_record, written_at
 
+__all__ = ["STAGES", "Interrupted", "Model", "Settings", "check", "evaluate", "settings_from", "trained_on"]
+
 Model = tuple[str, str, Classifier]  # name, source, classifier
 
 STAGES: tuple[Stage, ...] = (

@@ -18,6 +18,7 @@ from advex.evaluation.shards import IDENTITY
 from advex.lookup import datasets
 from advex.lookup.folders import opened_folder
 from advex.lookup.models import Opened, of_one_table
+from advex.precision import NO_BFLOAT16, lacking
 from advex.record import Record, read_record
 from advex.record.tables import OWN_FILES
 
@@ -34,6 +35,8 @@ def evaluate(
     resume: bool = True,
 ) -> Record:
     """Evaluate with a progress bar. Raises Interrupted when stopped."""
+    if any(lacking(settings.bfloat16, model.classifier.device) for model in models):
+        say.note(NO_BFLOAT16)
     with progress.stopping() as stop, say.progress("evaluate") as bar:
 
         def show(event: dict[str, Any]) -> None:

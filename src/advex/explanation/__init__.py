@@ -22,3 +22,9 @@ from advex.explanation.rows import RowRequest as RowRequest
 from advex.explanation.subjects import Subject as Subject
 from advex.explanation.subjects import from_data as from_data
 from advex.explanation.subjects import from_pictures as from_pictures
+
+__all__ = [
+    "HeatScale", "MapRequest", "Maps", "PictureExplanation", "PictureRequest", "RowRequest", "Subject", "as_files",
+    "explain_into", "explain_maps", "explain_pictures", "from_data", "from_pictures", "has_pictures",
+    "named_explainers",
+]  # fmt: skip

@@ -21,6 +21,8 @@ from advex.errors import DataError, InputError, did_you_mean
 from advex.features.feature import Feature as Feature
 from advex.geometry import Box
 
+__all__ = ["Feature", "FeatureSpec"]
+
 _MOST_COLUMNS = 1_000_000
 
 

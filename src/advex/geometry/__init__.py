@@ -16,3 +16,5 @@ from advex.geometry.norms import Norm as Norm
 from advex.geometry.norms import as_norm as as_norm
 from advex.geometry.norms import as_radius as as_radius
 from advex.geometry.norms import per_row as per_row
+
+__all__ = ["L0", "L1", "L2", "LINF", "RMSE", "Box", "Norm", "Walls", "as_norm", "as_radius", "per_row"]

@@ -31,6 +31,11 @@ from advex.papers.paper import Plot as Plot
 from advex.papers.paper import Row as Row
 from advex.papers.paper import Table as Table
 
+__all__ = [
+    "ALL", "Budget", "Column", "Learned", "Paper", "Plot", "Row", "Simulated", "Table", "chosen", "read",
+    "register_files",
+]  # fmt: skip
+
 
 def register_files(package: str) -> None:
     """Register the YAML files beside a package's modules as papers, by their names: `register_files(__name__)`."""

@@ -19,6 +19,8 @@ from advex.data.crops import ShorterSide, Streaming, shorter_side
 from advex.documents import read_yaml
 from advex.errors import DataError, SpecError, did_you_mean, why_impossible
 
+__all__ = ["TABLE", "Recipe", "fitted", "for_table", "learning_rate", "named", "read", "recipe_from", "summary"]
+
 TABLE = "table-linear"  # of a table for which no recipe is named
 # Settings that are taken as they are typed.
 _SPECS = ("network", "start", "objective", "robust_attack", "labels")

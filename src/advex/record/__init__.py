@@ -47,6 +47,13 @@ from advex.record.tables import TABLES as TABLES
 from advex.record.tables import Table as Table
 from advex.record.versions import read_versioned
 
+__all__ = [
+    "CALIBRATION", "RISK", "SCHEMA", "TABLES", "Answered", "Better", "CertificateFigures", "CorruptedFigures",
+    "CorruptionEntry", "DataEntry", "Difference", "Figure", "Flag", "MapFigures", "MeasureEntry", "ModelEntry",
+    "RadiusEntry", "RadiusFigures", "Record", "Table", "Training", "TransferFigures", "all_figures", "norm_title",
+    "plain", "read_record", "read_rows", "read_run", "summary", "write_record", "written_at",
+]  # fmt: skip
+
 SCHEMA = 3
 RISK = 0.05  # of claiming some difference, of many, where there is none
 # Said wherever figures of "better than random" stand.

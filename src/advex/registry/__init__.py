@@ -25,6 +25,11 @@ from advex.registry.specs import specs_from as specs_from
 from advex.registry.specs import write as write
 from advex.registry.specs import write_value as write_value
 
+__all__ = [
+    "ROOMS", "Entry", "Listing", "build", "describe", "discover", "entries", "file_of", "make", "numbered", "parse",
+    "parse_value", "register", "register_files", "specs_from", "write", "write_value",
+]  # fmt: skip
+
 T = TypeVar("T", bound=Callable[..., Any])
 
 # The rooms whose modules register something, by kind.

@@ -21,3 +21,5 @@ from advex.reproduction.plan import Planned as Planned
 from advex.reproduction.plan import Together as Together
 from advex.reproduction.plan import data_from as data_from
 from advex.reproduction.plan import planned as planned
+
+__all__ = ["OURS", "Job", "Plan", "Planned", "Together", "Work", "carry_out", "compared", "data_from", "planned"]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from advex import data as sets
 from advex import papers, recipes
+from advex.drawing.numbers import count
 from advex.errors import DataError, SpecError, did_you_mean
 from advex.evaluation import Settings, settings_from
 from advex.evaluation.layer_study import LayerStudy
@@ -73,6 +74,19 @@ class Plan:
     def jobs(self) -> tuple[Job, ...]:
         """What is to be run, each network once."""
         return tuple({planned.job.name: planned.job for planned in self.rows if planned.job is not None}.values())
+
+    def how(self, planned: Planned) -> str:
+        """What one of its rows is run as, or why it is not."""
+        row, job = planned.row, planned.job
+        if row.chosen is not None and row.id in {choice.name for choice in self.choices}:
+            return f"the network of one of {', '.join(row.chosen.of)}, by the accuracy of {row.chosen.like}"
+        if job is None:
+            return f"not run: {planned.reason}"
+        run = " ".join([row.recipe or "", *row.overrides]) if job.name == row.id else f"the network of {job.name}"
+        if job.feedback is None:
+            return run
+        annotators = count(job.feedback.annotators, "simulated annotator")
+        return f"{run}, and on images of {job.feedback.start} by the answers of {annotators}"
 
     @property
     def groups(self) -> tuple[Together, ...]:
@@ -282,12 +296,12 @@ def _of_the_data(table: Table, scale: Budget, published_data: str, source: str) 
     changed = []
     if source != published_data and source in scale.data.values():
         changed.append(f"data {source} instead of {published_data}")
-    for count, published, what in (
+    for taken, published, what in (
         (scale.train_samples, table.train_images, "training"), (scale.test_samples, table.test_images, "test"),
     ):  # fmt: skip
-        if count is not None and count != published:
+        if taken is not None and taken != published:
             instead = f" instead of {published:,}" if published else ""
-            changed.append(f"{count:,} {what} images{instead}")
+            changed.append(f"{taken:,} {what} images{instead}")
     if scale.right_samples is not None:
         after = f" after the first {scale.skip_samples:,}" if scale.skip_samples else ""
         changed.append(f"of the test images{after} the first {scale.right_samples:,} that are classified correctly")
