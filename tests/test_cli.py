@@ -162,10 +162,30 @@ def test_version(advex_in: Callable[..., Ended]) -> None:
         (["explain", "a.png", "--model", "runs/a", "--rho", "2"], 2, "--rho '2': an RMSE must be above 0"),
         (["explain", "a.png", "--model", "runs/a"], 2, "runs/a is not a folder"),
         (["evaluate", "--model", "builtin:cifar10-robust", "--data", "nowhere"], 2, "There is no data set 'nowhere'"),
-        (["compare", "records/a", "records/b"], 2, "records/a contains no record.json"),
+        (["compare", "records/a", "records/b"], 2, "There is no folder records/a."),
         (["compare", "records/a"], 2, "at least two records"),
         (["compare"], 2, "record folders to compare, or --model A,B"),
-        (["report", "records/a"], 2, "records/a"),
+        (["report", "records/a"], 2, "There is no folder records/a."),
+        (["explain", "a.png", "--rho"], 2, "advex explain: --rho needs a value. See advex explain --help"),
+        (["explain", "a.png", "--eps", "1"], 2, "advex explain has no option --eps: did you mean --rho?"),
+        (["explain", "a.png", "--rho", "abc"], 2, "--rho 'abc': an RMSE must be above 0 and at most 1"),
+        (["explain", "a.png", "--index", "3"], 2, "--index and --split choose examples of --data"),
+        (["explain", "a.png", "--split", "test"], 2, "--index and --split choose examples of --data"),
+        (["explain", "row.csv"], 2, "row.csv is a table, which needs a model"),
+        (["explain", "a.png", "-m", "foo.pt"], 2, "There is no file foo.pt"),
+        (["explain", "a.png", "-m", "ResNet50"], 2, "torchvision:resnet50 or timm:resnet50 with --weights"),
+        (["explain", "a.png", "-m", "vit"], 2, "torchvision:vit or timm:vit with --weights"),
+        (
+            ["explain", "a.png", "-m", "torchvision:vgg11", "--classes", "no.json"],
+            2,
+            "--classes no.json: there is no such file",
+        ),
+        (
+            ["explain", "a.png", "-m", "torchvision:vgg11", "--classes", "no.txt"],
+            2,
+            "--classes no.txt: there is no such file",
+        ),
+        (["annotate", "import", "P", "nothere.csv"], 2, "nothere.csv cannot be read: No such file"),
         (["list", "atack"], 2, "did you mean 'attack'?"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
@@ -186,7 +206,7 @@ def test_verbose_adds_the_traceback(advex_in: Callable[..., Ended]) -> None:
     ended = advex_in("report", "nowhere", "-v")
     assert ended.code == 2
     assert "Traceback" in ended.err
-    assert ended.err.splitlines()[-1].startswith("error: nowhere")
+    assert ended.err.splitlines()[-1] == "error: There is no folder nowhere."
 
 
 # -- train -------------------------------------------------------------------------------------------------
@@ -852,9 +872,13 @@ def test_pictures_from_files(trained: Path, advex_in: Callable[..., Ended]) -> N
         assert {"explanations.json", "sheet.png", "some_photo.input.png", "some_photo.toward-9.rho0.1.png"} <= names
         assert len(names) == 3 + 2 * 10
     Path("empty").mkdir()
+    for name in ("halves/a", "halves/b"):
+        Path(name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(f"{name}/1.png")
     for arguments, code, said in (
         (["broken.png"], 1, "broken.png cannot be read as a picture"),
         (["missing.png"], 2, "missing.png cannot be read as a picture: the file does not exist."),
+        (["--data", "halves", "--split", "nosplit"], 2, "halves has no splits, so 'nosplit' does not exist"),
         (["empty"], 1, "empty contains no picture files (.avif,"),
         ([], 2, "Give either picture files, or --data with --index"),
         (["some photo.png", "--size", "3x99999x99999"], 2, "'3x99999x99999' is too large"),
@@ -874,6 +898,7 @@ def test_pictures_from_files(trained: Path, advex_in: Callable[..., Ended]) -> N
         failed = advex_in("explain", *arguments, "-m", trained / "first", "--out", "failed")
         assert (failed.code, failed.out) == (code, "")
         assert said in failed.err
+        assert "100 %" not in failed.err or "--target" in arguments  # nothing was begun
 
 
 def test_a_folder_of_pictures_is_explained_by_the_bundled_network_where_none_is_named(

@@ -96,6 +96,10 @@ def test_all_forms_of_the_same_examples_are_explained_alike(data: Dataset) -> No
         assert [each["label"] for each in explained] == [data.class_names[y] for y in data.y.tolist()], how
         after = torch.tensor([each["explanations"][0]["after"] for each in explained])
         torch.testing.assert_close(after, expected, atol=1e-5, rtol=0, msg=how)
+    pixels = (255 * x).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    stacked = advex.explain(clf, pixels, target="dog", steps=2, quiet=True)
+    after = torch.tensor([each["explanations"][0]["after"] for each in stacked])
+    torch.testing.assert_close(after, expected, atol=1e-5, rtol=0)
     unlabelled = advex.explain(clf, DataLoader(x, batch_size=2), target="dog", steps=2, quiet=True)  # pyright: ignore
     assert [each["label"] for each in unlabelled] == [None] * 4
 

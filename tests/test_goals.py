@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from advex import explainers
+from advex import explainers, goals
 from advex.attacks import PGD, Minimal
 from advex.classifier import Classifier
 from advex.errors import InputError, SpecError
+from advex.explainers import Gradient
 from advex.goals import Become, BelowChance, Confident, Misclassify, Suppress, advantage, with_temperature
 from advex.goals.targets import numbers_of
+from advex.measures import Case
 
 # The network is the identity: an input is its own logits.
 IDENTITY = Classifier(nn.Identity(), box=(-1e4, 1e4)).double()
@@ -263,9 +265,27 @@ def test_what_people_write_first_is_answered_with_the_right_word(named: Classifi
     x: Any = torch.rand(2, 4)
     with pytest.raises(InputError, match=r"wrap it with advex.Classifier\(network"):
         PGD()(named.network, x, Misclassify(torch.tensor([0, 1])))  # pyright: ignore[reportArgumentType]
+    bare: Any = named.network
+    y = torch.tensor([0, 1])
+    for ask in (
+        lambda: Gradient()(bare, x, y),
+        lambda: Misclassify(y)(bare, x),
+        lambda: goals.at("misclassify", bare, x, y),
+        lambda: Case(classifier=bare, x=x, y=y, explainer=Gradient(), explanation=Gradient()(named, x, y)),
+    ):
+        with pytest.raises(InputError, match=r"wrap it with advex.Classifier\(network"):
+            ask()
+    for make, words in ((Misclassify, r"Misclassify needs y: Misclassify\(y\)"), (goals.TowardMap, "TowardMap needs")):
+        with pytest.raises(SpecError, match=words):
+            cast("Any", make)()
+    with pytest.raises(InputError, match=r"got the text 'dog': pass .*Become\('dog'\)"):
+        PGD()(named, x, cast("Any", "dog"))
     for wrong in ((), (torch.tensor([0, 1]),), ([0, 1],)):
         with pytest.raises(InputError, match=r"Misclassify\(labels\)"):
             PGD()(named, x, *wrong)  # pyright: ignore
     for option, ours in (("eps", "radius"), ("epsilon", "radius"), ("n_steps", "steps"), ("alpha", "step")):
         with pytest.raises(SpecError, match=f"no option '{option}': it is called '{ours}'"):
             PGD(**{option: 1})  # pyright: ignore[reportArgumentType]
+    for option, words in (("steps", "it is called 'gradients'"), ("eps", "choose from draws, gradients")):
+        with pytest.raises(SpecError, match=f"no option '{option}': {words}"):
+            Minimal(**{option: 1})  # pyright: ignore[reportArgumentType]

@@ -24,7 +24,7 @@ LAYERS = [
     ("report",),
     ("annotation",),
     ("classifier", "contexts", "inputs", "layers", "logits", "reach", "networks", "bundled", "artifacts", "data",
-     "batch_norm", "pretrained", "unpickling"),
+     "batch_norm", "pretrained", "misnamed", "unpickling"),
     ("corruptions",),
     ("lookup",),
     ("goals",),

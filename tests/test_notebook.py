@@ -131,6 +131,7 @@ def test_an_evaluation_is_that_of_the_library(data: Dataset, tmp_path: Path) -> 
     ).read_bytes()
     with pytest.raises(AdvexError, match="no search 'pgd'"):
         compared.plot(search="pgd")
+    assert advex.write_report(compared, tmp_path / "page.html").read_bytes() == compared.report().read_bytes()
     again = advex.evaluate(
         {"a": clf, "b": "builtin:cifar10-ordinary"}, data, out=tmp_path / "r", quiet=True, **settings
     )
@@ -177,6 +178,15 @@ def test_a_run_is_trained_and_opened(tmp_path: Path) -> None:
         (lambda: advex.explain(MODEL, torch.rand(2, 3, 8, 8)), r"the model needs floats \[n, 3, 32, 32\]"),
         (lambda: advex.explain(MODEL, torch.rand(3, 32, 32), target="cow", quiet=True), "There is no class 'cow'"),
         (lambda: advex.evaluate(MODEL, "cifar10-sample", atack="minimal"), "no setting 'atack': did you mean 'attack'"),
+        (lambda: advex.evaluate(MODEL, "cifar10-sample", eps=1), "no setting 'eps': it is called 'radius'"),
+        (lambda: cast("Any", advex.explain)(MODEL, "a.png", eps=1), "no option 'eps': it is called 'rho'"),
+        (
+            lambda: cast("Any", advex.train)("digits-robust", "digits", max_samples=9),
+            r"open_dataset\(DATA, max_samples=N",
+        ),
+        (lambda: cast("Any", advex.train)("digits-robust", "digits", epochs=9), 'DATA, "epochs=...'),
+        (lambda: advex.explain(MODEL, advex.open_dataset("cifar10-sample", max_samples=2)[0]), r"pass data\[i\]\[0\]"),
+        (lambda: advex.explain(MODEL, np.zeros((2, 32, 32, 3), np.float32)), r"permute\(0, 3, 1, 2\)"),
         (lambda: advex.compare(MODEL, "cifar10-sample"), "needs at least two models"),
         (lambda: advex.train("digits-robusd", "digits"), "did you mean 'digits-robust'"),
     ],

@@ -1168,8 +1168,10 @@ def test_reports_of_several_folders_are_of_runs(record: Path, tmp_path: Path) ->
     assert [node.attributes["data-course"] for node in root.all("article")] == ["a/run", "b/run"]
     with pytest.raises(ArtifactError, match="is a record: "):
         write_report([one, record])
-    with pytest.raises(ArtifactError, match="nowhere contains no record.json.*no metrics.jsonl"):
+    with pytest.raises(ArtifactError, match="There is no folder .*nowhere"):
         write_report([one, tmp_path / "nowhere"])
+    with pytest.raises(ArtifactError, match="a contains no record.json.*no metrics.jsonl"):
+        write_report([one, tmp_path / "a"])
 
 
 def test_hostile_runs_are_shown_as_text(tmp_path: Path) -> None:

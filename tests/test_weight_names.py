@@ -198,11 +198,11 @@ def test_two_names_that_would_become_one_are_refused() -> None:
 def test_a_factorys_weights_may_have_a_prefix_which_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = networks.build(SMALL).eval()
     path = tmp_path / "ddp.safetensors"
-    save_file({f"module.{name}": values for name, values in source.state_dict().items()}, path)
+    save_file({f"module.model.{name}": values for name, values in source.state_dict().items()}, path)
     module = ModuleType("own_resnet")
     module.network = lambda: networks.build(SMALL)  # pyright: ignore
     monkeypatch.setitem(sys.modules, "own_resnet", module)
-    with pytest.warns(AdvexWarning, match="'module.' was removed from the names of 122 tensors"):
+    with pytest.warns(AdvexWarning, match="'module.model.' was removed from the names of 122 tensors"):
         opened = open_models(["own_resnet:network"], "cpu", Wrapping(weights=(path,)))[0]
     x = torch.rand(2, 3, 32, 32)
     assert torch.equal(opened.classifier(x), source(x))
@@ -491,7 +491,7 @@ def test_folders_that_cannot_be_opened_say_why(resnet: nn.Module, tmp_path: Path
         from_pretrained(tmp_path / "3")
     with pytest.raises(ArtifactError, match="hf download me/cats --local-dir FOLDER"):
         from_pretrained("me/cats")
-    with pytest.raises(ArtifactError, match=f"use hf:{tmp_path / '4'}"):
+    with pytest.raises(ArtifactError, match=rf"advex.from_pretrained\('{tmp_path / '4'}'\), or --model hf:"):
         load(tmp_path / "4")
     with pytest.raises(SpecError, match=r"--mean and --std also for hf:FOLDER"):
         open_models([f"hf:{tmp_path / '4'}"], "cpu", Wrapping(classes="a,b"))
@@ -522,7 +522,7 @@ def test_a_model_of_the_hub_is_fetched_by_its_id(
     with pytest.warns(AdvexWarning, match="revision m"):
         (named,) = open_models(["hf:me/cats"], "cpu")
     assert named.name == "cats"
-    with pytest.raises(ArtifactError, match=r"no model of that name \(OSError: '404 Client Error: no such") as no:
+    with pytest.raises(ArtifactError, match="the hub has no public model of that name") as no:
         from_pretrained("me/dogs")
     assert no.value.absent
     with pytest.raises(ArtifactError, match="an id on the hub has the form OWNER/NAME"):
@@ -533,8 +533,26 @@ def test_a_model_of_the_hub_is_fetched_by_its_id(
     with pytest.raises(ArtifactError, match="There is no folder runs/robst, although runs exists"):
         from_pretrained("runs/robst")  # a slip: nobody is asked for a model of that name
     assert len(asked) == 3
-    with pytest.raises(ArtifactError, match="For a model on the hub use hf:bert-base"):
-        load("bert-base")
+    for name in ("google/bert-base", "hf:google/bert-base"):
+        with pytest.raises(ArtifactError, match=r"advex.from_pretrained\('google/bert-base'\)"):
+            load(name)
+
+
+def test_what_is_no_folder_is_answered_with_what_opens_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("w.pt").touch()
+    for name, words in {
+        "w.pt": "Make one: advex convert w.pt --network",
+        "foo.pth": "There is no file foo.pth",
+        "ResNet50": "has no weights: .*advex convert WEIGHTS --network resnet:",
+        "vit": r"has no weights: advex.Classifier\(network",
+        "timm:vit_tiny": "is for --model",
+        "mine:net": "is for --model",
+        "nothing": "nothing is not a folder",
+    }.items():
+        with pytest.raises(ArtifactError, match=words) as raised:
+            load(name)
+        assert "hf:" not in str(raised.value)
 
 
 def test_a_device_that_is_not_there_is_said() -> None:

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from advex import bundled, networks
+from advex import bundled, misnamed, networks
 from advex._version import __version__
 from advex.classifier import Classifier
 from advex.contexts import own_context
@@ -27,6 +27,7 @@ from advex.documents import read_json
 from advex.errors import AdvexError, ArtifactError, InputError, quoted, visible, why_impossible
 from advex.features import FeatureSpec
 from advex.files import atomic, atomic_folder
+from advex.inputs import check_wrapped
 from advex.networks import weight_names
 from advex.record.versions import upgraded
 
@@ -69,6 +70,7 @@ def save(
     does `load(folder, network=...)`. extra: is kept in its config. Raises ArtifactError for a network that neither
     describes.
     """
+    check_wrapped(classifier, "advex.save")
     if classifier.chosen is not None:
         raise ArtifactError(
             "A classifier with logits=FUNCTION cannot be saved, because a saved classifier contains no code. "
@@ -180,19 +182,14 @@ def read_config(folder: Path) -> dict[str, Any]:
     """config.json of an advex folder. Raises ArtifactError unless it is a JSON object of our schema."""
     path = folder / CONFIG
     if not folder.is_dir():
-        hint = f" The bundled model of that name is {bundled.PREFIX}{folder}." if str(folder) in bundled.names() else ""
-        other = f" For a model on the hub use hf:{folder}; for a bundled model use builtin:NAME (advex list builtin)."
-        sentence = (
-            f"{folder} is not a folder. A saved classifier is a folder that contains {CONFIG} and "
-            f"{WEIGHTS}.{hint or other}"
-        )
-        raise ArtifactError(sentence, absent=not folder.exists())
+        raise ArtifactError(misnamed.sentence(str(folder), typed=False), absent=not folder.exists())
     if not path.is_file():
         raise ArtifactError(f"{folder} contains no {CONFIG}: it is not a saved classifier, or its run is unfinished.")
     config = read_json(path, f"a {CONFIG}", ArtifactError, largest=_LARGEST_CONFIG)
     if not isinstance(config, dict) or "schema_version" not in config:
         others = isinstance(config, dict) and not config.keys().isdisjoint(("model_type", "pretrained_cfg"))
-        hint = f" For a folder of transformers or timm use hf:{folder}." if others else ""
+        use = f"advex.from_pretrained({str(folder)!r}), or --model hf:{folder}"
+        hint = f" It is a folder of transformers or timm: use {use}." if others else ""
         raise ArtifactError(f"{path} is not an advex {CONFIG} (no schema_version).{hint}")
     return upgraded(config, path, SCHEMA, {})
 

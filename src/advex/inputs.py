@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from advex.contexts import refuse
 from advex.errors import InputError
+
+
+def check_wrapped(classifier: Any, name: str) -> None:
+    """Raise InputError for a network without what belongs to it, and for a name. name: of what needs a classifier."""
+    from advex.classifier import Classifier
+
+    if isinstance(classifier, nn.Module) and not isinstance(classifier, Classifier):
+        raise InputError(
+            f"{name} needs a Classifier, because a network alone does not define its input range and "
+            "normalisation: wrap it with advex.Classifier(network, mean=[...], std=[...], class_names=[...])."
+        )
+    if isinstance(classifier, str):
+        raise InputError(f"{name} needs a Classifier, not its name: advex.load({classifier!r}) opens it.")
 
 
 def check_inputs(

@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, PlainValidator, ValidationError, WrapVal
 from pydantic.dataclasses import dataclass as checked
 from pydantic_core import ErrorDetails
 
-from advex.errors import AdvexError, SpecError, did_you_mean, why_impossible
+from advex.errors import AdvexError, SpecError, which_option, why_impossible
 from advex.geometry import Norm, as_norm, as_radius
 
 Made = TypeVar("Made", bound=type)
@@ -57,17 +57,6 @@ def with_options(made: Made) -> Made:
     return made
 
 
-# Names of options in other libraries -> ours.
-_ELSEWHERE = {
-    **dict.fromkeys(("eps", "epsilon", "max_eps"), ("radius", "rho")),
-    **dict.fromkeys(("n_steps", "num_steps", "n_iter", "nb_iter", "max_iter", "iterations"), ("steps", "gradients")),
-    **dict.fromkeys(("alpha", "eps_step", "step_size", "stepsize", "lr", "learning_rate"), ("step",)),
-    **dict.fromkeys(("n_samples", "num_samples", "nt_samples"), ("samples",)),
-    **dict.fromkeys(("n_restarts", "num_restarts"), ("restarts",)),
-    **dict.fromkeys(("p", "ord"), ("norm",)),
-}
-
-
 def _sentence(made: type, error: ErrorDetails) -> str:
     """What was wrong with which option, and what would be right."""
     own = error.get("ctx", {}).get("error")
@@ -76,13 +65,7 @@ def _sentence(made: type, error: ErrorDetails) -> str:
     if isinstance(own, AdvexError):
         return f"{made.__name__}'s {option}: {own}" if option else str(own)
     if error["type"] == "unexpected_keyword_argument":
-        near = next((name for name in _ELSEWHERE.get(option, ()) if name in names), None)
-        hint = (
-            did_you_mean(option, names)
-            if near is None
-            else f"it is called '{near}' here. Known: {', '.join(sorted(names))}."
-        )
-        return f"{made.__name__} has no option '{option}': {hint}"
+        return f"{made.__name__} has no option '{option}': {which_option(option, names)}"
     if option not in names:
         return f"{made.__name__}: {why_impossible(error['msg'])}. Its options are given by name: {', '.join(names)}."
     right = why_impossible(error["msg"]).removeprefix("it ")

@@ -30,6 +30,12 @@ __all__ = ["PREFIX", "from_pretrained"]
 PREFIX = "hf:"
 _CONFIG, _WEIGHTS, _PICTURES = "config.json", "model.safetensors", "preprocessor_config.json"
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
+# Parts of the names and texts of its errors -> what they mean.
+_OF_THE_HUB = {
+    "GatedRepo|403": "the hub asks for a login or a permission for the model of that name",
+    "RepositoryNotFound|401|404": "the hub has no public model of that name",
+    "LocalEntryNotFound|Connect|Timeout|Offline|Resolution|SSL": "the hub cannot be reached from here",
+}
 _TIMM = re.compile(r"(?:(vgg)(11|13|16|19)(_bn)?|(se)?resnet(18|34|50|101|152))(?:\..*)?")
 # What could name code, or weights that are no plain numbers.
 _IGNORED = ("auto_map", "attn_implementation", "experts_implementation", "custom_pipelines")
@@ -89,14 +95,22 @@ def _fetched(name: str) -> Path:
     try:
         fetched = Path(huggingface_hub.snapshot_download(name, allow_patterns=[_CONFIG, _WEIGHTS, _PICTURES]))
     except Exception as error:  # of the network, of a name that the hub does not have, of one that asks for a login
-        reason = quoted(" ".join(str(error).split()), 160)
-        raise ArtifactError(
-            f"There is no folder {name}, and the hub returned no model of that name ({type(error).__name__}: "
-            f"{reason}). {by_hand}",
-            absent=True,
-        ) from None
+        raise ArtifactError(f"There is no folder {name}, and {_why_not(error)}. {by_hand}", absent=True) from None
     warnings.warn(f"{name} was fetched from the hub, revision {fetched.name}.", AdvexWarning, stacklevel=4)
     return fetched
+
+
+def _why_not(error: Exception) -> str:
+    """Why the hub returned nothing, in words."""
+    names, cause = [], error
+    while cause is not None and len(names) < 9:
+        names += [kind.__name__ for kind in type(cause).__mro__]
+        cause = cause.__cause__ or cause.__context__
+    text = " ".join(str(error).split())
+    for known, words in _OF_THE_HUB.items():
+        if re.search(known, f"{' '.join(names)} {text}"):
+            return words
+    return f"the hub returned no model of that name: {quoted(text, 160)}"
 
 
 def _read(folder: Path, name: str) -> dict[str, Any]:

@@ -150,7 +150,8 @@ def read(path: Path) -> list[Row]:
     except AdvexError:
         raise
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
+        absent = isinstance(error, FileNotFoundError)
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.", absent=absent) from None
     except Exception as error:  # parsers raise whatever a damaged file makes them trip over
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"{path} is not a table of answers: {reason[:_QUOTED]}.") from None

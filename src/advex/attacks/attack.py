@@ -14,7 +14,7 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any, Literal, Protocol, TypeVar, dataclass_transform
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from advex.attacks.rows import made_valid
 from advex.attacks.search import SearchResult
@@ -24,6 +24,7 @@ from advex.errors import AdvexWarning, InputError
 from advex.geometry import RMSE, Norm, as_norm, per_row
 from advex.goals import Goal
 from advex.goals.targets import numbers_of
+from advex.inputs import check_wrapped
 from advex.logits import out_of_memory
 from advex.options import with_options
 from advex.registry import register
@@ -107,15 +108,12 @@ def attack(
 def _checked(self: Any, classifier: Any = None, x: Any = None, goal: Any = None, **options: Any) -> Perturbation:
     """`Search.__call__`, once what it is given is of the right kinds. Raises InputError with the right word."""
     name = type(self).__name__
-    if isinstance(classifier, nn.Module) and not isinstance(classifier, Classifier):
+    check_wrapped(classifier, name)
+    if goal is None or isinstance(goal, Tensor | str | int | list | tuple):
+        given = "none" if goal is None else f"the text {goal!r}" if isinstance(goal, str) else "only class indices"
+        target = repr(goal) if isinstance(goal, str) else "target"
         raise InputError(
-            f"{name} needs a Classifier, because a network alone does not define its input range and "
-            "normalisation: wrap it with advex.Classifier(network, mean=[...], std=[...], class_names=[...])."
-        )
-    if goal is None or isinstance(goal, Tensor | int | list | tuple):
-        given = "got none" if goal is None else "got only class indices"
-        raise InputError(
-            f"{name} needs a goal, but {given}: pass Misclassify(labels) or Become(target) of advex.goals, "
+            f"{name} needs a goal, but got {given}: pass Misclassify(labels) or Become({target}) of advex.goals, "
             f"as in {name}()(classifier, x, Misclassify(labels))."
         )
     return Search.__call__(self, classifier, x, goal, **options)
@@ -148,8 +146,8 @@ def run_search(
         mask = mask if classifier.features is None else classifier.features.whole(mask)
     if not (is_dataclass(goal) and callable(goal)) or isinstance(goal, type):
         raise InputError(
-            "A goal must be a frozen dataclass whose tensors have one row per example, such as "
-            f"Misclassify(y) or the result of goals.at; got {goal!r:.200}."
+            "A goal is Misclassify(labels) or Become(target) of advex.goals, the result of goals.at, or a frozen "
+            f"dataclass of your own whose tensors have one row per example; got {goal!r:.200}."
         )
     classifier.check(x)
     for part in fields(goal):

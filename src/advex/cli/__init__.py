@@ -72,6 +72,16 @@ app.command()(doctor.doctor)
 app.command(name="list")(list_)
 
 
+def _typed() -> str:
+    """The verb that was typed, with its group: `advex annotate serve`."""
+    words, command = ["advex"], typer.main.get_command(app)
+    for word in sys.argv[1:]:
+        if (command := getattr(command, "commands", {}).get(word)) is None:
+            break
+        words.append(word)
+    return " ".join(words)
+
+
 def main() -> None:
     """Entry point of `advex` and `python -m advex`."""
     try:
@@ -79,5 +89,5 @@ def main() -> None:
     except Exception as error:
         if not hasattr(error, "format_message"):  # Typer's own: the command cannot be as it was typed
             raise
-        terminal.refuse(error)
+        terminal.refuse(error, _typed())
     sys.exit(code)

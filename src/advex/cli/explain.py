@@ -32,8 +32,9 @@ def explain(
     data: Annotated[str | None, typer.Option(metavar="DATA", help="Explain examples of a data set instead.")] = None,
     split: options.Split = None,
     index: Annotated[
-        str, typer.Option(metavar="N,N-N,...", help="Which examples of --data, counted from 0; -1 is the last.")
-    ] = "0",
+        str | None,
+        typer.Option(metavar="N,N-N,...", help="Which examples of --data, counted from 0; -1 is the last. Default: 0."),
+    ] = None,
     target: Annotated[
         list[str] | None,
         typer.Option(
@@ -79,6 +80,8 @@ def explain(
     """
     if bool(images) == bool(data):
         raise SpecError("Give either picture files, or --data with --index.")
+    if images and (index is not None or split is not None):
+        raise SpecError("--index and --split choose examples of --data; files are named one by one.")
     from advex.explanation import PictureRequest
     from advex.explanation.folder import FIGURES, UNFINISHED
     from advex.explanation.inputs import Inputs
@@ -93,7 +96,7 @@ def explain(
     opened = models.opened(models.or_bundled(say, images, data, split, size))
     request, show = _request(changes, explainer or [], opened, alternatives, attack_map)
     with folders.opened_folder(out, (FIGURES, UNFINISHED, *[each.name for each in opened]), overwrite):
-        results = _explain(request, opened, Inputs(images or [], data, split, index, size, say), out)
+        results = _explain(request, opened, Inputs(images or [], data, split, index or "0", size, say), out)
     _tell(results, show, as_json=json_)
 
 

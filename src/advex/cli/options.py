@@ -23,8 +23,8 @@ Model = Annotated[
         "--model",
         "-m",
         metavar="MODEL,...",
-        help="Run folders, NAME=FOLDER, builtin:NAME, hf:FOLDER (transformers, timm), or "
-        "package.module:factory (your own code, with --weights).",
+        help="Run folders, NAME=FOLDER, builtin:NAME, hf:FOLDER (transformers, timm), or with --weights "
+        "torchvision:NAME, timm:NAME, package.module:factory (your own code).",
     ),
 ]
 Weights = Annotated[list[Path] | None, typer.Option(metavar="FILE.safetensors", help="Weights for your own code.")]

@@ -8,13 +8,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, ParamSpec
 
-from advex.errors import AdvexError, AdvexWarning, SpecError, visible, why_impossible
+from advex.errors import AdvexError, AdvexWarning, SpecError, visible, why_unusable
 from advex.progress import Interrupted, command_line, one_voice, plain
 
 P = ParamSpec("P")
@@ -47,8 +46,7 @@ def verb(function: Callable[P, None]) -> Callable[P, None]:
                     import traceback
 
                     traceback.print_exc()
-                asked_for_nothing = isinstance(error, SpecError | FileNotFoundError) or getattr(error, "absent", False)
-                fail(str(error), USAGE if asked_for_nothing else FAILED)
+                fail(str(error), code_of(error))
             except Exception as error:
                 if type(error).__name__ == "OutOfMemoryError":  # torch's, of a GPU
                     fail("the GPU is out of memory. Use smaller batches or pictures, or --device cpu.")
@@ -64,35 +62,23 @@ def verb(function: Callable[P, None]) -> Callable[P, None]:
     return run
 
 
+def code_of(error: BaseException | None) -> int:
+    """2 for what names something that does not exist or cannot be meant, else 1."""
+    return USAGE if isinstance(error, SpecError | FileNotFoundError) or getattr(error, "absent", False) else FAILED
+
+
 def fail(sentence: str, code: int = FAILED) -> NoReturn:
     """End with one line on stderr."""
     print(f"error: {visible(sentence, one_line=True)}", file=sys.stderr)
     sys.exit(code)
 
 
-def refuse(error: Any) -> NoReturn:
-    """End with what is wrong with the command as it was typed: an exception of Typer's, in our words."""
-    context, parameter, said = error.ctx, getattr(error, "param", None), error.message.rstrip(".")
-    command = context.command_path if context else "advex"
+def refuse(error: Any, typed: str) -> NoReturn:
+    """End with what is wrong with a command: an exception of Typer's. typed: the command, `advex VERB`."""
     if type(error).__name__ == "NoArgsIsHelpError":  # nothing was typed: the help is the answer
         error.show()
         sys.exit(USAGE)
-    if name := getattr(error, "option_name", "") if hasattr(error, "possibilities") else "":
-        near = " or ".join(each for each in error.possibilities or ())
-        said = f"{command} has no option {name}" + (f": did you mean {near}?" if near else ".")
-    elif parameter is not None and not said:
-        name = parameter.opts[0] if parameter.param_type_name == "option" else ""
-        what = f"{name} {parameter.metavar or parameter.name.upper()}".strip()
-        said = f"{command} needs {what}: {getattr(parameter, 'help', None) or 'it has no default.'}"
-    elif parameter is not None:
-        name = parameter.opts[0] if parameter.param_type_name == "option" else parameter.metavar or parameter.name
-        said = f"{name}: {why_impossible(said)}."
-    else:
-        said = re.sub(r"^No such command (.*?)\. Did", r"There is no command \1: did", said)
-        said = re.sub(r"^No such command (.*)", r"There is no command \1", said)
-        said = re.sub(r"^Got unexpected extra argument\S* \((.*)\)", rf"{command} does not accept: \1", said)
-    end = "" if said.endswith((".", "?")) else "."
-    fail(f"{said}{end} See {command} --help", USAGE)
+    fail(f"{why_unusable(error, typed)} See {error.ctx.command_path if error.ctx else typed} --help", USAGE)
 
 
 def resume_later(interrupted: Interrupted) -> NoReturn:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from typing import ParamSpec
 
 from advex.cli import terminal
-from advex.errors import SpecError
 from advex.progress import Interrupted
 
 P = ParamSpec("P")
@@ -40,7 +39,7 @@ def verb(function: Callable[P, None]) -> Callable[P, None]:
         except processes.Followed as followed:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             time.sleep(_GRACE)
-            sys.exit(terminal.USAGE if isinstance(followed.__cause__, SpecError) else terminal.FAILED)
+            sys.exit(terminal.code_of(followed.__cause__))
 
     return run
 

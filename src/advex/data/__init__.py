@@ -54,6 +54,7 @@ __all__ = [
     "write_annotated",
 ]
 
+_FORMS = "advex list format names the files and folders that can be read."
 _PACKED = frozenset((".zip", ".gz", ".tgz", ".tar", ".xz", ".bz2", ".7z", ".rar", ".zst"))
 
 
@@ -189,10 +190,9 @@ def _find(source: str, policy: AnnotationPolicy = MAJORITY) -> Opened:
         if path.exists():
             return opened(Place(path, policy))
     known = {*builtin, *(path.name for path in shared.glob("*/"))} if shared else builtin
-    below = f", or the name of a folder in ADVEX_DATA ({shared})" if shared else ""
-    sentence = (
-        f"There is no data set '{source}': {did_you_mean(name, known, 'advex list dataset')} Data is {_forms()}{below}."
-    )
+    below = f", nor in ADVEX_DATA ({shared})" if shared else ""
+    near = did_you_mean(name, known, "advex list dataset")
+    sentence = f"There is no data set '{source}', nor a file or folder of that name{below}: {near} {_FORMS}"
     raise DataError(sentence, absent=True)
 
 
@@ -202,11 +202,6 @@ def _formats() -> list[Format]:
     return sorted(formats, key=lambda each: each.order)
 
 
-def _forms() -> str:
-    """What can be read, in words."""
-    return ", ".join([*(each.reads for each in _formats()), "or a built-in name"])
-
-
 def opened(place: Place) -> Opened:
     """What lies at a place, by the first format that knows it. Raises DataError."""
     for each in _formats():
@@ -214,4 +209,4 @@ def opened(place: Place) -> Opened:
             return opened
     if place.suffix in _PACKED:
         raise DataError(f"{place.path} is an archive: unpack it and name the folder.")
-    raise DataError(f"{place.path}: files of type '{place.suffix}' cannot be read as data. Data is {_forms()}.")
+    raise DataError(f"{place.path}: files of type '{place.suffix}' cannot be read as data. {_FORMS}")

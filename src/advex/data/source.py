@@ -263,7 +263,7 @@ class Source:
                 )
             return next(iter(self.splits))
         if not named:
-            raise DataError(f"{self.name} has no splits, so '{split}' does not exist. Omit the split.")
+            raise DataError(f"{self.name} has no splits, so '{split}' does not exist. Omit the split.", absent=True)
         if split not in named:
             raise DataError(f"{self.name} has no split '{split}': {did_you_mean(split, named)}", absent=True)
         return split

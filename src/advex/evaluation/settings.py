@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from advex.errors import SpecError, did_you_mean, why_impossible
+from advex.errors import SpecError, which_option, why_impossible
 
 # What means nothing unless the first of each group is given, and is then no difference between two evaluations.
 CERTIFICATION = ("certify", "certify_samples", "certify_examples")
@@ -76,7 +76,7 @@ def checked(values: dict[str, Any]) -> Settings:
     """Settings whose specs have not been read. Raises SpecError, naming the setting."""
     for key in values:
         if key not in Settings.model_fields:
-            raise SpecError(f"An evaluation has no setting '{key}': {did_you_mean(key, Settings.model_fields)}")
+            raise SpecError(f"An evaluation has no setting '{key}': {which_option(key, Settings.model_fields)}")
     try:
         return Settings.model_validate(values)
     except ValidationError as error:

@@ -23,6 +23,7 @@ from advex.explainers.request import Attribution as Attribution
 from advex.explainers.request import AttributionRequest as AttributionRequest
 from advex.geometry import RMSE
 from advex.goals.targets import Classes, numbers_of
+from advex.inputs import check_wrapped
 from advex.logits import out_of_memory
 from advex.options import with_options
 from advex.registry import describe, register
@@ -171,6 +172,7 @@ def started(
     create_graph: bool = False,
 ) -> Started:
     """What is dear of an explanation; `Started.finished` makes it one. Arguments and errors as of the explainer."""
+    check_wrapped(classifier, type(explainer).__name__)
     if isinstance(target, str | int | list | tuple):
         target = numbers_of(target, classifier, x, "The target")
     if not isinstance(target, Tensor) or target.shape != (len(x),) or target.is_floating_point():

@@ -148,37 +148,43 @@ def explain_into(
     classifier = model.classifier
     identity = json.dumps([__version__, weights_hash(classifier), classifier.class_names, repr(request)])
     answers: list[dict[str, Any]] = []
-    failures: list[Failure] = []
+    failures = [subject for subject in subjects if isinstance(subject, Failure)]
+    if failures and len(failures) == len(subjects):
+        raise failures[0].error
+    _warn_of(failures)  # before the work
     prefixes = file_names([subject.name for subject in subjects])
+    named = [each for each in zip(subjects, prefixes, strict=True) if isinstance(each[0], Subject)]
     with progress.stopping() as stop, say.progress(f"explain with {model.name}") as bar:
-        for number, (subject, prefix) in enumerate(zip(subjects, prefixes, strict=True)):
+        for number, (subject, prefix) in enumerate(named):
             try:
-                with progress.until(stop, f"Stopped after {number} of {len(subjects)} inputs; their results are kept."):
+                with progress.until(stop, f"Stopped after {number} of {len(named)} inputs; their results are kept."):
                     answers.append(_answer(folder, classifier, subject, request, prefix, identity, journal))
             except ArtifactError:
                 raise  # what cannot be written of one input cannot be written of the others
             except AdvexError as error:
                 failures.append(Failure(name=subject.name, error=error))
-            bar(number + 1, len(subjects))
+            bar(number + 1, len(named))
     if failures and not answers:
-        raise failures[0].error
-    for failure in failures:
-        warnings.warn(f"{failure.error} ({failure.name} is left out.)", AdvexWarning, stacklevel=2)
+        raise failures[-1].error
+    _warn_of(failures[len(subjects) - len(named) :])
     return _write(folder, model, request, answers, failures, figures)
+
+
+def _warn_of(failures: Sequence[Failure]) -> None:
+    for failure in failures:
+        warnings.warn(f"{failure.error} ({failure.name} is left out.)", AdvexWarning, stacklevel=3)
 
 
 def _answer(
     folder: Path,
     classifier: Classifier,
-    subject: Subject | Failure,
+    subject: Subject,
     request: Request,
     prefix: str,
     identity: str,
     journal: Journal,
 ) -> dict[str, Any]:
     """One input's answer: from the journal where it is finished, else made and kept there."""
-    if isinstance(subject, Failure):
-        raise subject.error
     digest = hashlib.sha256(f"{identity}|{prefix}|{subject.name}|{subject.label}|{subject.y}|{subject.note}".encode())
     digest.update(f"{subject.x.dtype} {tuple(subject.x.shape)}".encode() + subject.x.cpu().numpy().tobytes())
     answer = journal.answered(digest.hexdigest(), folder)

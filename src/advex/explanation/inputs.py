@@ -13,7 +13,7 @@ from advex.data.images import decode
 from advex.data.source import Unreadable
 from advex.errors import AdvexWarning, SpecError
 from advex.explanation.rows import from_csv, from_table
-from advex.explanation.subjects import Failure, Subject, from_data, from_pictures, in_folders
+from advex.explanation.subjects import Failure, Subject, check_pictures, from_data, from_pictures, in_folders
 from advex.lookup import datasets
 from advex.lookup.models import Opened
 from advex.progress import Terminal
@@ -32,6 +32,7 @@ def shorter_side(
     if data is not None:
         shape = datasets.open_split(data, split, prefer=datasets.TEST, max_samples=1).x.shape[1:]
         return min(shape[-2:]) if len(shape) == 3 else None
+    check_pictures(files)
     with decode.quiet():
         for file in in_folders(files):
             with contextlib.suppress(Unreadable):

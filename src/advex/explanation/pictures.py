@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -251,10 +252,11 @@ def save_picture(path: Path, picture: Tensor) -> str:
 
 def rhos_from(text: str) -> tuple[float, ...]:
     """`0.1,8/255` -> radii in (0, 1]. Raises SpecError."""
-    rhos = tuple(as_radius(part) for part in text.split(","))
-    if not all(0 < rho <= 1 for rho in rhos):
-        raise SpecError(f"--rho '{text}': an RMSE must be above 0 and at most 1 (black to white).")
-    return rhos
+    with contextlib.suppress(SpecError):
+        rhos = tuple(as_radius(part) for part in text.split(","))
+        if all(0 < rho <= 1 for rho in rhos):
+            return rhos
+    raise SpecError(f"--rho '{text}': an RMSE must be above 0 and at most 1 (black to white), such as 0.1 or 8/255.")
 
 
 def max_batch_from(text: str) -> int | str:

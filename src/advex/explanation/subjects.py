@@ -61,7 +61,14 @@ def from_pictures(
     shape: (channels, height, width) or (height, width) of the model's input; None keeps each picture's size. Raises
     InputError for a model whose inputs are no pictures.
     """
+    check_pictures(paths)
     return [_read(path.name, path, classifier, shape, say, place=str(path)) for path in in_folders(paths)]
+
+
+def check_pictures(paths: Sequence[Path]) -> None:
+    """Raise SpecError where one of them is a table, by its name."""
+    if tables := [path for path in paths if path.suffix.lower() in (".csv", ".tsv")]:
+        raise SpecError(f"{tables[0]} is a table, which needs a model that was trained on its columns: --model RUN.")
 
 
 def from_memory(

@@ -13,7 +13,7 @@ from typing import Any
 from advex import data as sets
 from advex.data import MAJORITY, AnnotationPolicy, Dataset
 from advex.data.images.streamed import Examples
-from advex.errors import AdvexWarning, SpecError, did_you_mean
+from advex.errors import AdvexWarning, SpecError, which_option
 from advex.lookup.datasets import is_held_out
 from advex.progress import QUIET, Terminal
 
@@ -61,7 +61,7 @@ def annotations_in(changes: Sequence[str]) -> tuple[Annotations, list[str]]:
         elif option in _OPTIONS:
             given[option] = _value(key.strip(), _OPTIONS[option], value.strip())
         else:
-            raise SpecError(f"Unknown setting '{key}': {did_you_mean(option, _OPTIONS)}")
+            raise SpecError(f"Unknown setting '{key}': {which_option(option, _OPTIONS)}")
     policy = AnnotationPolicy(**{name: given.pop(name) for name in ("agree", "unsure") if name in given})
     return Annotations(policy=policy, **given), others
 

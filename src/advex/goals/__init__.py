@@ -20,6 +20,7 @@ from advex.goals.suppress import Suppress
 from advex.goals.targets import targets
 from advex.goals.toward_map import TowardMap
 from advex.goals.unstable import Unstable
+from advex.inputs import check_wrapped
 
 __all__ = [
     "Aim",
@@ -49,6 +50,7 @@ def at(spec: str, classifier: Classifier, x: Tensor, y: Tensor) -> Goal:
     the spec, InputError for inputs that the classifier refuses and for labels that do not fit them.
     """
     unbound = registry.build("goal", spec)
+    check_wrapped(classifier, "A goal")
     classifier.check(x)
     if y.shape != x.shape[:1] or y.dtype != torch.int64:
         raise InputError(f"A goal needs one class index per input, int64 [{len(x)}], not {y.dtype} {list(y.shape)}.")

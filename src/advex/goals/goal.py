@@ -12,6 +12,7 @@ searches may ask for another one: `with_temperature`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import math
 from collections.abc import Callable, Sequence
@@ -22,8 +23,9 @@ import torch
 from torch import Tensor
 
 from advex.classifier import Classifier
-from advex.errors import InputError
+from advex.errors import InputError, SpecError, which_option
 from advex.geometry import LINF
+from advex.inputs import check_wrapped
 from advex.registry import register
 
 
@@ -83,9 +85,50 @@ def goal(name: str, *, cites: str = "", examples: Sequence[str] = ()) -> Callabl
             members["__post_init__"] = made.__post_init__
         unbound = dataclass(frozen=True, kw_only=True)(type(f"Unbound{made.__name__}", (), members))
         register("goal", name, cites=cites, examples=examples)(unbound)
+        made.__init__, made.__call__ = _made_of(made), _asking(made)
         return made
 
     return add
+
+
+def _made_of(made: Any) -> Callable[..., None]:
+    """The goal's `__init__`, which says in a sentence what it needs."""
+    usual = made.__init__
+
+    @functools.wraps(usual)
+    def __init__(self: Any, *args: Any, **options: Any) -> None:
+        try:
+            usual(self, *args, **options)
+        except TypeError:
+            known = [each.name for each in dataclasses.fields(made) if each.init]
+            if unknown := next((option for option in options if option not in known), None):
+                raise SpecError(f"{made.__name__} has no option '{unknown}': {which_option(unknown, known)}") from None
+            needed = [each.name for each in dataclasses.fields(made) if each.default is each.default_factory]
+            if len(args) > len(known) or {*known[: len(args)], *options} >= {*needed}:
+                raise
+            raise SpecError(f"{made.__name__} needs {' and '.join(needed)}: {_call(made, needed)}") from None
+
+    return __init__
+
+
+def _call(made: Any, needed: Sequence[str]) -> str:
+    """How it is made, with what it cannot do without."""
+    given = {each.name: each for each in dataclasses.fields(made)}
+    call = f"{made.__name__}({', '.join(f'{name}=...' if given[name].kw_only else name for name in needed)})"
+    classes = [name for name in needed if given[name].type == "Classes"]
+    return call + (f", where {classes[0]} is a class, or one of each example: numbers or names." if classes else ".")
+
+
+def _asking(made: Any) -> Callable[..., Aim]:
+    """The goal's `__call__`, of a classifier alone."""
+    usual = made.__call__
+
+    @functools.wraps(usual)
+    def __call__(self: Any, classifier: Classifier, x: Tensor) -> Aim:
+        check_wrapped(classifier, made.__name__)
+        return usual(self, classifier, x)
+
+    return __call__
 
 
 def with_temperature(goal: G, temperature: float | Tensor) -> G:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from advex import bundled, pretrained, registry
+from advex import bundled, misnamed, pretrained
 from advex.artifacts import FACTORY, load
 from advex.classifier import Classifier
 from advex.documents import read_json
@@ -152,19 +151,8 @@ def _is_factory(source: str) -> bool:
 
 def _run_folder(source: str) -> Path:
     path = Path(source)
-    if path.is_file():
-        raise SpecError(
-            f"{source} is a file, but a model is a folder. Convert weights with advex convert {source} "
-            "--network NAME:... --mean ... --std ... --out RUN (advex list network)."
-        )
-    network = re.match("[a-z]*", source)[0]  # pyright: ignore[reportOptionalSubscript]
-    if network in registry.entries("network") and not path.exists():
-        raise SpecError(
-            f"There is no folder '{source}', and a network name alone has no weights: make a model with "
-            f"advex convert WEIGHTS --network {network}:... --mean ... --std ... --out RUN."
-        )
-    if source in bundled.names() and not path.exists():
-        raise SpecError(f"There is no folder '{source}'; the bundled model of that name is {bundled.PREFIX}{source}.")
+    if not path.is_dir():
+        raise SpecError(misnamed.sentence(source, typed=True))
     return path
 
 
@@ -214,10 +202,12 @@ def _call(source: str) -> Any:
 def _class_names(text: str) -> list[str]:
     """`A,B`, or a file: a name in each line, or JSON: a list, or names by number ({"0": "cat"})."""
     path = Path(text)
-    if path.suffix == ".txt" and path.is_file():
+    if path.suffix in (".txt", ".json") and not path.is_file():
+        raise SpecError(f"--classes {text}: there is no such file.")
+    if path.suffix == ".txt":
         text = read_bytes(path, _MOST_NAMES, "a list of class names", SpecError).decode("utf-8-sig", "replace")
         return [line.strip() for line in text.splitlines() if line.strip()]
-    if path.suffix != ".json" or not path.is_file():
+    if path.suffix != ".json":
         return [name.strip() for name in text.split(",")]
     names = read_json(path, "a list of class names", SpecError, largest=_MOST_NAMES)
     if isinstance(names, dict):

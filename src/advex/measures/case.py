@@ -18,6 +18,7 @@ from advex.classifier import Classifier
 from advex.data.evidence import Evidence
 from advex.distances import Distance, as_distance
 from advex.errors import InputError
+from advex.inputs import check_wrapped
 from advex.options import with_options
 from advex.types import Better as Better
 from advex.types import Explainer, Explanation
@@ -98,6 +99,9 @@ class Case:
     seed: int = 0
     max_batch: int | str | None = None
     _shared: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_wrapped(self.classifier, "A measure")
 
     def __len__(self) -> int:
         return len(self.x)

@@ -91,10 +91,11 @@ def _shape(tensor: Tensor) -> str:
 
 def _renamed(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
     """The tensors under the network's names where these are known, and what was changed."""
-    renamed, changes = dict(tensors), []
+    renamed, removed = dict(tensors), ""
     while prefix := next((each for each in _PREFIXES if _begin(renamed, each) and not _begin(expected, each)), ""):
         renamed = {name.removeprefix(prefix): values for name, values in renamed.items()}
-        changes.append(f"'{prefix}' was removed from the names of {len(renamed)} tensors.")
+        removed += prefix
+    changes = [f"'{removed}' was removed from the names of {len(renamed)} tensors."] if removed else []
     ours = {name: name if name in expected else _ours(name) for name in renamed}
     if len(set(ours.values())) == len(ours):  # else two would become one
         count = sum(name != other for name, other in ours.items())

@@ -87,10 +87,17 @@ def subjects_of(given: Any, model: Opened) -> list[Subject | Failure]:
         return _files([Path(given)], model)
     if isinstance(given, Image.Image) or is_pixels(given):
         return _pictures([given], model)
+    if isinstance(given, np.ndarray) and given.ndim == 4 and all(map(is_pixels, given)):
+        return _pictures(list(given), model)
     if isinstance(given, np.ndarray | Tensor):
         return _tensors(torch.as_tensor(given), model)
     if (examples := examples_of(given)) is not None:
         return [_subject_of(examples, row, model) for row in range(examples.count)]
+    if isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], int):  # of a data set
+        raise SpecError(
+            "An example is a pair of a picture and its class: pass data[i][0] to explain it without its class, or "
+            "data[i:j] or the whole data set."
+        )
     if not isinstance(given, Sequence):
         raise SpecError(
             f"{type(given).__name__} cannot be explained: pass paths, PIL pictures, arrays, tensors, a data "
@@ -171,15 +178,18 @@ def _pictures(pictures: Sequence[Any], model: Opened) -> list[Subject | Failure]
 
 
 def _tensors(x: Tensor, model: Opened) -> list[Subject | Failure]:
-    shape = None if model.input_shape is None else tuple(model.input_shape)
+    shape, given = None if model.input_shape is None else tuple(model.input_shape), x.dtype
     if x.dtype == torch.uint8:
         x = x.float() / 255
     if tuple(x.shape) == shape or (shape is None and x.ndim == 3):
         x = x[None]
     if not x.is_floating_point() or (shape is not None and tuple(x.shape[1:]) != shape):
         wanted = "[n, channels, height, width]" if shape is None else f"[n, {', '.join(map(str, shape))}]"
+        last = x.ndim in (3, 4) and x.shape[-1] in (1, 3) and x.shape[-3] not in (1, 3)
+        order = "0, 3, 1, 2" if x.ndim == 4 else "2, 0, 1"
+        hint = f" Are the channels last? Move them: torch.as_tensor(x).permute({order})." if last else ""
         raise InputError(
-            f"A tensor {list(x.shape)} of {x.dtype} does not fit: the model needs floats {wanted} in its box."
+            f"A tensor {list(x.shape)} of {given} does not fit: the model needs floats {wanted} in its box.{hint}"
         )
     if not len(x):
         raise SpecError("There is nothing to explain: the tensor is empty.")

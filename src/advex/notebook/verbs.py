@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import shutil
 import weakref
 from collections.abc import Mapping, Sequence
@@ -14,14 +15,15 @@ from advex import artifacts, progress, recipes, registry
 from advex.classifier import Classifier
 from advex.data import Dataset, describe
 from advex.errors import DataError, SpecError
+from advex.evaluation import Settings, settings_from
 from advex.evaluation import folder as evaluating
-from advex.evaluation import settings_from
 from advex.explanation import MapRequest, PictureRequest, RowRequest, named_explainers
 from advex.explanation.folder import FIGURES, UNFINISHED, Request, explain_into
 from advex.lookup import datasets
 from advex.lookup.devices import device_named
 from advex.lookup.folders import opened_folder
 from advex.lookup.models import Opened
+from advex.notebook.calls import by_option
 from advex.notebook.foreign import Examples, examples_of
 from advex.notebook.given import Data, Model, Models, data_of, models_of, subjects_of
 from advex.notebook.results import Evaluated, Explained
@@ -34,6 +36,7 @@ __all__ = ["compare", "evaluate", "explain", "train"]
 _SEVERAL = {"corruptions", "maps", "measures", "pictures", "radius", "searches", "suite"}
 
 
+@by_option()
 def explain(
     model: Model,
     pictures: Any,
@@ -88,6 +91,7 @@ def explain(
     return explained
 
 
+@by_option(Settings.model_fields)
 def evaluate(
     model: Models,
     data: Data,
@@ -160,6 +164,7 @@ def _held(
     return held
 
 
+@by_option({*inspect.signature(evaluate).parameters, *Settings.model_fields})
 def compare(model: Models, data: Data, **more: Any) -> Evaluated:
     """`evaluate` two or more models on the same examples, and write the report. Raises SpecError for fewer."""
     if len(models_of(model)) < 2:
@@ -169,6 +174,10 @@ def compare(model: Models, data: Data, **more: Any) -> Evaluated:
     return evaluated
 
 
+@by_option(
+    **{name: f'write it as a string, advex.train(RECIPE, DATA, "{name}=...").' for name in recipes.Recipe.model_fields},
+    max_samples="draw them first, and pass them as the data: advex.open_dataset(DATA, max_samples=N).",
+)
 def train(
     recipe: str | Path,
     data: Data | None = None,

@@ -17,7 +17,7 @@ from advex.data.augmentation.affine import AffineAugmentation
 from advex.data.augmentation.plain import Augmentation, Padding
 from advex.data.crops import ShorterSide, Streaming, shorter_side
 from advex.documents import read_yaml
-from advex.errors import DataError, SpecError, did_you_mean, why_impossible
+from advex.errors import DataError, SpecError, did_you_mean, which_option, why_impossible
 
 __all__ = ["TABLE", "Recipe", "fitted", "for_table", "learning_rate", "named", "read", "recipe_from", "summary"]
 
@@ -158,7 +158,7 @@ def recipe_from(values: dict[str, Any], overrides: dict[str, str] | None = None,
         outer, *inner = key.split(".")
         if outer not in Recipe.model_fields or len(inner) not in (0, _DEPTH.get(outer, 0)):
             raise SpecError(
-                f"There is no setting '{key}': {did_you_mean(key, [*Recipe.model_fields, *_inner(values)])}"
+                f"There is no setting '{key}': {which_option(key, [*Recipe.model_fields, *_inner(values)])}"
             )
         if outer in ("affine", "resize") and inner:
             before = values.get(outer)
@@ -170,14 +170,14 @@ def recipe_from(values: dict[str, Any], overrides: dict[str, str] | None = None,
             values[outer] = _value(outer, text)
     for key in values:
         if key not in Recipe.model_fields:
-            raise SpecError(f"{where}: there is no setting '{key}': {did_you_mean(key, Recipe.model_fields)}")
+            raise SpecError(f"{where}: there is no setting '{key}': {which_option(key, Recipe.model_fields)}")
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(part for part in map(str, first["loc"]) if "[" not in part)  # a kind of value is no name
         if first["type"] == "unexpected_keyword_argument":
-            raise SpecError(f"{where}: there is no setting '{name}': {did_you_mean(name, _affine())}") from None
+            raise SpecError(f"{where}: there is no setting '{name}': {which_option(name, _affine())}") from None
         raise SpecError(
             f"{where}: {name} = {first.get('input')!r} is not valid: {why_impossible(first['msg'])}."
         ) from None

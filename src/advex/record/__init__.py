@@ -203,7 +203,9 @@ def read_record(folder: Path) -> Record:
     path = folder / "record.json"
     if not path.is_file():
         sentence = f"{folder} contains no record.json: it is not a finished evaluation."
-        raise ArtifactError(sentence, absent=not folder.is_file())
+        raise ArtifactError(
+            sentence if folder.exists() else f"There is no folder {folder}.", absent=not folder.is_file()
+        )
     return read_versioned(path, Record, SCHEMA, STEPS, "a record")
 
 

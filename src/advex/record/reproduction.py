@@ -273,7 +273,10 @@ def read_reproduction(folder: Path) -> Reproduction:
     """What a folder's reproduction.json holds. Raises ArtifactError when there is none, or it is not one."""
     path = folder / NAME
     if not path.is_file():
-        raise ArtifactError(f"{folder} contains no {NAME}: it is not a reproduction folder.")
+        sentence = f"{folder} contains no {NAME}: it is not a reproduction folder."
+        raise ArtifactError(
+            sentence if folder.exists() else f"There is no folder {folder}.", absent=not folder.is_file()
+        )
     return read_versioned(path, Reproduction, SCHEMA, {}, "a reproduction")
 
 

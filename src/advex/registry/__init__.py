@@ -16,7 +16,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from advex.errors import AdvexError, AdvexWarning, SpecError, did_you_mean
+from advex.errors import AdvexError, AdvexWarning, SpecError, did_you_mean, which_option
 from advex.registry.option_types import fitted
 from advex.registry.plugins import plugins, walk
 from advex.registry.specs import parse as parse
@@ -248,7 +248,7 @@ def make(kind: str, name: str, **options: Any) -> Any:
     takes_any = len(allowed) < len(inspect.signature(entry.make).parameters)  # and checks them itself
     for key in options:
         if key not in allowed and not takes_any:
-            nearest = did_you_mean(key, allowed) if allowed else "it has none."
+            nearest = which_option(key, allowed) if allowed else "it has none."
             raise SpecError(f"The {kind} '{name}' has no option '{key}': {nearest}")
     missing = [key for key, at in allowed.items() if at.default is inspect.Parameter.empty and key not in options]
     if missing:

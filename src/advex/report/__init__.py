@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from advex.errors import ArtifactError
 from advex.files import write_text
@@ -37,16 +38,28 @@ from advex.report.section import tables_of_sections
 __all__ = ["write_report"]
 
 
-def write_report(folder: Path | Sequence[Path], out: Path | None = None) -> Path:
+class InFolder(Protocol):
+    """What knows the folder that it was written into: what `advex.evaluate` and `advex.compare` return."""
+
+    @property
+    def folder(self) -> Path:
+        """With the record in it."""
+        ...
+
+
+def write_report(
+    folder: str | Path | InFolder | Sequence[str | Path | InFolder], out: str | Path | None = None
+) -> Path:
     """Write the report of a record folder; returns the path of the HTML file.
 
-    folder: what an evaluation, a reproduction, a study or exploring left behind; or a run folder, finished or not, or
-    several: how they were trained; several reproductions that differ by their seed: what holds on all networks. out:
-    the file to write, `report.html` in the (first) folder if None. The same folder
-    gives the same bytes. Raises ArtifactError for a folder that is neither a readable record nor a run, or a path that
-    cannot be written.
+    folder: what `advex.evaluate` or `advex.compare` returned; what an evaluation, a reproduction, a study or exploring
+    left behind; or a run folder, finished or not, or several: how they were trained; several reproductions that differ
+    by their seed: what holds on all networks. out: the file to write, `report.html` in the (first) folder if None. The
+    same folder gives the same bytes. Raises ArtifactError for a folder that is neither a readable record nor a run, or
+    a path that cannot be written.
     """
-    folders = [Path(folder)] if isinstance(folder, str | Path) else [Path(each) for each in folder]
+    several = folder if isinstance(folder, Sequence) and not isinstance(folder, str) else [folder]
+    folders = [Path(getattr(each, "folder", each)) for each in several]  # pyright: ignore[reportArgumentType]
     path = Path(out) if out is not None else folders[0] / "report.html"
     if path.is_dir():
         raise ArtifactError(f"{path} is a folder; give a file name for the report, e.g. {path / 'report.html'}.")

@@ -128,6 +128,8 @@ def read_runs(folders: Sequence[Path]) -> tuple[TrainingHistory, ...]:
             raise ArtifactError(
                 f"{folder} contains pictures from advex {sheets[0]}, for which there is no report: see {sheets[1]}."
             )
+        if training is None and not Path(folder).exists():
+            raise ArtifactError(f"There is no folder {folder}.", absent=True)
         if training is None:
             raise ArtifactError(
                 f"{folder} contains no record.json: it is not a finished evaluation. It contains no "

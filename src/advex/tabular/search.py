@@ -16,6 +16,7 @@ from advex.errors import InputError
 from advex.features import Feature, FeatureSpec
 from advex.geometry import L1
 from advex.goals import Become
+from advex.inputs import check_wrapped
 from advex.tabular.sentences import Change, Counterfactual, Counterfactuals, number_text
 
 FEW_FEATURES = FewFeatures()
@@ -88,6 +89,7 @@ def class_name(classifier: Classifier, number: int) -> str:
 
 def _encoded(classifier: Classifier, x: Tensor) -> tuple[FeatureSpec, Tensor, Tensor]:
     """(the columns, x [d] on the classifier's device, the probabilities of its classes)."""
+    check_wrapped(classifier, "A counterfactual")
     spec = classifier.features
     if spec is None:
         raise InputError("Counterfactuals in words need a table: the classifier has no features.")

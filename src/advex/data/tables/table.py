@@ -59,10 +59,11 @@ class Table:
         if not self.split_names:
             raise DataError(
                 f"{self.name} has no splits, so '{split}' does not exist. Omit the split, or divide the "
-                "rows: `splits: {train: 0.8, test: 0.2}` in the YAML beside it."
+                "rows: `splits: {train: 0.8, test: 0.2}` in the YAML beside it.",
+                absent=True,
             )
         if split not in self.split_names:
-            raise DataError(f"{self.name} has no split '{split}': {did_you_mean(split, self.split_names)}")
+            raise DataError(f"{self.name} has no split '{split}': {did_you_mean(split, self.split_names)}", absent=True)
         return split
 
     def dealt(self) -> Table | None:
