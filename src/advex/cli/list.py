@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -53,32 +52,19 @@ def _show_all(entries: list[registry.Entry]) -> None:
 def _show(entries: list[registry.Entry]) -> None:
     """Each with its options, its file and where it comes from."""
     for entry in entries:
-        words = (f"{name}={_text(value, entry)}" for name, value in _options(entry).items())
+        words = (f"{name}={_text(value, entry)}" for name, value in entry.defaults().items())
         after = f", after {entry.cites}" if entry.cites else ""
         origin = f", from {entry.distribution}" if entry.distribution else ""
         terminal.emit(f"{entry.kind} {entry.name}: {entry.summary}")
         terminal.emit(f"    {' '.join(words) or 'no options'}")
-        terminal.emit(f"    {_file(entry)}{after}{origin}")
+        terminal.emit(f"    {entry.place}{after}{origin}")
         if standing := _standing(entry):
             terminal.emit(f"    {standing}")
-
-
-def _options(entry: registry.Entry) -> dict[str, Any]:
-    """Option -> default, `...` where one must be given; of what a file describes, its facts."""
-    if entry.listing:
-        return dict(entry.listing.facts())
-    return {name: "..." if at.default is at.empty else at.default for name, at in entry.options().items()}
 
 
 def _text(value: Any, entry: registry.Entry) -> str:
     """As a spec string has it; of what a file describes, words as they stand."""
     return value if entry.listing and isinstance(value, str) else registry.write_value(value)
-
-
-def _file(entry: registry.Entry) -> str:
-    """Of ours from the package's own folder on, of plugins in full."""
-    root = Path(__file__).resolve().parents[2]
-    return str(entry.path.relative_to(root) if entry.path.is_relative_to(root) else entry.path)
 
 
 def _standing(entry: registry.Entry) -> str:
@@ -95,7 +81,7 @@ def _plain(entry: registry.Entry) -> dict[str, Any]:
     plain = str | int | float | bool | list | dict | None
     options = {
         name: value if isinstance(value, plain) else registry.write_value(value)
-        for name, value in _options(entry).items()
+        for name, value in entry.defaults().items()
     }
     return {
         "kind": entry.kind,
@@ -103,6 +89,6 @@ def _plain(entry: registry.Entry) -> dict[str, Any]:
         "summary": entry.summary,
         "options": options,
         "cites": entry.cites,
-        "file": _file(entry),
+        "file": entry.place,
         "distribution": entry.distribution,
     } | ({"standing": standing} if (standing := _standing(entry)) else {})

@@ -94,10 +94,22 @@ class Entry:
         """The file that it is in."""
         return self.listing.path if self.listing else Path(inspect.getsourcefile(inspect.unwrap(self.make)) or "")
 
+    @property
+    def place(self) -> str:
+        """That file: of ours from the package's own folder on, of plugins in full."""
+        root = Path(__file__).resolve().parents[2]
+        return str(self.path.relative_to(root) if self.path.is_relative_to(root) else self.path)
+
     def options(self) -> dict[str, inspect.Parameter]:
         """Keyword parameters of the constructor or factory."""
         parameters = inspect.signature(self.make).parameters
         return {name: option for name, option in parameters.items() if option.kind is not option.VAR_KEYWORD}
+
+    def defaults(self) -> dict[str, Any]:
+        """Option -> default, `...` where one must be given; of what a file describes, its facts."""
+        if self.listing:
+            return dict(self.listing.facts())
+        return {name: "..." if at.default is at.empty else at.default for name, at in self.options().items()}
 
 
 # By kind, name and top-level package of whoever registered it.
