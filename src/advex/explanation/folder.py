@@ -153,7 +153,8 @@ def explain_into(
         raise failures[0].error
     _warn_of(failures)  # before the work
     prefixes = file_names([subject.name for subject in subjects])
-    named = [each for each in zip(subjects, prefixes, strict=True) if isinstance(each[0], Subject)]
+    pairs = zip(subjects, prefixes, strict=True)
+    named = [(subject, prefix) for subject, prefix in pairs if isinstance(subject, Subject)]
     with progress.stopping() as stop, say.progress(f"explain with {model.name}") as bar:
         for number, (subject, prefix) in enumerate(named):
             try:
