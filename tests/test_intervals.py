@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
 from torch import Tensor
 
+from advex.measures import intervals
 from advex.measures.intervals import RESAMPLES, bootstrap, percentiles, simultaneous
 
 
@@ -76,3 +78,25 @@ def test_equal_models_are_rarely_said_to_differ() -> None:
     )
     assert together <= 0.12  # 0.05 and three standard errors of 100 tables
     assert alone > 0.3
+
+
+def test_figures_of_equally_many_examples_share_their_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawn in one block and kept, or in blocks too large to keep: the same estimates."""
+    values = [torch.rand(30, dtype=torch.float64) for _ in range(50)]
+    drawn: list[int] = []
+    draw = intervals._counts
+
+    def counts(n: int, seed: int) -> Iterator[Tensor]:
+        drawn.append(n)
+        return draw(n, seed)
+
+    monkeypatch.setattr(intervals, "_counts", counts)
+    intervals._all_counts.cache_clear()
+    kept = [intervals.resampled_mean(each, seed=3)[1] for each in values]
+    assert drawn == [30]
+    monkeypatch.setattr(intervals, "_BLOCK", 30 * 7)
+    again = [intervals.resampled_mean(each, seed=3)[1] for each in values[:2]]
+    assert drawn == [30, 30, 30]
+    assert all(len(each) == intervals.RESAMPLES for each in again)
+    spread, other = (torch.stack(each).std(dim=1) for each in (kept[:2], again))
+    torch.testing.assert_close(spread, other, rtol=0.1, atol=0)

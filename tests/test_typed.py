@@ -41,11 +41,8 @@ def by_pyright(folder: Path) -> list[tuple[int, str, str]]:
     """(line, error or note, message)."""
     options = ["--outputjson", "--pythonpath", sys.executable]
     said = json.loads(checked("pyright", *options, folder=folder))["generalDiagnostics"]
-    kinds = {"information": "note"}
-    return [
-        (each["range"]["start"]["line"] + 1, kinds.get(each["severity"], each["severity"]), each["message"])
-        for each in said
-    ]
+    kinds = {"information": "note", "error": "error", "warning": "warning"}
+    return [(each["range"]["start"]["line"] + 1, kinds[each["severity"]], each["message"]) for each in said]
 
 
 def by_mypy(folder: Path) -> list[tuple[int, str, str]]:

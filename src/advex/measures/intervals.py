@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -65,16 +66,27 @@ def paired_shares(gained: int, lost: int, n: int, deviations: float = Z) -> tupl
 def bootstrap(n: int, estimate: Callable[[Tensor], Tensor], seed: int) -> Tensor:
     """The estimate on each of `RESAMPLES` resamples of n examples: [RESAMPLES] or [RESAMPLES, k].
 
-    estimate: maps counts [block, n] float64, how often each example was drawn, to [block] or [block, k].
+    estimate: maps counts [block, n] float64, how often each example was drawn, to [block] or [block, k]; it leaves them
+    as they are.
     """
+    if n * RESAMPLES <= _BLOCK:
+        return estimate(_all_counts(n, seed))
+    return torch.cat([estimate(counts) for counts in _counts(n, seed)])
+
+
+@functools.lru_cache(maxsize=2)
+def _all_counts(n: int, seed: int) -> Tensor:
+    """The counts in one block, kept: thousands of differences are of as many examples, drawn by one seed."""
+    return next(_counts(n, seed))
+
+
+def _counts(n: int, seed: int) -> Iterator[Tensor]:
     rng = torch.Generator().manual_seed(seed)
     block = max(min(_BLOCK // max(n, 1), RESAMPLES), 1)
-    estimates = []
     for start in range(0, RESAMPLES, block):
         drawn = torch.randint(n, (min(block, RESAMPLES - start), n), generator=rng)
         counts = torch.zeros(drawn.shape, dtype=torch.float64)
-        estimates.append(estimate(counts.scatter_add_(1, drawn, torch.ones_like(counts))))
-    return torch.cat(estimates)
+        yield counts.scatter_add_(1, drawn, torch.ones_like(counts))
 
 
 def percentiles(estimates: Tensor) -> tuple[float, float]:
