@@ -422,7 +422,7 @@ def test_every_key_is_needed_except_the_class_names(folder: Path) -> None:
 def test_missing_files_are_named(folder: Path, tmp_path: Path) -> None:
     for path, sentence in (
         (tmp_path / "nowhere", "is not a folder"),
-        (folder / CONFIG, "is not a folder"),
+        (folder / CONFIG, "is a file, but a model is a folder"),
         (tmp_path, f"contains no {CONFIG}"),
     ):
         with pytest.raises(ArtifactError, match=sentence):

@@ -107,7 +107,7 @@ def test_a_built_in_name_that_is_a_folder_too_is_named_once(tmp_path: Path, monk
     [
         ("digits", None, "has several splits: test, train"),
         ("digits", "tset", "did you mean 'test'"),
-        ("digist", None, "did you mean 'digits'.*Parquet.*npz.*folder of class folders"),
+        ("digist", None, "did you mean 'digits'.*advex list dataset.*advex list format"),
         ("", None, "no data set ''"),
         ("digits", None, r"split='test' \(--split test\)"),
     ],

@@ -22,7 +22,8 @@ def sentence(name: str, *, typed: bool) -> str:
     if path.suffix.lower() in _WEIGHTS or path.is_file():
         convert = f"advex convert {name} --network NAME:... --mean ... --std ... --out RUN (advex list network)"
         if path.is_file():
-            return f"{name} is a file, but a model is a folder. Make one: {convert}."
+            make = f" Make one: {convert}." if path.suffix.lower() in _WEIGHTS else ""
+            return f"{name} is a file, but a model is a folder.{make}"
         return f"There is no file {name}, and a model is a folder, which advex convert makes of a file of weights."
     prefix, _, rest = name.partition(":")
     if rest and not typed and prefix == "hf":

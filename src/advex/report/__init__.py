@@ -35,7 +35,7 @@ from advex.report.pages.page import render, render_explored, render_layer_study,
 from advex.report.reading import read, read_runs
 from advex.report.section import tables_of_sections
 
-__all__ = ["write_report"]
+__all__ = ["InFolder", "write_report"]
 
 
 class InFolder(Protocol):
