@@ -148,10 +148,11 @@ def explain_into(
     classifier = model.classifier
     identity = json.dumps([__version__, weights_hash(classifier), classifier.class_names, repr(request)])
     answers: list[dict[str, Any]] = []
-    failures = [subject for subject in subjects if isinstance(subject, Failure)]
-    if failures and len(failures) == len(subjects):
-        raise failures[0].error
-    _warn_of(failures)  # before the work
+    unread = [subject for subject in subjects if isinstance(subject, Failure)]
+    if unread and len(unread) == len(subjects):
+        raise unread[0].error
+    _warn_of(unread)  # before the work
+    failures: list[Failure] = []
     prefixes = file_names([subject.name for subject in subjects])
     pairs = zip(subjects, prefixes, strict=True)
     named = [(subject, prefix) for subject, prefix in pairs if isinstance(subject, Subject)]
@@ -166,9 +167,9 @@ def explain_into(
                 failures.append(Failure(name=subject.name, error=error))
             bar(number + 1, len(named))
     if failures and not answers:
-        raise failures[-1].error
-    _warn_of(failures[len(subjects) - len(named) :])
-    return _write(folder, model, request, answers, failures, figures)
+        raise failures[0].error
+    _warn_of(failures)
+    return _write(folder, model, request, answers, [*unread, *failures], figures)
 
 
 def _warn_of(failures: Sequence[Failure]) -> None:
