@@ -29,6 +29,7 @@ import advex
 from advex import record as schema
 from advex.classifier import Classifier
 from advex.data import Dataset, Skipped, open_dataset
+from advex.drawing.numbers import percent
 from advex.environment import without_places
 from advex.errors import AdvexWarning, ArtifactError, DataError, InputError, SpecError
 from advex.evaluation import Interrupted, Settings, evaluate, settings_from
@@ -747,7 +748,7 @@ def test_a_constant_network_is_flagged(toys: SimpleNamespace, hundred: Dataset, 
     constant = toys.deaf([2.0] + [0.0] * 9, attached=True)
     found = flags_of(constant, hundred, tmp_path / "out")
     assert {"low_accuracy", "failures", "flat_gradients"} <= found.keys()
-    assert f"{100 * float((hundred.y == 0).float().mean()):.1f}%" in found["low_accuracy"].message
+    assert percent(float((hundred.y == 0).float().mean())) in found["low_accuracy"].message
 
 
 def test_a_stochastic_network_is_flagged(models: list, hundred: Dataset, tmp_path: Path) -> None:
@@ -785,7 +786,7 @@ def test_a_search_that_would_get_further_is_flagged(models: list, hundred: Datas
     kept = [pair for pair in pairs if 0 < pair[0] < math.inf and pair[1] < math.inf]
     fall = 1 - sum(after for _, after in kept) / sum(before for before, _ in kept)
     assert fall > 0.02
-    assert f"mean RMSE of {len(kept)} falls by {100 * fall:.1f}%" in found["more_steps"].message
+    assert f"mean RMSE of {len(kept)} falls by {percent(fall)}" in found["more_steps"].message
     assert "more_steps" not in flags_of(models[0][2], hundred, tmp_path / "off", attack="algorithm1:steps=3", recheck=0)
 
 
@@ -820,7 +821,7 @@ def test_pictures_that_lose_their_class_in_eight_bits_are_flagged(data: Dataset,
     assert all(row["png_rmse"] == 0 for row in rows)
     lost = np.mean([row["prediction"] != row["png_prediction"] for row in rows])
     assert lost > 0
-    assert found["png"].message.startswith(f"{100 * lost:.1f}%")
+    assert found["png"].message.startswith(percent(lost))
 
 
 def test_few_skipped_and_renamed_data_are_flagged(models: list, data: Dataset, tmp_path: Path) -> None:
