@@ -821,7 +821,7 @@ def test_pictures_that_lose_their_class_in_eight_bits_are_flagged(data: Dataset,
     assert all(row["png_rmse"] == 0 for row in rows)
     lost = np.mean([row["prediction"] != row["png_prediction"] for row in rows])
     assert lost > 0
-    assert found["png"].message.startswith(percent(lost))
+    assert found["png"].message.startswith(percent(float(lost)))
 
 
 def test_few_skipped_and_renamed_data_are_flagged(models: list, data: Dataset, tmp_path: Path) -> None:
