@@ -53,6 +53,7 @@ def equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
 # -- divergence ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("bfloat16")
 @pytest.mark.parametrize(
     ("change", "said"),
     [

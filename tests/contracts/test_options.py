@@ -151,6 +151,7 @@ def trained(term: Any, dtype: torch.dtype, network: str) -> tuple[list[float], l
     return losses, [parameter.grad.clone() for parameter in classifier.parameters()]  # pyright: ignore
 
 
+@pytest.mark.usefixtures("bfloat16")
 @pytest.mark.parametrize(("kind", "name", "option"), every_option("objective"))
 def test_every_option_of_a_term_changes_the_loss_or_its_gradient(kind: str, name: str, option: str) -> None:
     dtype = torch.float32 if option == "bfloat16" else torch.float64  # autocast leaves float64 alone
