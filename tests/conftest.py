@@ -93,7 +93,7 @@ def seeded() -> Iterator[None]:
 @pytest.fixture
 def bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     """bfloat16 is computed in also by a CPU that has no instructions for it."""
-    for user in ("training.steps", "evaluation.examples", "objectives.adversarial"):
+    for user in ("training.steps", "training.divergence", "evaluation.examples", "objectives.adversarial"):
         monkeypatch.setattr(f"advex.{user}.has_bfloat16", lambda device: True)
 
 
