@@ -301,6 +301,15 @@ def test_a_table_of_another_kind_is_not_taken_for_ours(tmp_path: Path) -> None:
         open_dataset(root / TABLE)
 
 
+@pytest.mark.parametrize("file", ["annotation.sqlite", "made/robust/shards/robust.images.00000.parquet"])
+def test_a_project_is_told_from_data(file: str, tmp_path: Path) -> None:
+    """With a database in its folder or elsewhere; what it needs is said, not what its pieces lack."""
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).touch()
+    with pytest.raises(DataError, match=r"is a project of advex annotate, not a data set: .* annotations="):
+        open_dataset(tmp_path)
+
+
 def test_without_an_unchanged_picture_there_is_no_data(tmp_path: Path) -> None:
     root = folder(tmp_path / "hitl", "picture,label,answer\na.png,7,changed\nb.png,7,\n")
     with pytest.raises(DataError, match=r"1 picture .*\(a\.png\)"):
