@@ -168,6 +168,7 @@ def test_version(advex_in: Callable[..., Ended]) -> None:
         (["report", "records/a"], 2, "There is no folder records/a."),
         (["explain", "a.png", "--rho"], 2, "advex explain: --rho needs a value. See advex explain --help"),
         (["explain", "a.png", "--eps", "1"], 2, "advex explain has no option --eps: did you mean --rho?"),
+        (["explain", "--data", "cifar10-sample", "--alternatives", "2"], 2, "--alternatives counts the sentences"),
         (["explain", "a.png", "--rho", "abc"], 2, "--rho 'abc': an RMSE must be above 0 and at most 1"),
         (["explain", "a.png", "--index", "3"], 2, "--index and --split choose examples of --data"),
         (["explain", "a.png", "--split", "test"], 2, "--index and --split choose examples of --data"),

@@ -181,6 +181,10 @@ def test_a_run_is_trained_and_opened(tmp_path: Path) -> None:
         (lambda: advex.evaluate(MODEL, "cifar10-sample", eps=1), "no setting 'eps': it is called 'radius'"),
         (lambda: cast("Any", advex.explain)(MODEL, "a.png", eps=1), "no option 'eps': it is called 'rho'"),
         (
+            lambda: cast("Any", advex.train)("digits-robust", "digits", lr=1),
+            "no option .lr.: it is called .learning_rate. here; write it",
+        ),
+        (
             lambda: cast("Any", advex.train)("digits-robust", "digits", max_samples=9),
             r"open_dataset\(DATA, max_samples=N",
         ),

@@ -58,8 +58,8 @@ def explain(
     away: Annotated[bool, typer.Option("--away", help="Make the class less likely instead of more likely.")] = False,
     steps: Annotated[int, typer.Option(min=1, help="Gradients per explanation.")] = 35,
     alternatives: Annotated[
-        int, typer.Option(metavar="K", min=1, help="For tables: at most K alternatives per row.")
-    ] = 3,
+        int | None, typer.Option(metavar="K", min=1, help="For tables: at most K alternatives per row.  [default: 3]")
+    ] = None,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for pictures and figures.")] = Path(
         "explanations"
     ),
@@ -113,7 +113,7 @@ def _tell(results: list[tuple[dict[str, Any], Path]], show: Callable[..., None],
 
 
 def _request(
-    changes: PictureRequest, explainers: list[str], models: list[Opened], alternatives: int, attack: bool
+    changes: PictureRequest, explainers: list[str], models: list[Opened], alternatives: int | None, attack: bool
 ) -> tuple[Request, Callable[..., None]]:
     """What is asked of every model and input, and what shows the answers. Raises SpecError."""
     from advex.explanation import MapRequest, RowRequest, named_explainers
@@ -122,6 +122,8 @@ def _request(
 
     if attack and not explainers:
         raise SpecError("--attack-map needs a heat map to attack, e.g. --explainer gradient --attack-map.")
+    if alternatives and (explainers or not any(model.classifier.features for model in models)):
+        raise SpecError("--alternatives counts the sentences about rows of tables: pictures and maps have none.")
     if explainers:
         if changes.is_chosen:
             raise SpecError("--rho, --steps and --away apply to the adversarial explanation only, not to --explainer.")
@@ -135,7 +137,7 @@ def _request(
     if any(model.classifier.features is not None for model in models):
         if changes.is_chosen:
             raise SpecError("--rho, --steps and --away apply to pictures; for rows the smallest change is found.")
-        return RowRequest(targets=changes.targets or ("runner-up",), alternatives=alternatives), _show_rows
+        return RowRequest(targets=changes.targets or ("runner-up",), alternatives=alternatives or 3), _show_rows
     return replace(changes, targets=changes.targets or ("predicted", "runner-up")), _show_pictures
 
 

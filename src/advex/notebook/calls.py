@@ -7,9 +7,16 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from advex.errors import SpecError, which_option
+from advex.errors import SpecError, synonyms, which_option
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def _near(name: str, known: list[str], instead: dict[str, str]) -> str:
+    """Which option is meant; and what to do in its place, where it is none of the function's own."""
+    names = [*known, *instead]
+    also = [instead[other] for other in synonyms(name, names) or () if other in instead]
+    return "; ".join([which_option(name, names).removesuffix("."), *also]) if also else which_option(name, names)
 
 
 def by_option(also: Iterable[str] = (), **instead: str) -> Callable[[Function], Function]:
@@ -27,7 +34,7 @@ def by_option(also: Iterable[str] = (), **instead: str) -> Callable[[Function], 
             for name in options:
                 if name not in known:
                     what = f"advex.{function.__name__} has no {'setting' if also else 'option'} '{name}'"
-                    raise SpecError(f"{what}: {instead.get(name) or which_option(name, [*known, *instead])}")
+                    raise SpecError(f"{what}: {instead.get(name) or _near(name, known, instead)}")
             return function(*args, **options)
 
         return run  # pyright: ignore[reportReturnType]
