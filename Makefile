@@ -9,8 +9,8 @@ BIN := $(VENV)/bin
 # Named in full, together with the rest: a range would let another package choose the build of torch.
 TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt $(TORCH)
-# One thread each: the tests are many and small. The tests of a file share a process, and so do all browser tests.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup
+# One thread each: the tests are many and small. The tests of a file share a process, and what they prepare.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 .PHONY: demo test test-data check lint coverage dist docs examples clean help
 

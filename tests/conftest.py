@@ -64,7 +64,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marked tests skip where what they need is missing. Those of a file share a process, as do all of browsers."""
+    """Marked tests skip where what they need is missing."""
     for item in items:
         if is_slow(item.path) or not {"serve", "browser"}.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
@@ -72,7 +72,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for name in needs:
             if MISSING[name]:
                 item.add_marker(pytest.mark.skip(reason=MISSING[name]))
-        item.add_marker(pytest.mark.xdist_group("browser" if "browser" in needs else item.path.name))
 
 
 @pytest.fixture(autouse=True)

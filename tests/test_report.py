@@ -417,12 +417,27 @@ def test_of_two_classes_the_area_below_chance_is_not_said_twice(tmp_path: Path) 
         assert bool(root.all("td", data_measure="btr_ara")) is shown
         assert ("BTR" in root.text) is shown
     record = read_record(folder)
-    counted = [each.model_copy(update={"comparisons": len(record.differences)}) for each in record.differences]
+    size = len(record.differences)
+    counted = [each.model_copy(update={"comparisons": size}) for each in record.differences]
+    of_maps = counted[0].model_copy(update={"measure": "gradient_gini"})
+    counted += [of_maps, counted[0].model_copy(update={"comparisons": 1})]  # another family; and an undefined one
     searches = {**record.searches, "btr": record.searches["attack"]}
     kept = without_repeats(record.model_copy(update={"searches": searches, "differences": counted})).differences
     assert [each.measure for each in kept] == [name for each in counted if "btr" not in (name := each.measure)]
-    assert {each.comparisons for each in kept} == {len(kept)}
-    assert len(kept) < len(counted)
+    left = sum("btr" not in each.measure for each in record.differences)
+    assert 1 < left < size
+    assert [each.comparisons for each in kept] == [*[left] * left, size, 1]
+
+
+def test_of_two_classes_no_flag_is_about_a_search_that_is_not_shown(tmp_path: Path) -> None:
+    record = read_record(make_record(tmp_path, Plan(classes=2, explained=0, swept=0)))
+    flags = [
+        Flag(model="a", code="search_failed", severity="warning", message=message, remedy="Look.")
+        for message in ("btr_ara is infinite", "The search 'btr' found nothing.", "The search 'attack' found nothing.")
+    ]
+    searches = {**record.searches, "btr": record.searches["attack"]}
+    kept = without_repeats(record.model_copy(update={"searches": searches, "flags": flags}))
+    assert kept.flags == flags[2:]
 
 
 def test_the_page_begins_with_one_picture_of_the_worst_and_the_best_model(tmp_path: Path) -> None:

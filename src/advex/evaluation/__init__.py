@@ -109,7 +109,8 @@ def _evaluate(
     stop: Callable[[], bool] | None,
 ) -> Record:
     classifiers = {name: classifier for name, _, classifier in models}
-    shards = open_shards(out, identity_of(plan.identity(), data, classifiers), resume)
+    lacks = lacking(plan.settings.bfloat16, models[0][2].device)
+    shards = dataclasses.replace(open_shards(out, identity_of(plan.identity(), data, classifiers), resume), lacks=lacks)
     work = Evaluation(
         stages=STAGES,
         plan=plan,
@@ -144,7 +145,7 @@ def _record(models: Sequence[Model], work: Evaluation, command: str, seconds: fl
         command=without_places(command),
         seed=plan.settings.seed,
         seconds=round(seconds, 3),
-        environment=environment(device := models[0][2].device) | lacking(plan.settings.bfloat16, device),
+        environment=environment(models[0][2].device) | work.shards.lacking(),
         settings=plan.settings.model_dump(mode="json"),
         data=_data_entry(data),
         searches=dict(results.searches),

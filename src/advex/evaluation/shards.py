@@ -41,7 +41,7 @@ from advex.record.tables import OWN_FILES
 IDENTITY = "evaluation.json"
 SCHEMA = 2  # of shards, not of records: what is in their tables, and what it means
 _LOOK = 0.2  # seconds between two looks at what other processes are making
-_DIGEST, _SECONDS = b"advex.evaluation", b"advex.seconds"
+_DIGEST, _SECONDS, _LACKS = b"advex.evaluation", b"advex.seconds", b"advex.lacks"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,10 +65,13 @@ class _Taken(Exception):
 
 @dataclass(frozen=True)
 class Shards:
-    """The shards of one evaluation. folder: the record folder. digest: of what is evaluated."""
+    """The shards of one evaluation. folder: the record folder. digest: of what is evaluated. lacks: what those that are
+    made here do without, as `precision.lacking` says it.
+    """
 
     folder: Path
     digest: str
+    lacks: dict[str, str] = field(default_factory=dict)
 
     def path(self, model: str, kind: str, index: int) -> Path:
         """Where a shard is, or will be."""
@@ -105,9 +108,21 @@ class Shards:
     def write(self, model: str, kind: str, index: int, table: pa.Table, seconds: float) -> None:
         """Keep a finished shard and the time it took."""
         path = self.path(model, kind, index)
-        table = table.replace_schema_metadata({_DIGEST: self._mark(path), _SECONDS: repr(seconds)})
+        about = {_DIGEST: self._mark(path), _SECONDS: repr(seconds), _LACKS: json.dumps(self.lacks)}
+        table = table.replace_schema_metadata(about)
         with atomic(path) as temporary:
             pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+
+    def lacking(self) -> dict[str, str]:
+        """What the finished shards were made without, by whatever machines; and which share of them, if not all."""
+        paths = [*self.path("", "", 0).parent.glob("*.parquet")]
+        made = [json.loads((pq.read_schema(path).metadata or {}).get(_LACKS, b"{}")) for path in paths]
+        said: dict[str, str] = {}
+        for lacks in made:
+            for name, text in lacks.items():
+                number = sum(name in other for other in made)
+                said[name] = text if number == len(made) else f"{text} in {number} of {len(made)} parts"
+        return said
 
     def stoppable(self, stop: Callable[[], bool]) -> contextlib.AbstractContextManager[None]:
         """Inside, the next pass of a network raises Interrupted once `stop` says so."""

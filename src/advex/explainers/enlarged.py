@@ -37,7 +37,7 @@ class Enlarged(AttributionMethod):
     For networks that take pictures of several sizes. A changed picture is made smaller with it, and stays within the
     box. Rows of data are not taken as the other's baseline: name a number.
 
-    explainer: a spec, in brackets where it has commas, as in enlarged:explainer=(smooth_grad:samples=8,noise=0.1).
+    explainer: a spec, in brackets where it has commas, as in enlarged:explainer=(smooth_grad:samples=8,sigma=0.1).
     by: the factor of both sides, to whole pixels; below 1 the picture is made smaller.
     """
 

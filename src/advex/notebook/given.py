@@ -87,7 +87,7 @@ def subjects_of(given: Any, model: Opened) -> list[Subject | Failure]:
         return _files([Path(given)], model)
     if isinstance(given, Image.Image) or is_pixels(given):
         return _pictures([given], model)
-    if isinstance(given, np.ndarray) and given.ndim == 4 and all(map(is_pixels, given)):
+    if isinstance(given, np.ndarray) and given.ndim == 4 and len(given) and all(map(is_pixels, given)):
         return _pictures(list(given), model)
     if isinstance(given, np.ndarray | Tensor):
         return _tensors(torch.as_tensor(given), model)

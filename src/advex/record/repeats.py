@@ -16,6 +16,7 @@ def without_repeats(record: Record) -> Record:
     if len(record.data.class_names) != 2 or "btr" not in searches or searches["btr"] != searches.get("attack"):
         return record
     gone = Counter(line.comparisons for line in record.differences if _repeats(line.measure))
+    scored = {key for model in record.models for key in model.scores}
     return record.model_copy(
         update={
             "searches": {name: spec for name, spec in searches.items() if not _repeats(name)},
@@ -26,11 +27,13 @@ def without_repeats(record: Record) -> Record:
                 for model in record.models
             ],
             "differences": [
-                line.model_copy(update={"comparisons": line.comparisons - gone[line.comparisons]})
+                line.model_copy(update={"comparisons": max(line.comparisons - gone[line.comparisons], 1)})
+                if line.measure in scored  # maps are compared by themselves
+                else line
                 for line in record.differences
                 if not _repeats(line.measure)
             ],
-            "flags": [each for each in record.flags if not _repeats(each.message)],
+            "flags": [each for each in record.flags if not _repeats(each.message) and "'btr'" not in each.message],
         }
     )
 

@@ -90,6 +90,17 @@ class Judged:
         return TIE if same else UNSURE if self.votes.get(UNSURE) else UNANSWERED
 
 
+def check_place(path: Path) -> None:
+    """Raise DataError for what belongs to annotated pictures and is not the folder of them."""
+    if path.name == TABLE and path.is_file():
+        raise DataError(f"{path} is a table of answers: name its folder, {path.parent}.")
+    if (path / "annotation.sqlite").is_file() or any(path.glob("made/*/shards/*.parquet")):
+        raise DataError(
+            f"{path} is a project of advex annotate, not a data set: advex train learns from its answers with "
+            f"annotations={path}, and `advex annotate export {path} FOLDER` makes data of them."
+        )
+
+
 def read(path: Path) -> Table:
     """The table in a file. Raises DataError."""
     return parse(read_bytes(path, _LARGEST, "a table of answers"), str(path))

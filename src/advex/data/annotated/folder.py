@@ -82,13 +82,7 @@ class AnnotatedFolder:
 
     def find(self, place: Place) -> Annotated | None:
         """The folder that holds the table."""
-        if place.path.name == answers.TABLE and place.path.is_file():
-            raise DataError(f"{place.path} is a table of answers: name its folder, {place.path.parent}.")
-        if (place.path / "annotation.sqlite").is_file() or any(place.path.glob("made/*/shards/*.parquet")):
-            raise DataError(
-                f"{place.path} is a project of advex annotate, not a data set: advex train learns from its answers with "
-                f"annotations={place.path}, and `advex annotate export {place.path} FOLDER` makes data of them."
-            )
+        answers.check_place(place.path)
         return find(place.path, place.files, place.policy)
 
 
