@@ -388,6 +388,27 @@ def test_bfloat16_is_for_the_search_alone(done: SimpleNamespace, models: list, d
     assert schema.read_rows(tmp_path / "out", "explanations") == []
 
 
+def test_a_record_says_what_its_parts_were_made_without(
+    models: list, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of searches in bfloat16 that one machine began and one without such instructions went on with."""
+
+    def evaluated(has: bool, **settings: Any) -> str | None:
+        for user in ("precision", "evaluation.examples"):
+            monkeypatch.setattr(f"advex.{user}.has_bfloat16", lambda device: has)
+        (tmp_path / "out" / "record.json").unlink(missing_ok=True)
+        made = evaluate(models[:1], data, tmp_path / "out", quick(bfloat16=True, explanations=0, **settings))
+        return made.environment.get("bfloat16")
+
+    assert evaluated(True) is None
+    parts = len(shard_times(tmp_path / "out"))
+    assert evaluated(False) is None, "everything was made by the first"
+    next((tmp_path / "out" / "shards").glob("*attack*.parquet")).unlink()
+    assert evaluated(False) == f"float32 in its place in 1 of {parts} parts"
+    shutil.rmtree(tmp_path / "out")
+    assert evaluated(False) == "float32 in its place"
+
+
 # -- stopping, crashing, resuming ---------------------------------------------------------------------------
 
 

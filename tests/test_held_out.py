@@ -23,6 +23,7 @@ from advex.data.dealing import dealt
 from advex.data.digests import FILE, digests, known
 from advex.errors import ArtifactError
 from advex.evaluation import trained_on
+from advex.lookup import datasets
 
 
 @given(st.lists(st.integers(0, 3), min_size=2, max_size=60))
@@ -48,6 +49,29 @@ def test_rows_of_one_group_are_never_parted(seed: int) -> None:
     assert abs(len(parts["test"]) - 60) <= np.bincount(groups).max()
     for label in range(3):
         assert 0.05 < (y[parts["test"]] == label).sum() / (y == label).sum() < 0.35
+
+
+@pytest.mark.parametrize(
+    ("splits", "learned", "held"),
+    [
+        (("train", "test", "val"), "train", ["test", "val"]), (("train", "valid"), "train", ["valid"]),
+        (("Train", "Test"), "Train", ["Test"]), (("train", "dev"), "train", ["dev"]), (("train",), "train", []),
+        (("Train", "train"), "train", []),
+    ],
+)  # fmt: skip
+def test_what_is_held_out_is_known_by_its_name(
+    splits: tuple[str, ...], learned: str, held: list[str], tmp_path: Path
+) -> None:
+    for split in splits:
+        for name in "ab":
+            (tmp_path / split / name).mkdir(parents=True)
+            Image.new("L", (4, 4), 9).save(tmp_path / split / name / "1.png")
+    assert datasets.split_to_learn(str(tmp_path), None) == learned
+    assert datasets.held_out(str(tmp_path)) == held
+    assert datasets.split_to_judge(str(tmp_path)) == next(iter(held), None)
+    examples, validation, chosen = datasets.open_training(str(tmp_path))
+    assert (len(examples), validation and len(validation)) == (2, 2 if held else None)
+    assert chosen == (learned, next(iter(held), None))
 
 
 def test_rows_are_known_again_whatever_their_order_and_form() -> None:

@@ -22,7 +22,7 @@ from advex.errors import AdvexError
 from advex.evaluation import evaluate as evaluate_directly
 from advex.evaluation import settings_from
 from advex.explainers import Gradient, Toward
-from advex.goals import Misclassify
+from advex.goals import Become, Misclassify
 
 MODEL = "builtin:cifar10-robust"
 
@@ -166,6 +166,15 @@ def test_a_run_is_trained_and_opened(tmp_path: Path) -> None:
         (lambda: advex.explain(MODEL, object()), "object cannot be explained: pass paths"),
         (lambda: advex.explain(MODEL, []), "the list is empty"),
         (lambda: advex.explain(MODEL, torch.zeros(0, 3, 32, 32)), "the tensor is empty"),
+        (lambda: advex.explain(MODEL, np.zeros((0, 32, 32, 3), np.uint8)), "the tensor is empty"),
+        (lambda: cast("Any", advex.evaluate)(MODEL, images="digits"), "no setting 'images': it is called 'data'"),
+        (lambda: cast("Any", advex.explain)(MODEL, images="a.png"), "no option 'images': it is called 'pictures'"),
+        (lambda: cast("Any", Misclassify)(labels=[1]), "no option 'labels': it is called 'y'"),
+        (lambda: cast("Any", Become)(target=1), "no option 'target': it is called 'c'"),
+        (lambda: cast("Any", Misclassify(torch.zeros(1, dtype=torch.long)))(None, 1), "Misclassify needs a Classifier"),
+        (lambda: cast("Any", PGD())(torch.rand(1, 3), advex.load(MODEL), 1), "PGD needs a Classifier as its first"),
+        (lambda: cast("Any", advex.save)("runs/mine", advex.load(MODEL)), r"advex\.save\(classifier, FOLDER\)"),
+        (lambda: advex.load("x" * 300), "is not a folder"),
         (lambda: advex.explain(MODEL, torch.rand(3, 32, 32), rho=0), "an RMSE must be above 0"),
         (lambda: advex.explain(cast("Any", [MODEL, MODEL]), "a.png"), "takes one model"),
         (lambda: advex.evaluate([], "digits"), "No model given"),

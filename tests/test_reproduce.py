@@ -667,8 +667,11 @@ def test_data_without_splits_are_dealt_before_they_are_learned_from_and_chosen_o
     shutil.move(tmp_path / "data", tmp_path / "train")
     (tmp_path / "whole").mkdir()
     shutil.move(tmp_path / "train", tmp_path / "whole" / "train")
+    learned = dataclasses.replace(job, data=str(tmp_path / "whole"))
     with pytest.raises(DataError, match="no test or validation split"):
-        unseen(dataclasses.replace(job, data=str(tmp_path / "whole")), test, QUIET, 0)
+        unseen(learned, test, QUIET, 0)
+    with pytest.raises(DataError, match="has no part that is held out"):
+        Work().open(learned)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from advex import networks, unpickling
+from advex import networks, pretrained, unpickling
 from advex.artifacts import load, save
 from advex.cli import app  # pyright: ignore[reportAttributeAccessIssue]
 from advex.errors import AdvexWarning, ArtifactError, InputError, SpecError
@@ -525,6 +525,8 @@ def test_a_model_of_the_hub_is_fetched_by_its_id(
     with pytest.raises(ArtifactError, match="the hub has no public model of that name") as no:
         from_pretrained("me/dogs")
     assert no.value.absent
+    named = OSError("500 Server Error (Request ID: Root=1-68403abc-404)")  # numbers in an id mean nothing
+    assert pretrained._why_not(named).startswith("the hub returned no model of that name: '500 Server Error")
     with pytest.raises(ArtifactError, match="an id on the hub has the form OWNER/NAME"):
         from_pretrained(tmp_path / "nowhere")
     assert len(asked) == 3
@@ -549,6 +551,10 @@ def test_what_is_no_folder_is_answered_with_what_opens_it(tmp_path: Path, monkey
         "timm:vit_tiny": "is for --model",
         "mine:net": "is for --model",
         "nothing": "nothing is not a folder",
+        "vitals": "vitals is not a folder",
+        "runs/nope": "runs/nope is not a folder",
+        "C:\\runs\\a": "is not a folder",
+        "swinv2_t": "has no weights",
     }.items():
         with pytest.raises(ArtifactError, match=words) as raised:
             load(name)

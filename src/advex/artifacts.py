@@ -70,6 +70,8 @@ def save(
     does `load(folder, network=...)`. extra: is kept in its config. Raises ArtifactError for a network that neither
     describes.
     """
+    if isinstance(folder, Classifier):
+        raise InputError("advex.save needs the Classifier first, then the folder: advex.save(classifier, FOLDER).")
     check_wrapped(classifier, "advex.save")
     if classifier.chosen is not None:
         raise ArtifactError(
@@ -181,8 +183,8 @@ def _expected(network: nn.Module | None, spec: str) -> dict[str, Tensor]:
 def read_config(folder: Path) -> dict[str, Any]:
     """config.json of an advex folder. Raises ArtifactError unless it is a JSON object of our schema."""
     path = folder / CONFIG
-    if not folder.is_dir():
-        raise ArtifactError(misnamed.sentence(str(folder), typed=False), absent=not folder.exists())
+    if not os.path.isdir(folder):  # also where the name is too long for one
+        raise ArtifactError(misnamed.sentence(str(folder), typed=False), absent=not os.path.exists(folder))
     if not path.is_file():
         raise ArtifactError(f"{folder} contains no {CONFIG}: it is not a saved classifier, or its run is unfinished.")
     config = read_json(path, f"a {CONFIG}", ArtifactError, largest=_LARGEST_CONFIG)

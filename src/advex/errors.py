@@ -43,13 +43,13 @@ _SAME = (
     ("network", "arch", "architecture", "backbone"),
     ("model", "models"),
     ("seed", "random_state", "random_seed"),
-    ("target", "targets", "class"),
+    ("target", "targets", "class", "c"),
+    ("y", "labels", "label"),
     ("explainer", "explainers", "maps", "method"),
     ("attack", "attacks", "adversary"),
     ("measures", "measure", "metrics", "metric"),
-    ("pictures", "images"),
     ("out", "output", "output_dir", "out_dir", "save_dir"),
-    ("data", "dataset"),
+    ("data", "dataset", "images", "pictures"),
     ("precision", "amp", "dtype"),
 )
 _COUNTED = re.compile(r"^(?:n|nb|num|nt|max)_")  # n_steps, num_samples: the same word

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -13,7 +14,7 @@ from advex.errors import InputError
 
 
 def check_wrapped(classifier: Any, name: str) -> None:
-    """Raise InputError for a network without what belongs to it, and for a name. name: of what needs a classifier."""
+    """Raise InputError for a network alone, a name, or inputs. name: of what needs a classifier."""
     from advex.classifier import Classifier
 
     if isinstance(classifier, nn.Module) and not isinstance(classifier, Classifier):
@@ -23,6 +24,8 @@ def check_wrapped(classifier: Any, name: str) -> None:
         )
     if isinstance(classifier, str):
         raise InputError(f"{name} needs a Classifier, not its name: advex.load({classifier!r}) opens it.")
+    if classifier is None or isinstance(classifier, Tensor | np.ndarray | Sequence):
+        raise InputError(f"{name} needs a Classifier as its first argument, not {type(classifier).__name__}.")
 
 
 def check_inputs(

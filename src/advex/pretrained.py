@@ -32,8 +32,8 @@ _CONFIG, _WEIGHTS, _PICTURES = "config.json", "model.safetensors", "preprocessor
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
 # Parts of the names and texts of its errors -> what they mean.
 _OF_THE_HUB = {
-    "GatedRepo|403": "the hub asks for a login or a permission for the model of that name",
-    "RepositoryNotFound|401|404": "the hub has no public model of that name",
+    r"GatedRepo|\b403 Client": "the hub asks for a login or a permission for the model of that name",
+    r"RepositoryNotFound|\b40[14] Client": "the hub has no public model of that name",
     "LocalEntryNotFound|Connect|Timeout|Offline|Resolution|SSL": "the hub cannot be reached from here",
 }
 _TIMM = re.compile(r"(?:(vgg)(11|13|16|19)(_bn)?|(se)?resnet(18|34|50|101|152))(?:\..*)?")

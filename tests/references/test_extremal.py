@@ -164,3 +164,19 @@ def test_areas_are_one_or_several() -> None:
             registry.build("explainer", f"extremal:areas={wrong}")
     with pytest.raises(InputError, match="Extremal needs pictures"):
         Extremal()(curved(), torch.rand(1, 4).double(), torch.tensor([0]))
+
+
+def test_a_mask_depends_on_its_picture_alone() -> None:
+    """Where the network does: the climb begins from equal values and would make much of rounding."""
+
+    class Weighed(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            way = x * torch.linspace(-1, 1, x[0].numel()).view(x[0].shape)
+            return torch.stack([way.flatten(1).sum(dim=1), way.flip(3).flatten(1).sum(dim=1)], dim=1)
+
+    classifier = Classifier(Weighed(), mean=0.5, std=0.5)
+    x = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    target = torch.tensor([0, 1, 0])
+    together = Extremal(steps=20)(classifier, x, target).map
+    alone = [Extremal(steps=20)(classifier, x[row : row + 1], target[row : row + 1]).map for row in range(3)]
+    assert torch.equal(together, torch.cat(alone))

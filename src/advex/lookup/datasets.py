@@ -96,7 +96,13 @@ def split_to_learn(source: str, split: str | None) -> str | None:
 
 def split_to_judge(source: str) -> str | None:
     """The first of the data's own splits that are held out, else `test`, which undivided data are dealt for."""
-    return preferred(source, None, *VALIDATION) or (TEST[0] if sets.is_dealt(source) else None)
+    return next(iter(held_out(source)), TEST[0] if sets.is_dealt(source) else None)
+
+
+def held_out(source: str) -> list[str]:
+    """The data's own splits that nobody trains on by mistake: `test` first, then those to validate on."""
+    known = [name for name in sets.splits(source) if is_held_out(name)]
+    return sorted(known, key=lambda name: [*VALIDATION, name.lower()].index(name.lower()))
 
 
 def open_training(
@@ -118,9 +124,9 @@ def open_training(
     trained = split_to_learn(source, split)
     draw = {"max_samples": max_samples, "seed": seed}
     examples = open_examples(source, trained, say, streaming=streaming, shape=shape, **draw)
-    if validation is None and trained == "train":
+    if validation is None and trained is not None and trained.lower() == LEARN:
         validation = split_to_judge(source)
-    held_out = None
+    kept = None
     if validation is None:
         say.note(
             f"No part of {source} is held out, so it is not known how the network does on new data. Evaluate "
@@ -128,8 +134,8 @@ def open_training(
         )
     else:
         seen = examples.shape if shape is None or isinstance(examples, Dataset) else (examples.shape[0], *shape[-2:])
-        held_out = open_split(source, validation, say, shape=seen, like=examples, **draw)
-    return examples, held_out, (trained, validation)
+        kept = open_split(source, validation, say, shape=seen, like=examples, **draw)
+    return examples, kept, (trained, validation)
 
 
 def is_held_out(split: str) -> bool:
@@ -138,9 +144,13 @@ def is_held_out(split: str) -> bool:
 
 
 def preferred(source: str, split: str | None, *names: str) -> str | None:
-    """The split, where one is named, else the first of `names` that the data have, else None: the only one."""
+    """The split, where one is named, else the first of `names` that the data have, else None: the only one.
+
+    Data may write them in capitals: `Train` is `train`, unless they have both.
+    """
     known = sets.splits(source)
-    return split or next((name for name in names if name in known), None)
+    written = {name.lower(): name for name in known} | {name: name for name in known}
+    return split or next((written[name] for name in names if name in written), None)
 
 
 def shape_from(text: str) -> tuple[int, ...]:

@@ -27,7 +27,7 @@ def by_option(also: Iterable[str] = (), **instead: str) -> Callable[[Function], 
 
     def around(function: Function) -> Function:
         kinds = inspect.signature(function).parameters.values()
-        known = [*(each.name for each in kinds if each.kind is not each.VAR_KEYWORD), *also]
+        known = [*(each.name for each in kinds if each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)), *also]
 
         @functools.wraps(function)
         def run(*args: Any, **options: Any) -> Any:

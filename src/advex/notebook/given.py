@@ -178,6 +178,8 @@ def _pictures(pictures: Sequence[Any], model: Opened) -> list[Subject | Failure]
 
 
 def _tensors(x: Tensor, model: Opened) -> list[Subject | Failure]:
+    if not x.numel():
+        raise SpecError("There is nothing to explain: the tensor is empty.")
     shape, given = None if model.input_shape is None else tuple(model.input_shape), x.dtype
     if x.dtype == torch.uint8:
         x = x.float() / 255
@@ -191,6 +193,4 @@ def _tensors(x: Tensor, model: Opened) -> list[Subject | Failure]:
         raise InputError(
             f"A tensor {list(x.shape)} of {given} does not fit: the model needs floats {wanted} in its box.{hint}"
         )
-    if not len(x):
-        raise SpecError("There is nothing to explain: the tensor is empty.")
     return [Subject(name=f"input {place}", x=each) for place, each in enumerate(x)]

@@ -69,15 +69,18 @@ def is_scored(difference: Difference, record: Record) -> bool:
     return any(difference.measure in model.scores for model in record.models)
 
 
-def together(differences: Sequence[Difference]) -> str:
-    """How far the intervals of some differences may be trusted at once; empty where there is one difference."""
+def together(differences: Sequence[Difference], which: str = "") -> str:
+    """How far the intervals of some differences may be trusted at once; empty where there is one difference.
+
+    which: are compared with one another, after "comparisons".
+    """
     counts = {difference.comparisons for difference in differences}
     if len(differences) < 2:
         return ""
     if counts == {1}:
         return "Each interval has 95 % coverage on its own: of many, about one in twenty excludes zero by chance."
     words = " and of ".join(f"{k:,}" for k in sorted(counts))
-    return f"The intervals of {words} comparisons have joint 95 % coverage."
+    return f"The intervals of {words} comparisons{which} have joint 95 % coverage."
 
 
 def inverse(ratio: Figure) -> Figure:

@@ -42,13 +42,19 @@ class Work:
     say: Terminal = QUIET
 
     def open(self, job: Job) -> tuple[Examples, Dataset]:
-        """The examples to train and to test on."""
+        """The examples to train and to test on. Raises DataError where none are held out."""
+        judged = datasets.split_to_judge(job.data)
+        if judged is None:
+            raise DataError(
+                f"{job.data} has no part that is held out, so the network would be tested on what it has learned from: "
+                "give data with a split 'test', or without splits."
+            )
         train = datasets.open_examples(
             job.data, datasets.split_to_learn(job.data, None), self.say, max_samples=job.train_samples, seed=self.seed,
             streaming=job.recipe.streaming,
         )  # fmt: skip
         test = datasets.open_split(
-            job.data, datasets.split_to_judge(job.data), self.say, max_samples=job.test_samples, seed=self.seed,
+            job.data, judged, self.say, max_samples=job.test_samples, seed=self.seed,
             shape=train.shape, like=train,
         )  # fmt: skip
         return train, test

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from advex import data as sets
 from advex.data import Dataset
 from advex.errors import DataError
 from advex.lookup import datasets
@@ -29,8 +28,7 @@ def unseen(job: Job, test: Dataset, say: Terminal, seed: int) -> Dataset:
     first = datasets.split_to_judge(job.data)
     if first is None:
         raise DataError(f"{job.data} has no test or validation split: what is not compared may have been trained on.")
-    known = [name for name in datasets.VALIDATION if name in sets.splits(job.data) and name != first]
-    split = next(iter(known), first)
+    split = next((name for name in datasets.held_out(job.data) if name != first), first)
     data = datasets.open_split(job.data, split, say, seed=seed, shape=test.shape, like=test)
     if split == first:
         compared = {*test.ids}

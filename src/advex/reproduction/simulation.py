@@ -84,7 +84,7 @@ class Simulation:
         entry = self.folder.answered(self.feedback.start)
         if entry is None or entry.annotators[self.feedback.annotators - 1].unchanged == 0:
             return None
-        trained = datasets.preferred(self.job.data, None, *datasets.TRAIN)
+        trained = datasets.split_to_learn(self.job.data, None)
         export = self._export(self.feedback.annotators)
         return with_annotated(train, [export], self.say, source=self.job.data, trained=trained)
 
@@ -133,7 +133,8 @@ class Simulation:
             name = source.removeprefix(RECIPE)
             place = self.folder.run(f"judge-{name}")
             recipe = recipes.named(name, self.feedback.simulated.overrides, self.seed, where=source)
-            whole = datasets.open_split(self.job.data, None, self.say, prefer=datasets.TRAIN, shape=train.shape)
+            learned = datasets.split_to_learn(self.job.data, None)
+            whole = datasets.open_split(self.job.data, learned, self.say, shape=train.shape)
             run_folder.run(recipe, whole, place, say=self.say, device=self.device)
             opened = open_models([f"judge={place}"], self.device)[0]
             opened = dataclasses.replace(opened, source=name)
@@ -144,9 +145,8 @@ class Simulation:
                 f"{source}, which simulates the annotators, was trained on other classes or sizes than those "
                 f"of {train.name}: use matching data."
             )
-        test = datasets.open_split(
-            self.job.data, None, self.say, prefer=datasets.VALIDATION, shape=train.shape, like=train
-        )
+        judged = datasets.split_to_judge(self.job.data)
+        test = datasets.open_split(self.job.data, judged, self.say, shape=train.shape, like=train)
         return opened, _share(round(accuracy(opened.classifier, test, _BATCH) * len(test)), len(test))
 
     def _answer(self, store: Store, images: Sequence[Image], seen: _Seen, number: int, span: range) -> AnnotatorEntry:

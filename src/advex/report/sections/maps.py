@@ -143,7 +143,8 @@ def _judgement(
     return Judgement(
         title, text, (*columns, *((("Completeness error", "lower"),) if sums else ())), groups,
         tuple((reason, "; ".join(where)) for reason, where in undefined.items()), known,
-        together([each for each in record.differences if each.measure in keys]), _standing(measures),
+        together([each for each in record.differences if each.measure in keys], " by one measure along one axis"),
+        _standing(measures),
     )  # fmt: skip
 
 
