@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,15 @@ from typing import Any
 import nbformat
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from typer.main import get_command
 
 import advex
 from advex import cli, registry
+from advex.data import splits
+from advex.errors import DataError
+from advex.recipes import recipe_from
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -95,6 +101,65 @@ def test_the_python_of_a_page_runs(name: str, tmp_path: Path, monkeypatch: pytes
     names: dict[str, Any] = {}
     for block in blocks(path, "python"):
         exec(compile(block, name, "exec"), names)  # noqa: S102
+
+
+# -- files -----------------------------------------------------------------------------------------------------
+
+
+def test_the_recipes_of_the_page_on_theory_are_recipes() -> None:
+    written = blocks(ROOT / "docs/theory-concise-explanations.md", "yaml")
+    made = [recipe_from(yaml.safe_load(block)) for block in written]
+    assert [[*recipe.objective] for recipe in made] == [["adversarial"], ["stable_ig"], ["stable_ig"]]
+
+
+def test_the_description_of_a_table_describes_one(tmp_path: Path) -> None:
+    (sheet,) = blocks(ROOT / "docs/tables.md", "yaml")
+    (tmp_path / "loans.yaml").write_text(sheet)
+    rng = np.random.default_rng(0)
+    rows = [
+        f"{1000 * rng.integers(20, 90)},{20 + k % 50},{('primary', 'secondary', 'university')[k % 3]},{'fm'[k % 2]},"
+        f"row {k},{k % 4},{k % 9 + 0.5},{('no', 'yes')[k // 3 % 2]}"
+        for k in range(120)
+    ]
+    header = "income,age,school,sex,name,region,co,accepted"
+    (tmp_path / "loans.csv").write_text("\n".join([header, *rows]) + "\n")
+    assert splits(tmp_path / "loans.csv") == ("test", "train", "validation")
+    data = advex.open_dataset(tmp_path / "loans.csv", split="train")
+    assert (len(data), data.class_names) == (77, ("refused", "granted"))
+    assert data.features is not None
+    columns = {column.name: column for column in data.features.features}
+    assert [*columns] == ["income", "age", "school", "sex", "region", "co"]
+    assert (columns["income"].high, columns["income"].unit) == (200000, "EUR")
+    assert [columns[name].change for name in ("age", "school", "sex")] == ["up", "up", "never"]
+    missing = [re.sub(r"(?<=,)0\.5(?=,)", "-200", row) for row in rows]
+    (tmp_path / "loans.csv").write_text("\n".join([header, *missing]) + "\n")
+    with pytest.raises(DataError, match=r"'co' in \d+ rows"):
+        advex.open_dataset(tmp_path / "loans.csv", split="train")
+
+
+def test_json_and_toml_can_be_read() -> None:
+    (printed,) = blocks(ROOT / "docs/cli.md", "json")
+    assert json.loads(printed)["models"]["robust"]["accuracy"].keys() == {"value", "low", "high", "n", "failures"}
+    (declared,) = blocks(ROOT / "docs/plugins.md", "toml")
+    groups = tomllib.loads(declared)["project"]["entry-points"]
+    assert {*groups} == {registry.PLUGINS, registry.SECTIONS}
+
+
+# Languages of blocks -> what holds them to what they say.
+HELD = {
+    "python": "test_the_python_of_a_page_runs", "sh": "test_doc_commands.py", "bash": "test_doc_commands.py",
+    "yaml": "here, test_recipes.py, test_objectives_page.py", "json": "test_json_and_toml_can_be_read",
+    "toml": "test_json_and_toml_can_be_read", "html": "test_extending.py", "text": "what is printed, not typed",
+}  # fmt: skip
+
+
+def test_no_block_is_of_a_kind_that_nobody_looks_at() -> None:
+    opened = [
+        kind for page in PAGES for kind in re.findall(r"^```(\w+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    ]
+    assert {*opened} <= {*HELD}
+    recipes_told = {page.name for page in PAGES if blocks(page, "yaml")}
+    assert recipes_told == {"recipes.md", "objectives.md", "tables.md", "theory-concise-explanations.md"}
 
 
 # -- commands --------------------------------------------------------------------------------------------------
