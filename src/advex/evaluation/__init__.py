@@ -145,7 +145,7 @@ def _record(models: Sequence[Model], work: Evaluation, command: str, seconds: fl
         command=without_places(command),
         seed=plan.settings.seed,
         seconds=round(seconds, 3),
-        environment=environment(models[0][2].device) | work.shards.lacking(),
+        environment=environment(models[0][2].device) | (work.shards.lacking() if plan.settings.bfloat16 else {}),
         settings=plan.settings.model_dump(mode="json"),
         data=_data_entry(data),
         searches=dict(results.searches),
