@@ -17,7 +17,8 @@ from advex.evaluation.settings import Settings
 from advex.precision import has_bfloat16
 from advex.types import Batch
 
-LARGE = 192  # pixels, of the shorter side, from which networks are faster where they hold pictures pixel by pixel
+LARGE = 192  # pixels, of the shorter side, from which networks are faster where they hold pictures pixel by pixel ...
+LARGE_ON_CPU = 32  # ... and on a processor
 
 
 def batch_for(classifier: Classifier, data: Dataset, index: Tensor | slice) -> Batch:
@@ -29,11 +30,17 @@ def batch_for(classifier: Classifier, data: Dataset, index: Tensor | slice) -> B
 @contextlib.contextmanager
 def searched(classifier: Classifier, data: Dataset, settings: Settings) -> Iterator[None]:
     """Inside, a classifier is as fast as the settings, and pictures of this size, let it be."""
-    with contextlib.ExitStack() as stack:
-        bfloat16 = settings.bfloat16 and has_bfloat16(classifier.device)
-        stack.enter_context(classifier.accelerated(compiled=settings.compiled, bfloat16=bfloat16))
-        if len(data.shape) == 3 and min(data.shape[1:]) >= LARGE and _takes_pixelwise(classifier, data):
-            stack.enter_context(pixelwise(classifier))
+    bfloat16 = settings.bfloat16 and has_bfloat16(classifier.device)
+    with classifier.accelerated(compiled=settings.compiled, bfloat16=bfloat16), laid_out(classifier, data):
+        yield
+
+
+@contextlib.contextmanager
+def laid_out(classifier: Classifier, data: Dataset) -> Iterator[None]:
+    """Inside, a classifier holds pictures pixel by pixel where that is faster for their size, and it can."""
+    large = LARGE_ON_CPU if classifier.device.type == "cpu" else LARGE
+    faster = len(data.shape) == 3 and min(data.shape[1:]) >= large and _takes_pixelwise(classifier, data)
+    with pixelwise(classifier) if faster else contextlib.nullcontext():
         yield
 
 

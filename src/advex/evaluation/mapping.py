@@ -13,7 +13,7 @@ import torch
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset
 from advex.evaluation.columns import beside
-from advex.evaluation.examples import batch_for
+from advex.evaluation.examples import batch_for, laid_out
 from advex.evaluation.plan import Plan
 from advex.evaluation.run import Evaluation
 from advex.evaluation.tasks import MapTask
@@ -45,8 +45,16 @@ def cases(
     """The maps of some rows, of the class that the plan says, one task after the other, and the seconds that they took.
 
     Each is what its explainer makes alone; what they share is made once. Its seconds count for each of them in full, as
-    if its explainer had been alone. Row i depends on example i alone.
+    if its explainer had been alone. Row i depends on example i alone. Until the next is asked for, the classifier is
+    held as suits the pictures, for whoever measures a map.
     """
+    with laid_out(classifier, data):
+        yield from _cases(group, classifier, data, plan, rows)
+
+
+def _cases(
+    group: Sequence[MapTask], classifier: Classifier, data: Dataset, plan: Plan, rows: range
+) -> Iterator[tuple[MapTask, Case, float]]:
     settings, (first, *_) = plan.settings, group
     batch = batch_for(classifier, data, slice(rows.start, rows.stop))
     target = batch.y
