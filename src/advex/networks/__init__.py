@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import nn
 
@@ -27,6 +29,7 @@ __all__ = [
     "SmallCNN",
     "WideResNet",
     "build",
+    "check",
     "half_huber_relu",
 ]
 
@@ -36,8 +39,14 @@ _MOST_PARAMETERS = 500_000_000
 
 def build(spec: str) -> nn.Module:
     """The network a spec string names. Raises SpecError for names and sizes that are not possible."""
-    with torch.device("meta"):  # counted before any memory is taken
+    check(spec)
+    return registry.build("network", spec)
+
+
+@lru_cache(maxsize=1024)
+def check(spec: str) -> None:
+    """Raise SpecError unless `build` can make the network, without taking the memory."""
+    with torch.device("meta"):
         count = sum(parameter.numel() for parameter in registry.build("network", spec).parameters())
     if count > _MOST_PARAMETERS:
         raise SpecError(f"'{spec}' would have {count:.3g} parameters; the limit is {_MOST_PARAMETERS:.0e}.")
-    return registry.build("network", spec)

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from advex import attacks, networks, objectives, registry
@@ -207,8 +206,7 @@ def _inner(values: dict[str, Any]) -> list[str]:
 
 def _check(recipe: Recipe) -> None:
     """Raise SpecError for what single settings cannot show: networks, terms, attacks, combinations."""
-    with torch.device("meta"):  # of any picture: the data say the rest
-        networks.build(fitted(recipe, (3, 32, 32), 10).network)
+    networks.check(fitted(recipe, (3, 32, 32), 10).network)  # of any picture: the data say the rest
     objective = objectives.build(recipe.objective)
     attacks.build(recipe.robust_attack)
     _ = recipe.augmentations, recipe.label_seed, recipe.streaming  # made, and so checked

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from advex.errors import AdvexError, AdvexWarning, SpecError, did_you_mean, which_option
-from advex.registry.option_types import fitted
+from advex.registry.option_types import fitted, parameters
 from advex.registry.plugins import plugins, walk
 from advex.registry.specs import parse as parse
 from advex.registry.specs import parse_value as parse_value
@@ -102,8 +102,7 @@ class Entry:
 
     def options(self) -> dict[str, inspect.Parameter]:
         """Keyword parameters of the constructor or factory."""
-        parameters = inspect.signature(self.make).parameters
-        return {name: option for name, option in parameters.items() if option.kind is not option.VAR_KEYWORD}
+        return {name: option for name, option in parameters(self.make).items() if option.kind is not option.VAR_KEYWORD}
 
     def defaults(self) -> dict[str, Any]:
         """Option -> default, `...` where one must be given; of what a file describes, its facts."""
@@ -202,11 +201,13 @@ def entries(kind: str) -> dict[str, Entry]:
     A plugin's thing that takes a name which another has is left out with a warning. Raises SpecError for an unknown
     kind.
     """
-    listed: dict[str, Entry] = {}
-    for package, distribution in _owners(kind).items():
-        for entry in list(_entries.values()):
-            if entry.kind == kind and _within(entry.module, [package]):
-                first = listed.setdefault(entry.name, dataclasses.replace(entry, distribution=distribution))
+    owners, listed = _owners(kind), dict[str, Entry]()
+    registered = [entry for entry in list(_entries.values()) if entry.kind == kind]
+    for package, distribution in owners.items():
+        for entry in registered:
+            if _within(entry.module, [package]):
+                own = dataclasses.replace(entry, distribution=distribution) if distribution else entry
+                first = listed.setdefault(entry.name, own)
                 if first.make is not entry.make:
                     refusal = f"{_two(first, entry)} The one of {distribution} is left out."
                     warnings.warn(refusal, AdvexWarning, stacklevel=1)  # from one place: it is said once
@@ -257,7 +258,7 @@ def make(kind: str, name: str, **options: Any) -> Any:
         raise SpecError(f"There is no {kind} '{name}': {did_you_mean(name, known, _every(kind))}")
     entry = known[name]
     allowed = entry.options()
-    takes_any = len(allowed) < len(inspect.signature(entry.make).parameters)  # and checks them itself
+    takes_any = len(allowed) < len(parameters(entry.make))  # and checks them itself
     for key in options:
         if key not in allowed and not takes_any:
             nearest = which_option(key, allowed) if allowed else "it has none."

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from advex.errors import SpecError
@@ -34,6 +36,13 @@ def fitted(what: str, make: Callable[..., Any], options: dict[str, Any]) -> dict
     return fit
 
 
+@lru_cache(maxsize=1024)  # things are made by the thousand, of a few hundred factories
+def parameters(make: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """What a factory may be given, by name."""
+    return inspect.signature(make).parameters
+
+
+@lru_cache(maxsize=1024)
 def _hints(make: Callable[..., Any]) -> dict[str, Any]:
     """The types of a factory's parameters, or of a dataclass's fields."""
     written_out = isinstance(make, type) and not dataclasses.is_dataclass(make)
