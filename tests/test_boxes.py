@@ -366,6 +366,10 @@ def test_tiny_imagenet_with_rows_that_are_wrong(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=words):
             open_dataset(f"tiny-imagenet:root={root}", split="train")
     assert TinyImageNet().find(Place(tmp_path / "train")) is None
+    table = root / "val/val_annotations.txt"
+    write(table, table.read_text() + f"val_1.JPEG\t{CRANE}\t0\t0\t5\t5\n")
+    with pytest.raises(DataError, match=r"'?val_1.JPEG'? has two classes"):
+        open_dataset(f"tiny-imagenet:root={root}", split="val")
     write(root / "wnids.txt", "tench\n")
     with pytest.raises(DataError, match="not a synset"):
         splits(f"tiny-imagenet:root={root}")
