@@ -192,6 +192,12 @@ def test_what_cannot_be_believed_is_skipped_with_its_reason_and_nothing_is_expan
     assert all("\n" not in reason and len(reason) < 300 for reason in lost.values())
 
 
+def test_a_list_of_pictures_as_windows_writes_it(tmp_path: Path) -> None:
+    folder(tmp_path, {"one": (lit(SIZE, DOG), annotation(SIZE, thing("dog", DOG)))})
+    (tmp_path / "ImageSets/Main/test.txt").write_bytes(b"\xef\xbb\xbfone\r\n")
+    assert open_dataset(f"voc:root={tmp_path},side=20", split="test").ids == ("one/dog",)
+
+
 def test_a_box_may_leave_its_picture_by_a_pixel_of_rounding(tmp_path: Path) -> None:
     edge = thing("dog", ("0", "1", "21", "5"))
     folder(tmp_path, {"a": (lit(SIZE, (0, 0, 19, 4)), annotation(SIZE, edge))})
@@ -360,6 +366,10 @@ def test_tiny_imagenet_with_rows_that_are_wrong(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=words):
             open_dataset(f"tiny-imagenet:root={root}", split="train")
     assert TinyImageNet().find(Place(tmp_path / "train")) is None
+    table = root / "val/val_annotations.txt"
+    write(table, table.read_text() + f"val_1.JPEG\t{CRANE}\t0\t0\t5\t5\n")
+    with pytest.raises(DataError, match=r"'?val_1.JPEG'? has two classes"):
+        open_dataset(f"tiny-imagenet:root={root}", split="val")
     write(root / "wnids.txt", "tench\n")
     with pytest.raises(DataError, match="not a synset"):
         splits(f"tiny-imagenet:root={root}")

@@ -185,6 +185,21 @@ def test_the_decoder_tells_what_it_did(of: Any, size: Any, seed: int) -> None:
 # -- outlines ------------------------------------------------------------------------------------------------
 
 
+def test_a_thing_without_an_outline_beside_one_that_has_one_has_its_box() -> None:
+    def damaged(window: Window) -> np.ndarray:
+        raise DataError("no outline")
+
+    outlined = Region(box=(0, 0, 4, 4), outline=polygons([np.array([[0.0, 0], [2, 0], [2, 2], [0, 2]])]))
+    nowhere = polygons([np.array([[7.1, 0.1], [7.2, 0.1], [7.2, 0.2]])])  # between the pixels' centres
+    for outline in (None, damaged, nowhere):
+        other = Region(box=(6, 0, 8, 3), outline=outline)
+        known, notes = placed([[outlined, other], [other]], [Window.whole((8, 10))] * 2)
+        masks = [known.mask(row, (8, 10)) for row in range(2)]
+        assert [int(mask.sum()) for mask in masks] == [4 + 6, 6]
+        assert masks[0][:3, 6:8].all()
+        assert len(notes) == (outline is damaged)
+
+
 @given(boxes_in(), st.tuples(sides, sides))
 def test_the_outline_of_a_rectangle_is_its_box(drawn: tuple[tuple[int, int], Box], size: Any) -> None:
     of, (x0, y0, x1, y1) = drawn

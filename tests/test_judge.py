@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 import advex
 from advex.cli import main
@@ -325,6 +327,36 @@ def test_a_judge_that_needs_evidence_is_refused_where_there_is_none(
     ]
     assert run(tmp_path, *arguments) != 0
     assert "locate the labelled object" in capfd.readouterr().err
+
+
+class OneAnswer(torch.nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1)[:, :1]
+
+
+@pytest.mark.parametrize(
+    ("network", "judges", "said"),
+    [
+        (torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)), "pointing", "locate the labelled object"),
+        (torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)), "deletion", "3 classes"),
+        (OneAnswer(), "deletion", "classes >= 2"),
+    ],
+    ids=["no evidence", "other classes", "one answer"],
+)
+def test_what_cannot_be_judged_is_refused_before_models_are_asked_to_explain(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    network: torch.nn.Module, judges: str, said: str,
+) -> None:  # fmt: skip
+    """Trying out the default explainers takes minutes with a large network, and asking about all examples hours."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_network.py").write_text("made = None\n\n\ndef make():\n    return made\n", encoding="utf-8")
+    import_module("own_network").made = network  # pyright: ignore[reportAttributeAccessIssue]
+    for name in ("admitted", "rightly_decided"):
+        monkeypatch.setattr(judging, name, lambda *given, **named: pytest.fail("it was asked"))
+    arguments = ["--model", "own_network:make", "--size", "1x8x8", "--data", "digits", "--split", "test"]
+    assert run(tmp_path, *arguments, "--judges", judges) != 0
+    assert said in capfd.readouterr().err
+    sys.modules.pop("own_network")
 
 
 def test_a_judgement_that_is_killed_goes_on_to_the_same_bytes(tmp_path: Path) -> None:

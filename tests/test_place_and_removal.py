@@ -22,7 +22,9 @@ from advex.errors import SpecError
 from advex.explainers.filling import filled
 from advex.features import Feature, FeatureSpec
 from advex.measures.case import Case, apply
-from advex.measures.place import Rank
+from advex.measures.intervals import bootstrap
+from advex.measures.paired_tests import sign_flips
+from advex.measures.place import Pointing, Rank
 from advex.measures.removal import Deletion, Insertion
 from advex.measures.road import imputed
 from advex.types import Explanation
@@ -332,8 +334,27 @@ def test_the_mean_over_classes_is_of_those_that_have_examples() -> None:
     assert measured.values["per_class"][:6].mean().item() == pytest.approx((2 / 4 + 2 / 2) / 2)
     assert measured.values["per_class"][6].isnan()
     # The spread is that of the means of classes: of 2 hits of 4 and 2 of 2, (1 / 4) (1/2 1/2) / 4 and nothing.
-    spread = measured.values["per_class"][:6].var(unbiased=False).item() / 6
-    assert spread == pytest.approx(1 / 4 * 1 / 4 / 4)
+    assert measured.parts is not None
+    pointing, parts = Pointing(tolerance=0), measured.parts.repeat(100, 1)
+    drawn = bootstrap(len(parts), lambda counts: pointing.resampled(parts, counts)["per_class"], 0)
+    assert drawn.var().item() == pytest.approx(1 / 4 * 1 / 4 / 4 / 100, rel=0.1)
+    assert drawn.amin() >= 0
+    assert drawn.amax() <= 1
+    counts = torch.tensor([[0, 3, 0, 1, 0, 0, 9], [1, 0, 0, 1, 2, 2, 0.0]]).double()
+    again = pointing.resampled(measured.parts, counts)
+    assert again["per_class"].tolist() == [1 / 4, 1], "of the classes that were drawn"
+    assert again[""].tolist() == [1 / 4, 1]
+
+
+def test_explainers_differ_by_class_where_their_hits_do() -> None:
+    """Else an example in which both hit would speak for the one that is better elsewhere: 4 to 0 is no difference."""
+    labels = torch.arange(24).fmod(4).double()
+    hits = torch.ones(24, dtype=torch.float64)
+    fewer = hits.index_fill(0, torch.tensor([0, 4, 12, 16]), 0.0)
+    both = [Pointing().settle(torch.stack([each, labels], dim=1)).values["per_class"] for each in (hits, fewer)]
+    changes = both[0] - both[1]
+    assert (changes != 0).tolist() == (hits != fewer).tolist()
+    assert float(sign_flips(changes[:, None], 0)) == pytest.approx(2 / 2**4, rel=0.1)
 
 
 def test_what_lies_beside_the_picture_is_never_pointed_at() -> None:

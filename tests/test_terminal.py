@@ -65,3 +65,12 @@ def test_letters_and_spaces_of_all_scripts_stay(capsys: pytest.CaptureFixture[st
     assert capsys.readouterr() == (f"{GOOD}\n", f"{GOOD}\n")
     assert visible("a\tb\nc") == "a\tb\nc"
     assert quoted(GOOD) == f"'{GOOD}'"
+
+
+def test_a_doubt_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """Wherever a model is asked in a command, the same doubt about it arises."""
+    with terminal._warnings_in_one_line():
+        warnings.simplefilter("always")
+        for text in ("odd", "even", "odd"):
+            warnings.warn(text, AdvexWarning, stacklevel=1)
+    assert capsys.readouterr().err.splitlines() == ["warning: odd", "warning: even"]

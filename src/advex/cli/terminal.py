@@ -94,11 +94,13 @@ def resume_later(interrupted: Interrupted) -> NoReturn:
 
 @contextlib.contextmanager
 def _warnings_in_one_line() -> Iterator[None]:
-    before = warnings.showwarning
+    before, said = warnings.showwarning, set[str]()
 
     def show(message: Any, category: type[Warning], filename: str, lineno: int, *rest: Any) -> None:
         if issubclass(category, AdvexWarning):
-            warn(message)
+            if str(message) not in said:  # a doubt about a model arises wherever the model is asked
+                warn(message)
+            said.add(str(message))
         else:
             before(message, category, filename, lineno, *rest)
 

@@ -134,14 +134,15 @@ def placed(
     others: things of other classes are among the regions, where there are any.
 
     A box is clipped to its picture. One of which less than half the area is left in the window is none, and its outline
-    neither. A pixel belongs to a box if its centre lies in it; a box between the centres has the nearest pixel.
+    neither. A thing without an outline beside others that have one has its box among these. A pixel belongs to a box if
+    its centre lies in it; a box between the centres has the nearest pixel.
     """
     boxes: list[Tensor] = []
     outlines: Tensor | None = None
     distractor = torch.zeros(len(windows), dtype=torch.bool)
     lost = unreadable = 0
     for row, (some, window) in enumerate(zip(regions, windows, strict=True)):
-        kept = []
+        kept, plain = [], []
         for region in some:
             if (box := _placed(region.box, window)) is None:
                 continue
@@ -149,16 +150,20 @@ def placed(
                 distractor[row] = True
                 continue
             kept.append(box)
-            if region.outline is None:
-                continue
             try:
-                mask = torch.from_numpy(region.outline(window))
+                mask = None if region.outline is None else torch.from_numpy(region.outline(window))
             except DataError:
                 unreadable += 1
+                mask = None
+            if mask is None or not mask.any():
+                plain.append(box)
                 continue
             if outlines is None:
                 outlines = torch.zeros(len(windows), *window.size, dtype=torch.bool)
             outlines[row] |= mask
+        if outlines is not None and outlines[row].any():
+            for x0, y0, x1, y1 in plain:
+                outlines[row, y0 : y1 + 1, x0 : x1 + 1] = True
         lost += any(not region.other for region in some) and not kept
         boxes.append(torch.tensor(kept, dtype=torch.int64).reshape(-1, 4))
     notes = []

@@ -7,9 +7,12 @@ from dataclasses import replace
 
 import torch
 
-from advex import registry
+from advex import evaluation, registry
+from advex.contexts import without_doubts
 from advex.data import Dataset
 from advex.errors import AdvexError, DataError
+from advex.evaluation.plan import plan_of
+from advex.evaluation.settings import Settings
 from advex.explainers.background import with_background
 from advex.lookup.models import Opened
 from advex.progress import Terminal
@@ -24,15 +27,22 @@ PLACED, FAITHFUL = ("localisation", "pointing", "mass"), ("deletion", "insertion
 OF_ROWS = ("deletion", "insertion:fill=mean", "regions")  # a table's columns have no places
 
 
+def check(models: Sequence[Opened], data: Dataset, settings: Settings) -> None:
+    """As before an evaluation, of one explainer; before all models are asked about all examples, or to explain any."""
+    with without_doubts():  # the evaluation has them
+        evaluation.check([(each.name, each.source, each.classifier) for each in models], data, plan_of(settings))
+
+
 def admitted(models: Sequence[Opened], data: Dataset, say: Terminal) -> list[str]:
     """The default explainers and controls that can explain all models; of the others the reason is said."""
     fitting = []
     for spec in (*EXPLAINERS, *CONTROLS):
         try:
-            for model in models:
-                batch = data.batch(slice(0, 1), model.classifier.device)
-                explainer = with_background(registry.build("explainer", spec), data, 0)
-                explainer(model.classifier, batch.x, batch.y)
+            with without_doubts():  # about one example
+                for model in models:
+                    batch = data.batch(slice(0, 1), model.classifier.device)
+                    explainer = with_background(registry.build("explainer", spec), data, 0)
+                    explainer(model.classifier, batch.x, batch.y)
             fitting.append(spec)
         except AdvexError as error:
             say.note(f"Left out: {spec}: {error}")

@@ -56,7 +56,7 @@ def rate(values: Tensor, better: Better) -> Figure:
 def value_figure(value: Value, values: Tensor, seed: int, estimates: Tensor | None = None) -> Figure:
     """The mean of a measure's values [n] with its interval.
 
-    estimates: [RESAMPLES] means of resamples, where something is chosen anew on each of them. The interval is theirs,
+    estimates: [RESAMPLES] means of resamples, where all is chosen and weighed anew on each. The interval is theirs,
     of a rate at least Wilson's.
     """
     figure = rate(values, value.better) if value.rate else mean(values, value.better, seed)
@@ -64,7 +64,7 @@ def value_figure(value: Value, values: Tensor, seed: int, estimates: Tensor | No
         low, high = percentiles(estimates)
         low, high = (min(low, figure.low), max(high, figure.high)) if value.rate else (low, high)
         figure = figure.model_copy(update={"low": low, "high": high})
-    return figure.model_copy(update={"high": min(figure.high, value.most)})
+    return figure
 
 
 @dataclass(frozen=True, kw_only=True)

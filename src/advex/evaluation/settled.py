@@ -39,7 +39,7 @@ def parts(measured: Measured, count: int) -> list[list[float] | None]:
 
 
 def kept(tasks: Sequence[MeasureTask], block: pa.Table) -> pa.Table:
-    """The parts of a shard, as rows of their table, of measures whose intervals choose anew."""
+    """The parts of a shard, as rows of their table, of measures whose intervals look at all anew."""
     made = [
         beside(block.select(["example", column(task)]).rename_columns(["example", "parts"]), measure=task.name)
         for task in tasks
@@ -49,15 +49,15 @@ def kept(tasks: Sequence[MeasureTask], block: pa.Table) -> pa.Table:
 
 
 def resamples(measure: object) -> bool:
-    """Whether the intervals of a measure's figures choose anew what it chooses."""
+    """Whether the intervals of a measure's figures choose and weigh anew what it does on all examples."""
     return hasattr(measure, "resampled")
 
 
 def estimates(results: Results, model: str, explainer: str) -> dict[str, Tensor]:
-    """By the measures' keys: means of resampled examples, [RESAMPLES], on each of which all is chosen anew.
+    """By the measures' keys: means of resampled examples, [RESAMPLES], on each of which all is weighed anew.
 
-    Only of measures that choose something, and of records that have their parts; not of figures that meant something
-    else when the record was made. The draws are the same for all maps.
+    Only of measures that look at all together, and of records that have their parts; not of figures that meant
+    something else when the record was made. The draws are the same for all maps.
     """
     if results.parts is None or (model, explainer) in results.estimates:
         return results.estimates.get((model, explainer), {})

@@ -43,7 +43,7 @@ CONSTANT_MAPS = frozenset({ZERO, EQUAL, CONSTANT, NO_GRADIENT})
 class Value:
     """What one figure of a measure is called, which direction is good, and its unit ("" where it has none).
 
-    rate: it is a share of hits, 1 each (of ties a part), so that its interval is Wilson's. most: no mean is larger.
+    rate: it is a share of hits, 1 each (of ties a part), so that its interval is Wilson's.
     baseline: it is what something that looks at no map has, which the measure's first value should exceed: its name.
     """
 
@@ -51,7 +51,6 @@ class Value:
     better: Better
     unit: str = ""
     rate: bool = False
-    most: float = math.inf
     baseline: str = ""
 
 
@@ -167,9 +166,9 @@ class Measure(Protocol):
     A measure whose values hang on all examples together (a threshold that is chosen on some and judged on others) has
     `settle(parts) -> Measured`: its call settles the parts [n, k] of the case alone, an evaluation those of all
     examples. Of such a measure row i of the parts, rather than of the values, depends on example i alone.
-    Where what is chosen on the examples is to be part of the intervals, it has `resampled(parts, counts)` as well: the
+    Where what hangs on all examples is to be part of the intervals, it has `resampled(parts, counts)` as well: the
     mean of each value, [b] by name, over examples of which each was drawn so many times, counts [b, n], and on which
-    all is chosen anew.
+    all is chosen and weighed anew.
     """
 
     of: ClassVar[Of]

@@ -54,8 +54,7 @@ class Pointing:
     """1 if the map's strongest pixel lies on the evidence or within the tolerance of it, else 0.
 
     Of several that are equally strong, the share that does; what is beside the picture in x is never pointed at.
-    per_class: the mean over the classes that have examples; an example has that mean and, weighed by how few its class
-    has, how far it is from the mean of its class, so that intervals are those of examples drawn within each class.
+    per_class: the mean over the classes that have examples; a hit counts the more, the fewer examples its class has.
 
     tolerance: in pixels; 15@224 are 15 at a (longer) side of 224, and in proportion at others. subset: small, of things
     that fill less than a quarter of their picture and have one of another class beside them; quarter: of things that
@@ -68,7 +67,7 @@ class Pointing:
 
     values: ClassVar[Mapping[str, Value]] = {
         "": Value(title="Pointing game", better="high", rate=True),
-        "per_class": Value(title="Pointing game, mean of the classes", better="high", most=1.0),
+        "per_class": Value(title="Pointing game, mean of the classes", better="high"),
     }
     of: ClassVar[Of] = "placed"
     needs: ClassVar[frozenset[Need]] = frozenset({"evidence"})
@@ -96,10 +95,21 @@ class Pointing:
         hits, labels = parts.T
         known = ~hits.isnan()
         classes, of, counts = labels[known].unique(return_inverse=True, return_counts=True)
-        means = torch.zeros(len(classes)).to(hits).index_add_(0, of, hits[known]) / counts
-        per_class = torch.full_like(hits, math.nan)
-        per_class[known] = means.mean() + (hits[known] - means[of]) * known.sum() / (len(classes) * counts[of])
+        per_class = hits.clone()
+        per_class[known] *= known.sum() / (len(classes) * counts[of])
         return Measured(value={"": hits, "per_class": per_class}, parts=parts)
+
+    def resampled(self, parts: Tensor, counts: Tensor) -> dict[str, Tensor]:
+        """The means of both values, [b] each, the second over the classes that were drawn.
+
+        counts: [b, n], how often each example was drawn.
+        """
+        known = ~parts[:, 0].isnan()
+        (hits, labels), counts = parts[known].T, counts[:, known]
+        of = (labels[:, None] == labels.unique()).to(counts)
+        drawn = counts @ of
+        means = ((counts * hits) @ of / drawn.clamp_min(1)).sum(dim=1) / (drawn > 0).sum(dim=1)
+        return {"": counts @ hits / counts.sum(dim=1), "per_class": means}
 
     def _outside(self, case: Case) -> dict[str, Tensor]:
         """The examples that are not of the subset."""

@@ -45,7 +45,7 @@ class Segmentation:
     values: ClassVar[Mapping[str, Value]] = {
         "": Value(title="Segmentation IoU", better="high"),
         "top1": Value(title="Top-1 segmentation accuracy", better="neither", rate=True),
-        "pxap": Value(title="Pixel average precision", better="high", most=1.0),
+        "pxap": Value(title="Pixel average precision", better="high"),
         "whole_picture": Value(
             title="Segmentation IoU of the whole picture", better="neither", baseline="whole picture"
         ),

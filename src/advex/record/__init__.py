@@ -6,7 +6,7 @@
     maps.parquet           one row per model, explainer and example, of evaluations with maps
     traces.parquet         one row per step of a measure, of the explained examples, of measures that say what they see
     places.parquet         boxes of the labelled things and of maps, of the explained examples
-    parts.parquet          what measures that choose a threshold on all examples know of each of them
+    parts.parquet          what measures that look at all examples together know of each of them
     transfer.parquet       one row per radius, model, judging model and example, of evaluations with transfer
     answers.parquet        of tables: one row per model, explained row and alternative
     columns.parquet        of tables: one row per column, with its distribution

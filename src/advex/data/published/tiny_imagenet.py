@@ -108,7 +108,9 @@ def _validation(root: Path, synsets: Sequence[str]) -> Split:
     labels: dict[str, int] = {}
     for name, synset, *box in rows:
         boxes.setdefault(f"images/{name}", []).append(box)
-        labels[f"images/{name}"] = index.get(synset, -1)
+        label = index.get(synset, -1)
+        if labels.setdefault(f"images/{name}", label) != label:
+            raise DataError(f"{root / 'val' / _VALIDATION}: {quoted(name, 40)} has two classes.")
     return _split(root / "val", list(labels), list(labels.values()), boxes)
 
 

@@ -85,13 +85,13 @@ def _year(root: Path, year: str) -> Path:
 
 def _ids(path: Path) -> list[str]:
     try:
-        lines = read_bytes(path, boxes_xml.LARGEST, "a list of pictures").decode().split("\n")
+        lines = read_bytes(path, boxes_xml.LARGEST, "a list of pictures").decode("utf-8-sig").split("\n")
     except UnicodeDecodeError:
         raise DataError(f"{path} is not UTF-8 text.") from None
     names = [line.split()[0] for line in lines if line.strip()]
     for name in names:
         if "/" in name or "\\" in name or name.startswith(".") or not name.isprintable():
-            raise DataError(f"{path} lists '{name[:40]!r}', which is not the name of a picture.")
+            raise DataError(f"{path} lists {name[:40]!r}, which is not the name of a picture.")
     return list(dict.fromkeys(names))
 
 
