@@ -120,6 +120,13 @@ def test_help_is_quick_and_does_not_import_torch(tmp_path: Path) -> None:
     assert not heavy & found
 
 
+def test_verbs_do_not_wait_for_what_few_of_them_use() -> None:
+    """scipy.stats takes a quarter of all that an evaluation imports."""
+    code = "import sys, advex.evaluation, advex.report, advex.explanation; print('scipy.stats' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
 def test_version(advex_in: Callable[..., Ended]) -> None:
     assert advex_in("--version") == Ended(0, f"advex {advex.__version__}\n", "")
 

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor
 
 from advex import artifacts, registry
@@ -175,6 +174,8 @@ def _verdict(responses: Iterable[np.ndarray]) -> Verdict:
 
 
 def _figures(values: np.ndarray) -> tuple[float, float, float, float, int]:
+    from scipy import stats  # heavy: only here
+
     values = values[np.isfinite(values).all(axis=1)]
     if not len(values):
         return 0.0, 1.0, 0.0, 0.0, 0
