@@ -19,6 +19,7 @@ from advex.evaluation.run import Evaluation
 from advex.evaluation.tasks import MapTask
 from advex.explainers.background import with_background
 from advex.explainers.maps import started
+from advex.explainers.request import rows_of_a_pass
 from advex.measures.case import Case
 
 Group = tuple[MapTask, ...]
@@ -62,7 +63,9 @@ def _cases(
         target = classifier.predict(batch.x, max_batch=settings.batch_size).argmax(dim=1)
     elif first.target != "true":
         target = torch.full_like(batch.y, int(first.target))
-    options: dict[str, Any] = {"seed": settings.seed, "max_batch": settings.batch_size}
+    # The rows of a shard go through the network in passes that suit the machine.
+    most = min(settings.batch_size, rows_of_a_pass(batch.x))
+    options: dict[str, Any] = {"seed": settings.seed, "max_batch": most}
     began = time.perf_counter()
     explainers = [with_background(task.explainer, data, settings.seed) for task in group]
     if len(group) == 1:
@@ -75,8 +78,7 @@ def _cases(
         explanation.map.sum().item()  # waits for a device that is still at it
         yield task, Case(
             classifier=classifier, x=batch.x, y=batch.y, explainer=explainer, explanation=explanation,
-            evidence=None if data.evidence is None else data.evidence.take(rows), seed=settings.seed,
-            max_batch=settings.batch_size,
+            evidence=None if data.evidence is None else data.evidence.take(rows), seed=settings.seed, max_batch=most,
         ), dear + time.perf_counter() - began  # fmt: skip
         began = time.perf_counter()
 
