@@ -478,6 +478,10 @@ def test_folders_that_cannot_be_opened_say_why(resnet: nn.Module, tmp_path: Path
         (CONFIG, PREPROCESSOR, {**theirs, "classifier.1.bias": torch.full((3,), torch.nan)}, "NaN or infinite"),
         (CONFIG, {**PREPROCESSOR, "image_std": [0, 1, 1]}, theirs, "std must be above 0"),
         (CONFIG, {**PREPROCESSOR, "image_mean": "red"}, theirs, "cannot be opened as a classifier"),
+        (CONFIG, {"size": 32}, theirs, r"that gives the normalisation of pictures. Set it: --mean"),
+        (CONFIG, {**PREPROCESSOR, "size": "32", "crop_size": "32"}, theirs, r"must be a number, or height .* not '32'"),
+        ({**CONFIG, "id2label": {"0": "a", "2": "b"}}, PREPROCESSOR, theirs, "names 2 classes, but none is number 1"),
+        ({**CONFIG, "id2label": list("abc")}, PREPROCESSOR, theirs, "must give class names by number, not a list"),
         ({**CONFIG, "id2label": {"a": "cat"}}, PREPROCESSOR, theirs, "cannot be opened as a classifier|fit"),
         ({**CONFIG, "embedding_size": "many"}, PREPROCESSOR, theirs, "cannot be opened as a classifier"),
         ({**CONFIG, "num_channels": 10**9}, PREPROCESSOR, theirs, "channels must be a whole number"),
@@ -486,6 +490,10 @@ def test_folders_that_cannot_be_opened_say_why(resnet: nn.Module, tmp_path: Path
         folder = saved(tmp_path / str(number), config, pictures, tensors)
         with pytest.raises(ArtifactError, match=words):
             from_pretrained(folder)
+    (tmp_path / "3" / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(ArtifactError, match="weights are in several files: write it again with save_pretrained"):
+        from_pretrained(tmp_path / "3")
+    (tmp_path / "3" / "model.safetensors.index.json").unlink()
     torch.save(theirs, tmp_path / "3" / "pytorch_model.bin")
     with pytest.raises(ArtifactError, match=r"pytorch_model.bin is a pickle, which can run code"):
         from_pretrained(tmp_path / "3")
@@ -637,9 +645,11 @@ def test_a_folder_with_code_or_without_fitting_weights_is_refused(tmp_path: Path
         ({**good, "architectures": ["PreTrainedModel"]}, tensors, "'PreTrainedModel', which is no"),
         ({**good, "quantization_config": {"quant_method": "bitsandbytes"}}, tensors, "quantised"),
         ({**good, "hidden_size": 10**6}, tensors, "parameters, but model.safetensors has"),
-        ({**good, "hidden_size": 17}, tensors, "cannot be built by transformers"),
+        ({**good, "hidden_size": "many"}, tensors, "cannot be built by transformers"),
+        ({**good, "hidden_size": 17}, tensors, "mismatched tensors"),
         ({**good, "num_hidden_layers": 3}, tensors, "16 missing tensors"),
         ({**good, "num_hidden_layers": 1}, tensors, "16 unexpected tensors"),
+        ({**good, "id2label": {"0": "cat"}}, tensors, "2 mismatched tensors.* describes a network of 1 class"),
         (good, {**tensors, "classifier.bias": torch.full((3,), torch.inf)}, "NaN or infinite, in 'classifier.bias'"),
     ):
         (tmp_path / "m" / "config.json").write_text(json.dumps(config))

@@ -20,8 +20,9 @@ from torch import nn
 from advex import networks
 from advex.classifier import Classifier
 from advex.contexts import own_context
+from advex.data.dataset import counted
 from advex.documents import read_json
-from advex.errors import AdvexError, AdvexWarning, ArtifactError, install_extra, quoted
+from advex.errors import AdvexError, AdvexWarning, ArtifactError, SpecError, install_extra, quoted
 from advex.networks import weight_names
 from advex.networks.resnet import BLOCKS, BOTTLENECK
 
@@ -58,6 +59,7 @@ def from_pretrained(
     config = _read(folder, _CONFIG)
     try:
         is_timm = "pretrained_cfg" in config
+        class_names = _class_names(config, is_timm)
         spec = _of_timm(config, folder) if is_timm else _of_transformers(config)
         if spec is None:
             network = _built_by_transformers(config, folder)
@@ -68,10 +70,10 @@ def from_pretrained(
         mean, std = own_mean if mean is None else mean, own_std if std is None else std
         if mean is None or std is None:
             raise ArtifactError(
-                f"{folder} contains no {_PICTURES}, which gives the normalisation of pictures. Set it: "
+                f"{folder} contains no {_PICTURES} that gives the normalisation of pictures. Set it: "
                 "--mean M,... --std S,... (from_pretrained(folder, mean=..., std=...))."
             )
-        classifier = Classifier(network, mean=mean, std=std, class_names=_class_names(config, is_timm))
+        classifier = Classifier(network, mean=mean, std=std, class_names=class_names)
     except ArtifactError:
         raise
     except (AdvexError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
@@ -124,12 +126,16 @@ def _read(folder: Path, name: str) -> dict[str, Any]:
 
 def _weights(folder: Path) -> Path:
     if not (folder / _WEIGHTS).is_file():
-        other = next((path.name for path in sorted(folder.glob("*.bin"))), "")
-        hint = (
-            f" {other} is a pickle, which can run code when opened: if you trust it, write the folder again "
-            "with save_pretrained of transformers 5."
-        )
-        raise ArtifactError(f"{folder} contains no {_WEIGHTS}.{hint if other else ''}")
+        pickle = next((path.name for path in sorted(folder.glob("*.bin"))), "")
+        hint = ""
+        if (folder / f"{_WEIGHTS}.index.json").exists():
+            hint = ' Its weights are in several files: write it again with save_pretrained(max_shard_size="100GB").'
+        elif pickle:
+            hint = (
+                f" {pickle} is a pickle, which can run code when opened: if you trust it, write the folder again "
+                "with save_pretrained of transformers 5."
+            )
+        raise ArtifactError(f"{folder} contains no {_WEIGHTS}.{hint}")
     return folder / _WEIGHTS
 
 
@@ -207,33 +213,40 @@ def _built_by_transformers(config: dict[str, Any], folder: Path) -> nn.Module:
             raise ArtifactError(
                 f"{folder / _CONFIG} describes {count:,} parameters, but {_WEIGHTS} has {size:,} bytes."
             )
-        with _without_bar(transformers.utils.logging):
+        with _silent(transformers.utils.logging):
             # Names of before are made those of now there. Eager attention has second derivatives on every device.
             network, report = make.from_pretrained(
                 folder, config=settings, use_safetensors=True, local_files_only=True, trust_remote_code=False,
                 attn_implementation="eager", dtype=torch.float32, output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are refused below, in our words
             )  # fmt: skip
     except AdvexError:
         raise
     except Exception as error:  # of a config that does not fit, anything
         reason = quoted(" ".join(str(error).split()), 300)
         raise ArtifactError(f"{folder} cannot be built by transformers ({type(error).__name__}): {reason}.") from None
-    for label in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if wrong := sorted(map(str, report.get(label) or ())):
-            kinds = f"{len(wrong)} {label.partition('_')[0]} tensors"
-            raise ArtifactError(f"{folder / _WEIGHTS} does not fit the network: {kinds}, e.g. {quoted(wrong[0])}.")
+    for label in ("missing", "unexpected", "mismatched"):
+        if wrong := sorted(key if isinstance(key, str) else key[0] for key in report.get(f"{label}_keys") or ()):
+            classes = f"{_CONFIG} describes a network of {counted(network.config.num_labels, 'class', 'classes')}"
+            raise ArtifactError(
+                f"{folder / _WEIGHTS} does not fit the network: {counted(len(wrong), f'{label} tensor')}, e.g. "
+                f"{quoted(wrong[0])}; {classes}."
+            )
     if bad := [name for name, values in network.state_dict().items() if not torch.isfinite(values).all()]:
         raise ArtifactError(f"{folder / _WEIGHTS} contains values that are NaN or infinite, in {quoted(bad[0])}.")
     return network
 
 
 @contextlib.contextmanager
-def _without_bar(logging: Any) -> Iterator[None]:
-    shown = logging.is_progress_bar_enabled()
+def _silent(logging: Any) -> Iterator[None]:
+    """Inside, transformers shows no bar and reports nothing."""
+    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity(logging.CRITICAL)
     try:
         yield
     finally:
+        logging.set_verbosity(level)
         if shown:
             logging.enable_progress_bar()
 
@@ -242,9 +255,16 @@ def _without_bar(logging: Any) -> Iterator[None]:
 
 
 def _class_names(config: dict[str, Any], is_timm: bool) -> list[str] | None:
-    names = config.get("label_names") if is_timm else config.get("id2label")
+    key = "label_names" if is_timm else "id2label"
+    names = config.get(key)
     if isinstance(names, dict):
-        names = [str(names[str(number)]) for number in range(len(names))]
+        if missing := [number for number in range(len(names)) if str(number) not in names]:
+            raise SpecError(
+                f"{key} in {_CONFIG} names {len(names)} classes, but none is number {missing[0]}: number them from 0."
+            )
+        return [str(names[str(number)]) for number in range(len(names))] or None
+    if names and not (is_timm and isinstance(names, list)):
+        raise SpecError(f"{key} in {_CONFIG} must give class names by number, not a {type(names).__name__}.")
     return names or None
 
 
@@ -259,14 +279,17 @@ def _pictures(config: dict[str, Any], folder: Path) -> _Said:
     if isinstance(size, dict):
         size = [size["height"], size["width"]] if "height" in size else size.get("shortest_edge")
     side = [size, size] if isinstance(size, int) else size
+    if side is not None and not (isinstance(side, list | tuple) and len(side) == 2):
+        raise SpecError(f"the size in {_PICTURES} must be a number, or height and width, not {quoted(str(size))}.")
     shape = (channels, int(side[0]), int(side[1])) if side else None
-    if not said:
-        return None, None, shape
     # The network is given ((255 factor x - offset) - mean) / std.
     rescaled, normalised = said.get("do_rescale", True), said.get("do_normalize", True)
     factor = 255 * said.get("rescale_factor", 1 / 255) if rescaled else 255
     offset = 1 if rescaled and said.get("rescale_offset") else 0
-    mean, std = (said["image_mean"], said["image_std"]) if normalised else ([0.0] * channels, [1.0] * channels)
+    mean, std = (said.get("image_mean"), said.get("image_std")) if normalised else (0.0, 1.0)
+    if not said or mean is None or std is None:
+        return None, None, shape
+    mean, std = ([each] * channels if isinstance(each, int | float) else each for each in (mean, std))
     return [(offset + m) / factor for m in mean], [s / factor for s in std], shape
 
 
