@@ -85,12 +85,14 @@ def subjects_of(given: Any, model: Opened) -> list[Subject | Failure]:
         ]
     if isinstance(given, str | Path):
         return _files([Path(given)], model)
+    if isinstance(given, np.ndarray | Tensor) and 0 in given.shape:
+        raise SpecError(f"There is nothing to explain: the tensor is empty, of shape {list(given.shape)}.")
     if isinstance(given, Image.Image) or is_pixels(given):
         return _pictures([given], model)
     if isinstance(given, np.ndarray) and given.ndim == 4 and len(given) and all(map(is_pixels, given)):
         return _pictures(list(given), model)
     if isinstance(given, np.ndarray | Tensor):
-        return _tensors(torch.as_tensor(given), model)
+        return _tensors(torch.as_tensor(given).detach(), model)
     if (examples := examples_of(given)) is not None:
         return [_subject_of(examples, row, model) for row in range(examples.count)]
     if isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], int):  # of a data set
@@ -178,8 +180,6 @@ def _pictures(pictures: Sequence[Any], model: Opened) -> list[Subject | Failure]
 
 
 def _tensors(x: Tensor, model: Opened) -> list[Subject | Failure]:
-    if not x.numel():
-        raise SpecError("There is nothing to explain: the tensor is empty.")
     shape, given = None if model.input_shape is None else tuple(model.input_shape), x.dtype
     if x.dtype == torch.uint8:
         x = x.float() / 255
