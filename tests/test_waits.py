@@ -22,7 +22,7 @@ from advex.attacks import search as loop
 from advex.classifier import Classifier, input_gradient
 from advex.contexts import pixelwise
 from advex.data.dataset import Dataset
-from advex.errors import SpecError
+from advex.errors import AdvexWarning, SpecError
 from advex.evaluation.examples import searched
 from advex.evaluation.mapping import cases, groups
 from advex.evaluation.plan import plan_of
@@ -255,6 +255,16 @@ def test_pixel_by_pixel_nothing_changes_but_rounding(resnet: tuple[Classifier, T
     assert again[1].is_contiguous()  # what searches do with it is as fast as before
     for before, after in zip(rows, again, strict=True):
         assert (before - after).abs().max() <= 1e-5 * before.abs().max()
+
+
+def test_whether_a_network_takes_it_is_tried_in_silence() -> None:
+    pixels = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    data = Dataset(name="one", x=pixels, y=torch.zeros(1, dtype=torch.long), ids=("0",), class_names=("a", "b"))
+    network = nn.Sequential(nn.Conv2d(3, 2, 32), nn.Flatten(), nn.Softmax(dim=1))  # asked itself, it is doubted
+    with searched(classifier := Classifier(network).eval(), data, Settings()):
+        assert classifier.pixelwise
+    with pytest.warns(AdvexWarning):
+        classifier.predict(data.batch(slice(0, 1)).x)
 
 
 @pytest.mark.parametrize(("side", "network", "held"), [

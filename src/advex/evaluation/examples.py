@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from advex.classifier import Classifier
-from advex.contexts import pixelwise
+from advex.contexts import pixelwise, without_doubts
 from advex.data.dataset import Dataset
 from advex.errors import AdvexError
 from advex.evaluation.settings import Settings
@@ -49,7 +49,7 @@ def _takes_pixelwise(classifier: Classifier, data: Dataset) -> bool:
     if not any(parameter.ndim == 4 for parameter in classifier.parameters()):
         return False
     try:
-        with pixelwise(classifier):
+        with pixelwise(classifier), without_doubts():  # about one example
             classifier.predict(batch_for(classifier, data, slice(0, 1)).x)
     except AdvexError:
         return False
