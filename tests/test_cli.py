@@ -785,7 +785,8 @@ def nothing():
 
 def test_a_network_of_ones_own(advex_in: Callable[..., Ended], trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("own_network.py").write_text(FACTORY)
-    monkeypatch.delitem(sys.modules, "own_network", raising=False)
+    monkeypatch.setitem(sys.modules, "own_network", None)  # so that what is imported here is gone after it
+    del sys.modules["own_network"]
     monkeypatch.setattr(sys, "path", [*sys.path])
     advex_in("evaluate", "-m", trained / "first", *EVALUATE, "--out", "plain", "-q")
     assert not Path("imported").exists()  # code runs only when it is named

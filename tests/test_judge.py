@@ -10,9 +10,8 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -348,15 +347,14 @@ def test_what_cannot_be_judged_is_refused_before_models_are_asked_to_explain(
     network: torch.nn.Module, judges: str, said: str,
 ) -> None:  # fmt: skip
     """Trying out the default explainers takes minutes with a large network, and asking about all examples hours."""
-    monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "own_network.py").write_text("made = None\n\n\ndef make():\n    return made\n", encoding="utf-8")
-    import_module("own_network").made = network  # pyright: ignore[reportAttributeAccessIssue]
+    own = ModuleType("judged_network")  # no other test's, whatever shares this process
+    monkeypatch.setitem(sys.modules, own.__name__, own)
+    monkeypatch.setattr(own, "make", lambda: network, raising=False)
     for name in ("admitted", "rightly_decided"):
         monkeypatch.setattr(judging, name, lambda *given, **named: pytest.fail("it was asked"))
-    arguments = ["--model", "own_network:make", "--size", "1x8x8", "--data", "digits", "--split", "test"]
+    arguments = ["--model", "judged_network:make", "--size", "1x8x8", "--data", "digits", "--split", "test"]
     assert run(tmp_path, *arguments, "--judges", judges) != 0
     assert said in capfd.readouterr().err
-    sys.modules.pop("own_network")
 
 
 def test_a_judgement_that_is_killed_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
