@@ -23,10 +23,10 @@ from advex.lookup import datasets
 from advex.lookup.devices import device_named
 from advex.lookup.folders import opened_folder
 from advex.lookup.models import Opened
-from advex.notebook.calls import by_option
 from advex.notebook.foreign import Examples, examples_of
 from advex.notebook.given import Data, Model, Models, data_of, models_of, subjects_of
 from advex.notebook.results import Evaluated, Explained
+from advex.options import by_option
 from advex.registry import specs_from
 from advex.training import run_folder
 
