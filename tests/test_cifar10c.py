@@ -78,6 +78,11 @@ def hostile(path: Path) -> dict[str, Any]:
         "empty": lambda: path.write_bytes(b""),
         "object array": lambda: np.save(path, np.array([Trap()] * 20, dtype=object), allow_pickle=True),
         "pickle": lambda: path.write_bytes(pickle.dumps(Trap())),
+        "an archive": lambda: (
+            np.savez(path.with_suffix(".npz"), x=np.zeros(3)),
+            path.with_suffix(".npz").rename(path),
+        ),
+        "a deep header": lambda: path.write_bytes(whole[:8] + (9000).to_bytes(2, "little") + b"(" * 9000),
         "no fifths": lambda: np.save(path, np.zeros((21, 32, 32, 3), np.uint8)),
         "channels first": lambda: np.save(path, np.zeros((20, 3, 32, 32), np.uint8)),
         "floats": lambda: np.save(path, np.zeros((20, 32, 32, 3), np.float32)),

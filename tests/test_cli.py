@@ -901,6 +901,7 @@ def test_pictures_from_files(trained: Path, advex_in: Callable[..., Ended]) -> N
         (["--data", "digits", "--index", "9-3"], 2, "'9-3' is not a range"),
         (["--data", "digits", "--index", "-3-4"], 2, "'-3-4' is not a range"),
         (["--data", "digits", "--index", "x"], 2, "must be whole numbers"),
+        (["--data", "digits", "--index", ""], 2, "--index '' must be whole numbers"),
         (["--data", "digits", "--index", "3,²"], 2, "must be whole numbers"),
     ):
         failed = advex_in("explain", *arguments, "-m", trained / "first", "--out", "failed")
@@ -916,6 +917,8 @@ def test_a_folder_of_pictures_is_explained_by_the_bundled_network_where_none_is_
     for name in ("b.png", "a.JPG"):
         Image.new("RGB", (40, 32), "red").save(Path("photos") / name, "PNG")
     (Path("photos") / "notes.txt").touch()
+    for hidden in (".hidden.png", "._a.JPG"):  # a file system that does not know macOS's attributes has the second
+        (Path("photos") / hidden).write_bytes(b"broken")
     ended = advex_in("explain", "photos", "--steps", "1", "--json")
     assert ended.code == 0
     result = json.loads(ended.out)

@@ -148,6 +148,13 @@ def test_kendall_counts_pairs(seed: int) -> None:
         assert got == pytest.approx(1 - together / math.sqrt(untied), abs=1e-11)
 
 
+def test_kendall_of_bfloat16_and_of_single_values() -> None:
+    first, second = torch.randn(2, 3, 1, 3, 3).bfloat16()
+    assert Kendall()(first, second).dtype == torch.bfloat16
+    assert torch.allclose(Kendall()(first, second), Kendall()(first.double(), second.double()).bfloat16())
+    assert Kendall()(torch.ones(2, 1), torch.ones(2, 1)).isnan().all()  # without SciPy's warning
+
+
 # -- LENS ---------------------------------------------------------------------------------------------------
 
 
@@ -222,5 +229,10 @@ def test_what_lens_cannot_do_is_said() -> None:
             distance(maps([1, 2, 3, 4]), maps([1, 2, 3, 4]))
         with pytest.raises(InputError, match="of the same inputs"):
             distance(torch.ones(1, 3, 4, 4), torch.ones(1, 3, 4, 5))
+    for w in (4, 10**6, 10**30):  # else everything would be stable, or the same everywhere
+        for distance in (LensRecall(k=1, w=w), LensPrecision(k=1, w=w), LensKendall(w=w), LensSpearman(w=w)):
+            for ask in (distance, distance.smooth):
+                with pytest.raises(InputError, match=f"With w={w} all pixels of a map of 4x3 are near each other"):
+                    ask(torch.ones(1, 3, 4, 3), torch.ones(1, 3, 4, 3))
     with pytest.raises(InputError, match="of 16 values has no 17 largest"):
         LensRecall(k=17)(torch.ones(1, 3, 4, 4), torch.ones(1, 3, 4, 4))

@@ -92,6 +92,13 @@ def test_become_is_the_decision() -> None:
     assert aim.reached.tolist() == (logits.argmax(dim=1) == c).tolist()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool])
+def test_classes_that_are_no_whole_numbers_are_refused(dtype: torch.dtype) -> None:
+    logits, t = cases()
+    with pytest.raises(InputError, match=rf"got {dtype}; y.long\(\) makes labels of it"):
+        Misclassify(t.to(dtype))(IDENTITY, logits)
+
+
 @pytest.mark.parametrize("margin", [0.0, 0.2, 0.5, 0.9])
 def test_confident_is_section_3h(margin: float) -> None:
     logits, t = cases()

@@ -150,6 +150,12 @@ def test_a_table_answers_in_sentences(tmp_path: Path) -> None:
     assert explained._repr_html_().startswith("<ul><li>")
 
 
+def test_a_tensor_whose_gradient_is_wanted_is_explained_as_any_other(tmp_path: Path) -> None:
+    x = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    made = [advex.explain(MODEL, each, steps=2, quiet=True) for each in (x, x.clone().requires_grad_())]
+    assert made[0].to_pandas().equals(made[1].to_pandas())
+
+
 def test_a_run_is_trained_and_opened(tmp_path: Path) -> None:
     clf = advex.train("digits-ordinary", "digits", "epochs=1", out=tmp_path / "run", quiet=True)
     x = torch.rand(2, 1, 8, 8)
@@ -167,6 +173,7 @@ def test_a_run_is_trained_and_opened(tmp_path: Path) -> None:
         (lambda: advex.explain(MODEL, []), "the list is empty"),
         (lambda: advex.explain(MODEL, torch.zeros(0, 3, 32, 32)), "the tensor is empty"),
         (lambda: advex.explain(MODEL, np.zeros((0, 32, 32, 3), np.uint8)), "the tensor is empty"),
+        (lambda: advex.explain(MODEL, np.zeros((0, 0, 3), np.uint8)), r"the tensor is empty, of shape \[0, 0, 3\]"),
         (lambda: cast("Any", advex.evaluate)(MODEL, images="digits"), "no setting 'images': it is called 'data'"),
         (lambda: cast("Any", advex.explain)(MODEL, images="a.png"), "no option 'images': it is called 'pictures'"),
         (lambda: cast("Any", Misclassify)(labels=[1]), "no option 'labels': it is called 'y'"),

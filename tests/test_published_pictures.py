@@ -127,6 +127,7 @@ def test_labels_that_are_no_digits_are_left_out(tmp_path: Path) -> None:
     digits(tmp_path, "test", [1, 11, 2, np.nan, 2.5, -1, np.inf, 0], 0)
     data = open_dataset(tmp_path)
     assert (data.y.tolist(), [int(each.name[-1]) for each in data.skipped]) == ([1, 2, 0], [1, 3, 4, 5, 6])
+    assert "label 11 is not among the 10 classes" in [each.reason for each in data.skipped]
 
 
 @pytest.mark.parametrize(
@@ -257,7 +258,11 @@ def test_a_validation_part_parts_no_track(signs: Path) -> None:
     assert set(held["train"]) | set(held["validation"]) == set(ids(signs, ["train"])["train"])
     data = open_dataset(name, split="validation", size=20)
     assert torch.bincount(data.y).tolist() == [6] + [0] * 9 + [6]  # two of ten tracks of each
-    assert "those of one track kept together" in describe(data)
+    kept = (
+        "'validation' is a random fifth of the pictures of each class, with those of one track kept together (seed 0)"
+    )
+    assert kept in describe(data)
+    assert "'test'" not in describe(data)  # that is another part
     assert ids(name, ["validation"])["validation"] == held["validation"]
 
 
@@ -266,6 +271,8 @@ def test_a_validation_part_parts_no_track(signs: Path) -> None:
     [
         ("Final_Training/Images/00010/GT-00010.csv", (";10\r\n", ";0\r\n"), "is of class 0, but its folder is 00010"),
         ("Final_Training/Images/00010/GT-00010.csv", (";24;14;", ";2;14;"), "do not form a box"),
+        ("Final_Training/Images/00010/GT-00010.csv", ("00000_00001", "00000_00000"), "lists a picture twice"),
+        ("Final_Training/Images/00010/GT-00010.csv", ("Width", "ClassId"), "has two columns 'classid'"),
         ("Final_Training/Images/00010/GT-00010.csv", (";5;6;", ";5;"), "line 2: 7 cells for 8 columns"),
         ("Final_Training/Images/00010/GT-00010.csv", ("Roi.X1", "left"), "has no column 'roi.x1'"),
         ("Final_Training/Images/00010/GT-00010.csv", (";5;6;", ";-5;6;"), "contains '-5'"),
@@ -399,8 +406,10 @@ def test_masks_that_are_damaged_empty_or_of_another_size(flowers102: Path) -> No
     assert "no pixel of a flower (colours: [[" in str(told[1].message)
     assert boxes(data) == [[], [], []]
     picture(flowers102 / "segmim" / "segmim_00001.jpg", noise(0, 20, 24, 3) // 2)
-    train = open_dataset(flowers102, split="train")
-    assert "1 outlines cannot be read" in describe(train)
+    with pytest.warns(AdvexWarning, match="segmim_00001.jpg and its picture differ in size: 20x24 and 40x48"):
+        train = open_dataset(flowers102, split="train")
+    assert train.ids == ("image_00001.jpg", "image_00002.jpg")
+    assert boxes(train)[0] == []  # a box of the mask's pixels would lie elsewhere in the picture
 
 
 @pytest.mark.parametrize(
@@ -411,6 +420,11 @@ def test_masks_that_are_damaged_empty_or_of_another_size(flowers102: Path) -> No
         ("setid.mat", {"trnid": [[1.5]], "valid": [[2]], "tstid": [[3]]}, "integers from 1 to 6"),
         ("setid.mat", {"trnid": [[np.nan]], "valid": [[2]], "tstid": [[3]]}, "integers from 1 to 6"),
         ("setid.mat", {"trnid": [[1, 1]], "valid": [[2]], "tstid": [[3]]}, "twice in 'train'"),
+        (
+            "setid.mat",
+            {"trnid": [[1, 2]], "valid": [[2]], "tstid": [[3]]},
+            "2 appears in both 'train' and 'validation'",
+        ),
         ("setid.mat", {"trnid": [[1]], "valid": [[2]]}, "no array 'tstid'; it contains trnid, valid"),
         ("imagelabels.mat", {"labels": np.ones((1, 200_000), np.uint8)}, "expected at most 100,000"),
     ],
@@ -419,6 +433,17 @@ def test_flowers_tables_that_cannot_be(flowers102: Path, file: str, values: Any,
     savemat(flowers102 / file, {key: np.array(value) for key, value in values.items()}, do_compression=True)
     with pytest.raises(DataError, match=words):
         open_dataset(flowers102, split="train")
+
+
+@pytest.mark.parametrize("missing", ["setid.mat", "imagelabels.mat"])
+def test_flowers_without_a_table_are_not_two_class_folders(flowers102: Path, missing: str) -> None:
+    (flowers102 / missing).unlink()
+    with pytest.raises(DataError, match="is not flowers102: expected imagelabels.mat and setid.mat"):
+        splits(flowers102)
+
+
+def test_kinds_of_flowers_without_a_picture_are_counted(flowers102: Path) -> None:
+    assert "1 class without a picture (2)" in describe(open_dataset(flowers102, split="train"))
 
 
 @pytest.fixture
@@ -558,6 +583,11 @@ def test_birds_without_boxes_or_names(birds: Path) -> None:
     [
         ("images.txt", ("2 001", "1 001"), "line 2: the id '1' is listed twice"),
         ("images.txt", ("b.jpg", "a.jpg"), "a picture under two ids"),
+        (
+            "images.txt",
+            ("2 001.Black_footed_Albatross/b.jpg", "2 ./001.Black_footed_Albatross//a.jpg"),
+            "under two ids",
+        ),
         ("images.txt", ("003.Sooty", "../003.Sooty"), "not a file in its folder"),
         ("images.txt", ("003.Sooty", "/003.Sooty"), "not a file in its folder"),
         ("images.txt", ("3 003.Sooty_Tern/c d.jpg\n", ""), "only one of them has the ids 3"),
@@ -575,6 +605,14 @@ def test_birds_tables_that_contradict_each_other(birds: Path, table: str, change
     write(birds / "CUB_200_2011" / table, TABLES[table].replace(*change))
     with pytest.raises(DataError, match=words):
         splits(birds)
+
+
+@pytest.mark.parametrize("missing", ["image_class_labels.txt", "train_test_split.txt"])
+@pytest.mark.parametrize("above", [True, False])
+def test_birds_without_a_table_are_no_class_folders(birds: Path, missing: str, above: bool) -> None:
+    (birds / "CUB_200_2011" / missing).unlink()
+    with pytest.raises(DataError, match=f"is not cub: expected.*{missing}"):
+        splits(birds if above else birds / "CUB_200_2011")
 
 
 @pytest.mark.parametrize("name", ["flowers102", "flowers17", "cub"])

@@ -50,6 +50,8 @@ FORMS: dict[str, tuple[Callable[[], nn.Module], Callable[[np.ndarray], np.ndarra
         lambda x: -1 + ramp(x + 1) - ramp(x - 2),
         LN2,
     ),
+    "hard sigmoid": (nn.Hardsigmoid, lambda x: (ramp(x + 3) - ramp(x - 3)) / 6, LN2 / 6),
+    "soft shrink": (lambda: nn.Softshrink(0.3), lambda x: ramp(x - 0.3) - ramp(-x - 0.3), LN2),
     # 8d = 32 is above beta. In its middle the quadratic part is 1/(16d) above a ramp, which a softplus is less.
     "half huber": (lambda: HalfHuberReLU(4.0), lambda x: ramp(x - 1 / 16), LN2),
     # 8d = 4 is below beta.
@@ -229,6 +231,15 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "leaky": functional.leaky_relu,
     "relu6": functional.relu6,
     "threshold": lambda x: functional.threshold(x, 0.0, 0.0),
+    "clamp": lambda x: x.clamp(min=0),
+    "clamp in place": lambda x: x.clamp_(0.0),
+    "least": lambda x: torch.clamp_min(x, 0),
+    "least, a tensor": lambda x: torch.clamp(x, min=torch.zeros((), dtype=x.dtype)),
+    "maximum": lambda x: torch.maximum(x, torch.zeros((), dtype=x.dtype)),
+    "maximum of the same size": lambda x: torch.max(x, torch.zeros_like(x)),
+    "hard sigmoid": functional.hardsigmoid,
+    "soft shrink": lambda x: functional.softshrink(x, 0.1),
+    "hard shrink": lambda x: functional.hardshrink(x, 0.1),
     "exported graph": torch.ops.aten.relu.default,
 }
 
@@ -242,6 +253,30 @@ def test_kinks_in_functions_are_refused_with_the_remedy(name: str, beside: nn.Mo
         with pytest.raises(InputError, match=r"as a function.*module \(nn.ReLU.*of=probability"), network.softened(50):
             ask(x)
     assert torch.equal(network(x), outside)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: functional.normalize(x, dim=1),
+        lambda x: x / x.norm(dim=1, keepdim=True).clamp_min(1e-6),
+        lambda x: x.clamp(max=0.5),
+        lambda x: x.clamp(-1.0, 1.0),
+        lambda x: torch.maximum(x, 2 * x + 1),
+    ],
+)
+def test_what_is_no_relu_is_let_through(function: Callable[[Tensor], Tensor]) -> None:
+    network, x = classifier(ByFunction(function, nn.ReLU())), draws()
+    with network.softened(50) as count:
+        assert network(x).isfinite().all()
+    assert count == 1
+
+
+def test_an_operation_without_a_second_derivative_is_named() -> None:
+    network, x = classifier(Body(nn.Hardsigmoid())), draws().requires_grad_()
+    slope, _ = input_gradient(lambda x: network.logits(x)[:, 0], x, create_graph=True)
+    with pytest.raises(InputError, match="no second derivative of 'hardsigmoid'.*square, spsa"):
+        input_gradient(lambda _: slope.sum(dim=1), x)
 
 
 def test_inside_nothing_is_compiled_whichever_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from advex.cli import main
 from advex.data import Dataset, describe, open_dataset, spec_to_yaml, splits
 from advex.data.tables.csv_file import read_csv
 from advex.errors import DataError, SpecError
-from advex.recipes import fitted, recipe_from
+from advex.recipes import TABLE, fitted, for_table, recipe_from
 
 LOANS = """income,age,sex,joined,accepted
 30000,25,m,2001-02-03,no
@@ -145,12 +145,30 @@ def test_what_tells_nothing_is_left_out_and_named(csv: Any) -> None:
     )
 
 
+def test_a_column_without_a_name_is_left_out_for_the_true_reason(csv: Any) -> None:
+    assert "'' (it has no name)" in describe(open_dataset(csv(",a,y\n0.5,1.5,0\n7.25,2.5,1\n0.5,0.5,1\n")))
+    counted = "".join(f"{i},{i % 4}.5,{i % 2}\n" for i in range(12))
+    assert "'' (it numbers the rows)" in describe(open_dataset(csv(f",a,y\n{counted}")))
+
+
+def test_a_table_may_be_a_tsv(csv: Any, tmp_path: Path) -> None:
+    text = LOANS.replace(",", "\t")
+    table = csv(text, "target: accepted\n", "loans.tsv")
+    for source in (table, str(tmp_path / "loans.yaml"), str(tmp_path)):
+        assert open_dataset(source).class_names == ("no", "yes")
+    assert for_table(table) == TABLE
+    csv("not a table", None, "._loans.tsv")
+    assert not splits(str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("a,y\n1,1\n2,1\n", "'y' has 1 class"),
-        ("a,y\n1,\n2,\n", "'y' has 0 class"),
-        ("a,price\n1,0.5\n2,1.5\n", "only classes can be predicted"),
+        ("a,y\n1,1\n2,1\n", r"'y' has 1 class \("),
+        ("a,y\n1,\n2,\n", r"'y' has 0 classes \("),
+        ("a,price\n1,0.5\n2,1.5\n", "'price' has decimal numbers, such as 0.5, but only classes can be predicted"),
+        ("a,y\n" + "".join(f"{i % 3},{i}\n" for i in range(1001)), "'y' has over 1,000 values, but only classes"),
+        ("a,y\n" + "".join(f"{i % 3},r{i}\n" for i in range(10)), "'y' has another value in every row, so no class"),
         ("a,y\n1,0\n1,1\n", "no column is left"),
         (
             "a,y\n" + "".join(f"{i}.5,{i % 2}\n" for i in range(40)) + "12 kg,1\n",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from advex.contexts import constant
 from advex.errors import AdvexWarning, InputError, did_you_mean
+from advex.networks.softening import NotTwiceError
 from advex.reach import is_activation, reach
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
+_NOT_TWICE = re.compile(r"derivative for (?:aten::)?(\w+?)(?:_backward)? is not implemented")
 # (layer's name, layer, its answer) -> what the network goes on with in the answer's place; None: the answer.
 Hear = Callable[[str, nn.Module, Tensor], Tensor | None]
 
@@ -152,9 +154,17 @@ def derivatives(
     if not wanted:
         return tuple(torch.zeros_like(t) for t in by)
     ones, kept = torch.ones_like(output), keep or create_graph
-    slopes = torch.autograd.grad(
-        output, wanted, ones, create_graph=create_graph, retain_graph=kept, materialize_grads=True
-    )
+    try:
+        slopes = torch.autograd.grad(
+            output, wanted, ones, create_graph=create_graph, retain_graph=kept, materialize_grads=True
+        )
+    except RuntimeError as error:
+        if (missing := _NOT_TWICE.search(str(error))) is None:
+            raise
+        raise NotTwiceError(
+            f"torch has no second derivative of '{missing[1]}', which the network uses: replace it, or search "
+            "without gradients (square, spsa)."
+        ) from None
     slope_of = dict(zip(map(id, wanted), slopes, strict=True))
     return tuple(slope_of[id(t)] if id(t) in slope_of else torch.zeros_like(t) for t in by)
 

@@ -95,8 +95,9 @@ def explain(
     )  # fmt: skip
     opened = models.opened(models.or_bundled(say, images, data, split, size))
     request, show = _request(changes, explainer or [], opened, alternatives, attack_map)
+    inputs = Inputs(images or [], data, split, "0" if index is None else index, size, say)
     with folders.opened_folder(out, (FIGURES, UNFINISHED, *[each.name for each in opened]), overwrite):
-        results = _explain(request, opened, Inputs(images or [], data, split, index or "0", size, say), out)
+        results = _explain(request, opened, inputs, out)
     _tell(results, show, as_json=json_)
 
 

@@ -63,8 +63,8 @@ class _Judged(evaluate.Request):
         from advex.evaluation import judging
 
         data = super().examples(models, say)
-        asked = replace(self, maps=["random"], measures=self.measures or judging.judges(data)).settings()
-        judging.check(models, data, asked)
+        settings = replace(self, maps=["random"], measures=self.measures or judging.judges(data)).settings()
+        judging.check(models, data, settings)
         return judging.rightly_decided(models, data, self.batch_size, say) if self.only_right else data
 
 

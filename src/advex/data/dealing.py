@@ -52,7 +52,12 @@ def dealt(labels: np.ndarray, groups: np.ndarray | None = None) -> dict[str, np.
     return {LEARN: np.flatnonzero(~held), TEST: np.flatnonzero(held)}
 
 
-def described(kind: str, group: str = "") -> str:
-    """What is said of such data. kind: of its examples, e.g. "rows"; group: the column that keeps them together."""
+def held_out(split: str, kind: str, group: str = "") -> str:
+    """What is said of a part that is held out. kind: of its examples, e.g. "rows"; group: what keeps them together."""
     together = f", with those of one {group} kept together" if group else ""
-    return f"'{TEST}' is a random fifth of the {kind} of each class{together} (seed {_SEED}); '{ALL}' is all of them"
+    return f"'{split}' is a random fifth of the {kind} of each class{together} (seed {_SEED})"
+
+
+def described(kind: str, group: str = "") -> str:
+    """What is said of data without a part to test on. kind, group: as of `held_out`."""
+    return f"{held_out(TEST, kind, group)}; '{ALL}' is all of them"

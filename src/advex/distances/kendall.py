@@ -25,11 +25,10 @@ class Kendall(Spearman):
     def __call__(self, first: Tensor, second: Tensor) -> Tensor:
         from scipy.stats import kendalltau  # heavy: only here
 
-        a, b = (each.detach().abs().cpu() for each in self.rows(first, second))
-        values = [1 - float(kendalltau(*pair).statistic) for pair in zip(a.numpy(), b.numpy(), strict=True)]  # pyright: ignore
-        apart = (
-            torch.tensor(values, dtype=torch.float64).round(decimals=12).clamp(0.0, 2.0)
-        )  # of sums of squares' roots
-        apart = torch.where((b == b[:, :1]).all(dim=1), 1.0, apart)  # no order is related to none
-        apart = torch.where((a == a[:, :1]).all(dim=1), math.nan, apart)
-        return where_finite(a, b, apart).to(second)
+        a, b = (each.detach().abs().double().cpu() for each in self.rows(first, second))
+        ordered, related = ((each != each[:, :1]).any(dim=1) for each in (a, b))
+        apart = torch.where(ordered, 1.0, math.nan).double()  # no order is related to none
+        for row in (ordered & related).nonzero()[:, 0].tolist():
+            apart[row] = 1 - float(kendalltau(a[row].numpy(), b[row].numpy()).statistic)  # pyright: ignore
+        # Of sums of squares' roots.
+        return where_finite(a, b, apart.round(decimals=12).clamp(0.0, 2.0)).to(second)

@@ -40,6 +40,11 @@ class _Near(OfMaps):
                 f"{list(maps[0].shape[1:])} have no neighbours. Use the plain distance: top_k, kendall or "
                 "spearman."
             )
+        height, width = maps[0].shape[2:]
+        if self.w >= max(height, width):
+            raise IncomparableError(
+                f"With w={self.w} all pixels of a map of {height}x{width} are near each other: use a smaller w."
+            )
         sizes = [per_pixel(each, self.channels).abs() for each in maps]
         return [each if each.ndim == 4 else each[:, None] for each in sizes]
 

@@ -14,6 +14,7 @@ from advex.classifier import Classifier
 from advex.data import Dataset
 from advex.data.images import decode
 from advex.data.source import Unreadable
+from advex.data.tables.table import SUFFIXES
 from advex.errors import AdvexError, DataError, InputError, SpecError
 from advex.lookup.datasets import class_number
 from advex.progress import QUIET, Terminal
@@ -72,7 +73,7 @@ def check_pictures(paths: Sequence[Path]) -> None:
     for path in paths:
         if not path.exists() and (url := _URL.match(path.as_posix())):  # of whose slashes a path has kept one
             raise SpecError(f"{url[1]}://{url[2]} is a URL: download it first, and pass the path of the file.")
-    if tables := [path for path in paths if path.suffix.lower() in (".csv", ".tsv")]:
+    if tables := [path for path in paths if path.suffix.lower() in SUFFIXES]:
         raise SpecError(f"{tables[0]} is a table, which needs a model that was trained on its columns: --model RUN.")
 
 
@@ -108,15 +109,14 @@ def _read(
 
 
 def in_folders(paths: Sequence[Path]) -> list[Path]:
-    """The same, with the picture files of a folder (not of folders in it) in its place, by name.
+    """The same, with the picture files of a folder (not of folders in it, nor hidden ones) in its place, by name.
 
     Raises DataError for a folder without any.
     """
     files: list[Path] = []
     for path in paths:
-        held = (
-            sorted(each for each in path.iterdir() if each.suffix.lower() in decode.SUFFIXES) if path.is_dir() else []
-        )
+        within = sorted(path.iterdir()) if path.is_dir() else []
+        held = [each for each in within if each.suffix.lower() in decode.SUFFIXES and not each.name.startswith(".")]
         if path.is_dir() and not held:
             raise DataError(f"{path} contains no picture files ({', '.join(sorted(decode.SUFFIXES))}).")
         files += held or [path]

@@ -188,8 +188,8 @@ def own_and_others(values: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
     try:
         if classes.shape != values.shape[:1]:
             raise IndexError(f"got the shape {tuple(classes.shape)}")
-        if classes.dtype not in (torch.int64, torch.int32):
-            raise IndexError(f"got {classes.dtype}")
+        if classes.is_floating_point() or classes.dtype == torch.bool:
+            raise IndexError(f"got {classes.dtype}; y.long() makes labels of it")
         own = values.gather(1, classes[:, None])[:, 0]
         return own, values.scatter(1, classes[:, None], -math.inf)
     except (IndexError, RuntimeError) as error:

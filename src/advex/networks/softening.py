@@ -23,6 +23,10 @@ class KinkError(InputError):
     """A network has a kink that is no module, and so cannot be softened."""
 
 
+class NotTwiceError(KinkError):
+    """An operation of a network has no second derivative in torch."""
+
+
 # max(x, 0) made smooth.
 Ramp = Callable[[Tensor], Tensor]
 
@@ -42,6 +46,14 @@ def _between(module: Any, x: Tensor, ramp: Ramp) -> Tensor:
     return low + ramp(x - low) - ramp(x - high)
 
 
+def _hard_sigmoid(module: Any, x: Tensor, ramp: Ramp) -> Tensor:
+    return (ramp(x + 3) - ramp(x - 3)) / 6
+
+
+def _shrunk(module: Any, x: Tensor, ramp: Ramp) -> Tensor:
+    return ramp(x - module.lambd) - ramp(-x - module.lambd)
+
+
 def _half_huber(module: Any, x: Tensor, ramp: Ramp) -> Tensor:
     return ramp(x - 1 / (4 * module.d))
 
@@ -52,10 +64,15 @@ _SMOOTH: dict[type[nn.Module], Callable[[Any, Tensor, Ramp], Tensor]] = {
     nn.LeakyReLU: _with_slope,
     nn.PReLU: _with_slopes,
     nn.Hardtanh: _between,
+    nn.Hardsigmoid: _hard_sigmoid,
+    nn.Softshrink: _shrunk,
     HalfHuberReLU: _half_huber,
 }
 # The operations that these and other activations with kinks consist of, as functions too.
-_KINKED = {"relu", "leaky_relu", "prelu_kernel", "hardtanh", "threshold", "rrelu_with_noise"}
+_KINKED = {
+    *("relu", "leaky_relu", "prelu_kernel", "hardtanh", "threshold", "rrelu_with_noise"),
+    *("hardsigmoid", "softshrink", "hardshrink"),
+}
 
 
 def lacks_slopes(network: nn.Module) -> bool:
@@ -143,10 +160,22 @@ class _Watch(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__.strip("_")
-        if name in _KINKED:
+        if name in _KINKED or _is_relu(name, *args, **(kwargs or {})):
             raise KinkError(
                 f"The network calls '{name}' as a function, such as F.relu, but only modules can be "
                 "softened. Make it a module (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.ReLU6), or use soften=null "
                 "and explain the probability (explainer of=probability), whose map has derivatives."
             )
         return func(*args, **(kwargs or {}))
+
+
+def _is_relu(name: str, *args: Any, **named: Any) -> bool:
+    """Whether an operation is max(x, 0) by another name; one whose least value is not 0 only keeps away from 0."""
+    if name in ("clamp", "clamp_min"):
+        low, high = (named.get(key, (*args, None, None)[place]) for place, key in enumerate(("min", "max"), 1))
+        return high is None and _is_zero(low)
+    return name == "maximum" and any(map(_is_zero, args))
+
+
+def _is_zero(value: Any) -> bool:
+    return not value.any() if isinstance(value, Tensor) else value is not None and value == 0

@@ -87,8 +87,8 @@ def subjects_of(given: Any, model: Opened) -> list[Subject | Failure]:
     if isinstance(given, str | Path):
         return _files([Path(given)], model)
     if isinstance(given, Image.Image | np.ndarray | Tensor) and is_empty(given):
-        kind = "picture" if isinstance(given, Image.Image) else "tensor"
-        raise SpecError(f"There is nothing to explain: the {kind} is empty.")
+        what, size = ("picture", given.size) if isinstance(given, Image.Image) else ("tensor", given.shape)
+        raise SpecError(f"There is nothing to explain: the {what} is empty, of shape {list(size)}.")
     if isinstance(given, Image.Image | bytes | bytearray):
         return _pictures([given if isinstance(given, Image.Image) else bytes(given)], model)
     if isinstance(given, np.ndarray | Tensor):

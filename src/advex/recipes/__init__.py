@@ -15,6 +15,7 @@ from advex import data as sets
 from advex.data.augmentation.affine import AffineAugmentation
 from advex.data.augmentation.plain import Augmentation, Padding
 from advex.data.crops import ShorterSide, Streaming, shorter_side
+from advex.data.tables.table import SUFFIXES
 from advex.documents import read_yaml
 from advex.errors import DataError, SpecError, did_you_mean, which_option, why_impossible
 
@@ -250,7 +251,7 @@ def for_table(named: str) -> str | None:
     Raises DataError for a table that is not there, or cannot be opened as one, and SpecError for other data.
     """
     path = Path(named)
-    is_file = path.suffix.lower() in (".csv", ".tsv")
+    is_file = path.suffix.lower() in SUFFIXES
     if named in registry.entries("recipe") or not (is_file or path.is_dir()):
         return None
     if is_file and not path.exists():

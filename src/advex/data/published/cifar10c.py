@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tokenize import TokenError
 from typing import ClassVar
 
 import numpy as np
@@ -113,10 +114,10 @@ def _array(path: Path) -> np.ndarray:
     """An array in a file. What would have to be unpickled is refused, as is one shorter than it says."""
     check_file(path)
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        return np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
         raise DataError(f"{path} is missing: it is part of CIFAR-10-C.") from None
-    except (ValueError, OSError, EOFError, OverflowError, SyntaxError) as error:
+    except (ValueError, OSError, EOFError, OverflowError, SyntaxError, TokenError, MemoryError) as error:
         raise DataError(
             f"{path} is damaged, or contains Python objects, which are not loaded: {str(error).splitlines()[0]}."
         ) from None

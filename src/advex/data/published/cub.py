@@ -58,20 +58,29 @@ class CUB:
 
     def find(self, place: Place) -> Source | None:
         """Splits `train` and `test`."""
-        base = _base(place.path) if place.path.is_dir() else None
-        return None if base is None else _source(place.path, base)
+        if not place.path.is_dir():
+            return None
+        if (base := _base(place.path)) is not None:
+            return _source(place.path, base)
+        for base in _places(place.path):
+            if (base / _IMAGES).is_file() and ((base / _LABELS).is_file() or (base / _PARTS).is_file()):
+                return cub(root=str(base))  # says what is missing
+        return None
 
 
 def _base(place: Path) -> Path | None:
     """The folder of the tables."""
-    for base in (place, place / "CUB_200_2011"):
-        if all((base / name).is_file() for name in (_IMAGES, _LABELS, _PARTS)):
-            return base
-    return None
+    needed = (_IMAGES, _LABELS, _PARTS)
+    return next((base for base in _places(place) if all((base / name).is_file() for name in needed)), None)
+
+
+def _places(place: Path) -> tuple[Path, Path]:
+    return place, place / "CUB_200_2011"
 
 
 def _source(place: Path, base: Path) -> Source:
-    files = {number: row[0] for number, row in text_tables.by_id(base / _IMAGES, 1).items()}
+    listed = text_tables.by_id(base / _IMAGES, 1)
+    files = {number: text_tables.inside(base / _IMAGES, row[0]) for number, row in listed.items()}
     if len(set(files.values())) < len(files):
         raise DataError(f"{base / _IMAGES} lists a picture under two ids.")
     labels, parts = text_tables.by_id(base / _LABELS, 1), text_tables.by_id(base / _PARTS, 1)
@@ -82,14 +91,13 @@ def _source(place: Path, base: Path) -> Source:
     names = _class_names(base, {row[0] for row in labels.values()})
     index = {number: label for label, number in enumerate(names)}
     by_part: dict[str, list[_Bird]] = {"train": [], "test": []}
-    for number, name in files.items():
+    for number, path in files.items():
         if labels[number][0] not in index:
             raise DataError(
                 f"{base / _LABELS}: the class {labels[number][0][:20]} of picture {number} is not in {_CLASSES}."
             )
         box = _box(base / _BOXES, number, boxes[number]) if boxes else None
         (training,) = text_tables.whole_numbers(base / _PARTS, [parts[number][0]], 0, 1)
-        path = text_tables.inside(base / _IMAGES, name)
         by_part["train" if training else "test"].append(
             _Bird(id=number, path=path, label=index[labels[number][0]], box=box)
         )
@@ -124,9 +132,8 @@ def _box(table: Path, number: str, cells: tuple[str, ...]) -> tuple[float, float
 
 
 def _split(base: Path, birds: list[_Bird], masks: Path | None, names: Mapping[str, str]) -> Split:
-    classes = {bird.label for bird in birds}
-    empty = [name for label, name in enumerate(names.values()) if label not in classes]
-    notes = [f"{counted(len(empty), 'class', 'classes')} without a picture ({shortened(empty)})"] if empty else []
+    labels = np.array([bird.label for bird in birds], dtype=np.int64)
+    notes = [*pictures.empty_classes(labels, tuple(names.values()))]
     outlines = [None if masks is None else masks / bird.path.with_suffix(".png") for bird in birds]
     if masks is not None and (lacking := sum(not (path and path.is_file()) for path in outlines)):
         notes.append(f"{counted(lacking, 'picture')} of {len(birds):,} without a mask")
@@ -139,7 +146,7 @@ def _split(base: Path, birds: list[_Bird], masks: Path | None, names: Mapping[st
 
     return Split(
         ids=[str(bird.path) for bird in birds],
-        labels=np.array([bird.label for bird in birds], dtype=np.int64),
+        labels=labels,
         read=lambda rows: (base / "images" / birds[row].path for row in rows),
         notes=tuple(notes),
         evidence=None if all(bird.box is None for bird in birds) else evidence,

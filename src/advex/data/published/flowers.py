@@ -16,7 +16,6 @@ from advex.data.evidence import Region
 from advex.data.images import decode
 from advex.data.published import matlab, pictures
 from advex.data.source import Place, Source, Split, Unreadable
-from advex.data.window import Window
 from advex.errors import AdvexWarning, DataError, SpecError
 from advex.registry import register
 
@@ -90,7 +89,7 @@ class Flowers:
     def find(self, place: Place) -> Source | None:
         """Splits `train`, `validation` and `test`; of 17 categories the first deal."""
         names = {str(path) for path in place.files if len(path.parts) == 1}
-        if {_LABELS, _SETS} <= names:
+        if {_LABELS, _SETS} & names:  # with one alone it says what is missing
             return flowers102(root=str(place.path))
         return flowers17(root=str(place.path), side=0) if _DEALS in names else None
 
@@ -115,15 +114,23 @@ def _source(
     side: int = 0,
 ) -> Source:
     """labels, sets: counted from 1. masks: their folder, the form of their names, and what in one is flower."""
+    seen: dict[int, str] = {}
     for split, numbers in sets.items():
-        if len(np.unique(numbers)) < len(numbers):
-            raise DataError(f"{place}: a picture appears twice in '{split}'.")
+        for number in numbers.tolist():
+            if number in seen:
+                where = f"twice in '{split}'" if seen[number] == split else f"in both '{seen[number]}' and '{split}'"
+                raise DataError(f"{place}: picture {number} appears {where}.")
+            seen[number] = split
     return Source(
         name=place.resolve().name,
-        class_names=tuple(str(number) for number in range(1, int(labels.max()) + 1)),
+        class_names=_names(labels),
         splits={split: partial(_split, place, labels, numbers, digits, masks, side) for split, numbers in sets.items()},
         root=place,
     )
+
+
+def _names(labels: np.ndarray) -> tuple[str, ...]:
+    return tuple(str(number) for number in range(1, int(labels.max()) + 1))
 
 
 def _split(
@@ -134,17 +141,20 @@ def _split(
     present = {path.name for path in (place / folder).iterdir()} if (place / folder).is_dir() else set()
     masked = [form.format(number) if form.format(number) in present else None for number in numbers]
     lacking = masked.count(None)
-    note = f"{counted(lacking, 'picture')} of {len(names):,} without a mask"
+    own = labels[numbers - 1] - 1
+    notes = [*pictures.empty_classes(own, _names(labels))]
+    if present and lacking:
+        notes.append(f"{counted(lacking, 'picture')} of {len(names):,} without a mask")
 
     def evidence(row: int) -> Sequence[Region]:
         name = masked[row]
-        return [] if name is None else _regions(place / folder / name, flower)
+        return [] if name is None else _regions(place / folder / name, place / "jpg" / names[row], flower)
 
     return Split(
         ids=names,
-        labels=labels[numbers - 1] - 1,
+        labels=own,
         read=lambda rows: pictures.squares((place / "jpg" / names[row] for row in rows), side),
-        notes=(note,) if present and lacking else (),
+        notes=tuple(notes),
         evidence=evidence if present else None,
     )
 
@@ -152,32 +162,28 @@ def _split(
 # -- masks ---------------------------------------------------------------------------------------------------
 
 
-def _regions(path: Path, flower: Mask) -> list[Region]:
-    """The flower's outline, and the tightest box about it; none, with a warning, where the file has no flower."""
+def _regions(path: Path, picture: Path, flower: Mask) -> list[Region]:
+    """The flower's outline, and the tightest box about it; none, with a warning, where the file is no mask of it."""
     try:
         with decode.quiet():
-            pixels = decode.pixels(path, channels=3)
+            pixels, of = decode.pixels(path, channels=3), decode.header(picture).size
     except Unreadable as error:
-        warnings.warn(
-            f"{path} cannot be read as a mask: {error}. Its picture gets no mask.", AdvexWarning, stacklevel=2
-        )
-        return []
+        return _without(path, f"cannot be read as a mask: {error}")
     mask = flower(pixels)
     if not mask.any():
         colours = np.unique(pixels.reshape(3, -1), axis=1).T[:4].tolist()
-        warnings.warn(f"{path} has no pixel of a flower (colours: {colours}). Its picture gets no mask.", AdvexWarning,
-                      stacklevel=2)  # fmt: skip
-        return []
+        return _without(path, f"has no pixel of a flower (colours: {colours})")
+    if mask.shape != of:
+        sizes = " and ".join(f"{height}x{width}" for height, width in (mask.shape, of))
+        return _without(path, f"and its picture differ in size: {sizes}")
     (rows,), (columns,) = (np.nonzero(mask.any(axis=axis)) for axis in (1, 0))
     box = (float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
+    return [Region(box=box, outline=lambda window: window.sampled(mask))]
 
-    def outline(window: Window) -> np.ndarray:
-        if mask.shape != window.of:
-            sizes = " and ".join(f"{height}x{width}" for height, width in (mask.shape, window.of))
-            raise DataError(f"{path} and its picture differ in size: {sizes}.")
-        return window.sampled(mask)
 
-    return [Region(box=box, outline=outline)]
+def _without(path: Path, reason: str) -> list[Region]:
+    warnings.warn(f"{path} {reason}. Its picture gets no mask.", AdvexWarning, stacklevel=3)
+    return []
 
 
 def _not_blue(pixels: np.ndarray) -> np.ndarray:

@@ -12,11 +12,10 @@ from typing import ClassVar
 import numpy as np
 
 from advex.data import dealing
-from advex.data.dataset import counted
 from advex.data.evidence import Region
 from advex.data.images.decode import SUFFIXES
 from advex.data.published import pictures, text_tables
-from advex.data.source import Opened, Place, Source, Split, shortened
+from advex.data.source import Opened, Place, Source, Split
 from advex.errors import DataError
 from advex.registry import register
 
@@ -142,7 +141,10 @@ def _boxes(table: Path, label: int) -> dict[str, tuple[float, float, float, floa
             raise DataError(
                 f"{table}: {row['filename'][:80]} is of class {row['classid']}, but its folder is {label:05d}."
             )
-    return {row["filename"]: _box(table, row) for row in rows}
+    boxes = {row["filename"]: _box(table, row) for row in rows}
+    if len(boxes) < len(rows):
+        raise DataError(f"{table} lists a picture twice.")
+    return boxes
 
 
 def _testing(place: Place, below: str) -> list[_Sign]:
@@ -193,19 +195,16 @@ def _part(root: Path, made: Callable[[], list[_Sign]], part: str) -> Split:
     signs = made()
     tracks = np.unique([sign.track for sign in signs], return_inverse=True)[1]
     rows = dealing.dealt(np.array([sign.label for sign in signs], dtype=np.int64), tracks)[part]
-    return _split(root, lambda: [signs[row] for row in rows], dealing.described("pictures", "track"))
+    return _split(root, lambda: [signs[row] for row in rows], dealing.held_out("validation", "pictures", "track"))
 
 
 def _split(root: Path, made: Callable[[], Sequence[_Sign]], note: str = "") -> Split:
     signs = made()
-    empty = [name for number, name in enumerate(CLASSES) if number not in {sign.label for sign in signs}]
-    notes = [note] if note else []
-    if empty:
-        notes.append(f"{counted(len(empty), 'class', 'classes')} without a picture ({shortened(empty)})")
+    labels = np.array([sign.label for sign in signs], dtype=np.int64)
     return Split(
         ids=[str(sign.path) for sign in signs],
-        labels=np.array([sign.label for sign in signs], dtype=np.int64),
+        labels=labels,
         read=lambda rows: (root / signs[row].path for row in rows),
-        notes=tuple(notes),
+        notes=(*([note] if note else []), *pictures.empty_classes(labels, CLASSES)),
         evidence=lambda row: [] if (box := signs[row].box) is None else [Region(box=box)],
     )

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
 from advex.data import threads
+from advex.data.dataset import counted
 from advex.data.images import decode
-from advex.data.source import Encoded, Unreadable
+from advex.data.source import Encoded, Unreadable, shortened
 from advex.data.window import Cut, Window
 from advex.errors import DataError, SpecError
 
@@ -33,6 +34,12 @@ def folder_of(name: str, root: str) -> Path:
         sentence = f"{place} is not a folder; expected {name} there. Give its folder as '{name}:root=PATH'."
         raise DataError(sentence, absent=not place.exists())
     return place
+
+
+def empty_classes(labels: np.ndarray, names: Sequence[str]) -> tuple[str, ...]:
+    """A note on the classes that no label [n] is of, if there are any."""
+    empty = [name for name, count in zip(names, np.bincount(labels, minlength=len(names)), strict=True) if not count]
+    return (f"{counted(len(empty), 'class', 'classes')} without a picture ({shortened(empty)})",) if empty else ()
 
 
 def check_cut(name: str, side: int, edge: int) -> None:

@@ -75,10 +75,9 @@ def _split(split: str, path: Path) -> Split:
     if sorted(y.shape) != sorted((1, count)):
         raise DataError(f"{path}: y of shape {y.shape} does not match the {count:,} pictures of X.")
     labels, known = matlab.whole_numbers(y.whole(_MOST).reshape(-1))
-    known &= (labels >= 0) & (labels <= 10)
     return Split(
         ids=[f"{split}/{row:06d}" for row in range(count)],
-        labels=np.where(known, labels % 10, -1),
+        labels=np.where(known, np.where(labels == 10, 0, labels), -1),
         read=partial(_rows, x),
     )
 

@@ -34,6 +34,8 @@ def csv_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     names = [name.strip().lower() for name in rows[0]] if rows else []
     if lacking := [name for name in columns if name not in names]:
         raise DataError(f"{path} has no column '{lacking[0]}'; it has {', '.join(map(quoted, names[:12])) or 'none'}.")
+    if twice := [name for name in columns if names.count(name) > 1]:
+        raise DataError(f"{path} has two columns '{twice[0]}'.")
     for number, row in enumerate(rows[1:], 2):
         if len(row) != len(names):
             raise DataError(f"{path}, line {number}: {len(row)} cells for {len(names)} columns.")

@@ -13,7 +13,7 @@ from advex.data.source import shortened
 from advex.data.tables.columns import Column, Frame
 from advex.data.tables.description import TableDescription
 from advex.data.tables.numbers import is_amount
-from advex.data.tables.row_names import what_names_rows
+from advex.data.tables.row_names import LEAST, what_names_rows
 from advex.drawing.numbers import date_text
 from advex.errors import DataError, did_you_mean, quoted
 from advex.features import Feature, FeatureSpec
@@ -100,17 +100,24 @@ def _classes(
     for frame in (*others, train):
         column = frame.columns[target]
         numbers = np.unique(column.numbers[~np.isnan(column.numbers)])
-        count = len(numbers) if column.texts is None else len(column.texts)
-        if count > _MOST_CLASSES or (numbers % 1 != 0).any():
+        decimals = numbers[numbers % 1 != 0]
+        if len(decimals) or max(len(numbers), len(column.texts or ())) > _MOST_CLASSES:
+            such = f"decimal numbers, such as {decimals[0]:g}" if len(decimals) else f"over {_MOST_CLASSES:,} values"
             raise DataError(
-                f"{where}: '{target}' has {count:,} different values, but only classes can be predicted. "
+                f"{where}: '{target}' has {such}, but only classes can be predicted. "
                 "Choose another column (target: ... in the YAML), or divide its range into classes."
             )
         learned = column.used
         labels |= learned
+    rows = sum(int((~frame.columns[target].missing).sum()) for frame in (*others, train))
+    if rows == len(labels) >= LEAST:
+        raise DataError(
+            f"{where}: '{target}' has another value in every row, so no class has two rows to learn from. "
+            "Choose another column (target: ... in the YAML)."
+        )
     if len(labels) < 2:
         raise DataError(
-            f"{where}: '{target}' has {len(labels)} class(es) "
+            f"{where}: '{target}' has {counted(len(labels), 'class', 'classes')} "
             f"({shortened(sorted(labels)) or 'all missing'}); at least two are needed."
         )
     values = in_order(labels)

@@ -23,6 +23,7 @@ from advex.errors import DataError, did_you_mean
 from advex.features import FeatureSpec
 from advex.registry import register
 
+SUFFIXES = (".csv", ".tsv")
 FOLDER_DESCRIPTION = "features.yaml"
 _TRAIN = ("train", "training")
 
@@ -93,12 +94,13 @@ def from_file(path: Path) -> Table:
 def from_description(path: Path) -> Table:
     """The table that a YAML describes: the CSV of the same stem beside it, or what its `file` names."""
     description = read_description(path)
-    named = description.file or path.with_suffix(".csv").name
+    beside = [path.with_suffix(suffix) for suffix in SUFFIXES]
+    named = description.file or next((each for each in beside if each.is_file()), beside[0]).name
     shared = os.environ.get("ADVEX_DATA")
     for place in (path.parent / named, *([Path(shared) / named] if shared else [])):
         if place.is_dir() and (files := in_folder(place)):
             return _table(path.stem, files, path)
-        if place.is_file() and place.suffix.lower() == ".csv":
+        if place.is_file() and place.suffix.lower() in SUFFIXES:
             return _table(path.stem, {"": place}, path)
     raise DataError(f"{path} describes the table {named}, which is neither next to it nor in ADVEX_DATA (`file: ...`).")
 
@@ -115,14 +117,14 @@ class Tables:
         """A folder is a table if it holds CSV files and texts about them alone."""
         if place.path.is_dir():
             return _from_folder(place.path, place.files)
-        if place.suffix == ".csv":
+        if place.suffix in SUFFIXES:
             return from_file(place.path)
         return from_description(place.path) if place.suffix in (".yaml", ".yml") else None
 
 
 def _from_folder(root: Path, files: Sequence[PurePosixPath]) -> Table | None:
     tables = in_folder(root)
-    if not tables or any(path.suffix.lower() not in (".csv", ".yaml", ".yml", ".md", ".txt") for path in files):
+    if not tables or any(path.suffix.lower() not in (*SUFFIXES, ".yaml", ".yml", ".md", ".txt") for path in files):
         return None
     descriptions = [root / FOLDER_DESCRIPTION, *(path.with_suffix(".yaml") for path in tables.values())]
     return _table(root.resolve().name, tables, next((path for path in descriptions if path.is_file()), None))
@@ -130,7 +132,8 @@ def _from_folder(root: Path, files: Sequence[PurePosixPath]) -> Table | None:
 
 def in_folder(root: Path) -> dict[str, Path]:
     """CSV files of a folder by their stems; a single one has no name unless it is that of a split."""
-    files = {path.stem: path for path in sorted(root.iterdir()) if path.suffix.lower() == ".csv" and path.is_file()}
+    shown = [path for path in sorted(root.iterdir()) if not path.name.startswith(".") and path.is_file()]
+    files = {path.stem: path for path in shown if path.suffix.lower() in SUFFIXES}
     return {"": next(iter(files.values()))} if len(files) == 1 and not set(files) & {*_TRAIN, "test"} else files
 
 
