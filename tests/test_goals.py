@@ -239,7 +239,7 @@ def test_a_class_may_be_named(named: Classifier, given: Any, numbers: list[int])
     ("given", "said"),
     [
         ("dgo", "Become's c: There is no class 'dgo': did you mean 'dog'"),
-        (["cat"], "has 1 classes for 2 inputs"),
+        (["cat"], "has 1 class for 2 inputs"),
         (9, "no class 9: the model has 3 classes, 0 to 2"),
         (-1, "no class -1"),
         ([True, 1], "True is neither"),

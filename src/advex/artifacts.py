@@ -109,11 +109,16 @@ def load(folder: str | Path, *, network: nn.Module | None = None, device: torch.
 
     network: of a classifier that was saved with its `factory`, what that makes; the folder's weights are put into it.
     Otherwise the network's name is looked up in the registry; hash, names and shapes of the weights are checked
-    before any is used. Raises InputError for what is no network, SpecError for a name that no bundled network has,
-    ArtifactError, naming the file and the reason, for anything else.
+    before any is used. Raises InputError for what is no folder or no network, SpecError for a name that no bundled
+    network has, ArtifactError, naming the file and the reason, for anything else.
     """
     if network is not None and not isinstance(network, nn.Module):
         raise InputError(f"network must be the torch.nn.Module that the factory makes, not {network!r}.")
+    if not isinstance(folder, str | os.PathLike):
+        raise InputError(
+            "advex.load needs the folder of a saved classifier, or a name such as 'builtin:cifar10-robust', not "
+            f"{type(folder).__name__}."
+        )
     folder = bundled.folder(folder) if isinstance(folder, str) and folder.startswith(bundled.PREFIX) else Path(folder)
     config = read_config(folder)
     try:

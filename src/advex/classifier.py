@@ -14,12 +14,13 @@ from advex.contexts import constant, doubts, in_modes, own_context, warn_of_doub
 from advex.errors import AdvexError, AdvexWarning, InputError
 from advex.features import FeatureSpec
 from advex.geometry import Box, Norm, as_norm
-from advex.inputs import check_inputs, per_channel
+from advex.inputs import check_inputs, check_network, limits_of, numbers, per_channel
 from advex.layers import input_gradient, input_gradients
 from advex.logits import ERRORS, as_logits, check_logits, doubt_of, failure, mean_of, out_of_memory
 from advex.networks.function import FunctionNetwork, Returns
 from advex.networks.residual_drop import active_dropout
 from advex.networks.softening import Softening, softened
+from advex.options import by_option
 from advex.precision import check_space, full_float32, may_round_float32
 from advex.progress import beat
 
@@ -49,7 +50,7 @@ class Classifier(nn.Module):
 
     Networks in float16 and bfloat16 are asked in their precision; all else, and so `dtype`, is float32.
     input_shape: of one input, where the folder that it was opened from says it; else None.
-    Raises InputError for a normalisation or box that cannot be meant.
+    Raises InputError for a network, normalisation or box that cannot be meant, SpecError for an unknown option.
     """
 
     lower: Tensor
@@ -60,6 +61,7 @@ class Classifier(nn.Module):
     std: Tensor
 
     @own_context()
+    @by_option(preprocessing="give mean=... and std=... instead, which are applied inside.")
     def __init__(
         self,
         network: nn.Module | str,
@@ -73,9 +75,7 @@ class Classifier(nn.Module):
         binary: bool = False,
     ) -> None:
         super().__init__()
-        if box is not None and features is not None:
-            raise InputError("The features of a table already define its box: omit box.")
-        limits = Box(*(box or (0.0, 1.0))) if features is None else features.box()  # pyright: ignore
+        limits = limits_of(box, features)
         self.features = features
         self.spec: str | None = None
         self.input_shape: tuple[int, ...] | None = None
@@ -83,16 +83,14 @@ class Classifier(nn.Module):
             from advex import networks
 
             self.spec, network = network, networks.build(network)
+        check_network(network)
         compiled_from = getattr(network, "_orig_mod", None)
         self.network = network = compiled_from if isinstance(compiled_from, nn.Module) else network
         self.chosen, self.binary = logits, binary
         self.class_names = tuple(str(name) for name in class_names) if class_names is not None else None
         for name, value in {"lower": limits.lower, "upper": limits.upper, "mean": mean, "std": std}.items():
             # In float64 until the network's precision is known: 0.4914 must not lose digits on the way.
-            tensor = torch.as_tensor(value, dtype=torch.float64)
-            if not torch.isfinite(tensor).all():
-                raise InputError(f"The classifier's {name} must be finite, not {value}.")
-            self.register_buffer(name, tensor, persistent=False)
+            self.register_buffer(name, numbers(value, name), persistent=False)
         self.register_buffer("rises", limits.rises, persistent=False)
         self.register_buffer("falls", limits.falls, persistent=False)
         if self.mean.ndim > 1 or self.std.ndim > 1:
@@ -116,6 +114,7 @@ class Classifier(nn.Module):
         self._eager, self.draws, self.pixelwise = False, 1, False  # see `softened`; `contexts.averaged`, `pixelwise`
 
     @classmethod
+    @by_option()
     def from_function(
         cls,
         function: Callable[[Any], Any],
@@ -136,12 +135,12 @@ class Classifier(nn.Module):
 
         Raises InputError for what the function returns instead of answers, and for more than `queries`.
         """
-        limits = Box(*(box or (0.0, 1.0))) if features is None else features.box()  # pyright: ignore
+        limits = limits_of(box, features)
         if class_names is not None and classes not in (None, len(class_names)):
             raise InputError(f"There are {classes} classes, but {len(class_names)} class names.")
         network = FunctionNetwork(
             function, classes=classes if class_names is None else len(class_names), returns=returns, queries=queries,
-            pairs=pairs, lower=torch.as_tensor(limits.lower), upper=torch.as_tensor(limits.upper),
+            pairs=pairs, lower=numbers(limits.lower, "lower"), upper=numbers(limits.upper, "upper"),
         )  # fmt: skip
         return cls(network, box=box, class_names=class_names, features=features).eval()
 

@@ -32,7 +32,7 @@ _SAME = (
     ("radius", "rho", "eps", "epsilon"),
     ("steps", "gradients", "iter", "iters", "iterations"),
     ("step", "learning_rate", "lr", "alpha", "step_size", "stepsize", "eps_step", "eps_iter"),
-    ("samples", "max_samples", "examples", "limit"),
+    ("samples", "max_samples", "examples", "limit", "n"),
     ("restarts", "random_restarts"),
     ("norm", "p", "ord", "lp"),
     ("batch_size", "max_batch", "bs", "batch", "batchsize"),
@@ -51,6 +51,8 @@ _SAME = (
     ("out", "output", "output_dir", "out_dir", "save_dir"),
     ("data", "dataset", "images", "pictures"),
     ("precision", "amp", "dtype"),
+    ("box", "bounds", "clip_values", "input_range"),
+    ("class_names", "classes", "labels", "names"),
 )
 _COUNTED = re.compile(r"^(?:n|nb|num|nt|max)_")  # n_steps, num_samples: the same word
 # Pydantic's words -> ours, in this order.

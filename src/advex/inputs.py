@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from advex.contexts import refuse
 from advex.errors import InputError
+from advex.features import FeatureSpec
+from advex.geometry import Box
 
 
 def check_wrapped(classifier: Any, name: str) -> None:
@@ -26,6 +28,48 @@ def check_wrapped(classifier: Any, name: str) -> None:
         raise InputError(f"{name} needs a Classifier, not its name: advex.load({classifier!r}) opens it.")
     if classifier is None or isinstance(classifier, Tensor | np.ndarray | Sequence):
         raise InputError(f"{name} needs a Classifier as its first argument, not {type(classifier).__name__}.")
+
+
+def check_network(network: Any) -> None:
+    """Raise InputError for what is no network that a classifier could be made of."""
+    if isinstance(network, type):
+        raise InputError(
+            f"Classifier needs a network, not the class {network.__name__}: {network.__name__}(...) is one."
+        )
+    if not isinstance(network, nn.Module):
+        hint = "Classifier.from_function(function, classes=...) takes a function"
+        raise InputError(f"Classifier needs a torch.nn.Module or a spec string, not {network!r}: {hint}.")
+
+
+def limits_of(box: Any, features: FeatureSpec | None) -> Box:
+    """The box of a classifier: as it was given, (0, 1) if None, or of the columns of a table.
+
+    Raises InputError for both at once, and for what is not (lower, upper).
+    """
+    if features is not None:
+        if box is not None:
+            raise InputError("The features of a table already define its box: omit box.")
+        return features.box()
+    lower: Any
+    upper: Any
+    try:
+        lower, upper = (0.0, 1.0) if box is None else box
+    except (TypeError, ValueError):
+        raise InputError(
+            f"The classifier's box must be (lower, upper), such as (0, 1) or (0, 255), not {box!r}."
+        ) from None
+    return Box(lower, upper)
+
+
+def numbers(value: Any, name: str) -> Tensor:
+    """A number, a list or a tensor of them as a float64 tensor. name: of the option, for the InputError."""
+    try:
+        tensor = torch.as_tensor(value, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"The classifier's {name} must be a number, or a list of numbers, not {value!r}.") from None
+    if not torch.isfinite(tensor).all():
+        raise InputError(f"The classifier's {name} must be finite, not {value}.")
+    return tensor
 
 
 def check_inputs(

@@ -92,7 +92,7 @@ def check_logits(logits: Tensor, n: int, names: int | None) -> None:
             f"The network must return logits [n, classes >= 2] for n = {n}, got {tuple(logits.shape)}.{hint}"
         )
     if names is not None and logits.shape[1] != names:
-        raise InputError(f"The network has {logits.shape[1]} outputs for {names} class names.")
+        raise InputError(f"The network has {logits.shape[1]} outputs for {names} class name{'s' * (names != 1)}.")
 
 
 def out_of_memory(error: BaseException) -> bool:

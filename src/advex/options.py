@@ -1,22 +1,24 @@
-"""Options of what can be built by name: their types with the values they may have, checked when the thing is made."""
+"""Options: their types with the values they may have, checked when a thing is made; and which one a call means."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
 import functools
+import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, TypeVar, dataclass_transform
 
 from pydantic import ConfigDict, Field, PlainValidator, ValidationError, WrapValidator
 from pydantic.dataclasses import dataclass as checked
 from pydantic_core import ErrorDetails
 
-from advex.errors import AdvexError, SpecError, which_option, why_impossible
+from advex.errors import AdvexError, SpecError, synonyms, which_option, why_impossible
 from advex.geometry import Norm, as_norm, as_radius
 
 Made = TypeVar("Made", bound=type)
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 # A number is checked as a float and kept as it was given, so that a spec string reads as it was written.
 _kept = WrapValidator(lambda value, check: value if check(value) is not None else value)
@@ -72,3 +74,35 @@ def _sentence(made: type, error: ErrorDetails) -> str:
     known = re.findall(r"'([^']*)'", right) if error["type"] == "literal_error" else ()
     near = difflib.get_close_matches(value, known, n=1, cutoff=0.5) if isinstance(value, str) else ()
     return f"{made.__name__}'s {option} {right}, not {value!r}." + (f" Did you mean '{near[0]}'?" if near else "")
+
+
+def _near(name: str, known: list[str], instead: dict[str, str]) -> str:
+    """Which option is meant; and what to do in its place, where it is none of the function's own."""
+    names = [*known, *instead]
+    also = [instead[other] for other in synonyms(name, names) or () if other in instead]
+    return "; ".join([which_option(name, names).removesuffix("."), *also]) if also else which_option(name, names)
+
+
+def by_option(also: Iterable[str] = (), **instead: str) -> Callable[[Function], Function]:
+    """Decorator: raises SpecError in the place of Python's TypeError for an option that there is not.
+
+    also: names of options that are taken as `**settings`. instead: what to do in place of options that people expect.
+    """
+
+    def around(function: Function) -> Function:
+        kinds = inspect.signature(function).parameters.values()
+        called = function.__qualname__.removesuffix(".__init__")
+        named = [each.name for each in kinds if each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)]
+        known = [*(name for name in named if name not in ("self", "cls")), *also]
+
+        @functools.wraps(function)
+        def run(*args: Any, **options: Any) -> Any:
+            for name in options:
+                if name not in known:
+                    what = f"advex.{called} has no {'setting' if also else 'option'} '{name}'"
+                    raise SpecError(f"{what}: {instead.get(name) or _near(name, known, instead)}")
+            return function(*args, **options)
+
+        return run  # pyright: ignore[reportReturnType]
+
+    return around

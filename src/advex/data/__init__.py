@@ -23,6 +23,7 @@ from advex.data.tables.inference import listed
 from advex.data.tables.table import Table
 from advex.errors import DataError, did_you_mean
 from advex.features import FeatureSpec
+from advex.options import by_option
 
 if TYPE_CHECKING:
     from advex.data.images.streamed import Streamed
@@ -58,6 +59,7 @@ _FORMS = "advex list format names the files and folders that can be read."
 _PACKED = frozenset((".zip", ".gz", ".tgz", ".tar", ".xz", ".bz2", ".7z", ".rar", ".zst"))
 
 
+@by_option()
 def open_dataset(
     source: str | Path,
     *,

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Subset
 
+from advex.data.chosen import number_of, rows_of
 from advex.data.evidence import Evidence
 from advex.documents import read_json
 from advex.errors import DataError
@@ -23,6 +24,8 @@ from advex.types import Batch
 from advex.waits import sent
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from advex.data.images.streamed import Streamed
 
 __all__ = [
@@ -138,17 +141,17 @@ class Dataset:
     @overload
     def __getitem__(self, place: int) -> tuple[Tensor, int]: ...
     @overload
-    def __getitem__(self, place: slice) -> Dataset: ...
-    def __getitem__(self, place: int | slice) -> tuple[Tensor, int] | Dataset:
+    def __getitem__(self, place: slice | Sequence[int] | Tensor | np.ndarray) -> Dataset: ...
+    def __getitem__(self, place: Any) -> tuple[Tensor, int] | Dataset:
         """An example: (x [*shape] in data space, the number of its class). Negative places count from the end.
 
-        Of a slice the data set of these examples, as `take`.
+        Of a slice, several numbers or a mask [n] the data set of these examples, as `take`. Raises SpecError.
         """
-        if isinstance(place, slice):
+        if (number := number_of(place)) is None:
             return self.take(place)
-        if not -len(self) <= place < len(self):  # what ends a loop over them
-            raise IndexError(f"{self.name} has {len(self)} examples, 0 to {len(self) - 1}, not {place}.")
-        batch = self.batch([place % len(self)])
+        if not -len(self) <= number < len(self):  # what ends a loop over them
+            raise IndexError(f"{self.name} has {len(self)} examples, 0 to {len(self) - 1}, not {number}.")
+        batch = self.batch([number % len(self)])
         return batch.x[0], int(batch.y[0])
 
     def __iter__(self) -> Iterator[tuple[Tensor, int]]:
@@ -192,22 +195,18 @@ class Dataset:
         for start in range(0, len(self), size):
             yield self.batch(slice(start, start + size), device)
 
-    def take(self, index: Tensor | slice) -> Dataset:
-        """The chosen examples as a data set; it remembers the class counts of the whole."""
-        chosen = range(len(self))[index] if isinstance(index, slice) else index.tolist()
+    def take(self, index: Tensor | np.ndarray | slice | Sequence[int]) -> Dataset:
+        """The chosen examples as a data set; it remembers the class counts of the whole. See `rows_of`."""
+        rows = index if isinstance(index, slice) else rows_of(index, len(self), self.name)
+        chosen = range(len(self))[rows] if isinstance(rows, slice) else rows.tolist()
         ids = tuple(self.ids[i] for i in chosen)
         origins = tuple(self.origins[i] for i in chosen) if self.origins else ()
-        weights = None if self.weights is None else self.weights[index]
+        weights = None if self.weights is None else self.weights[rows]
+        evidence = None if self.evidence is None else self.evidence.take(chosen)
         return dataclasses.replace(
-            self,
-            x=self.x[index],
-            y=self.y[index],
-            ids=ids,
-            origins=origins,
-            counts=self.class_counts,
-            weights=weights,
-            evidence=None if self.evidence is None else self.evidence.take(chosen),
-        )
+            self, x=self.x[rows], y=self.y[rows], ids=ids, origins=origins, counts=self.class_counts, weights=weights,
+            evidence=evidence,
+        )  # fmt: skip
 
     def sample(self, count: int | None, seed: int) -> Dataset:
         """`count` examples at random without replacement, in random order; all of them if count is None or too many."""

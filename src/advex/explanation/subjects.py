@@ -20,6 +20,8 @@ from advex.lookup.datasets import class_number
 from advex.progress import QUIET, Terminal
 from advex.registry import numbered
 
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.+)")  # of two letters at least: a drive has one
+
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
@@ -67,7 +69,10 @@ def from_pictures(
 
 
 def check_pictures(paths: Sequence[Path]) -> None:
-    """Raise SpecError where one of them is a table, by its name."""
+    """Raise SpecError where one of them is a table, by its name, or a URL."""
+    for path in paths:
+        if not path.exists() and (url := _URL.match(path.as_posix())):  # of whose slashes a path has kept one
+            raise SpecError(f"{url[1]}://{url[2]} is a URL: download it first, and pass the path of the file.")
     if tables := [path for path in paths if path.suffix.lower() in SUFFIXES]:
         raise SpecError(f"{tables[0]} is a table, which needs a model that was trained on its columns: --model RUN.")
 

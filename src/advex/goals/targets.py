@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from advex.classifier import Classifier
+from advex.data.dataset import counted
 from advex.errors import InputError, SpecError
 from advex.lookup.datasets import class_number
 
@@ -54,7 +55,7 @@ def numbers_of(classes: Classes, classifier: Classifier, x: Tensor, what: str) -
         return classes.to(x.device, torch.int64)
     several: Sequence[Any] = [classes] * len(x) if isinstance(classes, str | Number | None) else list(classes)
     if len(several) != len(x):
-        raise InputError(f"{what} has {len(several)} classes for {len(x)} inputs.")
+        raise InputError(f"{what} has {counted(len(several), 'class', 'classes')} for {counted(len(x), 'input')}.")
     count = classifier.predict(x[:1]).shape[1]
     try:
         numbers = [_number(each, classifier.class_names, count) for each in several]

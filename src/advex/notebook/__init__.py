@@ -4,7 +4,6 @@ given     models and pictures, in whatever form they come
 foreign   data of torch and of Hugging Face
 pictures  pictures in memory as files hold them
 results   explanations and evaluations that can be looked at, kept, and taken on as tables
-calls     options that a verb does not have
 verbs     explain, evaluate, compare and train
 """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from advex.explanation.rows import from_csv
 from advex.explanation.subjects import Failure, from_memory
 from advex.lookup.models import Opened, open_models
 from advex.notebook.foreign import Columns, Examples, examples_of
-from advex.notebook.pictures import is_float, is_pixels, png_of
+from advex.notebook.pictures import is_empty, is_float, pixels_of, png_of
 from advex.types import Batch
 
 Model = Classifier | str | Path
@@ -71,9 +71,10 @@ def subjects_of(given: Any, model: Opened) -> list[Subject | Failure]:
     """What is to be explained.
 
     given: paths of pictures, of folders of them, or of CSV files; PIL pictures; arrays or tensors [channels, height,
-    width] or several of them [n, ...] as the model takes them, uint8 arrays [height, width(, 3)] as pictures; a
-    `Dataset` or a `Batch`; a `DataLoader`, a data set of torch or of Hugging Face; or a sequence of these. Raises
-    SpecError for what is none of these, InputError for a tensor that is not an input of the model, DataError for files.
+    width] or several of them [n, ...] as the model takes them, of uint8 pictures of any size, with channels first or
+    last; bytes of picture files; a `Dataset` or a `Batch`; a `DataLoader`, a data set of torch or of Hugging Face; or a
+    sequence of these. Raises SpecError for what is none of these, InputError for a tensor that is not an input of the
+    model, DataError for files.
     """
     if isinstance(given, Dataset):
         return [from_data(given, number) for number in range(len(given))]
@@ -81,24 +82,29 @@ def subjects_of(given: Any, model: Opened) -> list[Subject | Failure]:
         labels, names = given.y.tolist(), model.classifier.class_names
         return [
             Subject(name=f"input {place}", x=x, y=y, label=None if names is None else names[y])
-            for place, (x, y) in enumerate(zip(given.x, labels, strict=True))
+            for place, (x, y) in enumerate(zip(given.x.detach(), labels, strict=True))
         ]
     if isinstance(given, str | Path):
         return _files([Path(given)], model)
-    if isinstance(given, np.ndarray | Tensor) and 0 in given.shape:
-        raise SpecError(f"There is nothing to explain: the tensor is empty, of shape {list(given.shape)}.")
-    if isinstance(given, Image.Image) or is_pixels(given):
-        return _pictures([given], model)
-    if isinstance(given, np.ndarray) and given.ndim == 4 and len(given) and all(map(is_pixels, given)):
-        return _pictures(list(given), model)
+    if isinstance(given, Image.Image | np.ndarray | Tensor) and is_empty(given):
+        what, size = ("picture", given.size) if isinstance(given, Image.Image) else ("tensor", given.shape)
+        raise SpecError(f"There is nothing to explain: the {what} is empty, of shape {list(size)}.")
+    if isinstance(given, Image.Image | bytes | bytearray):
+        return _pictures([given if isinstance(given, Image.Image) else bytes(given)], model)
     if isinstance(given, np.ndarray | Tensor):
-        return _tensors(torch.as_tensor(given).detach(), model)
+        pixels = pixels_of(given) if model.input_shape is None or len(model.input_shape) > 1 else []
+        return _pictures(pixels, model) if pixels else _tensors(torch.as_tensor(given), model)
     if (examples := examples_of(given)) is not None:
         return [_subject_of(examples, row, model) for row in range(examples.count)]
     if isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], int):  # of a data set
         raise SpecError(
             "An example is a pair of a picture and its class: pass data[i][0] to explain it without its class, or "
             "data[i:j] or the whole data set."
+        )
+    if isinstance(given, Iterator) and not hasattr(given, "read"):  # an open file is none
+        raise SpecError(
+            f"A {type(given).__name__} yields its pictures only once and may never end: pass a list of them, "
+            "list(itertools.islice(PICTURES, 100))."
         )
     if not isinstance(given, Sequence):
         raise SpecError(
@@ -109,6 +115,8 @@ def subjects_of(given: Any, model: Opened) -> list[Subject | Failure]:
         raise SpecError("There is nothing to explain: the list is empty.")
     if all(isinstance(each, str | Path) for each in given):
         return _files([Path(each) for each in given], model)
+    if all(isinstance(each, bytes) for each in given):
+        return _pictures(given, model)
     several = [subject for each in given for subject in subjects_of(each, model)]
     return [_renamed(subject, place) for place, subject in enumerate(several)]
 
@@ -175,11 +183,14 @@ def _files(paths: Sequence[Path], model: Opened) -> list[Subject | Failure]:
 
 def _pictures(pictures: Sequence[Any], model: Opened) -> list[Subject | Failure]:
     """Pictures in memory, read as files are: turned upright, scaled and cut alike."""
-    encoded = {f"input {place}": png_of(picture) for place, picture in enumerate(pictures)}
+    encoded = {
+        f"input {place}": each if isinstance(each, bytes) else png_of(each) for place, each in enumerate(pictures)
+    }
     return from_memory(encoded, model.classifier, model.input_shape)
 
 
 def _tensors(x: Tensor, model: Opened) -> list[Subject | Failure]:
+    x = x.detach().cpu()
     shape, given = None if model.input_shape is None else tuple(model.input_shape), x.dtype
     if x.dtype == torch.uint8:
         x = x.float() / 255

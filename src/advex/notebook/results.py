@@ -17,11 +17,11 @@ from PIL import Image
 from advex.data.dataset import counted
 from advex.drawing.accuracy_curve import steps
 from advex.drawing.numbers import number, percent
-from advex.errors import InputError, SpecError, install_extra
-from advex.explanation.folder import FIGURES, UNFINISHED
-from advex.lookup.folders import opened_folder
+from advex.errors import ArtifactError, InputError, SpecError, install_extra
+from advex.files import writing
 from advex.record import Figure, Record, all_figures, norm_title
 from advex.report import write_report
+from advex.report.names import score_title
 from advex.report.reading import read
 
 if TYPE_CHECKING:
@@ -50,8 +50,8 @@ class Explained:
 
     @property
     def sheets(self) -> list[Image.Image]:
-        """The contact sheets as pictures; none of rows of tables."""
-        encoded = [(self.folder / name).read_bytes() for name in self.answers["sheets"]]
+        """The contact sheets as pictures; none of rows of tables. Raises ArtifactError where they were deleted."""
+        encoded = [_still(self.folder / name).read_bytes() for name in self.answers["sheets"]]
         return [Image.open(io.BytesIO(each)) for each in encoded]
 
     def __len__(self) -> int:
@@ -86,9 +86,10 @@ class Explained:
         return f"{counted(len(files), 'picture')}{shape}"
 
     def _repr_html_(self) -> str:
-        if not self.answers["sheets"]:
+        sheets = [self.folder / name for name in self.answers["sheets"]]
+        if not sheets or not all(sheet.is_file() for sheet in sheets):
             return f"<ul>{''.join(f'<li>{html.escape(line)}</li>' for line in self.lines())}</ul>"
-        encoded = [base64.b64encode((self.folder / name).read_bytes()).decode() for name in self.answers["sheets"]]
+        encoded = [base64.b64encode(sheet.read_bytes()).decode() for sheet in sheets]
         alt = html.escape("; ".join(self.lines()[:_SHOWN]), quote=True)
         style = "max-width: 100%; background: white"
         return "".join(f'<img alt="{alt}" style="{style}" src="data:image/png;base64,{each}">' for each in encoded)
@@ -113,10 +114,7 @@ class Explained:
 
     def save(self, folder: str | Path) -> Path:
         """Copy all files into a folder, which must be empty or new. Raises SpecError where it is not."""
-        path = Path(folder)
-        with opened_folder(path, (FIGURES, UNFINISHED), False):
-            shutil.copytree(self.folder, path, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
-        return path
+        return _copied(self.folder, Path(folder))
 
     def to_pandas(self) -> pandas.DataFrame:
         """A row for each input and explanation: name, label, says, and what was measured."""
@@ -190,8 +188,7 @@ class Evaluated:
         for entry in self.record.models:
             cells = []
             for key, figure in entry.scores.items():
-                name, _, norm = key.partition(":")
-                title = name.replace("_", " ") + (f" ({norm_title(norm)})" if norm else "")
+                title = score_title(key, self.record)
                 cells.append(f"{title} {figure.value:.4g} [{figure.low:.4g}, {figure.high:.4g}]")
             yield entry.name, cells
 
@@ -219,17 +216,14 @@ class Evaluated:
 
     def save(self, folder: str | Path) -> Path:
         """Copy the record into a folder, which must be empty or new. Raises SpecError where it is not."""
-        path = Path(folder)
-        with opened_folder(path, (), False):
-            shutil.copytree(self.folder, path, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
-        return path
+        return _copied(self.folder, Path(folder))
 
     def plot(self, ax: Axes | None = None, *, search: str = "attack") -> Axes:
         """Draw each model's accuracy over the size of the change into axes of matplotlib, new ones if None.
 
         search: whose changes, by its key in the record. Raises SpecError where no model has been searched by it.
         """
-        contents = read(self.folder, ("examples",))
+        contents = read(_still(self.folder), ("examples",))
         curves = {name: radii for name in self if (radii := contents.radii(name, search)) is not None}
         if not curves:
             raise SpecError(
@@ -245,7 +239,7 @@ class Evaluated:
 
     def report(self, out: str | Path | None = None) -> Path:
         """Write the report; returns the path of the HTML file, `report.html` in the folder if `out` is None."""
-        return write_report(self.folder, None if out is None else Path(out))
+        return write_report(_still(self.folder), None if out is None else Path(out))
 
     def to_pandas(self) -> pandas.DataFrame:
         """A row for each model and figure: value, low, high, n, failures."""
@@ -255,6 +249,28 @@ class Evaluated:
             for key, figure in all_figures(entry).items()
         ]
         return _frame(rows)
+
+
+def _still(path: Path) -> Path:
+    """A file or folder of a result. Raises ArtifactError where it is no longer there."""
+    if not path.exists():
+        raise ArtifactError(
+            f"{path} was moved or deleted, and this result needs it: make the result again.", absent=True
+        )
+    return path
+
+
+def _copied(source: Path, folder: Path) -> Path:
+    """The files of a result in a folder, which must be empty or new. Raises SpecError, ArtifactError."""
+    if folder.exists() and not folder.is_dir():
+        raise SpecError(f"{folder} is a file: choose a folder that is new or empty.")
+    if names := sorted(path.name for path in folder.iterdir()) if folder.exists() else []:
+        raise SpecError(
+            f"{folder} is not empty (it contains {', '.join(names[:3])}): choose a folder that is new or empty."
+        )
+    with writing(folder):
+        shutil.copytree(_still(source), folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
+    return folder
 
 
 def _axes(ax: Axes | None) -> Axes:

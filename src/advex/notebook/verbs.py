@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import inspect
 import shutil
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
+
+import numpy as np
+from torch import Tensor
 
 from advex import artifacts, progress, recipes, registry
 from advex.classifier import Classifier
@@ -17,16 +21,18 @@ from advex.data import Dataset, describe
 from advex.errors import DataError, SpecError
 from advex.evaluation import Settings, settings_from
 from advex.evaluation import folder as evaluating
+from advex.explainers import Explainer
 from advex.explanation import MapRequest, PictureRequest, RowRequest, named_explainers
 from advex.explanation.folder import FIGURES, UNFINISHED, Request, explain_into
+from advex.geometry import as_radius
 from advex.lookup import datasets
 from advex.lookup.devices import device_named
 from advex.lookup.folders import opened_folder
 from advex.lookup.models import Opened
-from advex.notebook.calls import by_option
 from advex.notebook.foreign import Examples, examples_of
 from advex.notebook.given import Data, Model, Models, data_of, models_of, subjects_of
 from advex.notebook.results import Evaluated, Explained
+from advex.options import by_option
 from advex.registry import specs_from
 from advex.training import run_folder
 
@@ -41,9 +47,9 @@ def explain(
     model: Model,
     pictures: Any,
     *,
-    target: str | int | Sequence[str | int] = (),
-    explainer: str | Sequence[str] = (),
-    rho: float | Sequence[float] = 0.1,
+    target: str | int | Sequence[str | int] | None = (),
+    explainer: str | Explainer | Sequence[str | Explainer] | None = (),
+    rho: float | str | Sequence[float | str] = 0.1,
     away: bool = False,
     steps: int = 35,
     seed: int = 0,
@@ -55,21 +61,18 @@ def explain(
 
     model: a classifier, or what `--model` takes. pictures: paths, PIL pictures, arrays, tensors, a data set of ours, of
     torch or of Hugging Face, a `DataLoader` (see `advex.notebook.given.subjects_of`); of a model of tables CSV files.
-    target: classes by name or number, `predicted`, `runner-up`, `true`, `all`. explainer: spec strings such as
-    `integrated_gradients:steps=50`. rho, away, steps: of the change, see `advex.explainers.Toward`. out: a folder to
-    write into; without it the files last as long as the result does, see `Explained.save`. Raises AdvexError where
-    nothing can be explained.
+    target: classes by name or number, `predicted`, `runner-up`, `true`, `all`; each is asked about in every picture.
+    explainer: spec strings such as `integrated_gradients:steps=50`, or explainers. rho, away, steps: of the change, see
+    `advex.explainers.Toward`. out: a folder to write into; without it the files last as long as the result does, see
+    `Explained.save`. Raises AdvexError where nothing can be explained.
     """
     if isinstance(model, list | tuple | Mapping):
         raise SpecError("advex.explain takes one model: call it once for each.")
     (opened,) = models_of(model)
-    if not all(0 < float(each) <= 1 for each in ([rho] if isinstance(rho, int | float) else rho)):
-        raise SpecError(f"rho={rho}: an RMSE must be above 0 and at most 1 (black to white).")
-    names = tuple(str(each) for each in ([target] if isinstance(target, str | int) else target))
+    rhos, names = _rhos(rho), tuple(map(str, _plain(target)))
     request: Request
     pictures = examples_of(pictures) or pictures
-    if explainer:
-        specs = specs_from([explainer] if isinstance(explainer, str) else list(explainer))
+    if specs := _explainers(explainer):
         request = MapRequest(
             targets=names or ("predicted",), explainers=named_explainers(specs), seed=seed, max_batch=max_batch,
             data=_background(pictures, opened, specs),
@@ -77,18 +80,51 @@ def explain(
     elif opened.classifier.features is not None:
         request = RowRequest(targets=names or ("runner-up",))
     else:
-        rhos = (float(rho),) if isinstance(rho, int | float) else tuple(rho)
         request = PictureRequest(
             targets=names or ("predicted", "runner-up"), rhos=rhos, away=away, steps=steps, seed=seed,
             max_batch=max_batch,
         )  # fmt: skip
     subjects, say = subjects_of(pictures, opened), progress.Terminal(quiet=quiet)
     folder = Path(mkdtemp(prefix="advex-") if out is None else out)
-    with progress.called("advex.explain(...) from Python"), opened_folder(folder, (FIGURES, UNFINISHED), False):
+    with progress.called("advex.explain(...) from Python"), opened_folder(folder, (FIGURES, UNFINISHED), None):
         explained = Explained(folder, explain_into(folder, opened, subjects, request, say))
     if out is None:
         weakref.finalize(explained, shutil.rmtree, folder, ignore_errors=True)
     return explained
+
+
+def _plain(given: Any) -> list[Any]:
+    """One value or several, of whatever library, as values of Python; none of None."""
+    values = given.tolist() if isinstance(given, np.ndarray | np.generic | Tensor) else given
+    if isinstance(values, Iterable) and not isinstance(values, str):
+        return [value for each in values for value in _plain(each)]
+    return [] if values is None else [values]
+
+
+def _rhos(given: Any) -> tuple[float, ...]:
+    """The sizes of a change. Raises SpecError."""
+    with contextlib.suppress(SpecError):
+        rhos = tuple(as_radius(each) for each in _plain(given))
+        if rhos and all(0 < rho <= 1 for rho in rhos):
+            return rhos
+    raise SpecError(f"rho={given}: an RMSE must be above 0 and at most 1 (black to white), such as 0.1 or '8/255'.")
+
+
+def _explainers(given: Any) -> tuple[str, ...]:
+    """Spec strings of explainers as they are given. Raises SpecError for what is neither a spec string nor a thing."""
+    several = given if isinstance(given, list | tuple) else [given] if given else []
+    specs = [_spec(each) for each in several]
+    if others := [each for each in specs if not isinstance(each, str)]:
+        raise SpecError(
+            f"explainer={others[0]!r} is not an explainer: give a spec string such as 'integrated_gradients:steps=50', "
+            "or an object such as advex.explainers.Gradient()."
+        )
+    return specs_from(specs)
+
+
+def _spec(given: Any) -> Any:
+    """The spec string that makes an attack, an explainer or the like again; all else as it is."""
+    return registry.describe(given) if dataclasses.is_dataclass(given) and not isinstance(given, type) else given
 
 
 @by_option(Settings.model_fields)
@@ -111,12 +147,14 @@ def evaluate(
     `DataLoader` or data set of torch or Hugging Face whose rows have a picture and a class. max_samples: so many, drawn
     by the seed; of a `DataLoader` the first that it gives. out: `records/NAMES` if
     None. settings: those of `advex.evaluation.Settings`, such as `attack="minimal"`, `radius=["linf:8/255"]`,
-    `maps=["gradient"]`. Raises AdvexError.
+    `maps=["gradient"]`; in the place of spec strings also what they make. Raises AdvexError.
     """
     models, say = models_of(model), progress.Terminal(quiet=quiet)
     if max_samples is not None and not (isinstance(max_samples, int) and max_samples > 0):
         raise SpecError(f"max_samples={max_samples!r} must be a whole number of at least 1.")
     folder = Path("records") / "-".join(each.name for each in models) if out is None else Path(out)
+    for name, value in settings.items():
+        settings[name] = [_spec(each) for each in value] if isinstance(value, list | tuple) else _spec(value)
     for name in _SEVERAL & settings.keys():
         if isinstance(settings[name], str):
             settings[name] = specs_from([settings[name]])
