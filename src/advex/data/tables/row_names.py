@@ -12,7 +12,9 @@ from advex.data.tables.columns import Column
 
 LEAST = 10  # rows, of fewer it cannot be told by their values
 _MEASURED = 3000  # consecutive whole numbers up to here may be years, or ages that happen to differ
-_KEY = re.compile(r"^$|(^|[\s_.-])(id|ids|uid|uuid|guid|index|idx|row|rowid|nr|no|num|number|key|#)$|^unnamed: \d+$", re.I)
+_KEY = re.compile(
+    r"^$|(^|[\s_.-])(id|ids|uid|uuid|guid|index|idx|row|rowid|nr|no|num|number|key|#)$|^unnamed: \d+$", re.I
+)
 _CAMEL = re.compile(r"[a-z]I[dD]$")
 
 
