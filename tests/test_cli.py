@@ -164,6 +164,9 @@ def test_version(advex_in: Callable[..., Ended]) -> None:
         ),
         (["explain", "a.png", "-m", "resnet50"], 2, "advex convert WEIGHTS --network resnet:..."),
         (["explain", "a.png", "-m", "vgg:depth=16"], 2, "advex convert WEIGHTS --network vgg:..."),
+        (["explain", "a.png", "-m", "vgg:depth=16"], 2, "has no weights: torchvision:NAME or timm:NAME with"),
+        (["explain", "a.png", "-m", "hf:"], 2, "--model 'hf:': a name must follow"),
+        (["explain", "a.png", "-m", "mine=timm:"], 2, "--model 'timm:': a name must follow"),
         (["explain", "--model", "runs/a"], 2, "Give either picture files, or --data"),
         (["explain", "a.png"], 2, "a.png cannot be read as a picture"),
         (["explain", "a.png", "--model", "runs/a", "--rho", "2"], 2, "--rho '2': an RMSE must be above 0"),
@@ -780,6 +783,8 @@ def broken():
 
 def nothing():
     return 3
+
+FEW = [3]
 """
 
 
@@ -816,6 +821,10 @@ def test_a_network_of_ones_own(advex_in: Callable[..., Ended], trained: Path, mo
         ("own_network:broken", [], "RuntimeError: no such luck"),
         ("own_network:nothing", [], "returned int"),
         ("own_network:absent", [], "AttributeError"),
+        ("own_network:FEW", [], "own_network:FEW is of type list; name an nn.Module, or a function or class"),
+        ("own_network", [], "For a network of the module own_network write --model own_network:NAME."),
+        ("own_network.py:network", [], "name the module, not its file: --model own_network:network in the file's"),
+        ("./own_network.py", ["--mean", "0"], "name the module, not its file: --model own_network:NAME in the file's"),
         ("absent_module:network", [], "No module named 'absent_module'"),
     ):  # fmt: skip
         failed = advex_in("evaluate", "-m", model, *given, *EVALUATE, "--out", "failed")

@@ -271,6 +271,11 @@ def test_safetensors_become_a_model_without_any_pickle(
     network = networks.build(SMALL)
     save_file(transformers_names(network, (2, 2, 2, 2), 2), "model.safetensors")
     Path("names.json").write_text(json.dumps({"2": "fox", "0": "cat", "1": "dog"}))
+    for same in ({"fox": 2, "cat": 0, "dog": 1}, {"0": ["n1", "cat"], "1": ["n2", "dog"], "2": ["n3", "fox"]}):
+        Path("same.json").write_text(json.dumps(same))
+        assert Wrapping(classes="same.json").said()["class_names"] == ["cat", "dog", "fox"]
+    Path("names").write_text("cat\ndog\nfox\n")
+    assert Wrapping(classes="names").said()["class_names"] == ["cat", "dog", "fox"]
     ended = advex("convert", "model.safetensors", *CONVERT, "--classes", "names.json", "--out", "run", "--json")
     assert json.loads(ended.out) == {
         "model": "run",
@@ -302,6 +307,8 @@ def test_what_cannot_be_converted_says_why(advex: Callable[..., Any]) -> None:
     Path("broken.pth").write_bytes(Path("bomb.pth").read_bytes()[:2000])
     Path("names.json").write_text("[1, 2, 3]")
     Path("empty.pth").touch()
+    Path("no_names").touch()
+    Path("table.csv").write_text("0,cat\n")
     Path("empty.safetensors").touch()
     Path("text.safetensors").write_text("no tensors")
     Path("zip.pth").write_bytes(b"PK\x03\x04" + b"x" * 100)
@@ -327,6 +334,11 @@ def test_what_cannot_be_converted_says_why(advex: Callable[..., Any]) -> None:
         (["four.safetensors", "--network", "resnet:depth=19"], 2, "depth must be 18, 34"),
         (["four.safetensors", "--network", "resnet:depth=18,width=2,classes=4", "--classes", "names.json"], 2,
          "names.json must contain a list of class names"),
+        (["four.safetensors", "--classes", "a,,c"], 2, "--classes 'a,,c': class 1 (from 0) has no name"),
+        (["four.safetensors", "--classes", "cat"], 2, "--classes 'cat': there is no such file. Names are separated"),
+        (["four.safetensors", "--classes", "no_names"], 2, "--classes no_names contains no names; write one per line"),
+        (["four.safetensors", "--classes", "table.csv"], 2, "--classes table.csv is a table; give a .txt file"),
+        (["four.safetensors", "--classes", "a,b"], 2, "--classes: 2 names for a network of 3 classes"),
         (["four.safetensors", "--network", "resnet:depth=18,width=2,classes=4", "--size", "big"], 2,
          "'big' is not a size"),
     ):  # fmt: skip
@@ -692,3 +704,9 @@ def test_networks_of_libraries_that_are_not_there_say_what_to_do(tmp_path: Path)
     for name in ("torchvision:no_such_network", "timm:no_such_network"):
         with pytest.raises(SpecError, match="is not installed|cannot be imported|cannot make this network"):
             open_models([name], "cpu", Wrapping(weights=(tmp_path / "w.safetensors",)))
+
+
+def test_names_are_as_many_as_the_weights_tell_classes_apart(tmp_path: Path) -> None:
+    save_file(networks.build("resnet:depth=18,classes=3").state_dict(), tmp_path / "w.safetensors")
+    with pytest.raises(SpecError, match="--classes: 2 names for a network of 3 classes"):
+        open_models(["torchvision:resnet18"], "cpu", Wrapping(weights=(tmp_path / "w.safetensors",), classes="a,b"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import sys
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 from advex import bundled, registry
@@ -37,7 +39,8 @@ def sentence(name: str, *, typed: bool) -> str:
     family = re.match(r"[a-z]*", name.casefold())[0]  # pyright: ignore[reportOptionalSubscript]
     ours = family if family in registry.entries("network") else None
     if ours or (_FAMILY.match(name.casefold()) and "/" not in name):
-        named = f"torchvision:{name.lower()} or timm:{name.lower()} with --weights FILE.safetensors, hf:OWNER/NAME"
+        theirs = "NAME" if rest else name.lower()  # a spec of ours is no name of theirs
+        named = f"torchvision:{theirs} or timm:{theirs} with --weights FILE.safetensors, hf:OWNER/NAME"
         wrapped = (
             "advex.Classifier(network, mean=[...], std=[...]) wraps a network that has them, "
             "advex.from_pretrained('OWNER/NAME') is one of the hub"
@@ -50,6 +53,8 @@ def sentence(name: str, *, typed: bool) -> str:
         return f"There is no folder '{name}'; the bundled model of that name is {bundled.PREFIX}{name}."
     of_a_hub = _HUB.fullmatch(name) and path.parts[0] != "runs" and not os.path.isdir(path.parent)
     hint = f" For a model on the hub use {of_hub}." if of_a_hub else ""
+    if typed and name.isidentifier() and PathFinder.find_spec(name, [os.getcwd(), *sys.path]):
+        hint = f" For a network of the module {name} write --model {name}:NAME."
     return (
         f"{name} is not a folder. A saved classifier is a folder that advex train or advex convert made; a bundled "
         f"one is called {bundled.PREFIX}NAME (advex list builtin).{hint}"

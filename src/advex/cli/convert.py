@@ -34,13 +34,14 @@ def convert(
     --std 0.229,0.224,0.225 --size 224 --classes imagenet.txt --out runs/vgg19
     """
     from advex import artifacts
-    from advex.lookup import datasets, folders, models
-    from advex.networks import build, weight_names
+    from advex.lookup import datasets, folders, models, published
+    from advex.networks import build, classes_of, weight_names
     from advex.unpickling import weights_of
 
     say = progress.Terminal(quiet=json_)
     tensors = weights_of(file, say)
     classifier = models.Wrapping(mean=mean, std=std, classes=classes).around(build(network))
+    published.check_names(classifier.class_names, classes_of(network))
     for change in weight_names.put(classifier.network, tensors, str(file)):
         say.note(change)
     classifier.spec = network

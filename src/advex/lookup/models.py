@@ -76,6 +76,8 @@ def open_models(named: Sequence[str], device: str = "auto", wrapping: Wrapping |
     """
     device, wrapping = device_named(device), wrapping or Wrapping()
     sources = [_split_name(text) for option in named for text in _split(option)]
+    for _, source in sources:
+        _check_name(source)
     factories = [source for _, source in sources if _is_factory(source)]
     normalisable = any(source.startswith(pretrained.PREFIX) for _, source in sources)
     inside = dataclasses.replace(wrapping, mean=None, std=None) if normalisable else wrapping
@@ -141,6 +143,16 @@ def _split_name(text: str) -> tuple[str, str]:
     return Path(text.removeprefix(pretrained.PREFIX)).resolve().name, text
 
 
+def _check_name(source: str) -> None:
+    """Raise SpecError for a prefix without a name, and for code that is named by its file."""
+    if source in (bundled.PREFIX, pretrained.PREFIX, *published.PREFIXES):
+        raise SpecError(f"--model '{source}': a name must follow, e.g. {source}NAME.")
+    file, colon, name = source.rpartition(":") if ".py:" in source else (source, "", "NAME")
+    if file.endswith(".py") and not Path(source).is_dir():
+        module = f"{Path(file).stem}:{name or 'NAME'}"
+        raise SpecError(f"--model '{source}': name the module, not its file: --model {module} in the file's folder.")
+
+
 def _is_factory(source: str) -> bool:
     return source.startswith(published.PREFIXES) or (
         not source.startswith((bundled.PREFIX, pretrained.PREFIX))
@@ -189,6 +201,9 @@ def _call(source: str) -> Any:
         factory: Any = importlib.import_module(module_name)
         for part in path.split("."):
             factory = getattr(factory, part)
+        if not isinstance(factory, nn.Module) and not callable(factory):
+            kind = type(factory).__name__
+            raise SpecError(f"{source} is of type {kind}; name an nn.Module, or a function or class that gives one.")
         network = factory if isinstance(factory, nn.Module) else factory()
     except AdvexError:
         raise
@@ -200,19 +215,38 @@ def _call(source: str) -> Any:
 
 
 def _class_names(text: str) -> list[str]:
-    """`A,B`, or a file: a name in each line, or JSON: a list, or names by number ({"0": "cat"})."""
+    """`A,B`, or a file: see `_names_in`. Raises SpecError."""
     path = Path(text)
-    if path.suffix in (".txt", ".json") and not path.is_file():
-        raise SpecError(f"--classes {text}: there is no such file.")
-    if path.suffix == ".txt":
-        text = read_bytes(path, _MOST_NAMES, "a list of class names", SpecError).decode("utf-8-sig", "replace")
-        return [line.strip() for line in text.splitlines() if line.strip()]
+    if path.is_file() or path.suffix in (".txt", ".json"):
+        return _names_in(path)
+    names = [name.strip() for name in text.split(",")]
+    if len(names) < 2:  # no classifier has a single class
+        raise SpecError(f"--classes '{text}': there is no such file. Names are separated by commas: A,B.")
+    if not all(names):
+        raise SpecError(f"--classes '{text}': class {names.index('')} (from 0) has no name.")
+    return names
+
+
+def _names_in(path: Path) -> list[str]:
+    """A name in each line; or JSON: a list, names by number ({"0": "cat"}; of several the last), numbers by name."""
+    if not path.is_file():
+        raise SpecError(f"--classes {path}: there is no such file.")
+    if path.suffix in (".csv", ".tsv"):
+        raise SpecError(f"--classes {path} is a table; give a .txt file with one name per line, or a .json file.")
     if path.suffix != ".json":
-        return [name.strip() for name in text.split(",")]
+        text = read_bytes(path, _MOST_NAMES, "a list of class names", SpecError).decode("utf-8-sig", "replace")
+        names: Any = [line.strip() for line in text.splitlines() if line.strip()]
+        if not names:
+            raise SpecError(f"--classes {path} contains no names; write one per line.")
+        return names
     names = read_json(path, "a list of class names", SpecError, largest=_MOST_NAMES)
     if isinstance(names, dict):
-        names: Any = [names.get(str(number)) for number in range(len(names))]
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        if all(isinstance(number, int) for number in names.values()):
+            names = {str(number): name for name, number in names.items()}
+        names = [names.get(str(number)) for number in range(len(names))]
+    if isinstance(names, list):  # imagenet_class_index.json: ["n01440764", "tench"]
+        names = [name[-1] if isinstance(name, list) and name else name for name in names]
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) and name.strip() for name in names):
         raise SpecError(
             f"{path} must contain a list of class names, or an object that maps class indices, from 0, to names."
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from advex import networks
 from advex.classifier import Classifier
+from advex.data.dataset import counted
 from advex.errors import AdvexWarning, SpecError
 from advex.networks import weight_names
 
@@ -42,6 +43,8 @@ def opened(source: str, weights: Path | None, **around: Any) -> Classifier:
     network = _network(source, _classes(tensors))
     for change in weight_names.put(network, tensors, f"--weights {weights}"):
         warnings.warn(f"--weights {weights}: {change}", AdvexWarning, stacklevel=2)
+    classes = _classes(tensors)
+    check_names(around.get("class_names"), classes)
     noted: Any = getattr(network, "pretrained_cfg", None) or {}
     usual = {"mean": MEAN, "std": STD}
     if guessed := [name for name in usual if around.get(name) is None and name not in noted]:
@@ -49,9 +52,15 @@ def opened(source: str, weights: Path | None, **around: Any) -> Classifier:
         warnings.warn(f"{source}: no normalisation given; using {what} of ImageNet.", AdvexWarning, 2)
     around |= {name: list(noted.get(name, usual[name])) for name in usual if around.get(name) is None}
     classifier = Classifier(network, **around)
-    classifier.spec = _ours(source, _classes(tensors))
+    classifier.spec = _ours(source, classes)
     classifier.input_shape = tuple(noted.get("input_size", _SHAPE))
     return classifier
+
+
+def check_names(names: Sequence[str] | None, classes: int | None) -> None:
+    """Raise SpecError for other than one name for each class of a network; None: not known."""
+    if None not in (names, classes) and len(names or ()) != classes:
+        raise SpecError(f"--classes: {counted(len(names or ()), 'name')} for a network of {classes} classes.")
 
 
 def _classes(tensors: Mapping[str, Tensor]) -> int:

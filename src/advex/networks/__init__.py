@@ -43,6 +43,12 @@ def build(spec: str) -> nn.Module:
     return registry.build("network", spec)
 
 
+def classes_of(spec: str) -> int | None:
+    """How many classes the network of a spec tells apart; None where it has no such option. Raises SpecError."""
+    name, given = registry.parse(spec)
+    return {**registry.entries("network")[name].defaults(), **given}.get("classes")
+
+
 @lru_cache(maxsize=1024)
 def check(spec: str) -> None:
     """Raise SpecError unless `build` can make the network, without taking the memory."""
