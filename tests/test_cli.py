@@ -746,7 +746,7 @@ def test_records_compared_later_are_the_same_as_models_compared_at_once(
     refused = advex_in("compare", "first", "second", "--out", "later")
     assert refused.code == 2
     assert "later is not empty (it contains " in refused.err
-    assert "choose another --out, or pass --overwrite" in refused.err
+    assert "choose another folder, or pass --overwrite" in refused.err
     other = advex_in("evaluate", "-m", trained / "first", *EVALUATE, "--seed", "9", "--out", "other")
     assert other.code == 0, other.err
     unlike = advex_in("compare", "first", "other", "--out", "unlike")
@@ -978,7 +978,7 @@ def test_reproduce_names_no_option_that_it_lacks(advex_in: Callable[..., Ended])
     Path("taken/thesis.txt").touch()
     ended = advex_in("reproduce", "woods2019/I", "--rows", "psi-220", "--out", "taken")
     assert (ended.code, ended.out) == (2, "")
-    assert "taken is not empty and not ours (it contains thesis.txt): choose another --out." in ended.err
+    assert "taken is not empty and not ours (it contains thesis.txt): choose another folder." in ended.err
     assert "--overwrite" not in ended.err
 
 

@@ -126,10 +126,10 @@ def test_a_result_without_its_files_says_so(data: Dataset, tmp_path: Path) -> No
     )
     for result in (explained, evaluated):
         result.save(tmp_path / "kept")
-        with pytest.raises(SpecError, match=r"kept is not empty .* choose a folder that is new or empty\.$"):
+        with pytest.raises(SpecError, match=r"kept is not empty .* choose another folder\.$"):
             result.save(tmp_path / "kept")
         (tmp_path / "a.txt").touch()
-        with pytest.raises(SpecError, match=r"a\.txt is a file: choose a folder"):
+        with pytest.raises(SpecError, match=r"a\.txt is a file: choose another folder"):
             result.save(tmp_path / "a.txt")
         shutil.rmtree(result.folder)
         with pytest.raises(ArtifactError, match="was moved or deleted"):

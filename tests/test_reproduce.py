@@ -822,7 +822,7 @@ def test_a_folder_of_other_settings_is_refused(tmp_path: Path, other: dict[str, 
     plan = planned(paper, rows=["plain"], available=lambda source: None, **{"scale": "tiny", **other})
     with pytest.raises(ArtifactError, match=re.escape(said)) as refused:
         carry_out(plan, out, Worker())
-    assert "Choose another --out" in str(refused.value)
+    assert "Choose another folder" in str(refused.value)
     assert (out / "plan.json").read_bytes() == before
 
 

@@ -92,7 +92,7 @@ def _about_this_process(shared: bool) -> bytes:
 
 
 def _in_use(folder: Path, by: str) -> str:
-    return f"{folder} is in use by {by}: wait until it has ended, or choose another --out."
+    return f"{folder} is in use by {by}: wait until it has ended, or choose another folder."
 
 
 def _locked(folder: Path, shared: bool) -> int:
@@ -124,7 +124,7 @@ def _lock(path: Path, shared: bool = False) -> tuple[int, bool]:
         lock = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         try:
             if not stat.S_ISREG(os.fstat(lock).st_mode):
-                raise ArtifactError(f"{path} is not a file; remove it, or choose another --out.")
+                raise ArtifactError(f"{path} is not a file; remove it, or choose another folder.")
             locked = _taken(lock, shared)
             if path.exists() and os.path.samestat(os.fstat(lock), path.stat()):
                 return lock, locked

@@ -14,12 +14,12 @@ from advex.record.explored import NAME, Explored, picture_name, read_explored
 def check_folder(folder: Path) -> None:
     """Raise SpecError unless explanations can be kept there and nothing of anybody else's is overwritten."""
     if folder.exists() and not folder.is_dir():
-        raise SpecError(f"{folder} is a file; --out needs a folder.")
+        raise SpecError(f"{folder} is a file: choose another folder.")
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) if folder.exists() else []
     kept = {path.parent.name for path in folder.glob(f"*/{NAME}")}
     if others := [name for name in names if name not in kept and not (kept and name == "report.html")]:
         listed = ", ".join(others[:3])
-        raise SpecError(f"{folder} contains {listed}, which is not a saved explanation: choose another --out.")
+        raise SpecError(f"{folder} contains {listed}, which is not a saved explanation: choose another folder.")
 
 
 def save(folder: Path, key: str, response: ExploreResponse) -> tuple[str, int]:

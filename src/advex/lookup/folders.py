@@ -22,11 +22,11 @@ def opened_folder(
     overwrite: the verb's option, which allows other files too; None where the verb has no such option.
     """
     if folder.exists() and not folder.is_dir():
-        raise SpecError(f"{folder} is a file; --out needs a folder.")
+        raise SpecError(f"{folder} is a file: choose another folder.")
     names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
     if names and not overwrite and not any(name in ours or is_temporary(name) for name in names):
         whose = " and not ours" if ours else ""
-        refusal = f"{folder} is not empty{whose} (it contains {', '.join(names[:3])}): choose another --out"
+        refusal = f"{folder} is not empty{whose} (it contains {', '.join(names[:3])}): choose another folder"
         if overwrite is None:
             raise SpecError(f"{refusal}.")
         raise SpecError(f"{refusal}, or pass --overwrite to write into it. Other files there are kept.")

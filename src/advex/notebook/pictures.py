@@ -30,7 +30,7 @@ def _is_planes(array: np.ndarray) -> bool:
 def pixels_of(given: np.ndarray | Tensor) -> list[np.ndarray]:
     """The pictures [height, width(, channels)] in an array or tensor of one or several, with channels first or last.
 
-    None where it is not uint8, or holds no pictures.
+    Empty where it is not uint8, or holds no pictures.
     """
     array = given.detach().cpu().numpy() if isinstance(given, Tensor) and given.dtype == torch.uint8 else given
     if not isinstance(array, np.ndarray) or array.dtype != np.uint8:

@@ -18,7 +18,7 @@ from advex.data.dataset import counted
 from advex.drawing.accuracy_curve import steps
 from advex.drawing.numbers import number, percent
 from advex.errors import ArtifactError, InputError, SpecError, install_extra
-from advex.files import writing
+from advex.lookup.folders import opened_folder
 from advex.record import Figure, Record, all_figures, norm_title
 from advex.report import write_report
 from advex.report.names import score_title
@@ -262,13 +262,7 @@ def _still(path: Path) -> Path:
 
 def _copied(source: Path, folder: Path) -> Path:
     """The files of a result in a folder, which must be empty or new. Raises SpecError, ArtifactError."""
-    if folder.exists() and not folder.is_dir():
-        raise SpecError(f"{folder} is a file: choose a folder that is new or empty.")
-    if names := sorted(path.name for path in folder.iterdir()) if folder.exists() else []:
-        raise SpecError(
-            f"{folder} is not empty (it contains {', '.join(names[:3])}): choose a folder that is new or empty."
-        )
-    with writing(folder):
+    with opened_folder(folder, (), None):
         shutil.copytree(_still(source), folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
     return folder
 

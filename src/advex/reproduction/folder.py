@@ -107,7 +107,7 @@ class Folder:
         if differing:
             more = f" and {len(differing) - 4} more" if len(differing) > 4 else ""
             reasons = "; ".join(differing[:4])
-            raise ArtifactError(f"{self.path} belongs to another reproduction: {reasons}{more}. Choose another --out.")
+            raise ArtifactError(f"{self.path} belongs to another reproduction: {reasons}{more}. Choose another folder.")
 
     def _read(self) -> dict[str, Any]:
         path = self.path / PLAN
@@ -118,14 +118,14 @@ class Folder:
             if not (isinstance(held["networks"], dict) and isinstance(held["data"], dict)):
                 raise TypeError("no networks or no data")
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ArtifactError(f"{path} does not describe a reproduction: {error}. Choose another --out.") from None
+            raise ArtifactError(f"{path} does not describe a reproduction: {error}. Choose another folder.") from None
         return held
 
     def _write(self, values: dict[str, Any]) -> None:
         try:
             write_text(self.path / PLAN, json.dumps(values, indent=1) + "\n")
         except OSError as error:
-            raise ArtifactError(f"{self.path} cannot be written: {error.strerror}. Choose another --out.") from None
+            raise ArtifactError(f"{self.path} cannot be written: {error.strerror}. Choose another folder.") from None
 
 
 def _identity(plan: Plan) -> dict[str, Any]:

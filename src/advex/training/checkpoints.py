@@ -90,7 +90,7 @@ def restore(run: Run) -> Path | None:
             damaged[folder] = error if isinstance(error, ArtifactError) else ArtifactError(f"{folder}: {error}.")
             continue
         if completed(config["identity"]) != run.identity:
-            raise ArtifactError(f"{folder} belongs to a run with another recipe or other data; choose another --out.")
+            raise ArtifactError(f"{folder} belongs to a run with another recipe or other data; choose another folder.")
         for error in damaged.values():
             warnings.warn(f"{error} Resuming from {folder.name}, the previous one.", AdvexWarning, stacklevel=2)
         _put(run, tensors, position)

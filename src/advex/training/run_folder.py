@@ -131,7 +131,7 @@ def _made_ready(recipe: Recipe, data: Examples, folder: Path, *, resume: bool, o
         _compare(folder, held, identity_of(recipe, data))
         if not resume:
             raise SpecError(
-                f"{folder} contains this run; --no-resume would discard it. Pass --overwrite, or choose another --out."
+                f"{folder} contains this run; --no-resume would discard it. Pass --overwrite, or choose another folder."
             )
         return (folder / CONFIG).is_file() and _has_weights(folder)
     return False
@@ -160,7 +160,7 @@ def _held(folder: Path) -> dict[str, Any] | None:
     held = read_config(folder).get("training", {}) if (folder / CONFIG).exists() else None
     if not isinstance(held, dict | None):
         raise ArtifactError(
-            f"{folder / CONFIG} does not belong to a run: its 'training' is not an object. Choose another --out."
+            f"{folder / CONFIG} does not belong to a run: its 'training' is not an object. Choose another folder."
         )
     return held
 
@@ -176,7 +176,7 @@ def _compare(folder: Path, held: dict[str, Any], wanted: dict[str, Any]) -> None
         differing.append("it was trained on other data")
     if differing:
         raise ArtifactError(
-            f"{folder} contains another run: {'; '.join(differing)}. Choose another --out, or pass --overwrite."
+            f"{folder} contains another run: {'; '.join(differing)}. Choose another folder, or pass --overwrite."
         )
 
 
