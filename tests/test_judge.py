@@ -28,9 +28,12 @@ from advex.progress import QUIET
 from advex.record import Difference, Figure, MapFigures, MeasureEntry, ModelEntry, read_record, read_rows
 from advex.registry import parse
 from advex.report import write_report
-from advex.report.believed import judged, preferences
+from advex.report.believed import FEWEST, judged, preferences
 from advex.report.reading import read
 from advex.report.sections.believe import Believe
+from advex.report.sections.curves import Curves
+from advex.report.sections.explanations import Explanations
+from advex.report.sections.findings import Findings
 
 
 def figure(value: float, half: float = 0.1) -> Figure:
@@ -258,6 +261,23 @@ def test_maps_are_judged_beside_controls_on_what_the_model_decides_rightly(
     page = (tmp_path / "record" / "report.html").read_text(encoding="utf-8")
     assert page.count('class="control"') == 2
     assert "The picture is missing from the record" not in page
+
+
+def test_controls_are_added_where_none_is_named_and_the_page_begins_with_what_was_judged(tmp_path: Path) -> None:
+    named = ["--explainers", "gradient,enlarged:explainer=(gradient)", "--judges", "deletion:steps=2"]
+    data = ["--data", "planted:amplitude=0.05", "--split", "test", "--max-samples", "24"]
+    assert run(tmp_path, "--model", "builtin:planted", *data, *named, "--out", "record") == 0
+    record = read_record(tmp_path / "record")
+    assert list(record.models[0].maps) == ["gradient", "enlarged", *judging.CONTROLS]
+    contents = read(tmp_path / "record")
+    judged_on, found = Findings()(contents)["findings"]
+    assert judged_on.startswith("Judged on ")
+    able = sum(each.above for each in preferences(record, record.models[0]))
+    few = record.data.examples < FEWEST
+    assert ("too few examples to compare" if few else f"{able or 'none'} of 1 measure finds an explainer") in found
+    assert Explanations()(contents) is Curves()(contents) is None, "nothing of the kind was asked for"
+    page = (tmp_path / "record" / "report.html").read_text(encoding="utf-8")
+    assert 0 < page.index('id="believe"') < page.index('id="figures"')
 
 
 def test_of_those_that_are_right_the_first_are_taken() -> None:

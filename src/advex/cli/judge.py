@@ -25,7 +25,7 @@ class Request(options.RunOptions):
     data: options.Data
     explainers: Annotated[
         list[str] | None,
-        typer.Option(metavar="SPEC,...", help="Explainers to judge. Default: all that work with the models."),
+        typer.Option(metavar="SPEC,...", help="Explainers to judge, beside controls. Default: all that work."),
     ] = None
     judges: Annotated[
         list[str] | None, typer.Option(metavar="SPEC,...", help="Measures of maps. Default: all that fit the data.")
@@ -52,10 +52,10 @@ class _Judged(evaluate.Request):
         replace(self, maps=self.maps or ["random"]).settings()
 
     def fitted(self, models: Sequence[Opened], data: Dataset, say: progress.Terminal) -> evaluate.Request:
-        """With the explainers and measures that models and data admit, where none were named."""
+        """With controls, and with the explainers and measures that models and data admit where none were named."""
         from advex.evaluation import judging
 
-        maps = self.maps or judging.admitted(models, data, say)
+        maps = judging.admitted(models, data, self.maps or (), say)
         return replace(self, maps=maps, measures=self.measures or judging.judges(data))
 
     def examples(self, models: Sequence[Opened], say: progress.Terminal) -> Dataset:

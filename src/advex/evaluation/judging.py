@@ -33,10 +33,14 @@ def check(models: Sequence[Opened], data: Dataset, settings: Settings) -> None:
         evaluation.check([(each.name, each.source, each.classifier) for each in models], data, plan_of(settings))
 
 
-def admitted(models: Sequence[Opened], data: Dataset, say: Terminal) -> list[str]:
-    """The default explainers and controls that can explain all models; of the others the reason is said."""
-    fitting = []
-    for spec in (*EXPLAINERS, *CONTROLS):
+def admitted(models: Sequence[Opened], data: Dataset, named: Sequence[str], say: Terminal) -> list[str]:
+    """The named explainers, or else the default ones; and the default controls unless a control is named.
+
+    Of the default ones those that cannot explain all models are left out, and the reason is said.
+    """
+    fitting = list(registry.specs_from(named))
+    controlled = any(getattr(registry.build("explainer", spec), "shows", "") == "control" for spec in fitting)
+    for spec in (*(() if named else EXPLAINERS), *(() if controlled else CONTROLS)):
         try:
             with without_doubts():  # about one example
                 for model in models:

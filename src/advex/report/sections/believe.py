@@ -50,7 +50,7 @@ class JudgedModel:
 class Believe:
     """What each measure prefers; never one overall winner."""
 
-    title, menu, place, tables = "Which explanation should I believe?", "Believe?", 55, ()
+    title, menu, place, tables = "Which explanation should I believe?", "Believe?", 28, ()
 
     def __call__(self, contents: Contents) -> dict[str, Any] | None:
         record = contents.record

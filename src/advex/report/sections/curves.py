@@ -61,8 +61,8 @@ class Curves:
 
     title, menu, place, tables = "Accuracy against change", "Curves", 40, ("examples",)
 
-    def __call__(self, contents: Contents) -> dict[str, Any]:
-        return {"panels": panels(contents)}
+    def __call__(self, contents: Contents) -> dict[str, Any] | None:
+        return {"panels": drawn} if (drawn := panels(contents)) else None
 
 
 def panels(contents: Contents) -> tuple[Panel, ...]:

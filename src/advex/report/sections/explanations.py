@@ -22,8 +22,10 @@ class Explanations:
     def __call__(self, contents: Contents) -> dict[str, Any] | None:
         if contents.rows("answers"):
             return None  # rows of tables are told in sentences
+        if not (drawn := grids(contents, "grid")):
+            return None
         keys, lines = reached(contents.record)
-        return {"grids": grids(contents, "grid"), "keys": keys, "reached": lines}
+        return {"grids": drawn, "keys": keys, "reached": lines}
 
 
 def reached(record: Record) -> tuple[list[tuple[str, str]], list[tuple[int, str, list[str]]]]:

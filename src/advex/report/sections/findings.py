@@ -14,6 +14,7 @@ from advex.drawing.numbers import count, decimals, number, percent
 from advex.record import Difference, Figure, ModelEntry, Record, norm_title
 from advex.record.tables import in_norm
 from advex.registry import register
+from advex.report.believed import FEWEST, judged, preferences
 from advex.report.cells import (
     FigureCell,
     FigureRow,
@@ -47,9 +48,9 @@ class Findings:
         return {
             "findings": list(findings(contents)),
             "together": together(scored),
-            "norms": _norms(contents),
+            "norms": [] if of_maps(record) else _norms(contents),
             "seen": seen(contents, _ends(record)),
-            "headline": headline(record),
+            "headline": Headline((), ()) if of_maps(record) else headline(record),
             "panel": next(iter(panels(contents)), None),
         }
 
@@ -110,7 +111,10 @@ def findings(contents: Contents) -> Iterator[Markup]:
     if not record.data.examples or not contents.rows("examples"):
         yield say("No examples were evaluated, so there is nothing to find.")
         return
-    if len(record.models) == 1:
+    if of_maps(record):
+        yield from (say("{}", flag.message) for flag in record.flags if flag.code == "selected")
+        yield from (line for model in record.models for line in _believed(record, model))
+    elif len(record.models) == 1:
         yield from _alone(record, record.models[0])
     else:
         yield from _comparisons(record)
@@ -122,6 +126,24 @@ def findings(contents: Contents) -> Iterator[Markup]:
         if model.certified is not None:
             yield _certain(model, record)
     yield from _saved(contents)
+
+
+def of_maps(record: Record) -> bool:
+    """Whether maps alone were evaluated: on examples that are chosen for being right, accuracy says nothing."""
+    return judged(record) and not record.searches
+
+
+def _believed(record: Record, model: ModelEntry) -> Iterator[Markup]:
+    """Which measures find an explainer that is better than what looks at no model."""
+    known = preferences(record, model)
+    if known and all(each.few for each in known):
+        yield say("{}: too few examples to compare explainers (fewer than {}).", name(model.name), FEWEST)
+    elif known:
+        able = [say("{} ({})", each.measure.title, each.best) for each in known if each.above]
+        which = say(": {}", Markup(", ").join(able)) if able else ""
+        find = "find" if len(able) > 1 else "finds"
+        words = "{}: {} of {} {} an explainer significantly better than every control{}."
+        yield say(words, name(model.name), len(able) or "none", count(len(known), "measure"), find, which)
 
 
 def _areas(record: Record) -> dict[str, str]:
