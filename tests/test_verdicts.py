@@ -15,6 +15,9 @@ from advex import bundled, recipes, registry
 from advex.classifier import Classifier
 from advex.data.published.planted import drawn
 from advex.errors import AdvexError
+from advex.evaluation.plan import plan_of
+from advex.evaluation.settings import Settings
+from advex.evaluation.tasks import standing_on
 from advex.measures import verdicts
 from advex.measures.case import Better, Case
 from advex.measures.sparsity import gini
@@ -79,6 +82,16 @@ def test_standing_in_words() -> None:
     assert verdicts.standing("deletion") == "validated"
     assert verdicts.standing("deletion:fill=grey") == "not validated", "nobody has looked"
     assert verdicts.standing("gini") == "not about truth"
+
+
+def test_what_is_known_of_a_measure_is_known_of_pictures_and_of_figures_with_a_good_direction() -> None:
+    entries = plan_of(Settings(attack=None, btr=None, maps=["gradient"], measures=["deletion", "localisation"])).entries
+    on_pictures, on_rows = (
+        {key: entry.standing for key, entry in standing_on(shape, entries).items()} for shape in ((3, 32, 32), (57,))
+    )
+    assert on_pictures["deletion"] == on_pictures["localisation"] == "validated"
+    assert on_rows["deletion"] == "not validated"
+    assert {on_pictures[key] for key, entry in entries.items() if entry.better == "neither"} == {""}
 
 
 def test_a_measure_without_a_value_is_not_validated() -> None:

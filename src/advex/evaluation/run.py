@@ -18,6 +18,7 @@ from advex.evaluation.plan import Plan
 from advex.evaluation.results import Results, parts_in, read_tables
 from advex.evaluation.scores import Contrast, bounded
 from advex.evaluation.shards import Maker, Piece, Shards, Unfinished
+from advex.evaluation.tasks import standing_on
 from advex.files import atomic
 from advex.geometry import RMSE
 from advex.record import Difference, Flag, ModelEntry, Table
@@ -165,7 +166,7 @@ class Evaluation:
             tables=read_tables(self.shards.folder, without=("map", "x")), chance=self.data.chance,
             seed=self.plan.settings.seed, searches={task.name: task.spec for task in self.plan.searches},
             norms={task.name: task.norm.name for task in self.plan.searches if task.norm is not RMSE},
-            measures=self.plan.entries, parts=parts_in(self.shards.folder),
+            measures=standing_on(self.data.shape, self.plan.entries), parts=parts_in(self.shards.folder),
         )  # fmt: skip
 
 

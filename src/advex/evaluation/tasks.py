@@ -128,13 +128,29 @@ class MeasureTask:
     def entries(self) -> dict[str, MeasureEntry]:
         """What the record says of its values."""
         spec = describe(self.measure)
-        whole = {"of": self.measure.of, "spec": spec, "standing": standing(spec)}
+        known = standing(spec)
         return {
             self.keys[name]: MeasureEntry(
-                title=value.title, better=value.better, unit=value.unit, baseline=value.baseline, **whole
-            )
+                title=value.title,
+                better=value.better,
+                unit=value.unit,
+                baseline=value.baseline,
+                of=self.measure.of,
+                spec=spec,
+                standing="" if value.better == "neither" else known,
+            )  # fmt: skip
             for name, value in values_of(self.measure).items()
         }
+
+
+def standing_on(shape: Sequence[int], entries: Mapping[str, MeasureEntry]) -> dict[str, MeasureEntry]:
+    """What is known of measures on inputs of this shape: they were tested on pictures."""
+    if len(shape) == 3:
+        return dict(entries)
+    untested = {"standing": "not validated"}
+    return {
+        key: each.model_copy(update=untested) if each.standing == "validated" else each for key, each in entries.items()
+    }
 
 
 def distinct(entries: Mapping[str, MeasureEntry]) -> dict[str, MeasureEntry]:

@@ -140,9 +140,9 @@ class MeasureEntry(Strict):
 
     title: for people. better: the good direction. unit: "" where it has none. of: what the measure judges (placed,
     faithful, stable, shape or randomised). spec: builds the measure again; it may give several values, a key for each.
-    standing: whether the measure was found to know the truth (validated, not validated, not about truth); "" in records
-    of before that was asked. baseline: it is what a box or picture that looks at no map has, under this name; "" where
-    it is of maps.
+    standing: whether the measure was found to know the truth (validated, not validated, not about truth); "" where
+    neither direction is good, and in records of before that was asked. baseline: it is what a box or picture that looks
+    at no map has, under this name; "" where it is of maps.
     """
 
     title: str
