@@ -67,6 +67,7 @@ def generate(
     others = painting.bundled_judges(opened) if judges is None else []
     if judges not in (None, "none"):
         others = open_models([judges], models.device)
+        painting.check_judges(others, opened, numbers)
     request = painting.GenerationRequest(
         radius=length, steps=steps, judges=others, seed=seed, seeds={name: each.digest for name, each in seeds.items()}
     )
