@@ -237,7 +237,9 @@ def test_the_record_says_how_a_picture_was_made(
             np.testing.assert_array_equal(np.asarray(picture), again)
 
 
-def test_seeds_from_data_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_seeds_from_data_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Classes are those of the model, by name, whatever their order in the data."""
     for number, name in enumerate(("ship", "horse")):
         (tmp_path / "mine" / name).mkdir(parents=True)
@@ -245,6 +247,7 @@ def test_seeds_from_data_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyP
             Image.new("RGB", (40, 32), (60 * number, 20 * copy, 200)).save(tmp_path / "mine" / name / f"{copy}.png")
     model = ("--model", "builtin:cifar10-ordinary", "--count", "1", "--steps", "1", "--judges", "none")
     assert run(monkeypatch, tmp_path, "horse", "--data", "mine", *model) == 0
+    assert "others" not in capfd.readouterr().out
     record = json.loads((tmp_path / "generated" / GENERATED).read_text())
     (answer,) = record["inputs"]
     assert (answer["target"], answer["note"]) == (7, "2 pictures of class 'horse' of mine")
