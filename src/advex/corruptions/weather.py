@@ -134,8 +134,8 @@ class Snow(Corruption):
 class Frost(Corruption):
     """Ice on the window: a part of a picture of frost, added.
 
-    severity: 1 to 5. frost: a folder of such pictures; empty: a texture is generated, and the figures are listed as
-    `frost*`, since they are not those of the published pictures.
+    severity: 1 to 5. frost: a folder of such pictures, the first 64 by name; empty: a texture is generated, and the
+    figures are listed as `frost*`, since they are not those of the published pictures.
     """
 
     frost: str = ""
