@@ -157,6 +157,8 @@ def test_what_is_typed() -> None:
             settings_from({**BASE, "corruptions": (spec,)})
     with pytest.raises(SpecError, match="'fog:3' is given twice"):
         settings_from({**BASE, "corruptions": ("fog", "fog:3")})
+    with pytest.raises(SpecError, match="'glass_blur' is given with different options"):
+        settings_from({**BASE, "corruptions": ("glass_blur:severity=1,glass=swap", "glass_blur:2")})
 
 
 def test_what_is_no_picture_is_refused_before_the_work(tmp_path: Path) -> None:

@@ -57,9 +57,29 @@ def test_frost_is_cut_out_of_all_pictures_and_at_all_places(tmp_path: Path) -> N
     assert torch.allclose(grey, frost.apply(x, fields).mean(dim=1, keepdim=True), atol=1e-6)
 
 
+def test_frost_is_made_smaller_by_leaving_pixels_out(tmp_path: Path) -> None:
+    """At a fifth of the size the middle one of five pixels stays, as OpenCV has it: the stripes are not averaged."""
+    stripes = np.zeros((160, 200, 3), np.uint8)
+    stripes[:, 2::5], stripes[:, 3::5] = (250, 125, 50), 255
+    frost = Frost(severity=1, frost=str(frost_folder(tmp_path, stripes)))
+    x = torch.zeros(2, 3, 32, 32)
+    ice = frost.apply(x, frost.draw((3, 32, 32), torch.arange(2))) / 0.2
+    expected = torch.tensor([250.0, 125.0, 50.0])[:, None, None] / 255
+    assert torch.allclose(ice, expected.expand_as(ice), atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (200, 16), (24, 224)])
+def test_motion_darkens_no_picture_however_long_and_narrow(size: tuple[int, int]) -> None:
+    x = torch.full((4, 1, *size), 0.6)
+    for severity in (1, 5):
+        blurred = registry.make("corruption", "motion_blur", severity=severity)(x)
+        assert (blurred - 0.6).abs().max() <= 1 / 255
+
+
 def test_a_folder_without_frost_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="not a folder of pictures"):
-        Frost(frost=str(tmp_path))
+    for folder in (str(tmp_path), "~nobody-of-this-name/frost"):
+        with pytest.raises(SpecError, match="not a folder of pictures"):
+            Frost(frost=folder)
     (tmp_path / "a.png").write_bytes(b"no picture")
     with pytest.raises(SpecError, match="cannot be read"):
         Frost(frost=str(tmp_path))(torch.zeros(1, 3, 32, 32))

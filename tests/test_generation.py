@@ -19,12 +19,13 @@ from advex import registry
 from advex.cli import main
 from advex.data import Dataset
 from advex.data.seeds import BUNDLED, ClassSeeds, bundled_seeds, seeds_of
-from advex.errors import DataError, InputError, SpecError
+from advex.errors import AdvexWarning, DataError, InputError, SpecError
 from advex.explanation import explain_into
-from advex.explanation.generation import GENERATED, GenerationRequest, recognised, seed_subjects
+from advex.explanation.generation import GENERATED, GenerationRequest, recognised, seed_subjects, seeds_for
 from advex.goals import Become
 from advex.lookup.models import Opened
 
+PAINTER = "--model builtin:cifar10-robust"
 CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
@@ -161,6 +162,20 @@ def test_a_picture_does_not_depend_on_its_company(toys: Any, tmp_path: Path) -> 
     assert not torch.equal(other[1].x, other[0].x)
 
 
+def test_a_model_that_does_not_name_its_classes(toys: Any, tmp_path: Path) -> None:
+    """It takes the names of the data, and needs them even for all classes; those it has no output for are left out."""
+    classifier = toys.affine(torch.randn(2, 12).double(), torch.zeros(2).double())
+    with pytest.raises(SpecError, match="does not name its classes"):
+        seeds_for(["all"], classifier)
+    data = pictures(torch.rand(6, 1, 3, 4).numpy(), [0, 1, 2] * 2)
+    seeds, numbers = seeds_for(["all"], classifier, data)
+    assert (list(seeds), numbers) == (["a", "b", "c"], {"a": 0, "b": 1, "c": 2})
+    model = Opened(name="m", source="m", classifier=classifier)
+    with pytest.warns(AdvexWarning, match="The model has 2 classes, and 'c' is number 2"):
+        result = explain_into(tmp_path, model, seed_subjects(seeds, numbers, 1, 0), GenerationRequest(radius=0.5))
+    assert [each["label"] for each in result["inputs"]] == ["a", "b"]
+
+
 def test_judges_are_asked_about_seed_and_picture(toys: Any, tmp_path: Path) -> None:
     """One that agrees with the painter, one that says the opposite, and one that always says the class."""
     weight = torch.randn(2, 12, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -222,7 +237,9 @@ def test_the_record_says_how_a_picture_was_made(
             np.testing.assert_array_equal(np.asarray(picture), again)
 
 
-def test_seeds_from_data_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_seeds_from_data_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Classes are those of the model, by name, whatever their order in the data."""
     for number, name in enumerate(("ship", "horse")):
         (tmp_path / "mine" / name).mkdir(parents=True)
@@ -230,6 +247,7 @@ def test_seeds_from_data_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyP
             Image.new("RGB", (40, 32), (60 * number, 20 * copy, 200)).save(tmp_path / "mine" / name / f"{copy}.png")
     model = ("--model", "builtin:cifar10-ordinary", "--count", "1", "--steps", "1", "--judges", "none")
     assert run(monkeypatch, tmp_path, "horse", "--data", "mine", *model) == 0
+    assert "others" not in capfd.readouterr().out
     record = json.loads((tmp_path / "generated" / GENERATED).read_text())
     (answer,) = record["inputs"]
     assert (answer["target"], answer["note"]) == (7, "2 pictures of class 'horse' of mine")
@@ -253,6 +271,14 @@ def test_seeds_from_data_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyP
         (("horse", "--model", "builtin:cifar10-robust", "--radius", "56"), 1, "at most 55.43 apart in L2"),
         (("horse", "--model", "builtin:cifar10-robust", "--count", "0"), 2, "--count"),
         (("horse", "--model", "builtin:cifar10-robust", "--judges", "no"), 2, "no is not a folder"),
+        (
+            ("horse", *f"{PAINTER} --judges builtin:cifar10-robust".split()),
+            2,
+            "is the model that generates the pictures",
+        ),
+        (("horse", *f"{PAINTER} --judges builtin:photos-robust".split()), 2, "takes inputs of shape (3, 64, 64)"),
+        (("horse", *f"{PAINTER} --judges builtin:planted".split()), 2, "planted has no class 'horse'"),
+        (("horse", *PAINTER.split(), "--data", "~nobody-of-this-name/x"), 2, "There is no data set"),
         (("horse", "--model", "builtin:cifar10-robust", "--data", "digits"), 2, "has no class 'horse'"),
     ],
 )

@@ -40,6 +40,7 @@ from advex.measures import (
     representation,
     worst_case_stability,
 )
+from advex.measures.worst_change import NO_POINT, worst_around
 from advex.networks import HalfHuberReLU
 from advex.types import Explanation, concatenate
 
@@ -216,6 +217,21 @@ def test_the_worst_case_of_a_bowl_in_linf_is_a_corner() -> None:
     s = torch.tensor(STEEPNESS, dtype=torch.float64)
     assert torch.allclose(change.distance, 0.3 * s.norm() / (s * x).norm(dim=1), rtol=1e-9)
     assert torch.allclose(change.delta.abs(), torch.full((6, 4), 0.3, dtype=torch.float64))
+
+
+def test_a_random_point_without_a_map_hides_none_of_the_others() -> None:
+    x = draws(5, 4) + 0.5
+    around = neighbours(Slope(), bowl(), x, classes(5), radius=0.1, samples=3)
+    maps = around.maps.clone()
+    maps[:, 0], maps[4] = math.nan, math.nan
+    worst = worst_around(
+        replace(around, maps=maps), Slope(), bowl(), classes(5), search=Idle(loses=True), distance="relative_l2",
+        soften=None, restarts=1, climb=Slope(), seed=0, max_batch=None,
+    )  # fmt: skip
+    shown = torch.stack([RelativeL2()(around.map, each) for each in around.maps[:, 1:].unbind(dim=1)]).amax(dim=0)
+    assert torch.equal(worst.distance[:4], shown[:4])
+    assert not worst.by_attack[:4].any()
+    assert worst.undefined[NO_POINT].tolist() == [False] * 4 + [True]
 
 
 @EVERY

@@ -29,6 +29,14 @@ def maker_of(name: str) -> int | None:
     return int(match[1], 16) if match else None
 
 
+def at_home(path: str | Path) -> Path:
+    """The path with `~` and `~user` as folders; as it stands where that user is not known."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 # -- writing -------------------------------------------------------------------------------------------------
 
 

@@ -67,6 +67,7 @@ def generate(
     others = painting.bundled_judges(opened) if judges is None else []
     if judges not in (None, "none"):
         others = open_models([judges], models.device)
+        painting.check_judges(others, opened, numbers)
     request = painting.GenerationRequest(
         radius=length, steps=steps, judges=others, seed=seed, seeds={name: each.digest for name, each in seeds.items()}
     )
@@ -84,10 +85,12 @@ def _tell(result: dict[str, Any], shares: dict[str, dict[str, int]], out: Path, 
         [each["generated"]["picture"], each["label"], each["says"],
          *(f"{100 * said[each['target']]:.1f} %" for said in (each["confidences"], each["generated"]["after"])),
          f"{each['generated']['l2']:.2f}",
-         f"{sum(other['picture_says'] == each['label'] for other in each['others'].values())} of {len(shares)}"]
+         *([f"{sum(other['picture_says'] == each['label'] for other in each['others'].values())} of {len(shares)}"]
+           if shares else [])]
         for each in result["inputs"]
     ]  # fmt: skip
-    terminal.table(["picture", "class", "of the seed it says", "before", "after", "L2", "others agree"], rows)
+    agree = ["others agree"] if shares else []
+    terminal.table(["picture", "class", "of the seed it says", "before", "after", "L2", *agree], rows)
     for name, share in shares.items():
         terminal.emit(f"{name} recognises {share['pictures']} pictures and {share['seeds']} seeds of {share['of']}")
     terminal.emit(" ".join(str(out / name) for name in result["sheets"]))

@@ -64,20 +64,19 @@ def zoom_matrix(x: Tensor, side: int, factor: float) -> Tensor:
 def moved(x: Tensor, radius: int, sigma: float, angle: Tensor) -> Tensor:
     """x [n, channels, height, width] along a line: weights of half a Gaussian over 2 radius + 1 pixels.
 
-    angle: [n], in degrees. Edges are repeated; what would come from beyond the picture's own length is left out.
+    angle: [n], in degrees. Edges are repeated.
     """
     count, (height, width) = 2 * radius + 1, x.shape[2:]
     step = torch.arange(count, dtype=torch.float64, device=x.device)
     weight = torch.exp(-0.5 * (step / sigma) ** 2)
     turn = torch.deg2rad(angle.double())[:, None]
     down, right = (-(step * part - 0.5).ceil().long() for part in (turn.sin(), turn.cos()))  # [n, count]
-    beyond = ((down.abs() >= height) | (right.abs() >= width)).cumsum(dim=1) > 0
-    weights = torch.where(beyond, 0.0, weight / weight.sum()).to(x)
+    weights = (weight / weight.sum()).tolist()
     row, column = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
     blurred = torch.zeros_like(x)
     for k in range(count):
         rows = (row - down[:, k, None]).clamp(0, height - 1)
         columns = (column - right[:, k, None]).clamp(0, width - 1)
         place = (rows[:, :, None] * width + columns[:, None, :]).flatten(1)[:, None].expand(-1, x.shape[1], -1)
-        blurred += weights[:, k, None, None, None] * x.flatten(2).gather(2, place).reshape(x.shape)
+        blurred += weights[k] * x.flatten(2).gather(2, place).reshape(x.shape)
     return blurred

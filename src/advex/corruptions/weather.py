@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from advex.corruptions import filters
 from advex.corruptions.corruption import Corruption, Fields, Size, corruption, normal, uniform
 from advex.data.images import decode
 from advex.data.source import Unreadable
 from advex.errors import SpecError
+from advex.files import at_home
 
 _LUMA = (0.299, 0.587, 0.114)
 
@@ -133,8 +134,8 @@ class Snow(Corruption):
 class Frost(Corruption):
     """Ice on the window: a part of a picture of frost, added.
 
-    severity: 1 to 5. frost: a folder of such pictures; empty: a texture is generated, and the figures are listed as
-    `frost*`, since they are not those of the published pictures.
+    severity: 1 to 5. frost: a folder of such pictures, the first 64 by name; empty: a texture is generated, and the
+    figures are listed as `frost*`, since they are not those of the published pictures.
     """
 
     frost: str = ""
@@ -178,7 +179,7 @@ _ICE = (0.80, 0.90, 1.0)
 
 
 def _pictures(folder: str) -> tuple[Path, ...]:
-    root = Path(folder).expanduser()
+    root = at_home(folder)
     pictures = sorted(path for path in root.glob("*") if path.suffix.lower() in decode.SUFFIXES)
     if not pictures:
         raise SpecError(f"frost={folder} is not a folder of pictures: give one, or omit frost.")
@@ -190,12 +191,14 @@ def _scaled(path: Path, shrunk: float, height: int, width: int) -> Tensor:
     """A picture of frost [3, at least height, at least width] uint8. Raises SpecError for what cannot be read."""
     try:
         with decode.quiet():
-            picture = Image.fromarray(decode.pixels(path, channels=3).transpose(1, 2, 0))
+            picture = torch.from_numpy(np.array(decode.pixels(path, channels=3)))
     except Unreadable as error:
         raise SpecError(f"The frost picture {path} cannot be read: {error}.") from None
-    shrunk = max(shrunk, height / picture.height, width / picture.width)
-    size = (max(round(picture.width * shrunk), width), max(round(picture.height * shrunk), height))
-    return torch.from_numpy(np.array(picture.resize(size, Image.Resampling.BICUBIC))).permute(2, 0, 1)
+    sides, least = picture.shape[1:], (height, width)
+    shrunk = max(shrunk, *(few / side for few, side in zip(least, sides, strict=True)))
+    size = [max(round(side * shrunk), few) for few, side in zip(least, sides, strict=True)]
+    # Between the nearest four pixels, however many are left out: so the published data were made.
+    return interpolate(picture[None].float(), size, mode="bilinear")[0].round().byte()
 
 
 def _texture(draws: Tensor, x: Tensor) -> Tensor:

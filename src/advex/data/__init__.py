@@ -23,6 +23,7 @@ from advex.data.tables.inference import listed
 from advex.data.tables.table import Table
 from advex.errors import DataError, did_you_mean
 from advex.features import FeatureSpec
+from advex.files import at_home
 from advex.options import by_option
 
 if TYPE_CHECKING:
@@ -188,7 +189,7 @@ def _find(source: str, policy: AnnotationPolicy = MAJORITY) -> Opened:
     if name in builtin:
         return registry.build("dataset", source)
     shared = Path(os.environ["ADVEX_DATA"]) if os.environ.get("ADVEX_DATA") else None
-    for path in (Path(source).expanduser(), *([shared / source] if shared else [])) if source else ():
+    for path in (at_home(source), *([shared / source] if shared else [])) if source else ():
         if path.exists():
             return opened(Place(path, policy))
     known = {*builtin, *(path.name for path in shared.glob("*/"))} if shared else builtin

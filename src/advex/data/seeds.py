@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from advex import randomness
-from advex.data.dataset import Dataset, content
+from advex.data.dataset import Dataset, content, counted
 from advex.errors import DataError, SpecError, did_you_mean
 
 BUNDLED = Path(__file__).with_name("published") / "cifar10_seeds.safetensors"
@@ -61,7 +61,7 @@ def seeds_of(data: Dataset, name: str) -> ClassSeeds:
         rows=own.x,
         origin=(unit * mean).float(),
         scale=torch.full((len(own),), len(own) ** -0.5 / unit),
-        source=f"{len(own):,} pictures of class '{name}' of {data.name}",
+        source=f"{counted(len(own), 'picture')} of class '{name}' of {data.name}",
         digest=content(own),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from advex import attacks, registry
@@ -199,6 +199,8 @@ def _corruptions(specs: Sequence[str]) -> tuple[CorruptionTask, ...]:
             made = registry.make("corruption", name, severity=severity, **options)
             if severity in tasks.setdefault(name, {}):
                 raise SpecError(f"The corruption '{name}:{severity}' is given twice.")
+            if any(replace(each, severity=severity) != made for each in tasks[name].values()):
+                raise SpecError(f"The corruption '{name}' is given with different options: evaluate them one by one.")
             tasks[name][severity] = made
     return tuple(CorruptionTask(key=key, severities=dict(sorted(made.items()))) for key, made in tasks.items())
 

@@ -6,7 +6,7 @@ A robust network's are pictures that other networks, and people, recognise; an o
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from advex.classifier import Classifier
 from advex.data import Dataset
 from advex.data.seeds import ClassSeeds, bundled_seeds, seeds_of
 from advex.drawing.contact_sheet import Cell, Legend, Row
-from advex.errors import InputError
+from advex.errors import InputError, SpecError
 from advex.explanation.pictures import as_files, has_pictures
 from advex.explanation.subjects import Subject, class_name
 from advex.files import write_bytes
@@ -42,6 +42,8 @@ def seeds_for(
     SpecError for what is no class, DataError for a class without pictures.
     """
     names = classifier.class_names or (() if data is None else data.class_names)
+    if not names:
+        raise SpecError("The model does not name its classes. Give data with pictures of them: --data DATA.")
     numbers = (
         range(len(names)) if list(wanted) == ["all"] else [class_number(each, names, len(names)) for each in wanted]
     )
@@ -116,6 +118,8 @@ class GenerationRequest:
                 f"The radius {self.radius:g} is too large: pictures of this size are at most {farthest:.4g} "
                 "apart in L2. Use a smaller one."
             )
+        if subject.y >= len(confidences):
+            raise InputError(f"The model has {len(confidences)} classes, and '{subject.label}' is number {subject.y}.")
         x = subject.x.to(classifier.device, classifier.dtype)[None]
         target = torch.tensor([subject.y], device=x.device)
         painted = self.search(classifier, x, Become(target))
@@ -173,6 +177,21 @@ def recognised(answers: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]
         }
         for name in (answers[0]["others"] if answers else ())
     }
+
+
+def check_judges(judges: Sequence[Opened], model: Opened, names: Iterable[str]) -> None:
+    """Raise SpecError for a judge that is the model itself, has other inputs, or lacks one of the classes."""
+    own = weights_hash(model.classifier)
+    for judge in judges:
+        known = judge.classifier.class_names
+        if weights_hash(judge.classifier) == own:
+            raise SpecError(f"{judge.name} is the model that generates the pictures: only others can judge them.")
+        if None not in (judge.input_shape, model.input_shape) and judge.input_shape != model.input_shape:
+            raise SpecError(
+                f"{judge.name} takes inputs of shape {judge.input_shape}, but the pictures are {model.input_shape}."
+            )
+        if known is not None and (unknown := [name for name in names if name not in known]):
+            raise SpecError(f"{judge.name} has no class '{unknown[0]}', so it cannot recognise it.")
 
 
 def bundled_judges(model: Opened) -> list[Opened]:

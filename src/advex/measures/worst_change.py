@@ -149,8 +149,9 @@ def worst_around(
         reached, flat, gradients = reached | run.reached, flat & run.flat, gradients + run.gradients
 
     shown = torch.stack([apart(around.map, maps) for maps in around.maps.unbind(dim=1)], dim=1).to(attack)
-    random = around.largest(shown)
-    at_random = torch.where(around.kept & ~shown.isnan(), shown, -math.inf).argmax(dim=1)
+    shown = torch.where(around.kept & ~shown.isnan(), shown, -math.inf)
+    random, at_random = shown.max(dim=1)
+    random = torch.where(random.isneginf(), math.nan, random)
     row = torch.arange(len(attack), device=attack.device)
     drawn, drawn_map = around.near[row, at_random] - around.x, around.maps[row, at_random]
     by_attack = (attack >= random) | random.isnan()

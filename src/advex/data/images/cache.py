@@ -24,7 +24,7 @@ from advex.data.source import Passing, Reading, Source, files_below
 from advex.data.window import Window
 from advex.documents import read_json
 from advex.errors import ArtifactError, DataError
-from advex.files import write_text, writing
+from advex.files import at_home, write_text, writing
 from advex.ownership import in_turn
 
 LEAST = 2**28  # bytes of pixels from which on they are mapped
@@ -68,7 +68,7 @@ class Cache:
         said = [_FORM, how.source, root, split, how.size, how.channels, *_stamps(source.root)]
         digest = hashlib.blake2b(json.dumps(said).encode(), digest_size=16)
         digest.update(np.ascontiguousarray(order).data)
-        return cls(Path(folder).expanduser() / digest.hexdigest())
+        return cls(at_home(folder) / digest.hexdigest())
 
     @property
     def pixels(self) -> Path:

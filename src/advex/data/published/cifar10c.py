@@ -14,7 +14,7 @@ import numpy as np
 
 from advex.data.source import Place, Source, Split
 from advex.errors import DataError, SpecError, did_you_mean
-from advex.files import check_file
+from advex.files import at_home, check_file
 from advex.registry import register
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -73,7 +73,7 @@ class CIFAR10C:
 
 def _folder(root: str) -> Path:
     shared = os.environ.get("ADVEX_DATA")
-    places = [Path(root).expanduser(), *([Path(shared) / root] if shared else [])]
+    places = [at_home(root), *([Path(shared) / root] if shared else [])]
     for place in places:
         if place.is_dir():
             return place

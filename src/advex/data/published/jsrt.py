@@ -25,6 +25,7 @@ from advex.data.published import jsrt_tables, pictures
 from advex.data.published.jsrt_tables import SIDE, Radiograph
 from advex.data.source import Anew, Encoded, Header, Place, Source, Split, Unreadable, files_below
 from advex.errors import DataError, InputError, SpecError, did_you_mean
+from advex.files import at_home
 from advex.randomness import uniform_for
 from advex.registry import register
 
@@ -109,7 +110,7 @@ class JSRT:
 
 def radiographs(root: str | Path) -> tuple[Radiograph, ...]:
     """All radiographs of a folder with what its tables say of them; no picture is read. Raises DataError."""
-    return _known(Path(root).expanduser())[0]
+    return _known(at_home(root))[0]
 
 
 def _known(root: Path) -> tuple[tuple[Radiograph, ...], str]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from advex.data.images import parquet as files
 from advex.data.images.boxes import BOXES, Order
 from advex.data.published.pictures import folder_of
 from advex.data.source import Place, Source
 from advex.errors import DataError
+from advex.files import at_home
 from advex.registry import register
 
 
@@ -21,7 +20,7 @@ def parquet(*, root: str = "", boxes: str = BOXES, order: Order = "xyxy") -> Sou
     width, height. All boxes of a row count as the thing that its label names. A row whose box is none, or reaches more
     than a pixel beyond its picture, is skipped and named. Raises DataError for what is not of this form.
     """
-    path = Path(root).expanduser()
+    path = at_home(root)
     if root and path.is_file():
         return files.source(
             path.resolve().parent.name, {files.split_name(path.parent, path): [path]}, boxes=boxes, order=order

@@ -15,6 +15,7 @@ from advex.data.images import decode
 from advex.data.source import Encoded, Unreadable, shortened
 from advex.data.window import Cut, Window
 from advex.errors import DataError, SpecError
+from advex.files import at_home
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -29,7 +30,7 @@ def folder_of(name: str, root: str) -> Path:
             f"folder that contains '{name}'.",
             absent=True,
         )
-    place = Path(root).expanduser() if root else Path(shared or "") / name
+    place = at_home(root) if root else Path(shared or "") / name
     if not place.is_dir():
         sentence = f"{place} is not a folder; expected {name} there. Give its folder as '{name}:root=PATH'."
         raise DataError(sentence, absent=not place.exists())
