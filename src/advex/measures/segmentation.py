@@ -140,10 +140,10 @@ class Segmentation:
         """
         known = ~(first[:, 0] + second[:, 0]).isnan()
         pair = [_counted(parts[known])[:2] for parts in (first, second)]
-        middle = tuple((one + other) / 2 for one, other in zip(*pair, strict=True))
+        inside, every = ((before + after) / 2 for before, after in zip(*pair, strict=True))
         adds = torch.full((len(known),), math.nan, dtype=first.dtype)
         if known.any():
-            adds[known] = torch.sub(*(_precision(*counts, *middle) for counts in pair))
+            adds[known] = torch.sub(*(_precision(*counts, inside, every) for counts in pair))
         return {"pxap": adds}
 
 
