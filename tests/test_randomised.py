@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import advex
 from advex import registry
 from advex.classifier import Classifier
+from advex.contexts import pixelwise
 from advex.errors import InputError, SpecError
 from advex.evaluation import Settings, evaluate
 from advex.measures.case import Case, Measured, apply
@@ -234,6 +235,25 @@ def test_a_copy_has_the_layers_own_initialisation_and_fresh_statistics() -> None
     again, other = (bytes_of(randomised(classifier, ("network.0",), seed=seed)) for seed in (3, 4))
     assert torch.equal(again["network.0.weight"], new["network.0.weight"])
     assert not torch.equal(other["network.0.weight"], new["network.0.weight"])
+
+
+class Orthogonal(nn.Conv2d):
+    def reset_parameters(self) -> None:
+        nn.init.orthogonal_(self.weight)  # which takes weights in the order of their axes alone
+
+
+class Normal(nn.Conv2d):
+    def reset_parameters(self) -> None:
+        nn.init.kaiming_normal_(self.weight)
+
+
+@pytest.mark.parametrize("kind", [Orthogonal, Normal])
+def test_how_memory_holds_the_weights_changes_no_draw(kind: Any) -> None:
+    classifier = Classifier(nn.Sequential(kind(3, 6, 3, bias=False), nn.Flatten(), nn.Linear(216, 3)))
+    before = randomised(classifier, ("network.0",), seed=3)
+    with pixelwise(classifier):
+        after = randomised(classifier, ("network.0",), seed=3)
+    assert torch.equal(bytes_of(before)["network.0.weight"], bytes_of(after)["network.0.weight"])
 
 
 def test_statistics_without_weights_are_fresh_too() -> None:

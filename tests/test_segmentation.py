@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,14 @@ from scipy import ndimage
 from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
+import advex
 from advex.classifier import Classifier
 from advex.data.evidence import Evidence
+from advex.evaluation import evaluate, settings_from
 from advex.measures.case import Case, apply, build
+from advex.measures.paired_tests import sign_flips
+from advex.measures.segmentation import Segmentation
+from advex.record import read_rows
 from advex.types import Explanation
 
 N, SIDE = 12, 10
@@ -132,6 +138,44 @@ def test_resampled_means_choose_anew_on_the_resampled_other_half(masks: Tensor) 
         expected = {"": np.mean(values), "top1": np.mean(rights), "whole_picture": np.mean(whole), "pxap": precision}
         for name, value in expected.items():
             assert float(made[name][row]) == pytest.approx(value, abs=1e-9), name
+
+
+def test_two_maps_differ_where_their_pixels_do(masks: Tensor) -> None:
+    """Else pictures with equal maps would speak for one of them: of each, the change is that of trading the maps."""
+    maps = torch.rand(N, SIDE, SIDE, generator=torch.Generator().manual_seed(2)).double() + 0.6 * masks
+    others = maps.clone()
+    others[:4] = torch.rand(4, SIDE, SIDE, generator=torch.Generator().manual_seed(3)).double()
+    first, second = (measured(case(each, masks)).parts for each in (maps, others))
+    first[7], second[7] = math.nan, math.nan
+    segmentation = Segmentation()
+    adds = segmentation.paired(first, second)["pxap"]
+    known = torch.arange(N) != 7
+    assert (adds != 0)[known].tolist() == (torch.arange(N) < 4)[known].tolist()
+    assert adds[7].isnan()
+    means = [segmentation.settle(parts).values["pxap"].nanmean() for parts in (first, second)]
+    assert float(adds.nanmean()) == pytest.approx(float(means[0] - means[1]), rel=0.05)
+    for row in range(4):
+        swapped = [parts.clone() for parts in (first, second)]
+        swapped[0][row], swapped[1][row] = second[row], first[row]
+        signs = torch.ones(N).index_fill(0, torch.tensor(row), -1.0)
+        assert segmentation.paired(*swapped)["pxap"].numpy() == pytest.approx(
+            (signs * adds).numpy(), rel=1e-9, nan_ok=True
+        )
+
+
+def test_few_pictures_whose_maps_differ_claim_no_more_than_their_signs(tmp_path: Path) -> None:
+    data = advex.open_dataset("planted:amplitude=0.05", split="test", max_samples=12, seed=0)
+    asked: dict[str, Any] = {
+        "attack": None, "btr": None, "maps": ("gradient", "centre"), "measures": ("segmentation:levels=10",),
+        "pictures": (), "recheck": 0,
+    }  # fmt: skip
+    folder = tmp_path / "record"
+    record = evaluate([("net", "net", advex.load("builtin:planted"))], data, folder, settings_from(asked))
+    (line,) = (line for line in record.differences if line.measure == "segmentation_pxap")
+    parts = [torch.tensor([row["parts"] for row in read_rows(folder, "parts") if row["explainer"] == name])
+             for name in (line.first, line.second)]  # fmt: skip
+    adds = Segmentation(levels=10).paired(*(each.double() for each in parts))["pxap"]
+    assert line.p == pytest.approx(float(sign_flips(adds[:, None], seed=0)), abs=1e-12)
 
 
 def test_the_mask_itself_is_perfect_and_a_constant_map_finds_nothing(masks: Tensor) -> None:

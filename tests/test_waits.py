@@ -23,6 +23,7 @@ from advex.classifier import Classifier, input_gradient
 from advex.contexts import pixelwise
 from advex.data.dataset import Dataset
 from advex.errors import AdvexWarning, SpecError
+from advex.evaluation import maps as mapped
 from advex.evaluation.examples import searched
 from advex.evaluation.mapping import cases, groups
 from advex.evaluation.plan import plan_of
@@ -243,6 +244,39 @@ class Viewing(nn.Module):
         return self.layer(x).view(len(x), -1)
 
 
+class ViewingRows(nn.Module):
+    """Looks at the channels of all rows as one axis, which memory has of one row in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, channels, *size = (answer := self.layer(x)).shape
+        return answer.view(n * channels, *size).mean(dim=(1, 2)).view(n, channels)
+
+
+class _BackByMemory(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.relu()
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> Tensor:
+        return slopes[0].view(len(slopes[0]), -1).relu().view(slopes[0].shape)
+
+
+class ViewingBack(nn.Module):
+    """Looks at the memory of derivatives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(_BackByMemory.apply(self.first(x))).mean(dim=(2, 3))  # pyright: ignore
+
+
 def test_pixel_by_pixel_nothing_changes_but_rounding(resnet: tuple[Classifier, Tensor, Tensor]) -> None:
     classifier, x, y = resnet
     weight = next(parameter for parameter in classifier.parameters() if parameter.ndim == 4)
@@ -271,6 +305,8 @@ def test_whether_a_network_takes_it_is_tried_in_silence() -> None:
     (24, "preact_resnet:depth=14,classes=4", False),
     (32, "preact_resnet:depth=14,classes=4", True),
     (32, Viewing, False),
+    (32, ViewingRows, False),
+    (32, ViewingBack, False),
 ])  # fmt: skip
 def test_large_pictures_are_held_so_where_the_network_allows(side: int, network: Any, held: bool) -> None:
     pixels = torch.zeros(2, 3, side, side, dtype=torch.uint8)
@@ -280,9 +316,35 @@ def test_large_pictures_are_held_so_where_the_network_allows(side: int, network:
         assert classifier.pixelwise is held
     plan = plan_of(Settings(attack=None, btr=None, pictures=(), maps=("centre", "random")))
     for group in groups(plan.maps):
-        for _, case, _ in cases(group, classifier, large, plan, range(2)):
-            assert case.classifier.pixelwise is held  # while it is measured, too
+        with cases(group, classifier, large, plan, range(2)) as made:
+            for _, case, _ in made:
+                assert case.classifier.pixelwise is held  # while it is measured, too
     assert not classifier.pixelwise
+
+
+def test_a_network_is_held_as_before_when_a_measure_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while somebody keeps the error, as a notebook does: what is trained then would be lost with it."""
+    pixels = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+    data = Dataset(name="d", x=pixels, y=torch.arange(2), ids=("0", "1"), class_names=("a", "b", "c", "d"))
+    classifier = Classifier("preact_resnet:depth=14,classes=4").eval()
+    memory = {name: parameter.data_ptr() for name, parameter in classifier.named_parameters()}
+    plan = plan_of(Settings(attack=None, btr=None, pictures=(), maps=("centre",), measures=("gini",)))
+
+    def fails(measure: Any, case: Any) -> None:
+        assert case.classifier.pixelwise
+        raise SpecError("no such map")
+
+    monkeypatch.setattr(mapped, "apply", fails)
+    monkeypatch.setattr(type(plan.measures[0].measure), "check", fails, raising=False)
+    for ask in (
+        lambda: mapped.check(plan, classifier, data),
+        lambda: mapped._shared(groups(plan.maps)[0], classifier, data, plan, (), range(2)),
+    ):
+        with pytest.raises(SpecError) as kept:
+            ask()
+        assert kept.value.__traceback__ is not None
+        assert not classifier.pixelwise
+        assert {name: parameter.data_ptr() for name, parameter in classifier.named_parameters()} == memory
 
 
 # -- training ----------------------------------------------------------------------------------------------

@@ -14,6 +14,8 @@ from advex.contexts import pixelwise, without_doubts
 from advex.data.dataset import Dataset
 from advex.errors import AdvexError
 from advex.evaluation.settings import Settings
+from advex.layers import input_gradient
+from advex.logits import out_of_memory
 from advex.precision import has_bfloat16
 from advex.types import Batch
 
@@ -49,9 +51,13 @@ def _takes_pixelwise(classifier: Classifier, data: Dataset) -> bool:
     if not any(parameter.ndim == 4 for parameter in classifier.parameters()):
         return False
     try:
-        with pixelwise(classifier), without_doubts():  # about one example
-            classifier.predict(batch_for(classifier, data, slice(0, 1)).x)
-    except AdvexError:
+        # Two rows: of one alone, channels lie side by side in either order.
+        x = batch_for(classifier, data, slice(0, 1)).x.repeat(2, 1, 1, 1)
+        with pixelwise(classifier), without_doubts(), classifier.frozen():
+            input_gradient(lambda x: classifier(x).sum(dim=1), x)
+    except (AdvexError, RuntimeError) as error:
+        if out_of_memory(error):
+            raise
         return False
     return True
 

@@ -5,6 +5,7 @@ A range costs one search, of which each sigma blurs the change that was found. W
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -160,17 +161,20 @@ class _Work:
             for kind, make in kinds.items()
         }
 
-    def _cases(self, explainers: Sequence[Perceptual], rows: range) -> Iterator[Case]:
-        """The maps of explainers that share their search."""
+    @contextlib.contextmanager
+    def _cases(self, explainers: Sequence[Perceptual], rows: range) -> Iterator[Iterator[Case]]:
+        """The maps of explainers that share their search; see `cases`."""
         tasks = [MapTask(name="perceptual", explainer=each) for each in explainers]
-        return (case for _, case, _ in cases(tasks, self.model.classifier, self.data, self.study.plan, rows))
+        with cases(tasks, self.model.classifier, self.data, self.study.plan, rows) as made:
+            yield (case for _, case, _ in made)
 
     def _flips(self, rows: range) -> pa.Table:
         """[n] truths for each lambda', all layers held."""
         flips = {}
         for weight in WEIGHTS:
-            (case,) = self._cases([replace(self.study.varied.part, layers="relu:all", perceptual=weight)], rows)
-            flips[f"{weight:g}"] = lost_class(case).cpu()
+            held = replace(self.study.varied.part, layers="relu:all", perceptual=weight)
+            with self._cases([held], rows) as made:
+                flips[f"{weight:g}"] = lost_class(next(made)).cpu()
         return table(dict.fromkeys(flips, pa.bool_()), **flips)
 
     def _judged(self, held: Range, rows: range) -> pa.Table:
@@ -179,18 +183,19 @@ class _Work:
         explainers = [replace(self.study.varied, sigma=sigma, **fields) for sigma in self.study.sigmas]
         columns: dict[str, Any] = {}
         kinds: dict[str, pa.DataType] = {}
-        for sigma, case in zip(self.study.sigmas, self._cases(explainers, rows), strict=True):
-            columns["flips"], kinds["flips"] = lost_class(case).cpu().double(), pa.float64()
-            if case.explanation.weight is not None:
-                columns["weight"], kinds["weight"] = case.explanation.weight, pa.float64()
-            for task in self.study.plan.measures:
-                measured = apply(task.measure, case)
-                if settled.settles(task):
-                    name = f"{sigma:g}:{settled.column(task)}"
-                    columns[name], kinds[name] = settled.parts(measured, len(rows)), pa.list_(pa.float64())
-                else:
-                    own = {f"{sigma:g}:{key}": measured.values[name] for name, key in task.keys.items()}
-                    columns, kinds = columns | own, kinds | dict.fromkeys(own, pa.float64())
+        with self._cases(explainers, rows) as made:
+            for sigma, case in zip(self.study.sigmas, made, strict=True):
+                columns["flips"], kinds["flips"] = lost_class(case).cpu().double(), pa.float64()
+                if case.explanation.weight is not None:
+                    columns["weight"], kinds["weight"] = case.explanation.weight, pa.float64()
+                for task in self.study.plan.measures:
+                    measured = apply(task.measure, case)
+                    if settled.settles(task):
+                        name = f"{sigma:g}:{settled.column(task)}"
+                        columns[name], kinds[name] = settled.parts(measured, len(rows)), pa.list_(pa.float64())
+                    else:
+                        own = {f"{sigma:g}:{key}": measured.values[name] for name, key in task.keys.items()}
+                        columns, kinds = columns | own, kinds | dict.fromkeys(own, pa.float64())
         return table(kinds, **columns)
 
     # -- what comes of it --------------------------------------------------------------------------------

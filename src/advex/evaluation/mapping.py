@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Any
@@ -40,17 +41,18 @@ def kind(group: Group) -> str:
     return f"map_{group[0].name}" if len(group) == 1 else f"maps_{group[0].name}"
 
 
+@contextlib.contextmanager
 def cases(
     group: Sequence[MapTask], classifier: Classifier, data: Dataset, plan: Plan, rows: range
-) -> Iterator[tuple[MapTask, Case, float]]:
+) -> Iterator[Iterator[tuple[MapTask, Case, float]]]:
     """The maps of some rows, of the class that the plan says, one task after the other, and the seconds that they took.
 
     Each is what its explainer makes alone; what they share is made once. Its seconds count for each of them in full, as
-    if its explainer had been alone. Row i depends on example i alone. Until the next is asked for, the classifier is
-    held as suits the pictures, for whoever measures a map.
+    if its explainer had been alone. Row i depends on example i alone. Inside, the classifier is held as suits the
+    pictures, for whoever measures a map.
     """
     with laid_out(classifier, data):
-        yield from _cases(group, classifier, data, plan, rows)
+        yield _cases(group, classifier, data, plan, rows)
 
 
 def _cases(

@@ -65,9 +65,10 @@ def check(plan: Plan, classifier: Classifier, data: Dataset) -> None:
                 f"which {data.name} does not: omit it, or use data that do: {LOCATED}."
             )
     for group in groups(plan.maps):
-        for _, case, _ in cases(group, classifier, data, plan, range(1)):
-            for measure in plan.measures:
-                getattr(measure.measure, "check", lambda case: None)(case)
+        with cases(group, classifier, data, plan, range(1)) as made:
+            for _, case, _ in made:
+                for measure in plan.measures:
+                    getattr(measure.measure, "check", lambda case: None)(case)
 
 
 def pieces(work: Evaluation, model: str) -> Pieces:
@@ -81,11 +82,8 @@ def _shared(
     group: Group, classifier: Classifier, data: Dataset, plan: Plan, shown: Collection[int], rows: range
 ) -> pa.Table:
     """The maps of some rows by a group of explainers, measured."""
-    made = (
-        (task, _measured(case, seconds, plan, shown, rows))
-        for task, case, seconds in cases(group, classifier, data, plan, rows)
-    )
-    return together(made)
+    with cases(group, classifier, data, plan, rows) as made:
+        return together((task, _measured(case, seconds, plan, shown, rows)) for task, case, seconds in made)
 
 
 def _measured(case: Case, seconds: float, plan: Plan, shown: Collection[int], rows: range) -> pa.Table:
@@ -277,6 +275,7 @@ def differences(results: Results) -> Iterator[Contrast]:
     """
     values: dict[tuple[str, str, str], Tensor] = {}
     drawn: dict[tuple[str, str], Mapping[str, Tensor]] = {}
+    adds: dict[tuple[tuple[str, str], ...], Mapping[str, Tensor]] = {}
 
     def change(pair: Sequence[tuple[str, str]], key: str, **whose: str) -> Contrast:
         for owner in pair:
@@ -288,7 +287,14 @@ def differences(results: Results) -> Iterator[Contrast]:
         made = mean_contrast(f"{key} by {whose.get('axis')}", changes, better, results.seed, **whose)
         alike = torch.equal(*(values[*owner, key].isnan() for owner in pair))  # resampled were the same examples
         if alike and all(key in drawn[owner] for owner in pair):
-            made = dataclasses.replace(made, estimates=drawn[pair[0]][key] - drawn[pair[1]][key])
+            if tuple(pair) not in adds:  # of one pair after the other
+                adds.clear()
+                adds[tuple(pair)] = settled.paired(results, pair)
+            made = dataclasses.replace(
+                made,
+                estimates=drawn[pair[0]][key] - drawn[pair[1]][key],
+                changes=adds[tuple(pair)].get(key, made.changes),
+            )
         return made
 
     for first, second in results.pairs:

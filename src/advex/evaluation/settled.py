@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -74,6 +75,26 @@ def estimates(results: Results, model: str, explainer: str) -> dict[str, Tensor]
             for key, is_now, means in drawn
             if results.measures[key].title.removesuffix(f" ({key})") == is_now.title
         )
+    return made
+
+
+def paired(results: Results, pair: Sequence[tuple[str, str]]) -> dict[str, Tensor]:
+    """By the measures' keys: what each example adds to the difference of a figure of two maps, [n], where that is not
+    the difference of its values.
+
+    pair: (model, explainer), twice. As of `estimates`, of records that have the measures' parts.
+    """
+    made: dict[str, Tensor] = {}
+    known = [key for key in estimates(results, *pair[0]) if key in estimates(results, *pair[1])]
+    for spec in dict.fromkeys(results.measures[key].spec for key in known):
+        measure: Any = registry.build("measure", spec)
+        if results.parts is None or not hasattr(measure, "paired"):
+            continue
+        keys = [key for key, entry in results.measures.items() if entry.spec == spec]
+        is_its = pc.field("measure").isin(keys)
+        both = [parts_of(read_parts(results.parts, *owner).filter(is_its).column("parts")) for owner in pair]
+        names = dict(zip(values_of(measure), keys, strict=False))
+        made |= {names[name]: adds for name, adds in measure.paired(*both).items()}
     return made
 
 

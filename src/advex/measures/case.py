@@ -168,7 +168,8 @@ class Measure(Protocol):
     examples. Of such a measure row i of the parts, rather than of the values, depends on example i alone.
     Where what hangs on all examples is to be part of the intervals, it has `resampled(parts, counts)` as well: the
     mean of each value, [b] by name, over examples of which each was drawn so many times, counts [b, n], and on which
-    all is chosen and weighed anew.
+    all is chosen and weighed anew. Where a row's value hangs on the other rows' maps, `paired(first, second)` gives
+    what it adds to the difference of two explainers' figures, [n] by name, of their parts: 0 where they are equal.
     """
 
     of: ClassVar[Of]

@@ -252,6 +252,8 @@ def randomised(classifier: Classifier, names: Layer, seed: int) -> Classifier:
 @torch.no_grad()
 def _draw(module: nn.Module, name: str, seed: int) -> None:
     fresh = copy.deepcopy(module).to("cpu", torch.float32)
+    for parameter in fresh.parameters():  # numbers are drawn in the order of memory
+        parameter.data = parameter.data.contiguous()
     state = torch.get_rng_state()
     torch.set_rng_state(randomness.generators(torch.zeros(1, 1), seed, name)[0].get_state())
     try:

@@ -132,6 +132,20 @@ class Segmentation:
         precision = (hits / taken.clamp_min(1) * steps).sum(dim=1) / hits[:, -1]
         return {"": sums[0] / drawn, "top1": sums[1] / drawn, "pxap": precision, "whole_picture": sums[2] / drawn}
 
+    def paired(self, first: Tensor, second: Tensor) -> dict[str, Tensor]:
+        """What each example adds to the difference of two maps' pxap, [n], to the first order.
+
+        first, second: parts of the same examples. Taken where every example has half the pixels of either map, it
+        changes its sign with the two maps of an example, and is 0 where these are equal.
+        """
+        known = ~(first[:, 0] + second[:, 0]).isnan()
+        pair = [_counted(parts[known])[:2] for parts in (first, second)]
+        inside, every = ((before + after) / 2 for before, after in zip(*pair, strict=True))
+        adds = torch.full((len(known),), math.nan, dtype=first.dtype)
+        if known.any():
+            adds[known] = torch.sub(*(_precision(*counts, inside, every) for counts in pair))
+        return {"pxap": adds}
+
 
 def _counted(parts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Pixels of the thing and of all that are at least each threshold, from the highest one down, and IoUs from the
@@ -152,13 +166,17 @@ def _columns(parts: Tensor, overlaps: Tensor) -> Tensor:
     return columns
 
 
-def _precision(inside: Tensor, every: Tensor) -> Tensor:
+def _precision(
+    inside: Tensor, every: Tensor, all_inside: Tensor | None = None, all_every: Tensor | None = None
+) -> Tensor:
     """[n] whose mean is the average precision of all pixels together, and whose spread is that of the figure.
 
     inside, every: [n, levels], pixels of the thing, and all, of at least a threshold, from the highest one down. Each
     example has the figure and n times its influence on it: the derivative by the example's weight (Hampel 1974).
+    all_inside, all_every: likewise, of the examples whose figure it is, and at which the derivative is; else the same.
     """
-    hits, taken, things = inside.sum(dim=0), every.sum(dim=0), inside[:, -1].sum()
+    hits = (inside if all_inside is None else all_inside).sum(dim=0)
+    taken, things = (every if all_every is None else all_every).sum(dim=0), hits[-1]
     precision = hits / taken.clamp_min(1)
     steps, own = (torch.diff(each, dim=-1, prepend=torch.zeros_like(each[..., :1])) for each in (hits, inside))
     figure = (precision * steps).sum() / things
