@@ -10,8 +10,9 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from advex.errors import AdvexError, ArtifactError, DataError
+from advex.errors import AdvexError, ArtifactError, DataError, SpecError
 
 LOCK = ".in-use"
 _TEMPORARY = re.compile(r"\..+\.([0-9a-f]+)-[0-9a-f]{8}\.new")
@@ -27,6 +28,13 @@ def maker_of(name: str) -> int | None:
     """The number of the process that was writing a temporary file or folder; None for other names."""
     match = _TEMPORARY.fullmatch(name)
     return int(match[1], 16) if match else None
+
+
+def as_path(given: Any, what: str) -> Path:
+    """A path as it is given. what: stands there, for the SpecError about what is none."""
+    if not isinstance(given, str | os.PathLike):
+        raise SpecError(f"{what} must be a path, not {type(given).__name__}.")
+    return Path(given)
 
 
 # -- writing -------------------------------------------------------------------------------------------------

@@ -266,8 +266,12 @@ def fitted(recipe: Recipe, shape: tuple[int, ...], classes: int) -> Recipe:
 
     shape: of one input of the data. Rows of a table are scaled when they are encoded: their `mean` is 0 and their
     `std` 1 where the recipe says nothing. Raises SpecError for an unknown network, and for one that was made for
-    rows of another length or for other classes.
+    rows of another length or for other classes; DataError for data of one class.
     """
+    if classes < 2:
+        raise DataError(
+            "The data have only one class, and a classifier tells two or more apart: a folder is one class."
+        )
     shape = seen_shape(recipe, shape)
     name, given = registry.parse(recipe.network)
     known = registry.entries("network")
