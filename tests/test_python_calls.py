@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,7 +27,7 @@ from advex.types import Batch
 MODEL = "builtin:cifar10-robust"
 NET = nn.Linear(3, 2)
 make, load, open_dataset = cast("Any", advex.Classifier), cast("Any", advex.load), cast("Any", advex.open_dataset)
-explain, evaluate = cast("Any", advex.explain), cast("Any", advex.evaluate)
+explain, evaluate, train = cast("Any", advex.explain), cast("Any", advex.evaluate), cast("Any", advex.train)
 from_pretrained = cast("Any", advex.from_pretrained)
 ROW, PICTURE = torch.rand(1, 3), np.zeros((32, 32, 3), np.uint8)
 
@@ -51,18 +52,19 @@ ROW, PICTURE = torch.rand(1, 3), np.zeros((32, 32, 3), np.uint8)
         (lambda: open_dataset("digits", "test"), SpecError, r"open_dataset\(source, .*: all else is given by name"),
         (lambda: open_dataset("digits", split=0), SpecError, "split=0 must be the name of a split"),
         (lambda: open_dataset("digits", max_samples="5"), SpecError, "must be whole numbers, not '5'"),
-        (lambda: open_dataset(None), SpecError, "What advex.open_dataset opens must be a path, not NoneType"),
+        (lambda: open_dataset(None), SpecError, "What advex.open_dataset opens must be a name or a path, not NoneType"),
         (open_dataset, SpecError, r"open_dataset\(source, \.\.\.\): 'source' is missing"),
-        (lambda: load(MODEL, map_location="cpu"), SpecError, "load no option 'map_location': it is called 'device'"),
-        (lambda: from_pretrained(None), SpecError, "must be a path, not NoneType"),
+        (lambda: load(MODEL, map_location="cpu"), SpecError, "'map_location': it is called 'device'"),
+        (lambda: from_pretrained(None), SpecError, "must be a name or a path, not NoneType"),
         (lambda: explain(MODEL, PICTURE, pictures=PICTURE), SpecError, "'pictures' is given twice"),
-        (lambda: explain(MODEL, PICTURE, out=5), SpecError, "out must be a path, not int"),
+        (lambda: explain(MODEL, PICTURE, out=5), SpecError, "out must be a name or a path, not int"),
         (lambda: explain(MODEL, PICTURE, device="cpu"), SpecError, r"a classifier is asked where it is, model\.to"),
         (lambda: explain(MODEL, PICTURE, target="true"), SpecError, "The target 'true' is not known of input 0"),
+        (lambda: train(None, "digits"), SpecError, "The recipe, .*, must be a name or a path, not NoneType"),
         (lambda: evaluate(MODEL, PICTURE), SpecError, r"not ndarray\. .*\.TensorDataset\(x, y\) is one"),
         (lambda: evaluate(MODEL, "digits", attack=Minimal), SpecError, r"Minimal is a class: .* such as Minimal\(\)"),
         (lambda: evaluate(MODEL, "digits", radius=0.1), SpecError, "'0.1' has no norm: write NORM:RADIUS"),
-        (lambda: advex.write_report(cast("Any", NET)), SpecError, "The folder of a report must be a path, not Linear"),
+        (lambda: advex.write_report(cast("Any", NET)), SpecError, "report must be a name or a path, not Linear"),
         (lambda: make(NET.state_dict()), InputError, "needs a network, not its weights: network.load_state_dict"),
         (lambda: make(nn.LazyLinear(2)), InputError, "'weight' has no values yet: call a network with lazy"),
         (lambda: make(nn.Linear(3, 2, device="meta")), InputError, "'weight' has no values yet: .* 'meta'"),
@@ -258,3 +260,23 @@ def test_several_examples_are_no_number_of_them(data: Dataset) -> None:
     for choose in (data.take, data.batch):
         with pytest.raises(SpecError, match=r"\[3\] is one, slice\(0, 3\) the first ones"):
             choose(cast("Any", 3))
+
+
+def test_classes_in_another_order_are_the_same_classes(data: Dataset, tmp_path: Path) -> None:
+    turned = replace(data, class_names=data.class_names[::-1], y=9 - data.y)
+    first, again = (
+        advex.evaluate(
+            MODEL, each, out=tmp_path / str(number), quiet=True, attack=None, btr=None, explanations=0, recheck=0
+        )
+        for number, each in enumerate((data, turned))
+    )
+    assert str(first) == str(again)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
+    models = [make(network, class_names=names) for names in (data.class_names, data.class_names[::-1])]
+    with pytest.raises(SpecError, match="know the same classes in different orders"):
+        advex.evaluate(models, data, out=tmp_path / "both", quiet=True, attack=None, btr=None, explanations=0)
+
+
+def test_paths_in_an_array_are_paths(tmp_path: Path) -> None:
+    Image.fromarray(PICTURE).save(tmp_path / "a.png")
+    assert confidences(np.array([str(tmp_path / "a.png")])) == confidences(Image.fromarray(PICTURE))

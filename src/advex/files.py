@@ -33,7 +33,7 @@ def maker_of(name: str) -> int | None:
 def as_path(given: Any, what: str) -> Path:
     """A path as it is given. what: stands there, for the SpecError about what is none."""
     if not isinstance(given, str | os.PathLike):
-        raise SpecError(f"{what} must be a path, not {type(given).__name__}.")
+        raise SpecError(f"{what} must be a name or a path, not {type(given).__name__}.")
     return Path(given)
 
 

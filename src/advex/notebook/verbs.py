@@ -240,8 +240,8 @@ def train(
     """
     if not all(isinstance(change, str) and "=" in change for change in changes):
         raise SpecError('Settings of the recipe must be separate strings: advex.train(RECIPE, DATA, "epochs=20", ...).')
-    say = progress.Terminal(quiet=quiet)
-    folder = Path("runs") / Path(recipe).stem if out is None else as_path(out, "out")
+    recipe, say = as_path(recipe, "The recipe, or the table to train on,"), progress.Terminal(quiet=quiet)
+    folder = Path("runs") / recipe.stem if out is None else as_path(out, "out")
     if data is None:
         data, recipe = recipe, recipes.for_table(str(recipe)) or recipe
         if data == recipe:
