@@ -177,6 +177,8 @@ def test_version(advex_in: Callable[..., Ended]) -> None:
         (["compare"], 2, "record folders to compare, or --model A,B"),
         (["report", "records/a"], 2, "There is no folder records/a."),
         (["explain", "a.png", "--rho"], 2, "advex explain: --rho needs a value. See advex explain --help"),
+        (["train", "digits-robust", "--epochs", "3"], 2, "no option --epochs: a setting is written epochs=VALUE."),
+        (["explain", "a.png", "--explainer", "GradCAM"], 2, "There is no explainer 'GradCAM': did you mean 'grad_cam'"),
         (["explain", "a.png", "--eps", "1"], 2, "advex explain has no option --eps: did you mean --rho?"),
         (["explain", "--data", "cifar10-sample", "--alternatives", "2"], 2, "--alternatives counts the sentences"),
         (["explain", "a.png", "--rho", "abc"], 2, "--rho 'abc': an RMSE must be above 0 and at most 1"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,9 +16,10 @@ from PIL import Image
 from torch import nn
 
 import advex
+from advex import registry
 from advex.attacks import Minimal
 from advex.data import Dataset
-from advex.errors import AdvexError, ArtifactError, InputError, SpecError
+from advex.errors import AdvexError, ArtifactError, DataError, InputError, SpecError
 from advex.explainers import Gradient, SmoothGrad, Toward
 from advex.goals import Misclassify
 from advex.types import Batch
@@ -25,6 +27,9 @@ from advex.types import Batch
 MODEL = "builtin:cifar10-robust"
 NET = nn.Linear(3, 2)
 make, load, open_dataset = cast("Any", advex.Classifier), cast("Any", advex.load), cast("Any", advex.open_dataset)
+explain, evaluate, train = cast("Any", advex.explain), cast("Any", advex.evaluate), cast("Any", advex.train)
+from_pretrained = cast("Any", advex.from_pretrained)
+ROW, PICTURE = torch.rand(1, 3), np.zeros((32, 32, 3), np.uint8)
 
 
 @pytest.mark.parametrize(
@@ -44,6 +49,38 @@ make, load, open_dataset = cast("Any", advex.Classifier), cast("Any", advex.load
         (lambda: make(NET, preprocessing=(0, 1)), SpecError, r"'preprocessing': give mean=\.\.\. and std=\.\.\."),
         (lambda: make.from_function(len, bounds=(0, 1)), SpecError, "from_function has no option 'bounds'"),
         (lambda: open_dataset("digits", n=3), SpecError, "open_dataset has no option 'n': it is called 'max_samples'"),
+        (lambda: open_dataset("digits", "test"), SpecError, r"open_dataset\(source, .*: all else is given by name"),
+        (lambda: open_dataset("digits", split=0), SpecError, "split=0 must be the name of a split"),
+        (lambda: open_dataset("digits", max_samples="5"), SpecError, "must be whole numbers, not '5'"),
+        (lambda: open_dataset(None), SpecError, "What advex.open_dataset opens must be a name or a path, not NoneType"),
+        (open_dataset, SpecError, r"open_dataset\(source, \.\.\.\): 'source' is missing"),
+        (lambda: load(MODEL, map_location="cpu"), SpecError, "'map_location': it is called 'device'"),
+        (lambda: from_pretrained(None), SpecError, "must be a name or a path, not NoneType"),
+        (lambda: explain(MODEL, PICTURE, pictures=PICTURE), SpecError, "'pictures' is given twice"),
+        (lambda: explain(MODEL, PICTURE, out=5), SpecError, "out must be a name or a path, not int"),
+        (lambda: explain(MODEL, PICTURE, device="cpu"), SpecError, r"a classifier is asked where it is, model\.to"),
+        (lambda: explain(MODEL, PICTURE, target="true"), SpecError, "The target 'true' is not known of input 0"),
+        (lambda: train(None, "digits"), SpecError, "The recipe, .*, must be a name or a path, not NoneType"),
+        (lambda: evaluate(MODEL, PICTURE), SpecError, r"not ndarray\. .*\.TensorDataset\(x, y\) is one"),
+        (lambda: evaluate(MODEL, "digits", attack=Minimal), SpecError, r"Minimal is a class: .* such as Minimal\(\)"),
+        (lambda: evaluate(MODEL, "digits", radius=0.1), SpecError, "'0.1' has no norm: write NORM:RADIUS"),
+        (lambda: advex.write_report(cast("Any", NET)), SpecError, "report must be a name or a path, not Linear"),
+        (lambda: make(NET.state_dict()), InputError, "needs a network, not its weights: network.load_state_dict"),
+        (lambda: make(nn.LazyLinear(2)), InputError, "'weight' has no values yet: call a network with lazy"),
+        (lambda: make(nn.Linear(3, 2, device="meta")), InputError, "'weight' has no values yet: .* 'meta'"),
+        (lambda: make(MODEL), SpecError, r"advex\.load\('builtin:cifar10-robust'\) opens a saved one"),
+        (lambda: make(NET, (0, 1)), SpecError, r"Classifier\(network, \.\.\.\): all else is given by name"),
+        (lambda: make(NET, class_names=2), InputError, "class_names must be a list, one name per output .*, not 2"),
+        (lambda: make(NET, class_names="ab"), InputError, "class_names must be a list, .*, not 'ab'"),
+        (lambda: make(NET, class_names={0: "a"}), InputError, r"such as list\(NAMES\.values\(\)\) of a dictionary"),
+        (lambda: make(NET, logits="logits"), InputError, r"such as lambda output: output\['logits'\], not 'logits'"),
+        (lambda: make(NET, logits=lambda y: y["z"])(ROW), InputError, "cannot be asked of the Tensor that the network"),
+        (lambda: make(NET).predict(ROW.numpy()), InputError, "Inputs must be tensors"),
+        (lambda: make(NET).predict(ROW, max_batch=0), InputError, "max_batch must be at least 1, not 0"),
+        (lambda: cast("Any", Gradient())(make(NET), ROW), InputError, "Gradient needs the class to explain"),
+        (lambda: registry.build("network", "mynet:make"), SpecError, "There is no network 'mynet'"),
+        (lambda: registry.build("attack", "PGD"), SpecError, "There is no attack 'PGD': did you mean 'pgd'"),
+        (lambda: Dataset(x=ROW, y=cast("Any", [0]), name="d", class_names=("a",), ids=("0",)), DataError, "be tensors"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_said_in_a_sentence(call: Callable[[], Any], kind: type[AdvexError], said: str) -> None:
@@ -172,7 +209,7 @@ def test_options_of_explain_that_cannot_be_are_told(data: Dataset) -> None:
 
     with pytest.raises(SpecError, match=r"explainer=3 is not an explainer: give a spec string"):
         explain(explainer=3)
-    with pytest.raises(SpecError, match=r"Gradient'> is not an explainer: .*advex\.explainers\.Gradient\(\)"):
+    with pytest.raises(SpecError, match=r"Gradient is a class: give an object of it, such as Gradient\(\)"):
         explain(explainer=Gradient)
     for rho in (None, "large", [0.1, 2], "1/0"):
         with pytest.raises(SpecError, match="an RMSE must be above 0"):
@@ -217,3 +254,29 @@ def test_examples_are_chosen_in_every_usual_way(data: Dataset) -> None:
 def test_examples_that_cannot_be_chosen_are_told(data: Dataset, place: Any, said: str) -> None:
     with pytest.raises(SpecError, match=said):
         _ = data[place]
+
+
+def test_several_examples_are_no_number_of_them(data: Dataset) -> None:
+    for choose in (data.take, data.batch):
+        with pytest.raises(SpecError, match=r"\[3\] is one, slice\(0, 3\) the first ones"):
+            choose(cast("Any", 3))
+
+
+def test_classes_in_another_order_are_the_same_classes(data: Dataset, tmp_path: Path) -> None:
+    turned = replace(data, class_names=data.class_names[::-1], y=9 - data.y)
+    first, again = (
+        advex.evaluate(
+            MODEL, each, out=tmp_path / str(number), quiet=True, attack=None, btr=None, explanations=0, recheck=0
+        )
+        for number, each in enumerate((data, turned))
+    )
+    assert str(first) == str(again)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
+    models = [make(network, class_names=names) for names in (data.class_names, data.class_names[::-1])]
+    with pytest.raises(SpecError, match="know the same classes in different orders"):
+        advex.evaluate(models, data, out=tmp_path / "both", quiet=True, attack=None, btr=None, explanations=0)
+
+
+def test_paths_in_an_array_are_paths(tmp_path: Path) -> None:
+    Image.fromarray(PICTURE).save(tmp_path / "a.png")
+    assert confidences(np.array([str(tmp_path / "a.png")])) == confidences(Image.fromarray(PICTURE))

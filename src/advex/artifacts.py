@@ -26,9 +26,10 @@ from advex.contexts import own_context
 from advex.documents import read_json
 from advex.errors import AdvexError, ArtifactError, InputError, quoted, visible, why_impossible
 from advex.features import FeatureSpec
-from advex.files import atomic, atomic_folder
+from advex.files import as_path, atomic, atomic_folder
 from advex.inputs import check_wrapped
 from advex.networks import weight_names
+from advex.options import by_option
 from advex.record.versions import upgraded
 
 __all__ = ["FACTORY", "SCHEMA", "checked_weights", "load", "read_config", "save", "weights_hash", "write_folder"]
@@ -60,6 +61,7 @@ class _Described(BaseModel):
     sha256: str
 
 
+@by_option()
 def save(
     classifier: Classifier, folder: str | Path, *, factory: str | None = None, extra: dict[str, Any] | None = None
 ) -> Path:
@@ -73,6 +75,7 @@ def save(
     if isinstance(folder, Classifier):
         raise InputError("advex.save needs the Classifier first, then the folder: advex.save(classifier, FOLDER).")
     check_wrapped(classifier, "advex.save")
+    folder = as_path(folder, "The folder of advex.save")
     if classifier.chosen is not None:
         raise ArtifactError(
             "A classifier with logits=FUNCTION cannot be saved, because a saved classifier contains no code. "
@@ -100,10 +103,11 @@ def save(
     if classifier.input_shape is not None:
         extra = {"input_shape": list(classifier.input_shape), **(extra or {})}
     tensors = {name: value.detach().contiguous().cpu() for name, value in classifier.network.state_dict().items()}
-    return write_folder(Path(folder), {**(extra or {}), **described}, tensors)
+    return write_folder(folder, {**(extra or {}), **described}, tensors)
 
 
 @own_context()
+@by_option()
 def load(folder: str | Path, *, network: nn.Module | None = None, device: torch.device | str = "cpu") -> Classifier:
     """The classifier saved in a folder, or a bundled one (`builtin:NAME`), in evaluation mode.
 

@@ -14,7 +14,7 @@ from advex.contexts import constant, doubts, in_modes, own_context, warn_of_doub
 from advex.errors import AdvexError, AdvexWarning, InputError
 from advex.features import FeatureSpec
 from advex.geometry import Box, Norm, as_norm
-from advex.inputs import check_inputs, check_network, limits_of, numbers, per_channel
+from advex.inputs import check_inputs, check_network, limits_of, names_of, network_of, numbers, per_channel
 from advex.layers import input_gradient, input_gradients
 from advex.logits import ERRORS, as_logits, check_logits, doubt_of, failure, mean_of, out_of_memory
 from advex.networks.function import FunctionNetwork, Returns
@@ -80,14 +80,12 @@ class Classifier(nn.Module):
         self.spec: str | None = None
         self.input_shape: tuple[int, ...] | None = None
         if isinstance(network, str):
-            from advex import networks
-
-            self.spec, network = network, networks.build(network)
-        check_network(network)
+            self.spec, network = network, network_of(network)
+        check_network(network, logits)
         compiled_from = getattr(network, "_orig_mod", None)
         self.network = network = compiled_from if isinstance(compiled_from, nn.Module) else network
         self.chosen, self.binary = logits, binary
-        self.class_names = tuple(str(name) for name in class_names) if class_names is not None else None
+        self.class_names = names_of(class_names)
         for name, value in {"lower": limits.lower, "upper": limits.upper, "mean": mean, "std": std}.items():
             # In float64 until the network's precision is known: 0.4914 must not lose digits on the way.
             self.register_buffer(name, numbers(value, name), persistent=False)
@@ -135,7 +133,7 @@ class Classifier(nn.Module):
 
         Raises InputError for what the function returns instead of answers, and for more than `queries`.
         """
-        limits = limits_of(box, features)
+        limits, class_names = limits_of(box, features), names_of(class_names)
         if class_names is not None and classes not in (None, len(class_names)):
             raise InputError(f"There are {classes} classes, but {len(class_names)} class names.")
         network = FunctionNetwork(
@@ -248,8 +246,10 @@ class Classifier(nn.Module):
 
     def predict(self, x: Tensor, *, max_batch: int = 512) -> Tensor:
         """Softmax confidences [n, classes], computed in evaluation mode in slices of max_batch."""
+        if not isinstance(max_batch, int) or max_batch < 1:
+            raise InputError(f"max_batch must be at least 1, not {max_batch!r}.")
         with torch.no_grad(), self.frozen():
-            parts = [self(part) for part in x.split(max_batch)] if len(x) else [self(x)]
+            parts = [self(part) for part in x.split(max_batch)] if isinstance(x, Tensor) and len(x) else [self(x)]
             return torch.cat(parts).softmax(dim=1)
 
     def check(self, x: Tensor) -> None:

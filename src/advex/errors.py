@@ -51,6 +51,7 @@ _SAME = (
     ("out", "output", "output_dir", "out_dir", "save_dir"),
     ("data", "dataset", "images", "pictures"),
     ("precision", "amp", "dtype"),
+    ("device", "map_location"),
     ("box", "bounds", "clip_values", "input_range"),
     ("class_names", "classes", "labels", "names"),
 )
@@ -114,7 +115,9 @@ def did_you_mean(wrong: str, known: Iterable[str], every: str = "") -> str:
     'choose from minimal, pgd.'
     """
     names = sorted(known)
-    near = difflib.get_close_matches(wrong, names, n=1 if len(names) <= _FEW else 3, cutoff=0.5)
+    folded = {name.casefold(): name for name in names}
+    near = difflib.get_close_matches(wrong.casefold(), folded, n=1 if len(names) <= _FEW else 3, cutoff=0.5)
+    near = [folded[each] for each in near]
     return _and_all("did you mean " + " or ".join(f"'{each}'" for each in near) + "?" if near else "", names, every)
 
 
@@ -189,7 +192,9 @@ def why_unusable(error: Any, typed: str) -> str:
         long = {each[2:].replace("-", "_"): each for at in parameters for each in at.opts}
         same = synonyms(name.lstrip("-"), list(long))
         near = " or ".join(error.possibilities or () if same is None else [long[each] for each in same])
-        return f"{command} has no option {name}" + (f": did you mean {near}?" if near else ".")
+        setting = any(each.metavar and "KEY=VALUE" in each.metavar for each in parameters)  # of a recipe
+        near = f"did you mean {near}?" if near else f"a setting is written {name.strip('-')}=VALUE." if setting else ""
+        return f"{command} has no option {name}" + (f": {near}" if near else ".")
     if name:
         return f"{command}: {name} {'needs a value' if said.endswith('requires an argument') else 'takes no value'}."
     if parameter is not None:

@@ -10,8 +10,9 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from advex.errors import AdvexError, ArtifactError, DataError
+from advex.errors import AdvexError, ArtifactError, DataError, SpecError
 
 LOCK = ".in-use"
 _TEMPORARY = re.compile(r"\..+\.([0-9a-f]+)-[0-9a-f]{8}\.new")
@@ -35,6 +36,13 @@ def at_home(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         return Path(path)
+
+
+def as_path(given: Any, what: str) -> Path:
+    """A path as it is given. what: stands there, for the SpecError about what is none."""
+    if not isinstance(given, str | os.PathLike):
+        raise SpecError(f"{what} must be a name or a path, not {type(given).__name__}.")
+    return Path(given)
 
 
 # -- writing -------------------------------------------------------------------------------------------------

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
+from advex import bundled, registry
 from advex.contexts import refuse
-from advex.errors import InputError
+from advex.errors import InputError, SpecError
 from advex.features import FeatureSpec
 from advex.geometry import Box
 
@@ -30,15 +33,48 @@ def check_wrapped(classifier: Any, name: str) -> None:
         raise InputError(f"{name} needs a Classifier as its first argument, not {type(classifier).__name__}.")
 
 
-def check_network(network: Any) -> None:
-    """Raise InputError for what is no network that a classifier could be made of."""
+def check_network(network: Any, logits: Any) -> None:
+    """Raise InputError for what is no network that a classifier could be made of, or cannot choose its logits."""
+    if logits is not None and not callable(logits):
+        raise InputError(f"logits must be a function, such as lambda output: output[{logits!r}], not {logits!r}.")
     if isinstance(network, type):
         raise InputError(
             f"Classifier needs a network, not the class {network.__name__}: {network.__name__}(...) is one."
         )
+    if isinstance(network, Mapping):
+        raise InputError(
+            "Classifier needs a network, not its weights: network.load_state_dict(...) puts them into one."
+        )
     if not isinstance(network, nn.Module):
         hint = "Classifier.from_function(function, classes=...) takes a function"
         raise InputError(f"Classifier needs a torch.nn.Module or a spec string, not {network!r}: {hint}.")
+    if empty := [name for name, each in network.named_parameters() if is_lazy(each) or each.is_meta]:
+        raise InputError(
+            f"The network's parameter '{empty[0]}' has no values yet: call a network with lazy layers once, "
+            "network(torch.zeros(1, *SHAPE)), and load the weights of one on the device 'meta'."
+        )
+
+
+def network_of(spec: str) -> nn.Module:
+    """A new network of a spec string. Raises SpecError, also for what is a saved classifier instead."""
+    from advex import networks
+
+    if spec.startswith(bundled.PREFIX) or (os.path.exists(spec) and spec not in registry.entries("network")):
+        raise SpecError(f"Classifier makes a new network of a spec string: advex.load({spec!r}) opens a saved one.")
+    return networks.build(spec)
+
+
+def names_of(given: Any) -> tuple[str, ...] | None:
+    """The names of classes as they are given. Raises InputError for what has no order, or is one name alone."""
+    if given is None:
+        return None
+    if isinstance(given, str | Mapping | Set) or not isinstance(given, Iterable):
+        hint = "list(NAMES.values()) of a dictionary by number" if isinstance(given, Mapping) else "['cat', 'dog']"
+        raise InputError(
+            f"class_names must be a list, one name per output of the network in their order, such as {hint}, not "
+            f"{given!r}."
+        )
+    return tuple(map(str, given))
 
 
 def limits_of(box: Any, features: FeatureSpec | None) -> Box:
@@ -96,9 +132,14 @@ def check_inputs(
         )
     for name, channels in normalisation.items():
         if channels.ndim and len(channels) not in (1, x.shape[1]):
+            cause = (
+                "Grey and colour mixed up, or channels last"
+                if x.ndim > 2
+                else "Rows of a table for a model of pictures"
+            )
             raise InputError(
                 f"The input has {x.shape[1]} channels (axis 1 of {tuple(x.shape)}), but the classifier's "
-                f"{name} has {len(channels)}. Grey and colour mixed up, or channels last?"
+                f"{name} has {len(channels)}. {cause}?"
             )
     if x.numel() == 0:
         return

@@ -62,7 +62,13 @@ def mean_of(answer: Callable[[], Tensor], draws: int) -> Tensor:
 def as_logits(output: Any, n: int, chosen: Callable[[Any], Any] | None, binary: bool) -> Tensor:
     """The logits [n, classes] in what a network returned for n inputs. See `Classifier` for `chosen` and `binary`."""
     if chosen is not None:
-        output = chosen(output)
+        try:
+            output = chosen(output)
+        except ERRORS as error:
+            kind, returned = type(error).__name__, type(output).__name__
+            raise InputError(
+                f"logits=... cannot be asked of the {returned} that the network returned ({kind}: {error})."
+            ) from error
     elif isinstance(output, Mapping):
         output = output.get("logits", output)
     else:
@@ -87,7 +93,10 @@ def check_logits(logits: Tensor, n: int, names: int | None) -> None:
     if logits.ndim != 2 or len(logits) != n or logits.shape[1] < 2:
         hint = ""
         if logits.shape in ((n,), (n, 1)):
-            hint = " For a single output z use Classifier(network, binary=True): two classes with logits [0, z]."
+            hint = (
+                " For a single output z, without a sigmoid, use Classifier(network, binary=True): two classes with "
+                "logits [0, z]."
+            )
         raise InputError(
             f"The network must return logits [n, classes >= 2] for n = {n}, got {tuple(logits.shape)}.{hint}"
         )

@@ -84,13 +84,14 @@ def _near(name: str, known: list[str], instead: dict[str, str]) -> str:
 
 
 def by_option(also: Iterable[str] = (), **instead: str) -> Callable[[Function], Function]:
-    """Decorator: raises SpecError in the place of Python's TypeError for an option that there is not.
+    """Decorator: raises SpecError in the place of Python's TypeError for a call that does not fit the function.
 
     also: names of options that are taken as `**settings`. instead: what to do in place of options that people expect.
     """
 
     def around(function: Function) -> Function:
-        kinds = inspect.signature(function).parameters.values()
+        signature = inspect.signature(function)
+        kinds = signature.parameters.values()
         called = function.__qualname__.removesuffix(".__init__")
         named = [each.name for each in kinds if each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)]
         known = [*(name for name in named if name not in ("self", "cls")), *also]
@@ -101,6 +102,18 @@ def by_option(also: Iterable[str] = (), **instead: str) -> Callable[[Function], 
                 if name not in known:
                     what = f"advex.{called} has no {'setting' if also else 'option'} '{name}'"
                     raise SpecError(f"{what}: {instead.get(name) or _near(name, known, instead)}")
+            try:
+                signature.bind(*args, **options)
+            except TypeError as error:
+                first = [each.name for each in kinds if each.kind == each.POSITIONAL_OR_KEYWORD and each.name in known]
+                words, _, which = str(error).rpartition(" ")
+                said = {
+                    "missing a required argument:": f"{which} is missing",
+                    "too many positional": "all else is given by name",
+                }
+                raise SpecError(
+                    f"advex.{called}({', '.join(first)}, ...): {said.get(words, f'{which} is given twice')}."
+                ) from None
             return function(*args, **options)
 
         return run  # pyright: ignore[reportReturnType]

@@ -23,8 +23,10 @@ from advex.contexts import own_context
 from advex.data.dataset import counted
 from advex.documents import read_json
 from advex.errors import AdvexError, AdvexWarning, ArtifactError, SpecError, install_extra, quoted
+from advex.files import as_path
 from advex.networks import weight_names
 from advex.networks.resnet import BLOCKS, BOTTLENECK
+from advex.options import by_option
 
 __all__ = ["PREFIX", "from_pretrained"]
 
@@ -43,6 +45,7 @@ _IGNORED = ("auto_map", "attn_implementation", "experts_implementation", "custom
 
 
 @own_context()
+@by_option()
 def from_pretrained(
     folder: str | Path, *, mean: float | Sequence[float] | None = None, std: float | Sequence[float] | None = None
 ) -> Classifier:
@@ -55,7 +58,8 @@ def from_pretrained(
 
     Raises ArtifactError for folders that hold something else, for weights that do not fit, and without transformers.
     """
-    folder = Path(folder) if Path(folder).is_dir() else _fetched(str(folder))
+    folder = as_path(folder, "The folder of advex.from_pretrained")
+    folder = folder if folder.is_dir() else _fetched(str(folder))
     config = _read(folder, _CONFIG)
     try:
         is_timm = "pretrained_cfg" in config

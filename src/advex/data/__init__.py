@@ -23,7 +23,7 @@ from advex.data.tables.inference import listed
 from advex.data.tables.table import Table
 from advex.errors import DataError, did_you_mean
 from advex.features import FeatureSpec
-from advex.files import at_home
+from advex.files import as_path, at_home
 from advex.options import by_option
 
 if TYPE_CHECKING:
@@ -102,9 +102,9 @@ def open_dataset(
     cannot be read as a data set, SpecError for impossible options.
     """
     how = Reading(
-        source=str(source),
+        source=str(as_path(source, "What advex.open_dataset opens")),
         split=split,
-        size=(size, size) if isinstance(size, int) else size,
+        size=size if isinstance(size, tuple | list | None) else (size, size),
         channels=channels,
         max_samples=max_samples,
         seed=seed,

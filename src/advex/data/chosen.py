@@ -25,6 +25,10 @@ def rows_of(places: Any, count: int, name: str) -> Tensor:
     places: whole numbers (negative ones count from the end) or a mask [count] bool, as a list, an array or a tensor.
     name: of the data. Raises SpecError for anything else.
     """
+    if (number := number_of(places)) is not None:
+        raise SpecError(
+            f"{name}: several examples are chosen here: [{number}] is one, slice(0, {number}) the first ones."
+        )
     try:
         rows = torch.as_tensor(places).cpu()
     except (TypeError, ValueError, RuntimeError):

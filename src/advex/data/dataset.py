@@ -114,6 +114,8 @@ class Dataset:
     left_out: int = 0
 
     def __post_init__(self) -> None:
+        if not all(isinstance(each, Tensor) for each in (self.x, self.y)) or self.y.is_floating_point():
+            raise DataError(f"{self.name}: x and y must be tensors, and y of whole numbers, the classes.")
         if not len(self.x) == len(self.y) == len(self.ids):
             raise DataError(f"{self.name}: got {len(self.x)} inputs, {len(self.y)} labels and {len(self.ids)} ids.")
         if self.origins and len(self.origins) != len(self.ids):
@@ -187,6 +189,7 @@ class Dataset:
 
     def batch(self, index: Tensor | slice | Sequence[int], device: torch.device | str = "cpu") -> Batch:
         """The chosen examples in data space (bytes / 255), on a device."""
+        index = index if isinstance(index, slice | Tensor) else rows_of(index, len(self), self.name)
         weight = None if self.weights is None else sent(self.weights[index], device)
         return Batch(x=in_data_space(self.x[index], device), y=sent(self.y[index], device), weight=weight)
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from advex.data import dealing
 from advex.data.annotated.policy import MAJORITY, AnnotationPolicy
+from advex.data.chosen import number_of
 from advex.data.crops import Crop
 from advex.data.dataset import Dataset, Skipped
 from advex.data.evidence import Region
@@ -101,6 +102,11 @@ class Reading:
     class_names: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
+        numbers = [self.channels, self.max_samples, self.seed, *(self.size or ())]
+        if wrong := [each for each in numbers if each is not None and number_of(each) is None]:
+            raise SpecError(f"size, channels, max_samples and seed must be whole numbers, not {wrong[0]!r}.")
+        if not isinstance(self.split, str | None):
+            raise SpecError(f"split={self.split!r} must be the name of a split, such as 'test'.")
         if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
             raise SpecError(f"size={self.size} is not valid: give a side, or (height, width), of at least 1.")
         if self.channels not in (None, 1, 3):

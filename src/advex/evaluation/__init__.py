@@ -175,9 +175,11 @@ def check(models: Sequence[Model], data: Dataset, plan: Plan) -> None:
     for name, _, classifier in models:
         classes = classifier.predict(batch_for(classifier, data, slice(0, 2)).x).shape[1]
         if classes != len(data.class_names):
+            unnamed = data.class_names == tuple(map(str, range(len(data.class_names))))
+            named = " Or give the classifier class_names=[...], which the data do not say." if unnamed else ""
             raise InputError(
                 f"The model '{name}' has {classes} classes, but {data.name} has {len(data.class_names)}. "
-                "Evaluate it on data with the classes it was trained on."
+                f"Evaluate it on data with the classes it was trained on.{named}"
             )
         if None not in (classifier.features, data.features) and classifier.features != data.features:
             raise InputError(

@@ -45,7 +45,7 @@ class AttributionMethod(Protocol):
         self,
         classifier: Classifier,
         x: Tensor,
-        target: Classes,
+        target: Classes | None = None,
         *,
         seed: int = 0,
         mask: Tensor | None = None,
@@ -70,7 +70,7 @@ class DifferentiableMethod(Protocol):
         self,
         classifier: Classifier,
         x: Tensor,
-        target: Classes,
+        target: Classes | None = None,
         *,
         seed: int = 0,
         mask: Tensor | None = None,
@@ -126,7 +126,7 @@ def explainer(
 
 
 def _explained(
-    explainer: Any, classifier: Classifier, x: Tensor, target: Classes, *, mask: Tensor | None, **options: Any
+    explainer: Any, classifier: Classifier, x: Tensor, target: Classes | None, *, mask: Tensor | None, **options: Any
 ) -> Explanation:
     return started(explainer, classifier, x, target, mask=mask, **options).finished(explainer, stacklevel=4)
 
@@ -164,7 +164,7 @@ def started(
     explainer: Any,
     classifier: Classifier,
     x: Tensor,
-    target: Classes,
+    target: Classes | None,
     *,
     seed: int = 0,
     mask: Tensor | None = None,
@@ -172,7 +172,11 @@ def started(
     create_graph: bool = False,
 ) -> Started:
     """What is dear of an explanation; `Started.finished` makes it one. Arguments and errors as of the explainer."""
-    check_wrapped(classifier, type(explainer).__name__)
+    check_wrapped(classifier, name := type(explainer).__name__)
+    if target is None:
+        raise InputError(
+            f"{name} needs the class to explain, one or one of each input, such as classifier.predict(x).argmax(dim=1)."
+        )
     if isinstance(target, str | int | list | tuple):
         target = numbers_of(target, classifier, x, "The target")
     if not isinstance(target, Tensor) or target.shape != (len(x),) or target.is_floating_point():

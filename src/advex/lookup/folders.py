@@ -29,6 +29,8 @@ def opened_folder(
         refusal = f"{folder} is not empty{whose} (it contains {', '.join(names[:3])}): choose another folder"
         if overwrite is None:
             raise SpecError(f"{refusal}.")
-        raise SpecError(f"{refusal}, or pass --overwrite to write into it. Other files there are kept.")
+        raise SpecError(
+            f"{refusal}, or pass --overwrite (in Python overwrite=True) to write into it. Other files there are kept."
+        )
     with owned(folder, ours, shared=shared):
         yield folder

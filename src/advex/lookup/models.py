@@ -207,7 +207,7 @@ def _call(source: str) -> Any:
         network = factory if isinstance(factory, nn.Module) else factory()
     except AdvexError:
         raise
-    except Exception as error:  # the user's code may raise anything
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
         raise SpecError(f"{source} cannot be used as a model ({type(error).__name__}: {error}).") from error
     if not isinstance(network, nn.Module):
         raise SpecError(f"{source} returned {type(network).__name__}; a factory returns an nn.Module or a Classifier.")

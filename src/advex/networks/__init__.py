@@ -30,6 +30,7 @@ __all__ = [
     "WideResNet",
     "build",
     "check",
+    "classes_of",
     "half_huber_relu",
 ]
 

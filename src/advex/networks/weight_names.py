@@ -62,7 +62,8 @@ def read(path: Path, source: str) -> dict[str, Tensor]:
         reason = "it is empty" if not path.stat().st_size else "it has another format, or is truncated"
         raise SpecError(
             f"{source} is not a safetensors file: {reason}. Files written by torch.save (.pth, .pt, .bin) "
-            "must be converted with advex convert."
+            "must be converted with advex convert; for a network of your own, where it was made, "
+            "safetensors.torch.save_file(network.state_dict(), FILE) writes one."
         ) from None
 
 

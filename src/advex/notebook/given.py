@@ -91,6 +91,8 @@ def subjects_of(given: Any, model: Opened) -> list[Subject | Failure]:
         raise SpecError(f"There is nothing to explain: the {what} is empty, of shape {list(size)}.")
     if isinstance(given, Image.Image | bytes | bytearray):
         return _pictures([given if isinstance(given, Image.Image) else bytes(given)], model)
+    if isinstance(given, np.ndarray) and given.dtype.kind in "OUS":
+        return subjects_of(given.tolist(), model)
     if isinstance(given, np.ndarray | Tensor):
         pixels = pixels_of(given) if model.input_shape is None or len(model.input_shape) > 1 else []
         return _pictures(pixels, model) if pixels else _tensors(torch.as_tensor(given), model)

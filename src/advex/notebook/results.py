@@ -18,6 +18,7 @@ from advex.data.dataset import counted
 from advex.drawing.accuracy_curve import steps
 from advex.drawing.numbers import number, percent
 from advex.errors import ArtifactError, InputError, SpecError, install_extra
+from advex.files import as_path
 from advex.lookup.folders import opened_folder
 from advex.record import Figure, Record, all_figures, norm_title
 from advex.report import write_report
@@ -114,7 +115,7 @@ class Explained:
 
     def save(self, folder: str | Path) -> Path:
         """Copy all files into a folder, which must be empty or new. Raises SpecError where it is not."""
-        return _copied(self.folder, Path(folder))
+        return _copied(self.folder, as_path(folder, "The folder of save"))
 
     def to_pandas(self) -> pandas.DataFrame:
         """A row for each input and explanation: name, label, says, and what was measured."""
@@ -216,7 +217,7 @@ class Evaluated:
 
     def save(self, folder: str | Path) -> Path:
         """Copy the record into a folder, which must be empty or new. Raises SpecError where it is not."""
-        return _copied(self.folder, Path(folder))
+        return _copied(self.folder, as_path(folder, "The folder of save"))
 
     def plot(self, ax: Axes | None = None, *, search: str = "attack") -> Axes:
         """Draw each model's accuracy over the size of the change into axes of matplotlib, new ones if None.

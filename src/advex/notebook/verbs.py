@@ -24,6 +24,7 @@ from advex.evaluation import folder as evaluating
 from advex.explainers import Explainer
 from advex.explanation import MapRequest, PictureRequest, RowRequest, named_explainers
 from advex.explanation.folder import FIGURES, UNFINISHED, Request, explain_into
+from advex.files import as_path
 from advex.geometry import as_radius
 from advex.lookup import datasets
 from advex.lookup.devices import device_named
@@ -38,11 +39,12 @@ from advex.training import run_folder
 
 __all__ = ["compare", "evaluate", "explain", "train"]
 
+_DEVICE = "a classifier is asked where it is, model.to('cuda'); one that is given by name is put on a GPU by itself."
 # Settings that are several specs: one alone may be given as it is typed.
 _SEVERAL = {"corruptions", "maps", "measures", "pictures", "radius", "searches", "suite"}
 
 
-@by_option()
+@by_option(device=_DEVICE)
 def explain(
     model: Model,
     pictures: Any,
@@ -85,7 +87,7 @@ def explain(
             max_batch=max_batch,
         )  # fmt: skip
     subjects, say = subjects_of(pictures, opened), progress.Terminal(quiet=quiet)
-    folder = Path(mkdtemp(prefix="advex-") if out is None else out)
+    folder = as_path(mkdtemp(prefix="advex-") if out is None else out, "out")
     with progress.called("advex.explain(...) from Python"), opened_folder(folder, (FIGURES, UNFINISHED), None):
         explained = Explained(folder, explain_into(folder, opened, subjects, request, say))
     if out is None:
@@ -123,11 +125,13 @@ def _explainers(given: Any) -> tuple[str, ...]:
 
 
 def _spec(given: Any) -> Any:
-    """The spec string that makes an attack, an explainer or the like again; all else as it is."""
-    return registry.describe(given) if dataclasses.is_dataclass(given) and not isinstance(given, type) else given
+    """The spec string that makes an attack, an explainer or the like again; all else as it is. Raises SpecError."""
+    if isinstance(given, type):
+        raise SpecError(f"{given.__name__} is a class: give an object of it, such as {given.__name__}().")
+    return registry.describe(given) if dataclasses.is_dataclass(given) else given
 
 
-@by_option(Settings.model_fields)
+@by_option(Settings.model_fields, device=_DEVICE)
 def evaluate(
     model: Models,
     data: Data,
@@ -152,12 +156,12 @@ def evaluate(
     models, say = models_of(model), progress.Terminal(quiet=quiet)
     if max_samples is not None and not (isinstance(max_samples, int) and max_samples > 0):
         raise SpecError(f"max_samples={max_samples!r} must be a whole number of at least 1.")
-    folder = Path("records") / "-".join(each.name for each in models) if out is None else Path(out)
+    folder = Path("records") / "-".join(each.name for each in models) if out is None else as_path(out, "out")
     for name, value in settings.items():
         settings[name] = [_spec(each) for each in value] if isinstance(value, list | tuple) else _spec(value)
     for name in _SEVERAL & settings.keys():
-        if isinstance(settings[name], str):
-            settings[name] = specs_from([settings[name]])
+        if isinstance(settings[name], str | int | float):
+            settings[name] = specs_from([str(settings[name])])
     for name in ("attack", "btr"):
         if settings.get(name) == "none":
             settings[name] = None
@@ -196,13 +200,13 @@ def _held(
     if held is None:
         raise SpecError(
             "`data` must be a name that --data accepts, a Dataset, a DataLoader, or a data set of torch or "
-            f"Hugging Face, not {type(data).__name__}."
+            f"Hugging Face, not {type(data).__name__}. torch.utils.data.TensorDataset(x, y) is one of tensors."
         )
     say.note("; ".join(filter(None, (describe(held), held.selected))))
     return held
 
 
-@by_option({*inspect.signature(evaluate).parameters, *Settings.model_fields})
+@by_option({*inspect.signature(evaluate).parameters, *Settings.model_fields}, device=_DEVICE)
 def compare(model: Models, data: Data, **more: Any) -> Evaluated:
     """`evaluate` two or more models on the same examples, and write the report. Raises SpecError for fewer."""
     if len(models_of(model)) < 2:
@@ -236,8 +240,8 @@ def train(
     """
     if not all(isinstance(change, str) and "=" in change for change in changes):
         raise SpecError('Settings of the recipe must be separate strings: advex.train(RECIPE, DATA, "epochs=20", ...).')
-    say = progress.Terminal(quiet=quiet)
-    folder = Path("runs") / Path(recipe).stem if out is None else Path(out)
+    recipe, say = as_path(recipe, "The recipe, or the table to train on,"), progress.Terminal(quiet=quiet)
+    folder = Path("runs") / recipe.stem if out is None else as_path(out, "out")
     if data is None:
         data, recipe = recipe, recipes.for_table(str(recipe)) or recipe
         if data == recipe:

@@ -265,9 +265,11 @@ def fitted(recipe: Recipe, shape: tuple[int, ...], classes: int) -> Recipe:
     """The recipe with its network's channels, features and classes filled in where the spec leaves them open.
 
     shape: of one input of the data. Rows of a table are scaled when they are encoded: their `mean` is 0 and their
-    `std` 1 where the recipe says nothing. Raises SpecError for an unknown network, and for one that was made for
-    rows of another length or for other classes.
+    `std` 1 where the recipe says nothing. Raises SpecError for an unknown network, and one that was made for rows of
+    another length or for other classes; DataError for data of one class.
     """
+    if classes < 2:
+        raise DataError("The data have only one class, and a classifier tells two or more apart: a folder is a class.")
     shape = seen_shape(recipe, shape)
     name, given = registry.parse(recipe.network)
     known = registry.entries("network")

@@ -243,8 +243,17 @@ def _known(kind: str) -> dict[str, Entry]:
 
 def build(kind: str, spec: str) -> Any:
     """Make the thing that a spec string names. Raises SpecError: see `make`."""
+    if isinstance(spec, str):
+        _entry(kind, spec.strip().partition(":")[0])  # a name that does not exist before options that cannot be
     name, options = parse(spec)
     return make(kind, name, **options)
+
+
+def _entry(kind: str, name: str) -> Entry:
+    known = _known(kind)
+    if name not in known:
+        raise SpecError(f"There is no {kind} '{name}': {did_you_mean(name, known, _every(kind))}")
+    return known[name]
 
 
 def make(kind: str, name: str, **options: Any) -> Any:
@@ -253,10 +262,7 @@ def make(kind: str, name: str, **options: Any) -> Any:
     Raises SpecError for unknown names and options, with the nearest known one, and for values
     that the thing refuses.
     """
-    known = _known(kind)
-    if name not in known:
-        raise SpecError(f"There is no {kind} '{name}': {did_you_mean(name, known, _every(kind))}")
-    entry = known[name]
+    entry = _entry(kind, name)
     allowed = entry.options()
     takes_any = len(allowed) < len(parameters(entry.make))  # and checks them itself
     for key in options:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Protocol
 
 from advex.errors import ArtifactError
-from advex.files import write_text
+from advex.files import as_path, write_text
 from advex.record import explored as kept
 from advex.record.layer_study import NAME as STUDY
 from advex.record.layer_study import read_study
@@ -59,8 +59,8 @@ def write_report(
     a path that cannot be written.
     """
     several = folder if isinstance(folder, Sequence) and not isinstance(folder, str) else [folder]
-    folders = [Path(getattr(each, "folder", each)) for each in several]  # pyright: ignore[reportArgumentType]
-    path = Path(out) if out is not None else folders[0] / "report.html"
+    folders = [as_path(getattr(each, "folder", each), "The folder of a report") for each in several]
+    path = as_path(out, "out") if out is not None else folders[0] / "report.html"
     if path.is_dir():
         raise ArtifactError(f"{path} is a folder; give a file name for the report, e.g. {path / 'report.html'}.")
     html = _html(folders)

@@ -111,7 +111,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):  # what scikit-learn wan
 
     def _solved(self, data: Dataset) -> tuple[Classifier, bool]:
         """A linear network at its optimum, and whether that was reached."""
-        if not 0 <= self.weight_decay < math.inf:
+        if not isinstance(self.weight_decay, int | float | np.floating) or not 0 <= self.weight_decay < math.inf:
             raise SpecError(f"weight_decay must be a number of at least 0, not {self.weight_decay!r}.")
         network = recipe_fitted(
             Recipe.model_validate({"network": self.network}), data.shape, len(data.class_names)
@@ -136,8 +136,10 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):  # what scikit-learn wan
         self.n_iter_ = len(losses)
         tenth = max(len(losses) // 10, 1)
         before, after = losses[-2 * tenth : -tenth], losses[-tenth:]
+        if not before:
+            return trained, False
         noise = 2 * math.hypot(np.std(before), np.std(after)) / tenth**0.5  # of batches
-        fall = float(np.mean(before) - np.mean(after)) if before else math.inf
+        fall = float(np.mean(before) - np.mean(after))
         return trained, fall <= _RESTING * math.log(len(data.class_names)) + noise
 
     def predict_proba(self, X: ArrayLike) -> np.ndarray:

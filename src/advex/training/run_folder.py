@@ -176,7 +176,8 @@ def _compare(folder: Path, held: dict[str, Any], wanted: dict[str, Any]) -> None
         differing.append("it was trained on other data")
     if differing:
         raise ArtifactError(
-            f"{folder} contains another run: {'; '.join(differing)}. Choose another folder, or pass --overwrite."
+            f"{folder} contains another run: {'; '.join(differing)}. Choose another folder, or pass --overwrite "
+            "(in Python overwrite=True)."
         )
 
 
