@@ -20,8 +20,10 @@ from advex import registry
 from advex.attacks import Minimal
 from advex.data import Dataset
 from advex.errors import AdvexError, ArtifactError, DataError, InputError, SpecError
+from advex.evaluation.folder import examples
 from advex.explainers import Gradient, SmoothGrad, Toward
 from advex.goals import Misclassify
+from advex.lookup.models import Opened
 from advex.types import Batch
 
 MODEL = "builtin:cifar10-robust"
@@ -275,6 +277,18 @@ def test_classes_in_another_order_are_the_same_classes(data: Dataset, tmp_path: 
     models = [make(network, class_names=names) for names in (data.class_names, data.class_names[::-1])]
     with pytest.raises(SpecError, match="know the same classes in different orders"):
         advex.evaluate(models, data, out=tmp_path / "both", quiet=True, attack=None, btr=None, explanations=0)
+
+
+def test_pictures_in_folders_have_their_classes_in_the_order_of_the_model(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(PICTURE).save(tmp_path / name / "a.png")
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3072, 2))
+    classifier = make(network, class_names=("dog", "cat"))
+    model = Opened(name="m", source="m", classifier=classifier)
+    data = examples([model], str(tmp_path))
+    assert [data.class_names[y] for y in data.y] == [id.split("/")[0] for id in data.ids]
+    assert data.class_names == ("dog", "cat")
 
 
 def test_paths_in_an_array_are_paths(tmp_path: Path) -> None:
