@@ -32,7 +32,9 @@ def test_no_option_is_missing() -> None:
         "Related measures": [("measure", name) for name in ("along_input", "manipulated")],
         "Distances": [("distance", name) for name in registry.entries("distance")],
         "Goals on maps": [("goal", name) for name in ("scramble", "mass_centre", "toward_map")],
-        "Training networks with stable maps": [("objective", name) for name in ("attributional", "stable_ig", "alignment")],
+        "Training networks with stable maps": [
+            ("objective", name) for name in ("attributional", "stable_ig", "alignment")
+        ],
     }
     for title, things in told.items():
         words = set(re.findall(r"`(\w+)`", section(title)))
