@@ -20,7 +20,7 @@ def fitted(data: bytes, shape: Sequence[int], name: str = "") -> FittedPicture:
     """A picture file as a PNG of a network's size: nothing of the file is kept but its pixels and its name.
 
     shape: (channels, height, width). name: of the file, which may hold anything. Upright by EXIF, of several frames the
-    first, of 16 bits the high byte; scaled to cover and and the centre cropped. Raises DataError for what is too large,
+    first, of 16 bits the high byte; scaled to cover and the centre cut out. Raises DataError for what is too large,
     damaged or no picture.
     """
     if len(data) > UPLOAD_BYTES:
@@ -33,7 +33,7 @@ def fitted(data: bytes, shape: Sequence[int], name: str = "") -> FittedPicture:
     except Unreadable as error:
         raise DataError(f"The file cannot be read as a picture: {error}.") from None
     if size != (width, height):
-        remarks.append(f"{size[0]}x{size[1]} pixels scaled to cover {width}x{height}, and the centre cropped")
+        remarks.append(f"{size[0]}x{size[1]} pixels scaled to cover {width}x{height}, the centre cut out")
     shown = visible(re.split(r"[/\\]", name)[-1][:LONGEST_NAME], one_line=True).strip() or "own picture"
     return FittedPicture(png=encode_png(torch.from_numpy(pixels.copy())), name=shown, note="; ".join(remarks))
 
