@@ -102,7 +102,7 @@ def test_what_is_printed_and_shown(folder: Path) -> None:
     page = write_report(folder).read_text(encoding="utf-8")
     assert "Corrupted pictures" in page
     assert 'data-measure="accuracy:contrast:5"' in page
-    assert "published for pictures of side 32" in page
+    assert "published for the nearest size of picture, a side of 32" in page
 
 
 def test_it_goes_on_where_it_was_stopped(data: Dataset, tmp_path: Path) -> None:

@@ -238,7 +238,7 @@ def test_from_the_command_line(run: Callable[..., Any], tmp_path: Path) -> None:
              "--explainer", "perceptual:gradients=3", "--first", "2", "--judge", "removal", "--sigma", "0"]  # fmt: skip
     code, out, err = run(*study)
     assert code == 0, err
-    assert "With all 3 layers held, the class is lost in these shares of 2 examples: " in out
+    assert "With all 3 layers kept, the class is lost in these shares of 2 examples: " in out
     page = (tmp_path / "study" / "report.html").read_text(encoding="utf-8")
     assert page.count("<rect") == 12, "deletion and insertion, six ranges each"
     plain = json.loads(run(*study, "--json")[1])

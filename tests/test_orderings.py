@@ -184,7 +184,7 @@ def test_the_page_joins_networks_and_says_what_holds_on_all(tmp_path: Path) -> N
     assert [each.verdict for each in both.claims] == ["holds", "not separable"]
     (matrix,) = both.matrices
     assert [[sign for sign, _ in cells] for _, cells in matrix.rows] == [[], ["✓"], ["✓", "≠"]]
-    assert matrix.summary == "Of 3 pairs that the paper puts in order: holds 2, networks disagree 1."
+    assert matrix.summary == "Of 3 pairs that the paper ranks: holds 2, networks disagree 1."
     for folder, made in (("a", first), ("b", second)):
         (tmp_path / folder).mkdir()
         write_reproduction(tmp_path / folder, made)

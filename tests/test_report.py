@@ -751,7 +751,7 @@ def test_colour_pictures_are_amplified_around_mid_grey_and_the_factor_is_printed
     root = page(folder)
     scale = grids(read(folder), "grid")[0].scale
     assert scale is not None
-    assert f"drawn {scale.amplification:.1f} times as large" in root.one("section", id="explanations").text
+    assert f"amplified {scale.amplification:.1f} times" in root.one("section", id="explanations").text
     cell = root.one("section", id="explanations").one("td", data_model="robust", data_column="4")
     picture, difference = (pixels(image.attributes["src"]).astype(float) for image in cell.all("img"))
     clean = pixels(root.all("td", data_model="robust", data_input="")[0].one("img").attributes["src"]).astype(float)
@@ -1055,7 +1055,7 @@ def test_the_training_in_a_sentence(tmp_path: Path) -> None:
     run = read_runs([make_run(tmp_path / "part", lines)])[0]
     assert told(run) == "3 of 10 epochs; validation accuracy 78.1\u202f% at epoch 2, best 78.6\u202f% at epoch 1."
     assert told(run_of(loss=[1.0])) == "1 epoch; the accuracy on validation data was not measured."
-    assert told(TrainingHistory(0, "net", Training())) == "No epoch is noted yet: there is no curve to draw."
+    assert told(TrainingHistory(0, "net", Training())) == "No epoch has been recorded yet: there is no curve to draw."
 
 
 def test_a_fall_of_the_accuracy_is_flagged_and_noise_is_not() -> None:
@@ -1173,7 +1173,7 @@ def test_a_run_alone_can_be_looked_at_while_it_trains(tmp_path: Path) -> None:
     assert anchors == {"training", "made"}
     (folder / "metrics.jsonl").unlink()  # the first epoch is not over
     root = Tree(write_report(folder).read_text(encoding="utf-8")).root
-    assert "No epoch is noted yet" in root.text
+    assert "No epoch has been recorded yet" in root.text
     assert not root.all("figure")
 
 
@@ -1229,7 +1229,7 @@ def test_a_certified_model_is_an_interval_of_areas(tmp_path: Path) -> None:
         assert (shown["certified:abstained"], shown["certified:crossed"]) == ("3 of 20", "2 of 20")
     told = section.text
     for said in (
-        "another classifier than the one attacked", "binds the smoothed classifier", "standard deviation 0.25",
+        "another classifier than the one attacked", "holds for the smoothed classifier", "standard deviation 0.25",
         "20 examples drawn at random", "100 noisy copies", "1,000 others", "99.9\u202f%", "alpha is 0.001",
         "RMSE of 0.077", "1 radius too large",
     ):  # fmt: skip

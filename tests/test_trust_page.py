@@ -29,10 +29,12 @@ def test_no_option_is_missing() -> None:
     """Of the measures, the distances, the goals on maps, and the terms of training."""
     told = {
         "The measure": [("measure", name) for name in ("worst_case", "ifia")],
-        "Beside it": [("measure", name) for name in ("along_input", "manipulated")],
+        "Related measures": [("measure", name) for name in ("along_input", "manipulated")],
         "Distances": [("distance", name) for name in registry.entries("distance")],
         "Goals on maps": [("goal", name) for name in ("scramble", "mass_centre", "toward_map")],
-        "Networks whose maps hold": [("objective", name) for name in ("attributional", "stable_ig", "alignment")],
+        "Training networks with stable maps": [
+            ("objective", name) for name in ("attributional", "stable_ig", "alignment")
+        ],
     }
     for title, things in told.items():
         words = set(re.findall(r"`(\w+)`", section(title)))
@@ -59,5 +61,5 @@ def test_flags_and_links_are_there() -> None:
     for target in re.findall(r"\]\(([^)#]+)", PAGE):
         assert (root / "docs" / target).exists(), target
     known = (root / "src/advex/evaluation/steadiness.py").read_text(encoding="utf-8")
-    for code in re.findall(r"\(`(\w+)`\)", section("What each figure says, and what it does not")):
+    for code in re.findall(r"\(`(\w+)`\)", section("What each figure does and does not tell you")):
         assert f'"{code}"' in known, code

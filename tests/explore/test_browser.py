@@ -140,7 +140,7 @@ def test_by_keyboard_alone_with_a_screen_reader(begin: Callable[..., Any]) -> No
     assert tab.evaluate("document.activeElement.value") == "1"
     tree = tab.locator("#main").aria_snapshot()
     for named in ("Picture", "Model", "Towards the class", "Size of the change, RMSE", "As little as is needed", "Map",
-                  "Choose a file", "Save into the report", "Original: says", "Changed: says", "target"):  # fmt: skip
+                  "Choose a file", "Save to the report", "Original: says", "Changed: says", "target"):  # fmt: skip
         assert named in tree, named
     assert tab.get_attribute("#sentences", "aria-live") == "polite"
 

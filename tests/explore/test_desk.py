@@ -123,7 +123,7 @@ def test_a_process_that_died_is_said_and_started_again(desk: Desk, tmp_path: Pat
     os.kill(before, signal.SIGKILL)
     lost = refusal(running)
     assert lost.kind == "broken"
-    assert "started again" in lost.sentence
+    assert "being restarted" in lost.sentence
     assert waiting.result(SECONDS).summary == {"name": "two"}  # by the new one
     assert desk.quick("pid").result(SECONDS) != before
     assert refusal(desk.quick("die")).kind == "broken"

@@ -14,7 +14,7 @@ from advex.cli import options, terminal
 def doctor(
     device: options.Device = "auto",
     measures: Annotated[
-        bool, typer.Option("--measures", help="Test the measures of explanations instead, on planted evidence.")
+        bool, typer.Option("--measures", help="Test the explanation measures instead, on planted evidence.")
     ] = False,
     json_: options.Json = False,
     verbose: options.Verbose = False,

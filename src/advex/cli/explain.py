@@ -72,7 +72,7 @@ def explain(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Show what would have to change for a class to become more (or less) likely, or which pixels count for it.
+    """Show what would have to change for a class to become more (or less) likely, or which pixels matter for it.
 
     Examples: advex explain cat.png; advex explain photos --model runs/robust --target dog;
     advex explain --data digits --index 3,5 --model runs/robust --target all;

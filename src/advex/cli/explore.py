@@ -28,14 +28,14 @@ def explore(
         str | None, typer.Option(metavar="CxHxW", help="Input size, for a model from your own code.")
     ] = None,
     max_samples: options.MaxSamples = None,
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the page keeps what you save.")] = Path("explored"),
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for saved explanations.")] = Path("explored"),
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any free one.")] = 0,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")] = True,
     seed: options.Seed = 0,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Ask models about pictures in the browser: what would change the answer, and what counts for it.
+    """Ask models about pictures in the browser: what would change the answer, and which pixels matter.
 
     Examples: advex explore; advex explore cat.png photos;
     advex explore --model runs/ordinary,runs/robust --data digits

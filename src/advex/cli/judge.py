@@ -71,7 +71,7 @@ class _Judged(evaluate.Request):
 @terminal.verb
 @options.gathered(Request)
 def judge(request: Request) -> None:
-    """Find out which explanation to believe: heat maps measured beside controls that never look at the model.
+    """Find out which explanation to believe: compare heat maps with controls that never look at the model.
 
     Example: advex judge --model builtin:planted --data planted --split test --max-samples 100 --out records/judged
     """

@@ -50,7 +50,7 @@ MaxSamples = Annotated[
     int | None, typer.Option("--max-samples", min=1, metavar="N", help="At most N examples, drawn at random.")
 ]
 Resume = Annotated[bool, typer.Option("--resume/--no-resume", help="Resume an interrupted run.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Overwrite a folder that holds something else.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Overwrite a folder that contains something else.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the traceback of an error.")]

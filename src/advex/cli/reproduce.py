@@ -53,14 +53,14 @@ def reproduce(
     ] = None,
     radius: evaluate.Radius = None,
     suite: evaluate.Suite = None,
-    list_: Annotated[bool, typer.Option("--list", help="Show what would run, and what is changed.")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="Show what would run and what differs from the paper.")] = False,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     json_: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Train and evaluate the rows of a paper's tables, and show them beside the published values.
+    """Train and evaluate the rows of a paper's tables, and compare them with the published values.
 
     A smaller scale shows trends, never the paper's values; its figures say what it changed. The same command resumes
     where it was stopped. Example: advex reproduce woods2019/I --rows psi-30,psi-220 --scale smoke

@@ -40,7 +40,7 @@ class Request(options.RunOptions):
 @terminal.verb
 @options.gathered(Request)
 def layers(request: Request) -> None:
-    """Judge the perceptual explanation for every range of layers whose answers it keeps, as heat maps.
+    """Judge the perceptual explanation for every range of layers that it keeps, as heat maps.
 
     Example: advex study layers --model builtin:planted --data planted --split test --explainer perceptual:gradients=20
     """

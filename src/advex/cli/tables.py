@@ -53,7 +53,7 @@ def _show_radii(record: Record) -> None:
         for model in record.models
         for key, radius in model.radii.items()
     ]
-    columns = ["model", "radius", "robust accuracy", "of those right to begin with", "moved, in turn"]
+    columns = ["model", "radius", "robust accuracy", "of those initially correct", "moved, in turn"]
     columns += [*(["moved, each alone"] if alone else []), "gradients, queries"]
     if rows:
         terminal.table(columns, rows)

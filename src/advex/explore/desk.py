@@ -22,8 +22,8 @@ from advex.explore import process
 from advex.explore.requests import Catalogue, ExploreRequest, ExploreResponse, Load, Refusal, superseded
 
 _MOST_PAGES, _MOST_QUICK = 9, 100  # whose requests wait or are computed
-_GONE = "The process that computes ended unexpectedly; it is being started again. Try again in a moment."
-_BUSY = "Too much is waiting to be computed. Try again in a moment."
+_GONE = "The worker process ended unexpectedly and is being restarted. Try again in a moment."
+_BUSY = "Too many requests are waiting. Try again in a moment."
 
 
 def _uncancellable() -> Future[Any]:

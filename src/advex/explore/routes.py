@@ -41,8 +41,8 @@ from advex.report.templates import policy
 UPLOAD = "/api/explore/pictures"
 _PICTURE = r"^(\d{1,9}|[0-9a-f]{32})$"
 _STATUS = {"superseded": 409, "wrong": 422, "busy": 503, "broken": 503}
-_NO_PICTURE = "This picture is no longer here: choose it again."
-_NO_EXPLANATION = "This explanation is no longer here: make it again."
+_NO_PICTURE = "This picture is no longer available: choose it again."
+_NO_EXPLANATION = "This explanation is no longer available: make it again."
 _PATIENCE = 120.0  # seconds for a file to arrive
 _MOST_PICTURES, _MOST_EXPLANATIONS = 12, 24  # in memory, of all sessions
 

@@ -62,4 +62,4 @@ def _measured(data: bytes) -> tuple[tuple[int, int], list[str]]:
 
 
 def _too_many() -> str:
-    return f"The picture has too many pixels: at most {UPLOAD_PIXELS / 1e6:.0f} million are taken."
+    return f"The picture has too many pixels: at most {UPLOAD_PIXELS / 1e6:.0f} million are accepted."

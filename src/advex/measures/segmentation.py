@@ -25,7 +25,7 @@ _BEFORE = 2  # columns of the parts before the counts: a draw, and whether the a
     examples=("levels=20,channels=sum_abs", "levels=4,smooth=mean"),
 )
 class Segmentation:
-    """The IoU of the map's strong pixels with the thing: its outline, else its boxes.
+    """The IoU of the map's strong pixels with the labelled object: its outline, else its boxes.
 
     The map runs from 0 to 1 in each picture; a map that is the same everywhere has no strong pixel, and an IoU of 0.
     Strong is a pixel of at least a threshold, of `levels` in equal steps from 0 on, that with the highest mean IoU on

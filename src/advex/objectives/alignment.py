@@ -12,7 +12,7 @@ from advex.options import AtLeast0, Count
 
 @objective("alignment", cites="wang2022 (IGR)")
 class Alignment:
-    """strength times 1 - cos of the integrated gradients at an example and at what the other terms have made of it.
+    """strength times 1 - cos of the integrated gradients at an example before and after the other terms change it.
 
     It stands beside a term that changes examples, such as `adversarial`; alone it is 0. The gradients are those of the
     true class's logit, from black. strength: the paper does not state its own. points: of the path (Gauss-Legendre).

@@ -16,7 +16,7 @@ from advex.options import Above0, AtLeast0, Count
 
 @objective("r2et", cites="chen2024 (R2ET)", examples=("k=3,strength=0.5,curvature=0", "k=5,probe=0.01"))
 class R2ET:
-    """Wide gaps about the k-th largest saliency of an example, and a gradient that changes little beside the example.
+    """Wide gaps around the k-th largest saliency of an example, and a gradient that changes little nearby.
 
     With g the gradient of an example's cross-entropy by its d elements, and h_1 >= h_2 >= ... the sizes of g by pixel
     (over channels summed), let

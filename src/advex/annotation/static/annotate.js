@@ -153,7 +153,7 @@ function practised(word) {
   state.practising = false;
   localStorage.setItem(PRACTISED, "yes");
   trouble("");
-  show(state.current, "That was right. From now on answers count. Picture");
+  show(state.current, "Correct. From now on, answers count. Picture");
 }
 
 // -- showing ----------------------------------------------------------------------------------------------------------
@@ -229,7 +229,7 @@ const MESSAGES = {
 };
 
 function message() {
-  let notice = MESSAGES[supply.problem] ?? ["Loading", "The next pictures are on their way."];
+  let notice = MESSAGES[supply.problem] ?? ["Loading", "The next pictures will appear shortly."];
   if (supply.problem === "out") notice = ["Please open your personal link again", `Your session is over.${waiting()}`];
   else if (!supply.problem && supply.finished && state.answered > 0)
     notice = ["All done", "Thank you. There is nothing left to judge; you may close this page."];

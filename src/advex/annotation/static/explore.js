@@ -168,11 +168,11 @@ function show({ key, pictures, summary }, images, subject) {
   }
   at("legend").textContent = summary.no_maps
     ? `No maps: ${summary.no_maps}`
-    : "In the maps orange counts for the class, blue against it; both have one scale.";
+    : "In the maps, orange counts for the class and blue against it; both share one scale.";
   at("shares").replaceChildren(...summary.shares.map(row));
   if (state.least) showSize(summary.rmse);
   at("save").disabled = false;
-  at("save").textContent = "Save into the report";
+  at("save").textContent = "Save to the report";
   at("kept").textContent = "";
 }
 

@@ -49,7 +49,7 @@ def flowers102(*, root: str = "") -> Source:
 
 @register("dataset", "flowers17", cites="Nilsback and Zisserman 2006")
 def flowers17(*, root: str = "", deal: int = 1, held_out: int = 0, side: int = 128) -> Source:
-    """17 categories of 80 pictures: `jpg/`, `datasplits.mat`, and `trimaps/`, where they are there, of some pictures.
+    """17 categories of 80 pictures: `jpg/`, `datasplits.mat`, and `trimaps/`, if present, for some pictures.
 
     root: their folder; left away, `flowers17` in the folder ADVEX_DATA. deal: which of the three published deals into
     `train`, `validation` and `test`; figures are usually means over all three. Classes are numbers, 1 to 17, in the

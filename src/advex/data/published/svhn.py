@@ -25,7 +25,7 @@ _SIDE = 32
 
 @register("dataset", "svhn", cites="Netzer et al. 2011")
 def svhn(*, root: str = "") -> Source:
-    """SVHN's cropped digits: `train_32x32.mat`, `test_32x32.mat`, `extra_32x32.mat`, those of them that are there.
+    """SVHN's cropped digits: `train_32x32.mat`, `test_32x32.mat`, `extra_32x32.mat`, whichever are present.
 
     root: their folder; left away, `svhn` in the folder ADVEX_DATA. Classes are the digits in order; the files call 0
     10. Raises DataError.

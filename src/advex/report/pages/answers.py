@@ -13,10 +13,10 @@ from advex.record.reproduction import AnsweredEntry, JudgedEntry
 
 # A verdict, and what a group of pairs with it is called.
 VERDICTS = {
-    "unchanged": "Unchanged: these are learned from",
+    "unchanged": "Unchanged: used in training",
     "changed": "Changed",
     "unsure": "Unsure",
-    "tie": "As many for unchanged as for changed",
+    "tie": "A tie of unchanged and changed",
     "unanswered": "Not judged",
 }
 _AGREEMENT = {

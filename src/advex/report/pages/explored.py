@@ -16,8 +16,8 @@ TITLES = {
     "input": "Original",
     "changed": "Changed",
     "difference": "Difference",
-    "map_input": "Counts in the original",
-    "map_changed": "Counts in the changed",
+    "map_input": "Contributions in the original",
+    "map_changed": "Contributions in the changed",
 }
 _CLASSES = 3  # of the largest confidences, before and after
 _SHORT_OF = 1e-3  # of the RMSE asked for

@@ -63,7 +63,7 @@ def sentences(study: LayerStudy) -> list[str]:
     """What was found, in words: how many lose their class at each lambda', and what each measure prefers."""
     shares = (f"{percent(figure.value, 0)} at lambda' {weight}" for weight, figure in study.flips.items())
     held, examples = count(len(study.layers), "layer"), count(study.examples, "example")
-    flips = f"With all {held} held, the class is lost in these shares of {examples}: {', '.join(shares)}."
+    flips = f"With all {held} kept, the class is lost in these shares of {examples}: {', '.join(shares)}."
     best = (f"{measure.title}: {said}" for key, measure in study.chief.items() if (said := _best(study, key)))
     return [flips, *best]
 

@@ -110,7 +110,7 @@ def _matrix(
         (row, tuple(_cell(row, other, pairs, table.id, key, every) for other in rows[:place]))
         for place, row in enumerate(rows)
     )
-    summary = f"Of {count(len(pairs), 'pair')} that the paper puts in order: {_counted(list(pairs.values()))}."
+    summary = f"Of {count(len(pairs), 'pair')} that the paper ranks: {_counted(list(pairs.values()))}."
     return Matrix(table, title, summary, lines)
 
 

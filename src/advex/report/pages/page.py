@@ -53,4 +53,4 @@ def render_layer_study(content: dict[str, Any]) -> str:
 
 def render_explored(content: dict[str, Any]) -> str:
     """The page of explanations that were kept while exploring. content: see `advex.report.pages.explored`."""
-    return templates.page("explored.html.j2", version=__version__, title="Explanations that were kept", **content)
+    return templates.page("explored.html.j2", version=__version__, title="Saved explanations", **content)

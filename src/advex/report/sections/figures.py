@@ -103,7 +103,7 @@ class Figures:
     def __call__(self, contents: Contents) -> dict[str, Any]:
         record = contents.record
         return {
-            "in_rmse": ", in RMSE unless it says another norm" if "rmse" in map(record.norm, record.searches) else "",
+            "in_rmse": ", in RMSE unless another norm is given" if "rmse" in map(record.norm, record.searches) else "",
             "calibration": CALIBRATION if "btr" in record.searches else "",
             "warned": Counter(flag.model for flag in record.flags if flag.severity == "warning"),
             "table": main_table(contents, published=False),

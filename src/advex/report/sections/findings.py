@@ -102,7 +102,7 @@ def _norms(contents: Contents) -> list[str]:
         "l0": "the number of elements that change at all",
     }
     used = dict.fromkeys(map(contents.record.norm, contents.record.searches)) or ("rmse",)
-    return [f"{norm_title(norm)} is {meaning.get(norm, 'a norm of a package of its own')}." for norm in used]
+    return [f"{norm_title(norm)} is {meaning.get(norm, 'a norm from another package')}." for norm in used]
 
 
 def findings(contents: Contents) -> Iterator[Markup]:
@@ -188,7 +188,7 @@ def _clause(record: Record, key: str, end: str, model: ModelEntry, least: ModelE
     paired = _paired(record, model.name, least.name, key)
     if paired is None:
         words = "has the larger" if first > second else "has the same" if first == second else "has the smaller"
-        return say("{} {} beside {} (no paired comparison was made)", words, title, name(least.name))
+        return say("{} {} compared with {} (no paired comparison was made)", words, title, name(least.name))
     if not separated(paired.figure):
         interval = figure(in_words(paired.figure, digits_for(key, record)))
         words = "does not differ significantly from {} by {} (the paired difference {} includes zero)"

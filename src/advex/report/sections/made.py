@@ -64,7 +64,7 @@ def training_files(runs: tuple[TrainingHistory, ...]) -> list[File]:
     """All values that were noted during training, where there are any."""
     if not any(run.last for run in runs):
         return []
-    return [csv_file("training.csv", "all values that the runs noted", noted_values(runs))]
+    return [csv_file("training.csv", "all values that the runs recorded", noted_values(runs))]
 
 
 def _figures(contents: Contents) -> list[tuple]:

@@ -103,7 +103,7 @@ class Maps:
 def _target(contents: Contents) -> str:
     """The class that the maps are of, in words."""
     rules = {figures.target for model in contents.record.models for figures in model.maps.values()}
-    named = {"true": "the right class", "predicted": "the class that the model answers"}
+    named = {"true": "the right class", "predicted": "the predicted class"}
     words = [named.get(rule) or f"the class {contents.class_name(int(rule))}, whatever the answer" for rule in rules]
     return words[0] if len(words) == 1 else "a class (by explainer: " + "; ".join(sorted(words)) + ")"
 
@@ -153,7 +153,7 @@ def _standing(measures: Mapping[str, MeasureEntry]) -> str:
     titles: dict[str, list[str]] = {}
     for measure in measures.values():
         titles.setdefault(measure.standing, []).append(measure.title)
-    words = {"validated": "Rise with the truth where the evidence is planted", "not validated": "Not shown to do so"}
+    words = {"validated": "Rise with the truth on planted evidence", "not validated": "Not shown to do so"}
     return " ".join(f"{text}: {', '.join(titles[key])}." for key, text in words.items() if key in titles)
 
 
@@ -191,7 +191,7 @@ def _value(explainer: str, key: str, mapped: MapFigures, digits: int) -> FigureC
 def _sum_error(explainer: str, mapped: MapFigures, digits: int) -> FigureCell:
     key = f"{explainer}_completeness"
     if not {"change", "completeness"} <= mapped.figures.keys():
-        return FigureCell(key, "–", note="promises no sum")
+        return FigureCell(key, "–", note="no completeness property")
     error, change = mapped.figures["completeness"], mapped.figures["change"].value
     share = error.value / change if change else math.nan
     note = "" if math.isnan(share) else f"{percent(share, 2 if share < 0.01 else 1)} of the change"

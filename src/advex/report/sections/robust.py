@@ -102,9 +102,9 @@ class Robust:
 
 _COLUMNS = (
     ("Robust accuracy", "higher"),
-    ("Of those right to begin with", "higher"),
+    ("Of those initially correct", "higher"),
     ("By the attack's distances alone", ""),
-    ("Gradients per right example", ""),
+    ("Gradients per correct example", ""),
     ("Queries", ""),
 )
 
@@ -140,7 +140,7 @@ def _parts(figures: RadiusFigures, examples: int) -> tuple[Part, ...]:
     whole = [("stands", "not moved", stands, 1.0)]
     for place, (name, moved) in enumerate(figures.moved.items()):
         whole.append(("moved", f"moved by {name}", moved, _SHADES[min(place, len(_SHADES) - 1)]))
-    whole.append(("wrong", "wrong to begin with", examples - figures.withstood.n, 1.0))
+    whole.append(("wrong", "initially wrong", examples - figures.withstood.n, 1.0))
     parts, start = [], 0.0
     for kind, name, those, shade in whole:
         width = 100 * those / max(examples, 1)

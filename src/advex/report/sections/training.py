@@ -79,7 +79,7 @@ def noted_values(runs: Sequence[TrainingHistory]) -> list[tuple]:
 def sentence(run: TrainingHistory) -> Markup:
     """How long it trained, and to which accuracy."""
     if not run.last:
-        return say("No epoch is noted yet: there is no curve to draw.")
+        return say("No epoch has been recorded yet: there is no curve to draw.")
     planned = run.training.epochs or run.last
     of = count(run.last, "epoch") if run.last >= planned else f"{run.last:,} of {count(planned, 'epoch')}"
     words = say("{}{}", figure(of), _time(run))
