@@ -25,7 +25,7 @@ def test_the_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     capsys.readouterr()
     # What the text beside the code says of it.
     e, p, s = names["e"], names["p"], names["s"]
-    assert torch.allclose(e.rmse, torch.full((8,), 0.1), atol=1e-4)  # pyright: ignore
+    assert torch.allclose(e.rmse, torch.full((4,), 0.1), atol=1e-4)  # pyright: ignore
     assert p.reached.all()  # pyright: ignore
     assert s.low <= s.value <= s.high  # pyright: ignore
 
