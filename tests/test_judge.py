@@ -70,6 +70,7 @@ def test_the_best_is_named_with_all_that_is_not_separable_from_it() -> None:
     (high,) = preferred(values, "high", 0.1, controls=("noise",))
     assert (high.best, high.beside, high.above) == ("b", ("c",), True)
     assert high.sentence == "M (validated): best b, not significantly better than c."
+    assert high.told(str.upper) == "M (validated): best B, not significantly better than C."
     (low,) = preferred(values, "low", 0.1, controls=())
     assert (low.best, low.beside) == ("noise", ())
     assert low.sentence == "M (validated): best noise, better than every other."

@@ -459,6 +459,7 @@ def test_the_page_begins_with_one_picture_of_the_worst_and_the_best_model(tmp_pa
     assert [node.text for node in shown.all("span", class_="name")] == [worst, best]
     assert [node.text for node in shown.all("span", class_="class")] == [str(label), str(target)]
     assert len(shown.all("img")) == 5  # the input, and of each model the picture and the change
+    assert shown.one("td", class_="input").text.split().count("says") == 2, "of the input, what each model says"
 
 
 def test_without_explanations_the_page_begins_with_its_sentences(tmp_path: Path) -> None:
@@ -1742,7 +1743,7 @@ def test_no_two_curves_of_a_panel_are_drawn_alike() -> None:
 
 
 # Words of models' names that stand on more than one line although they would fit on one of their own.
-_BROKEN = """[...document.querySelectorAll('.headline .name, .figures .name')].flatMap(name => {
+_BROKEN = """[...document.querySelectorAll('.headline .name, .figures .name, .plain .name')].flatMap(name => {
   const node = document.createTreeWalker(name, NodeFilter.SHOW_TEXT).nextNode();
   return [...(node?.data ?? '').matchAll(/[A-Za-z0-9]{1,20}(?=-|$)/g)].filter(word => {
     const range = document.createRange();
@@ -1808,6 +1809,8 @@ def test_in_a_browser(tmp_path: Path, browser: Any) -> None:
         tab.set_viewport_size({"width": width, "height": height})
         assert tab.evaluate("document.documentElement.scrollWidth") <= width
         assert tab.evaluate("document.querySelector('main img').getBoundingClientRect().top + scrollY") <= lowest
+    widths = tab.evaluate("[...document.querySelectorAll('.input .shift')].map(each => each.scrollWidth)")
+    assert 0 < max(widths) <= 160  # a long name goes on below, not over the next picture
     assert said == []
     assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()]
 

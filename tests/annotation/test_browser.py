@@ -65,7 +65,7 @@ def test_every_key_and_every_button(begin: Callable[..., Any]) -> None:
     for _ in range(8):
         page.wait()
         page.press("2")
-    page.tab.wait_for_selector("text=All done")
+    page.tab.wait_for_selector("text=All done", timeout=2500)  # before it asks again by itself
     page.saved()
     assert len(given(store)) == 20
     page.tab.keyboard.press("u")  # also the very last

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,14 +43,19 @@ class Preference:
 
     @property
     def sentence(self) -> str:
-        """In words; never one winner where the intervals do not carry it."""
+        """In words, the explainers by the names that are typed."""
+        return self.told(str)
+
+    def told(self, called: Callable[[str], str]) -> str:
+        """In words; never one winner where the intervals do not carry it. called: what an explainer is called."""
+        beside, lacking = (_listed([called(name) for name in names]) for names in (self.beside, self.lacking))
         title = f"{self.measure.title}" + (f" ({self.measure.standing})" if self.measure.standing else "")
         if self.few:
             return f"{title}: too few examples (fewer than {FEWEST})."
-        others = f"not significantly better than {_listed(self.beside)}" if self.beside else "better than every other"
+        others = f"not significantly better than {beside}" if self.beside else "better than every other"
         chance = "" if self.above else "; no explainer is significantly better than the best control"
-        short = f"; fewer than {FEWEST} examples of {_listed(self.lacking)}" if self.lacking else ""
-        return f"{title}: best {self.best}, {others}{chance}{short}."
+        short = f"; fewer than {FEWEST} examples of {lacking}" if self.lacking else ""
+        return f"{title}: best {called(self.best)}, {others}{chance}{short}."
 
 
 def judged(record: Record) -> bool:
@@ -104,4 +109,4 @@ def _better(lines: Mapping[frozenset[str], Difference], sign: int, first: str, s
 
 
 def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    return "".join(names) if len(names) < 2 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -141,6 +141,15 @@ def _unprotocolled(name: str) -> str:
     return "_".join(part for part in name.split("_") if part != "published")
 
 
+def words(name: str) -> str:
+    """The name of an explainer or of something else that is typed, as people read it.
+
+    >>> words("grad_cam_plus_plus")
+    'grad cam plus plus'
+    """
+    return name.replace("_", " ")
+
+
 def is_share(key: str, record: Record) -> bool:
     """Whether a score is a share, shown in per cent."""
     measure = origin(key, record.searches).measure

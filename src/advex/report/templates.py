@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from advex import drawing
 from advex.drawing import numbers
+from advex.report.names import words
 
 _FOLDERS = [Path(__file__).parent, drawing.FOLDER]
 
@@ -30,7 +31,7 @@ def environment() -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     made.filters |= {"date": numbers.date, "duration": numbers.duration, "percent": numbers.percent}
-    made.filters |= {"short": numbers.short, "setting": _setting}
+    made.filters |= {"short": numbers.short, "setting": _setting, "words": words}
     made.globals |= {"count": numbers.count}
     return made
 

@@ -114,6 +114,7 @@ function release(image) {
 function settled({ kind, image }) {
   const open = [state.current, ...supply.images].some((each) => each?.key === image);
   if (kind === "answer" && !open) shelf.drop(image);
+  if (state.current === null && outbox.length === 0) supply.fill();
 }
 
 // Another window of the same person gave an answer, or took one back.

@@ -134,7 +134,7 @@ export class Supply {
     for (const each of fresh) await this.add(each);
     this.finished = fresh.length === 0 && late.size === 0;
     // All that came was on its way already: ask again once it has arrived.
-    if (fresh.length === 0 && late.size > 0) this.retry(RETRY);
+    if (fresh.length === 0 && late.size > 0) this.retry(this.outbox.length > 0 ? RETRY : 0);
   }
 
   async add(each) {

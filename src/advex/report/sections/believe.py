@@ -14,6 +14,7 @@ from advex.registry import register
 from advex.report.believed import Preference, judged, preferences
 from advex.report.cells import BETTER, FigureCell, measured, p_of
 from advex.report.maps_compared import digits_of, titled
+from advex.report.names import words
 from advex.report.reading import Contents
 
 BEST, BESIDE = "best", "not significantly worse"
@@ -76,7 +77,7 @@ def _judged(record: Record, index: int, model: ModelEntry) -> JudgedModel:
         for name in ordered
     )
     columns = tuple((titled(measure), BETTER[measure.better], measure.standing) for measure in keys.values())
-    sentences = tuple(preference.sentence for preference in known)
+    sentences = tuple(preference.told(words) for preference in known)
     return JudgedModel(index, model.name, columns, rows, tuple(_drawings(record, model)), sentences)
 
 
@@ -92,7 +93,7 @@ def _drawings(record: Record, model: ModelEntry) -> Iterator[Ranges]:
         sign = -1 if measure.better == "high" else 1
         ordered = sorted(figures, key=lambda name: sign * figures[name].value)
         values = [
-            (name.replace("_", " "), model.maps[name].control, figure.value, (figure.low, figure.high))
+            (words(name), model.maps[name].control, figure.value, (figure.low, figure.high))
             for name in ordered
             if (figure := figures[name])
         ]

@@ -30,7 +30,7 @@ from advex.report.cells import (
     turned,
 )
 from advex.report.grids import seen
-from advex.report.names import capital, radius_title, score_title
+from advex.report.names import capital, radius_title, score_title, words
 from advex.report.reading import Contents
 from advex.report.sections.curves import panels
 from advex.report.sentences import figure, name, say
@@ -139,11 +139,11 @@ def _believed(record: Record, model: ModelEntry) -> Iterator[Markup]:
     if known and all(each.few for each in known):
         yield say("{}: too few examples to compare explainers (fewer than {}).", name(model.name), FEWEST)
     elif known:
-        able = [say("{} ({})", each.measure.title, each.best) for each in known if each.above]
+        able = [say("{} ({})", each.measure.title, words(each.best)) for each in known if each.above]
         which = say(": {}", Markup(", ").join(able)) if able else ""
         find = "find" if len(able) > 1 else "finds"
-        words = "{}: {} of {} {} an explainer significantly better than every control{}."
-        yield say(words, name(model.name), len(able) or "none", count(len(known), "measure"), find, which)
+        sentence = "{}: {} of {} {} an explainer significantly better than every control{}."
+        yield say(sentence, name(model.name), len(able) or "none", count(len(known), "measure"), find, which)
 
 
 def _areas(record: Record) -> dict[str, str]:
