@@ -86,7 +86,7 @@ TERMS = {
 
 def side_by_side(terms: dict[str, Any], steps: int, **acceleration: Any) -> Iterator[tuple[Any, ...]]:
     """Steps of two copies of a network, plainly and accelerated: (classifier, loss, gradient) of each."""
-    plain = small("half_huber", class_names="abcd")
+    plain = small("half_huber", class_names=[*"abcd"])
     fast = copy.deepcopy(plain)
     objective = objectives.build(terms)
     state = objective.start()
@@ -158,7 +158,7 @@ def test_generated_code_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
     network = nn.Sequential(
         nn.Linear(4, 3), nn.BatchNorm1d(3), small("half_huber").get_submodule("network.act"), nn.Linear(3, 3)
     )
-    plain = Classifier(network, class_names="abc").double().train()
+    plain = Classifier(network, class_names=[*"abc"]).double().train()
     fast = copy.deepcopy(plain)
     batch = Batch(x=torch.rand(6, 4, dtype=torch.float64), y=torch.tensor([0, 1, 2, 0, 1, 2]))
     term = Lipschitz(zeta=0.5, tandem="difference")
@@ -210,7 +210,7 @@ def by_numpy(x: Tensor) -> Tensor:
     [(Square.apply, "torch.autograd.Function, whose second derivative"), (by_numpy, "cannot be compiled together")],
 )
 def test_a_network_that_cannot_be_compiled_so_is_refused(traced: None, bend: Any, sentence: str) -> None:
-    clf = Classifier(Custom(bend), class_names="abc").double().train()
+    clf = Classifier(Custom(bend), class_names=[*"abc"]).double().train()
     batch = Batch(x=torch.rand(5, 4, dtype=torch.float64), y=torch.tensor([0, 1, 2, 0, 1]))
     with clf.accelerated(compiled=True), pytest.raises(SpecError, match=sentence) as refusal:
         part(clf, batch, Lipschitz())
@@ -227,7 +227,7 @@ def test_a_network_that_cannot_be_compiled_so_is_refused(traced: None, bend: Any
 def test_a_compiled_dropout_drops_the_same_units_in_every_pass_of_a_step(traced: None) -> None:
     """Of a linear network a finite difference has no error, unless its two passes have different masks."""
     network = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(12, 3))
-    clf = Classifier(network, class_names="abc").double().train()
+    clf = Classifier(network, class_names=[*"abc"]).double().train()
     batch = Batch(x=torch.rand(5, 12, dtype=torch.float64), y=torch.tensor([0, 1, 2, 0, 1]))
     exact = part(clf, batch, Lipschitz())
     term = Lipschitz(derivative="finite_difference")
@@ -240,7 +240,7 @@ def test_a_compiled_dropout_drops_the_same_units_in_every_pass_of_a_step(traced:
 
 
 def test_bfloat16_is_near_the_truth_where_it_is_exact() -> None:
-    clf = small("half_huber", class_names="abcd").float()
+    clf = small("half_huber", class_names=[*"abcd"]).float()
     batch = pictures(16, torch.float32)
     value, gradient = part(clf, batch, Lipschitz())
     with clf.accelerated(bfloat16=True):
@@ -254,7 +254,7 @@ def test_bfloat16_is_near_the_truth_where_it_is_exact() -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings(*OF_ITS_OWN)
 def test_bfloat16_compiles_and_records_moments_in_float32(traced: None) -> None:
-    plain = small("half_huber", class_names="abcd").float()
+    plain = small("half_huber", class_names=[*"abcd"]).float()
     fast, batch = copy.deepcopy(plain), pictures(16, torch.float32)
     with plain.accelerated(bfloat16=True), fast.accelerated(bfloat16=True, compiled=True):
         value, gradient = part(plain, batch, Lipschitz())
@@ -266,7 +266,7 @@ def test_bfloat16_compiles_and_records_moments_in_float32(traced: None) -> None:
 
 
 def test_finite_differences_refuse_bfloat16() -> None:
-    clf = small(class_names="abcd").float()
+    clf = small(class_names=[*"abcd"]).float()
     with clf.accelerated(bfloat16=True), pytest.raises(SpecError, match="bfloat16 and TF32"):
         part(clf, pictures(6, torch.float32), Lipschitz(derivative="finite_difference"))
     objective = objectives.build("lipschitz:derivative=finite_difference")
@@ -282,7 +282,7 @@ FORMS = [{}, {"z": 4.0}, {"outputs": 2, "zeta": 0.5, "tandem": "difference"}, {"
 @pytest.mark.parametrize("options", FORMS, ids=str)
 def test_the_error_of_a_finite_difference_halves_with_its_probe(options: dict[str, Any]) -> None:
     """First order in the probe, over six halvings; the value has no error at all."""
-    clf, batch = small(class_names="abcd"), pictures()
+    clf, batch = small(class_names=[*"abcd"]), pictures()
     value, exact = part(clf, batch, Lipschitz(**options))
     errors = []
     for probe in (1e-3 * 0.5**k for k in range(7)):
@@ -299,7 +299,7 @@ def trained(activation: str) -> Classifier:
     """The papers' ResNet-14 in float32 after a few steps on pictures with stripes to tell apart."""
     torch.manual_seed(0)
     spec = f"preact_resnet:depth=14,channels=1,classes=4,activation={activation}"
-    clf = Classifier(spec, class_names="abcd").train()
+    clf = Classifier(spec, class_names=[*"abcd"]).train()
     optimiser = torch.optim.SGD(clf.parameters(), lr=0.05, momentum=0.9)
     for number in range(12):
         batch = stripes(32, number)
@@ -368,7 +368,7 @@ def test_a_choice_between_classes_is_made_once(toys: SimpleNamespace) -> None:
 
 
 def test_nothing_is_penalised_inside_a_dead_zone() -> None:
-    clf, batch = small(class_names="abcd"), pictures()
+    clf, batch = small(class_names=[*"abcd"]), pictures()
     for derivative in ("exact", "finite_difference"):
         term = Lipschitz(dead_zone=1e6, derivative=derivative)
         objective = Objective({"natural": Natural(), "lipschitz": term})
@@ -380,7 +380,7 @@ def test_nothing_is_penalised_inside_a_dead_zone() -> None:
 
 def test_gradients_too_small_for_float32_to_square_are_penalised_all_the_same() -> None:
     """|dy/dx| of 1e-9 to the fifth: its square has no float32."""
-    clf = Classifier("mlp:features=6,classes=3,widths=5,activation=silu", class_names="abc").train()
+    clf = Classifier("mlp:features=6,classes=3,widths=5,activation=silu", class_names=[*"abc"]).train()
     with torch.no_grad():
         clf.network[-1].weight.mul_(1e-5)  # pyright: ignore
     batch = Batch(x=torch.rand(4, 6), y=torch.tensor([0, 1, 2, 0]))
@@ -391,7 +391,7 @@ def test_gradients_too_small_for_float32_to_square_are_penalised_all_the_same() 
 
 
 def test_weights_that_are_frozen_stay_out() -> None:
-    clf, batch = small(class_names="abcd"), pictures()
+    clf, batch = small(class_names=[*"abcd"]), pictures()
     clf.network.head.weight.requires_grad_(False)  # pyright: ignore
     clf.network.stem.requires_grad_(False)  # pyright: ignore
     found = []
@@ -440,7 +440,7 @@ class Late:
 
 
 def test_any_function_of_an_input_gradient_can_be_penalised_beside_others() -> None:
-    clf, batch = small(class_names="abcd"), pictures()
+    clf, batch = small(class_names=[*"abcd"]), pictures()
 
     def of(*terms: Any) -> Tensor:
         objective = Objective({str(number): term for number, term in enumerate(terms)})
@@ -465,7 +465,7 @@ def test_any_function_of_an_input_gradient_can_be_penalised_beside_others() -> N
 
 def test_a_finite_difference_keeps_one_graph_at_a_time() -> None:
     """What autograd holds at the most, counted in saved bytes: that of a plain step, and the parameters' gradients."""
-    clf, batch = small(class_names="abcd"), pictures(64)
+    clf, batch = small(class_names=[*"abcd"]), pictures(64)
 
     def most(*terms: Any) -> int:
         held, highest = 0, 0

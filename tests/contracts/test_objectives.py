@@ -209,7 +209,7 @@ def test_descending_it_lowers_it(term: str, toys: SimpleNamespace, batch: Batch)
 
 @EVERY
 def test_names_of_classes_make_no_difference(term: str, clf: Classifier, batch: Batch) -> None:
-    named = Classifier(copy.deepcopy(clf.network), class_names="abc").train()
+    named = Classifier(copy.deepcopy(clf.network), class_names=[*"abc"]).train()
     assert loss_of(objectives.build(term), named, batch)[1] == loss_of(objectives.build(term), clf, batch)[1]
 
 

@@ -134,7 +134,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
 
 def trained(term: Any, dtype: torch.dtype, network: str) -> tuple[list[float], list[Tensor]]:
     """Losses of four steps with one term beside cross-entropy, and the parameters' gradients in the last."""
-    classifier = Classifier(network, class_names="abc", **NETWORKS[network]).to(dtype).train()
+    classifier = Classifier(network, class_names=[*"abc"], **NETWORKS[network]).to(dtype).train()
     with torch.no_grad():
         for number, parameter in enumerate(classifier.parameters()):
             parameter.copy_(torch.linspace(-1, 1, parameter.numel()).cos().roll(number).reshape(parameter.shape))

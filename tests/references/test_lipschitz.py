@@ -26,12 +26,12 @@ def mixed(dtype: torch.dtype = torch.float64) -> Classifier:
         nn.Conv2d(2, 3, 2), nn.BatchNorm2d(3), nn.SiLU(), nn.Flatten(), nn.Linear(12, 5), nn.BatchNorm1d(5), nn.Tanh(),
         nn.Linear(5, V),
     )  # fmt: skip
-    return Classifier(network.to(dtype), mean=[0.4, 0.5], std=[0.5, 0.3], class_names="abcd").train()
+    return Classifier(network.to(dtype), mean=[0.4, 0.5], std=[0.5, 0.3], class_names=[*"abcd"]).train()
 
 
 def separate(dtype: torch.dtype = torch.float64) -> Classifier:
     network = nn.Sequential(nn.Flatten(), nn.Linear(18, 6), nn.SiLU(), nn.Linear(6, V))
-    return Classifier(network.to(dtype), mean=0.4, std=0.5, class_names="abcd").train()
+    return Classifier(network.to(dtype), mean=0.4, std=0.5, class_names=[*"abcd"]).train()
 
 
 @pytest.fixture
