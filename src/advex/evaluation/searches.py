@@ -186,17 +186,18 @@ def flags(work: Evaluation, entry: ModelEntry) -> Iterator[Flag]:
         if task.area and not is_published(task.name) and (bias := _bias(work, tensor(rows, task.column))):
             yield flag(
                 entry.name, "area_bias", "note",
-                f"{task.key('ara')} is about {percent(bias)} too large: areas measured on few examples are biased "
-                    "upwards, most of all near chance (estimated by bootstrap).",
+                f"The ARA of the search '{task.name}' is about {percent(bias)} too large: areas measured on "
+                    "few examples are biased upwards, most of all near chance (estimated by bootstrap).",
                 f"{more_examples(work.data)} Intervals and differences of models on the same examples are not biased.",
             )  # fmt: skip
-    by_key = {task.key("ara"): task.search for task in work.plan.searches}
+    by_key = {task.key("ara"): task for task in work.plan.searches}
     for key, figure in entry.scores.items():
         if key in by_key and math.isinf(figure.value):
             yield flag(
                 entry.name, "infinite_area", "warning",
-                f"{key} is infinite: the search failed on a larger share of examples than chance.",
-                f"The area means nothing until the search succeeds. {harder(by_key[key], is_table)}",
+                f"The ARA of the search '{by_key[key].name}' is infinite: it failed on a larger share of examples than "
+                    "chance.",
+                f"The area means nothing until the search succeeds. {harder(by_key[key].search, is_table)}",
             )  # fmt: skip
     for name in names:
         blind = tensor(rows, f"{name}_flat").double().mean().item()
