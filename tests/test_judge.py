@@ -271,7 +271,11 @@ def test_controls_are_added_where_none_is_named_and_the_page_begins_with_what_wa
     record = read_record(tmp_path / "record")
     assert list(record.models[0].maps) == ["gradient", "enlarged", *judging.CONTROLS]
     contents = read(tmp_path / "record")
-    judged_on, found = Findings()(contents)["findings"]
+    values = Findings()(contents)
+    judged_on, found = values["findings"]
+    names, example = values["mapped"]
+    assert sorted(names) == ["enlarged", "gradient"], "what looks at the model, not a control"
+    assert [heat is not None for heat in example.lines[0].heats] == [True, True]
     assert judged_on.startswith("Judged on ")
     able = sum(each.above for each in preferences(record, record.models[0]))
     few = record.data.examples < FEWEST

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -57,11 +58,11 @@ class MappedExample:
 
 
 def mapped_pictures(
-    contents: Contents, explainers: Sequence[str], measure: str
+    contents: Contents, explainers: Sequence[str], measure: str, most: int | None = None
 ) -> tuple[tuple[MappedExample, ...], int]:
     """Every example whose maps were kept, as many as there is room for, and how many there are.
 
-    measure: the key of the one that stands under each map.
+    measure: the key of the one that stands under each map. most: so many of them.
     """
     shape = contents.record.data.shape
     if len(shape) != 3 or shape[0] not in (1, 3):
@@ -71,7 +72,7 @@ def mapped_pictures(
         if row["map"] is not None and len(row["map"]) == math.prod(shape):
             by_example.setdefault(row["example"], []).append(row)
     examples, spent = [], 0
-    for example, rows in by_example.items():
+    for example, rows in itertools.islice(by_example.items(), most):
         mapped = _example(contents, example, rows, explainers, measure)
         spent += sum(len(heat.shown.uri) for line in mapped.lines for heat in line.heats if heat is not None)
         if examples and spent > MAP_BYTES:

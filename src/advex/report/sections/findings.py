@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ from advex.report.cells import (
     turned,
 )
 from advex.report.grids import seen
+from advex.report.mapped import MappedExample, mapped_pictures
 from advex.report.names import capital, radius_title, score_title, words
 from advex.report.reading import Contents
 from advex.report.sections.curves import panels
@@ -40,7 +41,7 @@ from advex.report.sentences import figure, name, say
 class Findings:
     """A sentence for each model, the headline figures, the first curve, and one explained picture."""
 
-    title, menu, place, tables = "Findings", "Findings", 10, ("examples", "explanations", "answers")
+    title, menu, place, tables = "Findings", "Findings", 10, ("examples", "explanations", "answers", "maps")
 
     def __call__(self, contents: Contents) -> dict[str, Any]:
         record = contents.record
@@ -50,6 +51,7 @@ class Findings:
             "together": together(scored),
             "norms": [] if of_maps(record) else _norms(contents),
             "seen": seen(contents, _ends(record)),
+            "mapped": _mapped(contents) if of_maps(record) else None,
             "headline": Headline((), ()) if of_maps(record) else headline(record),
             "panel": next(iter(panels(contents)), None),
         }
@@ -144,6 +146,16 @@ def _believed(record: Record, model: ModelEntry) -> Iterator[Markup]:
         find = "find" if len(able) > 1 else "finds"
         sentence = "{}: {} of {} {} an explainer significantly better than every control{}."
         yield say(sentence, name(model.name), len(able) or "none", count(len(known), "measure"), find, which)
+
+
+def _mapped(contents: Contents) -> tuple[Sequence[str], MappedExample] | None:
+    """The first example with two maps of it: by explainers that measures prefer, as far as there are any."""
+    record = contents.record
+    preferred = [each.best for model in record.models for each in preferences(record, model)]
+    every = {name: maps.control for model in record.models for name, maps in model.maps.items()}
+    names = [name for name in dict.fromkeys([*preferred, *every]) if not every[name]][:2]
+    shown, _ = mapped_pictures(contents, names, "", most=1)
+    return (names, shown[0]) if shown and shown[0].input else None
 
 
 def _areas(record: Record) -> dict[str, str]:
