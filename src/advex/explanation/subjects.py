@@ -151,7 +151,7 @@ def targets_of(
         word = name.replace("_", "-")
         if name == "true" and name not in words and name not in (class_names or ()):
             raise SpecError(
-                f"The target 'true' is not known of {subject.name}: only examples of a data set have a class."
+                f"The target 'true': the class of {subject.name} is not known; only examples of a data set have one."
             )
         for number in words.get(word) or [class_number(name, class_names, len(ranked))]:
             ways = meant.setdefault(number, [])
