@@ -61,7 +61,7 @@ ROW, PICTURE = torch.rand(1, 3), np.zeros((32, 32, 3), np.uint8)
         (lambda: explain(MODEL, PICTURE, pictures=PICTURE), SpecError, "'pictures' is given twice"),
         (lambda: explain(MODEL, PICTURE, out=5), SpecError, "out must be a name or a path, not int"),
         (lambda: explain(MODEL, PICTURE, device="cpu"), SpecError, r"a classifier is asked where it is, model\.to"),
-        (lambda: explain(MODEL, PICTURE, target="true"), SpecError, "The target 'true': the class of input 0 is not known"),
+        (lambda: explain(MODEL, PICTURE, target="true"), SpecError, "the class of input 0 is not known"),
         (lambda: train(None, "digits"), SpecError, "The recipe, .*, must be a name or a path, not NoneType"),
         (lambda: evaluate(MODEL, PICTURE), SpecError, r"not ndarray\. .*\.TensorDataset\(x, y\) is one"),
         (lambda: evaluate(MODEL, "digits", attack=Minimal), SpecError, r"Minimal is a class: .* such as Minimal\(\)"),
