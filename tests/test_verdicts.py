@@ -85,7 +85,9 @@ def test_standing_in_words() -> None:
 
 
 def test_what_is_known_of_a_measure_is_known_of_pictures_and_of_figures_with_a_good_direction() -> None:
-    entries = plan_of(Settings(attack=None, btr=None, maps=["gradient"], measures=["deletion", "localisation"])).entries
+    entries = plan_of(
+        Settings(attack=None, btr=None, maps=("gradient",), measures=("deletion", "localisation"))
+    ).entries
     on_pictures, on_rows = (
         {key: entry.standing for key, entry in standing_on(shape, entries).items()} for shape in ((3, 32, 32), (57,))
     )
