@@ -191,7 +191,7 @@ class WithPlaces(nn.Sequential):
 
 def budget(made: Any) -> Any:
     """With few steps, and with a background that is named."""
-    few = {"gradients": 30, "steps": 8}
+    few = {"gradients": 30, "steps": 8, "queries": 300}
     if hasattr(made, "attribute"):
         few |= {"samples": 40, "masks": 40}
     if hasattr(made, "background"):
