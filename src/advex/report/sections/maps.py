@@ -129,7 +129,10 @@ def _judgement(
     title, text = JUDGED.get(of, (of.capitalize(), ""))
     columns = [(titled(measure), BETTER[measure.better]) for measure in measures.values()]
     sums = sums and any("completeness" in mapped.figures for model in record.models for mapped in model.maps.values())
-    groups = tuple(_group(record, name, tuple(measures), sums) for name in explainers)
+    shown = [*measures, *(["completeness"] if sums else [])]
+    every = [maps.figures for model in record.models for maps in model.maps.values()]
+    digits = {key: digits_of(figures[key] for figures in every if key in figures) for key in shown}
+    groups = tuple(_group(record, name, tuple(measures), digits) for name in explainers)
     undefined: dict[str, list[str]] = {}
     for model in record.models:
         for name, mapped in model.maps.items():
@@ -163,16 +166,21 @@ def _undefined(mapped: MapFigures) -> Iterator[tuple[str, str, int]]:
         yield from ((key, reason, count) for reason, count in reasons.items())
 
 
-def _group(record: Record, explainer: str, keys: Sequence[str], sums: bool) -> RowGroup:
-    """The values of all models' maps by one explainer."""
+def _group(record: Record, explainer: str, keys: Sequence[str], alike: Mapping[str, int]) -> RowGroup:
+    """The values of all models' maps by one explainer.
+
+    alike: digits after the point of all explainers' figures; where these have none, each explainer has its own.
+    """
     models = [(place, model) for place, model in enumerate(record.models) if explainer in model.maps]
     every = [model.maps[explainer] for _, model in models]
-    shown = [*keys, *(["completeness"] if sums else [])]
-    digits = {key: digits_of(mapped.figures[key] for mapped in every if key in mapped.figures) for key in shown}
+    digits = {
+        key: digits or digits_of(mapped.figures[key] for mapped in every if key in mapped.figures)
+        for key, digits in alike.items()
+    }
     rows = []
     for (index, model), mapped in zip(models, every, strict=True):
         cells = [_value(explainer, key, mapped, digits[key]) for key in keys]
-        cells += [_sum_error(explainer, mapped, digits["completeness"])] if sums else []
+        cells += [_sum_error(explainer, mapped, digits["completeness"])] if "completeness" in digits else []
         rows.append(FigureRow(index, model.name, tuple(cells)))
     return RowGroup(explainer, tuple(rows))
 
