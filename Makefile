@@ -33,7 +33,7 @@ check: lint
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check src tests benchmarks examples
 	$(BIN)/ruff format --check src tests benchmarks
-	$(BIN)/pyright
+	$(BIN)/pyright --threads 2
 
 coverage: $(VENV)/.installed-dev
 	$(PYTEST) --cov=advex --cov-report=term:skip-covered

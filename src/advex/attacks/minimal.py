@@ -230,16 +230,17 @@ class _Leg:
         velocity = self.search.momentum * memory["velocity"] + L2.steepest(state.free_gradient)
         radius = self._radius(state, all_arrived)
         late = memory["late"]
-        share = _eased(1.0, _LAST_STEP, memory["fall"])
+        whole = self.search.step if norm.fill is None else 1.0  # of a step: relative to the radius, or of the way
+        share = _eased(whole, whole * _LAST_STEP, memory["fall"])
         if not all_arrived:
-            late, share = late & state.best_reached, torch.where(state.best_reached, share, 1.0)
+            late, share = late & state.best_reached, torch.where(state.best_reached, share, whole)
             # A row that pushes all classes at once may never get there: it is hurried on to the nearest one.
             memory["hurry"] = torch.where(state.best_reached, torch.ones_like(share), _HURRY ** (k + 1))
         clock = (memory["clock"] + torch.where(late, memory["fast"], memory["slow"])).clamp_max(1)
         fall = (1 + torch.cos(math.pi * clock)) / 2
         memory |= {"arrived": state.best_reached, "radius": radius, "velocity": velocity, "clock": clock, "fall": fall}
         if norm.fill is None:
-            aside = per_row(self.search.step * share * radius, state.x) * norm.steepest(velocity)
+            aside = per_row(share * radius, state.x) * norm.steepest(velocity)
             delta = norm.project(state.delta - aside, radius)
         else:
             room = state.walls.room(-velocity)
