@@ -28,11 +28,15 @@ SHAPE = (3, 2, 2)
 MOST = {"samples": 150, "masks": 150, "steps": 100}  # as many as are enough for inputs of twelve elements
 
 
+def at_most(explain: Any, most: dict[str, int]) -> Any:
+    """The explainer, no more laborious than that."""
+    many = {option: value for option, value in most.items() if getattr(explain, option, 0) > value}
+    return dataclasses.replace(explain, **many)
+
+
 def made(name: str, example: str = "") -> Any:
     """The explainer, no more laborious than `MOST`."""
-    explain = registry.build("explainer", f"{name}:{example}")
-    many = {option: most for option, most in MOST.items() if getattr(explain, option, 0) > most}
-    return dataclasses.replace(explain, **many)
+    return at_most(registry.build("explainer", f"{name}:{example}"), MOST)
 
 
 def every(wanted: Callable[[Any], bool] = lambda explain: True) -> pytest.MarkDecorator:
@@ -104,8 +108,10 @@ def test_a_map_is_like_its_input(explain: Any, clf: Classifier, x: Tensor) -> No
         assert torch.allclose(explanation.rmse, (explanation.picture - x).square().mean(dim=(1, 2, 3)).sqrt())
 
 
+@pytest.mark.filterwarnings("ignore:.*misses the change")  # points are few
 @EVERY
 def test_a_row_alone_is_the_row_in_the_batch(explain: Any, clf: Classifier, x: Tensor) -> None:
+    explain = at_most(explain, {"samples": 30, "masks": 30, "steps": 20, "gradients": 20})
     together = explain(clf, x, TARGET, seed=3)
     same(concatenate([explain(clf, x[i : i + 1], TARGET[i : i + 1], seed=3) for i in range(5)]), together)
     order = torch.tensor([3, 1, 4, 0, 2])

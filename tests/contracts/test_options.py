@@ -109,8 +109,8 @@ def test_every_option_of_an_explainer_changes_its_map(kind: str, name: str, opti
     )
     for options in (*examples(kind, name), {}):
         usual = registry.make(kind, name, **options)
-        if getattr(usual, "steps", 0) > 40:  # of extremal, 800
-            usual = dataclasses.replace(usual, steps=40)
+        large = [budget for budget in ("steps", "samples", "masks") if getattr(usual, budget, 0) > 40]
+        usual = dataclasses.replace(usual, **dict.fromkeys(large, 40))
         other = dataclasses.replace(usual, **{option: another(kind, name, option, getattr(usual, option))})
         both = [with_background(each, rows) for each in (usual, other)]
         if not torch.equal(*(each(classifier, x, y).map for each in both)):
