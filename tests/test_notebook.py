@@ -104,7 +104,9 @@ def test_explanations_show_and_are_kept(data: Dataset, tmp_path: Path) -> None:
 
 def test_an_evaluation_is_that_of_the_library(data: Dataset, tmp_path: Path) -> None:
     clf = advex.load(MODEL)
-    settings: dict[str, Any] = {"attack": "minimal:gradients=5", "btr": None, "explanations": 1, "recheck": 0}
+    settings: dict[str, Any] = {
+        "attack": "minimal:gradients=5", "btr": None, "explanations": 1, "steps": 3, "recheck": 0,
+    }  # fmt: skip
     compared = advex.compare(
         {"a": clf, "b": "builtin:cifar10-ordinary"}, data, out=tmp_path / "r", quiet=True, **settings
     )
