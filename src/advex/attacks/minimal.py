@@ -272,9 +272,8 @@ class _Leg:
     def finished(self, state: SearchState, k: int) -> Tensor:
         memory = state.memory
         improved = state.best_size < memory["mark"] * (1 - self.search.tolerance)
-        since = torch.where(
-            improved if _all_arrived(state) else improved | ~memory["arrived"], 0.0, memory["since"] + 1
-        )
+        anew = improved if _all_arrived(state) else improved | ~memory["arrived"]
+        since = torch.where(anew, 0.0, memory["since"] + 1)
         late, mark = since >= self.search.patience, torch.where(improved, state.best_size, memory["mark"])
         memory |= {"mark": mark, "since": since, "late": late}
         done = (state.gradients >= memory["steps"]) | (late & (memory["clock"] >= 1))
