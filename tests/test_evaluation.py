@@ -205,7 +205,10 @@ def test_progress_counts_every_example_of_every_phase(done: SimpleNamespace) -> 
     walked = [name for name, phase in last if phase == "by_decisions_alone"]
     assert len(walked) == 1
     assert last == whole | {(walked[0], "by_decisions_alone"): (8, 8)}
-    assert all(event["rate"] > 0 for event in done.events)
+    assert all(event["rate"] > 0 for event in done.events if event["done"])
+    # What is begun is said before anything of it is done.
+    begun = [(event["model"], event["phase"]) for event in done.events if not event["done"]]
+    assert begun == list(last)
 
 
 def test_median_interval_is_that_of_the_order_statistics() -> None:
@@ -490,7 +493,7 @@ def test_asked_to_stop_it_keeps_what_is_finished(models: list, data: Dataset, tm
 
     def count(event: dict) -> None:
         nonlocal pieces
-        pieces += 1
+        pieces += event["done"] > 0
 
     with pytest.raises(Interrupted, match="resumes"):
         evaluate(models[:1], some, out, quick(), progress=count, stop=lambda: pieces == 3)
@@ -500,7 +503,7 @@ def test_asked_to_stop_it_keeps_what_is_finished(models: list, data: Dataset, tm
     events: list[dict] = []
     evaluate(models[:1], some, out, quick(), progress=events.append)
     assert {name: shard_times(out)[name] for name in kept} == kept
-    assert [event["rate"] is None for event in events] == [True] * 3 + [False] * 8
+    assert [event["rate"] is None for event in events if event["done"]] == [True] * 3 + [False] * 8
     evaluate(models[:1], some, tmp_path / "whole", quick())
     assert_same_results(out, tmp_path / "whole")
     # Finished, it is only put together again; the seconds are those of the work, in whatever run.

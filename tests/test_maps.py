@@ -215,7 +215,7 @@ def test_stopped_anywhere_it_goes_on_to_the_same_figures(
     out, seen = tmp_path / "out", []
 
     def note(event: dict[str, Any]) -> None:
-        if event["phase"] == "map_integrated_gradients":
+        if event["phase"] == "map_integrated_gradients" and event["done"]:
             seen.append((event["model"], event["done"], event["rate"] is None))
 
     with pytest.raises(Interrupted):

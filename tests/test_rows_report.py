@@ -203,11 +203,11 @@ def test_an_evaluation_goes_on_where_it_stopped(
             tmp_path / "out",
             Settings(**QUICK),
             progress=events.append,
-            stop=lambda: sum(event["phase"] == "answers" for event in events) == 2,
+            stop=lambda: sum(event["phase"] == "answers" and event["done"] > 0 for event in events) == 2,
         )
     events.clear()
     evaluate(models, data, tmp_path / "out", Settings(**QUICK), progress=events.append)
-    answered = [event["rate"] is None for event in events if event["phase"] == "answers"]
+    answered = [event["rate"] is None for event in events if event["phase"] == "answers" and event["done"]]
     assert answered == [True] * 2 + [False] * 10
     assert schema.read_rows(tmp_path / "out", "answers") == done.answers
 

@@ -165,31 +165,32 @@ class Maker:
         """Make those that are not there; returns those that other processes are at, or whose own needs are not there.
 
         last: what pieces need is there, or somebody has taken it away: raises Unfinished.
-        progress: told after each piece; `rate` is examples per second, None where an earlier run or another process
-        made it. Raises Interrupted before the next piece, or pass of a network, once `stop` says so: of a piece that is
-        broken off nothing is kept.
+        progress: told before the first that has to be made, and after each; `rate` is examples per second, None before,
+        and where an earlier run or another process made it. Raises Interrupted before the next piece, or pass of a
+        network, once `stop` says so: of a piece that is broken off nothing is kept.
         """
         total, done, left = sum(piece.examples for piece in pieces), 0, []
+
+        def tell(piece: Piece, rate: float | None = None) -> None:
+            self.progress({"phase": piece.kind, "model": piece.model, "done": done, "total": total, "rate": rate})
+
         for piece in _in_turn(pieces):
             path = self.shards.path(piece.model, piece.kind, piece.index)
             known = path in self.took
             try:
                 if not known:
-                    self.took[path], rate = self._made(piece, path)
-            except _Taken:
-                left.append(piece)
-                continue
-            except Unfinished:
-                if last:
+                    self.took[path], rate = self._made(piece, path, begins=tell if done == 0 else lambda piece: None)
+            except (_Taken, Unfinished) as missing:
+                if last and isinstance(missing, Unfinished):
                     raise
                 left.append(piece)
                 continue
             done += piece.examples
             if not known:
-                self.progress({"phase": piece.kind, "model": piece.model, "done": done, "total": total, "rate": rate})
+                tell(piece, rate)
         return left
 
-    def _made(self, piece: Piece, path: Path) -> tuple[float, float | None]:
+    def _made(self, piece: Piece, path: Path, begins: Callable[[Piece], None]) -> tuple[float, float | None]:
         """The seconds that a piece took, and its rate if it was made now. Raises _Taken where another is at it."""
         at = piece.model, piece.kind, piece.index
         finished = self.shards.find(*at)
@@ -199,6 +200,7 @@ class Maker:
                     raise _Taken
                 finished = self.shards.find(*at)  # it may have been finished just now
                 if finished is None:
+                    begins(piece)
                     began = time.perf_counter()
                     with self.shards.stoppable(self.stop):
                         table = piece.make()
