@@ -51,7 +51,7 @@ def measured(
 ) -> FigureCell:
     """A figure with its interval, where that says something."""
     nowhere = math.isinf(figure.low) and figure.low == figure.high
-    known = not (math.isnan(figure.low) or math.isnan(figure.high) or nowhere)
+    known = not (any(map(math.isnan, (figure.value, figure.low, figure.high))) or nowhere)
     low, high = (write(figure.low, digits), write(figure.high, digits)) if known else ("", "")
     return FigureCell(key, write(figure.value, digits), low, high, note)
 

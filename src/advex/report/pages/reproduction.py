@@ -147,7 +147,9 @@ def _table(table: TableEntry) -> TablePart:
 def _measured(figure: Figure | None, column: ColumnEntry, row: RowEntry) -> FigureCell:
     if figure is None:
         return FigureCell(column.key, "–" if row.state == "measured" else row.state)
-    note = f"{figure.failures:,} failed" if figure.failures else "undefined" if math.isnan(figure.value) else ""
+    note = f"{figure.failures:,} failed" if figure.failures else ""
+    if math.isnan(figure.value):
+        note = f"undefined for all {figure.n:,}" if 0 < figure.n <= figure.failures else "undefined"
     return measured(column.key, figure, column.digits, note)
 
 
