@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from PIL import Image
 from advex import registry
 from advex.corruptions.weather import Frost, plasma
 from advex.errors import SpecError
+from advex.evaluation.plan import plan_of
+from advex.evaluation.settings import Settings
 
 
 @pytest.mark.parametrize(
@@ -83,6 +86,18 @@ def test_a_folder_without_frost_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"no picture")
     with pytest.raises(SpecError, match="cannot be read"):
         Frost(frost=str(tmp_path))(torch.zeros(1, 3, 32, 32))
+
+
+def test_an_evaluation_is_of_the_pictures_in_the_folder_as_they_are(tmp_path: Path) -> None:
+    def identity(*corruptions: str) -> Any:
+        return plan_of(Settings(corruptions=corruptions)).identity()["settings"]["corruptions"]
+
+    ice = np.full((40, 40, 3), 200, np.uint8)
+    before = identity(f"frost:severity=2,frost={frost_folder(tmp_path, ice)}")
+    assert identity(f"frost:severity=2,frost={tmp_path}") == before
+    frost_folder(tmp_path, ice - 1)
+    assert identity(f"frost:severity=2,frost={tmp_path}") != before
+    assert [*identity("frost:severity=2").values()] == [["frost:severity=2,frost=()"]]  # as before there were digests
 
 
 def test_clouds_fill_the_range_and_are_rougher_where_roughness_decays_slowly() -> None:

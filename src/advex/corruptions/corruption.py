@@ -42,6 +42,11 @@ class Corruption:
         """Its name, as figures are listed under it."""
         return self.name
 
+    @property
+    def digest(self) -> str:
+        """Of the files that it reads, if it reads any: its options do not say what is in them."""
+        return ""
+
     def draw(self, size: Size, seeds: Tensor) -> Fields:
         """What is random, for pictures of a size: row i depends on seeds[i] alone. Nothing, unless overridden.
 

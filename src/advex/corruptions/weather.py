@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from functools import cache
 from pathlib import Path
 
@@ -149,6 +150,11 @@ class Frost(Corruption):
         """With a star where the texture is generated."""
         return self.name if self.frost else f"{self.name}*"
 
+    @property
+    def digest(self) -> str:
+        """Of the pictures of the folder."""
+        return hashlib.sha256(b"".join(map(_bytes, _pictures(self.frost)))).hexdigest() if self.frost else ""
+
     def draw(self, size: Size, seeds: Tensor) -> Fields:
         """`place`: which picture, and where in it; `ice`: the texture, where no folder is given."""
         if not self.frost:
@@ -184,6 +190,13 @@ def _pictures(folder: str) -> tuple[Path, ...]:
     if not pictures:
         raise SpecError(f"frost={folder} is not a folder of pictures: give one, or omit frost.")
     return tuple(pictures[:_MOST])
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return hashlib.sha256(path.read_bytes()).digest()
+    except OSError as error:
+        raise SpecError(f"The frost picture {path} cannot be read: {error.strerror}.") from None
 
 
 @cache

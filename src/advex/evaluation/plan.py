@@ -71,8 +71,10 @@ class Plan:
         if self.radii:
             values["radii"] = {task.key: task.entry.model_dump() for task in self.radii}
         if self.corruptions:
-            values["corruptions"] = {task.key: [describe(each) for each in task.severities.values()]
-                                     for task in self.corruptions}  # fmt: skip
+            values["corruptions"] = {
+                task.key: [f"{describe(each)} {each.digest}".rstrip() for each in task.severities.values()]
+                for task in self.corruptions
+            }
         if settings.transfer:
             values["transfer"] = True
         values["pictures"] = {task.name: describe(task.explainer) for task in self.pictures}
