@@ -89,8 +89,8 @@ def test_figures_stand_in_the_order_of_the_paper() -> None:
 
 @pytest.mark.slow
 def test_figures_are_not_only_on_paper(sample: Dataset) -> None:
-    """Measured anew on the 24 pictures: the robust ones bear several times what the ordinary one bears."""
-    batch = sample.batch(slice(None))
+    """Measured anew on 12 pictures: the robust ones bear several times what the ordinary one bears."""
+    batch = sample.batch(slice(0, 24, 2))
     search = Minimal(gradients=30)
     area = {}
     for kind in KINDS:

@@ -21,7 +21,7 @@ from advex.annotation import ANSWERS, UNDONE
 from advex.annotation.models import Answer
 from advex.annotation.store import Store
 
-PEOPLE, IMAGES = 20, 250  # 5,000 answers, and those that were taken back
+PEOPLE, IMAGES = 20, 100  # 2,000 answers, and those that were taken back
 UNDO = 25  # each so many-th answer is taken back and given anew
 KILLS = 4
 
