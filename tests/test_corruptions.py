@@ -95,7 +95,9 @@ def test_an_evaluation_is_of_the_pictures_in_the_folder_as_they_are(tmp_path: Pa
     ice = np.full((40, 40, 3), 200, np.uint8)
     before = identity(f"frost:severity=2,frost={frost_folder(tmp_path, ice)}")
     assert identity(f"frost:severity=2,frost={tmp_path}") == before
-    frost_folder(tmp_path, ice - 1)
+    frosted = Frost(severity=2, frost=str(tmp_path))(grey := torch.full((1, 3, 32, 32), 0.3))
+    frost_folder(tmp_path, ice - 90)
+    assert Frost(severity=2, frost=str(tmp_path))(grey).mean() < frosted.mean() - 0.05
     assert identity(f"frost:severity=2,frost={tmp_path}") != before
     assert [*identity("frost:severity=2").values()] == [["frost:severity=2,frost=()"]]  # as before there were digests
 

@@ -899,7 +899,7 @@ def test_figures_are_in_the_units_of_the_table(tmp_path: Path, capsys: pytest.Ca
 def test_a_figure_that_no_picture_has_is_neither_a_failure_nor_an_interval(tmp_path: Path) -> None:
     found = carry_out(planned(written(tmp_path), scale="tiny"), tmp_path / "out", Worker())
     table, rows = found.tables[0], list(found.tables[0].rows)
-    nothing = Figure(value=math.nan, low=0.0, high=100.0, n=500, failures=500)
+    nothing = Figure(value=math.nan, low=0.0, high=100.0, n=0, failures=500)
     rows[0] = rows[0].model_copy(update={"measured": {**rows[0].measured, "area": nothing}})
     part = reproduction._table(table.model_copy(update={"rows": rows}))
     cells = {cell.key: cell for _, cell, _ in part.parts[0][1][0][1]}

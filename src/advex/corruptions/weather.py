@@ -173,7 +173,9 @@ class Frost(Corruption):
         pictures, shrunk = _pictures(self.frost), _SHRUNK[self.table(x.shape)]
         parts = []
         for which, down, right in place.tolist():
-            frost = _scaled(pictures[int(which * len(pictures))], shrunk, height, width)
+            path = pictures[int(which * len(pictures))]
+            changed = path.stat().st_mtime_ns if path.is_file() else 0
+            frost = _scaled(path, changed, shrunk, height, width)
             top, left = int(down * (frost.shape[1] - height + 1)), int(right * (frost.shape[2] - width + 1))
             parts.append(frost[:, top : top + height, left : left + width])
         return torch.stack(parts).to(x) / 255 if parts else x.new_zeros(0, 3, height, width)
@@ -200,8 +202,11 @@ def _bytes(path: Path) -> bytes:
 
 
 @cache
-def _scaled(path: Path, shrunk: float, height: int, width: int) -> Tensor:
-    """A picture of frost [3, at least height, at least width] uint8. Raises SpecError for what cannot be read."""
+def _scaled(path: Path, changed: int, shrunk: float, height: int, width: int) -> Tensor:
+    """A picture of frost [3, at least height, at least width] uint8, as it was when it was last changed.
+
+    Raises SpecError for what cannot be read.
+    """
     try:
         with decode.quiet():
             picture = torch.from_numpy(np.array(decode.pixels(path, channels=3)))

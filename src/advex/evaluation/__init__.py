@@ -85,8 +85,8 @@ def evaluate(
     Each finished piece is a file in `out/shards`, so that the same call goes on after a crash. A
     folder of an evaluation of other settings, weights or data is refused; without `resume` one of
     this very evaluation is, too.
-    progress: gets {phase, model, done, total, rate} before the first piece of a phase that has to be made, and after
-    each piece: examples, and examples per second (None before, and where an earlier run made the piece). stop: called
+    progress: gets {phase, model, done, total, rate} after each piece, and before the first of a phase if that has to
+    be made: examples, and examples per second (None before, and where an earlier run made the piece). stop: called
     before each piece and each pass of a network; True ends the evaluation.
 
     Raises Interrupted when stopped; DataError, InputError and SpecError for data, models and settings

@@ -132,10 +132,7 @@ class Shards:
 def complete(
     shards: Shards, pieces: Sequence[Piece], progress: Callable[[dict[str, Any]], None], stop: Callable[[], bool]
 ) -> float:
-    """Make the pieces (of one model and kind) that are not there yet. Returns the seconds of all, in whatever run.
-
-    As `Maker.tried`, and waits for the pieces that other processes are at.
-    """
+    """`Maker.finish` of the pieces of one model and kind. Returns the seconds of all, in whatever run."""
     maker = Maker(shards, progress, stop)
     maker.finish(pieces)
     return maker.seconds
@@ -165,13 +162,15 @@ class Maker:
         """Make those that are not there; returns those that other processes are at, or whose own needs are not there.
 
         last: what pieces need is there, or somebody has taken it away: raises Unfinished.
-        progress: told before the first that has to be made, and after each; `rate` is examples per second, None before,
-        and where an earlier run or another process made it. Raises Interrupted before the next piece, or pass of a
-        network, once `stop` says so: of a piece that is broken off nothing is kept.
+        progress: told after each, and before the first if that has to be made; `rate` is examples per second, None
+        before, and where an earlier run or another process made it. Raises Interrupted before the next piece, or pass
+        of a network, once `stop` says so: of a piece that is broken off nothing is kept.
         """
-        total, done, left = sum(piece.examples for piece in pieces), 0, []
+        total, done, left, announced = sum(piece.examples for piece in pieces), 0, [], False
 
         def tell(piece: Piece, rate: float | None = None) -> None:
+            nonlocal announced
+            announced = True
             self.progress({"phase": piece.kind, "model": piece.model, "done": done, "total": total, "rate": rate})
 
         for piece in _in_turn(pieces):
@@ -179,7 +178,7 @@ class Maker:
             known = path in self.took
             try:
                 if not known:
-                    self.took[path], rate = self._made(piece, path, begins=tell if done == 0 else lambda piece: None)
+                    self.took[path], rate = self._made(piece, path, lambda piece: None if announced else tell(piece))
             except (_Taken, Unfinished) as missing:
                 if last and isinstance(missing, Unfinished):
                     raise

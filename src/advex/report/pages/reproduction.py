@@ -149,7 +149,7 @@ def _measured(figure: Figure | None, column: ColumnEntry, row: RowEntry) -> Figu
         return FigureCell(column.key, "–" if row.state == "measured" else row.state)
     note = f"{figure.failures:,} failed" if figure.failures else ""
     if math.isnan(figure.value):
-        note = f"undefined for all {figure.n:,}" if 0 < figure.n <= figure.failures else "undefined"
+        note = f"undefined for all {figure.failures:,}" if figure.failures >= max(figure.n, 1) else "undefined"
     return measured(column.key, figure, column.digits, note)
 
 
