@@ -273,16 +273,17 @@ def differences(results: Results) -> Iterator[Contrast]:
 
     Intervals of one measure have joint coverage along each of the two axes.
     """
+    rows: dict[tuple[str, str], pa.Table] = {}
     values: dict[tuple[str, str, str], Tensor] = {}
     drawn: dict[tuple[str, str], Mapping[str, Tensor]] = {}
     adds: dict[tuple[tuple[str, str], ...], Mapping[str, Tensor]] = {}
 
     def change(pair: Sequence[tuple[str, str]], key: str, **whose: str) -> Contrast:
         for owner in pair:
+            if owner not in rows:
+                rows[owner], drawn[owner] = results.rows("maps", *owner), settled.estimates(results, *owner)
             if (*owner, key) not in values:
-                values[*owner, key] = tensor(results.rows("maps", *owner), key)
-            if owner not in drawn:
-                drawn[owner] = settled.estimates(results, *owner)
+                values[*owner, key] = tensor(rows[owner], key)
         changes, better = values[*pair[0], key] - values[*pair[1], key], results.measures[key].better
         made = mean_contrast(f"{key} by {whose.get('axis')}", changes, better, results.seed, **whose)
         alike = torch.equal(*(values[*owner, key].isnan() for owner in pair))  # resampled were the same examples

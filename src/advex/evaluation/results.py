@@ -6,11 +6,13 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from torch import Tensor
 
+from advex import registry
 from advex.evaluation.columns import tensor
 from advex.record import MeasureEntry, ModelEntry, Table
 from advex.record.parquet import read_parquet
@@ -23,7 +25,8 @@ class Results:
 
     entries: its models, once their figures are known; searches, norms, measures: as in `Record`. chance: accuracy of
     always answering the largest class. seed: of every bootstrap. parts: the file of what measures that settle need of
-    each example, which is too much to be held; None where there is none. estimates: see `settled.estimates`.
+    each example, which is too much to be held; None where there is none. estimates: see `settled.estimates`. made: see
+    `measure`.
     """
 
     tables: Mapping[Table, pa.Table]
@@ -35,6 +38,13 @@ class Results:
     entries: Sequence[ModelEntry] = ()
     parts: Path | None = None
     estimates: dict[tuple[str, str], dict[str, Tensor]] = field(default_factory=dict, repr=False)
+    made: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def measure(self, spec: str) -> Any:
+        """The measure of a spec string, made once: thousands of pairs are compared by it."""
+        if spec not in self.made:
+            self.made[spec] = registry.build("measure", spec)
+        return self.made[spec]
 
     def rows(self, table: Table, model: str, explainer: str | None = None) -> pa.Table:
         """The rows of one model (and one explainer), in file order."""

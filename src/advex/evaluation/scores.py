@@ -139,11 +139,12 @@ def bounded(contrasts: Sequence[Contrast], seed: int = 0) -> list[Difference]:
     for places in families.values():
         members = [contrasts[place] for place in places]
         estimates = torch.stack([each.estimates for each in members], dim=1)
-        ratios = [torch.ones_like(each.estimates) if each.ratios is None else each.ratios for each in members]
         deviations = widening(estimates)
-        of_ratios = (end.exp() for end in widened(torch.stack(ratios, dim=1).log(), deviations))
-        ends = torch.stack([*widened(estimates, deviations), *of_ratios], dim=1).tolist()
-        for place, bounds in zip(places, ends, strict=True):
+        ends = [*widened(estimates, deviations)]
+        if any(each.ratios is not None for each in members):
+            ratios = [torch.ones_like(each.estimates) if each.ratios is None else each.ratios for each in members]
+            ends += (end.exp() for end in widened(torch.stack(ratios, dim=1).log(), deviations))
+        for place, bounds in zip(places, torch.stack(ends, dim=1).tolist(), strict=True):
             counts, ends_of = contrasts[place].counts, bounds[:2]
             if counts is not None:
                 low, high = paired_shares(*counts, max(deviations or 0.0, Z))

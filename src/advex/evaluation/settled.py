@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +12,6 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from advex import registry
 from advex.evaluation.columns import beside
 from advex.evaluation.results import Results, read_parts
 from advex.evaluation.tasks import MeasureTask
@@ -67,7 +65,7 @@ def estimates(results: Results, model: str, explainer: str) -> dict[str, Tensor]
     for name in rows.column("measure").unique().to_pylist():
         spec = results.measures[name].spec
         keys = [key for key, entry in results.measures.items() if entry.spec == spec]
-        measure = registry.build("measure", spec)
+        measure = results.measure(spec)
         parts = rows.filter(pc.field("measure") == name).column("parts")
         drawn = zip(keys, values_of(measure).values(), resampled(measure, parts, results.seed).values(), strict=False)
         made.update(
@@ -85,9 +83,9 @@ def paired(results: Results, pair: Sequence[tuple[str, str]]) -> dict[str, Tenso
     pair: (model, explainer), twice. As of `estimates`, of records that have the measures' parts.
     """
     made: dict[str, Tensor] = {}
-    known = [key for key in estimates(results, *pair[0]) if key in estimates(results, *pair[1])]
+    known = estimates(results, *pair[0]).keys() & estimates(results, *pair[1]).keys()
     for spec in dict.fromkeys(results.measures[key].spec for key in known):
-        measure: Any = registry.build("measure", spec)
+        measure = results.measure(spec)
         if results.parts is None or not hasattr(measure, "paired"):
             continue
         keys = [key for key, entry in results.measures.items() if entry.spec == spec]

@@ -6,6 +6,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -101,11 +102,11 @@ def percentiles(estimates: Tensor) -> tuple[float, float]:
 
 def _ends(estimates: Tensor, beyond: float) -> tuple[Tensor, Tensor]:
     """The ends of the middle of each column, with the share `beyond` of its estimates beyond each end."""
-    lowest, highest = (
-        torch.where(estimates.isnan(), end, estimates).sort(dim=0).values for end in (-math.inf, math.inf)
-    )
-    last = len(estimates) - 1
-    return lowest[round(beyond * last)], highest[round((1 - beyond) * last)]
+    last, ends = len(estimates) - 1, []
+    for place, unknown in ((round(beyond * last), -math.inf), (round((1 - beyond) * last), math.inf)):
+        columns = torch.where(estimates.isnan(), unknown, estimates).movedim(0, -1).contiguous()
+        ends.append(torch.from_numpy(np.sort(columns.numpy(), axis=-1)[..., place]))  # torch sorts six times as slowly
+    return ends[0], ends[1]
 
 
 def widening(estimates: Tensor) -> float | None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 FLIPS, _OF_EACH, MOST_FLIPS = 20_000, 400, 50_000  # draws, for each of many questions (few survive Holm), at most
-_BLOCK = 4_000_000  # signs drawn at a time: 32 MB
+_BLOCK = 250_000  # signs or sums at a time: 2 MB, which a cache holds
 _ROUNDING = 1e-9  # sums that differ by less, relative to what they are compared with, are equal
 
 

@@ -80,23 +80,24 @@ def _rows(
     record: Record, names: Sequence[str], model: str, prefix: str, measures: Mapping[str, MeasureEntry]
 ) -> Iterator[FigureRow]:
     """Every name minus every earlier one (of models, by the Gini index: dG, Chalasani et al. 2020, Eq. 21-22)."""
-    lines: dict[str, dict[tuple[str, str], Difference]] = {}
+    lines: dict[str, dict[tuple[str, str], Difference]] = {prefix + key: {} for key in measures}
     for each in record.differences:
-        if each.model == model:
-            pairs = lines.setdefault(each.measure, {})
+        if each.model == model and each.measure in lines:
+            pairs = lines[each.measure]
             pairs[each.first, each.second] = each
             pairs[each.second, each.first] = each.model_copy(update={"figure": turned(each.figure)})
+    digits = {name: digits_of(each.figure for each in pairs.values()) for name, pairs in lines.items()}
     colours = {entry.name: place for place, entry in enumerate(record.models)}
     for first, second in itertools.combinations(names, 2):
         cells = []
         for key, measure in measures.items():
-            pairs = lines.get(prefix + key, {})
-            if (second, first) in pairs:
-                line, digits = pairs[second, first], digits_of(each.figure for each in pairs.values())
-                note = ", ".join(filter(None, (_reading(line, measure), p_of(line.p))))
-                cells.append(measured(prefix + key, line.figure, digits, note))
+            name = prefix + key
+            line = lines[name].get((second, first))
+            if line is None:
+                cells.append(FigureCell(name, "–"))
             else:
-                cells.append(FigureCell(prefix + key, "–"))
+                note = ", ".join(filter(None, (_reading(line, measure), p_of(line.p))))
+                cells.append(measured(name, line.figure, digits[name], note))
         if any(cell.low for cell in cells):
             yield FigureRow(colours[model or second], second, tuple(cells), first)
 
