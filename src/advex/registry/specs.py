@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -70,6 +71,7 @@ def specs_from(texts: Sequence[str]) -> tuple[str, ...]:
     return tuple(specs)
 
 
+@functools.lru_cache(maxsize=4096)
 def parse_value(text: str) -> Any:
     """A value as typed by a user: a YAML scalar, or whole numbers joined by dashes (a tuple).
 
