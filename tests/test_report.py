@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import hypothesis
@@ -55,7 +56,7 @@ from advex.record import (
 )
 from advex.record.repeats import without_repeats
 from advex.record.run import EPOCHS
-from advex.report import write_report
+from advex.report import maps_compared, write_report
 from advex.report.cells import turned
 from advex.report.grids import grids
 from advex.report.pages.page import render, render_runs
@@ -1490,6 +1491,26 @@ def test_a_fault_in_a_section_of_ours_is_not_hidden(record: Path, monkeypatch: p
 
 
 # -- measures of maps --------------------------------------------------------------------------------------------------
+
+
+def test_the_digits_of_a_column_are_counted_once_and_not_for_each_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    names, counted = [f"explainer {number}" for number in range(12)], []
+    differences = [
+        Difference(
+            first=first, second=second, measure="gini", axis="explainer", model="m",
+            figure=Figure(value=0.1, low=-0.2, high=0.25, n=8),
+        )
+        for first, second in itertools.combinations(names, 2)
+    ]  # fmt: skip
+    record: Any = SimpleNamespace(models=[SimpleNamespace(name="m")], differences=differences)
+    entry = MeasureEntry(title="Gini", better="high", of="shape", spec="gini")
+    once = maps_compared.digits_of
+    monkeypatch.setattr(maps_compared, "digits_of", lambda figures: counted.append(1) or once(figures))
+    compared = maps_compared.explainers_compared(record, names, {"gini": entry})
+    rows = [row for group in (*compared.groups, *compared.others) for row in group.rows]
+    assert len(rows) == len(differences)
+    assert {row.cells[0].text for row in rows} == {"\u22120.100"}  # every name minus every earlier one
+    assert len(counted) == 1
 
 
 def test_every_declared_measure_of_maps_is_shown_and_compared_along_both_axes(tmp_path: Path) -> None:
