@@ -75,6 +75,10 @@ def test_a_claim_is_of_one_and_ends_with_it(tmp_path: Path) -> None:
         assert other.stdout.readline() == "True\n"
         with claimed(tmp_path, "a") as first, claimed(tmp_path, "b") as second:
             assert (first, second) == (False, True)
+        forget_claims(tmp_path)  # a copy with other rows has ended: this one is still at work
+        assert [path.name for path in tmp_path.iterdir()] == [".a.lock"]
+        with claimed(tmp_path, "a") as ours:
+            assert not ours
         other.kill()
     with claimed(tmp_path, "a") as ours:
         assert ours

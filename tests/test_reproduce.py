@@ -768,9 +768,10 @@ OTHER = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
+from types import SimpleNamespace
 from test_reproduce import Worker
 from advex.reproduction import carry_out, planned
-carry_out(planned(sys.argv[2], scale="tiny"), Path(sys.argv[3]), Worker())
+carry_out(planned(sys.argv[2], scale="tiny"), Path(sys.argv[3]), Worker(), say=SimpleNamespace(note=print))
 """
 
 
@@ -782,7 +783,7 @@ def test_copies_take_a_network_each_and_wait_for_each_other(tmp_path: Path) -> N
     def train_beside_another(job: Job, data: Dataset, validation: Dataset, run: Path) -> None:
         train(job, data, validation, run)
         command = [sys.executable, "-c", OTHER, str(Path(__file__).parent), str(paper), str(out)]
-        others.append(subprocess.Popen(command))
+        others.append(subprocess.Popen(command, stdout=subprocess.PIPE))
         for _ in range(600):
             if Folder(out).finished("long") is not None:
                 break
@@ -791,7 +792,9 @@ def test_copies_take_a_network_each_and_wait_for_each_other(tmp_path: Path) -> N
 
     worker.train = train_beside_another
     result = carry_out(planned(paper, scale="tiny"), out, worker)
-    assert others[0].wait(60) == 0
+    said, _ = others[0].communicate(timeout=60)
+    assert others[0].returncode == 0
+    assert b"waiting for other processes, which are at plain" in said
     assert worker.log == ["train plain", "evaluate plain"]
     assert {row.id: row.state for row in result.rows if row.state != "measured"} == {"people": "not run"}
     assert not list(out.rglob(".*.lock"))

@@ -34,8 +34,10 @@ PGD(radius="8/255", epsilon=3)
 clf.predict("a.png")
 """
 # What no script of a user sees of torch takes mypy a minute.
-INTERNAL = "_decomp _dynamo _export _functorch _inductor _prims _refs ao distributed export fx onnx".split()
-MYPY = f"[mypy]\n[mypy-{','.join(f'torch.{name}.*' for name in INTERNAL)}]\nfollow_imports = skip\n"
+INTERNAL = (
+    "torch._decomp.*,torch._dynamo.*,torch._inductor.*,torch._prims.*,torch._refs.*,torch.distributed.*,torch.fx.*"
+)
+MYPY = f"[mypy]\n[mypy-{INTERNAL},torch.ao.*,torch.export.*,torch.onnx.*]\nfollow_imports = skip\n"
 Check = Callable[[Path], list[tuple[int, str, str]]]
 TYPES = ["Perturbation", "Tensor", "Explanation", "Tensor", "Tensor", "int", "Explained", "float"]
 

@@ -73,7 +73,7 @@ def owned(folder: Path, ours: Sequence[str] | None = None, *, shared: bool = Fal
             last = not shared or _alone(lock)
             if shared and last:
                 _remove_unfinished(folder)
-            _unlocked(folder, lock, keep=not last or (failed and _unknown(names, ours)))
+            _unlocked(folder / LOCK, lock, keep=not last or (failed and _unknown(names, ours)))
             for path in made:
                 with contextlib.suppress(OSError):  # something is in it
                     path.rmdir()
@@ -164,12 +164,13 @@ def _alone(lock: int) -> bool:
         return False
 
 
-def _unlocked(folder: Path, lock: int, *, keep: bool) -> None:
+def _unlocked(path: Path, lock: int, *, keep: bool) -> None:
+    """Give a lock back, and take its file away unless that is kept."""
     if sys.platform == "win32":  # where no open file can be removed
         os.close(lock)
     if not keep:
         with contextlib.suppress(OSError):
-            (folder / LOCK).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
     if sys.platform != "win32":
         os.close(lock)
 
@@ -245,7 +246,7 @@ def in_turn(folder: Path, name: str, between: Callable[[], None] = lambda: None)
 
 
 def forget_claims(folder: Path) -> None:
-    """Take the files of claims away, once all is done. Who waits for one makes it anew."""
+    """Take away the files of claims that no process has. Who waits for one makes it anew."""
     for path in folder.glob(".*.lock"):
-        with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError, ArtifactError):  # another process has it
+            _unlocked(path, _lock(path)[0], keep=False)

@@ -96,11 +96,10 @@ def prepare_project(
             project.name, votes=project.votes, seed=making.seed, alone=project.alone, about=about(models, data, making)
         )
     images, outcomes = prepare(models, data, folder, making, say)
-    with in_turn(made, "project"):
-        with opened(folder, project.database) as store:
-            store.add_images(images)
-            total = len(store.images())
-        forget_claims(made)
+    with in_turn(made, "project"), opened(folder, project.database) as store:
+        store.add_images(images)
+        total = len(store.images())
+    forget_claims(made)
     return outcomes, total
 
 

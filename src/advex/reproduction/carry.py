@@ -135,6 +135,7 @@ def _carried_out(plan: Plan, folder: Folder, work: Work, command: str, say: Term
     known = 0  # outcomes in the result
     lost: set[str] = set()  # extras that cannot be made
     chosen: dict[str, ChoiceEntry] = {}
+    awaited: set[str] = set()
     while True:
         outcomes |= {
             each.name: Outcome(record=record, folder=folder.record(each.name))
@@ -192,6 +193,9 @@ def _carried_out(plan: Plan, folder: Folder, work: Work, command: str, say: Term
                         outcomes[name] = _together(each, test, outcomes, folder, work)
                     break
         else:
+            if awaited != left.keys():
+                awaited = set(left)
+                say.note(f"waiting for other processes, which are at {', '.join(left)}")
             time.sleep(_LOOK)
 
 
