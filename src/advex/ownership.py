@@ -246,7 +246,7 @@ def in_turn(folder: Path, name: str, between: Callable[[], None] = lambda: None)
 
 
 def forget_claims(folder: Path) -> None:
-    """Take away the files of claims that no process has. Who waits for one makes it anew."""
+    """Take away the files of claims that no process has, or all without locks. Who waits for one makes it anew."""
     for path in folder.glob(".*.lock"):
         with contextlib.suppress(OSError, ArtifactError):  # another process has it
             _unlocked(path, _lock(path)[0], keep=False)

@@ -102,7 +102,7 @@ def percentiles(estimates: Tensor) -> tuple[float, float]:
 
 def _ends(estimates: Tensor, beyond: float) -> tuple[Tensor, Tensor]:
     """The ends of the middle of each column, with the share `beyond` of its estimates beyond each end."""
-    last, ends = len(estimates) - 1, []
+    estimates, last, ends = estimates.detach().cpu().double(), len(estimates) - 1, []
     for place, unknown in ((round(beyond * last), -math.inf), (round((1 - beyond) * last), math.inf)):
         columns = torch.where(estimates.isnan(), unknown, estimates).movedim(0, -1).contiguous()
         ends.append(torch.from_numpy(np.sort(columns.numpy(), axis=-1)[..., place]))  # torch sorts six times as slowly

@@ -161,10 +161,12 @@ def _carried_out(plan: Plan, folder: Folder, work: Work, command: str, say: Term
         }
         if not left:
             return result
+        others: set[str] = set()
         for name, each in left.items():
             if each.needs & left.keys():
                 continue  # another process is at it
             with claimed(folder.claims, name) as ours:
+                others |= set() if ours else {name}
                 if ours and not (folder.finished(name) or folder.made(name)):
                     job, what = next(iter(each.jobs.values())), "networks together"
                     if isinstance(each, Choice):
@@ -193,9 +195,9 @@ def _carried_out(plan: Plan, folder: Folder, work: Work, command: str, say: Term
                         outcomes[name] = _together(each, test, outcomes, folder, work)
                     break
         else:
-            if awaited != left.keys():
-                awaited = set(left)
-                say.note(f"waiting for other processes, which are at {', '.join(left)}")
+            if others - awaited:
+                say.note(f"waiting for other processes, which are at {', '.join(sorted(others))}")
+            awaited |= others
             time.sleep(_LOOK)
 
 
