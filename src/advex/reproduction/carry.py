@@ -166,8 +166,9 @@ def _carried_out(plan: Plan, folder: Folder, work: Work, command: str, say: Term
             if each.needs & left.keys():
                 continue  # another process is at it
             with claimed(folder.claims, name) as ours:
-                others |= set() if ours else {name}
-                if ours and not (folder.finished(name) or folder.made(name)):
+                if not ours:
+                    others.add(name)
+                elif not (folder.finished(name) or folder.made(name)):
                     job, what = next(iter(each.jobs.values())), "networks together"
                     if isinstance(each, Choice):
                         what = "which of the networks it is"
