@@ -42,7 +42,6 @@ from advex.explainers import Gradient, IntegratedGradients
 from advex.goals import Aim, Scramble
 from advex.measures import worst_case_stability
 from advex.networks import second_derivatives
-from advex.networks.softening import lacks_slopes
 
 RADIUS, STEP, K = 8 / 255, 1 / 255, 100
 STARTS = 5  # of ours, for as many points as the published procedure's
@@ -101,9 +100,6 @@ def weakness(models: dict[str, Classifier], x: Tensor, y: Tensor, steps: int) ->
         reference = judge(classifier, x, y).map.detach()
         values = [sign_noise(judge, classifier, x, y, draws=5)]
         for distance, soften in kinds.values():
-            if soften and not lacks_slopes(classifier.network):  # half-Huber networks are climbed as they are
-                values.append(values[-1])
-                continue
             goal = Scramble(
                 explainer=climb, reference=reference, target=y, decision=y, distance=distance, soften=soften
             )

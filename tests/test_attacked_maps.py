@@ -49,9 +49,23 @@ def test_what_is_said_holds_of_the_files(tmp_path: Path) -> None:
         assert after["largest"] == 6  # 100 of 1,024 are 6 of 64
         assert after["stays"] == pytest.approx(1 - TopK(6)(first, second).item(), abs=1e-6)
         assert after["says"] == answer["says"]
+        assert 0 <= after["stays"] <= after["at_random"] <= 1
+        assert after["why"] == ""
         moved += after["stays"] < 1
     assert moved >= 2
     assert result["sheets"] == ["sheet.png"]
+
+
+def test_what_has_no_value_says_why(tmp_path: Path) -> None:
+    """The maps of a linear network are the same everywhere: no search can see anything."""
+    opened, x = model(), torch.full((1, 8, 8), 0.5)
+    opened.classifier.network.register_module("1", nn.Identity())
+    request = MapRequest(explainers=named_explainers(["gradient"]), targets=("predicted",), attack=True)
+    (each,) = explain_into(tmp_path, opened, [Subject(name="x", x=x)], request)["inputs"][0]["maps"]
+    assert each["attacked"]["stays"] is None
+    assert each["attacked"]["at_random"] == 1
+    assert each["attacked"]["why"] == "the search was blind: the derivative of the map vanished"
+    assert (tmp_path / "sheet.png").is_file()
 
 
 def test_maps_without_derivatives_and_no_maps_are_refused(tmp_path: Path) -> None:

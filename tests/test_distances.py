@@ -219,6 +219,22 @@ def test_without_a_square_lens_is_the_plain_distance(lens: Any, plain: Any) -> N
         assert (wider(first, second) <= plain(first, second) + 1e-12).all()
 
 
+def test_lens_of_maps_with_few_pixels_divides_by_what_they_have() -> None:
+    """One pixel, and ten of which one lies near it: nine tenths of the ten do not lie near the one, the one is near."""
+    lone, ten = torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 8, 8)
+    lone[0, 0, 0, 0] = 1.0
+    ten[0, 0, 0, 1] = 1.0
+    ten[0, 0, 4, :] = ten[0, 0, 6, 0] = 2.0
+    recall, precision = LensRecall(k=10), LensPrecision(k=10)
+    assert recall(lone, ten).item() == pytest.approx(0.9)
+    assert precision(lone, ten).item() == 0
+    assert recall(ten, lone).item() == 0
+    assert precision(ten, lone).item() == pytest.approx(0.9)
+    for distance in (recall, precision):
+        assert distance(lone, torch.zeros_like(lone)).item() == 1
+        assert distance(torch.zeros_like(lone), lone).isnan().all()
+
+
 def test_what_lens_cannot_do_is_said() -> None:
     with pytest.raises(SpecError, match="0, 1, 2, ..., not -1"):
         LensKendall(w=-1)

@@ -297,6 +297,20 @@ def test_inside_nothing_is_compiled_whichever_comes_first(monkeypatch: pytest.Mo
         assert network.fast(function) is not function
 
 
+def test_what_is_smooth_enough_may_be_spared() -> None:
+    """A half-Huber that is no sharper than the softplus; a kink beside it that is no module is refused all the same."""
+    x = draws()
+    for d, count in ((0.5, 0), (BETA / 8, 0), (BETA, 1)):
+        network = classifier(Body(HalfHuberReLU(d)))
+        outside = network(x)
+        with network.softened(BETA, sharper_only=True) as replaced:
+            assert replaced == count
+            assert torch.equal(network(x), outside) == (count == 0)
+    network = classifier(ByFunction(functional.relu, HalfHuberReLU()))
+    with pytest.raises(InputError, match="as a function"), network.softened(50, sharper_only=True):
+        network(x)
+
+
 @pytest.mark.parametrize("beta", [0, -1.0, math.inf, math.nan, True, "50", None])
 def test_a_beta_that_cannot_be_meant_is_refused(beta: Any) -> None:
     with pytest.raises(InputError, match="finite beta above 0"), classifier(Body(nn.ReLU())).softened(beta):

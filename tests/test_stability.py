@@ -409,6 +409,36 @@ def test_what_has_slopes_is_climbed_as_it_is() -> None:
     assert (soft.distance > 0).any()
 
 
+def test_a_sharp_half_huber_is_softened_as_the_relu_that_it_nearly_is() -> None:
+    x, search = draws(8, 4), PGD(radius=0.3, steps=20)
+    change = {}
+    for activation in (nn.ReLU(), HalfHuberReLU(1e6)):
+        torch.manual_seed(1)
+        network = nn.Sequential(nn.Linear(4, 8), activation, nn.Linear(8, 3)).double()
+        change[type(activation)] = worst_case_stability(
+            Slope(), Classifier(network).eval(), x, classes(8), search=search
+        ).distance
+    assert torch.allclose(change[nn.ReLU], change[HalfHuberReLU], atol=1e-3)
+    assert change[nn.ReLU].isfinite().all()
+
+
+@pytest.mark.parametrize("distance", ["top_k:k=1", "top_k:k=1,channels=relu", "lens_recall:k=1,w=1"])
+def test_a_search_that_found_all_that_can_be_is_not_blind(distance: str) -> None:
+    """Where nothing of the first map is left among the strongest, the climbed distance has no slope any more."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 2)).double()
+    network[1].weight.data = torch.stack([torch.ones(16), torch.zeros(16)]).double()
+    network[1].bias.data = torch.tensor([5.0, 0.0]).double()
+    x = 0.1 + 0.01 * draws(6, 1, 4, 4)
+    x[:, 0, 0, 0] = torch.linspace(0.13, 0.2, 6)  # the strongest, so far; a pixel far away will be
+    change = worst_case_stability(
+        Slope(times_input=True), Classifier(network).eval(), x, classes(6), search=PGD(radius=0.15, steps=20),
+        distance=distance,
+    )  # fmt: skip
+    assert change.attack.tolist() == [1.0] * 6
+    assert change.distance.tolist() == [1.0] * 6
+    assert not any(rows.any() for rows in change.undefined.values())
+
+
 def test_another_explainers_maps_may_be_climbed() -> None:
     STEPS.clear()
     options: dict[str, Any] = {"search": PGD(steps=3), "climb": "integrated_gradients:steps=2"}
@@ -435,11 +465,11 @@ def test_a_network_that_cannot_be_softened_is_told_from_a_stable_one() -> None:
 
     torch.manual_seed(1)
     classifier, x = Classifier(ByFunction(nn.Linear(4, 8), nn.Linear(8, 3)).double()).eval(), draws(3, 4)
-    with pytest.raises(InputError, match="only modules can be softened"):
+    with pytest.raises(InputError, match="as a function.*cannot be softened"):
         worst_case_stability(Slope(), classifier, x, classes(3))
     measured = apply(WorstCase(), case_of(Slope(), classifier, x))
     ((reason, rows),) = measured.undefined.items()
-    assert "only modules can be softened" in reason
+    assert "cannot be softened" in reason
     assert rows.all()
     plain = worst_case_stability(Slope(times_input=True), classifier, x, classes(3), soften=None)
     assert (plain.distance > 0).all()

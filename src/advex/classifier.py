@@ -292,12 +292,12 @@ class Classifier(nn.Module):
                 self.__dict__["_compiled"], self.__dict__["_autocast"] = before
 
     @contextlib.contextmanager
-    def softened(self, beta: float, kind: Softening = "softplus") -> Iterator[int]:
+    def softened(self, beta: float, kind: Softening = "softplus", *, sharper_only: bool = False) -> Iterator[int]:
         """Inside, activations with kinks are smooth and nothing is compiled: see `networks.softening.softened`."""
         with contextlib.ExitStack() as after:
             after.callback(setattr, self, "_eager", self._eager)
             self._eager = True
-            yield after.enter_context(softened(self.network, beta, kind))
+            yield after.enter_context(softened(self.network, beta, kind, sharper_only=sharper_only))
 
     def fast(self, function: Function, **options: Any) -> Function:
         """A function of this network; inside `accelerated(compiled=True)` its `torch.compile`d form, made once."""

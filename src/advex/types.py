@@ -63,8 +63,8 @@ class Perturbation:
     gradients: [n] int64, how often the search took the goal's loss with its gradient at the example.
     queries: [n] int64, how often it took the goal's loss or verdict there without a gradient: steps without gradients,
     bisections, the last look. What other rows of the batch cost is not counted, nor the last verdict of `verify`.
-    flat: [n] bool, the goal's gradient vanished somewhere on the way: the search was blind there. False where it
-    needs no gradients.
+    flat: [n] bool, the goal's gradient vanished somewhere on the way, of a goal without an end everywhere: the search
+    was blind there. False where it needs no gradients.
     weight: [n], of the perceptual term, where the search has one (`attacks.Perceptual`); else None.
     """
 

@@ -20,6 +20,7 @@ from advex.attacks.spatial import Spatial
 from advex.attacks.spsa import SPSA
 from advex.attacks.square import Square
 from advex.attacks.suite import Suite
+from advex.errors import SpecError
 
 __all__ = [
     "APGD",
@@ -52,4 +53,7 @@ def build(spec: str) -> Search:
 
 def as_search(value: str | Search) -> Search:
     """A search, or the one that a spec string names. Raises SpecError."""
-    return build(value) if isinstance(value, str) else value
+    search = build(value) if isinstance(value, str) else value
+    if not callable(search):
+        raise SpecError(f"A search must be a spec, such as 'pgd:steps=40', or an attack, not {value!r}.")
+    return search

@@ -30,7 +30,8 @@ class SearchState:
     delta: the present change, inside the box. loss, rank, reached, size: of the goal there; gradient: of its loss, 0
     outside the mask, and everywhere for a rule that needs none. best, best_size, best_rank, best_reached: the best
     change so far in the rule's sense. rank: what the best is the lowest by (see `Aim`).
-    gradients, queries, flat: see `SearchResult`. memory: the rule's own tensors, with a row per example.
+    gradients, queries, flat: see `SearchResult`. sloped: [n] bool, of a goal without an end, a gradient led on from
+    where it is reached. memory: the rule's own tensors, with a row per example.
     done: the rule has finished the row; it may stay in the batch for a while, but no longer counts or changes.
 
     On a GPU the host learns what has come of the rows in some steps alone (see `waits`): `asked`, whether this is one
@@ -52,6 +53,7 @@ class SearchState:
     gradients: Tensor
     queries: Tensor
     flat: Tensor
+    sloped: Tensor
     done: Tensor
     gradient: Tensor
     loss: Tensor
@@ -120,7 +122,11 @@ def deepest(state: SearchState) -> Tensor:
 
 def finished_when_reached(state: SearchState) -> Tensor | None:
     """A row is finished once its goal is reached; a goal without an end is followed to the last step."""
-    return None if getattr(state.goal, "open_ended", False) else state.best_reached
+    return None if _open_ended(state) else state.best_reached
+
+
+def _open_ended(state: SearchState) -> bool:
+    return getattr(state.goal, "open_ended", False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +134,7 @@ class SearchResult:
     """What a search has come to, before it is verified. Rows as the input's.
 
     delta: [n, *shape]. size: [n], inf where the search did not reach the goal. gradients, queries: [n] int64, how often
-    the goal was evaluated at the example with its gradient, and without. flat: [n] bool, a gradient vanished.
+    the goal was evaluated at the example with its gradient, and without. flat: see `Perturbation`.
     weight: see `Perturbation`.
     """
 
@@ -219,6 +225,7 @@ def iterate(
         gradients=whole.gradients.clone(),
         queries=whole.queries.clone(),
         flat=whole.flat.clone(),
+        sloped=whole.flat.clone(),
         done=torch.zeros(n, dtype=torch.bool, device=x.device),
         gradient=x.new_zeros(()).expand_as(x),
         loss=x.new_zeros(n),
@@ -268,7 +275,11 @@ def _look(at: SearchState, rule: Rule, *, gradient: bool) -> None:
             at.gradient = torch.where(at.mask, at.gradient, 0.0)
             steepest = LINF.size(at.gradient)
         at.gradients = at.gradients + counts
-        at.flat = at.flat | (counts > ((largest < math.inf) & (steepest > 0)))  # and not
+        slope = (largest < math.inf) & (steepest > 0)
+        at.flat = at.flat | (counts > slope)  # and not
+        if _open_ended(at):
+            at.sloped = at.sloped | (counts & slope & aim.reached)
+            at.flat = at.flat & ~at.sloped
     else:
         with torch.no_grad():
             aim = ask(at.x + at.delta)

@@ -202,13 +202,13 @@ def _show_maps(result: dict[str, Any], folder: Path, *, named: bool) -> None:
             _digits(each["gini"], ".4f"), f"{_digits(each['effective'], ',.1f')} of {each['elements']:,}",
             "no gradient reached it" if FLAT in each["doubts"]
             else _digits(each["completeness"], ".2g") + (" (large)" if each["doubts"] else ""),
-            *([_digits(each["attacked"]["stays"], ".0%")] if "attacked" in each else []),
+            *([_digits(each["attacked"][key], ".0%") for key in ("stays", "at_random")] if "attacked" in each else []),
         ]
         for subject in result["inputs"]
         for each in subject["maps"]
     ]  # fmt: skip
     columns = ["input", "says", "asked about", "explainer", "Gini", "elements that count", "completeness error"]
-    columns += ["stays under attack"] if rows and len(rows[0]) > len(columns) else []
+    columns += ["stays under attack", "at random points"] if rows and len(rows[0]) > len(columns) else []
     terminal.table(columns, rows, title=result["model"] if named else None)
     values = [subject["values"] for subject in result["inputs"]]
     terminal.emit(" ".join(str(folder / name) for name in result["sheets"] or values))

@@ -11,6 +11,7 @@ from advex.distances.lens import LensKendall, LensPrecision, LensRecall, LensSpe
 from advex.distances.relative_l2 import RelativeL2
 from advex.distances.spearman import Spearman
 from advex.distances.top_k import TopK
+from advex.errors import SpecError
 
 __all__ = [
     "Channels",
@@ -32,4 +33,7 @@ __all__ = [
 
 def as_distance(value: str | Distance) -> Distance:
     """A distance, or the one that a spec string names, e.g. `"top_k:k=10"`. Raises SpecError."""
-    return registry.build("distance", value) if isinstance(value, str) else value
+    distance = registry.build("distance", value) if isinstance(value, str) else value
+    if not callable(distance):
+        raise SpecError(f"A distance must be a spec, such as 'top_k:k=10', or a distance between maps, not {value!r}.")
+    return distance

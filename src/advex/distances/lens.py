@@ -81,9 +81,10 @@ class _NearTop(_Near, TopK):
             return super().__call__(first, second)
         a, b = self.pixels(first, second)
         s, t = self.chosen(a), self.chosen(b)
-        both = self.around(s) & t if forgiven == "first" else s & self.around(t)
-        share = both.flatten(1).sum(dim=1) / s.flatten(1).sum(dim=1)  # 0 / 0: nothing to compare with
-        return where_finite(a.flatten(1), b.flatten(1), (1 - share.clamp_max(1.0)).to(b))
+        both, chosen = (self.around(s) & t, t) if forgiven == "first" else (s & self.around(t), s)
+        share = both.flatten(1).sum(dim=1) / chosen.flatten(1).sum(dim=1).clamp_min(1)
+        apart = torch.where(s.flatten(1).any(dim=1), 1 - share, math.nan)  # of zeros: nothing to compare with
+        return where_finite(a.flatten(1), b.flatten(1), apart.to(b))
 
 
 @register("distance", "lens_recall", cites="kamath2024")
@@ -91,8 +92,9 @@ class _NearTop(_Near, TopK):
 class LensRecall(_NearTop):
     """1 - |N(S) and S'| / k: how many of the second map's k largest pixels do not lie near the first's.
 
-    k: how many pixels a reader looks at. Zeros are never among the largest. w: how many pixels away is near.
-    channels: see `Channels`. Of several equal values those count that come first in one order, the same for all maps.
+    k: how many pixels a reader looks at. Zeros are never among the largest: of a map with fewer others, k is those.
+    w: how many pixels away is near. channels: see `Channels`. Of several equal values those count that come first
+    in one order, the same for all maps.
     """
 
     def __call__(self, first: Tensor, second: Tensor) -> Tensor:
@@ -104,8 +106,9 @@ class LensRecall(_NearTop):
 class LensPrecision(_NearTop):
     """1 - |S and N(S')| / k: how many of the first map's k largest pixels do not lie near the second's.
 
-    k: how many pixels a reader looks at. Zeros are never among the largest. w: how many pixels away is near.
-    channels: see `Channels`. Of several equal values those count that come first in one order, the same for all maps.
+    k: how many pixels a reader looks at. Zeros are never among the largest: of a map with fewer others, k is those.
+    w: how many pixels away is near. channels: see `Channels`. Of several equal values those count that come first
+    in one order, the same for all maps.
     """
 
     def __call__(self, first: Tensor, second: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,33 +14,52 @@ from advex.classifier import Classifier
 from advex.distances import as_distance
 from advex.errors import InputError, SpecError
 from advex.explanation.subjects import class_name
+from advex.measures.case import UNDEFINED
 from advex.measures.ifia import PUBLISHED_SEARCH, published_distance
 from advex.measures.worst_change import has_derivatives, worst_case_stability
 from advex.types import Explainer, Explanation
+
+ROUNDED = "the changed picture, rounded to 8 bits, gets another answer"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attacked:
     """Pictures of which the map is as far as the search could move it, as they are in a PNG of 8 bits.
 
-    x, map: [n, *shape]. stays: [n], the share of the largest pixels that stay; NaN where it is not defined. says: [n]
-    int64, the decision. largest: how many pixels that are.
+    x, map: [n, *shape]. stays: [n], the share of the largest pixels that stay; NaN where it is not defined. at_random:
+    [n], the least at some random points as near. why: [n], the reason where `stays` is not defined; else empty. says:
+    [n] int64, the decision. largest: how many pixels that are.
     """
 
     x: Tensor
     map: Tensor
     stays: Tensor
+    at_random: Tensor
+    why: list[str]
     says: Tensor
     largest: int
 
     def plain(self, row: int, classifier: Classifier) -> dict[str, Any]:
         """Of one picture, for JSON."""
-        stays = float(self.stays[row])
         return {
-            "stays": None if stays != stays else stays,
+            "stays": _defined(self.stays[row]),
+            "at_random": _defined(self.at_random[row]),
+            "why": self.why[row],
             "largest": self.largest,
             "says": class_name(classifier, int(self.says[row])),
         }
+
+
+def caption(after: Mapping[str, Any]) -> tuple[str, ...]:
+    """What is written below an attacked map. after: as `Attacked.plain` has it."""
+    if after["stays"] is None:
+        return ("its map; not defined:", *textwrap.wrap(after["why"], 24))
+    at_random = () if after["at_random"] is None else (f"({after['at_random']:.0%} at random)",)
+    return ("its map", f"{after['stays']:.0%} of the {after['largest']} largest", "pixels stay", *at_random)
+
+
+def _defined(value: Tensor) -> float | None:
+    return None if value.isnan() else value.item()
 
 
 def check(by_name: Mapping[str, Explainer]) -> None:
@@ -75,5 +95,10 @@ def attack(
     maps = explainer(classifier, seen, explanation.target, seed=seed, max_batch=max_batch).map.detach()
     says, before = (classifier.predict(at).argmax(dim=1) for at in (seen, x))
     stays = 1 - distance(explanation.map.detach(), maps).double()
-    stays = torch.where(worst.distance.isnan() | (says != before), torch.nan, stays)
-    return Attacked(x=seen, map=maps, stays=stays, says=says, largest=distance.k)  # pyright: ignore
+    reasons = {**worst.undefined, ROUNDED: says != before, UNDEFINED: stays.isnan()}
+    why = [next((reason for reason, rows in reasons.items() if rows[row]), "") for row in range(len(x))]
+    stays = torch.where(torch.tensor([not reason for reason in why], device=stays.device), stays, torch.nan)
+    return Attacked(
+        x=seen, map=maps, stays=stays, at_random=1 - worst.random.double(), why=why, says=says,
+        largest=distance.k,  # pyright: ignore
+    )  # fmt: skip

@@ -23,7 +23,7 @@ from advex.drawing.heat import PERCENTILE, coloured, over, reach_of, summed
 from advex.errors import AdvexError, AdvexWarning, InputError, SpecError
 from advex.explainers.background import with_background
 from advex.explanation import attacked
-from advex.explanation.attacked import Attacked
+from advex.explanation.attacked import Attacked, caption
 from advex.explanation.pictures import has_pictures, save_picture
 from advex.explanation.subjects import Subject, Target, class_name, targets_of
 from advex.files import atomic
@@ -283,9 +283,8 @@ def _cells(each: dict[str, Any], folder: Path, x: bytes) -> list[Cell]:
     """A map, and after an attack on it the picture and the map then."""
     cells = [Cell((_shrunk(folder / each["picture"], x),), _lines(each))]
     if (after := each.get("attacked")) is not None:
-        stays = "not defined" if after["stays"] is None else f"{after['stays']:.0%} of the {after['largest']} largest"
         cells.append(Cell(((folder / after["picture"]).read_bytes(),), ("attacked", f"says {after['says']}")))
-        cells.append(Cell((_shrunk(folder / after["map"]["picture"], x),), ("its map", stays, "pixels stay")))
+        cells.append(Cell((_shrunk(folder / after["map"]["picture"], x),), caption(after)))
     return cells
 
 

@@ -17,7 +17,6 @@ from advex.errors import SpecError
 from advex.goals.goal import Aim, advantage
 from advex.goals.targets import Target, targets
 from advex.networks import second_derivatives
-from advex.networks.softening import lacks_slopes
 
 SOFT = 50.0  # beta of Dombrowski et al. 2019 and Singh et al. 2020
 
@@ -27,9 +26,9 @@ class OnMaps:
     """A goal that is a change of the explainer's map while the decision stays. Reached wherever the decision stays.
 
     Of a ReLU network the slope of a map is missing, or a part of it, so that a search finds little and takes it for
-    stability. So the map that is climbed is that of the network with softened activations, unless they are those of
-    half-Huber, whose maps have slopes; the decision, and the map by which the best point is chosen, are the network's
-    own. Where the decision is lost, the loss leads back to it.
+    stability. So the map that is climbed is that of the network with softened activations, unless they are smooth or
+    those of half-Huber with 8d of at most `soften`, whose maps have slopes; the decision, and the map by which the best
+    point is chosen, are the network's own. Where the decision is lost, the loss leads back to it.
 
     explainer: one that is `differentiable`, or its spec. target: [n] int64, the classes explained; of a spec string a
     class number, predicted, runner_up or true. decision: [n] int64, those to keep. soften: the beta of
@@ -47,8 +46,9 @@ class OnMaps:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.soften is not None and not (math.isfinite(self.soften) and self.soften > 0):
-            raise SpecError(f"soften must be a beta above 0, such as {SOFT:g}, or null, not {self.soften}.")
+        beta = math.nan if isinstance(self.soften, bool) or not isinstance(self.soften, int | float) else self.soften
+        if self.soften is not None and not 0 < beta < math.inf:
+            raise SpecError(f"soften must be a beta above 0, such as {SOFT:g}, or null, not {self.soften!r}.")
         object.__setattr__(self, "explainer", differentiable(self.explainer))
 
     @classmethod
@@ -71,10 +71,10 @@ class OnMaps:
         logits = classifier.logits(x)
         # Where nobody asks for a gradient, the map need not have one.
         graph = torch.is_grad_enabled() and x.requires_grad
-        softens = self.soften is not None and lacks_slopes(classifier.network)
+        off = contextlib.nullcontext(0)
         cheap = second_derivatives.cheap if graph and not classifier.compiled else contextlib.nullcontext
         with (
-            classifier.softened(self.soften or SOFT) if softens else contextlib.nullcontext(0) as smooth,
+            off if self.soften is None else classifier.softened(self.soften, sharper_only=True) as smooth,
             cheap(classifier.network),
         ):
             maps = self.map_of(classifier, x, create_graph=graph)

@@ -24,6 +24,8 @@ from advex.errors import SpecError
 from advex.geometry import as_norm, as_radius, per_row
 from advex.goals import Scramble
 from advex.goals.on_maps import SOFT, differentiable
+from advex.goals.targets import Classes, numbers_of
+from advex.inputs import check_wrapped
 from advex.measures.case import CONSTANT, Case, DistanceOption, Measured, Need, Of, SearchOption, Value, measure
 from advex.measures.intervals import mean_score
 from advex.measures.nearby import Neighbours, neighbours, neighbours_of
@@ -46,7 +48,7 @@ class WorstChange:
     of its ball; both [n], NaN where no point kept the decision. NaN too where `undefined` gives a reason [n] bool.
     by_attack: [n] bool, the search met the worst point. delta: [n, *shape], the change that leads there. map: like
     delta, the map there (that of the input where no point was met). reached: [n] bool, the search kept the decision.
-    flat: [n] bool, the derivative of the map vanished on its way. gradients: [n] int64, those that it spent.
+    flat: [n] bool, the derivative of the map vanished on all its way. gradients: [n] int64, those that it spent.
     """
 
     distance: Tensor
@@ -69,10 +71,10 @@ class WorstChange:
 
 
 def worst_case_stability(
-    explainer: Explainer,
+    explainer: Explainer | str,
     classifier: Classifier,
     x: Tensor,
-    target: Tensor,
+    target: Classes,
     *,
     search: Search | str = "pgd",
     distance: Distance | str = "relative_l2",
@@ -87,24 +89,26 @@ def worst_case_stability(
 ) -> WorstChange:
     """How far the map of each input [n, *shape] can be moved while the decision stays.
 
-    search: or its spec string. It must leave the input without a slope to follow, as PGD and AtDistance do: there the
-    distance has its least value. distance: or its spec string; it measures search and random points alike. soften: the
-    beta of the softened network whose map the search climbs, or None; what is measured, and the decision, are the
-    network's own. restarts: of the search, with other seeds; the worst counts. samples: random points of the search's
-    ball. points: of the path that is climbed, of explainers that walk along one; what is measured has all of its own.
-    climb: the explainer, or its spec string, whose maps are climbed in the place of these. map: that of x, where it is
-    known already. max_batch: inputs at a time.
+    explainer, search, distance, climb: or their spec strings. target: [n], the classes explained, by number or name.
+    search: it must leave the input without a slope to follow, as PGD and AtDistance do: there the distance has its
+    least value. distance: it measures search and random points alike. soften: the beta of the softened network whose
+    map the search climbs, or None; what is measured, and the decision, are the network's own. restarts: of the search,
+    with other seeds; the worst counts. samples: random points of the search's ball. points: of the path that is
+    climbed, of explainers that walk along one; what is measured has all of its own. climb: whose maps are climbed in
+    the place of these. map: that of x, where it is known already. max_batch: inputs at a time.
     Raises SpecError for an explainer whose maps cannot be differentiated, InputError for inputs that are refused and
     for activations that cannot be softened.
     """
-    ball = ball_of(attacks.as_search(search))
+    check_wrapped(classifier, "worst_case_stability")
+    target = numbers_of(target, classifier, x, "worst_case_stability")
+    explain, ball = differentiable(explainer), ball_of(attacks.as_search(search))
     around = neighbours(
-        explainer, classifier, x, target, norm=ball.norm, radius=ball.radius, samples=samples, map=map, seed=seed,
+        explain, classifier, x, target, norm=ball.norm, radius=ball.radius, samples=samples, map=map, seed=seed,
         max_batch=max_batch,
     )  # fmt: skip
     return worst_around(
-        around, explainer, classifier, target, search=search, distance=distance, soften=soften, restarts=restarts,
-        climb=shortened(explainer, points) if climb is None else climb, seed=seed, max_batch=max_batch,
+        around, explain, classifier, target, search=search, distance=distance, soften=soften, restarts=restarts,
+        climb=shortened(explain, points) if climb is None else climb, seed=seed, max_batch=max_batch,
     )  # fmt: skip
 
 
@@ -128,8 +132,8 @@ def worst_around(
             f"{type(explainer).__name__} gives maps without derivatives, which cannot be attacked: measure "
             "its random stability, or use an explainer with `differentiable` true."
         )
-    if restarts < 1:
-        raise SpecError(f"restarts must be at least 1, not {restarts}.")
+    if isinstance(restarts, bool) or not isinstance(restarts, int) or restarts < 1:
+        raise SpecError(f"restarts must be a whole number of at least 1, not {restarts!r}.")
     apart = as_distance(distance)
     goal = Scramble(
         explainer=climb, reference=around.map, target=target, decision=around.logits.argmax(dim=1), distance=apart,
@@ -155,7 +159,8 @@ def worst_around(
     row = torch.arange(len(attack), device=attack.device)
     drawn, drawn_map = around.near[row, at_random] - around.x, around.maps[row, at_random]
     by_attack = (attack >= random) | random.isnan()
-    undefined = _undefined(around.map, apart, flat, attack.isnan() & random.isnan())
+    blind = flat & ~(attack >= apart.highest)  # where nothing is left to find, there is no slope either
+    undefined = _undefined(around.map, apart, blind, attack.isnan() & random.isnan())
     refused = torch.stack(list(undefined.values())).any(dim=0)
     return WorstChange(
         distance=torch.where(refused, math.nan, torch.where(by_attack, attack, random)),
@@ -171,12 +176,12 @@ def worst_around(
     )
 
 
-def _undefined(maps: Tensor, distance: Distance, flat: Tensor, no_point: Tensor) -> dict[str, Tensor]:
+def _undefined(maps: Tensor, distance: Distance, blind: Tensor, no_point: Tensor) -> dict[str, Tensor]:
     """Why a row [n] bool has no value; the first reason counts."""
     values = per_pixel(maps, getattr(distance, "channels", "none")).flatten(1)
     constant = (values == values[:, :1]).all(dim=1) | ~(distance(maps, maps) == 0)
-    reasons = {NOT_FINITE: ~values.isfinite().all(dim=1), CONSTANT: constant, BLIND: flat, NO_POINT: no_point}
-    known = torch.zeros_like(flat)
+    reasons = {NOT_FINITE: ~values.isfinite().all(dim=1), CONSTANT: constant, BLIND: blind, NO_POINT: no_point}
+    known = torch.zeros_like(blind)
     for reason, rows in reasons.items():
         reasons[reason], known = rows & ~known, known | rows
     return reasons

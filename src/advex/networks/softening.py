@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, Literal
 
@@ -75,21 +76,18 @@ _KINKED = {
 }
 
 
-def lacks_slopes(network: nn.Module) -> bool:
-    """Whether derivatives of its gradients may be missing: False where all its kinks are half-Huber's."""
-    kinked = [module for module in network.modules() if isinstance(module, tuple(_SMOOTH))]
-    return not kinked or not all(isinstance(module, HalfHuberReLU) for module in kinked)
-
-
 @contextlib.contextmanager
-def softened(network: nn.Module, beta: float, kind: Softening = "softplus") -> Iterator[int]:
+def softened(
+    network: nn.Module, beta: float, kind: Softening = "softplus", *, sharper_only: bool = False
+) -> Iterator[int]:
     """Inside, every activation module with a kink is smooth: softplus_beta(x) = log(1 + exp(beta x)) / beta for ReLU.
 
     LeakyReLU and PReLU keep their slope below 0, Hardtanh and ReLU6 their upper end. HalfHuberReLU(d) is a softplus
     about the middle of its quadratic part, x = 1/(4d), with beta = 8d at most, where it is as steep as that part.
-    Modules that work in place still do. Contexts may be nested: the innermost counts.
+    Modules that work in place still do. Contexts may be nested: the innermost counts. sharper_only: a HalfHuberReLU
+    with 8d of at most beta stays as it is.
 
-    Yields how many modules are smooth now, 0 if the network has no kinks. Raises InputError for a beta that is not
+    Yields how many modules are smooth now, 0 if the network has no such kinks. Raises InputError for a beta that is not
     finite and above 0, and inside, when the network runs, KinkError for a kink in a function (`F.relu`).
     """
     if isinstance(beta, bool) or not isinstance(beta, int | float) or not (math.isfinite(beta) and beta > 0):
@@ -97,11 +95,13 @@ def softened(network: nn.Module, beta: float, kind: Softening = "softplus") -> I
     if kind != "softplus":
         raise InputError(f"A network can only be softened with 'softplus', not with {kind!r}.")
     kinked = [module for module in network.modules() if isinstance(module, tuple(_SMOOTH))]
+    spared = {each for each in kinked if sharper_only and isinstance(each, HalfHuberReLU) and 8 * each.d <= beta}
     with contextlib.ExitStack() as replaced:
         for module in kinked:
-            replaced.enter_context(forward_of(module, partial(_smooth, module, float(beta))))
+            own, smooth = partial(_trusted, module.forward), partial(_smooth, module, float(beta))
+            replaced.enter_context(forward_of(module, own if module in spared else smooth))
         replaced.enter_context(forward_of(network, partial(_watched, network.forward)))
-        yield len(kinked)
+        yield len(kinked) - len(spared)
 
 
 @contextlib.contextmanager
@@ -150,6 +150,17 @@ class _Softplus(torch.autograd.Function):
         return gradient * slope, None, None
 
 
+_TRUST = ContextVar("trust", default=False)  # of an activation that may consist of operations with kinks
+
+
+def _trusted(forward: Callable[..., Any], x: Tensor) -> Tensor:
+    token = _TRUST.set(True)
+    try:
+        return forward(x)
+    finally:
+        _TRUST.reset(token)
+
+
 def _watched(forward: Callable[..., Any], *inputs: Any, **named: Any) -> Any:
     with _Watch():
         return forward(*inputs, **named)
@@ -160,10 +171,10 @@ class _Watch(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__.strip("_")
-        if name in _KINKED or _is_relu(name, *args, **(kwargs or {})):
+        if not _TRUST.get() and (name in _KINKED or _is_relu(name, *args, **(kwargs or {}))):
             raise KinkError(
-                f"The network calls '{name}' as a function, such as F.relu, but only modules can be "
-                "softened. Make it a module (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.ReLU6), or use soften=null "
+                f"The network calls '{name}' as a function, such as F.relu, or in a module that cannot be softened. "
+                "Make it a module (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.ReLU6), or use soften=null "
                 "and explain the probability (explainer of=probability), whose map has derivatives."
             )
         return func(*args, **(kwargs or {}))

@@ -123,8 +123,8 @@ def _sentence(
     accuracy = model.scores.get("accuracy")
     right = f" It classifies {percent(accuracy.value, 1)} correctly." if accuracy is not None else ""
     return (
-        f"The map moves by {_figure(worst)} at the worst point found: by {_figure(attack)} at the end of the "
-        f"search, and by {_figure(chance)} at the worst of some random points at the same distance; the "
+        f"The map moves by {_figure(worst)} at the worst point found: by {_figure(attack)} at the best point of "
+        f"the search, and by {_figure(chance)} at the worst of some random points within the same distance; the "
         f"search moved it at least as far in {more}. Counted: {worst.n:,} of {total:,}.{right}"
     )
 
