@@ -439,6 +439,15 @@ def test_a_search_that_found_all_that_can_be_is_not_blind(distance: str) -> None
     assert not any(rows.any() for rows in change.undefined.values())
 
 
+def test_no_pass_of_the_network_has_more_inputs_than_max_batch() -> None:
+    classifier, rows = relu(), list[int]()
+    classifier.network.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
+    worst_case_stability(
+        IntegratedGradients(steps=4), classifier, draws(7, 4), classes(7), search=PGD(steps=2), max_batch=3
+    )
+    assert max(rows) == 3 * 4  # a path is climbed as a whole
+
+
 def test_another_explainers_maps_may_be_climbed() -> None:
     STEPS.clear()
     options: dict[str, Any] = {"search": PGD(steps=3), "climb": "integrated_gradients:steps=2"}

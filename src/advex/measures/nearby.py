@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from advex import randomness
+from advex.attacks.attack import in_slices
 from advex.classifier import Classifier
 from advex.errors import SpecError
+from advex.explainers.request import rows_of_a_pass
 from advex.geometry import Norm, as_radius
 from advex.measures.case import Case
 from advex.types import Explainer
@@ -87,10 +89,10 @@ def neighbours(
     return Neighbours(
         x=x,
         map=explain(x) if map is None else map.detach(),
-        logits=logits_of(classifier, x),
+        logits=logits_of(classifier, x, max_batch),
         near=torch.stack(near, dim=1),
         maps=torch.stack([explain(points) for points in near], dim=1),
-        near_logits=torch.stack([logits_of(classifier, points) for points in near], dim=1),
+        near_logits=torch.stack([logits_of(classifier, points, max_batch) for points in near], dim=1),
     )
 
 
@@ -108,7 +110,8 @@ def neighbours_of(case: Case, norm: Norm | str, radius: float | str, samples: in
 
 
 @torch.no_grad()
-def logits_of(classifier: Classifier, x: Tensor, max_batch: int = 512) -> Tensor:
-    """Logits [n, classes] at x, in slices of max_batch."""
+def logits_of(classifier: Classifier, x: Tensor, max_batch: int | str | None) -> Tensor:
+    """Logits [n, classes] at x, max_batch inputs at a time; None: as many as explainers take."""
     with classifier.frozen():
-        return torch.cat([classifier(part) for part in x.split(max_batch)])
+        size = rows_of_a_pass(x) if max_batch is None else max_batch
+        return torch.cat(list(in_slices(lambda rows: classifier(x[rows]), len(x), size)))
