@@ -411,3 +411,22 @@ def test_the_command_line_names_the_folder_too(
     assert not ended.value.code
     assert len(list((tmp_path / "there").glob("*.pixels"))) == 2  # to train on, and to validate
     assert not cached.exists()
+
+
+@pytest.mark.parametrize("verb", [["reproduce", "woods2019/I", "--list"], ["annotate", "prepare"]])
+def test_all_that_decodes_for_long_takes_the_folder(
+    verb: list[str], tmp_path: Path, cached: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["advex", *verb, "--cache", str(tmp_path / "there")])
+    with pytest.raises(SystemExit):
+        main()
+    assert os.environ["ADVEX_CACHE"] == str(tmp_path / "there")
+
+
+def test_an_empty_name_is_refused(cached: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr(sys, "argv", ["advex", "train", "digits-ordinary", "--cache", ""])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("error: --cache: it must name a folder, and is empty. See ")
+    assert os.environ["ADVEX_CACHE"] == str(cached)
