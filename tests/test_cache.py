@@ -7,7 +7,9 @@ import errno
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,12 +18,14 @@ import torch
 from PIL import Image
 
 import advex
+from advex import ownership
 from advex.cli import main
 from advex.data import dataset
 from advex.data.dataset import content
 from advex.data.images import decode
 from advex.data.published import pictures
 from advex.errors import ArtifactError, DataError
+from advex.files import beside
 
 
 @pytest.fixture
@@ -44,6 +48,32 @@ def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
+@pytest.fixture(params=["locks", "no locks"])
+def locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether the file system has locks. Whoever waits for a lock in this process waits for ever."""
+    if request.param == "no locks":
+        monkeypatch.setattr(ownership, "_taken", lambda *_, **__: False)
+    waits = SimpleNamespace(sleep=lambda _: pytest.fail("waits for itself"))
+    monkeypatch.setattr(ownership, "time", waits)
+    return request.param == "locks"
+
+
+@pytest.fixture
+def mixed(photos: Path) -> Path:
+    """The same photos behind two grey ones."""
+    draw = np.random.default_rng(1)
+    for number in range(2):
+        Image.fromarray(draw.integers(0, 256, (20, 30), dtype=np.uint8)).save(photos / "a" / f"-{number}.png")
+    return photos
+
+
+def in_memory(photos: Path, **options: Any) -> advex.Dataset:
+    """The data as they are without a cache."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.delenv("ADVEX_CACHE", raising=False)
+        return opened(photos, **options)
+
+
 def alike(first: advex.Dataset, second: advex.Dataset) -> None:
     """The same examples, whatever they lie in."""
     assert torch.equal(first.x, second.x)
@@ -57,19 +87,17 @@ def opened(photos: Path, **options: Any) -> advex.Dataset:
 
 
 def test_what_is_cached_is_what_is_decoded(photos: Path, cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("ADVEX_CACHE")
-    held = opened(photos)
-    monkeypatch.setenv("ADVEX_CACHE", str(cached))
+    expected = in_memory(photos)
     first = opened(photos)
     monkeypatch.setattr(decode, "decoded", lambda *_, **__: pytest.fail("decoded again"))
     monkeypatch.setattr("advex.data.images.loader._attempt", lambda *_, **__: pytest.fail("decoded again"))
     second = opened(photos)
     assert len(second.skipped) == 1
     for data in (first, second):
-        alike(held, data)
+        alike(expected, data)
     assert {path.suffix for path in cached.iterdir()} >= {".pixels", ".json", ".digests"}
     second.x[0] = 0  # of this process alone
-    assert torch.equal(opened(photos).x, held.x)
+    assert torch.equal(opened(photos).x, expected.x)
 
 
 def test_other_questions_and_changed_files_are_decoded_anew(photos: Path, cached: Path) -> None:
@@ -95,6 +123,95 @@ def test_what_is_not_whole_is_decoded_anew(photos: Path, cached: Path) -> None:
     alike(first, opened(photos))
     next(cached.glob("*.json")).write_text("{")
     alike(first, opened(photos))
+
+
+def replaced(path: Path, old: str, new: str) -> None:
+    """Other words in a file, as somebody or something has left them."""
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "damage"),
+    [
+        (".json", lambda path: path.write_text('{"shape": "abc"}')),
+        (".json", lambda path: path.write_text('{"digest": "", "values": {"shape": "abc"}}')),
+        (".json", lambda path: path.write_text("[3]")),
+        (".json", lambda path: path.write_text("3")),
+        (".json", lambda path: path.write_bytes(b"\xff\0")),
+        (".json", lambda path: replaced(path, "[10, 3, 16, 16]", "[-10, -3, 16, 16]")),
+        (".json", lambda path: replaced(path, "[10, 3, 16, 16]", "[5, 6, 16, 16]")),
+        (".json", lambda path: replaced(path, "[10, 3, 16, 16]", "[10, 3, 8, 32]")),
+        (".json", lambda path: replaced(path, '"skipped"', '"lost"')),
+        (".json", lambda path: replaced(path, "known format", "format")),
+        (".digests", lambda path: path.write_text("[3]")),
+        (".digests", lambda path: path.write_text('{"a": 3}')),
+        (".digests", lambda path: path.write_bytes(b"\xff\0")),
+        (".digests", lambda path: (path.unlink(), path.mkdir())),
+    ],
+)
+def test_an_entry_that_cannot_be_believed_is_made_anew(
+    photos: Path, cached: Path, suffix: str, damage: Callable[[Path], Any]
+) -> None:
+    alike(in_memory(photos), opened(photos))
+    path = next(cached.glob(f"*{suffix}"))
+    whole = path.read_bytes()
+    damage(path)
+    alike(in_memory(photos), opened(photos))
+    assert path.is_dir() or path.read_bytes() == whole
+
+
+def test_a_digest_that_was_changed_is_not_believed(photos: Path, cached: Path) -> None:
+    expected = content(opened(photos))
+    path = next(cached.glob("*.digests"))
+    replaced(path, expected, expected[::-1])
+    assert content(opened(photos)) == expected
+
+
+@pytest.mark.parametrize("suffix", [".pixels", ".json"])
+def test_a_folder_in_the_place_of_a_file_is_named_before_decoding(
+    photos: Path, cached: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened(photos)
+    path = next(cached.glob(f"*{suffix}"))
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(ArtifactError, match=f"{path} is a folder, .* remove it.* --cache, .* ADVEX_CACHE"):
+        opened(photos)
+    assert not [path for path in cached.iterdir() if path.name.startswith(".")]
+
+
+def test_a_cache_that_is_read_only_serves(photos: Path, cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(photos)
+    before = sorted(cached.iterdir())
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("advex.files.open", refused, raising=False)
+    monkeypatch.setattr(Path, "write_text", refused)
+    monkeypatch.setattr(os, "replace", refused)
+    alike(in_memory(photos), opened(photos))
+    assert sorted(cached.iterdir()) == before
+
+
+def test_grey_pictures_before_the_first_colour_one(mixed: Path, cached: Path, locks: bool) -> None:
+    expected = in_memory(mixed)
+    assert expected.shape == (3, 16, 16)
+    for _ in range(2):
+        alike(expected, opened(mixed))
+    assert not list(cached.glob(".*"))
+
+
+def test_grey_pictures_that_take_less_than_is_cached(
+    mixed: Path, cached: Path, locks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The canvas is in memory until it is widened."""
+    monkeypatch.setattr("advex.data.images.loader.LEAST", 13 * 3 * 16 * 16)
+    for _ in range(2):
+        alike(in_memory(mixed), opened(mixed))
+    assert len(list(cached.iterdir())) == 3
 
 
 def test_a_full_disk_is_a_sentence(photos: Path, cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,38 +287,71 @@ def test_what_a_killed_process_left_is_taken_away(photos: Path, cached: Path) ->
     opened(photos)
     (name,) = (path.stem for path in cached.glob("*.pixels"))
     (cached / f"{name}.json").unlink()
-    (cached / f".{name}.{os.getpid() + 1:x}.new").write_bytes(b"x")
+    others = [cached / f"{number:032x}.pixels" for number in range(3)]
+    left = [beside(path) for path in (cached / f"{name}.pixels", *others, cached / "metrics.csv")]
+    for path in left:
+        path.write_bytes(b"x")
+    with ownership.claimed(cached, others[0].stem):  # by a process that decodes
+        opened(photos)
+    assert {path.name for path in cached.iterdir()} == {
+        f"{name}.pixels", f"{name}.json", left[1].name, left[4].name, f".{others[0].stem}.lock"
+    }  # fmt: skip
+
+
+def test_without_locks_nothing_of_others_is_taken_away(
+    photos: Path, cached: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ownership, "_taken", lambda *_, **__: False)
     opened(photos)
-    assert {path.name for path in cached.iterdir()} == {f"{name}.pixels", f"{name}.json"}
+    (path,) = cached.glob("*.pixels")
+    path.unlink()
+    other = beside(path)
+    assert other.name != beside(path).name  # of a process with the same number on another host
+    other.write_bytes(b"x")
+    opened(photos)
+    assert other.exists()
 
 
 SCRIPT = """
 import sys
+from advex import ownership
 from advex.data.images import loader
 import advex
+from advex.data.dataset import content
 loader.LEAST = 1
+if "no locks" in sys.argv:
+    ownership._taken = lambda *_, **__: False
 decoded, attempt = [], loader._attempt
 loader._attempt = lambda *args, **kwargs: decoded.append(1) or attempt(*args, **kwargs)
 print("ready", flush=True)
 sys.stdin.readline()
 data = advex.open_dataset(sys.argv[1], size=16)
-print(len(decoded), int(data.x.sum()))
+print(len(decoded), content(data))
 """
 
 
-def test_of_two_processes_one_decodes(photos: Path, cached: Path) -> None:
-    command = [sys.executable, "-c", SCRIPT, str(photos)]
+@pytest.mark.parametrize("locks", ["locks", "no locks"])
+def test_of_two_processes_one_decodes(mixed: Path, cached: Path, locks: str) -> None:
+    """Without locks both do, and neither disturbs the other."""
+    command = [sys.executable, "-c", SCRIPT, str(mixed), locks]
     both = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    for process in both:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in both:
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
-    said = [tuple(map(int, process.communicate()[0].split())) for process in both]
-    assert sorted(min(count, 2) for count, _ in said) in ([0, 2], [1, 2])  # the other the first at most, for its size
-    assert len({total for _, total in said}) == 1
+    try:
+        for process in both:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        for process in both:
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+        said = [process.communicate(timeout=60)[0].split() for process in both]
+    finally:
+        for process in both:
+            process.kill()
+    most = sorted(min(int(count), 2) for count, _ in said)
+    assert most in ([0, 2], [1, 2]) or locks == "no locks"  # the other the first at most, for its size
+    alike(in_memory(mixed), opened(mixed))
+    assert {digest for _, digest in said} == {content(in_memory(mixed))}
+    assert not list(cached.glob(".*"))
 
 
 def test_boxes_are_cut_alike(tmp_path: Path, cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,8 +388,15 @@ def test_a_window_of_a_file_is_that_of_its_pixels(tmp_path: Path) -> None:
         assert read.window == cut.window
 
 
-def test_the_memory_limit_names_the_cache(photos: Path) -> None:
-    with pytest.raises(DataError, match="ADVEX_CACHE"):
+def test_the_memory_limit_names_the_cache_where_that_helps(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez(tmp_path / "x.npz", x=np.zeros((4, 1, 16, 16), np.uint8), y=np.zeros(4, np.int64))
+    for source in (photos, tmp_path / "x.npz"):  # too little, and without files of its own
+        with pytest.raises(DataError, match=r"make them smaller \(size=\), or raise the limit \(memory_limit=\)\.$"):
+            opened(source, memory_limit=10)
+        monkeypatch.setattr("advex.data.images.loader.LEAST", 1)
+    with pytest.raises(DataError, match=r"or cache them in a folder \(--cache, .* ADVEX_CACHE\)\.$"):
         opened(photos, memory_limit=10)
 
 
@@ -254,3 +411,22 @@ def test_the_command_line_names_the_folder_too(
     assert not ended.value.code
     assert len(list((tmp_path / "there").glob("*.pixels"))) == 2  # to train on, and to validate
     assert not cached.exists()
+
+
+@pytest.mark.parametrize("verb", [["reproduce", "woods2019/I", "--list"], ["annotate", "prepare"]])
+def test_all_that_decodes_for_long_takes_the_folder(
+    verb: list[str], tmp_path: Path, cached: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["advex", *verb, "--cache", str(tmp_path / "there")])
+    with pytest.raises(SystemExit):
+        main()
+    assert os.environ["ADVEX_CACHE"] == str(tmp_path / "there")
+
+
+def test_an_empty_name_is_refused(cached: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr(sys, "argv", ["advex", "train", "digits-ordinary", "--cache", ""])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("error: --cache: it must name a folder, and is empty. See ")
+    assert os.environ["ADVEX_CACHE"] == str(cached)

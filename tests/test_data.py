@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -10,6 +11,7 @@ import warnings
 import zipfile
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import hypothesis.extra.numpy as arrays
@@ -24,9 +26,11 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from advex import registry
-from advex.data import Dataset, Skipped, describe, open_dataset, splits
+from advex.data import Dataset, Skipped, describe, open_dataset, open_streamed, splits
+from advex.data.crops import Streaming
 from advex.data.dataset import drawn
 from advex.data.images.png import decode_png, encode_png, quantise
+from advex.data.tables.table import in_folder
 from advex.errors import DataError, InputError, SpecError
 
 
@@ -361,6 +365,37 @@ def test_every_broken_file_is_named_with_its_reason(tmp_path: Path) -> None:
     for path in (tmp_path / "b").iterdir():
         path.unlink()
     with pytest.raises(DataError, match="none of the 12 images could be read"):
+        open_dataset(tmp_path)
+
+
+def test_links_that_cannot_be_followed_are_named(tmp_path: Path) -> None:
+    root = tmp_path / "set" / "train"
+    for name in "ab":
+        write(root / name / "good.png", encoded(noise(0, 32, 32, 3)))
+    for folder in (root, root / "a"):
+        for name in ("loop", "long"):
+            target = "x" * 300 if name == "long" else name  # longer than any name, or itself
+            os.symlink(target, folder / name)
+            os.symlink(f"{target}.png", folder / f"{name}.png")
+    for data in (open_dataset(root.parent), open_streamed(root.parent, Streaming())):
+        assert data is not None
+        assert data.ids == ("train/a/good.png", "train/b/good.png")
+        assert {each.name: each.reason for each in data.skipped} == {
+            "train/a/long.png": "File name too long", "train/a/loop.png": "the file does not exist"
+        }  # fmt: skip
+        assert data.notes[:2] == (
+            "4 files are not image files and left out (train/a/long, train/a/loop, train/long and 1 more)",
+            "2 files are not in a class folder and left out (train/long.png, train/loop.png)",
+        )
+    assert not in_folder(root)  # of a folder of tables
+
+
+def test_what_the_system_says_of_a_place_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(place: object) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle", str(tmp_path / "a"))
+
+    monkeypatch.setattr("advex.data._formats", lambda: [SimpleNamespace(find=lost)])
+    with pytest.raises(DataError, match=f"^{tmp_path / 'a'} cannot be read: Stale file handle\\.$"):
         open_dataset(tmp_path)
 
 

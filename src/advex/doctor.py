@@ -205,7 +205,7 @@ def development_data() -> Check:
     if not folder.is_dir():
         remedy = "Unset ADVEX_DATA, or set it to a folder of data sets."
         return Check("ADVEX_DATA", "broken", f"{named} is not a folder", remedy)
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    names = sorted(path.name for path in folder.iterdir() if os.path.isdir(path))
     return Check("ADVEX_DATA", "ok", ", ".join(names) or "empty")
 
 

@@ -173,14 +173,16 @@ def synonyms(wrong: str, known: Sequence[str]) -> list[str] | None:
 
 
 def why_impossible(reason: str) -> str:
-    """What pydantic says of a value, in our words: the end of a sentence.
+    """What pydantic says of a value, in our words: the end of a sentence, without its full stop.
 
     >>> why_impossible("Input should be greater than or equal to 1")
     'it must be at least 1'
     >>> why_impossible("Input should be a valid integer, unable to parse string as an integer")
     'it must be a whole number'
+    >>> why_impossible("Value error, give a sentence.")
+    'give a sentence'
     """
-    return functools.reduce(lambda text, words: re.sub(*words, text), _WORDS.items(), reason)
+    return functools.reduce(lambda text, words: re.sub(*words, text), _WORDS.items(), reason).removesuffix(".")
 
 
 def why_unusable(error: Any, typed: str) -> str:

@@ -67,7 +67,7 @@ def atomic(path: Path) -> Iterator[Path]:
     Its bytes are on the disk before it does, and two processes never share a temporary name. Where the block fails,
     what was there is kept and the temporary file is removed. Raises ArtifactError when the disk does not take it.
     """
-    temporary = _beside(path)
+    temporary = beside(path)
     try:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ def atomic(path: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """As `atomic`, of a folder with files, at a place where nothing is yet."""
-    temporary = _beside(path)
+    temporary = beside(path)
     try:
         with writing(path):
             temporary.mkdir(parents=True)
@@ -104,7 +104,7 @@ def write_new(path: Path, text: str) -> None:
     """As `write_text`, unless another process has just written the file: then that one stays. Raises ArtifactError."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _beside(path)
+        temporary = beside(path)
         try:
             temporary.write_text(text, encoding="utf-8", newline="")
             _on_the_disk(temporary)
@@ -125,7 +125,8 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
-def _beside(path: Path) -> Path:
+def beside(path: Path) -> Path:
+    """A temporary name in the same folder that no other process makes, on no other host: see `is_temporary`."""
     return path.with_name(f".{path.name}.{os.getpid():x}-{secrets.token_hex(4)}.new")
 
 

@@ -245,8 +245,18 @@ def in_turn(folder: Path, name: str, between: Callable[[], None] = lambda: None)
         yield
 
 
+def unclaimed(folder: Path, name: str) -> bool:
+    """Whether no process has claimed `name`, as far as the file system has locks to tell. A claim's file is removed."""
+    path = folder / f".{name}.lock"
+    try:
+        lock, locked = _lock(path)
+    except (OSError, ArtifactError):  # another process has it
+        return False
+    _unlocked(path, lock, keep=False)
+    return locked
+
+
 def forget_claims(folder: Path) -> None:
     """Take away the files of claims that no process has, or all without locks. Who waits for one makes it anew."""
     for path in folder.glob(".*.lock"):
-        with contextlib.suppress(OSError, ArtifactError):  # another process has it
-            _unlocked(path, _lock(path)[0], keep=False)
+        unclaimed(folder, path.name.removeprefix(".").removesuffix(".lock"))

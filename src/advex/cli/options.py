@@ -68,14 +68,16 @@ Database = Annotated[
 ]
 
 
-def _keep_in(folder: Path | None) -> Path | None:
+def _keep_in(folder: str | None) -> str | None:
+    if folder == "":
+        raise typer.BadParameter("it must name a folder, and is empty")
     if folder is not None:
-        os.environ["ADVEX_CACHE"] = str(folder)
+        os.environ["ADVEX_CACHE"] = folder
     return folder
 
 
 Cache = Annotated[
-    Path | None,
+    str | None,
     typer.Option(metavar="FOLDER", callback=_keep_in, help="Folder to cache decoded pictures in; same as ADVEX_CACHE."),
 ]
 

@@ -56,6 +56,7 @@ def reproduce(
     list_: Annotated[bool, typer.Option("--list", help="Show what would run and what differs from the paper.")] = False,
     seed: options.Seed = 0,
     device: options.Device = "auto",
+    cache: options.Cache = None,
     json_: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,

@@ -207,9 +207,12 @@ def _formats() -> list[Format]:
 
 def opened(place: Place) -> Opened:
     """What lies at a place, by the first format that knows it. Raises DataError."""
-    for each in _formats():
-        if (opened := each.find(place)) is not None:
-            return opened
+    try:
+        for each in _formats():
+            if (opened := each.find(place)) is not None:
+                return opened
+    except OSError as error:  # a link into a folder that is not there any more, say
+        raise DataError(f"{error.filename or place.path} cannot be read: {error.strerror or error}.") from None
     if place.suffix in _PACKED:
         raise DataError(f"{place.path} is an archive: unpack it and name the folder.")
     raise DataError(f"{place.path}: files of type '{place.suffix}' cannot be read as data. {_FORMS}")

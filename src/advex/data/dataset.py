@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -16,10 +17,9 @@ from torch.utils.data import Subset
 
 from advex.data.chosen import number_of, rows_of
 from advex.data.evidence import Evidence
-from advex.documents import read_json
-from advex.errors import DataError
+from advex.data.kept import read_kept, write_kept
+from advex.errors import ArtifactError, DataError
 from advex.features import FeatureSpec
-from advex.files import write_text
 from advex.types import Batch
 from advex.waits import sent
 
@@ -238,11 +238,12 @@ def content(data: Dataset | Streamed) -> str:
     file, version = _remembering.get(data.x.data_ptr(), (None, 0))
     if file is None or data.x._version != version or not data.x.is_contiguous():
         return _digest(repr(data.class_names), features, data.x, data.y, *weights)
-    known = read_json(file, "digests", DataError) if file.is_file() else {}
+    known = read_kept(file) or {}
     beside = _digest(repr(data.class_names), features, torch.tensor(data.x.shape), data.y, *weights)
     if beside not in known:
         known[beside] = _digest(repr(data.class_names), features, data.x, data.y, *weights)
-        write_text(file, json.dumps(known))
+        with contextlib.suppress(ArtifactError):  # a cache that is shared may be read-only
+            write_kept(file, known)
     return known[beside]
 
 

@@ -196,7 +196,11 @@ def _walk(folder: Path, within: PurePosixPath, above: tuple[str, ...], ways: Cou
     for entry in entries:
         if entry.name.startswith(".") or entry.name == "__MACOSX":
             continue
-        if entry.is_dir():
+        try:
+            is_folder = entry.is_dir()
+        except OSError:  # a link to itself, say: what reads it says that it cannot be read
+            is_folder = False
+        if is_folder:
             yield from _walk(folder / entry.name, within / entry.name, (*above, real), ways)
         else:
             yield within / entry.name

@@ -37,6 +37,7 @@ def prepare(
     seed: options.Seed = 0,
     database: options.Database = None,
     overwrite: options.Overwrite = False,
+    cache: options.Cache = None,
     json_: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,

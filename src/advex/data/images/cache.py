@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,12 +21,12 @@ import numpy as np
 import torch
 
 from advex.data.dataset import remember_digests
+from advex.data.kept import read_kept, write_kept
 from advex.data.source import Passing, Reading, Source, files_below
 from advex.data.window import Window
-from advex.documents import read_json
-from advex.errors import ArtifactError, DataError
-from advex.files import at_home, write_text, writing
-from advex.ownership import in_turn
+from advex.errors import ArtifactError
+from advex.files import at_home, beside, writing
+from advex.ownership import in_turn, unclaimed
 
 LEAST = 2**28  # bytes of pixels from which on they are mapped
 _FORM = 1
@@ -57,6 +58,7 @@ class Cache:
 
     path: Path
     _turn: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    _unfinished: list[Path] = field(default_factory=list)  # files to decode into; the last is the one in use
 
     @classmethod
     def of(cls, source: Source, split: str, how: Reading, order: np.ndarray) -> Cache | None:
@@ -76,16 +78,17 @@ class Cache:
         return self.path.with_suffix(".pixels")
 
     def read(self) -> Decoded | None:
-        """What is there; None where that is nothing, or not whole."""
+        """What is there; None where that is nothing, damaged, or not whole."""
+        if (kept := read_kept(self.path.with_suffix(".json"))) is None:
+            return None
+        shape = tuple(kept["shape"])
         try:
-            kept = read_json(self.path.with_suffix(".json"), "a description of pictures", DataError, largest=2**30)
-            shape = tuple(kept["shape"])
-        except (OSError, ValueError, KeyError, TypeError):  # ValueError: DataError, too
+            if self.pixels.stat().st_size != math.prod(shape):
+                return None
+            # Copied where it is written to, which nothing does: torch knows no tensors that cannot be.
+            x = torch.from_numpy(np.memmap(self.pixels, np.uint8, "c", shape=shape))
+        except OSError:
             return None
-        if not self.pixels.is_file() or self.pixels.stat().st_size != np.prod(shape):
-            return None
-        # Copied where it is written to, which nothing does: torch knows no tensors that cannot be.
-        x = torch.from_numpy(np.memmap(self.pixels, np.uint8, "c", shape=shape))
         remember_digests(x, self.path.with_suffix(".digests"))
         return Decoded(
             x=x,
@@ -96,23 +99,34 @@ class Cache:
     def room(self, shape: tuple[int, ...]) -> np.ndarray:
         """[*shape] uint8 to decode into: a file. Waits for a process that decodes the same, and raises Ready after it.
 
-        Raises ArtifactError where the disk has no room for it.
+        If more channels turn out to be needed, it is called once more: what it gave before can still be read.
+        Raises ArtifactError where the disk has no room for it, or something else lies in its place.
         """
-        path, folder = self._unfinished, self.path.parent
-        try:
+        with _naming_the_option():
+            if not self._unfinished:
+                self._begin()
+            path, size = beside(self.pixels), math.prod(shape)
+            self._unfinished.append(path)
+            with writing(path):
+                with path.open("xb") as file:
+                    if hasattr(os, "posix_fallocate"):  # a full disk is told here, and not by a signal later
+                        os.posix_fallocate(file.fileno(), 0, size)
+                    else:
+                        file.truncate(size)
+                return np.memmap(path, np.uint8, "r+", shape=shape)
+
+    def _begin(self) -> None:
+        """Wait until no other process decodes the same. Raises Ready where one has done so."""
+        folder = self.path.parent
+        with writing(self.pixels):
+            _clear(folder)
             self._turn.enter_context(in_turn(folder, self.path.name))
             self._turn.callback(self._clean)
             if (decoded := self.read()) is not None:
                 raise Ready(decoded)
-            with writing(path):
-                with path.open("wb") as file:
-                    if hasattr(os, "posix_fallocate"):  # a full disk is told here, and not by a signal later
-                        os.posix_fallocate(file.fileno(), 0, int(np.prod(shape)))
-                    else:
-                        file.truncate(int(np.prod(shape)))
-                return np.memmap(path, np.uint8, "r+", shape=shape)
-        except ArtifactError as error:
-            raise ArtifactError(f"{error} This folder is set by the environment variable ADVEX_CACHE.") from None
+            for path in (self.pixels, self.path.with_suffix(".json")):
+                if path.is_dir():  # which could not be replaced, when all is decoded
+                    raise ArtifactError(f"{path} is a folder, where the cache needs a file: remove it.")
 
     def __enter__(self) -> Cache:
         return self
@@ -121,8 +135,8 @@ class Cache:
         self._turn.close()
 
     def _clean(self) -> None:
-        """Take away what is unfinished, of this process and of those that were killed, and the claim, which it has."""
-        for path in self.path.parent.glob(f".{self.path.name}.*"):
+        """Take away what this process has not finished, and its claim."""
+        for path in (*self._unfinished, self.path.with_name(f".{self.path.name}.lock")):
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
 
@@ -132,28 +146,41 @@ class Cache:
         Where a picture might be read at the next try, nothing is kept for it.
         """
         assert isinstance(pixels, np.memmap)
-        shape = pixels.shape
         if any(isinstance(reason, Passing) for reason in skipped.values()):
             return torch.from_numpy(pixels)
         pixels.flush()
-        try:
-            os.truncate(self._unfinished, int(np.prod(shape)))
-            os.replace(self._unfinished, self.pixels)
-        except FileNotFoundError:  # taken away by a process that no lock kept from it
-            return torch.from_numpy(pixels)
         about: dict[str, Any] = {
-            "shape": shape,
+            "shape": pixels.shape,
             "skipped": {str(row): reason for row, reason in skipped.items()},
             "windows": {str(row): list(dataclasses.astuple(window)) for row, window in windows.items()},
         }
-        write_text(self.path.with_suffix(".json"), json.dumps(about))
+        with _naming_the_option(), writing(self.pixels):
+            try:
+                os.truncate(self._unfinished[-1], pixels.size)
+                os.replace(self._unfinished[-1], self.pixels)
+            except FileNotFoundError:  # the folder has been emptied meanwhile
+                return torch.from_numpy(pixels)
+            write_kept(self.path.with_suffix(".json"), about)
         decoded = self.read()
-        assert decoded is not None
-        return decoded.x
+        return torch.from_numpy(pixels) if decoded is None else decoded.x
 
-    @property
-    def _unfinished(self) -> Path:
-        return self.path.with_name(f".{self.path.name}.{os.getpid():x}.new")
+
+@contextlib.contextmanager
+def _naming_the_option() -> Iterator[None]:
+    """An ArtifactError inside also says what sets the folder of the cache."""
+    try:
+        yield
+    except ArtifactError as error:
+        where = "--cache, or the environment variable ADVEX_CACHE"
+        raise ArtifactError(f"{error} You can also choose another folder for the cache: {where}.") from None
+
+
+def _clear(folder: Path) -> None:
+    """Take away unfinished files that no process is at any more, where the file system has locks to tell."""
+    for path in folder.glob(f".{'[0-9a-f]' * 32}.*.new"):
+        if unclaimed(folder, path.name.split(".")[1]):
+            with contextlib.suppress(OSError):  # another user's
+                path.unlink(missing_ok=True)
 
 
 def _stamps(root: Path) -> Iterator[tuple[str, int, int, int]]:

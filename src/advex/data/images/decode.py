@@ -233,4 +233,6 @@ def _reason(error: Exception) -> str:
         return "no read permission"
     if "truncated" in text.lower():
         return "truncated file"
+    if isinstance(error, OSError) and error.strerror:  # the system's words, without its number and the whole path
+        return error.strerror
     return f"damaged: {text or type(error).__name__}"

@@ -71,7 +71,7 @@ def source(root: Path, files: Sequence[PurePosixPath]) -> Source:
 
 def _without_images(base: Path, class_names: Sequence[str]) -> str:
     """A sentence about folders that would be classes, were there an image in them of any split; empty for none."""
-    names = {unicodedata.normalize("NFC", _text(path.name)) for path in base.iterdir() if path.is_dir()}
+    names = {unicodedata.normalize("NFC", _text(path.name)) for path in base.iterdir() if os.path.isdir(path)}
     empty = sorted(name for name in names - set(class_names) if not name.startswith(".") and name != "__MACOSX")
     if not empty:
         return ""

@@ -32,7 +32,8 @@ def load(source: Source, how: Reading) -> Dataset:
     windows: dict[int, Window] = {}
     cache = Cache.of(source, source.choose(how.split), how, order)
     with contextlib.nullcontext() if cache is None else cache:
-        canvas, cached = _Canvas(name, len(order), how, cache), None if cache is None else cache.read()
+        canvas = _Canvas(name, len(order), how, cache, cacheable=source.root is not None)
+        cached = None if cache is None else cache.read()
         try:
             if cached is None:
                 _fill(canvas, examples, order, skipped, windows, how.progress)
@@ -200,11 +201,11 @@ def _attempt(
 
 
 class _Canvas:
-    """Room for n images of one size, made when the first is known."""
+    """Room for n images of one size, made when the first is known. cacheable: a cache would take them, if large."""
 
-    def __init__(self, name: str, count: int, how: Reading, cache: Cache | None = None) -> None:
+    def __init__(self, name: str, count: int, how: Reading, cache: Cache | None, *, cacheable: bool) -> None:
         self.name, self.count, self.size, self.channels = name, count, how.size, how.channels
-        self.limit, self.cache = how.memory_limit, cache
+        self.limit, self.cache, self.cacheable = how.memory_limit, cache, cacheable
         self.shape: tuple[int, ...] | None = None
         self.other_sizes: Counter[tuple[int, ...]] = Counter()
         self.filled = 0
@@ -248,17 +249,19 @@ class _Canvas:
 
     def _room(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         need = self.count * int(np.prod(shape)) * dtype.itemsize
-        if self.cache is not None and need >= LEAST and dtype == np.uint8:
+        cacheable = self.cacheable and need >= LEAST and dtype == np.uint8
+        if self.cache is not None and cacheable:
             self.shape = shape
             return self.cache.room((self.count, *shape))
         if need > self.limit:
             fitting = self.limit * self.count // need
             part = f"some of them (max_samples={fitting})" if fitting else "fewer"
+            ways = [f"Use {part}", "make them smaller (size=)", "raise the limit (memory_limit=)"]
+            ways += ["cache them in a folder (--cache, or the environment variable ADVEX_CACHE)"] if cacheable else []
             raise DataError(
                 f"{self.name}: {self.count:,} images of {' x '.join(map(str, shape))} (channels x height x "
-                f"width) need {_bytes(need)} of memory, more than the limit of {_bytes(self.limit)}. Use "
-                f"{part}, make them smaller (size=), raise the limit (memory_limit=), or cache them in a "
-                "folder set by ADVEX_CACHE."
+                f"width) need {_bytes(need)} of memory, more than the limit of {_bytes(self.limit)}. "
+                f"{', '.join(ways[:-1])}, or {ways[-1]}."
             )
         self.shape = shape
         return np.empty((self.count, *shape), dtype)

@@ -104,7 +104,7 @@ def _source(place: Place, validation: bool) -> Source | None:
 
 def _class_folders(folder: Path) -> list[str]:
     names = os.listdir(folder) if folder.is_dir() else []
-    return sorted(name for name in names if name.isdigit() and len(name) == 5 and (folder / name).is_dir())
+    return sorted(name for name in names if name.isdigit() and len(name) == 5 and os.path.isdir(folder / name))
 
 
 def _first_line(path: Path) -> str:

@@ -132,7 +132,7 @@ def _from_folder(root: Path, files: Sequence[PurePosixPath]) -> Table | None:
 
 def in_folder(root: Path) -> dict[str, Path]:
     """CSV files of a folder by their stems; a single one has no name unless it is that of a split."""
-    shown = [path for path in sorted(root.iterdir()) if not path.name.startswith(".") and path.is_file()]
+    shown = [path for path in sorted(root.iterdir()) if not path.name.startswith(".") and os.path.isfile(path)]
     files = {path.stem: path for path in shown if path.suffix.lower() in SUFFIXES}
     return {"": next(iter(files.values()))} if len(files) == 1 and not set(files) & {*_TRAIN, "test"} else files
 
