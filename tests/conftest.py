@@ -64,7 +64,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marked tests skip where what they need is missing."""
+    """Marked tests skip where what they need is missing. Slow files come first, so that all processes end together."""
     for item in items:
         if is_slow(item.path) or not {"serve", "browser"}.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
@@ -72,6 +72,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for name in needs:
             if MISSING[name]:
                 item.add_marker(pytest.mark.skip(reason=MISSING[name]))
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(autouse=True)
