@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -170,3 +171,36 @@ def test_a_signal_ends_a_training_on_a_slow_network_soon(tmp_path: Path) -> None
         run_folder.run(recipe, data, tmp_path / "run")
     assert stopped.value.signal == signal.SIGINT
     assert passes == 60
+
+
+VERBS: dict[str, Callable[[Path], Any]] = {
+    "explain": lambda out: advex.explain(
+        "builtin:planted", advex.open_dataset("planted", split="test", max_samples=1), out=out
+    ),
+    "evaluate": lambda out: advex.evaluate(
+        "builtin:planted", "planted", split="test", max_samples=2, out=out, attack="minimal:gradients=3", btr=None,
+        explanations=0,
+    ),
+    "train": lambda out: advex.train("digits-ordinary", DATA, "epochs=1", "batch_size=4", out=out),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_works_in_any_thread(verb: str, tmp_path: Path) -> None:
+    """As in a web server or a notebook's worker, where Python allows no handlers of signals; the others stay."""
+    ended: list[BaseException | None] = []
+    before = signal.getsignal(signal.SIGINT)
+
+    def work() -> None:
+        try:
+            VERBS[verb](tmp_path / "out")
+            ended.append(None)
+        except BaseException as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert ended == [None]
+    assert list((tmp_path / "out").iterdir())
+    assert signal.getsignal(signal.SIGINT) is before

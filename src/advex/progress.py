@@ -9,6 +9,7 @@ import shlex
 import signal
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
@@ -283,7 +284,10 @@ def until(stop: Callable[[], bool], sentence: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def stopping() -> Iterator[Stop]:
-    """Inside, the first SIGINT or SIGTERM only sets the flag; the second ends at once."""
+    """Inside, the first SIGINT or SIGTERM only sets the flag; the second ends at once.
+
+    In a thread that is not the main one signals are not heard, and the flag is never set: Python allows no more.
+    """
     stop = Stop()
 
     def heard(number: int, frame: FrameType | None) -> None:
@@ -293,7 +297,8 @@ def stopping() -> Iterator[Stop]:
         # Not print: the signal may have come in the middle of one.
         os.write(2, b"\nstopping at the next safe point (press again to stop at once)\n")
 
-    before = {number: signal.signal(number, heard) for number in (signal.SIGINT, signal.SIGTERM)}
+    heeded = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, heard) for number in heeded}
     try:
         yield stop
     except Interrupted as interrupted:
