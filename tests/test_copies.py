@@ -5,22 +5,24 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-from advex import processes, progress
+from advex import bars, ownership, processes, progress
 from advex.annotation.store import Store
 from advex.errors import ArtifactError
 from advex.evaluation import shards
 from advex.files import LOCK, write_new
 from advex.lookup import devices
-from advex.ownership import claimed, forget_claims, owned
+from advex.ownership import claimed, forget_claims, in_turn, owned
 
 HOLD = """
 import sys
@@ -98,6 +100,36 @@ def test_of_two_that_write_a_new_file_the_first_stays(tmp_path: Path, monkeypatc
     write_new(tmp_path / "b", "first")
     assert (tmp_path / "b").read_text() == "first"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+@pytest.mark.parametrize(("how", "said"), [("bar", 3), ("note", 1), ("quiet", 0)])
+def test_who_waits_says_for_what(
+    how: str, said: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ownership, "_PATIENCE", 0.1)
+    monkeypatch.setattr(bars, "PERIOD", 0.1)
+    monkeypatch.setattr(progress, "_BEAT", 0.0)
+    say = progress.Terminal(quiet=how == "quiet")
+    with contextlib.ExitStack() as other:
+        assert other.enter_context(claimed(tmp_path, "a"))
+        threading.Timer(1.5, other.close).start()
+        with say.progress("read") if how == "bar" else say.hearing(), in_turn(tmp_path, "a", what="another process"):
+            pass
+    lines = [line for line in capsys.readouterr().err.splitlines() if "waiting for another process" in line]
+    assert min(len(lines), 3) == said
+    if how == "bar":
+        assert all(line.startswith("read: waiting for another process, 0:0") for line in lines)
+
+
+def test_ctrl_c_ends_a_wait_at_once(tmp_path: Path) -> None:
+    kept = shards.Shards(tmp_path, "digest")
+    piece = shards.Piece(model="net", kind="a", index=0, examples=1, make=lambda: pytest.fail("it is another's"))
+    with claimed(tmp_path / "shards", "net.a.00000"), progress.stopping() as stop:
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        began = time.monotonic()
+        with pytest.raises(progress.Interrupted, match="the same call resumes"):
+            shards.complete(kept, [piece], lambda event: None, stop)
+        assert time.monotonic() - began < 2
 
 
 # -- evaluations -------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import advex
-from advex import progress
+from advex import bars, progress
 from advex.evaluation import evaluate, settings_from
 from advex.progress import Interrupted, Terminal
 from advex.recipes import recipe_from
@@ -129,7 +129,7 @@ def _steady(line: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_long_step_shows_that_it_goes_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(progress, "PERIOD", 0.05)
+    monkeypatch.setattr(bars, "PERIOD", 0.05)
     monkeypatch.setattr(progress, "_BEAT", 0.01)
     network, classifier = slow()
     network.events = {number: lambda: time.sleep(0.03) for number in range(1, 13)}

@@ -20,12 +20,12 @@ from pathlib import Path
 from advex.documents import read_json
 from advex.errors import AdvexWarning, ArtifactError, quoted
 from advex.files import LOCK, maker_of, writing
-from advex.progress import command_line
+from advex.progress import command_line, waits
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 _BEYOND = 2**30  # bytes: what Windows locks cannot be read, and who holds the lock shall be
 _LOOK = 0.2  # seconds between two looks at what another process has
-_PATIENCE = 2.0  # seconds that a copy waits for another that is just leaving
+_PATIENCE = 2.0  # seconds that a copy waits for another that is just leaving, and silently for anything
 _owned: dict[tuple[int, int], int] = {}  # folders (device, inode) that this process owns: the thread that does
 
 
@@ -235,14 +235,35 @@ def claimed(folder: Path, name: str) -> Iterator[bool]:
             os.close(lock)
 
 
+class Wait:
+    """Called between two looks at what another process is at: sleeps a little, and says after a while for what."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    def __call__(self, what: str) -> None:
+        seconds = time.monotonic() - self._began
+        if seconds >= _PATIENCE:
+            waits(what, seconds)
+        time.sleep(_LOOK)
+
+
 @contextlib.contextmanager
-def in_turn(folder: Path, name: str, between: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """As `claimed`, and waits for it. between: called between two looks; what it raises ends the waiting."""
-    with contextlib.ExitStack() as claim:
-        while not claim.enter_context(claimed(folder, name)):
-            between()
-            time.sleep(_LOOK)
-        yield
+def in_turn(
+    folder: Path, name: str, between: Callable[[], None] = lambda: None, *, what: str = "another process"
+) -> Iterator[None]:
+    """As `claimed`, and waits for it. between: called between two looks; what it raises ends the waiting.
+
+    what: is waited for, as it is said.
+    """
+    wait = Wait()
+    while True:
+        with claimed(folder, name) as ours:
+            if ours:
+                yield
+                return
+        between()
+        wait(what)
 
 
 def forget_claims(folder: Path) -> None:

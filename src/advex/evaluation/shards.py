@@ -34,13 +34,12 @@ from advex.data.dataset import Dataset, fingerprint
 from advex.documents import read_json
 from advex.errors import AdvexWarning, ArtifactError
 from advex.files import atomic, write_new
-from advex.ownership import claimed
+from advex.ownership import Wait, claimed
 from advex.progress import until
 from advex.record.tables import OWN_FILES
 
 IDENTITY = "evaluation.json"
 SCHEMA = 2  # of shards, not of records: what is in their tables, and what it means
-_LOOK = 0.2  # seconds between two looks at what other processes are making
 _DIGEST, _SECONDS, _LACKS = b"advex.evaluation", b"advex.seconds", b"advex.lacks"
 
 
@@ -154,9 +153,10 @@ class Maker:
 
     def finish(self, pieces: Sequence[Piece]) -> None:
         """Make those of one model and kind that are not there, and wait for those that other processes are at."""
-        while self.tried(pieces, last=True):
+        wait = Wait()
+        while left := self.tried(pieces, last=True):
             with self.shards.stoppable(self.stop):
-                time.sleep(_LOOK)
+                wait(f"another process to finish {left[0].model}: {left[0].kind} ({len(left)} of {len(pieces)})")
 
     def tried(self, pieces: Sequence[Piece], *, last: bool = False) -> list[Piece]:
         """Make those that are not there; returns those that other processes are at, or whose own needs are not there.

@@ -100,7 +100,7 @@ class Cache:
         """
         path, folder = self._unfinished, self.path.parent
         try:
-            self._turn.enter_context(in_turn(folder, self.path.name))
+            self._turn.enter_context(in_turn(folder, self.path.name, what="another process to decode these pictures"))
             self._turn.callback(self._clean)
             if (decoded := self.read()) is not None:
                 raise Ready(decoded)
