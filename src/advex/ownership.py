@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import errno
+import functools
 import json
 import os
 import shutil
 import socket
 import stat
 import sys
+import tempfile
 import threading
 import time
 import warnings
@@ -22,7 +23,6 @@ from advex.errors import AdvexWarning, ArtifactError, quoted
 from advex.files import LOCK, maker_of, writing
 from advex.progress import command_line, waits
 
-_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 _BEYOND = 2**30  # bytes: what Windows locks cannot be read, and who holds the lock shall be
 _LOOK = 0.2  # seconds between two looks at what another process has
 _PATIENCE = 2.0  # seconds that a copy waits for another that is just leaving, and silently for anything
@@ -70,7 +70,7 @@ def owned(folder: Path, ours: Sequence[str] | None = None, *, shared: bool = Fal
         if os.getpid() == process:
             del _owned[key]
             names = {path.name for path in folder.iterdir()} - {LOCK} if folder.is_dir() else set()
-            last = not shared or _alone(lock)
+            last = not shared or _alone(lock, folder)
             if shared and last:
                 _remove_unfinished(folder)
             _unlocked(folder / LOCK, lock, keep=not last or (failed and _unknown(names, ours)))
@@ -125,7 +125,7 @@ def _lock(path: Path, shared: bool = False) -> tuple[int, bool]:
         try:
             if not stat.S_ISREG(os.fstat(lock).st_mode):
                 raise ArtifactError(f"{path} is not a file; remove it, or choose another folder.")
-            locked = _taken(lock, shared)
+            locked = _taken(lock, path.parent, shared)
             if path.exists() and os.path.samestat(os.fstat(lock), path.stat()):
                 return lock, locked
         except BaseException:
@@ -134,32 +134,52 @@ def _lock(path: Path, shared: bool = False) -> tuple[int, bool]:
         os.close(lock)  # its last owner has just removed it
 
 
-def _taken(lock: int, shared: bool) -> bool:
-    """Take a lock; False where the file system has none. Raises BlockingIOError where another process has it."""
+def _taken(lock: int, folder: Path, shared: bool) -> bool:
+    """Take a lock of a file in a folder; False where the file system has none, or they fail, by whatever error.
+
+    Raises BlockingIOError where another process has it.
+    """
     try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            os.lseek(lock, _BEYOND, os.SEEK_SET)
-            msvcrt.locking(lock, msvcrt.LK_NBLCK, 1)
-            os.lseek(lock, 0, os.SEEK_SET)
-        else:
-            import fcntl
-
-            fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except PermissionError:  # how Windows says it
-        raise BlockingIOError from None
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
+        _flock(lock, shared)
+    except BlockingIOError:
+        raise
+    except PermissionError:  # how Windows and network drives of Windows say it
+        if sys.platform == "win32" or _lockable(folder):
+            raise BlockingIOError from None
+        return False
+    except OSError:
         return False
     return True
 
 
-def _alone(lock: int) -> bool:
+def _flock(lock: int, shared: bool) -> None:
+    if sys.platform == "win32":
+        import msvcrt
+
+        os.lseek(lock, _BEYOND, os.SEEK_SET)
+        msvcrt.locking(lock, msvcrt.LK_NBLCK, 1)
+        os.lseek(lock, 0, os.SEEK_SET)
+    else:
+        import fcntl
+
+        fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+
+
+@functools.cache
+def _lockable(folder: Path) -> bool:
+    """Whether files in a folder can be locked: a new one, which no other process knows. Raises OSError."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            _flock(file.fileno(), shared=False)
+        except OSError:
+            return False
+    return True
+
+
+def _alone(lock: int, folder: Path) -> bool:
     """Whether no other process shares the lock, which is this one's alone then."""
     try:
-        return sys.platform == "win32" or _taken(lock, shared=False)
+        return sys.platform == "win32" or _taken(lock, folder, shared=False)
     except OSError:
         return False
 
