@@ -251,7 +251,7 @@ def _agreed(path: Path, identity: dict[str, Any], upgrade: Callable[[dict[str, A
         digest, schema = _digest(owner), owner.get("schema", 1)
         if upgrade is not None:
             upgrade(owner)
-        differing = _differences(owner, json.loads(json.dumps(identity)))
+        reasons = "; ".join(differing(owner, json.loads(json.dumps(identity))))
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ArtifactError(f"{path} does not describe an evaluation: {error}. Choose another folder.") from None
     if "schema" in identity and schema != identity["schema"]:
@@ -260,16 +260,16 @@ def _agreed(path: Path, identity: dict[str, Any], upgrade: Callable[[dict[str, A
             f"(schema {identity['schema']}) cannot resume. A finished record can be shown by advex report; "
             "choose another folder for a new one."
         )
-    if differing:
-        reasons = "; ".join(differing)
+    if reasons:
         raise ArtifactError(f"{path.parent} belongs to another evaluation: {reasons}. Choose another folder.")
     return digest
 
 
-def _differences(former: Any, present: Any, name: str = "") -> list[str]:
+def differing(former: Any, present: Any, name: str = "") -> list[str]:
+    """What differs between two descriptions, in words: `there` and `here`."""
     if isinstance(former, dict) and isinstance(present, dict):
         inside = ((f"{name}.{key}" if name else key, key) for key in sorted(former.keys() | present.keys()))
-        return [line for inner, key in inside for line in _differences(former.get(key), present.get(key), inner)]
+        return [line for inner, key in inside for line in differing(former.get(key), present.get(key), inner)]
     if former == present:
         return []
     if (isinstance(former, dict) or former is None) and (isinstance(present, dict) or present is None):
