@@ -4,7 +4,8 @@
 
 So many processes, forked from this one, evaluate the same into FOLDER; RESULTS/NUMBER lists the pieces that each made.
 killed: the first dies by SIGKILL within its fourth piece. without: the file system has no locks. project: they make
-pictures for people to judge instead. Ends with the number of processes that did not end well.
+pictures for people to judge instead. Nothing numbers them, as in plain terminals. Ends with the number of processes
+that did not end well.
 """
 
 from __future__ import annotations
@@ -64,7 +65,6 @@ def _work(folder: Path, told: Path, number: int, how: str, met: Any) -> None:
             met.wait(timeout=200)
 
     shards.Shards.write = noted  # pyright: ignore[reportAttributeAccessIssue]
-    os.environ["SLURM_ARRAY_TASK_ID"] = str(number)
     (_prepare if how == "project" else _evaluate)(folder)
     (told / str(number)).write_text(json.dumps(made))
 

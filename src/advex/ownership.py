@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import json
 import os
@@ -115,23 +116,35 @@ def _locked(folder: Path, shared: bool) -> int:
         return lock
 
 
-def _lock(path: Path, shared: bool = False) -> tuple[int, bool]:
+def _lock(path: Path, shared: bool = False, fresh: bool = False) -> tuple[int, bool]:
     """The descriptor of a lock's file, which is made, and whether the file system has locks.
 
-    Raises BlockingIOError where another process has the lock, ArtifactError where something else lies there, OSError.
+    Raises BlockingIOError where another process has the lock, ArtifactError where something else lies there, OSError;
+    FileExistsError where the file is there and shall be fresh.
     """
     while True:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        made = os.O_CREAT | (os.O_EXCL if fresh else 0)
+        lock = os.open(path, os.O_RDWR | made | getattr(os, "O_NOFOLLOW", 0), 0o666)
         try:
             if not stat.S_ISREG(os.fstat(lock).st_mode):
                 raise ArtifactError(f"{path} is not a file; remove it, or choose another folder.")
             locked = _taken(lock, path.parent, shared)
-            if path.exists() and os.path.samestat(os.fstat(lock), path.stat()):
+            if _in_place(path, lock):
                 return lock, locked
         except BaseException:
             os.close(lock)
             raise
         os.close(lock)  # its last owner has just removed it
+
+
+def _in_place(path: Path, lock: int) -> bool:
+    """Whether a lock's file is still in its place, and not another one's."""
+    try:
+        return os.path.samestat(os.fstat(lock), path.stat())
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ESTALE):
+            raise
+        return False
 
 
 def _taken(lock: int, folder: Path, shared: bool) -> bool:
@@ -186,9 +199,12 @@ def _alone(lock: int, folder: Path) -> bool:
 
 def _unlocked(path: Path, lock: int, *, keep: bool) -> None:
     """Give a lock back, and take its file away unless that is kept."""
+    ours = False
+    with contextlib.suppress(OSError):
+        ours = not keep and _in_place(path, lock)
     if sys.platform == "win32":  # where no open file can be removed
         os.close(lock)
-    if not keep:
+    if ours:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
     if sys.platform != "win32":
@@ -235,24 +251,25 @@ def _alive(process: int) -> bool:
 
 
 @contextlib.contextmanager
-def claimed(folder: Path, name: str) -> Iterator[bool]:
+def claimed(folder: Path, name: str, *, fresh: bool = False) -> Iterator[bool]:
     """Whether this process, of those that share a folder, has `name` for itself until the block ends; does not wait.
 
     The claim is a lock of the system's on a file `.NAME.lock`, and ends with its process. True, too, where the file
-    system has no locks: what is claimed may be done twice, and must bear it. Raises ArtifactError.
+    system has no locks, or they fail: what is claimed may be done twice, and must bear it. fresh: not what another has
+    claimed, as the file says, even if that has died since: then nothing is done twice. Raises ArtifactError.
     """
     path = folder / f".{name}.lock"
     with writing(path):
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            lock, _ = _lock(path)
-        except BlockingIOError:
+            lock, _ = _lock(path, fresh=fresh)
+        except (BlockingIOError, FileExistsError):
             lock = None
     try:
         yield lock is not None
     finally:
         if lock is not None:
-            os.close(lock)
+            _unlocked(path, lock, keep=False)
 
 
 class Wait:
