@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import advex
 from advex import bars, ownership, processes, progress
 from advex.annotation.store import Store
 from advex.errors import ArtifactError
@@ -167,11 +168,11 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("processes", "how"), [(2, ""), (3, ""), (2, "killed"), (2, "without")])
+@pytest.mark.parametrize(("processes", "how"), [(2, ""), (3, ""), (2, "killed"), (2, "without"), (2, "killed-without")])
 def test_copies_end_with_the_tables_of_one_process(alone: Path, tmp_path: Path, processes: int, how: str) -> None:
     folder = tmp_path / "record"
     ended, made = copies(folder, processes, how)
-    assert ended == (how == "killed")
+    assert ended == ("killed" in how)
     assert tables(folder) == tables(alone)
     assert len(tables(folder)) > 4
     assert sorted(path.name for path in folder.glob("shards/*")) == sorted(p.name for p in alone.glob("shards/*"))
@@ -208,6 +209,69 @@ def test_without_locks_a_copy_leaves_alone_what_another_has_begun(
     assert not first.tried(pieces("a", other))
     assert made == ["a0", "b1", "b2", "b3", "b0"]
     assert not list(tmp_path.glob("shards/.*"))
+
+
+SMALL = ["--data", "digits", "--split", "test", "--max-samples", "24", "--batch-size", "4", "--device", "cpu"]
+SMALL += ["--attack", "none", "--btr", "minimal:gradients=5", "--explanations", "0", "--maps", "gradient"]
+
+
+@contextlib.contextmanager
+def evaluation(network: Path, folder: Path, *launcher: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
+    """`advex evaluate`, started as a user or a cluster does; it ends with the block."""
+    unnumbered = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_") and name != "RANK"}
+    command = [sys.executable, "-m", *launcher, "advex", "evaluate", "--model", f"net={network}", *SMALL, "--out"]
+    environment = {**unnumbered, "OMP_NUM_THREADS": "1", **variables}
+    with log_of(folder, **variables).open("w") as log:
+        process = subprocess.Popen([*command, str(folder)], env=environment, stdout=log, stderr=log, text=True)
+        with process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+
+def log_of(folder: Path, **variables: str) -> Path:
+    """What it says."""
+    return folder.with_name("-".join([folder.name, "says", *variables.values()]))
+
+
+@pytest.fixture(scope="module")
+def of_one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved network, and beside it what one process says of it."""
+    network = tmp_path_factory.mktemp("network") / "net"
+    classes = advex.open_dataset("digits", split="test", max_samples=2).class_names
+    advex.save(advex.Classifier("small_cnn:widths=4-4-4", class_names=classes), network)
+    with evaluation(network, network.with_name("record")) as task:
+        assert task.wait(timeout=200) == 0, log_of(network.with_name("record")).read_text()
+    return network
+
+
+def test_the_tasks_of_a_slurm_array_wait_for_each_other(of_one: Path, tmp_path: Path) -> None:
+    """One piece is held back until both have come, and said that they wait for it."""
+    folder, alone = tmp_path / "record", of_one.with_name("record")
+    folder.mkdir()
+    (folder / shards.IDENTITY).write_bytes((alone / shards.IDENTITY).read_bytes())
+    variables = [{"SLURM_ARRAY_TASK_ID": number, "SLURM_ARRAY_TASK_COUNT": "2"} for number in ("0", "1")]
+    logs = [log_of(folder, **each) for each in variables]
+    with contextlib.ExitStack() as stack:
+        with claimed(folder / "shards", "net.predictions.00000"):
+            tasks = [stack.enter_context(evaluation(of_one, folder, **each)) for each in variables]
+            until = time.monotonic() + 200
+            sentence = "waiting for another process to finish net: predictions (1 of 6)"
+            while not all(sentence in log.read_text() for log in logs):
+                assert time.monotonic() < until, [log.read_text() for log in logs]
+                time.sleep(0.1)
+        assert [task.wait(timeout=200) for task in tasks] == [0, 0], [log.read_text() for log in logs]
+    assert tables(folder) == tables(alone)
+    assert len(tables(folder)) > 2
+    assert not list(folder.glob("shards/.*"))
+
+
+def test_torchrun_starts_copies(of_one: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "record"
+    with evaluation(of_one, folder, "torch.distributed.run", "--nproc-per-node=2", "-m") as task:
+        assert task.wait(timeout=200) == 0, log_of(folder).read_text()
+    assert tables(folder) == tables(of_one.with_name("record"))
 
 
 def test_copies_make_the_project_of_one(tmp_path: Path) -> None:
