@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from advex import processes, progress
+import advex
+from advex import bars, ownership, processes, progress
 from advex.annotation.store import Store
 from advex.errors import ArtifactError
 from advex.evaluation import shards
 from advex.files import LOCK, write_new
 from advex.lookup import devices
-from advex.ownership import claimed, forget_claims, owned
+from advex.ownership import claimed, forget_claims, in_turn, owned
 
 HOLD = """
 import sys
@@ -86,18 +93,49 @@ def test_a_claim_is_of_one_and_ends_with_it(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def none(*_: Any) -> None:
+    """In the place of a call of the system."""
+    raise OSError(errno.ENOSYS, "not here")
+
+
 def test_of_two_that_write_a_new_file_the_first_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_new(tmp_path / "a", "first")
     write_new(tmp_path / "a", "second")
     assert (tmp_path / "a").read_text() == "first"
-
-    def none(*_: Any) -> None:
-        raise PermissionError("no links here")
-
     monkeypatch.setattr(os, "link", none)
     write_new(tmp_path / "b", "first")
     assert (tmp_path / "b").read_text() == "first"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+@pytest.mark.parametrize(("how", "said"), [("bar", 3), ("note", 1), ("quiet", 0)])
+def test_who_waits_says_for_what(
+    how: str, said: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ownership, "_PATIENCE", 0.1)
+    monkeypatch.setattr(bars, "PERIOD", 0.1)
+    monkeypatch.setattr(progress, "_BEAT", 0.0)
+    say = progress.Terminal(quiet=how == "quiet")
+    with contextlib.ExitStack() as other:
+        assert other.enter_context(claimed(tmp_path, "a"))
+        threading.Timer(1.5, other.close).start()
+        with say.progress("read") if how == "bar" else say.hearing(), in_turn(tmp_path, "a", what="another process"):
+            pass
+    lines = [line for line in capsys.readouterr().err.splitlines() if "waiting for another process" in line]
+    assert min(len(lines), 3) == said
+    if how == "bar":
+        assert all(line.startswith("read: waiting for another process, 0:0") for line in lines)
+
+
+def test_ctrl_c_ends_a_wait_at_once(tmp_path: Path) -> None:
+    kept = shards.Shards(tmp_path, "digest")
+    piece = shards.Piece(model="net", kind="a", index=0, examples=1, make=lambda: pytest.fail("it is another's"))
+    with claimed(tmp_path / "shards", "net.a.00000"), progress.stopping() as stop:
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        began = time.monotonic()
+        with pytest.raises(progress.Interrupted, match="the same call resumes"):
+            shards.complete(kept, [piece], lambda event: None, stop)
+        assert time.monotonic() - began < 2
 
 
 # -- evaluations -------------------------------------------------------------------------------------------------------
@@ -130,19 +168,110 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("processes", "how"), [(2, ""), (3, ""), (2, "killed"), (2, "without")])
+@pytest.mark.parametrize(("processes", "how"), [(2, ""), (3, ""), (2, "killed"), (2, "without"), (2, "killed-without")])
 def test_copies_end_with_the_tables_of_one_process(alone: Path, tmp_path: Path, processes: int, how: str) -> None:
     folder = tmp_path / "record"
     ended, made = copies(folder, processes, how)
-    assert ended == (how == "killed")
+    assert ended == ("killed" in how)
     assert tables(folder) == tables(alone)
     assert len(tables(folder)) > 4
     assert sorted(path.name for path in folder.glob("shards/*")) == sorted(p.name for p in alone.glob("shards/*"))
     assert not list(folder.glob("shards/.*"))
     assert all(made)  # each had its part
     every = [piece for pieces in made for piece in pieces]
-    if not how:
-        assert len(every) == len(set(every))  # nothing was made twice
+    twice = len(every) - len(set(every))
+    assert twice <= (len(every) // 4 if "without" in how else 0), every
+
+
+def test_without_locks_a_copy_leaves_alone_what_another_has_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing numbers them, as in two terminals; in the end it does not wait for the other, which may have died."""
+    monkeypatch.setattr("fcntl.flock", none)
+    made: list[str] = []
+
+    def pieces(who: str, within: Callable[[], None] = lambda: None) -> list[shards.Piece]:
+        def make(index: int) -> pa.Table:
+            made.append(f"{who}{index}")
+            within()
+            return pa.table({"index": [index]})
+
+        return [shards.Piece(model="m", kind="k", index=at, examples=1, make=partial(make, at)) for at in range(4)]
+
+    kept = shards.Shards(tmp_path, "digest")
+    first, second = (shards.Maker(kept, lambda event: None, lambda: False) for _ in range(2))
+
+    def other() -> None:
+        if made == ["a0"]:
+            assert [piece.index for piece in second.tried(pieces("b"))] == [0]
+            second.finish(pieces("b"))
+
+    assert not first.tried(pieces("a", other))
+    assert made == ["a0", "b1", "b2", "b3", "b0"]
+    assert not list(tmp_path.glob("shards/.*"))
+
+
+SMALL = ["--data", "digits", "--split", "test", "--max-samples", "24", "--batch-size", "4", "--device", "cpu"]
+SMALL += ["--attack", "none", "--btr", "minimal:gradients=5", "--explanations", "0", "--maps", "gradient"]
+
+
+@contextlib.contextmanager
+def evaluation(network: Path, folder: Path, *launcher: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
+    """`advex evaluate`, started as a user or a cluster does; it ends with the block."""
+    unnumbered = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_") and name != "RANK"}
+    command = [sys.executable, "-m", *launcher, "advex", "evaluate", "--model", f"net={network}", *SMALL, "--out"]
+    environment = {**unnumbered, "OMP_NUM_THREADS": "1", **variables}
+    with log_of(folder, **variables).open("w") as log:
+        process = subprocess.Popen([*command, str(folder)], env=environment, stdout=log, stderr=log, text=True)
+        with process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+
+def log_of(folder: Path, **variables: str) -> Path:
+    """What it says."""
+    return folder.with_name("-".join([folder.name, "says", *variables.values()]))
+
+
+@pytest.fixture(scope="module")
+def of_one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved network, and beside it what one process says of it."""
+    network = tmp_path_factory.mktemp("network") / "net"
+    classes = advex.open_dataset("digits", split="test", max_samples=2).class_names
+    advex.save(advex.Classifier("small_cnn:widths=4-4-4", class_names=classes), network)
+    with evaluation(network, network.with_name("record")) as task:
+        assert task.wait(timeout=200) == 0, log_of(network.with_name("record")).read_text()
+    return network
+
+
+def test_the_tasks_of_a_slurm_array_wait_for_each_other(of_one: Path, tmp_path: Path) -> None:
+    """One piece is held back until both have come, and said that they wait for it."""
+    folder, alone = tmp_path / "record", of_one.with_name("record")
+    folder.mkdir()
+    (folder / shards.IDENTITY).write_bytes((alone / shards.IDENTITY).read_bytes())
+    variables = [{"SLURM_ARRAY_TASK_ID": number, "SLURM_ARRAY_TASK_COUNT": "2"} for number in ("0", "1")]
+    logs = [log_of(folder, **each) for each in variables]
+    with contextlib.ExitStack() as stack:
+        with claimed(folder / "shards", "net.predictions.00000"):
+            tasks = [stack.enter_context(evaluation(of_one, folder, **each)) for each in variables]
+            until = time.monotonic() + 200
+            sentence = "waiting for another process to finish net: predictions (1 of 6)"
+            while not all(sentence in log.read_text() for log in logs):
+                assert time.monotonic() < until, [log.read_text() for log in logs]
+                time.sleep(0.1)
+        assert [task.wait(timeout=200) for task in tasks] == [0, 0], [log.read_text() for log in logs]
+    assert tables(folder) == tables(alone)
+    assert len(tables(folder)) > 2
+    assert not list(folder.glob("shards/.*"))
+
+
+def test_torchrun_starts_copies(of_one: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "record"
+    with evaluation(of_one, folder, "torch.distributed.run", "--nproc-per-node=2", "-m") as task:
+        assert task.wait(timeout=200) == 0, log_of(folder).read_text()
+    assert tables(folder) == tables(of_one.with_name("record"))
 
 
 def test_copies_make_the_project_of_one(tmp_path: Path) -> None:
@@ -187,9 +316,9 @@ def test_copies_in_one_terminal_speak_through_the_first(
 
 
 def test_what_is_no_number_is_no_copy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RANK", "SLURM_PROCID", "SLURM_ARRAY_TASK_ID", "LOCAL_RANK", "SLURM_LOCALID", "WORLD_SIZE"):
+    for name in ("LOCAL_RANK", "SLURM_LOCALID", "WORLD_SIZE"):
         monkeypatch.setenv(name, "none")
-    assert (processes.number(), processes.on_this_machine(), processes.started()) == (0, 0, 1)
+    assert (processes.on_this_machine(), processes.started()) == (0, 1)
 
 
 def test_a_piece_that_is_taken_away_is_told_and_not_waited_for(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ LAYERS = [
     # `record` is the form of the files that evaluations write and reports read: it knows no model.
     (
         "_version", "types", "errors", "geometry", "distances", "features", "randomness", "registry", "options",
-        "files", "progress", "ownership", "documents", "record", "processes", "precision", "waits", "environment",
-        "drawing",
+        "files", "bars", "progress", "ownership", "documents", "record", "processes", "precision", "waits",
+        "environment", "drawing",
     ),
     # These read folders alone: see `READERS`.
     ("report",),

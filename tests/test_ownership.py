@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import signal
@@ -14,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from advex import ownership, progress
+from advex import progress
 from advex.errors import AdvexWarning, ArtifactError, SpecError
 from advex.files import LOCK, atomic, atomic_folder, is_temporary, write_text
 from advex.lookup.folders import opened_folder
-from advex.ownership import owned
+from advex.ownership import claimed, owned
 
 HOLD = """
 import sys
@@ -105,15 +107,37 @@ def test_no_file_in_the_place_of_the_lock_is_written_to_or_waited_for(tmp_path: 
     assert (tmp_path / "mine").read_text() == "mine"
 
 
-def test_a_file_system_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import fcntl
+@pytest.mark.parametrize("name", ["ENOLCK", "ENOSYS", "EIO", "EACCES", "ESTALE"])
+def test_locks_that_fail_are_none(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(number := getattr(errno, name), os.strerror(number))
 
-    def none(*_: Any) -> None:
-        raise OSError(ownership.errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(fcntl, "flock", none)
-    with pytest.warns(AdvexWarning, match="has no locks"), owned(tmp_path):
+    monkeypatch.setattr(fcntl, "flock", fail)
+    with pytest.warns(AdvexWarning, match="has no locks"), owned(tmp_path), claimed(tmp_path, "a") as ours:
+        assert ours
+    with pytest.warns(AdvexWarning, match="has no locks"), owned(tmp_path, shared=True):
         pass
+
+
+def test_a_lock_that_another_process_has_is_refused_however_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Network drives of Windows say EACCES of a lock that is held."""
+    flock = fcntl.flock
+
+    def denied(lock: Any, how: int) -> None:
+        try:
+            flock(lock, how)
+        except BlockingIOError:
+            raise PermissionError(errno.EACCES, "Permission denied") from None
+
+    monkeypatch.setattr(fcntl, "flock", denied)
+    with holder(tmp_path) as first:
+        with pytest.raises(ArtifactError, match=f"in use by process {first.pid}"), owned(tmp_path):
+            pass
+        first.communicate("\n")
+    with claimed(tmp_path, "a") as ours, claimed(tmp_path, "a") as again:
+        assert (ours, again) == (True, False)
 
 
 def test_a_folder_that_cannot_be_written_is_told_before_anything_else(tmp_path: Path) -> None:

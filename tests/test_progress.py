@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import advex
-from advex import progress
+from advex import bars, progress
 from advex.evaluation import evaluate, settings_from
 from advex.progress import Interrupted, Terminal
 from advex.recipes import recipe_from
@@ -128,7 +129,7 @@ def _steady(line: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_long_step_shows_that_it_goes_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(progress, "PERIOD", 0.05)
+    monkeypatch.setattr(bars, "PERIOD", 0.05)
     monkeypatch.setattr(progress, "_BEAT", 0.01)
     network, classifier = slow()
     network.events = {number: lambda: time.sleep(0.03) for number in range(1, 13)}
@@ -170,3 +171,36 @@ def test_a_signal_ends_a_training_on_a_slow_network_soon(tmp_path: Path) -> None
         run_folder.run(recipe, data, tmp_path / "run")
     assert stopped.value.signal == signal.SIGINT
     assert passes == 60
+
+
+VERBS: dict[str, Callable[[Path], Any]] = {
+    "explain": lambda out: advex.explain(
+        "builtin:planted", advex.open_dataset("planted", split="test", max_samples=1), out=out
+    ),
+    "evaluate": lambda out: advex.evaluate(
+        "builtin:planted", "planted", split="test", max_samples=2, out=out, attack="minimal:gradients=3", btr=None,
+        explanations=0,
+    ),
+    "train": lambda out: advex.train("digits-ordinary", DATA, "epochs=1", "batch_size=4", out=out),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_works_in_any_thread(verb: str, tmp_path: Path) -> None:
+    """As in a web server or a notebook's worker, where Python allows no handlers of signals; the others stay."""
+    ended: list[BaseException | None] = []
+    before = signal.getsignal(signal.SIGINT)
+
+    def work() -> None:
+        try:
+            VERBS[verb](tmp_path / "out")
+            ended.append(None)
+        except BaseException as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert ended == [None]
+    assert list((tmp_path / "out").iterdir())
+    assert signal.getsignal(signal.SIGINT) is before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import errno
 import json
 import math
 import os
@@ -798,6 +799,27 @@ def test_copies_take_a_network_each_and_wait_for_each_other(tmp_path: Path) -> N
     assert worker.log == ["train plain", "evaluate plain"]
     assert {row.id: row.state for row in result.rows if row.state != "measured"} == {"people": "not run"}
     assert not list(out.rglob(".*.lock"))
+
+
+@pytest.mark.filterwarnings("ignore:.*has no locks")
+def test_without_locks_a_copy_begins_with_a_network_that_no_other_is_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", fail)
+    plan, out, worker, other = planned(written(tmp_path), scale="tiny"), tmp_path / "out", Worker(), Worker()
+    train = worker.train
+
+    def train_beside_another(job: Job, data: Dataset, validation: Dataset, run: Path) -> None:
+        if not other.log:
+            carry_out(plan, out, other)
+        train(job, data, validation, run)
+
+    worker.train = train_beside_another
+    carry_out(plan, out, worker)
+    assert [line for line in other.log if "train" in line] == ["train long", "train plain"]  # it does not wait for it
 
 
 def test_rows_may_be_added_later(tmp_path: Path) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import json
 import os
 import shutil
 import socket
 import stat
 import sys
+import tempfile
 import threading
 import time
 import warnings
@@ -20,12 +22,11 @@ from pathlib import Path
 from advex.documents import read_json
 from advex.errors import AdvexWarning, ArtifactError, quoted
 from advex.files import LOCK, maker_of, writing
-from advex.progress import command_line
+from advex.progress import command_line, waits
 
-_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 _BEYOND = 2**30  # bytes: what Windows locks cannot be read, and who holds the lock shall be
 _LOOK = 0.2  # seconds between two looks at what another process has
-_PATIENCE = 2.0  # seconds that a copy waits for another that is just leaving
+_PATIENCE = 2.0  # seconds that a copy waits for another that is just leaving, and silently for anything
 _owned: dict[tuple[int, int], int] = {}  # folders (device, inode) that this process owns: the thread that does
 
 
@@ -70,7 +71,7 @@ def owned(folder: Path, ours: Sequence[str] | None = None, *, shared: bool = Fal
         if os.getpid() == process:
             del _owned[key]
             names = {path.name for path in folder.iterdir()} - {LOCK} if folder.is_dir() else set()
-            last = not shared or _alone(lock)
+            last = not shared or _alone(lock, folder)
             if shared and last:
                 _remove_unfinished(folder)
             _unlocked(folder / LOCK, lock, keep=not last or (failed and _unknown(names, ours)))
@@ -115,18 +116,20 @@ def _locked(folder: Path, shared: bool) -> int:
         return lock
 
 
-def _lock(path: Path, shared: bool = False) -> tuple[int, bool]:
+def _lock(path: Path, shared: bool = False, fresh: bool = False) -> tuple[int, bool]:
     """The descriptor of a lock's file, which is made, and whether the file system has locks.
 
-    Raises BlockingIOError where another process has the lock, ArtifactError where something else lies there, OSError.
+    Raises BlockingIOError where another process has the lock, ArtifactError where something else lies there, OSError;
+    FileExistsError where the file is there and shall be fresh.
     """
     while True:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        made = os.O_CREAT | (os.O_EXCL if fresh else 0)
+        lock = os.open(path, os.O_RDWR | made | getattr(os, "O_NOFOLLOW", 0), 0o666)
         try:
             if not stat.S_ISREG(os.fstat(lock).st_mode):
                 raise ArtifactError(f"{path} is not a file; remove it, or choose another folder.")
-            locked = _taken(lock, shared)
-            if path.exists() and os.path.samestat(os.fstat(lock), path.stat()):
+            locked = _taken(lock, path.parent, shared)
+            if _in_place(path, lock):
                 return lock, locked
         except BaseException:
             os.close(lock)
@@ -134,41 +137,74 @@ def _lock(path: Path, shared: bool = False) -> tuple[int, bool]:
         os.close(lock)  # its last owner has just removed it
 
 
-def _taken(lock: int, shared: bool) -> bool:
-    """Take a lock; False where the file system has none. Raises BlockingIOError where another process has it."""
+def _in_place(path: Path, lock: int) -> bool:
+    """Whether a lock's file is still in its place, and not another one's."""
     try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            os.lseek(lock, _BEYOND, os.SEEK_SET)
-            msvcrt.locking(lock, msvcrt.LK_NBLCK, 1)
-            os.lseek(lock, 0, os.SEEK_SET)
-        else:
-            import fcntl
-
-            fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except PermissionError:  # how Windows says it
-        raise BlockingIOError from None
+        return os.path.samestat(os.fstat(lock), path.stat())
     except OSError as error:
-        if error.errno not in _NO_LOCKS:
+        if error.errno not in (errno.ENOENT, errno.ESTALE):
             raise
+        return False
+
+
+def _taken(lock: int, folder: Path, shared: bool) -> bool:
+    """Take a lock of a file in a folder; False where the file system has none, or they fail, by whatever error.
+
+    Raises BlockingIOError where another process has it.
+    """
+    try:
+        _flock(lock, shared)
+    except BlockingIOError:
+        raise
+    except PermissionError:  # how Windows and network drives of Windows say it
+        if sys.platform == "win32" or _lockable(folder):
+            raise BlockingIOError from None
+        return False
+    except OSError:
         return False
     return True
 
 
-def _alone(lock: int) -> bool:
+def _flock(lock: int, shared: bool) -> None:
+    if sys.platform == "win32":
+        import msvcrt
+
+        os.lseek(lock, _BEYOND, os.SEEK_SET)
+        msvcrt.locking(lock, msvcrt.LK_NBLCK, 1)
+        os.lseek(lock, 0, os.SEEK_SET)
+    else:
+        import fcntl
+
+        fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+
+
+@functools.cache
+def _lockable(folder: Path) -> bool:
+    """Whether files in a folder can be locked: a new one, which no other process knows. Raises OSError."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            _flock(file.fileno(), shared=False)
+        except OSError:
+            return False
+    return True
+
+
+def _alone(lock: int, folder: Path) -> bool:
     """Whether no other process shares the lock, which is this one's alone then."""
     try:
-        return sys.platform == "win32" or _taken(lock, shared=False)
+        return sys.platform == "win32" or _taken(lock, folder, shared=False)
     except OSError:
         return False
 
 
 def _unlocked(path: Path, lock: int, *, keep: bool) -> None:
     """Give a lock back, and take its file away unless that is kept."""
+    ours = False
+    with contextlib.suppress(OSError):
+        ours = not keep and _in_place(path, lock)
     if sys.platform == "win32":  # where no open file can be removed
         os.close(lock)
-    if not keep:
+    if ours:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
     if sys.platform != "win32":
@@ -215,34 +251,56 @@ def _alive(process: int) -> bool:
 
 
 @contextlib.contextmanager
-def claimed(folder: Path, name: str) -> Iterator[bool]:
+def claimed(folder: Path, name: str, *, fresh: bool = False) -> Iterator[bool]:
     """Whether this process, of those that share a folder, has `name` for itself until the block ends; does not wait.
 
     The claim is a lock of the system's on a file `.NAME.lock`, and ends with its process. True, too, where the file
-    system has no locks: what is claimed may be done twice, and must bear it. Raises ArtifactError.
+    system has no locks, or they fail: what is claimed may be done twice, and must bear it. fresh: not what another has
+    claimed, as the file says, even if that has died since: then nothing is done twice. Raises ArtifactError.
     """
     path = folder / f".{name}.lock"
     with writing(path):
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            lock, _ = _lock(path)
-        except BlockingIOError:
+            lock, _ = _lock(path, fresh=fresh)
+        except (BlockingIOError, FileExistsError):
             lock = None
     try:
         yield lock is not None
     finally:
         if lock is not None:
-            os.close(lock)
+            _unlocked(path, lock, keep=False)
+
+
+class Wait:
+    """Called between two looks at what another process is at: sleeps a little, and says after a while for what."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    def __call__(self, what: str) -> None:
+        seconds = time.monotonic() - self._began
+        if seconds >= _PATIENCE:
+            waits(what, seconds)
+        time.sleep(_LOOK)
 
 
 @contextlib.contextmanager
-def in_turn(folder: Path, name: str, between: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """As `claimed`, and waits for it. between: called between two looks; what it raises ends the waiting."""
-    with contextlib.ExitStack() as claim:
-        while not claim.enter_context(claimed(folder, name)):
-            between()
-            time.sleep(_LOOK)
-        yield
+def in_turn(
+    folder: Path, name: str, between: Callable[[], None] = lambda: None, *, what: str = "another process"
+) -> Iterator[None]:
+    """As `claimed`, and waits for it. between: called between two looks; what it raises ends the waiting.
+
+    what: is waited for, as it is said.
+    """
+    wait = Wait()
+    while True:
+        with claimed(folder, name) as ours:
+            if ours:
+                yield
+                return
+        between()
+        wait(what)
 
 
 def unclaimed(folder: Path, name: str) -> bool:

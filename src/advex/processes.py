@@ -40,11 +40,6 @@ def started() -> int:
     return max(number_in("WORLD_SIZE"), 1)
 
 
-def number() -> int:
-    """Which of several copies of one command this is, as torchrun or SLURM says it; 0: the first, or the only one."""
-    return number_in("RANK", "SLURM_PROCID", "SLURM_ARRAY_TASK_ID")
-
-
 def on_this_machine() -> int:
     """The number of this copy among those on its machine."""
     return number_in("LOCAL_RANK", "SLURM_LOCALID")

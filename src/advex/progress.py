@@ -8,19 +8,19 @@ import re
 import shlex
 import signal
 import sys
-import textwrap
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
+from advex import bars
 from advex.errors import visible
 
-PERIOD = 5.0  # seconds between plain progress lines
 _BEAT = 0.5  # seconds between two looks at how many passes a network has made
-_BESIDE, _BELOW = 44, 98  # of 100 columns: beside a bar, or on lines of their own
+_Value = TypeVar("_Value")
 
 
 def plain(stream: Any) -> bool:
@@ -28,17 +28,21 @@ def plain(stream: Any) -> bool:
     return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb" or not stream.isatty()
 
 
-_called: ContextVar[str | None] = ContextVar("called", default=None)
-
-
 @contextlib.contextmanager
-def called(text: str) -> Iterator[None]:
-    """Inside, `command_line` is this text: a call from Python, where nothing was typed."""
-    token = _called.set(text)
+def _held(variable: ContextVar[_Value], value: _Value) -> Iterator[None]:
+    token = variable.set(value)
     try:
         yield
     finally:
-        _called.reset(token)
+        variable.reset(token)
+
+
+_called: ContextVar[str | None] = ContextVar("called", default=None)
+
+
+def called(text: str) -> contextlib.AbstractContextManager[None]:
+    """Inside, `command_line` is this text: a call from Python, where nothing was typed."""
+    return _held(_called, text)
 
 
 def command_line(*without: str) -> str:
@@ -88,6 +92,14 @@ def one_voice() -> Iterator[None]:
 # -- progress ----------------------------------------------------------------------------------------------
 
 
+_waits: ContextVar[Callable[[str, float], None]] = ContextVar("waits", default=lambda what, seconds: None)
+
+
+def waits(what: str, seconds: float) -> None:
+    """To be called again and again while this process waits for another: the bar says it, or a note (`hearing`)."""
+    _waits.get()(what, seconds)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Terminal:
     """How much to say on stderr."""
@@ -99,39 +111,42 @@ class Terminal:
         if not self.quiet:
             print(visible(sentence), file=sys.stderr, flush=True)
 
+    def hearing(self) -> contextlib.AbstractContextManager[None]:
+        """Inside, what this process waits for is a note, once, where no bar shows it."""
+        said = set[str]()
+
+        def note(what: str, seconds: float) -> None:
+            if what not in said:
+                said.add(what)
+                self.note(f"waiting for {what}")
+
+        return _held(_waits, note)
+
     @contextlib.contextmanager
     def progress(self, what: str, *, brief: bool = False) -> Iterator[Callable[..., None]]:
         """A callable (done, total, *texts, what=None) that shows how far a long loop is, with the time left.
 
         A bar on a terminal; one plain line every few seconds elsewhere; nothing when quiet. texts: more about it, each
         on lines of its own. A new `what` begins anew. brief: no line for a loop that is over within a few seconds.
-        Between two calls the passes of networks are told, so that also a long step shows that it goes on.
+        Between two calls the passes of networks are told, so that also a long step shows that it goes on, and what is
+        waited for.
         """
         if self.quiet:
             yield lambda done, total, *texts, what=None: None
         elif plain(sys.stderr):
-            lines = _Lines(what)
+            lines = bars.Lines(what)
             with _alive(lines) as show:
                 yield show
             if lines.spoke or not brief:
                 lines.finish()
         else:
-            with _bar(what) as bar, _alive(bar) as show:
+            with bars.bar(what) as bar, _alive(bar) as show:
                 yield show
-
-
-def _of(done: int, total: int) -> str:
-    """How much of how much is done; nothing before that is known."""
-    return f"{done}/{total}" if total else ""
-
-
-def _wrapped(texts: Sequence[str], width: int) -> list[str]:
-    return [line for text in texts for line in textwrap.wrap(visible(text), width, break_on_hyphens=False)]
 
 
 @contextlib.contextmanager
 def _alive(bar: Callable[..., None]) -> Iterator[Callable[..., None]]:
-    """The same bar, which now and then says again what it said last, with the passes of networks so far."""
+    """The same bar, which now and then says again what it said last, with the passes of networks so far or a wait."""
     said: tuple[Any, ...] = (0, 0)
     passes, last = 0, time.monotonic()
 
@@ -140,77 +155,25 @@ def _alive(bar: Callable[..., None]) -> Iterator[Callable[..., None]]:
         said, last = args, time.monotonic()
         bar(*args, what=what)
 
-    def tick() -> None:
-        nonlocal passes, last
-        passes += 1
+    def beside(text: str) -> None:
+        nonlocal last
         if time.monotonic() - last >= _BEAT:
             last = time.monotonic()
-            bar(*said, f"{passes:,} passes of the network")
+            bar(*said, text)
 
-    with each_pass(tick):
+    def tick() -> None:
+        nonlocal passes
+        passes += 1
+        beside(f"{passes:,} passes of the network")
+
+    def wait(what: str, seconds: float) -> None:
+        beside(f"waiting for {what}, {bars.clock(seconds)} so far")
+
+    with each_pass(tick), _held(_waits, wait):
         yield show
 
 
 QUIET = Terminal(quiet=True)  # what library calls say unless they are given another
-
-
-@contextlib.contextmanager
-def _bar(what: str) -> Iterator[Callable[..., None]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        TextColumn("{task.fields[count]}", markup=False),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[text]}", markup=False),
-    )
-    with Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as progress:
-        task = progress.add_task(visible(what), total=None, count="", text="")
-        shown = what
-
-        def show(done: int, total: int, *texts: str, what: str | None = None) -> None:
-            nonlocal shown
-            if what not in (None, shown):
-                shown = what
-                progress.reset(task, description=visible(what))
-            count, text = _of(done, total), "\n".join(_wrapped(texts, _BESIDE))
-            progress.update(task, completed=done, total=total or None, count=count, text=text)
-
-        yield show
-
-
-class _Lines:
-    """The same as plain lines, one every few seconds, and the last."""
-
-    def __init__(self, what: str) -> None:
-        self.what = what
-        self.began = self.shown = time.monotonic()
-        self.spoke = False
-        self.first: int | None = None
-        self.pending: str | None = None
-
-    def __call__(self, done: int, total: int, *texts: str, what: str | None = None) -> None:
-        now = time.monotonic()
-        if what not in (None, self.what):
-            self.what, self.began, self.first = what, now, None
-        self.first = done if self.first is None else self.first
-        left = ""
-        if done > self.first and done < total:
-            seconds = round((now - self.began) * (total - done) / (done - self.first))
-            left = f", {seconds // 60}:{seconds % 60:02d} left"
-        text = "\n  ".join(_wrapped(texts, _BELOW))
-        share = f"{_of(done, total)} ({100 * done // total} %){left}" if total else ""
-        self.pending = f"{self.what}: {', '.join(part for part in (share, text) if part)}"
-        if now - self.shown >= PERIOD:
-            self.shown, self.spoke = now, True
-            self.finish()
-
-    def finish(self) -> None:
-        if self.pending is not None:
-            print(visible(self.pending), file=sys.stderr, flush=True)
-            self.pending = None
 
 
 # -- stopping ----------------------------------------------------------------------------------------------
@@ -253,12 +216,9 @@ def each_pass(tick: Callable[[], None]) -> Iterator[None]:
         outside()
         tick()
 
-    token = _listener.set(both)
-    try:
+    with _held(_listener, both):
         tick()
         yield
-    finally:
-        _listener.reset(token)
 
 
 def beat() -> None:
@@ -283,7 +243,10 @@ def until(stop: Callable[[], bool], sentence: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def stopping() -> Iterator[Stop]:
-    """Inside, the first SIGINT or SIGTERM only sets the flag; the second ends at once."""
+    """Inside, the first SIGINT or SIGTERM only sets the flag; the second ends at once.
+
+    In a thread that is not the main one signals are not heard, and the flag is never set: Python allows no more.
+    """
     stop = Stop()
 
     def heard(number: int, frame: FrameType | None) -> None:
@@ -293,7 +256,8 @@ def stopping() -> Iterator[Stop]:
         # Not print: the signal may have come in the middle of one.
         os.write(2, b"\nstopping at the next safe point (press again to stop at once)\n")
 
-    before = {number: signal.signal(number, heard) for number in (signal.SIGINT, signal.SIGTERM)}
+    heeded = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, heard) for number in heeded}
     try:
         yield stop
     except Interrupted as interrupted:

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import advex
-from advex import goals, progress
+from advex import goals, ownership, progress
 from advex.annotation import instructions, people
 from advex.annotation.models import Person
 from advex.annotation.store import Store
@@ -198,6 +198,66 @@ def test_a_project_of_an_earlier_version_goes_on(
     with contextlib.closing(Store(Path("hitl"))) as store:
         shown = {name for image in store.images() for name in (image.changed, image.original)}
     assert shown == {path.stem for path in OLD.glob("pictures/*.png")}
+
+
+@pytest.mark.filterwarnings("always::advex.errors.AdvexWarning")
+def test_prepare_with_other_options_is_refused_and_the_same_goes_on(
+    advex_: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every option that decides what annotators see, and none is passed over."""
+    few = ["--model", "a=builtin:planted", "--data", "planted", "--split", "test", "--max-samples", "3", "-q"]
+    prepare = ["annotate", "prepare", *few, "--margin", "0.1", "--device", "cpu", "--out", "hitl"]
+    prepare += ["--search", "minimal:gradients=4"]
+    Path("read.md").write_text("Look at the shape.")
+    Path("other.md").write_text("Look at the colour.")
+    assert advex_(*prepare, "--name", "Shapes", "--instructions", "read.md") == 0
+    others = {
+        "votes is 2 there and 5 here": ["--votes", "5"],
+        "name is Shapes there and Other here": ["--name", "Other"],
+        "alone is False there and True here": ["--alone"],
+        "seed is 0 there and 1 here": ["--seed", "1", "--model", "b=builtin:planted"],
+        "the instructions are not those in hitl/instructions.md": ["--instructions", "other.md"],
+        "images.margin is 0.1 there and 0.2 here": ["--margin", "0.2"],
+        "images.search is": ["--search", "minimal:gradients=5"],
+        "batch_size is 64 there and 2 here": ["--batch-size", "2"],
+        "data.examples is 3 there and 2 here": ["--max-samples", "2"],
+        "data.digest is": ["--split", "train"],
+    }
+    monkeypatch.setattr("advex.feedback.images._made", lambda *_: pytest.fail("images are made again"))
+    capsys.readouterr()
+    for sentence, options in others.items():
+        assert advex_(*prepare, *options) == 1, options
+        said = capsys.readouterr().err
+        assert sentence in said
+        assert "hitl" in said
+        assert "hoose another folder" in said
+    assert Path("hitl/instructions.md").read_text() == "Look at the shape."
+    for same in ([], ["--name", "Shapes"], ["--instructions", "read.md"]):
+        assert advex_(*prepare, *same) == 0
+    with contextlib.closing(Store(Path("hitl"))) as store:
+        project = store.project()
+        assert (project.name, project.votes, project.alone, project.seed) == ("Shapes", 2, False, 0)
+
+
+def test_prepare_says_that_it_waits_for_a_copy(
+    advex_: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ownership, "_PATIENCE", 0.0)
+    looks, look = list[str](), ownership.Wait.__call__
+
+    def counted(wait: ownership.Wait, what: str) -> None:
+        look(wait, what)
+        looks.append(what)
+        if len(looks) == 3:
+            copy.close()
+
+    monkeypatch.setattr(ownership.Wait, "__call__", counted)
+    with contextlib.ExitStack() as copy:
+        assert copy.enter_context(ownership.claimed(Path("hitl/made"), "project"))
+        few = ["--data", "planted", "--split", "test", "--max-samples", "2", "--device", "cpu"]
+        few += ["--search", "minimal:gradients=4"]
+        assert advex_("annotate", "prepare", "--model", "builtin:planted", *few, "--out", "hitl") == 0
+    assert capsys.readouterr().err.count("waiting for another process, which has the project open\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, ParamSpec
 
 from advex.errors import AdvexError, AdvexWarning, SpecError, visible, why_unusable
-from advex.progress import Interrupted, command_line, one_voice, plain
+from advex.progress import Interrupted, Terminal, command_line, one_voice, plain
 
 P = ParamSpec("P")
 
@@ -31,7 +31,7 @@ def verb(function: Callable[P, None]) -> Callable[P, None]:
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         with _warnings_in_one_line():
             try:
-                with one_voice():
+                with one_voice(), Terminal(quiet=bool(kwargs.get("quiet"))).hearing():
                     function(*args, **kwargs)
             except BrokenPipeError:
                 raise  # the reader of our output has left: no failure of ours

@@ -122,7 +122,7 @@ def _evaluate(
     )
     before = written_at(out)
     seconds = work.complete()
-    with in_turn(out / "shards", "record", work.pause):
+    with in_turn(out / "shards", "record", work.pause, what="another process to write the record"):
         if written_at(out) != before:  # another process of this evaluation has just done it
             record = read_record(out)
         else:

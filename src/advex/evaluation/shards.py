@@ -5,7 +5,8 @@ file of another one is never taken for it.
 
 Any number of processes may work on one evaluation, on whatever machines see its folder. Each takes a piece by a lock
 that the system frees when the process dies. No result hangs on the locks, only time: a piece is decided by what it is
-of, and takes its place whole, so where locks fail two processes make the same piece, one after the other.
+of, and takes its place whole. At first each process leaves alone whatever another has begun, by a file that says so,
+with locks or without; what is then still missing it takes by its lock alone, and where locks fail makes it twice.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import random
 import re
 import time
 import warnings
@@ -26,7 +26,6 @@ from urllib.parse import quote
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from advex import processes
 from advex._version import __version__
 from advex.artifacts import weights_hash
 from advex.classifier import Classifier
@@ -34,13 +33,12 @@ from advex.data.dataset import Dataset, fingerprint
 from advex.documents import read_json
 from advex.errors import AdvexWarning, ArtifactError
 from advex.files import atomic, write_new
-from advex.ownership import claimed
+from advex.ownership import Wait, claimed
 from advex.progress import until
 from advex.record.tables import OWN_FILES
 
 IDENTITY = "evaluation.json"
 SCHEMA = 2  # of shards, not of records: what is in their tables, and what it means
-_LOOK = 0.2  # seconds between two looks at what other processes are making
 _DIGEST, _SECONDS, _LACKS = b"advex.evaluation", b"advex.seconds", b"advex.lacks"
 
 
@@ -154,9 +152,10 @@ class Maker:
 
     def finish(self, pieces: Sequence[Piece]) -> None:
         """Make those of one model and kind that are not there, and wait for those that other processes are at."""
-        while self.tried(pieces, last=True):
+        wait = Wait()
+        while left := self.tried(pieces, last=True):
             with self.shards.stoppable(self.stop):
-                time.sleep(_LOOK)
+                wait(f"another process to finish {left[0].model}: {left[0].kind} ({len(left)} of {len(pieces)})")
 
     def tried(self, pieces: Sequence[Piece], *, last: bool = False) -> list[Piece]:
         """Make those that are not there; returns those that other processes are at, or whose own needs are not there.
@@ -173,12 +172,13 @@ class Maker:
             announced = True
             self.progress({"phase": piece.kind, "model": piece.model, "done": done, "total": total, "rate": rate})
 
-        for piece in _in_turn(pieces):
+        for piece in pieces:
             path = self.shards.path(piece.model, piece.kind, piece.index)
             known = path in self.took
             try:
                 if not known:
-                    self.took[path], rate = self._made(piece, path, lambda piece: None if announced else tell(piece))
+                    begins = (lambda piece: None) if announced else tell
+                    self.took[path], rate = self._made(piece, path, begins, last)
             except (_Taken, Unfinished) as missing:
                 if last and isinstance(missing, Unfinished):
                     raise
@@ -189,12 +189,12 @@ class Maker:
                 tell(piece, rate)
         return left
 
-    def _made(self, piece: Piece, path: Path, begins: Callable[[Piece], None]) -> tuple[float, float | None]:
+    def _made(self, piece: Piece, path: Path, begins: Callable[[Piece], Any], last: bool) -> tuple[float, float | None]:
         """The seconds that a piece took, and its rate if it was made now. Raises _Taken where another is at it."""
         at = piece.model, piece.kind, piece.index
         finished = self.shards.find(*at)
         if finished is None:
-            with claimed(path.parent, path.stem) as ours:
+            with claimed(path.parent, path.stem, fresh=not last) as ours:
                 if not ours:
                     raise _Taken
                 finished = self.shards.find(*at)  # it may have been finished just now
@@ -207,12 +207,6 @@ class Maker:
                     self.shards.write(*at, table, took)
                     return took, piece.examples / max(took, 1e-9)
         return float(finished.schema.metadata[_SECONDS]), None
-
-
-def _in_turn(pieces: Sequence[Piece]) -> Sequence[Piece]:
-    """Each process begins elsewhere, so that they rarely meet where locks fail; the first at the front."""
-    number = processes.number()
-    return random.Random(number).sample(pieces, len(pieces)) if number else pieces
 
 
 def open_shards(
@@ -251,7 +245,7 @@ def _agreed(path: Path, identity: dict[str, Any], upgrade: Callable[[dict[str, A
         digest, schema = _digest(owner), owner.get("schema", 1)
         if upgrade is not None:
             upgrade(owner)
-        differing = _differences(owner, json.loads(json.dumps(identity)))
+        reasons = "; ".join(differing(owner, json.loads(json.dumps(identity))))
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ArtifactError(f"{path} does not describe an evaluation: {error}. Choose another folder.") from None
     if "schema" in identity and schema != identity["schema"]:
@@ -260,16 +254,16 @@ def _agreed(path: Path, identity: dict[str, Any], upgrade: Callable[[dict[str, A
             f"(schema {identity['schema']}) cannot resume. A finished record can be shown by advex report; "
             "choose another folder for a new one."
         )
-    if differing:
-        reasons = "; ".join(differing)
+    if reasons:
         raise ArtifactError(f"{path.parent} belongs to another evaluation: {reasons}. Choose another folder.")
     return digest
 
 
-def _differences(former: Any, present: Any, name: str = "") -> list[str]:
+def differing(former: Any, present: Any, name: str = "") -> list[str]:
+    """What differs between two descriptions, in words: `there` and `here`."""
     if isinstance(former, dict) and isinstance(present, dict):
         inside = ((f"{name}.{key}" if name else key, key) for key in sorted(former.keys() | present.keys()))
-        return [line for inner, key in inside for line in _differences(former.get(key), present.get(key), inner)]
+        return [line for inner, key in inside for line in differing(former.get(key), present.get(key), inner)]
     if former == present:
         return []
     if (isinstance(former, dict) or former is None) and (isinstance(present, dict) or present is None):

@@ -23,10 +23,10 @@ from advex.data import Dataset
 from advex.data.dataset import fingerprint
 from advex.data.images.png import decode_png, encode_png
 from advex.environment import without_places
-from advex.errors import InputError
+from advex.errors import ArtifactError, InputError
 from advex.evaluation.columns import table
 from advex.evaluation.examples import batch_for
-from advex.evaluation.shards import Maker, Piece, Shards, file_name, open_shards
+from advex.evaluation.shards import Maker, Piece, Shards, differing, file_name, open_shards
 from advex.explanation import has_pictures
 from advex.files import atomic, write_text
 from advex.geometry import RMSE
@@ -37,6 +37,7 @@ from advex.registry import describe
 from advex.types import Perturbation
 
 if TYPE_CHECKING:
+    from advex.annotation.models import Project
     from advex.annotation.store import NewImage
 
 MADE = "made"
@@ -69,12 +70,14 @@ class Making:
 class NewProject:
     """A project that is to be made, with its options: see `Store.create_project`. instructions: as annotators read it.
 
-    database: a URL; None: a file in the folder.
+    database: a URL; None: a file in the folder. name, instructions: None for those that it has; a new one without a
+    name is called `title`.
     """
 
     folder: Path
     database: str | None
-    name: str
+    name: str | None
+    title: str
     votes: int
     alone: bool
     instructions: str | None
@@ -86,21 +89,36 @@ def prepare_project(
     """Make a project, or go on with it. Returns the outcomes by model, and how many images the project has.
 
     To be called by the owner of the folder. Its copies divide the work; one after the other opens the database, since a
-    file of SQLite bears no writers on several machines. Raises Interrupted when stopped.
+    file of SQLite bears no writers on several machines. Raises ArtifactError for a project with other options,
+    Interrupted when stopped.
     """
-    folder, made = project.folder, project.folder / MADE
-    with in_turn(made, "project"), opened(folder, project.database, new=True) as store:
+    folder = project.folder
+    turn = functools.partial(in_turn, folder / MADE, "project", what="another process, which has the project open")
+    with turn(), opened(folder, project.database, new=True) as store:
+        options = {"votes": project.votes, "seed": making.seed, "alone": project.alone}
+        name = project.name or project.title
+        _agree(project, options, store.create_project(name, **options, about=about(models, data, making)))
         if project.instructions is not None:
             write_text(folder / instructions.FILE, project.instructions)
-        store.create_project(
-            project.name, votes=project.votes, seed=making.seed, alone=project.alone, about=about(models, data, making)
-        )
     images, outcomes = prepare(models, data, folder, making, say)
-    with in_turn(made, "project"), opened(folder, project.database) as store:
+    with turn(), opened(folder, project.database) as store:
         store.add_images(images)
         total = len(store.images())
-    forget_claims(made)
+    forget_claims(folder / MADE)
     return outcomes, total
+
+
+def _agree(project: NewProject, options: dict[str, Any], held: Project) -> None:
+    """Raise ArtifactError, saying what differs, where a project is not as it is wanted."""
+    wanted, file = options | {"name": project.name or held.name}, project.folder / instructions.FILE
+    reasons = differing({name: getattr(held, name) for name in wanted}, wanted)
+    if project.instructions is not None and file.exists() and instructions.read(file) != project.instructions:
+        reasons.append(f"the instructions are not those in {file}, which you may replace yourself")
+    if reasons:
+        raise ArtifactError(
+            f"{project.folder} was made with other options: {'; '.join(reasons)}. Give those that it was made with, or "
+            "choose another folder with --out."
+        )
 
 
 def prepare(

@@ -136,6 +136,7 @@ def _carried_out(plan: Plan, folder: Folder, work: Work, command: str, say: Term
     lost: set[str] = set()  # extras that cannot be made
     chosen: dict[str, ChoiceEntry] = {}
     awaited: set[str] = set()
+    last = False  # nothing is left that no other process has begun
     while True:
         outcomes |= {
             each.name: Outcome(record=record, folder=folder.record(each.name))
@@ -165,11 +166,11 @@ def _carried_out(plan: Plan, folder: Folder, work: Work, command: str, say: Term
         for name, each in left.items():
             if each.needs & left.keys():
                 continue  # another process is at it
-            with claimed(folder.claims, name) as ours:
+            with claimed(folder.claims, name, fresh=not last) as ours:
                 if not ours:
                     others.add(name)
                 elif not (folder.finished(name) or folder.made(name)):
-                    job, what = next(iter(each.jobs.values())), "networks together"
+                    last, job, what = False, next(iter(each.jobs.values())), "networks together"
                     if isinstance(each, Choice):
                         what = "which of the networks it is"
                     elif not isinstance(each, Together):
@@ -196,10 +197,11 @@ def _carried_out(plan: Plan, folder: Folder, work: Work, command: str, say: Term
                         outcomes[name] = _together(each, test, outcomes, folder, work)
                     break
         else:
-            if others - awaited:
+            if last and others - awaited:
                 say.note(f"waiting for other processes, which are at {', '.join(sorted(others))}")
-            awaited |= others
-            time.sleep(_LOOK)
+                awaited |= others
+            time.sleep(_LOOK if last else 0)
+            last = True
 
 
 def _outcome(job: Job, train: Examples, test: Dataset, folder: Folder, work: Work) -> Outcome:

@@ -9,6 +9,7 @@ figures/, report.html
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +75,7 @@ class Folder:
 
         Raises ArtifactError, saying what differs, where it is another's.
         """
-        with in_turn(self.claims, "plan"):
+        with self._alone():
             self._claim(plan)
 
     def _claim(self, plan: Plan) -> None:
@@ -95,13 +96,16 @@ class Folder:
 
     def agree(self, source: str, digests: dict[str, str]) -> None:
         """See that the examples are those that earlier rows were made with. Raises ArtifactError."""
-        with in_turn(self.claims, "plan"):
+        with self._alone():
             held = self._read()
             known = held["data"].setdefault(source, digests)
             self._refuse(
                 [f"the {split} examples of {source} differ" for split in digests if known[split] != digests[split]]
             )
             self._write(held)
+
+    def _alone(self) -> contextlib.AbstractContextManager[None]:
+        return in_turn(self.claims, "plan", what=f"another process, which has {self.path / PLAN} open")
 
     def _refuse(self, differing: list[str]) -> None:
         if differing:

@@ -63,10 +63,10 @@ def prepare(
         shape = opened_models[0].input_shape
         examples = datasets.open_split(data, split, say, max_samples=max_samples, seed=seed, shape=shape)
         making = images.Making(margin=margin, search=search, seed=seed, batch_size=batch_size)
-        title = name or f"Pictures of {Path(data).name}"
         project = images.NewProject(
-            folder=out, database=database, name=title, votes=votes, alone=alone, instructions=text
-        )
+            folder=out, database=database, name=name, title=f"Pictures of {Path(data).name}", votes=votes, alone=alone,
+            instructions=text,
+        )  # fmt: skip
         outcomes, total = images.prepare_project(project, opened_models, examples, making, say)
     if json_:
         terminal.emit_json({"project": str(out), "images": total, "models": outcomes})

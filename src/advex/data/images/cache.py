@@ -120,7 +120,7 @@ class Cache:
         folder = self.path.parent
         with writing(self.pixels):
             _clear(folder)
-            self._turn.enter_context(in_turn(folder, self.path.name))
+            self._turn.enter_context(in_turn(folder, self.path.name, what="another process to decode these pictures"))
             self._turn.callback(self._clean)
             if (decoded := self.read()) is not None:
                 raise Ready(decoded)
