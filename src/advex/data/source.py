@@ -208,6 +208,7 @@ class Source:
 
     A source without splits has one, named "". indivisible: it is never dealt into parts, being one already. root: the
     folder or file that all of it is read from, by which it is seen whether it has changed; None where that is not said.
+    Raises DataError where there is no split at all.
     """
 
     name: str
@@ -215,6 +216,10 @@ class Source:
     splits: Mapping[str, Callable[[], Split]]
     indivisible: bool = False
     root: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not self.splits:
+            raise DataError(f"{self.root or self.name} has no examples: its files and tables list none.")
 
     @property
     def split_names(self) -> tuple[str, ...]:
