@@ -349,6 +349,8 @@ def test_the_layer_is_found_and_named(clf: Classifier, x: Tensor) -> None:
         ("expected_gradients:baseline=.nan", "finite number"),
         ("expected_gradients:samples=0", "samples"),
         ("smooth_grad:sigma=-1", "sigma"),
+        ("perceptual:sigma=1e9", "sigma"),
+        ("blur_difference:sigma=1e9", "sigma"),
         ("smooth_grad:take=cube", "'cube'"),
     ],
 )

@@ -20,10 +20,11 @@ import torch
 import yaml
 from PIL import Image, PngImagePlugin
 from safetensors.torch import save_file
+from typer.main import get_command
 
 import advex
 from advex import progress, recipes, registry
-from advex.cli import demo, main
+from advex.cli import app, demo, main
 from advex.data.dataset import content
 from advex.data.images.png import decode_png, encode_png
 from advex.drawing.contact_sheet import Cell, Row
@@ -152,6 +153,7 @@ def test_version(advex_in: Callable[..., Ended]) -> None:
         (["train", "qqqq"], 2, "advex list recipe lists all"),
         (["train", "nowhere.csv"], 2, "There is no file nowhere.csv."),
         (["train", "digits-robust", "--seed", "x"], 2, "--seed: it must be a whole number."),
+        (["explain", "a.png", "--model", ""], 2, "--model '': an empty name"),
         (["explain", "a.png", "--steps", "0"], 2, "--steps: it must be at least 1."),
         (["demo", "more"], 2, "advex demo does not accept: more."),
         (["generate", "cat", "--model", "builtin:cifar10-robust", "--max-samples", "3"], 2, "need --data"),
@@ -213,6 +215,20 @@ def test_mistakes_are_one_sentence_on_stderr(
     assert "Traceback" not in ended.err
     assert len([line for line in ended.err.splitlines() if line.startswith(("error:", "Error:"))]) == 1
     assert not list(Path.cwd().iterdir())  # and nothing was left behind
+
+
+def verbs(command: Any, words: tuple[str, ...] = ()) -> list[list[str]]:
+    """Every verb that has an option --seed."""
+    inner = [verb for name, each in getattr(command, "commands", {}).items() for verb in verbs(each, (*words, name))]
+    return inner + [[*words] for each in command.params if "--seed" in each.opts]
+
+
+@pytest.mark.parametrize("verb", verbs(get_command(app)), ids=" ".join)
+def test_seeds_that_do_not_fit_are_refused_by_every_verb(verb: list[str], advex_in: Callable[..., Ended]) -> None:
+    for seed, said in (("99999999999999999999", "at most 9223372036854775807"), ("-1", "at least 0")):
+        ended = advex_in(*verb, "--seed", seed)
+        assert (ended.code, ended.out) == (2, "")
+        assert f"--seed: it must be {said}" in ended.err
 
 
 def test_verbose_adds_the_traceback(advex_in: Callable[..., Ended]) -> None:

@@ -149,14 +149,23 @@ def test_what_is_typed() -> None:
     assert [(task.key, list(task.severities)) for task in swapped] == [("glass_blur", [4]), ("fog", [1, 5])]
     assert describe(swapped[0].severities[4]) == "glass_blur:severity=4,glass=swap"
     refused = {
-        "fgo": "There is no corruption 'fgo'.*fog", "fog:6": "severity must be", "fog:much": "option=value",
+        "fgo": "There is no corruption 'fgo'.*fog", "fog:much": "option=value", "none": "omit corruptions",
+        "fog:6": "severity is a whole number from 1 to 5, as in fog:3", "all:6": "as in all:3",
+        "fog:2.5": "a severity is", "fog:-1": "a severity is",
+        "fog:severity=6": "severity must be", "all:glass=swap": "has no option 'glass'",
         "fog:strength=2": "has no option 'strength'", "frost:frost=/nowhere": "not a folder of pictures",
     }  # fmt: skip
     for spec, words in refused.items():
         with pytest.raises(AdvexError, match=words):
             settings_from({**BASE, "corruptions": (spec,)})
-    with pytest.raises(SpecError, match="'fog:3' is given twice"):
-        settings_from({**BASE, "corruptions": ("fog", "fog:3")})
+    for pair, words in {("fog", "fog:3"): "'fog' and 'fog:3'", ("fog:3", "all"): "'fog:3' and 'all'"}.items():
+        with pytest.raises(SpecError, match=f"'fog:3' is given twice: {words} both contain it"):
+            settings_from({**BASE, "corruptions": pair})
+    with pytest.raises(SpecError, match="'fog:3' is given twice.$"):
+        settings_from({**BASE, "corruptions": ("fog:3", "fog:3")})
+    for text in ("all:3", "all:severity=3"):
+        assert {tuple(task.severities) for task in plan_of(asked(text)).corruptions} == {(3,)}
+        assert len(plan_of(asked(text)).corruptions) == len(plan_of(asked("all")).corruptions)
     with pytest.raises(SpecError, match="'glass_blur' is given with different options"):
         settings_from({**BASE, "corruptions": ("glass_blur:severity=1,glass=swap", "glass_blur:2")})
 

@@ -10,6 +10,7 @@ import struct
 import warnings
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,6 +33,7 @@ from advex.data.dataset import drawn
 from advex.data.images.png import decode_png, encode_png, quantise
 from advex.data.tables.table import in_folder
 from advex.errors import DataError, InputError, SpecError
+from advex.evaluation import settings_from
 
 
 def noise(seed: int, *shape: int) -> np.ndarray:
@@ -86,6 +88,20 @@ def test_digits_are_scikit_learns_each_once() -> None:
         assert shares.abs().max() < 1 / size
         seen += index
     assert sorted(seen) == list(range(1797))
+
+
+@pytest.mark.parametrize("seed", [-1, 10**20])
+def test_seeds_that_do_not_fit_are_refused(seed: int) -> None:
+    calls: list[Callable[[], object]] = [
+        lambda: open_dataset("digits", split="test", seed=seed),
+        lambda: open_dataset("digits", split="test").sample(3, seed=seed),
+        lambda: open_dataset(f"digits:seed={seed}", split="test"),
+        lambda: open_dataset(f"planted:seed={seed}", split="test"),
+        lambda: settings_from({"seed": seed}),
+    ]
+    for call in calls:
+        with pytest.raises(SpecError, match="seed"):
+            call()
 
 
 def test_digits_split_is_the_same_each_time_and_another_by_its_own_seed() -> None:

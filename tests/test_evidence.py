@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
+import re
 from collections.abc import Sequence
 from fractions import Fraction
 from math import floor
@@ -19,6 +21,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image
 
+from advex import registry
 from advex.data import Dataset, concatenate, open_dataset
 from advex.data.dataset import content, fingerprint
 from advex.data.evidence import Evidence, Region, none_of, placed, polygons
@@ -26,6 +29,7 @@ from advex.data.images import decode
 from advex.data.published import coco_json
 from advex.data.window import Cut, Window
 from advex.errors import DataError
+from advex.evaluation.maps import LOCATED
 
 Box = tuple[int, int, int, int]
 sides = st.integers(1, 40)
@@ -538,3 +542,10 @@ def test_coco_tells_of_other_classes_and_believes_no_box_beyond_its_picture(tmp_
     assert data.evidence.mask(3, (12, 12)).all(), "an outline beyond the picture ends at its edge"
     assert data.evidence.share is not None
     assert data.evidence.share.tolist() == [1, 1, 1, 1]
+
+
+def test_where_evidence_is_lacking_every_data_set_that_has_some_is_named() -> None:
+    for name, entry in registry.entries("dataset").items():
+        source = Path(inspect.getfile(entry.make)).read_text(encoding="utf-8")
+        if "evidence" in source or name == "photos-sample":  # whose file has boxes
+            assert re.search(rf"\b{name}\b", LOCATED), name

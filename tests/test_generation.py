@@ -16,6 +16,7 @@ from safetensors import safe_open
 
 import advex
 from advex import registry
+from advex.classifier import Classifier
 from advex.cli import main
 from advex.data import Dataset
 from advex.data.seeds import BUNDLED, ClassSeeds, bundled_seeds, seeds_of
@@ -70,12 +71,24 @@ def test_a_class_without_pictures_and_one_that_is_unknown() -> None:
     data, _ = few()
     with pytest.raises(SpecError, match="no class 'c': choose from a, b"):
         seeds_of(data, "c")
-    with pytest.raises(DataError, match="no picture of class 'a'"):
+    with pytest.raises(DataError, match=r"no picture of class 'a' among the 2 pictures read \(--max-samples\)"):
         seeds_of(data.take(torch.tensor([1, 3])), "a")
     with pytest.raises(DataError, match="no pictures"):
         seeds_of(
             Dataset(name="t", x=torch.rand(2, 3), y=torch.tensor([0, 1]), class_names=("a", "b"), ids=("0", "1")), "a"
         )
+
+
+def test_every_seed_that_fits_draws() -> None:
+    data, _ = few()
+    draws = [seeds_of(data, "b").draw(3, seed) for seed in (0, 2**44, 2**63 - 1)]
+    assert not any(torch.equal(draws[0], other) for other in draws[1:])
+
+
+def test_all_of_the_classes_is_all_whatever_else_is_named() -> None:
+    data, _ = few()
+    model = Classifier(torch.nn.Flatten(), class_names=data.class_names)
+    assert seeds_for(["all", "b"], model, data)[1] == seeds_for(["all"], model, data)[1] == {"a": 0, "b": 1}
 
 
 # -- those that are bundled ----------------------------------------------------------------------------------
@@ -278,6 +291,8 @@ def test_seeds_from_data_of_ones_own(
         ),
         (("horse", *f"{PAINTER} --judges builtin:photos-robust".split()), 2, "takes inputs of shape (3, 64, 64)"),
         (("horse", *f"{PAINTER} --judges builtin:planted".split()), 2, "planted has no class 'horse'"),
+        (("horse", *PAINTER.split(), "--judges", ""), 2, "empty name"),
+        (("horse", *PAINTER.split(), "--seed", "99999999999999999999"), 2, "--seed: it must be at most"),
         (("horse", *PAINTER.split(), "--data", "~nobody-of-this-name/x"), 2, "There is no data set"),
         (("horse", "--model", "builtin:cifar10-robust", "--data", "digits"), 2, "has no class 'horse'"),
     ],

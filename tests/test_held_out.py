@@ -18,9 +18,9 @@ from safetensors.numpy import load_file
 
 import advex
 from advex.cli import main
-from advex.data import open_dataset
+from advex.data import Dataset, open_dataset
 from advex.data.dealing import dealt
-from advex.data.digests import FILE, digests, known
+from advex.data.digests import FILE, digests, known, write_digests
 from advex.errors import ArtifactError
 from advex.evaluation import trained_on
 from advex.lookup import datasets
@@ -90,6 +90,17 @@ def test_rows_are_known_again_whatever_their_order_and_form() -> None:
     rows = torch.tensor([[0.5, -0.0], [0.5, 0.0], [0.5, 1e-7], [2.0, 3.0]])
     assert len(set(digests(rows)[:2])) == 1
     assert len(set(digests(rows))) == 3
+
+
+def test_a_list_of_few_examples_is_believed(tmp_path: Path) -> None:
+    """Digests are spread over all 64-bit numbers: the difference of two may not be one."""
+    pixels = torch.arange(40, dtype=torch.uint8).reshape(20, 1, 1, 2)
+    for pair in pixels.split(2):
+        write_digests(tmp_path, pair)
+        data = Dataset(name="two", x=pair, y=torch.tensor([0, 1]), class_names=("a", "b"), ids=("0", "1"))
+        learned = known(data, tmp_path)
+        assert learned is not None
+        assert learned.rows.all()
 
 
 def table(path: Path, *, rows: int = 200, per_patient: int = 4) -> Path:

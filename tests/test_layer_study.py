@@ -260,8 +260,9 @@ def test_from_the_command_line(run: Callable[..., Any], tmp_path: Path) -> None:
     ("options", "said"),
     [
         ({"explainer": "gradient"}, "does not hold any layers"),
-        ({"sigmas": (-1.0,)}, "at least 0"),
-        ({"sigmas": (float("nan"),)}, "at least 0"),
+        ({"sigmas": (-1.0,)}, "from 0 to 1,000"),
+        ({"sigmas": (float("nan"),)}, "from 0 to 1,000"),
+        ({"sigmas": (1e9,)}, "from 0 to 1,000"),
         ({"judges": ("gni",)}, "gini"),
         ({"explainer": "perceptual:target=2"}, "target"),
     ],

@@ -248,6 +248,39 @@ def test_smoothing_and_clipping_are_those_of_a_slow_loop() -> None:
     assert Localisation(clip=0.02)._unit(single) is None, "what is cut off may be all that there was"
 
 
+def test_published_is_what_the_authors_code_does() -> None:
+    """A square of 16 x 16 pixels, in two channels of opposite signs, and one pixel a thousand times as strong.
+
+    Cut off at the 98th percentile, that pixel is no stronger than the square. Blurred by sigma 3, it is 1 / (2 pi 9) =
+    0.02, and the square falls from (2 Phi(8 / 3) - 1)^2 = 0.985 in its middle to Phi(-2.5 / 3) = 0.20 of that three
+    pixels beyond its edge and Phi(-3.5 / 3) = 0.12 four beyond: above 0.2 is a square of 22.
+    """
+    values = torch.zeros(40, 40)
+    values[12:28, 12:28], values[2, 2] = 0.5, 500
+    square, wide, corner = (12, 12, 27, 27), (9, 9, 30, 30), (2, 2, 2, 2)
+    published = registry.build("measure", "localisation:published=true")
+
+    def judged(measure: Localisation, box: Box) -> dict[str, float]:
+        about = case(values[None], [[box]])
+        channels = torch.cat([about.explanation.map, -about.explanation.map], dim=1)
+        made = apply(
+            measure, dataclasses.replace(about, explanation=dataclasses.replace(about.explanation, map=channels))
+        )
+        return {name: float(each) for name, each in made.values.items()}
+
+    assert judged(published, wide)["iou"] == 1
+    alone = judged(published, square)  # a threshold needs no other example, nor does the constant box
+    assert (alone["iou"], alone["constant_box"], alone["no_box"]) == (pytest.approx(256 / 484), 1, 0)
+    assert judged(Localisation(grid=0.2, chosen_on="same"), corner)["iou"] == 1, "unless it is cut off and blurred"
+    assert judged(dataclasses.replace(published, published=False, clip=0.0), square)["iou"] < 0.5
+    about = random_case(21)
+    spelt = "localisation:clip=0.02,smooth=3,grid=0.2,chosen_on=same,channels=sum_abs"
+    first, second = (apply(each, about).values for each in (published, registry.build("measure", spelt)))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    with pytest.raises(SpecError, match="published=true sets smooth=3: omit smooth"):
+        registry.build("measure", "localisation:published=true,smooth=mean")
+
+
 # -- which threshold is chosen --------------------------------------------------------------------------------
 
 
@@ -404,7 +437,7 @@ def test_the_seed_draws_the_halves() -> None:
 @pytest.mark.parametrize(
     "options",
     ["grid=0", "grid=0.5-0.2", "grid=x", "grid=1.5", "rule=best,grid=2", "iou=1.5", "iou=0", "smooth=-1", "smooth=much",
-     "clip=0.5", "connectivity=6", "rule=median", "chosen_on=all"],
+     "smooth=1e9", "clip=0.5", "connectivity=6", "rule=median", "chosen_on=all"],
 )  # fmt: skip
 def test_impossible_options_are_refused(options: str) -> None:
     with pytest.raises(SpecError):

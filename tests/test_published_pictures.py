@@ -144,6 +144,8 @@ def test_labels_that_are_no_digits_are_left_out(tmp_path: Path) -> None:
         (mat(array("<", "X", (3, 32, 32, 1), bytes(3072)), array("<", "y", (1, 1), b"\1")), "shape .3, 32, 32, 1"),
         (mat(array("<", "X", (32, 32, 3, -1), b"")), "damaged"),
         (mat(array("<", "X" * 300, (1,), b"\1")), "damaged"),
+        (mat(element("<", 14, element("<", 6, bytes([9] + [0] * 7)) + element("<", 5, bytes(7)))), "damaged.* length"),
+        (mat(element("<", 14, element("<", 6, bytes(2)))), "damaged.* length"),
     ],
 )
 def test_damaged_and_foreign_matlab_files_are_refused(tmp_path: Path, data: bytes, words: str) -> None:
@@ -569,6 +571,32 @@ def test_boxes_and_masks_of_birds_follow_a_cut(birds: Path) -> None:
     broken = open_dataset(birds, split="train")
     assert "1 outlines cannot be read; their boxes are used" in describe(broken)
     assert boxes(broken) == boxes(whole)
+
+
+def test_masks_of_birds_are_evidence_without_boxes(birds: Path) -> None:
+    """The box is the tightest one around the mask; a broken mask is none, with a warning."""
+    (birds / "CUB_200_2011" / "bounding_boxes.txt").unlink()
+    votes = np.zeros((8, 12), np.uint8)
+    votes[2:6, 3:9], votes[3, 4] = 200, 127
+    mask = picture(birds / "segmentations" / "001.Black_footed_Albatross" / "a.png", votes)
+    data = open_dataset(birds, split="train")
+    assert data.evidence is not None
+    assert data.evidence.outlines is not None
+    assert boxes(data) == [[[3, 2, 8, 5]], []]
+    np.testing.assert_array_equal(data.evidence.outlines[0], votes > 127)
+    assert "1 picture of 2 without a mask" in describe(data)
+    assert open_dataset(birds, split="test").evidence is None  # of its only picture there is no mask
+    write(mask, b"nothing")
+    with pytest.warns(AdvexWarning, match="a.png cannot be read as a mask"):
+        assert boxes(open_dataset(birds, split="train")) == [[], []]
+
+
+def test_birds_whose_tables_are_empty(birds: Path) -> None:
+    for name in TABLES:
+        write(birds / "CUB_200_2011" / name, "")
+    for read in (splits, open_dataset):
+        with pytest.raises(DataError, match="cub has no examples: its files and tables list none"):
+            read(birds)
 
 
 def test_birds_without_boxes_or_names(birds: Path) -> None:

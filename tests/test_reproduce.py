@@ -153,11 +153,14 @@ ROWS = "tables/I/sections/0/rows"
         (changed("plots/figure/y", "aera"), "plot figure: table I is not there, or has no columns accuracy and aera"),
         (changed("scales/full/subset", "bth"), "scale full: there is no subset 'bth': did you mean 'both'"),
         (changed("scales/full/data", {"II": "digits"}), "scale full: there is no table 'II'"),
+        (changed("sets", {"cifr10": {"size": 8}}), "sets: no row is on 'cifr10': did you mean 'cifar10'"),
+        (changed("sets", {"cifar10": {"size": 0}}), "sets.cifar10.size: it must be at least 1"),
     ],
 )  # fmt: skip
 def test_a_file_that_is_no_paper_says_where_and_why(tmp_path: Path, values: Any, said: str) -> None:
-    with pytest.raises(SpecError, match=re.escape(said)):
+    with pytest.raises(SpecError, match=re.escape(said)) as error:
         read(written(tmp_path, values))
+    assert not str(error.value).endswith("..")
 
 
 def test_an_unknown_paper() -> None:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Callable
+from pathlib import Path
 
-from advex import papers, recipes
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from scipy.io import savemat
+
+from advex import papers, recipes, registry
+from advex.data import Dataset, ids
 from advex.errors import DataError
 from advex.evaluation.plan import plan_of
+from advex.reproduction import Work, carry_out
 from advex.reproduction.plan import planned
 
 # IN, K, natural accuracy, accuracy under PGD-40.
@@ -130,13 +139,116 @@ def test_rows_without_their_data_say_what_they_need(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(recipes, "_check", lambda recipe: None)
 
     def available(source: str) -> None:
-        if source in ("svhn", "flowers17"):
+        if source in ("svhn", "flowers17:held_out=8"):
             raise DataError("not here")
 
     rows = planned("singh2020", rows=["svhn-art", "flower-art", "gtsrb-art"], scale="full", available=available).rows
     reasons = {each.row.id: each.reason for each in rows if each.job is None}
     lacking = {"svhn-art": "svhn", "svhn-pgd-7": "svhn", "flower-art": "flowers17", "flower-pgd-7": "flowers17"}
     assert reasons == {name: f"needs --data {data}=PATH" for name, data in lacking.items()}
+
+
+# -- the published folders, whose pictures have many sizes ---------------------------------------------------
+
+
+def picture(path: Path, number: int) -> None:
+    """One of another size each."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(number)
+    Image.fromarray(rng.integers(0, 256, (*rng.integers(30, 60, 2), 3), dtype=np.uint8)).save(path)
+
+
+def birds(root: Path) -> None:
+    tables: dict[str, list[str]] = {name: [] for name in ("images", "image_class_labels", "train_test_split")}
+    for number in range(1, 9):
+        name = f"{number % 2}.bird/{number}.jpg"
+        picture(root / "images" / name, number)
+        for table, cell in zip(tables.values(), (name, number % 2, number % 4 // 2), strict=True):
+            table.append(f"{number} {cell}\n")
+    tables["bounding_boxes"] = [f"{number} 5.0 5.0 20.0 16.0\n" for number in range(1, 9)]
+    for table, lines in tables.items():
+        (root / f"{table}.txt").write_text("".join(lines))
+
+
+def flowers(root: Path) -> None:
+    """The pictures of the first two classes; those of the others are named by the deals, and not there."""
+    for number in range(1, 161):
+        picture(root / "jpg" / f"image_{number:04d}.jpg", number)
+    deal = {key: np.array([[number]]) for number, key in enumerate(("trn", "val", "tst"), 1)}
+    savemat(root / "datasplits.mat", {f"{key}{number}": rows for key, rows in deal.items() for number in (1, 2, 3)})
+
+
+def signs(root: Path) -> None:
+    header, rows = "Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId\n", "{};60;60;5;5;20;20;{}\n"
+    for label in (0, 1):
+        folder = root / "Final_Training" / "Images" / f"{label:05d}"
+        names = [f"{track:05d}_00000.ppm" for track in range(3)]
+        for number, name in enumerate(names):
+            picture(folder / name, 10 * label + number)
+        (folder / f"GT-{label:05d}.csv").write_text(header + "".join(rows.format(name, label) for name in names))
+    picture(root / "Final_Test" / "Images" / "00000.ppm", 5)
+    (root / "GT-final_test.csv").write_text(header + rows.format("00000.ppm", 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "written", "row", "size"),
+    [
+        ("cub", birds, "cub-natural", 256),
+        ("flowers17", flowers, "flower-natural", 128),
+        ("gtsrb", signs, "gtsrb-natural", 32),
+    ],
+)
+def test_published_folders_are_read_in_the_papers_size(
+    name: str, written: Callable[[Path], None], row: str, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / name
+    root.mkdir()
+    written(root)
+    (job,) = planned("singh2020", rows=[row], scale="full", data={name: str(root)}).jobs
+    train, test = Work().open(job)
+    assert train.shape == test.shape == (3, size, size)
+    assert isinstance(train, Dataset)
+    assert len(train) > len(test) - (name == "cub") > 0
+    monkeypatch.setenv("ADVEX_DATA", str(tmp_path))  # where nobody names it
+    (unnamed,) = planned("singh2020", rows=[row], scale="full").jobs
+    assert Work().open(unnamed)[0].ids == train.ids
+
+
+def test_flowers_are_72_of_each_class_and_8_as_in_the_paper(tmp_path: Path) -> None:
+    root = tmp_path / "my, flowers"
+    flowers(root)
+    (job,) = planned("singh2020", rows=["flower-natural"], scale="full", data={"": str(root)}).jobs
+    assert registry.parse(job.data) == ("flowers17", {"held_out": 8, "root": str(root)})
+    parts = ids(job.data, ["train", "test"])
+    assert {part: len(names) / 17 for part, names in parts.items()} == {"train": 72, "test": 8}
+    own = f"flowers17:root=({root}),deal=2"
+    for given, opened in (("flowers17", "flowers17:held_out=8"), (own, own)):
+        plan = planned(
+            "singh2020", rows=["flower-natural"], scale="full", data={"": given}, available=lambda source: None
+        )
+        assert plan.jobs[0].data == opened
+    for label in "ab":  # no published folder, but class folders
+        picture(tmp_path / "other" / label / "1.png", 1)
+    plan = planned("singh2020", rows=["flower-natural"], scale="full", data={"": str(tmp_path / "other")})
+    assert (plan.jobs[0].data, plan.jobs[0].size) == (str(tmp_path / "other"), (128, 128))
+    (smoke,) = planned("singh2020", rows=["flower-natural"], scale="smoke").jobs
+    assert (smoke.data, smoke.size) == ("planted", None), "a size is of the paper's pictures"
+
+
+def test_places_of_birds_of_many_sizes(tmp_path: Path) -> None:
+    """From the published folder to Table 2, on a thinner network: of each picture the middle is judged."""
+    birds(tmp_path)
+    paper = yaml.safe_load(registry.file_of("paper", "singh2020").read_text(encoding="utf-8"))
+    paper["sets"]["cub"]["size"] = 40
+    paper["scales"]["full"]["change"] = {
+        "network": "resnet:depth=50,width=2", "epochs": 1, "batch_size": 4, "crop": 32, "robust_every": 0,
+    }  # fmt: skip
+    (tmp_path / "paper.yaml").write_text(yaml.safe_dump(paper), encoding="utf-8")
+    plan = planned(str(tmp_path / "paper.yaml"), rows=["cub-natural"], scale="full", data={"cub": str(tmp_path)})
+    tables = carry_out(plan, tmp_path / "out", Work()).tables
+    (row,) = (row for table in tables for row in table.rows)
+    assert {name: figure.n for name, figure in row.measured.items()} == dict.fromkeys(row.measured, 4)
+    assert {"gradient_known", "cam_known", "box", "gaussian"} <= row.measured.keys()
 
 
 @pytest.mark.parametrize("scale", ["smoke", "short", "cpu", "full"])

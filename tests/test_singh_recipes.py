@@ -1,4 +1,4 @@
-"""The recipes after Singh et al. 2020 for SVHN, Flowers-17 and CUB: settings as printed, and a step of each."""
+"""The recipes after Singh et al. 2020: settings as printed, and a step of each, with every objective and shape."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from advex.recipes import Recipe, recipe_from
 from advex.training import train
 from advex.training.run import begin
 
-PGD = "adversarial:attack=(pgd:norm=linf,radius=8/255,steps=7,step=2.5/255),share=1"
+PGD = "adversarial:attack=(pgd:norm=linf,radius=8/255,steps={},step={}/255),share=1"
+VGG, SE = "vgg:depth=11,width=2,head=gap", "resnet:depth=50,width=2,se=true"
 
 
 def recipe_of(name: str, **overrides: str) -> Recipe:
@@ -20,6 +21,7 @@ def recipe_of(name: str, **overrides: str) -> Recipe:
 
 # App. A.3.1, A.3.4, B.1: network; epochs, and those at which the rate falls to a tenth; peak; decay; batch.
 PRINTED = {
+    "cifar10-art": ("wide_resnet:depth=28,width=10", 100, (50, 80), 0.1, 2e-4, 256),
     "svhn-art": ("wide_resnet:depth=40,width=2", 200, (50, 80), 0.1, 2e-4, 256),
     "gtsrb-art": ("wide_resnet:depth=28,width=10", 12, (4, 6), 0.1, 2e-4, 128),
     "flowers-art": ("wide_resnet:depth=28,width=10", 68, (15, 35), 0.1, 2e-4, 128),
@@ -42,7 +44,10 @@ def test_settings_are_those_of_the_appendices(name: str) -> None:
     assert recipe.per_class == {"flowers-art": 1000, "gtsrb-art": 10_000}.get(name, 0)
 
 
-@pytest.mark.parametrize(("name", "radius"), [("svhn-art", 8), ("flowers-art", 8), ("cub-art", 2)])
+@pytest.mark.parametrize(
+    ("name", "radius"),
+    [(f"{name}-art", 2 if name == "cub" else 8) for name in ("cifar10", "svhn", "gtsrb", "flowers", "cub")],
+)
 def test_art_has_the_papers_search(name: str, radius: int) -> None:
     terms = recipe_of(name).objective
     assert terms.keys() == {"attributional"}
@@ -57,24 +62,22 @@ def test_pgd_on_birds_has_the_papers_search() -> None:
 
 
 SMALL = {
+    "cifar10": ("wide_resnet:depth=10,width=1", 24, {}),
     "svhn": ("wide_resnet:depth=10,width=1", 32, {}),
     "flowers": ("wide_resnet:depth=10,width=1", 24, {"per_class": "1"}),
     "gtsrb": ("wide_resnet:depth=10,width=1", 24, {"per_class": "1"}),
     "cub": ("resnet:depth=50,width=2", 40, {"crop": "32"}),
 }
+SEARCHES = {"cifar10": (10, 2), "svhn": (7, 2.5), "gtsrb": (7, 2), "flowers": (7, 2.5)}  # PGD's steps and their size
 STEPS = [
-    ("svhn-art", {}),
-    ("svhn-art", {"objective": "natural"}),
-    ("svhn-art", {"objective": PGD}),
-    ("gtsrb-art", {}),
-    ("flowers-art", {}),
-    ("flowers-art", {"objective": "natural"}),
-    ("flowers-art", {"objective": PGD}),
-    ("cub-art", {}),
-    ("cub-art", {"network": "vgg:depth=11,width=2,head=gap"}),
-    ("cub-art", {"network": "resnet:depth=50,width=2,se=true"}),
-    ("cub-pgd", {}),
-    ("cub-ordinary", {}),
+    (f"{name}-art", changes)
+    for name, search in SEARCHES.items()
+    for changes in ({}, {"objective": "natural"}, {"objective": PGD.format(*search)})
+]
+STEPS += [
+    (f"cub-{name}", changes)
+    for name in ("art", "pgd", "ordinary")
+    for changes in ({}, {"network": VGG}, {"network": SE})
 ]
 
 

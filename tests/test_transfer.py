@@ -118,5 +118,35 @@ def test_records_that_are_put_together_have_none(models: list, data: Dataset, fo
 def test_what_cannot_be_judged_is_refused(models: list, data: Dataset, tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="needs a radius"):
         settings_from(BASE)
+    settings = Settings(**BASE, radius=("linf:0.1",))
     with pytest.raises(SpecError, match="at least two models"):
-        evaluate(models[:1], data, tmp_path / "out", Settings(**BASE, radius=("linf:0.1",)))
+        evaluate(models[:1], data, tmp_path / "out", settings)
+    wide = ("wide", "wide", Classifier(Line(torch.ones(16)), box=(-1, 1)))
+    same = ("same", "same", Classifier(Line(torch.ones(16)), box=(torch.zeros(1, 4, 4), 1)))
+    with pytest.raises(SpecError, match=r"first takes inputs in \[0, 1\] and wide in \[-1, 1\]. Wrap both"):
+        evaluate([*models[:1], same, wide], data, tmp_path / "out", settings)
+    functions = [(name, name, function(models[0][2])) for name in "ab"]
+    with pytest.raises(SpecError, match="none of these models has"):
+        evaluate(functions, data, tmp_path / "out", Settings(**SQUARE))
+    assert not (tmp_path / "out").exists()
+
+
+SQUARE: dict[str, Any] = {**BASE, "radius": ("linf:0.1",), "suite": ("square:queries=2",)}
+
+
+def function(classifier: Classifier) -> Classifier:
+    """Its answers without its gradients."""
+    return Classifier.from_function(lambda x: classifier.predict(torch.as_tensor(x)).softmax(1).numpy(), classes=2)
+
+
+def test_a_function_without_gradients_judges_the_changes_of_others(models: list, data: Dataset, tmp_path: Path) -> None:
+    both = [models[0], ("box", "box", function(models[0][2]))]
+    record = evaluate(both, data, tmp_path / "out", Settings(**SQUARE))
+    first, box = (model.transfer["linf:0.1"] for model in record.models)
+    assert first.accuracy == box.accuracy, "it is the same network"
+    assert (first.accuracy.keys(), first.beyond, box.beyond) == ({"first"}, {}, {})
+    assert not [flag for flag in record.flags if flag.code == "transfer_beats_white_box"]
+    assert {(row["model"], row["judge"]) for row in read_rows(tmp_path / "out", "transfer")} == {
+        ("first", "first"), ("first", "box"),
+    }  # fmt: skip
+    assert "Changes made on other models" in write_report(tmp_path / "out").read_text(encoding="utf-8")

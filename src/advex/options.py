@@ -29,6 +29,8 @@ AtLeast0 = Annotated[float, Field(ge=0), _kept]
 AtLeast1 = Annotated[float, Field(ge=1), _kept]
 Above0 = Annotated[float, Field(gt=0), _kept]
 Share = Annotated[float, Field(ge=0, le=1), _kept]  # in [0, 1]
+Blur = Annotated[float, Field(ge=0, le=1000), _kept]  # sigma of a Gaussian in pixels
+BlurShare = Annotated[float, Field(gt=0, le=10), _kept]  # the same, as a share of the picture's longer side
 ShareBelow1 = Annotated[float, Field(ge=0, lt=1), _kept]  # in [0, 1)
 # Converted: a norm may be named, and a radius written as a fraction.
 NormOption = Annotated[Norm | str, PlainValidator(as_norm)]

@@ -1,7 +1,7 @@
 """An outside oracle: imagecorruptions-imaug with our parameters in the place of its own, and fed with our draws.
 
-Its functions have the table for pictures of 224 pixels alone. Where it lacks a part, its own building blocks (OpenCV,
-scikit-image, SciPy, Pillow) are put together as the published code does.
+Its functions have the table for pictures of 224 pixels alone. Of the elastic transform it lacks the first of two parts,
+which OpenCV makes as in the published code, and the second part gets the published blur in the place of its own.
 """
 
 from __future__ import annotations
@@ -27,8 +27,12 @@ oracle: Any = pytest.importorskip("imagecorruptions.corruptions")
 
 EXACT = {"contrast", "brightness", "defocus_blur", "zoom_blur", "pixelate"}
 NAMES = [name for name in registry.entries("corruption") if name != "frost"]  # its pictures are the user's
+ENDS, STEPS = (1.11, 1.16, 1.21, 1.26, 1.31), (0.01, 0.02, 0.03)  # of the oracle's zoom_blur
 IMAGE = {32: 32, 64: 64, 224: 244}  # the side that the published elastic transform multiplies its parameters by
-RANDOM = ("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise", "glass_blur", "motion_blur", "fog", "snow")
+RANDOM = (
+    "gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise", "glass_blur", "motion_blur", "fog", "snow",
+    "elastic_transform",
+)  # fmt: skip
 
 
 def pictures(side: int, n: int) -> Tensor:
@@ -37,10 +41,16 @@ def pictures(side: int, n: int) -> Tensor:
 
 def injected(function: Callable[..., Any], table: Any) -> Callable[..., Any]:
     """A function of the oracle with five other parameters in the place of its own."""
-    code = function.__code__
-    own = [value for value in code.co_consts if isinstance(value, tuple) and len(value) == 5 and None not in value]
+    constants = function.__code__.co_consts
+    own = [value for value in constants if isinstance(value, tuple) and len(value) == 5 and None not in value]
     (former,) = [value for value in own if not isinstance(value[0], str)]
-    constants = tuple(tuple(table) if value is former else value for value in code.co_consts)
+    return rewritten(function, {former: tuple(table)})
+
+
+def rewritten(function: Callable[..., Any], instead: dict[Any, Any]) -> Callable[..., Any]:
+    """A function of the oracle with other constants: those by which each is replaced."""
+    code = function.__code__
+    constants = tuple(instead.get(value, value) for value in code.co_consts)
     return types.FunctionType(code.replace(co_consts=constants), function.__globals__, None, function.__defaults__)
 
 
@@ -100,10 +110,13 @@ def by_oracle(corruption: Corruption, x: Tensor, fields: dict[str, Tensor], monk
 def one_picture(corruption: Corruption, x: np.ndarray, fields: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     name, size = corruption.name, x.shape[:2]
     table = corruption.tables[corruption.table(size)]
-    if name == "zoom_blur":
-        return zoomed(x, *corruption.parameters(size))
+    if name == "zoom_blur":  # its ranges of factors are made by np.arange of an end and a step
+        end, step = corruption.parameters(size)
+        return rewritten(oracle.zoom_blur, {**dict.fromkeys(ENDS, end), **dict.fromkeys(STEPS, step)})(x)
     if name == "elastic_transform":
-        return bent(x, fields, *(IMAGE[max(size)] * part for part in corruption.parameters(size)))
+        with monkeypatch.context() as patch:
+            patch.setattr(np.random, "uniform", Feeding({"bend": fields["bend"].ravel()}).uniform)
+            return bent(x, fields["corners"], corruption, patch)
     function = injected(getattr(oracle, name), table)
     if name in ("pixelate", "jpeg_compression"):
         return np.asarray(function(Image.fromarray(x), corruption.severity))
@@ -131,30 +144,24 @@ def turns(shift: np.ndarray, parameters: Any) -> Any:
                 yield shift[k, :, h, w]
 
 
-def zoomed(x: np.ndarray, end: float, step: float) -> Any:
-    pixels = (x / 255).astype(np.float32)
-    factors = np.arange(1, end, step)
-    layers = [oracle.clipped_zoom(pixels, factor)[: x.shape[0], : x.shape[1]] for factor in factors]
-    return 255 * (pixels + sum(layers)) / (len(factors) + 1)
+def bent(x: np.ndarray, corners: np.ndarray, corruption: Corruption, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The published elastic transform, whose first part the oracle leaves out.
 
-
-def bent(x: np.ndarray, fields: Any, alpha: float, sigma: float, corner: float) -> Any:
-    """The published elastic transform: the oracle's leaves out the first of its two parts."""
+    corners: the moves of three points, in [-1, 1]. The oracle draws those of single pixels within 0.005 of the side,
+    and blurs them by 0.01 of it.
+    """
+    side = max(x.shape[:2])
+    alpha, sigma, corner = (IMAGE[side] * part for part in corruption.parameters(x.shape[:2]))
     pixels, sides = (x / 255).astype(np.float32), np.array(x.shape[:2], dtype=np.float32)
     middle, reach = sides // 2, min(x.shape[:2]) // 3
     first = np.array([middle + reach, [middle[0] + reach, middle[1] - reach], middle - reach], dtype=np.float32)
-    second = first + (corner * fields["corners"]).astype(np.float32)
+    second = first + (corner * corners).astype(np.float32)
     matrix: Any = cv2.getAffineTransform(first, second)
     pixels = cv2.warpAffine(pixels, matrix, x.shape[1::-1], borderMode=cv2.BORDER_REFLECT_101)
-    right, down = (
-        alpha * oracle.gaussian(part.astype(np.float64), sigma, mode="reflect", truncate=3) if sigma else 0 * part
-        for part in fields["bend"]
-    )
-    rows, columns = np.mgrid[: x.shape[0], : x.shape[1]]
-    places = [rows + down, columns + right]
-    return 255 * np.stack(
-        [ndimage.map_coordinates(pixels[..., k], places, order=1, mode="reflect") for k in range(x.shape[2])], axis=2
-    )
+    blur = oracle.gaussian
+    with monkeypatch.context() as patch:
+        patch.setattr(oracle, "gaussian", lambda moves, own, **how: blur(moves, sigma, **how) if sigma else 0 * moves)
+        return injected(oracle.elastic_transform, [alpha / (0.005 * side)] * 5)(255 * pixels)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -181,7 +188,11 @@ def test_our_own_draws_change_a_picture_as_much(name: str, monkeypatch: pytest.M
     x = pictures(32, 6)
     corruption = registry.make("corruption", name, severity=4)
     ours = torch.stack([(corruption(x, seed=seed) - x).abs().mean() for seed in range(64)]).mean()
-    function = injected(getattr(oracle, name), corruption.tables[32])
+    function = (
+        (lambda pixels, _: bent(pixels, np.random.uniform(-1, 1, (3, 2)), corruption, monkeypatch))
+        if name == "elastic_transform"
+        else injected(getattr(oracle, name), corruption.tables[32])
+    )
     shuffle = oracle._shuffle_pixels_njit_glass_blur
     monkeypatch.setattr(oracle, "_shuffle_pixels_njit_glass_blur", getattr(shuffle, "py_func", shuffle))
     state, changes = np.random.get_state(), []

@@ -44,7 +44,7 @@ Data = Annotated[
     ),
 ]
 Split = Annotated[str | None, typer.Option(metavar="NAME", help="Which split of the data, if there are several.")]
-Seed = Annotated[int, typer.Option(help="Random seed.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Random seed.")]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda|cuda:N|mps", help="Device to compute on.")]
 MaxSamples = Annotated[
     int | None, typer.Option("--max-samples", min=1, metavar="N", help="At most N examples, drawn at random.")

@@ -53,7 +53,7 @@ def train(
         ),
     ] = None,
     max_samples: options.MaxSamples = None,
-    seed: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="Instead of the recipe's.")] = None,
     device: options.Device = "auto",
     resume: options.Resume = True,
     overwrite: options.Overwrite = False,

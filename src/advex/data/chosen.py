@@ -19,6 +19,13 @@ def number_of(place: Any) -> int | None:
         return None
 
 
+def seed_of(seed: int, below: int = 2**63) -> int:
+    """The seed itself. Raises SpecError for a number that cannot be one."""
+    if not 0 <= seed < below:
+        raise SpecError(f"seed={seed} is not valid: a seed is a whole number from 0 to {below - 1}.")
+    return seed
+
+
 def rows_of(places: Any, count: int, name: str) -> Tensor:
     """[k] int64, from 0 to count - 1: the rows of so many that are chosen.
 

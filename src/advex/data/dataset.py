@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Subset
 
-from advex.data.chosen import number_of, rows_of
+from advex.data.chosen import number_of, rows_of, seed_of
 from advex.data.evidence import Evidence
 from advex.data.kept import read_kept, write_kept
 from advex.errors import ArtifactError, DataError
@@ -281,7 +281,7 @@ def drawn(total: int, count: int | None, seed: int) -> Tensor:
     """
     if count is None or count >= total:
         return torch.arange(total)
-    return torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:count]
+    return torch.randperm(total, generator=torch.Generator().manual_seed(seed_of(seed)))[:count]
 
 
 def describe(data: Dataset | Streamed, *, most: int = 3) -> str:

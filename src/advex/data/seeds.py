@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,7 +40,10 @@ class ClassSeeds:
 
     def draw(self, number: int, seed: int) -> Tensor:
         """[channels, height, width] float32: the picture of this number, which depends on it and the seed alone."""
-        generator = torch.Generator().manual_seed(randomness.draw(seed, number))
+        start = randomness.draw(seed, number)
+        if start >= 2**63:  # torch takes none so large
+            start = int.from_bytes(hashlib.blake2b(str(start).encode(), digest_size=8).digest()) >> 1
+        generator = torch.Generator().manual_seed(start)
         weights = torch.randn(len(self.rows), generator=generator) * self.scale
         parts = zip(weights.split(_ROWS), self.rows.split(_ROWS), strict=True)
         change = sum(torch.tensordot(weight, rows.float() - self.origin, dims=1) for weight, rows in parts)
@@ -52,8 +56,10 @@ def seeds_of(data: Dataset, name: str) -> ClassSeeds:
         raise SpecError(f"{data.name} has no class '{name}': {did_you_mean(name, data.class_names)}")
     own = data.take((data.y == data.class_names.index(name)).nonzero()[:, 0])
     if len(data.shape) != 3 or not len(own):
-        what = "no pictures" if len(data.shape) != 3 else f"no picture of class '{name}'"
-        raise DataError(f"{data.name} has {what}; seeds are made from pictures of the class.")
+        what = "has no pictures"
+        if len(data.shape) == 3:
+            what = f"has no picture of class '{name}' among the {counted(len(data), 'picture')} read (--max-samples)"
+        raise DataError(f"{data.name} {what}; seeds are made from pictures of the class.")
     mean = torch.stack([batch.x.double().sum(dim=0) for batch in own.batches(_ROWS)]).sum(dim=0) / len(own)
     unit = 255 if own.x.dtype == torch.uint8 else 1
     return ClassSeeds(

@@ -14,7 +14,7 @@ import numpy as np
 
 from advex.data import dealing
 from advex.data.annotated.policy import MAJORITY, AnnotationPolicy
-from advex.data.chosen import number_of
+from advex.data.chosen import number_of, seed_of
 from advex.data.crops import Crop
 from advex.data.dataset import Dataset, Skipped
 from advex.data.evidence import Region
@@ -105,6 +105,7 @@ class Reading:
         numbers = [self.channels, self.max_samples, self.seed, *(self.size or ())]
         if wrong := [each for each in numbers if each is not None and number_of(each) is None]:
             raise SpecError(f"size, channels, max_samples and seed must be whole numbers, not {wrong[0]!r}.")
+        seed_of(self.seed)
         if not isinstance(self.split, str | None):
             raise SpecError(f"split={self.split!r} must be the name of a split, such as 'test'.")
         if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
@@ -212,6 +213,7 @@ class Source:
 
     A source without splits has one, named "". indivisible: it is never dealt into parts, being one already. root: the
     folder or file that all of it is read from, by which it is seen whether it has changed; None where that is not said.
+    Raises DataError where there is no split at all.
     """
 
     name: str
@@ -219,6 +221,10 @@ class Source:
     splits: Mapping[str, Callable[[], Split]]
     indivisible: bool = False
     root: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not self.splits:
+            raise DataError(f"{self.root or self.name} has no examples: its files and tables list none.")
 
     @property
     def split_names(self) -> tuple[str, ...]:

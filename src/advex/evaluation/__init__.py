@@ -170,8 +170,6 @@ def check(models: Sequence[Model], data: Dataset, plan: Plan) -> None:
     # Names become file names, and some file systems do not tell a from A.
     if not names or "" in names or len({name.casefold() for name in names}) < len(names):
         raise SpecError(f"An evaluation needs at least one model, each with its own name, not {names}.")
-    if plan.settings.transfer and len(models) < 2:
-        raise SpecError("Transfer tests the changes of each model on every other model: it needs at least two models.")
     for name, _, classifier in models:
         classes = classifier.predict(batch_for(classifier, data, slice(0, 2)).x).shape[1]
         if classes != len(data.class_names):
@@ -188,6 +186,7 @@ def check(models: Sequence[Model], data: Dataset, plan: Plan) -> None:
             )
         for stage in (radii, transfers, corruptions, maps, pictures):
             stage.check(plan, classifier, data)  # before hours of searching
+    transfers.check_together(plan, {name: classifier for name, _, classifier in models})
 
 
 def _flags(work: Evaluation, entry: ModelEntry, trained: Known | None) -> Iterator[Flag]:

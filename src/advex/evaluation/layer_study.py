@@ -6,7 +6,6 @@ A range costs one search, of which each sigma blurs the change that was found. W
 from __future__ import annotations
 
 import contextlib
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -67,8 +66,8 @@ class LayerStudy:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.sigmas or not all(0 <= sigma < math.inf for sigma in self.sigmas):
-            raise SpecError(f"Sigmas of the blur must be numbers of pixels, at least 0, not {self.sigmas}.")
+        if not self.sigmas or not all(0 <= sigma <= 1000 for sigma in self.sigmas):
+            raise SpecError(f"Sigmas of the blur must be numbers of pixels from 0 to 1,000, not {self.sigmas}.")
         fixed = sorted({"layers", "sigma"} & parse(self.explainer)[1].keys())
         if fixed:
             raise SpecError(f"{' and '.join(fixed)} of '{self.explainer}' are varied by the study. Omit them.")

@@ -37,7 +37,10 @@ from advex.types import FLAT, INCOMPLETE, Explanation
 
 SUMS: dict[str, Better] = {"change": "neither", "completeness": "low"}  # figures of methods that promise a sum
 OWNER = ("model", "explainer")
-LOCATED = "planted, voc, coco, coco:outlines=true, imagenet with its boxes, tiny-imagenet, cub, parquet:boxes=COLUMN"
+LOCATED = (
+    "planted, photos-sample, voc, coco, coco:outlines=true, imagenet with its boxes, tiny-imagenet, gtsrb, cub, "
+    "flowers17 and flowers102 with their masks, parquet:boxes=COLUMN"
+)
 _BESIDE: dict[Table, Columns] = {
     "moved": MOVED,
     "traces": TRACE,

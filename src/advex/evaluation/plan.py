@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -190,21 +190,37 @@ def _named_searches(specs: Sequence[str]) -> list[SearchTask]:
 
 
 def _corruptions(specs: Sequence[str]) -> tuple[CorruptionTask, ...]:
-    """`all`, NAME, NAME:SEVERITY, or a spec with options: by name, each with its severities in rising order."""
-    known = registry.entries("corruption")
+    """`all` or NAME, with or without :SEVERITY, or a spec with options: by name, with severities in rising order."""
     tasks: dict[str, dict[int, Corruption]] = {}
-    for spec in (each for text in specs for each in (known if text == "all" else (text,))):
-        name, _, rest = spec.partition(":")
-        _, options = parse(f"{name}:severity={rest}" if rest.isdecimal() else spec)
+    typed: dict[tuple[str, int], str] = {}
+    for text, name, options in itertools.chain.from_iterable(map(_read_corruption, specs)):
         several = (options.pop("severity"),) if "severity" in options else range(1, SEVERITIES + 1)
         for severity in several:
             made = registry.make("corruption", name, severity=severity, **options)
             if severity in tasks.setdefault(name, {}):
-                raise SpecError(f"The corruption '{name}:{severity}' is given twice.")
+                first = typed[name, severity]
+                by = "" if first == text else f": '{first}' and '{text}' both contain it"
+                raise SpecError(f"The corruption '{name}:{severity}' is given twice{by}.")
+            typed[name, severity] = text
             if any(replace(each, severity=severity) != made for each in tasks[name].values()):
                 raise SpecError(f"The corruption '{name}' is given with different options: evaluate them one by one.")
             tasks[name][severity] = made
     return tuple(CorruptionTask(key=key, severities=dict(sorted(made.items()))) for key, made in tasks.items())
+
+
+def _read_corruption(text: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """(text, name, options) of each corruption that a text names. Raises SpecError."""
+    name, _, rest = text.partition(":")
+    if text == "none":
+        raise SpecError("There is no corruption 'none': omit corruptions to measure under none.")
+    if rest and "=" not in rest and rest not in map(str, range(1, SEVERITIES + 1)):
+        raise SpecError(
+            f"The corruption '{text}': a severity is a whole number from 1 to {SEVERITIES}, as in {name}:3, and an "
+            "option is written option=value."
+        )
+    _, options = parse(f"{name}:severity={rest}" if rest and "=" not in rest else text)
+    for each in registry.entries("corruption") if name == "all" else (name,):
+        yield text, each, dict(options)
 
 
 # -- explainers and measures -------------------------------------------------------------------------------

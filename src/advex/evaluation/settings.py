@@ -61,7 +61,7 @@ class Settings(BaseModel):
     steps: int = Field(default=35, ge=1)
     recheck: int = Field(default=64, ge=0)
     batch_size: int = Field(default=128, ge=1)
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**63)
     bfloat16: bool = False
     compiled: bool = False
     certify: float | None = Field(default=None, gt=0, allow_inf_nan=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 
 import pyarrow as pa
@@ -14,6 +14,7 @@ from advex.attacks.pgd import PGD
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset
 from advex.drawing.numbers import percent
+from advex.errors import SpecError
 from advex.evaluation import predictions
 from advex.evaluation.columns import beside, table, tensor
 from advex.evaluation.examples import batch_for
@@ -24,6 +25,7 @@ from advex.evaluation.run import Blocks, Evaluation, Pieces
 from advex.evaluation.scores import Contrast, bounded, share, share_contrast
 from advex.evaluation.tasks import RadiusTask
 from advex.goals import Misclassify
+from advex.networks.function import FunctionNetwork
 from advex.record import Figure, Flag, ModelEntry, TransferFigures
 from advex.record.tables import TRANSFER
 
@@ -39,13 +41,49 @@ def check(plan: Plan, classifier: Classifier, data: Dataset) -> None:
         search(task)
 
 
+def check_together(plan: Plan, models: Mapping[str, Classifier]) -> None:
+    """Raise SpecError for models of which none has gradients to make changes with, or whose inputs differ in range."""
+    if not plan.settings.transfer:
+        return
+    if len(models) < 2:
+        raise SpecError("Transfer tests the changes of each model on every other model: it needs at least two models.")
+    if not any(map(_has_gradients, models.values())):
+        raise SpecError(
+            "Transfer makes changes by gradients, which none of these models has: they are functions that return "
+            "outputs alone. Add a model with gradients, whose changes they can judge, or omit transfer."
+        )
+    (first, classifier), *others = models.items()
+    for name, other in others:
+        if not _same_box(classifier, other):
+            raise SpecError(
+                f"Transfer tries every change on every model, but {first} takes inputs in {_range(classifier)} and "
+                f"{name} in {_range(other)}. Wrap both networks with the same box, or omit transfer."
+            )
+
+
+def _has_gradients(classifier: Classifier) -> bool:
+    return not isinstance(classifier.network, FunctionNetwork) or classifier.network.pairs > 0
+
+
+def _same_box(first: Classifier, second: Classifier) -> bool:
+    pairs = ((getattr(each.box, end).cpu().double() for each in (first, second)) for end in ("lower", "upper"))
+    return all(bool((low == high).all()) for low, high in pairs)
+
+
+def _range(classifier: Classifier) -> str:
+    return f"[{float(classifier.box.lower.min()):g}, {float(classifier.box.upper.max()):g}]"
+
+
 def _kind(task: RadiusTask) -> str:
     return f"transfer-{task.kind}"
 
 
 def pieces(work: Evaluation, model: str) -> Pieces:
-    """A model's changes of all examples within every radius, and what all models say to them."""
-    if work.plan.settings.transfer:
+    """A model's changes of all examples within every radius, and what all models say to them.
+
+    A function without gradients makes none, and judges those of the others.
+    """
+    if work.plan.settings.transfer and _has_gradients(work.classifiers[model]):
         for task in work.plan.radii:
             yield work.pieces(model, _kind(task), partial(_judged, work, model, task))
 
@@ -67,7 +105,7 @@ def _judged(work: Evaluation, model: str, task: RadiusTask, rows: range) -> pa.T
 
 def tables(work: Evaluation, model: str) -> Blocks:
     """The table `transfer`."""
-    if not work.plan.settings.transfer:
+    if not (work.plan.settings.transfer and _has_gradients(work.classifiers[model])):
         return {}
     made = (beside(block, model=model) for task in work.plan.radii for block in work.made(model, _kind(task)))
     return {"transfer": made}
@@ -82,14 +120,15 @@ def figures(work: Evaluation, entry: ModelEntry) -> ModelEntry:
 
 
 def _figures(work: Evaluation, judge: str, radius: str) -> TransferFigures:
-    right = {source: _right(work, source, judge, radius) for source in work.classifiers}
+    sources = [name for name, classifier in work.classifiers.items() if _has_gradients(classifier)]
+    right = {source: _right(work, source, judge, radius) for source in sources}
     contrasts = [
         share_contrast(
             "transfer", right[judge].double() - held.double(), "neither", work.plan.settings.seed,
             measure=radius, first=judge, second=source,
         )
         for source, held in right.items()
-        if source != judge
+        if judge in right and source != judge
     ]  # fmt: skip
     beyond: dict[str, Figure] = {line.second: line.figure for line in bounded(contrasts)}
     return TransferFigures(accuracy={source: share(held) for source, held in right.items()}, beyond=beyond)

@@ -12,7 +12,7 @@ from advex.errors import InputError
 from advex.explainers.filling import blurred, pictures
 from advex.explainers.maps import Attribution, AttributionMethod, AttributionRequest, explainer
 from advex.explainers.outputs import chosen_output
-from advex.options import Above0
+from advex.options import BlurShare
 
 
 @explainer("random", shows="control")
@@ -30,7 +30,7 @@ class SmoothRandom(AttributionMethod):
     sigma: of the blur, as a share of the picture's longer side.
     """
 
-    sigma: Above0 = 0.1
+    sigma: BlurShare = 0.1
 
     def attribute(self, request: AttributionRequest) -> Attribution:
         picture = pictures(self, request)
@@ -69,7 +69,7 @@ class BlurDifference(AttributionMethod):
     sigma: of the blur, as a share of the picture's longer side.
     """
 
-    sigma: Above0 = 0.1
+    sigma: BlurShare = 0.1
 
     def attribute(self, request: AttributionRequest) -> Attribution:
         x = pictures(self, request)

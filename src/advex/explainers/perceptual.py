@@ -17,7 +17,7 @@ from advex.explainers.maps import Attribution, AttributionMethod, AttributionReq
 from advex.explainers.request import rows_of_a_pass
 from advex.goals import Misclassify
 from advex.inputs import per_channel
-from advex.options import Above0, AtLeast0, Count
+from advex.options import Above0, AtLeast0, Blur, Count
 
 _REACH = 3  # sigmas of the blur
 
@@ -49,7 +49,7 @@ class Perceptual(AttributionMethod):
     pixel: AtLeast0 = 1.0
     scale: Scale = "mean"
     gradients: Count = 50
-    sigma: AtLeast0 = 0.0
+    sigma: Blur = 0.0
     guided: bool = False
     resize: Above0 = 1.0
     published: bool = False

@@ -38,15 +38,13 @@ def seeds_for(
 ) -> tuple[dict[str, ClassSeeds], dict[str, int]]:
     """What seeds are drawn from, and the number of the class for the classifier, by its name.
 
-    wanted: classes by name or number, or "all". data: pictures of the classes; None: those that are bundled. Raises
-    SpecError for what is no class, DataError for a class without pictures.
+    wanted: classes by name or number; "all" among them: every one. data: pictures of the classes; None: those that are
+    bundled. Raises SpecError for what is no class, DataError for a class without pictures.
     """
     names = classifier.class_names or (() if data is None else data.class_names)
     if not names:
         raise SpecError("The model does not name its classes. Give data with pictures of them: --data DATA.")
-    numbers = (
-        range(len(names)) if list(wanted) == ["all"] else [class_number(each, names, len(names)) for each in wanted]
-    )
+    numbers = range(len(names)) if "all" in wanted else [class_number(each, names, len(names)) for each in wanted]
     by_name = {names[number]: number for number in numbers}
     if data is None:
         return {name: bundled_seeds(name, classifier.class_names, classifier.input_shape) for name in by_name}, by_name

@@ -123,7 +123,7 @@ def of_one_table(models: Sequence[Opened]) -> Classifier:
 
 def _split(option: str) -> list[str]:
     """`a,b` -> [a, b]; a folder whose name holds a comma stays whole."""
-    if Path(option.removeprefix(pretrained.PREFIX)).exists():
+    if option and Path(option.removeprefix(pretrained.PREFIX)).exists():
         return [option]
     parts = [part.strip() for part in option.split(",")]
     if not all(parts):

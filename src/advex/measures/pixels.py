@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Annotated
 
@@ -24,10 +23,11 @@ CONSTANT = "the map is the same everywhere"
 
 
 def _smoothing(value: object) -> object:
-    known = value in ("none", "mean") or (isinstance(value, int | float) and 0 < value < math.inf)
+    known = value in ("none", "mean") or (isinstance(value, int | float) and 0 < value <= 1000)
     if isinstance(value, bool) or not known:
         raise SpecError(
-            f"The smoothing of a map must be none, mean or the sigma of a Gaussian in pixels, not {value!r}."
+            "The smoothing of a map must be none, mean or the sigma of a Gaussian in pixels, at most 1,000, not "
+            f"{value!r}."
         )
     return value
 

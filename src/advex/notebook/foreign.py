@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset, RandomSampler
 from torch.utils.data import Dataset as TorchDataset
 
 from advex.data import Dataset, Skipped
-from advex.data.dataset import counted
+from advex.data.dataset import counted, drawn
 from advex.data.source import Encoded, Reading, Source, Split, Unreadable
 from advex.errors import DataError, SpecError
 from advex.notebook.pictures import encoded, is_float
@@ -61,8 +61,7 @@ class Examples:
         """So many rows drawn by the seed, in their order; all where there are no more. None of them is read."""
         if count is None or count >= self.count:
             return self
-        drawn = torch.randperm(self.count, generator=torch.Generator().manual_seed(seed))[:count]
-        rows, labels = drawn.sort().values.tolist(), self.labels
+        rows, labels = drawn(self.count, count, seed).sort().values.tolist(), self.labels
         chosen = None if labels is None else [labels[row] for row in rows]
         problems = {place: self.problems[row] for place, row in enumerate(rows) if row in self.problems}
         picture = self.picture

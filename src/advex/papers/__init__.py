@@ -1,6 +1,7 @@
 """Papers' tables as data: what was published, and how each row is made here. The YAML files of this folder.
 
 tables    columns with unit and format; rows with the published values, recipe and changes to it
+sets      of what size the pictures of its data sets are, and how they are dealt
 claims    what the paper says of orders in words
 others    published figures that are in no table, to compare with
 plots     two columns against each other; grids: explanations by the networks of several rows; maps: theirs side by side
@@ -68,7 +69,7 @@ def read(name_or_path: str | Path) -> Paper:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the whole"
-        raise SpecError(f"{path}: {place}: {why_impossible(first['msg'])}.") from None
+        raise SpecError(f"{path}: {place}: {why_impossible(first['msg']).rstrip('.')}.") from None
 
 
 def chosen(paper: Paper, table: str | None, names: Sequence[str]) -> list[str]:

@@ -9,10 +9,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from advex.errors import did_you_mean
-from advex.papers import answers, choices, extras
+from advex.papers import answers, choices, extras, sets
 from advex.papers.answers import Learned, Simulated
 from advex.papers.choices import Chosen
 from advex.papers.extras import Extra, Making
+from advex.papers.sets import DataSet
 
 ALL = "all"  # every row, where a scale has a subset of its own
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*$", max_length=60)]
@@ -218,6 +219,7 @@ class Paper(_Model):
     year: int
     venue: str
     tables: dict[Id, Table]
+    sets: dict[str, DataSet] = {}
     others: tuple[Other, ...] = ()
     claims: tuple[Claim, ...] = ()
     plots: dict[Id, Plot] = {}
@@ -253,6 +255,7 @@ def _problems(paper: Paper) -> Iterator[str]:
     yield from answers.problems(paper)
     yield from choices.problems(paper)
     yield from extras.problems(paper)
+    yield from sets.problems(paper)
     ids = [row.id for table in paper.tables.values() for row in table.rows]
     yield from (f"two rows are called '{name}'" for name in sorted({row for row in ids if ids.count(row) > 1}))
     rows = paper.rows
@@ -303,8 +306,7 @@ def _problems(paper: Paper) -> Iterator[str]:
     for name, scale in paper.scales.items():
         if scale.subset is not None and scale.subset not in paper.subsets:
             yield f"scale {name}: there is no subset '{scale.subset}': {did_you_mean(scale.subset, paper.subsets)}"
-        sets = {table.data for table in paper.tables.values()} | {row.data for row in rows.values() if row.data}
-        for table in (scale.data.keys() - sets | scale.tables.keys()) - paper.tables.keys():
+        for table in (scale.data.keys() - sets.names(paper) | scale.tables.keys()) - paper.tables.keys():
             yield f"scale {name}: there is no table '{table}': {did_you_mean(table, paper.tables)}"
 
 

@@ -127,8 +127,8 @@ class CorruptedFigures(Strict):
 class TransferFigures(Strict):
     """What a model decides rightly once changes made on each model within a radius are added.
 
-    accuracy: by the model that they were made on, itself among them. beyond: by each other model, the accuracy under
-    its own changes minus that under the other's, paired; the intervals have joint coverage.
+    accuracy: by the model that they were made on, itself among them unless it has no gradients. beyond: by each other
+    model, the accuracy under its own changes minus that under the other's, paired; the intervals have joint coverage.
     """
 
     accuracy: dict[str, Figure]

@@ -1,6 +1,7 @@
 """A paper's tables run again: what is to be run, doing it row by row, and setting it beside what was published.
 
 plan      rows -> recipes, data and settings of evaluations, at a scale; what cannot be run, and why
+sources   where the data of its rows are opened from
 scaling   a recipe at a scale, and in words how it then differs from the one asked for
 simulated annotators that are no people
 folder    whose folder it is, and which rows in it are done
@@ -19,7 +20,7 @@ from advex.reproduction.plan import Job as Job
 from advex.reproduction.plan import Plan as Plan
 from advex.reproduction.plan import Planned as Planned
 from advex.reproduction.plan import Together as Together
-from advex.reproduction.plan import data_from as data_from
 from advex.reproduction.plan import planned as planned
+from advex.reproduction.sources import data_from as data_from
 
 __all__ = ["OURS", "Job", "Plan", "Planned", "Together", "Work", "carry_out", "compared", "data_from", "planned"]

@@ -51,7 +51,7 @@ class Work:
             )
         train = datasets.open_examples(
             job.data, datasets.split_to_learn(job.data, None), self.say, max_samples=job.train_samples, seed=self.seed,
-            streaming=job.recipe.streaming,
+            streaming=job.recipe.streaming, shape=job.size,
         )  # fmt: skip
         test = datasets.open_split(
             job.data, judged, self.say, max_samples=job.test_samples, seed=self.seed,

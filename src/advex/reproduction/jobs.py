@@ -31,9 +31,9 @@ class Feedback:
 class Job:
     """One network: to be trained and evaluated once, however many rows it is in. name: the id of its row.
 
-    data: where the examples are from. samples: how many are drawn of each split; None: all. right_samples: of the test
-    examples so many that it classifies correctly, after `skip_samples` of all. feedback: images that are
-    learned from besides.
+    data: where the examples are from. size: (height, width) that pictures are scaled to and cut; None: their own.
+    samples: how many are drawn of each split; None: all. right_samples: of the test examples so many that it classifies
+    correctly, after `skip_samples` of all. feedback: images that are learned from besides.
     """
 
     name: str
@@ -42,6 +42,7 @@ class Job:
     train_samples: int | None
     test_samples: int | None
     evaluation: Settings
+    size: tuple[int, int] | None = None
     right_samples: int | None = None
     skip_samples: int = 0
     feedback: Feedback | None = None

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from advex import data as sets
 from advex import papers, recipes
@@ -21,6 +20,7 @@ from advex.reproduction.jobs import Further as Further
 from advex.reproduction.jobs import Job as Job
 from advex.reproduction.jobs import Together as Together
 from advex.reproduction.scaling import changes, scaled
+from advex.reproduction.sources import Available, as_published, checked, data_of
 
 _ANSWERING = ("sqlalchemy", "alembic")  # of the extra `annotate`
 
@@ -141,19 +141,6 @@ class Plan:
         return {"paper": self.name, "scale": self.scale, "changes": list(self.changes), "rows": rows}
 
 
-def data_from(given: Sequence[str]) -> dict[str, str]:
-    """`PATH` and `NAME=PATH` -> where the data sets are; "" stands for every one. Raises SpecError."""
-    sources: dict[str, str] = {}
-    for text in given:
-        name, equals, path = text.partition("=")
-        if not equals or Path(text).exists() or ":" in name or "/" in name:
-            name, path = "", text
-        if name in sources:
-            raise SpecError(f"--data is given twice for {name or 'all rows'}: {sources[name]} and {path}.")
-        sources[name] = path
-    return sources
-
-
 def planned(
     name: str,
     *,
@@ -163,7 +150,7 @@ def planned(
     data: Mapping[str, str] | None = None,
     seed: int = 0,
     evaluation: Mapping[str, object] | None = None,
-    available: Callable[[str], object] = sets.splits,
+    available: Available = sets.splits,
 ) -> Plan:
     """The plan for some rows of a paper.
 
@@ -179,31 +166,9 @@ def planned(
         raise SpecError(f"There is no scale '{scale}': {did_you_mean(scale, paper.scales)}")
     settings = paper.scales[scale]
     ids = papers.chosen(paper, table, rows or ([settings.subset] if settings.subset else ()))
-    at = _Place(paper, scale, seed, _checked(paper, ids, data or {}, available), available, evaluation or {})
+    at = _Place(paper, scale, seed, checked(paper, ids, data or {}, available), available, evaluation or {})
     entries = [at.planned(paper.rows[row]) for row in ids]
     return Plan(name=name, paper=paper, scale=scale, seed=seed, rows=tuple(entries))
-
-
-def _checked(
-    paper: Paper, ids: Sequence[str], named: Mapping[str, str], available: Callable[[str], object]
-) -> dict[str, str]:
-    """Where the data sets are that the user named. Raises SpecError and DataError."""
-    wanted = sorted({_data_of(paper, row) for row in ids if not paper.original(paper.rows[row]).needs})
-    if unknown := named.keys() - {"", *wanted}:
-        raise SpecError(f"--data {min(unknown)}=...: the selected rows use {' and '.join(wanted) or 'no data'}.")
-    if "" in named and len(wanted) > 1:
-        example = " ".join(f"--data {name}=PATH" for name in wanted)
-        raise SpecError(f"The selected rows use several data sets: give the location of each, {example}.")
-    sources = {name: named[""] for name in wanted if "" in named} | {key: value for key, value in named.items() if key}
-    for source in sources.values():
-        available(source)
-    return sources
-
-
-def _data_of(paper: Paper, row: str) -> str:
-    """The data set that a row is on, by the paper's name of it."""
-    original = paper.original(paper.rows[row])
-    return original.data or paper.tables[paper.table_of(original.id)].data
 
 
 @dataclass(frozen=True)
@@ -214,7 +179,7 @@ class _Place:
     scale: str
     seed: int
     data: Mapping[str, str]
-    available: Callable[[str], object]
+    available: Available
     evaluation: Mapping[str, object]
 
     def planned(self, row: Row) -> Planned:
@@ -231,9 +196,11 @@ class _Place:
             return dataclasses.replace(entry, reason=f"needs {original.needs}")
         if original.answers and not all(map(importlib.util.find_spec, _ANSWERING)):
             return dataclasses.replace(entry, reason="needs the extra annotate")
-        data = _data_of(self.paper, row.id)
+        data = data_of(self.paper, row.id)
         instead = self.paper.scales[self.scale].data
-        source = self.data.get(data) or instead.get(data) or instead.get(self.paper.table_of(original.id), data)
+        other = None if data in self.data else instead.get(data) or instead.get(self.paper.table_of(original.id))
+        source = other or self.data.get(data) or as_published(self.paper, data, self.available)
+        side = self.paper.sets[data].size if other is None and data in self.paper.sets else None
         if data not in self.data:
             try:
                 self.available(source)
@@ -247,10 +214,10 @@ class _Place:
                 )
             name = f"table-{table}-{1 + [each.title for each in sections].index(section)}"
             entry = dataclasses.replace(entry, together=(name, settings_from({**own, "seed": self.seed})))
-        job, changed = self._job(original, data, source)
+        job, changed = self._job(original, data, source, side)
         return dataclasses.replace(entry, job=job, changes=changed)
 
-    def _job(self, row: Row, data: str, source: str) -> tuple[Job, tuple[str, ...]]:
+    def _job(self, row: Row, data: str, source: str, side: int | None) -> tuple[Job, tuple[str, ...]]:
         """What to run for a row that is no repetition, and how it differs from what the paper did."""
         scale, where = self.paper.scales[self.scale], f"{row.id} at scale {self.scale}"
         recipe = recipes.named(row.recipe or "", row.overrides, self.seed, where=row.id)
@@ -264,6 +231,7 @@ class _Place:
             name=row.id,
             recipe=run,
             data=source,
+            size=None if side is None else (side, side),
             train_samples=scale.train_samples,
             test_samples=scale.test_samples,
             right_samples=scale.right_samples,

@@ -39,6 +39,8 @@ class _Bird:
 def cub(*, root: str = "") -> Source:
     """CUB-200-2011: `images/` and its tables of text; boxes from `bounding_boxes.txt`, masks from `segmentations/`.
 
+    Either is evidence without the other: where there are no boxes, they are those around the masks.
+
     root: the folder of `images.txt`, or the one above `CUB_200_2011`; left away, `cub` in the folder ADVEX_DATA.
     Splits are `train` and `test`. Raises DataError for tables that contradict themselves or each other.
     """
@@ -134,32 +136,38 @@ def _box(table: Path, number: str, cells: tuple[str, ...]) -> tuple[float, float
 def _split(base: Path, birds: list[_Bird], masks: Path | None, names: Mapping[str, str]) -> Split:
     labels = np.array([bird.label for bird in birds], dtype=np.int64)
     notes = [*pictures.empty_classes(labels, tuple(names.values()))]
-    outlines = [None if masks is None else masks / bird.path.with_suffix(".png") for bird in birds]
-    if masks is not None and (lacking := sum(not (path and path.is_file()) for path in outlines)):
+    paths = [None if masks is None else masks / bird.path.with_suffix(".png") for bird in birds]
+    outlines = [path if path is not None and path.is_file() else None for path in paths]
+    if masks is not None and (lacking := outlines.count(None)):
         notes.append(f"{counted(lacking, 'picture')} of {len(birds):,} without a mask")
 
     def evidence(row: int) -> list[Region]:
         bird, mask = birds[row], outlines[row]
-        if bird.box is None:
-            return []
-        return [Region(box=bird.box, outline=partial(_outline, mask) if mask is not None and mask.is_file() else None)]
+        if bird.box is not None:
+            return [Region(box=bird.box, outline=None if mask is None else partial(_outline, mask))]
+        return [] if mask is None else pictures.of_mask(mask, base / "images" / bird.path, _voted, "bird")
 
     return Split(
         ids=[str(bird.path) for bird in birds],
         labels=labels,
         read=lambda rows: (base / "images" / birds[row].path for row in rows),
         notes=tuple(notes),
-        evidence=None if all(bird.box is None for bird in birds) else evidence,
+        evidence=evidence if any(bird.box for bird in birds) or any(outlines) else None,
     )
+
+
+def _voted(pixels: np.ndarray) -> np.ndarray:
+    """[height, width] bool of the grey levels of a mask, which are votes."""
+    return pixels[0] > _VOTED
 
 
 def _outline(path: Path, window: Window) -> np.ndarray:
     """The bird's pixels in a window of its picture. Raises DataError for a mask that cannot be read or does not fit."""
     try:
         with decode.quiet():
-            votes = decode.pixels(path, channels=1)[0]
+            bird = _voted(decode.pixels(path, channels=1))
     except Unreadable as error:
         raise DataError(f"{path} cannot be read as a mask: {error}.") from None
-    if votes.shape != window.of:
+    if bird.shape != window.of:
         raise DataError(f"{path} does not have the size of its picture.")
-    return window.sampled(votes > _VOTED)
+    return window.sampled(bird)

@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 
+from advex.data.chosen import seed_of
 from advex.data.source import Source, Split
 from advex.registry import register
 
@@ -26,7 +27,8 @@ def digits(*, seed: int = 0) -> Source:
     counts, labels = load_digits(return_X_y=True)
     counts, labels = counts.reshape(-1, 8, 8), np.asarray(labels, dtype=np.int64)
     pixels = np.rint(counts * (255 / 16)).astype(np.uint8)[:, None]
-    train, test = train_test_split(np.arange(len(labels)), test_size=_TEST, stratify=labels, random_state=seed)
+    state = seed_of(seed, 2**32)
+    train, test = train_test_split(np.arange(len(labels)), test_size=_TEST, stratify=labels, random_state=state)
 
     def opened(chosen: np.ndarray) -> Split:
         return Split(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,10 +12,10 @@ import numpy as np
 
 from advex.data.dataset import counted
 from advex.data.evidence import Region
-from advex.data.images import decode
 from advex.data.published import matlab, pictures
-from advex.data.source import Place, Source, Split, Unreadable
-from advex.errors import AdvexWarning, DataError, SpecError
+from advex.data.published.pictures import Mask
+from advex.data.source import Place, Source, Split
+from advex.errors import DataError, SpecError
 from advex.registry import register
 
 _LABELS, _SETS, _DEALS = "imagelabels.mat", "setid.mat", "datasplits.mat"
@@ -25,8 +24,6 @@ _PER_CLASS = 80
 # Pictures are cut out on blue, (0, 0, 254), and stored as JPEG, which moves every value a little.
 _BLUE, _DARK = 238, 16
 _FLOWER = (128, 0, 0)  # of the palette of trimaps
-
-Mask = Callable[[np.ndarray], np.ndarray]
 
 
 @register("dataset", "flowers102", cites="Nilsback and Zisserman 2008")
@@ -148,7 +145,9 @@ def _split(
 
     def evidence(row: int) -> Sequence[Region]:
         name = masked[row]
-        return [] if name is None else _regions(place / folder / name, place / "jpg" / names[row], flower)
+        if name is None:
+            return []
+        return pictures.of_mask(place / folder / name, place / "jpg" / names[row], flower, "flower")
 
     return Split(
         ids=names,
@@ -160,30 +159,6 @@ def _split(
 
 
 # -- masks ---------------------------------------------------------------------------------------------------
-
-
-def _regions(path: Path, picture: Path, flower: Mask) -> list[Region]:
-    """The flower's outline, and the tightest box about it; none, with a warning, where the file is no mask of it."""
-    try:
-        with decode.quiet():
-            pixels, of = decode.pixels(path, channels=3), decode.header(picture).size
-    except Unreadable as error:
-        return _without(path, f"cannot be read as a mask: {error}")
-    mask = flower(pixels)
-    if not mask.any():
-        colours = np.unique(pixels.reshape(3, -1), axis=1).T[:4].tolist()
-        return _without(path, f"has no pixel of a flower (colours: {colours})")
-    if mask.shape != of:
-        sizes = " and ".join(f"{height}x{width}" for height, width in (mask.shape, of))
-        return _without(path, f"and its picture differ in size: {sizes}")
-    (rows,), (columns,) = (np.nonzero(mask.any(axis=axis)) for axis in (1, 0))
-    box = (float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
-    return [Region(box=box, outline=lambda window: window.sampled(mask))]
-
-
-def _without(path: Path, reason: str) -> list[Region]:
-    warnings.warn(f"{path} {reason}. Its picture gets no mask.", AdvexWarning, stacklevel=3)
-    return []
 
 
 def _not_blue(pixels: np.ndarray) -> np.ndarray:

@@ -107,8 +107,10 @@ def _opened(path: Path) -> Iterator[tuple[IO[bytes], str]]:
             if order is None:
                 raise DataError(f"{path} is not a MATLAB file of level 5.")
             yield file, order
-    except (zlib.error, EOFError, struct.error) as error:
+    except (zlib.error, EOFError) as error:
         raise DataError(f"{path} is damaged: {str(error) or 'it ends too early'}.") from None
+    except struct.error:
+        raise DataError(f"{path} is damaged: one of its elements does not have the length that it should.") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
 
@@ -170,7 +172,7 @@ def _header(path: Path, stream: IO[bytes] | _Inflated, order: str) -> _Header | 
     if bits & 0xFF not in _NUMBERS or bits & _COMPLEX:
         return None
     _, data = _element(stream, order, 4 * _MOST_AXES)
-    shape = tuple(np.frombuffer(data, f"{order}i4").tolist())
+    shape = struct.unpack(f"{order}{len(data) // 4}i", data)
     name = _element(stream, order, _LONGEST_NAME)[1].decode("latin-1")
     kind, length, small = _tag(stream, order)
     if kind not in _TYPES or min(shape, default=-1) < 0:

@@ -1,8 +1,9 @@
-"""What the loaders of published data sets share: where a set lies, and how its pictures are cut in threads."""
+"""What the loaders of published data sets share: where a set lies, masks, and how pictures are cut in threads."""
 
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -11,14 +12,16 @@ import numpy as np
 
 from advex.data import threads
 from advex.data.dataset import counted
+from advex.data.evidence import Region
 from advex.data.images import decode
 from advex.data.source import Encoded, Unreadable, shortened
 from advex.data.window import Cut, Window
-from advex.errors import DataError, SpecError
+from advex.errors import AdvexWarning, DataError, SpecError
 from advex.files import at_home
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Mask = Callable[[np.ndarray], np.ndarray]  # pixels [3, height, width] of a file -> [height, width] bool
 
 
 def folder_of(name: str, root: str) -> Path:
@@ -64,6 +67,33 @@ def cut(pixels: np.ndarray, *, edge: int, side: int) -> Cut:
 def read_cut(path: Path, *, edge: int, side: int) -> Cut:
     """As `cut`, of a file, in colour; what is not shown is never turned into pixels. Raises Unreadable."""
     return decode.decoded(path, channels=3, shown=lambda of: Window.centred(of, (side, side), side / edge))
+
+
+def of_mask(path: Path, picture: Path, mask: Mask, what: str) -> list[Region]:
+    """The outline of the thing that a file marks, and the tightest box about it.
+
+    None, with a warning, where it marks nothing or is not a mask of that picture. what: the thing is called.
+    """
+    try:
+        with decode.quiet():
+            pixels, of = decode.pixels(path, channels=3), decode.header(picture).size
+    except Unreadable as error:
+        return _without(path, f"cannot be read as a mask: {error}")
+    marked = mask(pixels)
+    if not marked.any():
+        colours = np.unique(pixels.reshape(3, -1), axis=1).T[:4].tolist()
+        return _without(path, f"has no pixel of a {what} (colours: {colours})")
+    if marked.shape != of:
+        sizes = " and ".join(f"{height}x{width}" for height, width in (marked.shape, of))
+        return _without(path, f"and its picture differ in size: {sizes}")
+    (rows,), (columns,) = (np.nonzero(marked.any(axis=axis)) for axis in (1, 0))
+    box = (float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
+    return [Region(box=box, outline=lambda window: window.sampled(marked))]
+
+
+def _without(path: Path, reason: str) -> list[Region]:
+    warnings.warn(f"{path} {reason}. Its picture gets no mask.", AdvexWarning, stacklevel=3)
+    return []
 
 
 def squares(paths: Iterable[Path], side: int) -> Iterator[Encoded]:

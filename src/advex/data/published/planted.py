@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from scipy.ndimage import uniform_filter
 
+from advex.data.chosen import seed_of
 from advex.data.evidence import Region
 from advex.data.source import Source, Split
 from advex.errors import SpecError
@@ -91,6 +92,7 @@ def planted(
     the patches independently of the class, so that the mark alone tells it. seed: of everything drawn.
     Raises SpecError for impossible options.
     """
+    seed = seed_of(seed)
     cells = (side - _EDGE) // _CELL
     mark = shortcut == "watermark"
     if not (2 <= classes <= len(_CLASSES) and cells**2 >= _PATCHES and side <= 1024 and 0 < amplitude <= 0.5):
