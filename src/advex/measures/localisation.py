@@ -77,9 +77,9 @@ class Localisation:
     0.3-0.5-0.7, each has a threshold and a hit is their mean. components: all: a hit is the best of all boxes.
     subset: quarter: of examples whose thing fills less than a quarter of its picture, among whom thresholds are chosen.
     channels: how those of a pixel become one value. smooth: none, mean (of 3 x 3 pixels), or the sigma of a Gaussian,
-    in pixels; edges are mirrored. clip: the share of values that are cut off at either end before. published: as the
-    code of singh2020 has it, with clip=0.02, smooth=3, grid=0.2 and chosen_on=same; their map is that of
-    `gradient:of=loss` for the class that the model answers.
+    in pixels; edges are mirrored. clip: the share of values that are cut off at either end before. published: the box
+    as the code of singh2020 has it, with clip=0.02, smooth=3, grid=0.2 and chosen_on=same. It does not choose the map,
+    which there is that of `gradient:of=loss` for the class that the model answers.
     """
 
     rule: Literal["value", "percent", "mean", "best"] = "value"
