@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from advex import registry
 from advex.distances.channels import Channels, per_pixel
 from advex.distances.cosine import Cosine
@@ -33,7 +35,7 @@ __all__ = [
 
 def as_distance(value: str | Distance) -> Distance:
     """A distance, or the one that a spec string names, e.g. `"top_k:k=10"`. Raises SpecError."""
-    distance = registry.build("distance", value) if isinstance(value, str) else value
+    distance: Any = registry.build("distance", value) if isinstance(value, str) else value
     if not callable(distance):
         raise SpecError(f"A distance must be a spec, such as 'top_k:k=10', or a distance between maps, not {value!r}.")
     return distance
