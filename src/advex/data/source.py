@@ -180,7 +180,7 @@ def files_below(root: Path) -> list[PurePosixPath]:
 
     Raises DataError for a folder that cannot be listed, and for links that lead to one folder by more than 64 ways.
     """
-    return sorted(_walk(root, PurePosixPath(), (), Counter()))
+    return list(_walk(root, PurePosixPath(), (), Counter()))
 
 
 def _walk(folder: Path, within: PurePosixPath, above: tuple[str, ...], ways: Counter[str]) -> Iterator[PurePosixPath]:
@@ -191,7 +191,7 @@ def _walk(folder: Path, within: PurePosixPath, above: tuple[str, ...], ways: Cou
     if ways[real] > _MOST_WAYS:  # a dozen folders that all link to each other have millions of paths
         raise DataError(f"{folder}: more than {_MOST_WAYS} chains of links lead to this folder. Remove some of them.")
     try:
-        entries = list(os.scandir(folder))
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
         raise DataError(f"{folder} cannot be listed: {error.strerror}.") from None
     for entry in entries:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.ndimage import uniform_filter
 
 from advex.data.chosen import seed_of
 from advex.data.evidence import Region
@@ -49,6 +48,8 @@ def drawn(
     count: int, *, classes: int, side: int, amplitude: float, mark: bool, informative: bool, seed: int | tuple[int, ...]
 ) -> Planted:
     """So many pictures: smooth noise, four patches of equal energy at random places, and perhaps a mark."""
+    from scipy.ndimage import uniform_filter  # all formats are imported to open one: this takes as long as most do
+
     rng = np.random.default_rng(seed)
     cells = (side - _EDGE) // _CELL
     labels = rng.integers(0, classes, count)
