@@ -151,8 +151,11 @@ ROWS = "tables/I/sections/0/rows"
         (changed("subsets/both", ["plian"]), "subset both names the row 'plian': did you mean 'plain'"),
         (changed("subsets/plain", ["long"]), "'plain' names a subset, and something else too"),
         (changed("plots/figure/y", "aera"), "plot figure: table I is not there, or has no columns accuracy and aera"),
-        (changed("scales/full/subset", "bth"), "scale full: there is no subset 'bth': did you mean 'both'"),
+        (changed("scales/full/rows", ["bth"]), "scale full: there is no row or subset 'bth': did you mean 'both'"),
         (changed("scales/full/data", {"II": "digits"}), "scale full: there is no table 'II'"),
+        (changed(f"{ROWS}/1/model", "mine:network"), "the model mine:network is not builtin:NAME or a run folder"),
+        (changed(f"{ROWS}/0", {"id": "plain", "label": "P", "published": {}, "model": "builtin:x", "needs": "x"}),
+         "row plain: a model without a recipe"),
         (changed("sets", {"cifr10": {"size": 8}}), "sets: no row is on 'cifr10': did you mean 'cifar10'"),
         (changed("sets", {"cifar10": {"size": 0}}), "sets.cifar10.size: it must be at least 1"),
     ],
@@ -312,6 +315,20 @@ def test_a_scale_that_does_not_know_a_value_says_so() -> None:
 # -- plans -------------------------------------------------------------------------------------------------------------
 
 
+def test_a_network_that_is_trained_already_is_only_evaluated(tmp_path: Path) -> None:
+    paper, out, worker = changed(f"{ROWS}/1/model", "builtin:planted"), tmp_path / "out", Opener()
+    plan = planned(written(tmp_path, paper), rows=["plain", "long"], scale="tiny")
+    assert plan.how(plan.rows[1]) == "builtin:planted"
+    assert plan.rows[1].changes == (
+        "data digits instead of cifar10", "12 test images", "builtin:planted as it is",
+    )  # fmt: skip
+    carry_out(plan, out, worker)
+    assert worker.log == ["train plain", f"evaluate {out}/runs/plain", "evaluate builtin:planted"]
+    other = planned(written(tmp_path, changed(f"{ROWS}/1/model", "runs/mine")), rows=["long"], scale="tiny")
+    with pytest.raises(ArtifactError, match="long: model is 'builtin:planted' there and 'runs/mine' here"):
+        carry_out(other, out, worker)
+
+
 def test_a_repetition_is_the_network_of_its_original(tmp_path: Path) -> None:
     plan = planned(written(tmp_path), scale="tiny")
     jobs = {one.row.id: one.job and one.job.name for one in plan.rows}
@@ -380,7 +397,7 @@ class Worker(Work):
         if job.name == self.diverges:
             raise Diverged("The loss became nan.")
 
-    def evaluate(self, job: Job, run: Path, data: Dataset, record: Path) -> Record:
+    def evaluate(self, job: Job, model: str, data: Dataset, record: Path) -> Record:
         self.log.append(f"evaluate {job.name}")
         area = Figure(value=0.0123, low=0.01, high=math.inf, n=40, failures=1)
         scores = {"accuracy": Figure(value=0.5, low=0.35, high=0.65, n=40), "attack_ara": area,
@@ -395,14 +412,23 @@ class Worker(Work):
         return made
 
 
+class Opener(Worker):
+    """Says what it would open."""
+
+    def evaluate(self, job: Job, model: str, data: Dataset, record: Path) -> Record:
+        made = super().evaluate(job, model, data, record)
+        self.log[-1] = f"evaluate {model}"
+        return made
+
+
 class Both(Worker):
     """Of networks together: the accuracy of each is the number of letters of its mark, in tenths."""
 
-    def together(self, group: Together, runs: Mapping[str, Path], data: Dataset, record: Path) -> Record:
-        self.log.append(f"together {' '.join(f'{mark}={run.name}' for mark, run in runs.items())}")
-        made = super().evaluate(next(iter(group.jobs.values())), Path(), data, record)
+    def together(self, group: Together, models: Mapping[str, str], data: Dataset, record: Path) -> Record:
+        self.log.append(f"together {' '.join(f'{mark}={Path(model).name}' for mark, model in models.items())}")
+        made = super().evaluate(next(iter(group.jobs.values())), "", data, record)
         del self.log[-1]
-        scores = {mark: Figure(value=len(mark) / 10, low=0, high=1, n=40) for mark in runs}
+        scores = {mark: Figure(value=len(mark) / 10, low=0, high=1, n=40) for mark in models}
         models = [ModelEntry(name=mark, source="", scores={"accuracy": each}) for mark, each in scores.items()]
         write_record(record, made.model_copy(update={"models": models}))
         return made.model_copy(update={"models": models})
@@ -465,10 +491,10 @@ def test_marks_tell_networks_apart(tmp_path: Path, path: str, value: str, said: 
 class Extras(Worker):
     """Of an extra: the record of an evaluation, or an empty study."""
 
-    def further(self, extra: Further, run: Path, train: Examples, data: Dataset, record: Path) -> None:
-        self.log.append(f"extra {extra.name} of {run.name}")
+    def further(self, extra: Further, model: str, train: Examples, data: Dataset, record: Path) -> None:
+        self.log.append(f"extra {extra.name} of {Path(model).name}")
         if extra.study is None:
-            super().evaluate(extra.job, run, data, record)
+            super().evaluate(extra.job, model, data, record)
             del self.log[-1]
         else:
             record.mkdir(parents=True)
@@ -504,10 +530,10 @@ def test_extras_are_made_once_their_network_is_there_and_not_twice(tmp_path: Pat
     assert again.log == []
 
     class NeverRight(Extras):
-        def further(self, extra: Further, run: Path, train: Examples, data: Dataset, record: Path) -> None:
+        def further(self, extra: Further, model: str, train: Examples, data: Dataset, record: Path) -> None:
             if extra.study is None:
                 raise NoneRight("no example is classified correctly")
-            super().further(extra, run, train, data, record)
+            super().further(extra, model, train, data, record)
 
     carry_out(plan, tmp_path / "left", NeverRight())  # ends, though one of them cannot be made
     assert (tmp_path / "left" / "records" / "layers").is_dir()
@@ -548,8 +574,8 @@ def test_pictures_of_each_class_are_an_extra_in_figures_and_on_the_page(tmp_path
         def open(self, job: Job) -> tuple[Dataset, Dataset]:
             return data, data.take(slice(0, 1))  # a class has no test picture, and all have some to learn from
 
-        def further(self, extra: Further, run: Path, train: Examples, data: Dataset, record: Path) -> None:
-            Work().further(extra, Path("builtin:planted"), train, data, record)
+        def further(self, extra: Further, model: str, train: Examples, data: Dataset, record: Path) -> None:
+            Work().further(extra, "builtin:planted", train, data, record)
 
     found = carry_out(plan, out, Painter())
     generated = json.loads((out / "records" / "strips" / "generated.json").read_text())
@@ -585,10 +611,10 @@ class Chooser(Worker):
 
     accuracies = {"plain": 0.80, "weak": 0.89, "strong": 0.75}
 
-    def choose(self, choice: Choice, runs: Mapping[str, Path], test: Dataset) -> ChoiceEntry:
-        self.log.append(f"choose among {' '.join(runs)}")
-        known = {name: self.accuracies[name] for name in runs}
-        missing = [name for name in choice.jobs if name not in runs]
+    def choose(self, choice: Choice, models: Mapping[str, str], test: Dataset) -> ChoiceEntry:
+        self.log.append(f"choose among {' '.join(models)}")
+        known = {name: self.accuracies[name] for name in models}
+        missing = [name for name in choice.jobs if name not in models]
         about = {"like": choice.like.name, "within": choice.within, "data": "rest", "examples": 99}
         return ChoiceEntry(**about, accuracies=known, missing=missing)
 
@@ -710,14 +736,14 @@ def test_masks_of_maps_are_drawn_from_what_networks_say_together(
             test = advex.open_dataset("planted:amplitude=0.05", split="test", max_samples=8, seed=0)
             return test, test
 
-        def evaluate(self, job: Job, run: Path, data: Dataset, record: Path) -> Record:
+        def evaluate(self, job: Job, model: str, data: Dataset, record: Path) -> Record:
             little = settings_from({"attack": None, "btr": None, "explanations": 0, "sweep": 0, "recheck": 0})
-            return Work().evaluate(dataclasses.replace(job, evaluation=little), Path("builtin:planted"), data, record)
+            return Work().evaluate(dataclasses.replace(job, evaluation=little), "builtin:planted", data, record)
 
-        def together(self, group: Together, runs: Mapping[str, Path], data: Dataset, record: Path) -> Record:
+        def together(self, group: Together, models: Mapping[str, str], data: Dataset, record: Path) -> Record:
             quicker = {"maps": ("integrated_gradients:steps=2", "gradient", "centre")}
             group = dataclasses.replace(group, evaluation=group.evaluation.model_copy(update=quicker))
-            return Work().together(group, dict.fromkeys(runs, Path("builtin:planted")), data, record)
+            return Work().together(group, dict.fromkeys(models, "builtin:planted"), data, record)
 
     found = carry_out(plan, tmp_path, Planted())
     rows = [row for row in found.rows if row.together]

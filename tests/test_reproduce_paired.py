@@ -138,7 +138,7 @@ class Worker(Work):
     def train(self, job: Job, data: Dataset, validation: Dataset, run: Path) -> None:
         pass
 
-    def evaluate(self, job: Job, run: Path, data: Dataset, record: Path) -> Record:
+    def evaluate(self, job: Job, model: str, data: Dataset, record: Path) -> Record:
         return record_of(job.name, record)
 
 
@@ -212,10 +212,10 @@ def test_a_repetition_may_have_values_of_other_columns(tmp_path: Path) -> None:
 
 def test_without_the_other_row_nothing_is_claimed(tmp_path: Path) -> None:
     class Stopped(Worker):
-        def evaluate(self, job: Job, run: Path, data: Dataset, record: Path) -> Record:
+        def evaluate(self, job: Job, model: str, data: Dataset, record: Path) -> Record:
             if job.name == "robust":
                 raise KeyboardInterrupt
-            return super().evaluate(job, run, data, record)
+            return super().evaluate(job, model, data, record)
 
     with pytest.raises(KeyboardInterrupt):
         carry_out(planned(written(tmp_path)), tmp_path / "out", Stopped())
@@ -333,7 +333,7 @@ EDGES = [0.3, 0.3, 0.9, 0.5]
 class TwoExplainers(Worker):
     """The maps of a second explainer, `edge`, beside those of the gradient."""
 
-    def evaluate(self, job: Job, run: Path, data: Dataset, record: Path) -> Record:
+    def evaluate(self, job: Job, model: str, data: Dataset, record: Path) -> Record:
         made = record_of(job.name, record)
         table = pq.read_table(record / "maps.parquet")
         edge = table.set_column(1, "explainer", pa.array(["edge"] * 4)).set_column(

@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 from scipy.io import savemat
 
-from advex import papers, recipes, registry
+from advex import bundled, papers, recipes, registry
 from advex.data import Dataset, ids
 from advex.errors import DataError
 from advex.evaluation.plan import plan_of
@@ -260,6 +260,18 @@ def test_figures_6_and_10_have_what_they_draw(scale: str) -> None:
     assert {maps.boxes for maps in paper.maps.values()} == {("along_input", "ifia", "ifia-2"), ()}
 
 
+def test_bundled_networks_are_rows_and_changed_by_no_scale() -> None:
+    for scale in ("smoke", "cpu", "full"):
+        plan = planned("singh2020", rows=["bundled"], scale=scale, available=lambda source: None)
+        assert [group.name for group in plan.groups] == ["table-3-3", "table-bundled-transfer-1"]
+        for job in plan.jobs:
+            kind = job.name.removeprefix("bundled-")
+            assert job.model == f"builtin:cifar10-{kind}"
+            held = yaml.safe_load(bundled.folder(f"builtin:cifar10-{kind}").joinpath("recipe.yaml").read_text())
+            assert held["network"].startswith(job.recipe.network)
+            assert held["epochs"] == job.recipe.epochs
+
+
 def test_rows_differ_in_what_they_say() -> None:
     """Objective by row, as the paper's text and tables have it; all else is the recipe's."""
     plan = planned("singh2020", rows=["all"], scale="full", available=lambda source: None)
@@ -274,7 +286,7 @@ def test_rows_differ_in_what_they_say() -> None:
     assert svhn == {"wide_resnet:depth=40,width=2"}
     cub = {job.recipe.network for job in plan.jobs if job.name.startswith("cub")}
     assert cub == {"resnet:depth=50", "vgg:depth=16,head=gap"}
-    assert {job.recipe.network for job in plan.jobs} == {"wide_resnet:depth=28,width=10", *svhn, *cub}
+    assert {job.recipe.network for job in plan.jobs if not job.model} == {"wide_resnet:depth=28,width=10", *svhn, *cub}
     assert objectives["beta-25"]["attributional"]["beta"] == 25
     assert objectives["lambda-0.75"]["attributional"]["strength"] == 0.75
     assert "steps=2," in objectives["steps-2"]["attributional"]["attack"]

@@ -49,12 +49,17 @@ class Simulated(_Model):
     def _possible(self) -> Simulated:
         if self.shared > min(self.judged):
             raise ValueError(f"shared={self.shared} images are more than one annotator judges")
-        if ":" in self.judge and not self.judge.startswith((RECIPE, BUILTIN)):
+        if names_code(self.judge, RECIPE, BUILTIN):
             known = f"{BUILTIN}NAME, {RECIPE}NAME or a run folder"
             raise ValueError(f"the judge {self.judge} is not {known}: a file names no code")
         if self.overrides and not self.judge.startswith(RECIPE):
             raise ValueError(f"the judge {self.judge} is trained already: overrides belong to {RECIPE}NAME")
         return self
+
+
+def names_code(model: str, *known: str) -> bool:
+    """Whether a model is neither a run folder nor of one of the known kinds: by prefixes."""
+    return ":" in model and not model.startswith(known)
 
 
 def problems(paper: Paper) -> Iterator[str]:

@@ -54,7 +54,8 @@ class Column(_Model):
 class Row(_Model):
     """One row. published: values by column. mark: what the paper's figures call the network.
 
-    recipe, overrides: how it is trained here. same_as: the row of which this is a repetition. against: the row that
+    recipe, overrides: how it is trained here. model: a network that was trained by them already, and is only evaluated:
+    a run folder or builtin:NAME. same_as: the row of which this is a repetition. against: the row that
     paired columns compare it with. explainer: whose maps the row is of, as the evaluation names it; a repetition then,
     of the network's own row, and set against another of its explainers; also: others, for single columns, by name.
     needs: why this command does not run it, as the end of "not run: needs ...". answers: images that it learns from
@@ -67,6 +68,7 @@ class Row(_Model):
     published: Values
     recipe: str | None = None
     overrides: tuple[Annotated[str, Field(pattern=r"^[\w.]+=.+$")], ...] = ()
+    model: str = ""
     same_as: Id | None = None
     against: Id | None = None
     explainer: str = ""
@@ -89,8 +91,14 @@ class Row(_Model):
             raise ValueError(f"row {self.id}: the network of a chosen row is another's: no recipe, same_as or needs")
         if self.explainer and not (self.same_as or self.needs):
             raise ValueError(f"row {self.id}: an explainer needs the network of another row (same_as)")
-        if self.overrides and not self.recipe:
-            raise ValueError(f"row {self.id}: overrides without a recipe")
+        if (self.overrides or self.model) and not self.recipe:
+            raise ValueError(f"row {self.id}: {'overrides' if self.overrides else 'a model'} without a recipe")
+        if answers.names_code(self.model, answers.BUILTIN):
+            raise ValueError(
+                f"row {self.id}: the model {self.model} is not builtin:NAME or a run folder: a file names no code"
+            )
+        if self.model and self.answers:
+            raise ValueError(f"row {self.id}: a model is trained already, and learns from no answers")
         return self
 
     def measure(self, name: str | None) -> str | None:
@@ -189,15 +197,16 @@ class Budget(_Model):
     """How much is run. change: setting of the recipe -> value, or asked value -> value.
 
     `network.OPTION` and `objective.TERM.OPTION` reach inside; what a recipe does not have is left alone. data: by
-    the paper's name of a set, or by table, the set that is used where none is named. subset: the rows that are run
-    where none are named. samples: images drawn; None: all. right_samples: of the test images so many that the network
-    classifies correctly, the first after `skip_samples` of all. simulated: instead of the paper's. evaluation: settings
-    of it. tables: by table, settings beside these of its rows' evaluations; of a table whose rows are evaluated
-    together, all of them. extras: what makes each of the paper's, where the scale has it. threads: of the processor.
+    the paper's name of a set, or by table, the set that is used where none is named. rows: those that are run where
+    none are named, or subsets. samples: images drawn; None: all. right_samples: of the test images so many that the
+    network classifies correctly, the first after `skip_samples` of all. simulated: instead of the paper's. evaluation:
+    settings of it. tables: by table, settings beside these of its rows' evaluations; of a table whose rows are
+    evaluated together, all of them. extras: what makes each of the paper's, where the scale has it. threads: of the
+    processor.
     """
 
     summary: str
-    subset: str | None = None
+    rows: tuple[str, ...] = ()
     data: dict[str, str] = {}
     threads: int | None = Field(default=None, ge=1)
     train_samples: int | None = Field(default=None, ge=2)
@@ -304,8 +313,8 @@ def _problems(paper: Paper) -> Iterator[str]:
             if not {plot.x, plot.y} <= columns.keys():
                 yield f"plot {name}: table {table} is not there, or has no columns {plot.x} and {plot.y}"
     for name, scale in paper.scales.items():
-        if scale.subset is not None and scale.subset not in paper.subsets:
-            yield f"scale {name}: there is no subset '{scale.subset}': {did_you_mean(scale.subset, paper.subsets)}"
+        for each in set(scale.rows) - rows.keys() - paper.subsets.keys():
+            yield f"scale {name}: there is no row or subset '{each}': {did_you_mean(each, [*rows, *paper.subsets])}"
         for table in (scale.data.keys() - sets.names(paper) | scale.tables.keys()) - paper.tables.keys():
             yield f"scale {name}: there is no table '{table}': {did_you_mean(table, paper.tables)}"
 

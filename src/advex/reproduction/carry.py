@@ -74,26 +74,26 @@ class Work:
         """Train into a run folder. Raises Diverged."""
         run_folder.run(job.recipe, data, run, say=self.say, validation=validation, device=self.device)
 
-    def evaluate(self, job: Job, run: Path, data: Dataset, record: Path) -> Record:
-        """Evaluate a run into a record folder."""
-        models = open_models([f"{job.name}={run}"], self.device)
+    def evaluate(self, job: Job, model: str, data: Dataset, record: Path) -> Record:
+        """Evaluate a network into a record folder. model: where it is, as for `open_models`, here and below."""
+        models = open_models([f"{job.name}={model}"], self.device)
         if job.right_samples is not None:
             rest = data.take(slice(job.skip_samples, None))
             data = rightly_decided(models, rest, job.evaluation.batch_size, self.say, most=job.right_samples)
         return evaluate(models, data, record, job.evaluation, self.say)
 
-    def together(self, group: Together, runs: Mapping[str, Path], data: Dataset, record: Path) -> Record:
-        """Evaluate several runs into one record folder. runs: by their marks."""
-        models = open_models([f"{mark}={run}" for mark, run in runs.items()], self.device)
-        return evaluate(models, data, record, group.evaluation, self.say)
+    def together(self, group: Together, models: Mapping[str, str], data: Dataset, record: Path) -> Record:
+        """Evaluate several networks into one record folder. models: by their marks."""
+        opened = open_models([f"{mark}={model}" for mark, model in models.items()], self.device)
+        return evaluate(opened, data, record, group.evaluation, self.say)
 
-    def choose(self, choice: Choice, runs: Mapping[str, Path], test: Dataset) -> ChoiceEntry:
-        """Choose among runs, by name. test: what is compared, and not chosen on. Raises DataError."""
-        return choose(choice, runs, unseen(choice.like, test, self.say, self.seed), self.device)
+    def choose(self, choice: Choice, models: Mapping[str, str], test: Dataset) -> ChoiceEntry:
+        """Choose among networks, by name. test: what is compared, and not chosen on. Raises DataError."""
+        return choose(choice, models, unseen(choice.like, test, self.say, self.seed), self.device)
 
-    def further(self, extra: Further, run: Path, train: Examples, data: Dataset, record: Path) -> None:
-        """Make an extra of a run into a record folder. train, data: examples to train and to test on."""
-        models = open_models([f"{extra.job.name}={run}"], self.device)
+    def further(self, extra: Further, model: str, train: Examples, data: Dataset, record: Path) -> None:
+        """Make an extra of a network into a record folder. train, data: examples to train and to test on."""
+        models = open_models([f"{extra.job.name}={model}"], self.device)
         if (how := extra.generation) is not None:
             seeds, numbers = generation.seeds_for(
                 ["all"], models[0].classifier, train if isinstance(train, Dataset) else data
@@ -187,7 +187,7 @@ def _carried_out(plan: Plan, folder: Folder, work: Work, command: str, say: Term
                         outcomes[name] = _outcome(each, train, test, folder, work)
                     elif isinstance(each, Further):
                         try:
-                            work.further(each, folder.run(job.name), train, test, folder.record(name))
+                            work.further(each, folder.model(job), train, test, folder.record(name))
                         except NoneRight:
                             lost.add(name)
                             say.note(f"{name} is left out: {job.name} classifies none of its pictures correctly")
@@ -211,12 +211,13 @@ def _outcome(job: Job, train: Examples, test: Dataset, folder: Folder, work: Wor
         data = train if job.feedback is None else work.answered(job, train, folder)
         if data is None:
             return Outcome(failure="No image was called unchanged: there is nothing more to learn from.")
-        work.train(job, data, test, folder.run(job.name))
+        if not job.model:
+            work.train(job, data, test, folder.run(job.name))
     except Diverged as error:
         return Outcome(failure=str(error))
     record = folder.record(job.name)
     try:
-        return Outcome(record=work.evaluate(job, folder.run(job.name), test, record), folder=record)
+        return Outcome(record=work.evaluate(job, folder.model(job), test, record), folder=record)
     except NoneRight:
         return Outcome(
             failure="It classifies none of the pictures correctly, and only correctly classified ones are evaluated."
@@ -227,19 +228,19 @@ def _together(group: Together, test: Dataset, outcomes: Mapping[str, Outcome], f
     failed = [job.name for job in group.jobs.values() if outcomes[job.name].record is None]
     if failed:
         return Outcome(failure=f"There is no {' and no '.join(failed)}, which it is evaluated together with.")
-    runs, record = {mark: folder.run(job.name) for mark, job in group.jobs.items()}, folder.record(group.name)
-    return Outcome(record=work.together(group, runs, test, record), folder=record)
+    models, record = {mark: folder.model(job) for mark, job in group.jobs.items()}, folder.record(group.name)
+    return Outcome(record=work.together(group, models, test, record), folder=record)
 
 
 def _choice(choice: Choice, test: Dataset, outcomes: Mapping[str, Outcome], folder: Folder, work: Work) -> ChoiceEntry:
     """Which network is chosen, kept in the folder; or why none is, which another run may see otherwise."""
-    runs = {name: folder.run(name) for name in choice.jobs if outcomes[name].record is not None}
+    models = {name: folder.model(job) for name, job in choice.jobs.items() if outcomes[name].record is not None}
     none = ChoiceEntry(like=choice.like.name, within=choice.within)
-    if choice.like.name not in runs or len(runs) < 2:
-        missing = choice.like.name if choice.like.name not in runs else " and no ".join(job.name for job in choice.of)
+    if choice.like.name not in models or len(models) < 2:
+        missing = choice.like.name if choice.like.name not in models else " and no ".join(job.name for job in choice.of)
         return none.model_copy(update={"reason": f"There is no {missing}, to choose by."})
     try:
-        made = work.choose(choice, runs, test)
+        made = work.choose(choice, models, test)
     except DataError as error:
         return none.model_copy(update={"reason": str(error)})
     write_choice(folder.record(choice.name), made)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 
@@ -41,13 +40,13 @@ def unseen(job: Job, test: Dataset, say: Terminal, seed: int) -> Dataset:
     return data
 
 
-def choose(choice: Choice, runs: Mapping[str, Path], data: Dataset, device: str) -> ChoiceEntry:
-    """The accuracies of the networks in `runs`, by name, on `data`. runs: those of a choice that were trained."""
-    models = open_models([f"{name}={run}" for name, run in runs.items()], device)
-    accuracies = {model.name: _accuracy(model, data) for model in models}
+def choose(choice: Choice, models: Mapping[str, str], data: Dataset, device: str) -> ChoiceEntry:
+    """The accuracies of networks, by name, on `data`. models: where those of a choice are that could be trained."""
+    opened = open_models([f"{name}={model}" for name, model in models.items()], device)
+    accuracies = {model.name: _accuracy(model, data) for model in opened}
     return ChoiceEntry(
         like=choice.like.name, within=choice.within, data=data.name, examples=len(data), accuracies=accuracies,
-        missing=[name for name in choice.jobs if name not in runs],
+        missing=[name for name in choice.jobs if name not in models],
     )  # fmt: skip
 
 

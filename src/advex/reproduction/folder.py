@@ -44,6 +44,10 @@ class Folder:
         """The run folder of a network."""
         return self.path / RUNS / name
 
+    def model(self, job: Job) -> str:
+        """What the network of a job is opened from."""
+        return job.model or str(self.run(job.name))
+
     @property
     def claims(self) -> Path:
         """Where it is seen which network a process is at."""
@@ -181,6 +185,8 @@ def _decisive(job: Job) -> dict[str, Any]:
     }
     if job.right_samples is not None:
         values |= {"right_samples": job.right_samples, "skip_samples": job.skip_samples}
+    if job.model:
+        values["model"] = job.model
     if job.feedback is not None:
         values["answers"] = {
             "start": job.feedback.start,

@@ -82,7 +82,8 @@ class Plan:
             return f"the network of one of {', '.join(row.chosen.of)}, by the accuracy of {row.chosen.like}"
         if job is None:
             return f"not run: {planned.reason}"
-        run = " ".join([row.recipe or "", *row.overrides]) if job.name == row.id else f"the network of {job.name}"
+        own = job.model or " ".join([row.recipe or "", *row.overrides])
+        run = own if job.name == row.id else f"the network of {job.name}"
         if job.feedback is None:
             return run
         annotators = count(job.feedback.annotators, "simulated annotator")
@@ -165,7 +166,7 @@ def planned(
     if scale not in paper.scales:
         raise SpecError(f"There is no scale '{scale}': {did_you_mean(scale, paper.scales)}")
     settings = paper.scales[scale]
-    ids = papers.chosen(paper, table, rows or ([settings.subset] if settings.subset else ()))
+    ids = papers.chosen(paper, table, rows or settings.rows)
     at = _Place(paper, scale, seed, checked(paper, ids, data or {}, available), available, evaluation or {})
     entries = [at.planned(paper.rows[row]) for row in ids]
     return Plan(name=name, paper=paper, scale=scale, seed=seed, rows=tuple(entries))
@@ -221,10 +222,11 @@ class _Place:
         """What to run for a row that is no repetition, and how it differs from what the paper did."""
         scale, where = self.paper.scales[self.scale], f"{row.id} at scale {self.scale}"
         recipe = recipes.named(row.recipe or "", row.overrides, self.seed, where=row.id)
-        run = scaled(recipe, scale.change, where)
+        run = recipe if row.model else scaled(recipe, scale.change, where)
         table, own = self.paper.tables[self.paper.table_of(row.id)], scale.tables.get(self.paper.table_of(row.id), {})
         feedback = self._feedback(row)
-        changed = _of_the_data(table, scale, data, source) + changes(recipe, run)
+        changed = _of_the_data(table, scale, data, source, trained=not row.model) + changes(recipe, run)
+        changed += [f"{row.model} as it is"] if row.model else []
         if feedback is not None:
             changed += _of_the_answers(self.paper.simulated, feedback.simulated)
         job = Job(
@@ -237,6 +239,7 @@ class _Place:
             right_samples=scale.right_samples,
             skip_samples=scale.skip_samples,
             evaluation=settings_from({**scale.evaluation, **own, "seed": self.seed, **self.evaluation}),
+            model=row.model,
             feedback=feedback,
         )
         return job, tuple(changed)
@@ -259,13 +262,14 @@ def _of_the_answers(published: Simulated | None, here: Simulated) -> list[str]:
     return changed
 
 
-def _of_the_data(table: Table, scale: Budget, published_data: str, source: str) -> list[str]:
-    """What is drawn of which data, where it is not what the paper had."""
+def _of_the_data(table: Table, scale: Budget, published_data: str, source: str, *, trained: bool) -> list[str]:
+    """What is drawn of which data, where it is not what the paper had. trained: here, and not before."""
     changed = []
     if source != published_data and source in scale.data.values():
         changed.append(f"data {source} instead of {published_data}")
+    learned = scale.train_samples if trained else None
     for taken, published, what in (
-        (scale.train_samples, table.train_images, "training"), (scale.test_samples, table.test_images, "test"),
+        (learned, table.train_images, "training"), (scale.test_samples, table.test_images, "test"),
     ):  # fmt: skip
         if taken is not None and taken != published:
             instead = f" instead of {published:,}" if published else ""
