@@ -429,9 +429,9 @@ class Both(Worker):
         made = super().evaluate(next(iter(group.jobs.values())), "", data, record)
         del self.log[-1]
         scores = {mark: Figure(value=len(mark) / 10, low=0, high=1, n=40) for mark in models}
-        models = [ModelEntry(name=mark, source="", scores={"accuracy": each}) for mark, each in scores.items()]
-        write_record(record, made.model_copy(update={"models": models}))
-        return made.model_copy(update={"models": models})
+        entries = [ModelEntry(name=mark, source="", scores={"accuracy": each}) for mark, each in scores.items()]
+        write_record(record, made.model_copy(update={"models": entries}))
+        return made.model_copy(update={"models": entries})
 
 
 def together() -> dict[str, Any]:
@@ -674,7 +674,7 @@ def test_choices_are_made_on_what_is_neither_learned_from_nor_compared(tmp_path:
     (opened,) = open_models(["builtin:planted"], "cpu")
     batch = rest.batch(slice(None))
     right = (opened.classifier.predict(batch.x).argmax(dim=1) == batch.y).double().mean().item()
-    made = Work().choose(choice, dict.fromkeys(("plain", "weak"), Path("builtin:planted")), test)
+    made = Work().choose(choice, {"plain": "builtin:planted", "weak": "builtin:planted"}, test)
     assert made.accuracies == {"plain": pytest.approx(right), "weak": pytest.approx(right)}
     assert (made.examples, made.chosen) == (588, "weak")
     assert 0.3 < right < 1
@@ -772,7 +772,7 @@ def test_a_network_is_judged_on_the_first_that_it_classifies_correctly_after_som
     monkeypatch.setattr(carry, "evaluate", lambda models, data, *rest: judged.append(data.ids))
     (job,) = planned(written(tmp_path), rows=["plain"], scale="tiny").jobs
     for most, skip in ((None, 0), (4, 0), (4, 11), (99, 11)):
-        Work().evaluate(dataclasses.replace(job, right_samples=most, skip_samples=skip), tmp_path, data, tmp_path)
+        Work().evaluate(dataclasses.replace(job, right_samples=most, skip_samples=skip), "", data, tmp_path)
         expected = [i for i in range(skip, 30) if most is None or right[i]][:most]
         assert list(judged[-1]) == [data.ids[i] for i in expected]
 

@@ -343,8 +343,8 @@ class TwoExplainers(Worker):
         maps = made.models[0].maps
         figures = {"gini": Figure(value=0.5, low=0.3, high=0.7, n=4)}
         edges = maps["gradient"].model_copy(update={"figures": figures})
-        model = made.models[0].model_copy(update={"maps": {**maps, "edge": edges}})
-        made = made.model_copy(update={"models": [model]})
+        alone = made.models[0].model_copy(update={"maps": {**maps, "edge": edges}})
+        made = made.model_copy(update={"models": [alone]})
         write_record(record, made)
         return made
 
