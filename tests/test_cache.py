@@ -23,6 +23,7 @@ from advex import ownership
 from advex.cli import main
 from advex.data import dataset
 from advex.data.dataset import content
+from advex.data.digests import digests
 from advex.data.images import decode
 from advex.data.published import pictures
 from advex.errors import ArtifactError, DataError
@@ -238,6 +239,20 @@ def test_digests_are_kept_with_the_pixels(photos: Path, cached: Path, monkeypatc
     assert content(strided) != content(second.take(slice(0, 4)))
     part = second.take(slice(0, 4))
     assert content(part) == whole(repr(part.class_names), "", part.x, part.y)
+
+
+def test_digests_of_rows_are_kept_too(photos: Path, cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held, first = in_memory(photos), opened(photos)
+    assert np.array_equal(digests(first.x), digests(held.x))
+    assert digests(first.x).dtype == digests(held.x).dtype == np.int64
+    second = opened(photos)
+    read: list[Any] = []
+    monkeypatch.setattr("advex.data.digests._plain", lambda row: read.append(row) or row.tobytes())
+    assert np.array_equal(digests(second.x), digests(first.x))
+    assert not read
+    assert np.array_equal(digests(second.x[:3]), digests(held.x[:3]))
+    second.x[1] = 0
+    assert not np.array_equal(digests(second.x), digests(first.x))
 
 
 def test_the_digest_of_changed_pixels_is_theirs(photos: Path, cached: Path) -> None:

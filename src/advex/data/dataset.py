@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import torch
@@ -17,8 +15,8 @@ from torch.utils.data import Subset
 
 from advex.data.chosen import number_of, rows_of, seed_of
 from advex.data.evidence import Evidence
-from advex.data.kept import read_kept, write_kept
-from advex.errors import ArtifactError, DataError
+from advex.data.kept import remembered
+from advex.errors import DataError
 from advex.features import FeatureSpec
 from advex.types import Batch
 from advex.waits import sent
@@ -39,7 +37,6 @@ __all__ = [
     "drawn",
     "fingerprint",
     "in_data_space",
-    "remember_digests",
 ]
 
 
@@ -235,16 +232,11 @@ def content(data: Dataset | Streamed) -> str:
         return data.content
     weights = () if data.weights is None else (data.weights,)
     features = "" if data.features is None else json.dumps(data.features.plain())
-    file, version = _remembering.get(data.x.data_ptr(), (None, 0))
-    if file is None or data.x._version != version or not data.x.is_contiguous():
-        return _digest(repr(data.class_names), features, data.x, data.y, *weights)
-    known = read_kept(file) or {}
-    beside = _digest(repr(data.class_names), features, torch.tensor(data.x.shape), data.y, *weights)
-    if beside not in known:
-        known[beside] = _digest(repr(data.class_names), features, data.x, data.y, *weights)
-        with contextlib.suppress(ArtifactError):  # a cache that is shared may be read-only
-            write_kept(file, known)
-    return known[beside]
+
+    def digest(x: Tensor) -> str:
+        return _digest(repr(data.class_names), features, x, data.y, *weights)
+
+    return remembered(data.x, lambda: digest(torch.tensor(data.x.shape)), lambda: digest(data.x))
 
 
 def _digest(*parts: str | Tensor) -> str:
@@ -252,17 +244,6 @@ def _digest(*parts: str | Tensor) -> str:
     for part in parts:
         digest.update(part.encode() if isinstance(part, str) else part.cpu().contiguous().flatten().numpy().data)
     return digest.hexdigest()
-
-
-# Address of pixels that are mapped -> a file of digests that they have a part in, and torch's count of their changes.
-_remembering: dict[int, tuple[Path, int]] = {}
-_mapped: list[Tensor] = []  # those pixels: while they are held, no others have their address
-
-
-def remember_digests(x: Tensor, file: Path) -> None:
-    """Keep digests of data with these pixels, as long as nobody changes them, in a file: reading all takes long."""
-    _remembering[x.data_ptr()] = (file, x._version)
-    _mapped.append(x)
 
 
 def fingerprint(data: Dataset) -> str:

@@ -49,17 +49,17 @@ class Simulated(_Model):
     def _possible(self) -> Simulated:
         if self.shared > min(self.judged):
             raise ValueError(f"shared={self.shared} images are more than one annotator judges")
-        if names_code(self.judge, RECIPE, BUILTIN):
-            known = f"{BUILTIN}NAME, {RECIPE}NAME or a run folder"
-            raise ValueError(f"the judge {self.judge} is not {known}: a file names no code")
+        check_model("the judge", self.judge, BUILTIN, RECIPE)
         if self.overrides and not self.judge.startswith(RECIPE):
             raise ValueError(f"the judge {self.judge} is trained already: overrides belong to {RECIPE}NAME")
         return self
 
 
-def names_code(model: str, *known: str) -> bool:
-    """Whether a model is neither a run folder nor of one of the known kinds: by prefixes."""
-    return ":" in model and not model.startswith(known)
+def check_model(what: str, model: str, *known: str) -> None:
+    """Raise ValueError for a model that is neither a run folder nor of one of the known kinds: by prefixes."""
+    if ":" in model and not model.startswith(known):
+        kinds = ", ".join(f"{each}NAME" for each in known)
+        raise ValueError(f"{what} {model} is not {kinds} or a run folder: a file names no code")
 
 
 def problems(paper: Paper) -> Iterator[str]:
@@ -71,12 +71,14 @@ def problems(paper: Paper) -> Iterator[str]:
                 yield f"row {row.id} learns from answers, but nobody gives them: set simulated"
             elif row.answers.annotators > len(paper.simulated.judged):
                 yield f"row {row.id} learns from more annotators than there are"
-            if row.recipe is None:
-                yield f"row {row.id} learns from answers without a recipe"
+            if row.recipe is None or row.model:
+                yield f"row {row.id} learns from answers without a recipe, or with a model that is trained already"
             if row.answers.start not in paper.rows:
                 yield f"row {row.id} starts from '{row.answers.start}': {did_you_mean(row.answers.start, paper.rows)}"
             elif row.answers.start not in seen or paper.original(paper.rows[row.answers.start]).answers is not None:
                 yield f"row {row.id} starts from {row.answers.start}, which must come before it and know no answers"
+            elif paper.original(paper.rows[row.answers.start]).model:
+                yield f"row {row.id} starts from {row.answers.start}, which is a model and not trained here"
         seen.add(row.id)
     if paper.simulated is not None:
         for name, scale in paper.scales.items():

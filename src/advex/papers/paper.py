@@ -54,12 +54,12 @@ class Column(_Model):
 class Row(_Model):
     """One row. published: values by column. mark: what the paper's figures call the network.
 
-    recipe, overrides: how it is trained here. model: a network that was trained by them already, and is only evaluated:
-    a run folder or builtin:NAME. same_as: the row of which this is a repetition. against: the row that
-    paired columns compare it with. explainer: whose maps the row is of, as the evaluation names it; a repetition then,
-    of the network's own row, and set against another of its explainers; also: others, for single columns, by name.
-    needs: why this command does not run it, as the end of "not run: needs ...". answers: images that it learns from
-    besides. data: instead of the table's. note: what must be said. chosen: the network is another row's, see `Chosen`.
+    recipe, overrides: how it is trained here. model: where one is that was trained so, and is only evaluated. same_as:
+    the row of which this is a repetition. against: the row that paired columns compare it with. explainer: whose maps
+    the row is of, as the evaluation names it; a repetition then, of the network's own row, and set against another of
+    its explainers; also: others, for single columns, by name. needs: why this command does not run it, as the end of
+    "not run: needs ...". answers: images that it learns from besides. data: instead of the table's. note: what must be
+    said. chosen: the network is another row's, see `Chosen`.
     """
 
     id: Id
@@ -91,14 +91,10 @@ class Row(_Model):
             raise ValueError(f"row {self.id}: the network of a chosen row is another's: no recipe, same_as or needs")
         if self.explainer and not (self.same_as or self.needs):
             raise ValueError(f"row {self.id}: an explainer needs the network of another row (same_as)")
-        if (self.overrides or self.model) and not self.recipe:
-            raise ValueError(f"row {self.id}: {'overrides' if self.overrides else 'a model'} without a recipe")
-        if answers.names_code(self.model, answers.BUILTIN):
-            raise ValueError(
-                f"row {self.id}: the model {self.model} is not builtin:NAME or a run folder: a file names no code"
-            )
-        if self.model and self.answers:
-            raise ValueError(f"row {self.id}: a model is trained already, and learns from no answers")
+        for what, given in (("overrides", self.overrides), ("a model", self.model)):
+            if given and not self.recipe:
+                raise ValueError(f"row {self.id}: {what} without a recipe")
+        answers.check_model(f"row {self.id}: the model", self.model, answers.BUILTIN)
         return self
 
     def measure(self, name: str | None) -> str | None:
@@ -201,8 +197,7 @@ class Budget(_Model):
     none are named, or subsets. samples: images drawn; None: all. right_samples: of the test images so many that the
     network classifies correctly, the first after `skip_samples` of all. simulated: instead of the paper's. evaluation:
     settings of it. tables: by table, settings beside these of its rows' evaluations; of a table whose rows are
-    evaluated together, all of them. extras: what makes each of the paper's, where the scale has it. threads: of the
-    processor.
+    evaluated together, all of them. extras: what makes each of the paper's, where it has it. threads: of the processor.
     """
 
     summary: str

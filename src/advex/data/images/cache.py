@@ -20,8 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from advex.data.dataset import remember_digests
-from advex.data.kept import read_kept, write_kept
+from advex.data.kept import read_kept, remember, write_kept
 from advex.data.source import Passing, Reading, Source, files_below
 from advex.data.window import Window
 from advex.errors import ArtifactError
@@ -89,7 +88,7 @@ class Cache:
             x = torch.from_numpy(np.memmap(self.pixels, np.uint8, "c", shape=shape))
         except OSError:
             return None
-        remember_digests(x, self.path.with_suffix(".digests"))
+        remember(x, self.path.with_suffix(".digests"))
         return Decoded(
             x=x,
             skipped={int(row): reason for row, reason in kept["skipped"].items()},
