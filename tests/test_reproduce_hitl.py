@@ -143,6 +143,8 @@ def written(folder: Path, **values: Any) -> str:
         (f"{ROWS}/1/answers/start", "plian", "row one starts from 'plian': did you mean 'plain'"),
         (f"{ROWS}/1/answers/start", "two", "row one starts from two, which must come before it"),
         (f"{ROWS}/2/answers/start", "one", "row two starts from one, which must come before it and know no answers"),
+        (f"{ROWS}/2/model", "builtin:planted", "row two learns from answers without a recipe, or with a model that is"),
+        (f"{ROWS}/0/model", "builtin:planted", "row one starts from plain, which is a model and not trained here"),
         ("simulated/shared", 11, "shared=11 images are more than one annotator judges"),
         ("simulated/judge", "this:s", "a file names no code"),
         ("simulated/judge", "hf:a/b", "a file names no code"),
