@@ -36,6 +36,6 @@ __all__ = [
 def as_distance(value: str | Distance) -> Distance:
     """A distance, or the one that a spec string names, e.g. `"top_k:k=10"`. Raises SpecError."""
     distance: Any = registry.build("distance", value) if isinstance(value, str) else value
-    if not callable(distance):
+    if not hasattr(distance, "highest"):
         raise SpecError(f"A distance must be a spec, such as 'top_k:k=10', or a distance between maps, not {value!r}.")
     return distance
