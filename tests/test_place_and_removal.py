@@ -161,7 +161,7 @@ def test_curves_are_those_of_a_loop_over_pictures_and_steps() -> None:
                 gone[order[: round(k * 64 / steps)]] = True
                 picture = torch.where(gone.reshape(8, 8) != back, empty[i], about.x[i])
                 points.append(about.classifier.predict(picture[None])[0, 0].item())
-            expected.append(np.trapezoid(points, dx=1 / steps))
+            expected.append(np.trapezoid(points, [round(k * 64 / steps) / 64 for k in range(steps + 1)]))
         assert torch.allclose(apply(measure, about).values[""], torch.tensor(expected), atol=1e-12)
 
 
@@ -392,6 +392,23 @@ def test_columns_go_and_come_one_after_the_other() -> None:
     assert value("regions", about) == pytest.approx([np.corrcoef(effects, sizes)[0, 1]])
     signed = np.corrcoef(effects, [0.9, -0.5, 0.1])[0, 1]
     assert value("regions:channels=sum", about) == pytest.approx([signed])
+
+
+def test_steps_of_unequal_size_count_by_their_size() -> None:
+    """33 columns in 32 steps, of which one takes two: all are worth 1, and what is left falls in a straight line."""
+    x = torch.ones(1, 33).double()
+    about = of_rows(torch.arange(33.0).double()[None] + 1, x, x[0])
+    assert value("deletion:output=logit,steps=32", about) == pytest.approx([33 / 2])
+    trace = apply(registry.build("measure", "deletion:output=logit,steps=32"), about).trace
+    assert [float(key) for key in trace] == pytest.approx(
+        [*(k / 33 for k in range(17)), *(k / 33 for k in range(18, 34))], abs=1e-4
+    )
+
+
+@pytest.mark.parametrize("spec", ["deletion", "insertion", "road", "regions"])
+def test_a_loss_rises_with_what_speaks_against_the_class_and_is_refused(spec: str) -> None:
+    with pytest.raises(SpecError, match="output"):
+        registry.build("measure", f"{spec}:output=loss")
 
 
 def test_a_category_goes_as_a_whole_and_its_elements_are_added_up() -> None:

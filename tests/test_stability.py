@@ -172,6 +172,17 @@ def test_random_stability_follows_from_the_row_and_the_seed_alone(toys: SimpleNa
     assert not any(torch.equal(a, b) for a in other.near.unbind(dim=1) for b in more.near.unbind(dim=1))
 
 
+def test_maps_too_small_for_a_distance_have_a_reason(toys: SimpleNamespace) -> None:
+    classifier, x = toys.mlp(), draws(2, 3, 2, 2)
+    case = Case(
+        classifier=classifier, x=x, y=classes(2), explainer=Slope(), explanation=Slope()(classifier, x, classes(2))
+    )
+    made = apply(build("random_stability:samples=2,distance=(top_k:k=1000)"), case)
+    assert isinstance(made.value, dict)
+    assert all(each.isnan().all() for each in made.value.values())
+    assert any("use a smaller k" in reason for reason in made.undefined)
+
+
 def test_random_stability_needs_no_derivatives() -> None:
     around = neighbours(Opaque(), bowl(), rows([0.7, 0.2, 0.6, 0.1]), classes(1), radius=0.05 / WIDTH)
     assert random_stability(around, Cosine()).largest.tolist() == [0]

@@ -309,6 +309,14 @@ def test_a_sweep_is_every_distance_by_itself(clf: Classifier, x: Tensor) -> None
     assert sizes == pytest.approx([0.02, 8 / 255, 0.1], abs=1e-4)
 
 
+def test_the_runner_up_of_a_saturated_network_is_second() -> None:
+    """In float32 all confidences but one are 0."""
+    network = nn.Linear(4, 4, bias=False)
+    with torch.no_grad():
+        network.weight.copy_(torch.diag(torch.tensor([200.0, 10.0, 50.0, 80.0])))
+    assert explainers.targets(Classifier(network), torch.ones(2, 4), "runner_up").tolist() == [3, 3]
+
+
 def test_targets_may_be_named(clf: Classifier, x: Tensor) -> None:
     ranked = clf.predict(x).argsort(dim=1, descending=True)
     assert explainers.targets(clf, x, "predicted").equal(ranked[:, 0])

@@ -120,7 +120,8 @@ class _Averaged(_Near):
         """Sizes averaged over each pixel's square: [n, d] each."""
         size = 2 * self.w + 1
         a, b = (
-            avg_pool2d(each, size, stride=1, padding=self.w, count_include_pad=False).flatten(1)
+            # In double precision the sums of a square's values are exact: what is equal stays so.
+            avg_pool2d(each.double(), size, stride=1, padding=self.w, count_include_pad=False).to(each).flatten(1)
             for each in self.pixels(first, second)
         )
         return a, b

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from advex.distances.distance import OfMaps, largest
+from advex.distances.distance import OfMaps, largest, where_finite
 from advex.registry import register
 
 
@@ -27,7 +27,8 @@ class RelativeL2(OfMaps):
         a, b = self.rows(first, second)
         unit = largest(a)
         norm = torch.linalg.vector_norm(a / unit, dim=1)
-        return torch.linalg.vector_norm((b - a) / unit, dim=1) / torch.where(norm > 0, norm, math.nan)
+        apart = torch.linalg.vector_norm((b - a) / unit, dim=1) / torch.where(norm > 0, norm, math.nan)
+        return where_finite(a, b, apart)
 
     def smooth(self, first: Tensor, second: Tensor) -> Tensor:
         """The distance itself."""

@@ -40,7 +40,7 @@ class SmoothRandom(AttributionMethod):
 
 @explainer("centre", shows="control")
 class Centre(AttributionMethod):
-    """A control: pixels nearer to the middle of the picture count more, from 1 in the middle to 0 at the corners."""
+    """A control: pixels nearer to the middle of the picture count more, from 1 in the middle to 0 at its corners."""
 
     def attribute(self, request: AttributionRequest) -> Attribution:
         height, width = pictures(self, request).shape[2:]

@@ -12,6 +12,8 @@ from advex.logits import out_of_memory
 
 # Which output of the class is explained: its logit, its softmax confidence, or the cross-entropy against it.
 Of = Literal["logit", "probability", "loss"]
+# Those that rise with what speaks for the class: what an answer loses or gains is measured by them.
+Rising = Literal["logit", "probability"]
 
 
 def output(classifier: Classifier, x: Tensor, target: Tensor, of: Of) -> Tensor:

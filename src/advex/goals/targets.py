@@ -17,6 +17,7 @@ from advex.lookup.datasets import class_number
 # A class of each example: [n] int64, or a list of numbers and names; or one number or name, of all of them. A goal's
 # field of this type is a tensor once an attack runs: see `numbers_of`.
 Classes: TypeAlias = Any
+_ROWS = 512  # asked at a time
 Target = int | Literal["predicted", "runner_up", "true"]
 
 
@@ -33,7 +34,9 @@ def targets(classifier: Classifier, x: Tensor, which: Target | str | Tensor, lab
             raise InputError("The target is the true class, but no labels were given: use 'predicted', for example.")
         return labels.to(x.device)
     if which in ("predicted", "runner_up"):
-        ranked = classifier.predict(x).argsort(dim=1, descending=True)
+        with torch.no_grad(), classifier.frozen():  # by logits: of confidences several may be 0 in float32
+            parts = x.split(_ROWS) if isinstance(x, Tensor) and len(x) else [x]
+            ranked = torch.cat([classifier(part) for part in parts]).argsort(dim=1, descending=True)
         return ranked[:, 0 if which == "predicted" else 1]
     if isinstance(which, int):
         return torch.full((len(x),), which, device=x.device)

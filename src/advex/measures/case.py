@@ -241,3 +241,9 @@ def values_of(measure: Measure) -> Mapping[str, Value]:
         return measure.values  # pyright: ignore
     facts = {"unit": getattr(measure, "unit", ""), "rate": getattr(measure, "rate", False)}
     return {"": Value(title=measure.title, better=measure.better, **facts)}  # pyright: ignore
+
+
+def nothing(measure: Any, case: Case, reason: str) -> Measured:
+    """No row has a value of a measure of several figures, for one reason."""
+    value = dict.fromkeys(measure.values, torch.full((len(case),), math.nan))
+    return Measured(value=value, undefined={reason: torch.ones(len(case), dtype=torch.bool)})

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from advex.errors import SpecError
 from advex.explainers import IntegratedGradients
-from advex.measures.case import Case, DistanceOption, Measured, SearchOption, measure
-from advex.measures.worst_change import WorstCase, nothing
+from advex.measures.case import Case, DistanceOption, Measured, SearchOption, measure, nothing
+from advex.measures.worst_change import WorstCase
 
 PUBLISHED_SEARCH = "pgd:radius=8/255,steps=50,step=1/255"
 PUBLISHED_CLIMB = "integrated_gradients:steps=100,rule=right,hold_factor=true"  # of singh2020's code

@@ -12,9 +12,20 @@ from advex.distances import IncomparableError, as_distance, per_pixel
 from advex.geometry import per_row
 from advex.goals import TowardMap
 from advex.goals.on_maps import SOFT
-from advex.measures.case import CONSTANT, Case, DistanceOption, Measured, Need, Of, SearchOption, Value, measure
+from advex.measures.case import (
+    CONSTANT,
+    Case,
+    DistanceOption,
+    Measured,
+    Need,
+    Of,
+    SearchOption,
+    Value,
+    measure,
+    nothing,
+)
 from advex.measures.ifia import PUBLISHED_SEARCH
-from advex.measures.worst_change import BLIND, NO_DERIVATIVES, has_derivatives, nothing, shortened
+from advex.measures.worst_change import BLIND, NO_DERIVATIVES, has_derivatives, shortened
 from advex.networks.softening import KinkError
 from advex.options import Above0, Count
 

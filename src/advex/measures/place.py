@@ -51,7 +51,7 @@ Tolerance = Annotated[str | float, PlainValidator(lambda value: as_tolerance(val
     examples=("tolerance=1,channels=sum", "subset=small"),
 )
 class Pointing:
-    """1 if the map's strongest pixel lies on the evidence or within the tolerance of it, else 0.
+    """1 if the map's strongest pixel lies on the evidence or less than the tolerance away from it, else 0.
 
     Of several that are equally strong, the share that does; what is beside the picture in x is never pointed at.
     per_class: the mean over the classes that have examples; a hit counts the more, the fewer examples its class has.

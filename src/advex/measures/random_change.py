@@ -9,8 +9,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from advex.distances import Distance, as_distance
-from advex.measures.case import Case, DistanceOption, Measured, Need, Of, Value, measure
+from advex.distances import Distance, IncomparableError, as_distance
+from advex.measures.case import Case, DistanceOption, Measured, Need, Of, Value, measure, nothing
 from advex.measures.intervals import mean_score
 from advex.measures.nearby import Neighbours, neighbours_of
 from advex.options import Count, NormOption, RadiusOption
@@ -70,5 +70,8 @@ class RandomStability:
 
     def __call__(self, case: Case) -> Measured:
         around = neighbours_of(case, self.norm, self.radius, self.samples)
-        change = random_stability(around, self.distance)
+        try:
+            change = random_stability(around, self.distance)
+        except IncomparableError as error:
+            return nothing(self, case, str(error))
         return Measured(value={"mean": change.mean, "largest": change.largest}, undefined=around.undefined)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from advex.distances.channels import Channels
 from advex.explainers.filling import Fill, filled
-from advex.explainers.outputs import Of as Output
+from advex.explainers.outputs import Rising as Output
 from advex.measures.case import Better, Case, Measured, Need, Of, measure
 from advex.measures.pixels import outputs, over, places
 from advex.options import Count
@@ -24,7 +24,7 @@ class Regions:
 
     side: of the squares in pixels, at most half the picture's; those at the right and at the bottom may be smaller; of
     rows each column is a square. fill: what stands in the square's place: grey, the colour that the network is
-    normalised by (mean; of rows always), or the blurred picture. output: probability, logit or loss. channels: how
+    normalised by (mean; of rows always), or the blurred picture. output: probability or logit. channels: how
     those of a pixel become one value.
     """
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from advex.distances.channels import Channels
 from advex.errors import SpecError
 from advex.explainers.filling import Fill, filled
-from advex.explainers.outputs import Of as Output
+from advex.explainers.outputs import Rising as Output
 from advex.measures.case import Better, Case, Measured, Need, Of, measure
 from advex.measures.pixels import outputs, over, places, ranks
 from advex.options import Count, with_options
@@ -39,8 +39,11 @@ class _Removal:
         fill = type(self).fill  # pyright: ignore[reportAttributeAccessIssue]
         return {"steps": _Removal.steps, "output": _Removal.output, "channels": _Removal.channels, "fill": fill}
 
-    def curve(self, case: Case, fill: Fill, *, back: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        """The output [n, steps + 1] after each step, and what is undefined. back: pixels come back, else they go."""
+    def curve(self, case: Case, fill: Fill, *, back: bool) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """The output [n, steps + 1] after each step, what share of the pixels had their turn, and what is undefined.
+
+        back: pixels come back, else they go.
+        """
         values, undefined = places(case, self.channels)
         rank = ranks(case, values)
         size = values[0].numel() if len(values) else 1
@@ -52,7 +55,7 @@ class _Removal:
             first = over(case, rank[i] < cuts[k].reshape(-1, *[1] * (rank.ndim - 1)))
             return torch.where(first == back, case.x[i], empty[i])
 
-        return outputs(case, points, steps + 1, self.output), undefined
+        return outputs(case, points, steps + 1, self.output), cuts.double() / size, undefined
 
     def check(self, case: Case) -> None:
         """Raise SpecError for what cannot stand in the place of a table's columns."""
@@ -60,9 +63,9 @@ class _Removal:
 
     def area(self, case: Case, fill: Fill, *, back: bool) -> Measured:
         """The area under that curve by the trapezoid rule, over the share of pixels from 0 to 1."""
-        curve, undefined = self.curve(case, fill, back=back)
-        trace = {f"{k / (curve.shape[1] - 1):.4g}": curve[:, k] for k in range(curve.shape[1])}
-        return Measured(value=(curve[:, 1:] + curve[:, :-1]).mean(dim=1) / 2, undefined=undefined, trace=trace)
+        curve, shares, undefined = self.curve(case, fill, back=back)
+        trace = {f"{share:.4g}": curve[:, k] for k, share in enumerate(shares.tolist())}
+        return Measured(value=torch.trapezoid(curve, shares, dim=1), undefined=undefined, trace=trace)
 
 
 @measure(
@@ -73,7 +76,7 @@ class Deletion(_Removal):
 
     Of rows the columns, with fill=mean alone; in as many steps as there are columns, if these are fewer.
     steps: in which equal shares of the pixels go. fill: what stands in their place: the colour that the network is
-    normalised by (mean; what RISE's code does), grey, or the blurred picture. output: probability, logit or loss.
+    normalised by (mean; what RISE's code does), grey, or the blurred picture. output: probability or logit.
     channels: how those of a pixel become one value. Equal pixels go in an order by chance. published: as RISE's code
     has it, as many pixels a step as a row of the picture has: at 224 x 224 pixels 224 steps.
     """
@@ -95,7 +98,7 @@ class Insertion(_Removal):
 
     Of rows the columns, with fill=mean alone; in as many steps as there are columns, if these are fewer.
     steps: in which equal shares of the pixels come. fill: what the picture begins as: blurred (what RISE's code does),
-    grey, or the colour that the network is normalised by (mean). output: probability, logit or loss. channels: how
+    grey, or the colour that the network is normalised by (mean). output: probability or logit. channels: how
     those of a pixel become one value. Equal pixels come in an order by chance. published: as RISE's code has it, as
     many pixels a step as a row of the picture has: at 224 x 224 pixels 224 steps.
     """

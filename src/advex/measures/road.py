@@ -13,7 +13,7 @@ from torch.nn.functional import conv2d
 from advex import randomness
 from advex.distances.channels import Channels
 from advex.errors import SpecError
-from advex.explainers.outputs import Of as Output
+from advex.explainers.outputs import Rising as Output
 from advex.measures.case import Case, Measured, Need, Of, Value, measure
 from advex.measures.pixels import check_places, outputs, pixels, ranks
 from advex.options import AtLeast0
@@ -56,7 +56,7 @@ class Road:
     most_first: with the map's strongest pixels gone. least_first: with its weakest gone. combined: half the difference.
     Each is the mean over the shares. shares: of the pixels, in per cent. order: the strongest first (morf) or the
     weakest first (lerf), which gives the one figure at half the cost, or both. noise: its standard deviation, in units
-    of the network's normalisation. output: probability, logit or loss. channels: how those of a pixel become one value.
+    of the network's normalisation. output: probability or logit. channels: how those of a pixel become one value.
     """
 
     shares: Shares = (10, 30, 50)

@@ -26,7 +26,18 @@ from advex.goals import Scramble
 from advex.goals.on_maps import SOFT, differentiable
 from advex.goals.targets import Classes, numbers_of
 from advex.inputs import check_wrapped
-from advex.measures.case import CONSTANT, Case, DistanceOption, Measured, Need, Of, SearchOption, Value, measure
+from advex.measures.case import (
+    CONSTANT,
+    Case,
+    DistanceOption,
+    Measured,
+    Need,
+    Of,
+    SearchOption,
+    Value,
+    measure,
+    nothing,
+)
 from advex.measures.intervals import mean_score
 from advex.measures.nearby import Neighbours, neighbours, neighbours_of
 from advex.networks.softening import KinkError
@@ -208,12 +219,6 @@ def ball_of(search: Search) -> Ball:
     if not as_radius(radius) > 0:
         raise SpecError(f"The radius of a worst case must be above 0, not {radius}.")
     return Ball(norm=as_norm(getattr(search, "norm", "rmse")), radius=as_radius(radius))
-
-
-def nothing(measure: Any, case: Case, reason: str) -> Measured:
-    """No row has a value of a measure of several figures, for one reason."""
-    value = dict.fromkeys(measure.values, torch.full((len(case),), math.nan))
-    return Measured(value=value, undefined={reason: torch.ones(len(case), dtype=torch.bool)})
 
 
 def has_derivatives(explainer: Explainer) -> bool:
