@@ -246,7 +246,11 @@ def test_networks_of_every_precision(name: str, dtype: torch.dtype, x: Tensor) -
     if name in SEARCHES:
         change = budget(registry.build("attack", name))(classifier, x, Misclassify(y))
         assert change.delta.dtype == classifier.dtype
-        assert torch.equal(classifier.predict(change.adversarial).argmax(dim=1) != y, change.reached)
+        confidences = classifier.predict(change.adversarial)
+        first, second = confidences.topk(2, dim=1).values.unbind(dim=1)
+        clear = first - second > 1e-6  # nearer to the boundary, the rounding of a pass of other rows decides
+        assert torch.equal((confidences.argmax(dim=1) != y)[clear], change.reached[clear])
+        assert change.reached[~clear].all()
     else:
         explain = budget(registry.build("explainer", name))
         values = explain(classifier, x, y).map

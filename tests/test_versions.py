@@ -69,7 +69,7 @@ def same(one: Any, other: Any) -> None:
         for key in one.keys() - {"seconds"}:
             same(one[key], other[key])
     elif isinstance(one, float):
-        assert one == pytest.approx(other, rel=1e-5, nan_ok=True)
+        assert one == pytest.approx(other, rel=1e-5, abs=2e-6, nan_ok=True)
     else:
         assert one == other
 
