@@ -153,6 +153,8 @@ ROWS = "tables/I/sections/0/rows"
         (changed("plots/figure/y", "aera"), "plot figure: table I is not there, or has no columns accuracy and aera"),
         (changed("scales/full/rows", ["bth"]), "scale full: there is no row or subset 'bth': did you mean 'both'"),
         (changed("scales/full/data", {"II": "digits"}), "scale full: there is no table 'II'"),
+        (changed(f"{ROWS}/1/model", "builtin:planted,mine:network"), "a file names no code"),
+        (changed(f"{ROWS}/1/mark", "mine:network,m"), "mark"),
         (changed(f"{ROWS}/1/model", "mine:network"), "the model mine:network is not builtin:NAME or a run folder"),
         (changed(f"{ROWS}/0", {"id": "plain", "label": "P", "published": {}, "model": "builtin:x", "needs": "x"}),
          "row plain: a model without a recipe"),

@@ -148,6 +148,7 @@ def written(folder: Path, **values: Any) -> str:
         ("simulated/shared", 11, "shared=11 images are more than one annotator judges"),
         ("simulated/judge", "this:s", "a file names no code"),
         ("simulated/judge", "hf:a/b", "a file names no code"),
+        ("simulated/judge", "builtin:planted,mine:network", "a file names no code"),
         ("simulated/judge", "torchvision:resnet18", "a file names no code"),
         ("simulated/judge", "builtin:cifar10-robust", "is trained already: overrides belong to recipe:NAME"),
         ("simulated/error", 1.5, "simulated.error"),

@@ -272,6 +272,19 @@ def test_bundled_networks_are_rows_and_changed_by_no_scale() -> None:
             assert held["epochs"] == job.recipe.epochs
 
 
+def test_of_a_table_those_rows_are_run_that_its_scale_names_or_all() -> None:
+    def rows(table: str, scale: str) -> list[str]:
+        plan = planned("singh2020", table=table, scale=scale, available=lambda source: None)
+        return [each.row.id for each in plan.rows if each.table == table]
+
+    assert "gtsrb-art" in rows("1", "cpu")
+    assert "cifar10-art" not in rows("1", "cpu")
+    assert {"corrupted-robust", "corrupted-gtsrb-art"} <= set(rows("3", "cpu"))
+    assert rows("bundled", "short") == [
+        f"bundled-{kind}" for kind in ("ordinary", "adversarial", "lipschitz", "robust")
+    ]
+
+
 def test_rows_differ_in_what_they_say() -> None:
     """Objective by row, as the paper's text and tables have it; all else is the recipe's."""
     plan = planned("singh2020", rows=["all"], scale="full", available=lambda source: None)

@@ -72,17 +72,17 @@ def read(name_or_path: str | Path) -> Paper:
         raise SpecError(f"{path}: {place}: {why_impossible(first['msg']).rstrip('.')}.") from None
 
 
-def chosen(paper: Paper, table: str | None, names: Sequence[str]) -> list[str]:
+def chosen(paper: Paper, table: str | None, names: Sequence[str], usual: Sequence[str] = ()) -> list[str]:
     """The ids of the rows asked for, and of those that they cannot do without, in the order of the tables.
 
-    table: its id, in any case; None: all. names: rows, subsets, or "all"; none of them: all rows of the table.
-    Raises SpecError, with a suggestion, for what is not there.
+    table: its id, in any case; None: all. names: rows, subsets, or "all". Where there are none: those of `usual` that
+    are in the table, or all of its rows. Raises SpecError, with a suggestion, for what is not there.
     """
     tables = {name.lower(): name for name in paper.tables}
     if table is not None and table.lower() not in tables:
         raise SpecError(f"There is no table '{table}': {did_you_mean(table, paper.tables)}")
     listed = [row.id for row in (paper.tables[tables[table.lower()]].rows if table else paper.rows.values())]
-    named: set[str] = set()
+    named = {row for name in usual for row in paper.subsets.get(name, (name,)) if row in listed and not names}
     for name in names:
         rows = {name} if name in paper.rows else set(listed if name == ALL else paper.subsets.get(name, ()))
         if not rows:
@@ -90,7 +90,7 @@ def chosen(paper: Paper, table: str | None, names: Sequence[str]) -> list[str]:
         if not rows & set(listed):
             raise SpecError(f"'{name}' is not in table {table}, but in table {paper.table_of(min(rows))}.")
         named |= rows
-    rows = [row for row in listed if row in named or not names]
+    rows = [row for row in listed if row in named or not (named or names)]
     return [row for row in paper.rows if row in {*rows, *_needed(paper, rows)}]
 
 

@@ -57,7 +57,7 @@ class Simulated(_Model):
 
 def check_model(what: str, model: str, *known: str) -> None:
     """Raise ValueError for a model that is neither a run folder nor of one of the known kinds: by prefixes."""
-    if ":" in model and not model.startswith(known):
+    if "," in model or (":" in model and not model.startswith(known)):  # a comma would begin another model
         kinds = ", ".join(f"{each}NAME" for each in known)
         raise ValueError(f"{what} {model} is not {kinds} or a run folder: a file names no code")
 

@@ -64,7 +64,7 @@ class Row(_Model):
 
     id: Id
     label: str
-    mark: str = ""
+    mark: Annotated[str, Field(pattern=r"^[\w .-]*$")] = ""  # names a model, beside where that is
     published: Values
     recipe: str | None = None
     overrides: tuple[Annotated[str, Field(pattern=r"^[\w.]+=.+$")], ...] = ()

@@ -166,7 +166,7 @@ def planned(
     if scale not in paper.scales:
         raise SpecError(f"There is no scale '{scale}': {did_you_mean(scale, paper.scales)}")
     settings = paper.scales[scale]
-    ids = papers.chosen(paper, table, rows or settings.rows)
+    ids = papers.chosen(paper, table, rows, settings.rows)
     at = _Place(paper, scale, seed, checked(paper, ids, data or {}, available), available, evaluation or {})
     entries = [at.planned(paper.rows[row]) for row in ids]
     return Plan(name=name, paper=paper, scale=scale, seed=seed, rows=tuple(entries))
