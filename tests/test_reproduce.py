@@ -321,6 +321,7 @@ def test_a_network_that_is_trained_already_is_only_evaluated(tmp_path: Path) -> 
     paper, out, worker = changed(f"{ROWS}/1/model", "builtin:planted"), tmp_path / "out", Opener()
     plan = planned(written(tmp_path, paper), rows=["plain", "long"], scale="tiny")
     assert plan.how(plan.rows[1]) == "builtin:planted"
+    assert [row.plain["model"] for row in plan.rows] == [None, "builtin:planted"]
     assert plan.rows[1].changes == (
         "data digits instead of cifar10", "12 test images", "builtin:planted as it is",
     )  # fmt: skip

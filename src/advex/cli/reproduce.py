@@ -129,7 +129,7 @@ def _show_plan(plan: Plan, json_: bool) -> None:
     terminal.emit(f"\nscale {plan.scale}: {plan.settings.summary}")
     if plan.changes:
         terminal.emit(_wrapped("changed in these rows: ", "; ".join(plan.changes)))
-    networks = len(plan.jobs)
+    networks = sum(not job.model for job in plan.jobs)
     terminal.emit(f"{networks} network{'' if networks == 1 else 's'} to train for {len(plan.rows)} rows")
     for name, rows in plan.paper.subsets.items():
         terminal.emit(_wrapped(f"--rows {name}: ", ", ".join(rows)))

@@ -50,7 +50,7 @@ class Planned:
             "table": self.table, "id": row.id, "label": row.label, "section": self.section, "mark": row.mark,
             "published": row.published, "network": job.name if job else None, "data": job.data if job else None,
             "reason": self.reason, "changes": list(self.changes),
-            "recipe": job.recipe.model_dump(mode="json") if job else None,
+            "recipe": job.recipe.model_dump(mode="json") if job else None, "model": (job and job.model) or None,
             "answers": job.feedback.plain if job and job.feedback else None,
         }  # fmt: skip
 
