@@ -45,7 +45,7 @@ from advex.report import write_report
 from advex.report.pages import reproduction
 from advex.reproduction import Job, Together, carry, carry_out, planned
 from advex.reproduction.carry import Work
-from advex.reproduction.choices import unseen
+from advex.reproduction.choices import choose, unseen
 from advex.reproduction.figures import write_figures
 from advex.reproduction.folder import Folder
 from advex.reproduction.jobs import Choice, Further
@@ -330,6 +330,44 @@ def test_a_network_that_is_trained_already_is_only_evaluated(tmp_path: Path) -> 
     other = planned(written(tmp_path, changed(f"{ROWS}/1/model", "runs/mine")), rows=["long"], scale="tiny")
     with pytest.raises(ArtifactError, match="long: model is 'builtin:planted' there and 'runs/mine' here"):
         carry_out(other, out, worker)
+
+
+def test_a_model_that_cannot_be_evaluated_is_the_failure_of_its_row(tmp_path: Path) -> None:
+    """Of another shape, or not there: it is named, and the other rows are run."""
+    paper = changed(f"{ROWS}/1/model", "builtin:planted")
+    paper["tables"]["I"]["sections"][0]["rows"].append(
+        {"id": "lost", "label": "L", "published": {}, "recipe": "digits-ordinary", "model": str(tmp_path / "nowhere")}
+    )
+    plan = planned(written(tmp_path, paper), rows=["plain", "long", "lost"], scale="tiny")
+    found = carry_out(plan, tmp_path / "out", Work())
+    plain, wrong, lost = found.rows[:3]
+    assert plain.state == "measured"
+    assert "builtin:planted cannot be evaluated" in wrong.reason
+    assert f"{tmp_path / 'nowhere'} cannot be evaluated" in lost.reason
+    assert list(found.data.values()) == ["96 training and 12 test images"]
+
+
+def test_what_is_said_of_data_that_nothing_is_trained_on(tmp_path: Path) -> None:
+    plan = planned(written(tmp_path, changed(f"{ROWS}/1/model", "builtin:x")), rows=["long"], scale="tiny")
+    assert list(carry_out(plan, tmp_path / "out", Opener()).data.values()) == ["12 test images"]
+
+
+def test_a_model_that_knows_the_classes_in_another_order_is_right_all_the_same(tmp_path: Path) -> None:
+    data = advex.open_dataset("planted", split="test", max_samples=12, seed=0)
+    names = tuple(sorted(data.class_names))
+    assert names != data.class_names
+    other = dataclasses.replace(
+        data, class_names=names, y=torch.tensor([names.index(name) for name in data.class_names])[data.y]
+    )
+    models = open_models(["builtin:planted"], "cpu")
+    right = [carry.rightly_decided(models, each, 8, QUIET).ids for each in (data, other)]
+    assert right[0] == right[1]
+    plan = planned(written(tmp_path, with_choice()), rows=["equal"], scale="tiny")
+    made = [
+        choose(plan.choices[0], {"plain": "builtin:planted", "weak": "builtin:planted"}, each, "cpu").accuracies
+        for each in (data, other)
+    ]
+    assert made[0] == made[1]
 
 
 def test_a_repetition_is_the_network_of_its_original(tmp_path: Path) -> None:

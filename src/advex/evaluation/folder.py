@@ -5,11 +5,8 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from advex import data as sets
 from advex import evaluation, progress
@@ -20,7 +17,7 @@ from advex.evaluation import Settings
 from advex.evaluation.shards import IDENTITY
 from advex.lookup import datasets
 from advex.lookup.folders import opened_folder
-from advex.lookup.models import Opened, of_one_table
+from advex.lookup.models import Opened, in_order_of, of_one_table
 from advex.precision import NO_BFLOAT16, lacking
 from advex.record import Record, read_record
 from advex.record.tables import OWN_FILES
@@ -38,7 +35,7 @@ def evaluate(
     resume: bool = True,
 ) -> Record:
     """Evaluate with a progress bar. Raises Interrupted when stopped."""
-    data = _in_order_of(models, data)
+    data = in_order_of(models, data)
     if any(lacking(settings.bfloat16, model.classifier.device) for model in models):
         say.note(NO_BFLOAT16)
     with progress.stopping() as stop, say.progress("evaluate") as bar:
@@ -57,23 +54,6 @@ def evaluate(
             progress=show,
             stop=stop,
         )
-
-
-def _in_order_of(models: Sequence[Opened], data: Dataset) -> Dataset:
-    """The data with their classes in the order in which the models know classes of the same names.
-
-    Raises SpecError where models know them in several orders, of which none would be that of all figures.
-    """
-    known, own = {each.classifier.class_names or () for each in models}, data.class_names
-    orders = {names for names in known if sorted(names) == sorted(own)}
-    if orders <= {own} or len(set(own)) < len(own):
-        return data
-    if len(orders) > 1:
-        raise SpecError("The models know the same classes in different orders: evaluate them separately.")
-    (names,) = orders
-    y = torch.tensor([names.index(name) for name in own])[data.y]
-    counts = tuple(data.class_counts[own.index(name)] for name in names)
-    return replace(data, class_names=names, y=y, counts=counts)
 
 
 def examples(
@@ -111,7 +91,7 @@ def examples(
                 f"{' and '.join(learned)} was trained on some of these examples: only those held out are evaluated."
             )
             data = opened(*datasets.TEST)
-    return _in_order_of(models, data)
+    return in_order_of(models, data)
 
 
 def shared_shape(models: Sequence[Opened]) -> tuple[int, ...] | None:

@@ -14,7 +14,7 @@ from advex.errors import AdvexError, DataError
 from advex.evaluation.plan import plan_of
 from advex.evaluation.settings import Settings
 from advex.explainers.background import with_background
-from advex.lookup.models import Opened
+from advex.lookup.models import Opened, in_order_of
 from advex.progress import Terminal
 
 EXPLAINERS = (
@@ -71,6 +71,7 @@ def rightly_decided(
 
     size: of a batch. most: the first so many of them. Raises NoneRight where there are none.
     """
+    data = in_order_of(models, data)
     right = torch.ones(len(data), dtype=torch.bool)
     for model in models:
         batches = data.batches(size, model.classifier.device)

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from advex import bundled, misnamed, pretrained
 from advex.artifacts import FACTORY, load
 from advex.classifier import Classifier
+from advex.data import Dataset
 from advex.documents import read_json
 from advex.errors import AdvexError, AdvexWarning, SpecError
 from advex.files import read_bytes
@@ -119,6 +121,23 @@ def of_one_table(models: Sequence[Opened]) -> Classifier:
                 "them separately."
             )
     return first.classifier
+
+
+def in_order_of(models: Sequence[Opened], data: Dataset) -> Dataset:
+    """The data with their classes in the order in which the models know classes of the same names.
+
+    Raises SpecError where models know them in several orders, of which none would be that of all figures.
+    """
+    known, own = {each.classifier.class_names or () for each in models}, data.class_names
+    orders = {names for names in known if sorted(names) == sorted(own)}
+    if orders <= {own} or len(set(own)) < len(own):
+        return data
+    if len(orders) > 1:
+        raise SpecError("The models know the same classes in different orders: evaluate them separately.")
+    (names,) = orders
+    y = torch.tensor([names.index(name) for name in own])[data.y]
+    counts = tuple(data.class_counts[own.index(name)] for name in names)
+    return dataclasses.replace(data, class_names=names, y=y, counts=counts)
 
 
 def _split(option: str) -> list[str]:

@@ -82,7 +82,8 @@ def chosen(paper: Paper, table: str | None, names: Sequence[str], usual: Sequenc
     if table is not None and table.lower() not in tables:
         raise SpecError(f"There is no table '{table}': {did_you_mean(table, paper.tables)}")
     listed = [row.id for row in (paper.tables[tables[table.lower()]].rows if table else paper.rows.values())]
-    named = {row for name in usual for row in paper.subsets.get(name, (name,)) if row in listed and not names}
+    usual = () if names else usual
+    named = {row for name in usual for row in paper.subsets.get(name, (name,)) if row in listed}
     for name in names:
         rows = {name} if name in paper.rows else set(listed if name == ALL else paper.subsets.get(name, ()))
         if not rows:

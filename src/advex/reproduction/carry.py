@@ -10,7 +10,7 @@ from pathlib import Path
 from advex.data import Dataset, Streaming
 from advex.data.dataset import content
 from advex.data.images.streamed import Examples
-from advex.errors import DataError, SpecError
+from advex.errors import AdvexError, DataError, SpecError
 from advex.evaluation.folder import evaluate
 from advex.evaluation.judging import NoneRight, rightly_decided
 from advex.explanation import generation
@@ -222,6 +222,10 @@ def _outcome(job: Job, train: Examples, test: Dataset, folder: Folder, work: Wor
         return Outcome(
             failure="It classifies none of the pictures correctly, and only correctly classified ones are evaluated."
         )
+    except AdvexError as error:
+        if not job.model:
+            raise
+        return Outcome(failure=f"{job.model} cannot be evaluated: {error}")  # the others can be, all the same
 
 
 def _together(group: Together, test: Dataset, outcomes: Mapping[str, Outcome], folder: Folder, work: Work) -> Outcome:

@@ -10,7 +10,7 @@ import torch
 from advex.data import Dataset
 from advex.errors import DataError
 from advex.lookup import datasets
-from advex.lookup.models import Opened, open_models
+from advex.lookup.models import Opened, in_order_of, open_models
 from advex.progress import Terminal
 from advex.record.choices import ChoiceEntry
 from advex.reproduction.jobs import Choice, Job
@@ -51,6 +51,7 @@ def choose(choice: Choice, models: Mapping[str, str], data: Dataset, device: str
 
 
 def _accuracy(model: Opened, data: Dataset) -> float:
+    data = in_order_of([model], data)
     batches = data.batches(_ROWS, model.classifier.device)
     return sum(int((model.classifier.predict(each.x).argmax(dim=1) == each.y).sum()) for each in batches) / len(data)
 

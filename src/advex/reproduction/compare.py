@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +28,7 @@ from advex.record.reproduction import (
     TableEntry,
 )
 from advex.reproduction.folder import RECORDS
+from advex.reproduction.jobs import Job
 from advex.reproduction.orderings import claims, orderings
 from advex.reproduction.paired import Pair, Values, values_of
 from advex.reproduction.plan import Plan, Planned
@@ -75,7 +76,7 @@ def compared(
         scale=plan.scale,
         summary=scale.summary,
         seed=plan.seed,
-        data={without_places(job.data): _drawn(job.train_samples, job.test_samples) for job in plan.jobs},
+        data=_drawn(plan.jobs),
         environment=records[-1].environment if records else {},
         searches=records[-1].searches if records else {},
         changes=list(plan.changes),
@@ -189,9 +190,15 @@ def _pair(paper: Paper, row: Row, values: Mapping[str, Values]) -> Pair | None:
     return None if mine is None or theirs is None else Pair(mine, theirs)
 
 
-def _drawn(train: int | None, test: int | None) -> str:
-    """How many examples of a data set are used."""
-    return f"{train or 'all'} training and {test or 'all'} test images"
+def _drawn(jobs: Sequence[Job]) -> dict[str, str]:
+    """How many examples are used, by data set: to train on where any network is trained on it."""
+    trained = {job.data for job in jobs if not job.model}
+
+    def said(job: Job) -> str:
+        learned = f"{job.train_samples or 'all'} training and " if job.data in trained else ""
+        return f"{learned}{job.test_samples or 'all'} test images"
+
+    return {without_places(job.data): said(job) for job in jobs}
 
 
 def _row(planned: Planned, table: Table, plan: Plan, outcomes: Mapping[str, Outcome], paired: Paired) -> RowEntry:

@@ -31,9 +31,8 @@ class Feedback:
 class Job:
     """One network: to be trained and evaluated once, however many rows it is in. name: the id of its row.
 
-    model: where it is, if it is trained already, by the recipe; see `advex.lookup.models.open_models`.
-
-    data: where the examples are from. size: (height, width) that pictures are scaled to and cut; None: their own.
+    model: where it is, if it is trained already by the recipe; see `advex.lookup.models.open_models`. data: where the
+    examples are from. size: (height, width) that pictures are scaled to and cut; None: their own.
     samples: how many are drawn of each split; None: all. right_samples: of the test examples so many that it classifies
     correctly, after `skip_samples` of all. feedback: images that are learned from besides.
     """
