@@ -181,7 +181,7 @@ def test_the_page_joins_networks_and_says_what_holds_on_all(tmp_path: Path) -> N
     assert alone
     assert both
     assert [each.verdict for each in alone.claims] == ["holds", "does not hold"]
-    assert [each.verdict for each in both.claims] == ["holds", "not separable"]
+    assert [each.verdict for each in both.claims] == ["holds", page.DISAGREE]
     (matrix,) = both.matrices
     assert [[sign for sign, _ in cells] for _, cells in matrix.rows] == [[], ["✓"], ["✓", "≠"]]
     assert matrix.summary == "Of 3 pairs that the paper ranks: holds 2, networks disagree 1."

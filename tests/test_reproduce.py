@@ -148,6 +148,8 @@ ROWS = "tables/I/sections/0/rows"
         (changed(f"{ROWS}/0/recipe", ...), "row plain: set recipe, same_as, or needs"),
         (changed(f"{ROWS}/1/overrides", ["epochs 80"]), "overrides.0"),
         (changed(f"{ROWS}/1/overides", ["epochs=80"]), "overides: there is no such setting"),
+        (changed("subsets/both", []), "subsets.both: it must have at least 1"),
+        (changed(f"{ROWS}/1/against", "long"), "row long is set against itself"),
         (changed("subsets/both", ["plian"]), "subset both names the row 'plian': did you mean 'plain'"),
         (changed("subsets/plain", ["long"]), "'plain' names a subset, and something else too"),
         (changed("plots/figure/y", "aera"), "plot figure: table I is not there, or has no columns accuracy and aera"),
@@ -330,6 +332,23 @@ def test_a_network_that_is_trained_already_is_only_evaluated(tmp_path: Path) -> 
     other = planned(written(tmp_path, changed(f"{ROWS}/1/model", "runs/mine")), rows=["long"], scale="tiny")
     with pytest.raises(ArtifactError, match="long: model is 'builtin:planted' there and 'runs/mine' here"):
         carry_out(other, out, worker)
+
+
+def test_a_model_whose_weights_have_changed_is_another(tmp_path: Path) -> None:
+    """What was measured of the former ones is not taken for theirs."""
+    run, out = tmp_path / "mine", tmp_path / "out"
+    classifier = advex.load("builtin:planted")
+    advex.save(classifier, run)
+    plan = planned(written(tmp_path, changed(f"{ROWS}/1/model", str(run))), rows=["long"], scale="tiny")
+    carry_out(plan, out, Opener())
+    again = Opener()
+    carry_out(plan, out, again)
+    assert again.log == []
+    with torch.no_grad():
+        next(classifier.network.parameters()).mul_(2)
+    advex.save(classifier, run)
+    with pytest.raises(ArtifactError, match="long: weights is"):
+        carry_out(plan, out, Opener())
 
 
 def test_a_model_that_cannot_be_evaluated_is_the_failure_of_its_row(tmp_path: Path) -> None:
@@ -693,6 +712,22 @@ def test_a_chosen_row_is_the_network_with_the_nearest_accuracy_once_all_are_ther
             carry_out(plan, out, Chooser())
 
 
+def test_a_row_that_is_set_against_a_chosen_one_brings_what_that_is_chosen_among(tmp_path: Path) -> None:
+    paper = with_choice()
+    against = {"id": "beside", "label": "B", "published": {}, "recipe": "digits-ordinary", "against": "equal"}
+    paper["tables"]["I"]["sections"][0]["rows"].append(against)
+    plan = planned(written(tmp_path, paper), rows=["beside"], scale="tiny")
+    assert [each.row.id for each in plan.rows] == ["plain", "weak", "strong", "equal", "beside"]
+
+
+def test_a_choice_within_another_distance_is_another(tmp_path: Path) -> None:
+    paper, out = with_choice(), tmp_path / "out"
+    carry_out(planned(written(tmp_path, paper), rows=["equal"], scale="tiny"), out, Chooser())
+    paper["tables"]["I"]["sections"][0]["rows"][-1]["chosen"]["within"] = 6
+    with pytest.raises(ArtifactError, match=r"equal: within is 1\.0 there and 6\.0 here"):
+        carry_out(planned(written(tmp_path, paper), rows=["equal"], scale="tiny"), out, Chooser())
+
+
 def test_what_diverges_is_not_chosen_and_without_its_match_nothing_is(tmp_path: Path) -> None:
     plan = planned(written(tmp_path, with_choice()), rows=["equal"], scale="tiny")
     row = carry_out(plan, tmp_path / "one", Chooser(diverges="strong")).rows[-1]
@@ -750,6 +785,8 @@ def test_data_without_splits_are_dealt_before_they_are_learned_from_and_chosen_o
     [
         ({"chosen": {"of": ["weak", "strng"], "like": "plain"}}, "row equal is chosen by 'strng': did you mean"),
         ({"chosen": {"of": ["weak", "strong"], "like": "plain-again"}}, "which has no recipe of its own"),
+        ({"chosen": {"of": ["weak", "strong", "weak"], "like": "plain"}}, "row equal is chosen by weak twice"),
+        ({"chosen": {"of": ["weak", "strong"], "like": "strong"}}, "row equal is chosen by strong twice"),
         ({"recipe": "digits-ordinary"}, "row equal: the network of a chosen row is another's"),
     ],
 )

@@ -240,6 +240,38 @@ def test_a_pair_has_every_measure_of_the_records(tmp_path: Path) -> None:
     assert pair.changes("gradient_entropy").tolist() == [0.0] * 4
 
 
+def chosen_anew(folder: Path, ids: list[str]) -> None:
+    """As if its four examples were others of the data."""
+    path = folder / "examples.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(table.column_names.index("id"), "id", pa.array(ids)), path)
+
+
+def test_networks_that_were_asked_of_other_pictures_are_paired_by_picture(tmp_path: Path) -> None:
+    """e1 of robust, 0.6 in its first place, is set against e1 of natural, 0.6 in its second; e3 against e3."""
+    for name in ("natural", "robust"):
+        record_of(name, tmp_path / name)
+    chosen_anew(tmp_path / "robust", ["e1", "e3", "e8", "e9"])
+    pair = Pair(values_of(tmp_path / "robust"), values_of(tmp_path / "natural"))
+    assert pair.changes("gradient_gini").tolist() == pytest.approx([0.6 - 0.6, 0.8 - 0.4])
+    assert pair.changes("accuracy").tolist() == [0, 0]
+
+
+def test_networks_without_a_picture_in_common_have_no_difference(tmp_path: Path) -> None:
+    class Apart(Worker):
+        def evaluate(self, job: Job, model: str, data: Dataset, record: Path) -> Record:
+            made = super().evaluate(job, model, data, record)
+            chosen_anew(record, [f"{job.name}{row}" for row in range(4)])
+            return made
+
+    found = carry_out(planned(written(tmp_path)), tmp_path / "out", Apart())
+    assert {row.state for row in found.rows} == {"measured"}
+    for key in ("dg", "drop"):
+        figure = found.rows[1].measured[key]
+        assert (math.isnan(figure.value), figure.n) == (True, 0)
+    assert "robust" in write_report(tmp_path / "out").read_text()
+
+
 def test_the_page_and_the_figures_show_them(tmp_path: Path) -> None:
     out = tmp_path / "out"
     found = carry_out(planned(written(tmp_path)), out, Worker())

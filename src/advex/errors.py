@@ -61,6 +61,8 @@ _WORDS = {
     r"^Value error, ": "",
     r"^Input should be\b": "it must be",
     r"^Field required": "it is missing",
+    r"^\w+ should have (at \w+ \d+ \w+).*": r"it must have \1",
+    r"^String should match pattern (.*)": r"it must be of the form \1",
     r"^Extra inputs are not permitted": "there is no such setting",
     r"greater than or equal to": "at least",
     r"less than or equal to": "at most",
@@ -179,6 +181,8 @@ def why_impossible(reason: str) -> str:
     'it must be at least 1'
     >>> why_impossible("Input should be a valid integer, unable to parse string as an integer")
     'it must be a whole number'
+    >>> why_impossible("Tuple should have at least 1 item after validation, not 0")
+    'it must have at least 1 item'
     >>> why_impossible("Value error, give a sentence.")
     'give a sentence'
     """

@@ -92,18 +92,25 @@ def chosen(paper: Paper, table: str | None, names: Sequence[str], usual: Sequenc
             raise SpecError(f"'{name}' is not in table {table}, but in table {paper.table_of(min(rows))}.")
         named |= rows
     rows = [row for row in listed if row in named or not (named or names)]
-    return [row for row in paper.rows if row in {*rows, *_needed(paper, rows)}]
+    needed = _needed(paper, rows)
+    return [row for row in paper.rows if row in needed]
 
 
 def _needed(paper: Paper, rows: Sequence[str]) -> set[str]:
-    """The rows that others are set against, start from, are chosen among, or are evaluated together with."""
+    """These, the rows that they are set against, and all without which there are none of these."""
+    named = [row for name in rows for row in (paper.rows[name], paper.original(paper.rows[name]))]
+    return _closed(paper, {*rows} | {row.against for row in named if row.against is not None})
+
+
+def _closed(paper: Paper, rows: set[str]) -> set[str]:
+    """With the rows that they start from, are chosen among, or are evaluated together with; and so on."""
     sections = [section for table in paper.tables.values() if table.together for section in table.sections]
-    beside = {row.id for section in sections if {row.id for row in section.rows} & {*rows} for row in section.rows}
-    named = [paper.rows[row] for row in {*rows, *beside}]
-    originals = [paper.original(row) for row in named]
+    beside = {row.id for section in sections if {row.id for row in section.rows} & rows for row in section.rows}
+    originals = [paper.original(paper.rows[row]) for row in rows]
     starts = {row.answers.start for row in originals if row.answers is not None}
-    chosen = {name for row in named if row.chosen is not None for name in (*row.chosen.of, row.chosen.like)}
-    return beside | starts | chosen | {row.against for row in (*originals, *named) if row.against is not None}
+    chosen = {name for row in originals if row.chosen is not None for name in (*row.chosen.of, row.chosen.like)}
+    more = rows | beside | starts | chosen
+    return rows if more == rows else _closed(paper, more)
 
 
 def _near(name: str, paper: Paper) -> str:

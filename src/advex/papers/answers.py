@@ -11,7 +11,7 @@ from advex.bundled import PREFIX as BUILTIN
 from advex.errors import did_you_mean
 
 if TYPE_CHECKING:
-    from advex.papers.paper import Paper
+    from advex.papers.paper import Paper, Row
 
 RECIPE = "recipe:"
 
@@ -62,6 +62,10 @@ def check_model(what: str, model: str, *known: str) -> None:
         raise ValueError(f"{what} {model} is not {kinds} or a run folder: a file names no code")
 
 
+def _ready_made(row: Row) -> bool:
+    return row.recipe is None or bool(row.model or row.needs)
+
+
 def problems(paper: Paper) -> Iterator[str]:
     """What is wrong with the rows that learn from answers."""
     seen: set[str] = set()
@@ -77,8 +81,8 @@ def problems(paper: Paper) -> Iterator[str]:
                 yield f"row {row.id} starts from '{row.answers.start}': {did_you_mean(row.answers.start, paper.rows)}"
             elif row.answers.start not in seen or paper.original(paper.rows[row.answers.start]).answers is not None:
                 yield f"row {row.id} starts from {row.answers.start}, which must come before it and know no answers"
-            elif paper.original(paper.rows[row.answers.start]).model:
-                yield f"row {row.id} starts from {row.answers.start}, which is a model and not trained here"
+            elif _ready_made(paper.original(paper.rows[row.answers.start])):
+                yield f"row {row.id} starts from {row.answers.start}, which is no network that is trained here for it"
         seen.add(row.id)
     if paper.simulated is not None:
         for name, scale in paper.scales.items():

@@ -29,7 +29,10 @@ def problems(paper: Paper) -> Iterator[str]:
     """What is wrong with a paper's choices."""
     rows = paper.rows
     for row in rows.values():
-        for name in () if row.chosen is None else (*row.chosen.of, row.chosen.like):
+        named = () if row.chosen is None else (*row.chosen.of, row.chosen.like)
+        for name in sorted({name for name in named if named.count(name) > 1}):
+            yield f"row {row.id} is chosen by {name} twice"
+        for name in named:
             if name not in rows:
                 yield f"row {row.id} is chosen by '{name}': {did_you_mean(name, rows)}"
             elif rows[name].recipe is None:

@@ -230,7 +230,7 @@ class Paper(_Model):
     maps: dict[Id, Maps] = {}
     grids: dict[Id, Grid] = {}
     extras: dict[Id, Extra] = {}
-    subsets: dict[Id, tuple[Id, ...]] = {}
+    subsets: dict[Id, Annotated[tuple[Id, ...], Field(min_length=1)]] = {}
     simulated: Simulated | None = None
     scales: dict[Id, Budget]
 
@@ -256,10 +256,6 @@ class Paper(_Model):
 
 def _problems(paper: Paper) -> Iterator[str]:
     """What single entries cannot show."""
-    yield from answers.problems(paper)
-    yield from choices.problems(paper)
-    yield from extras.problems(paper)
-    yield from sets.problems(paper)
     ids = [row.id for table in paper.tables.values() for row in table.rows]
     yield from (f"two rows are called '{name}'" for name in sorted({row for row in ids if ids.count(row) > 1}))
     rows = paper.rows
@@ -269,6 +265,8 @@ def _problems(paper: Paper) -> Iterator[str]:
                 yield f"row {row.id} has a value for '{min(unknown)}', which is no column of table {name}"
             if row.against is not None and row.against not in rows:
                 yield f"row {row.id} is set against '{row.against}': {did_you_mean(row.against, rows)}"
+            if row.against == row.id:
+                yield f"row {row.id} is set against itself"
             if row.same_as is None:
                 continue
             if row.same_as not in rows:
@@ -277,6 +275,8 @@ def _problems(paper: Paper) -> Iterator[str]:
                 yield f"row {row.id} repeats {row.same_as}, which is a repetition itself"
             elif not _agree(row, rows[row.same_as]):
                 yield f"row {row.id} repeats {row.same_as}, and the published values differ"
+    for kinds in (answers, choices, extras, sets):  # which follow the repetitions
+        yield from kinds.problems(paper)
     for name, table in paper.tables.items():
         for section in table.sections if table.together else ():
             measured = [row for row in section.rows if not row.needs]

@@ -130,7 +130,7 @@ def carry_out(plan: Plan, out: Path, work: Work, *, command: str = "", say: Term
 def _carried_out(plan: Plan, folder: Folder, work: Work, command: str, say: Terminal) -> Reproduction:
     folder.claim(plan)
     outcomes: dict[str, Outcome] = {}
-    opened: dict[tuple[str, Streaming | None], tuple[Examples, Dataset]] = {}
+    opened: dict[tuple[str, Streaming | None, tuple[int, int] | None], tuple[Examples, Dataset]] = {}
     result: Reproduction | None = None
     known = 0  # outcomes in the result
     lost: set[str] = set()  # extras that cannot be made
@@ -177,11 +177,11 @@ def _carried_out(plan: Plan, folder: Folder, work: Work, command: str, say: Term
                         number = [job.name for job in plan.jobs].index(job.name) + 1
                         what = f"network {number} of {len(plan.jobs)}"
                     say.note(f"{name}: {what}")
-                    how = job.data, job.recipe.streaming
+                    how = job.data, job.recipe.streaming, job.size
                     if how not in opened:
                         opened = {how: work.open(job)}
                         train, test = opened[how]
-                        folder.agree(job.data, {"training": content(train), "test": content(test)})
+                        folder.agree(job.pictures, {"training": content(train), "test": content(test)})
                     train, test = opened[how]
                     if isinstance(each, Job):
                         outcomes[name] = _outcome(each, train, test, folder, work)

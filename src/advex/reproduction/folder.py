@@ -17,11 +17,13 @@ from typing import Any
 
 from advex import training
 from advex._version import __version__
+from advex.artifacts import read_config
 from advex.documents import read_json
 from advex.errors import ArtifactError
 from advex.evaluation import Settings
 from advex.files import write_text
 from advex.ownership import in_turn
+from advex.papers.choices import Chosen
 from advex.record import Record, read_record
 from advex.record.choices import CHOICE
 from advex.record.generated import GENERATED
@@ -167,6 +169,7 @@ def _identity(plan: Plan) -> dict[str, Any]:
                 "recipe": {},
                 "of": [job.name for job in each.of],
                 "like": each.like.name,
+                "within": each.within,
                 "evaluation": Settings().model_dump(mode="json"),
             }
             for each in plan.choices
@@ -186,7 +189,7 @@ def _decisive(job: Job) -> dict[str, Any]:
     if job.right_samples is not None:
         values |= {"right_samples": job.right_samples, "skip_samples": job.skip_samples}
     if job.model:
-        values["model"] = job.model
+        values |= {"model": job.model, "weights": _weights(job.model)}
     if job.feedback is not None:
         values["answers"] = {
             "start": job.feedback.start,
@@ -196,13 +199,22 @@ def _decisive(job: Job) -> dict[str, Any]:
     return json.loads(json.dumps(values))
 
 
+def _weights(model: str) -> str | None:
+    """The digest of a run folder's weights; a bundled network's are its name's, and what is no such folder has none."""
+    try:
+        return read_config(Path(model)).get("sha256")
+    except ArtifactError:
+        return None
+
+
 def _completed(network: dict[str, Any]) -> dict[str, Any]:
     """What `_decisive` gave before, with the settings that have come since at their defaults."""
     evaluation = dict(network["evaluation"])
     if "away" in evaluation:  # today one of the explainers of pictures
         evaluation["pictures"] = ["toward", "away"] if evaluation.pop("away") else ["toward"]
     recipe = training.completed({"recipe": network["recipe"]})["recipe"]
-    return {**network, "recipe": recipe, "evaluation": {**Settings().model_dump(mode="json"), **evaluation}}
+    within = {"within": Chosen.model_fields["within"].default} if "like" in network else {}
+    return {**within, **network, "recipe": recipe, "evaluation": {**Settings().model_dump(mode="json"), **evaluation}}
 
 
 def _differences(theirs: Any, ours: Any, name: str) -> list[str]:

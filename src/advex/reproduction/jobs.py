@@ -50,6 +50,11 @@ class Job:
     feedback: Feedback | None = None
 
     @property
+    def pictures(self) -> str:
+        """Its data and their size, in words."""
+        return self.data if self.size is None else f"{self.data} at {self.size[0]}x{self.size[1]}"
+
+    @property
     def jobs(self) -> dict[str, Job]:
         """This one alone."""
         return {self.name: self}

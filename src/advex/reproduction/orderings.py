@@ -39,7 +39,7 @@ def _tested(
     table: str, key: str, column: Column, pairs: list[tuple[Row, Row]], values: Mapping[str, Values], seed: int
 ) -> Iterator[OrderingEntry]:
     sign, nothing = {"high": 1, "low": -1}.get(column.better, 1), torch.nan
-    examples = {example for network in values.values() for known in network.values() for example in known}
+    examples = dict.fromkeys(each for network in values.values() for known in network.values() for each in known)
     changes = []
     for first, second in pairs:
         network = values[first.same_as or ""]

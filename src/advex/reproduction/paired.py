@@ -11,7 +11,7 @@ from torch import Tensor
 
 from advex.record import read_record, read_rows
 
-Values = Mapping[str, Mapping[int, float]]  # measure -> example -> value
+Values = Mapping[str, Mapping[str, float]]  # measure -> id of the example -> value
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,12 @@ class Pair:
 
 
 def values_of(folder: Path) -> Values:
-    """What the record of one model says of every example."""
+    """What the record of one model says of every example, by its id: each may have been asked of others."""
     rows = read_rows(folder, "examples")
-    values = {"accuracy": {row["example"]: float(row["prediction"] == row["label"]) for row in rows}}
+    ids = {row["example"]: row["id"] for row in rows}
+    values = {"accuracy": {row["id"]: float(row["prediction"] == row["label"]) for row in rows}}
     measures = read_record(folder).measures
     for row in read_rows(folder, "maps") if (folder / "maps.parquet").is_file() else ():
         for measure in measures:
-            values.setdefault(f"{row['explainer']}_{measure}", {})[row["example"]] = row[measure]
+            values.setdefault(f"{row['explainer']}_{measure}", {})[ids[row["example"]]] = row[measure]
     return values

@@ -79,6 +79,8 @@ def _claimed(claim: ClaimEntry, joint: Mapping[Key, Joint], every: Sequence[Mapp
     each = tuple(_counted([network[key].verdict for key in keys if key in network]) for network in every)
     if "reversed" in known:
         verdict = "does not hold"
+    elif DISAGREE in known:
+        verdict = DISAGREE
     elif set(known) == {"holds"}:
         verdict = "holds"
     elif NONE in known:
