@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from advex.evaluation.scores import SCORES, area_contrasts, bounded, mean_contrast, share_contrast
+from advex.evaluation.scores import SCORES, area_contrasts, bounded, contrast
 from advex.measures import intervals
 from advex.measures.intervals import paired_shares
 from advex.record import Difference, Figure
-from advex.report.cells import inverse, separated
+from advex.report.cells import doubt, inverse, turned, verdict
 
 N = 30
 
@@ -24,7 +24,7 @@ def compared(right: dict[str, Tensor], radii: dict[str, Tensor]) -> list[Differe
     """The differences of an evaluation's scores: accuracy and area of every two models. Values are [n] by model."""
     pairs = itertools.combinations(right, 2)
     accuracies = [
-        mean_contrast(SCORES, right[a] - right[b], "high", 0, first=a, second=b, measure="accuracy") for a, b in pairs
+        contrast(SCORES, right[a], right[b], "high", 0, first=a, second=b, measure="accuracy") for a, b in pairs
     ]
     return bounded(accuracies + list(area_contrasts("attack_ara", radii, 0.1, seed=0)))
 
@@ -42,7 +42,7 @@ def test_equal_models_are_rarely_said_to_differ(models: int, tables: int, monkey
     """Few examples, where percentiles widened about their medians claim something in 8 to 10 % of tables."""
     monkeypatch.setattr(intervals, "RESAMPLES", 400)  # for speed
     rng = np.random.default_rng(models)
-    false = [any(separated(one.figure) for one in compared(*drawn(models, rng))) for _ in range(tables)]
+    false = [any(one.separated for one in compared(*drawn(models, rng))) for _ in range(tables)]
     assert np.mean(false) <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / tables)
 
 
@@ -66,7 +66,7 @@ def test_models_that_say_the_same_cost_the_others_nothing() -> None:
     alone = bounded(list(area_contrasts("attack_ara", radii, 0.1, seed=0)))
     same: dict[str, Tensor] = dict.fromkeys(("a", "b"), right["m0"])
     (equal, area) = compared(same, dict(zip(same, radii.values(), strict=True)))
-    assert (equal.figure.low, equal.figure.high) == (0, 0)
+    assert (equal.figure.low, equal.figure.high) == pytest.approx(paired_shares(0, 0, N))
     assert (area.figure.low, area.figure.high) == (alone[0].figure.low, alone[0].figure.high)
 
 
@@ -87,7 +87,7 @@ def test_nothing_is_known_of_two_infinite_areas() -> None:
     figure = difference.figure
     assert all(math.isnan(value) for value in (figure.value, figure.low, figure.high))
     assert difference.ratio is None
-    assert not separated(figure)
+    assert not difference.separated
 
 
 def test_no_difference_of_shares_is_thought_larger_than_all() -> None:
@@ -95,8 +95,9 @@ def test_no_difference_of_shares_is_thought_larger_than_all() -> None:
     rng = np.random.default_rng(0)
     changes = [torch.from_numpy(rng.choice([1.0, 1.0, 1.0, -1.0], 4)) for _ in range(20)]
     names: dict[str, Any] = {"first": "a", "second": "b", "measure": "accuracy"}
-    wide = bounded([mean_contrast("f", change, "high", 0, **names) for change in changes])
-    held = bounded([share_contrast("f", change, "high", 0, **names) for change in changes])
+    half = torch.full((4,), 0.5)  # no truths, of the same differences
+    wide = bounded([contrast("f", change + half, half, "high", 0, **names) for change in changes])
+    held = bounded([contrast("f", change > 0, change < 0, "high", 0, **names) for change in changes])
     assert any(each.figure.high > 1 for each in wide)
     for free, cut in zip(wide, held, strict=True):
         assert cut.figure.value == free.figure.value
@@ -110,8 +111,9 @@ def test_few_examples_that_tell_two_models_apart_are_no_certainty(difference: fl
     names: dict[str, Any] = {"first": "a", "second": "b", "measure": "accuracy"}
     held = []
     for _ in range(200):
-        change = rng.choice([1.0, 0.0, -1.0], n, p=[difference + 0.002, 1 - difference - 0.004, 0.002])
-        (made,) = bounded([share_contrast("f", torch.from_numpy(change), "high", 0, **names)])
+        chances = [difference + 0.002, 1 - difference - 0.004, 0.002]
+        change = torch.from_numpy(rng.choice([1.0, 0.0, -1.0], n, p=chances))
+        (made,) = bounded([contrast("f", change > 0, change < 0, "high", 0, **names)])
         held.append(made.figure.low <= difference <= made.figure.high)
     assert np.mean(held) >= 0.95 - 2 * math.sqrt(0.05 * 0.95 / 200)
 
@@ -128,3 +130,33 @@ def test_the_interval_of_two_shares_is_where_the_score_test_stops(gained: int, l
         spread = math.sqrt(n * (2 * share + end - end * end))
         assert (gained - lost - n * end) / spread == pytest.approx(off, abs=2e-3)
     assert paired_shares(lost, gained, n) == pytest.approx((-high, -low))
+
+
+def test_two_that_are_always_right_are_not_known_to_be_equal() -> None:
+    """Values of 0 and 1 are truths wherever they come from: a table's changes that were reached, boxes that hit."""
+    names: dict[str, Any] = {"first": "a", "second": "b", "measure": "attack_reached"}
+    for ones in (torch.ones(24), torch.ones(24, dtype=torch.bool)):
+        (made,) = bounded([contrast("f", ones, ones, "neither", 0, **names)])
+        assert (made.figure.low, made.figure.high) == pytest.approx((-0.138, 0.138), abs=5e-4)
+    (made,) = bounded([contrast("f", torch.ones(24) / 2, torch.ones(24) / 2, "neither", 0, **names)])
+    assert (made.figure.low, made.figure.high) == (0, 0), "no share, and the same of every example"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p", "said"),
+    [
+        (0.1, 0.3, None, "a has the larger value"),
+        (0.1, 0.3, 0.01, "a has the larger value"),
+        (0.1, 0.3, 0.06, "not significant: p\u202f=\u202f0.06"),
+        (-0.1, 0.3, 0.01, "not significant: the interval includes zero"),
+        (-0.1, 0.3, 0.4, "not significant: the interval includes zero"),
+    ],
+)
+def test_what_the_interval_and_the_test_both_say_is_said(low: float, high: float, p: float | None, said: str) -> None:
+    figure = Figure(value=0.2, low=low, high=high, n=40)
+    made = Difference(first="a", second="b", measure="accuracy", figure=figure, p=p, ratio=None)
+    other = turned(made)
+    assert verdict(made).startswith(said)
+    assert verdict(other) == verdict(made)
+    assert (other.first, other.second, other.figure.value, other.figure.low) == ("b", "a", -0.2, -high)
+    assert bool(doubt(made)) != made.separated

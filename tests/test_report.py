@@ -386,7 +386,7 @@ def test_every_figure_of_the_record_appears_with_its_interval(tmp_path: Path) ->
     for difference in record.differences:  # a triangle: the later model minus the earlier one
         later, sooner = difference.second, difference.first
         shown = root.one("td", data_difference=difference.measure, data_first=later, data_second=sooner)
-        agrees(shown.text, turned(difference.figure), 100 if difference.measure == "accuracy" else 1)
+        agrees(shown.text, turned(difference).figure, 100 if difference.measure == "accuracy" else 1)
         left_out = difference.figure.low > 0 or difference.figure.high < 0
         assert ("significant" in shown.attributes["class"].split()) == left_out
 

@@ -157,7 +157,10 @@ def test_cohen_against_scikit_learn(pairs: list[tuple[str, str]]) -> None:
     result = agreement(votes("".join(first), "".join(second)), draws=draws).cohen
     assert result.value == pytest.approx(expected[0], abs=CLOSE, nan_ok=True)
     drawn = [each for each in expected[1:] if not math.isnan(each)]
-    if drawn and not math.isnan(expected[0]):
+    if len(drawn) < draws or max(drawn) == min(drawn):
+        assert math.isnan(result.low)
+        assert math.isnan(result.high)
+    else:
         assert [result.low, result.high] == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=CLOSE)
 
 
@@ -180,11 +183,22 @@ def test_the_order_of_images_and_people_does_not_matter(observers: list[str], ra
 # -- what is reported ----------------------------------------------------------------------------------------
 
 
-def test_perfect_agreement_is_one_and_certain() -> None:
+def test_perfect_agreement_is_one_and_nothing_says_how_certain() -> None:
     result = agreement(votes("ucsucs", "ucsucs"))
     for each in (result.percent, result.cohen, result.fleiss, result.alpha):
-        assert (each.value, each.low, each.high) == (1, 1, 1)
+        assert each.value == 1
+        assert math.isnan(each.low)
+        assert math.isnan(each.high)
     assert result.answered == {"unchanged": 4, "unsure": 4, "changed": 4}
+
+
+def test_one_doubt_among_thirty_is_no_certain_zero() -> None:
+    """A third of the resamples lack the only answer that differs: of the others' kappas, all 0, nothing follows."""
+    result = agreement(votes("u" * 30, "u" * 29 + "c"))
+    for each in (result.cohen, result.fleiss, result.alpha):
+        assert each.value == pytest.approx(0, abs=0.02)
+        assert math.isnan(each.low)
+    assert result.percent.low < result.percent.value < result.percent.high
 
 
 def test_what_says_nothing_is_not_a_number() -> None:
@@ -225,7 +239,7 @@ def test_by_class_is_the_statistic_of_each_class_alone() -> None:
     given = votes("ucusc", "uccuc", labels="ppqqq")
     result = by_class(given)
     assert list(result) == ["p", "q"]
-    assert result["p"] == agreement([vote for vote in given if vote.label == "p"])
+    assert repr(result["p"]) == repr(agreement([vote for vote in given if vote.label == "p"]))  # nan is not nan
     assert result["q"].images == 3
 
 

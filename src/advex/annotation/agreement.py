@@ -15,11 +15,16 @@ from advex.annotation import ANSWERS
 from advex.annotation.store import Vote
 
 Counts = np.ndarray  # [images, answers] int: n_uc
+_TAIL = 0.025  # of the resamples, below and above an interval of 95 %
 
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A statistic and its 95 % bootstrap interval over images; NaN where it is not defined."""
+    """A statistic and its 95 % bootstrap interval over images; NaN where it is not defined.
+
+    There is no interval where resamples cannot tell one: none of them differs, or in more than 2.5 % of them all
+    answers are the same, so that no kappa is defined.
+    """
 
     value: float
     low: float
@@ -192,7 +197,7 @@ def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
 def _interval(values: np.ndarray) -> Interval:
     """values: [1 + draws], the statistic itself first."""
     drawn = values[1:][np.isfinite(values[1:])]
-    if not (np.isfinite(values[0]) and len(drawn)):
+    if not np.isfinite(values[0]) or len(drawn) < (1 - _TAIL) * len(values[1:]) or not len(drawn) or not np.ptp(drawn):
         return Interval(value=float(values[0]), low=float("nan"), high=float("nan"))
-    low, high = np.quantile(drawn, [0.025, 0.975])
+    low, high = np.quantile(drawn, [_TAIL, 1 - _TAIL])
     return Interval(value=float(values[0]), low=float(low), high=float(high))

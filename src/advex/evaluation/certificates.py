@@ -25,7 +25,7 @@ from advex.evaluation.examples import batch_for
 from advex.evaluation.flags import FEW_EXAMPLES, flag
 from advex.evaluation.results import Results
 from advex.evaluation.run import Blocks, Evaluation, Pieces
-from advex.evaluation.scores import SCORES, Contrast, area_contrasts, figure_of, share_contrast
+from advex.evaluation.scores import SCORES, Contrast, area_contrasts, contrast, figure_of
 from advex.evaluation.shards import Piece
 from advex.evaluation.tasks import ATTACK
 from advex.measures.certified import Certificate, Certify, bracket, certified_accuracy, certified_area
@@ -147,6 +147,6 @@ def differences(results: Results) -> Iterator[Contrast]:
     columns = {name: results.column(name, f"{KIND}_rmse") for name in certified}  # NaN where there is none
     radii = {name: values[~values.isnan()] for name, values in columns.items()}
     for first, second in itertools.combinations(radii, 2):
-        change, names = (radii[first] > 0).double() - (radii[second] > 0).double(), {"first": first, "second": second}
-        yield share_contrast(SCORES, change, "high", results.seed, measure="certified_accuracy", **names)
+        both, names = (radii[first] > 0, radii[second] > 0), {"first": first, "second": second}
+        yield contrast(SCORES, *both, "high", results.seed, measure="certified_accuracy", **names)
     yield from area_contrasts("certified_ara", radii, results.chance, results.seed)

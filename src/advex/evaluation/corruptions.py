@@ -19,7 +19,7 @@ from advex.evaluation.examples import batch_for
 from advex.evaluation.plan import Plan
 from advex.evaluation.results import Results
 from advex.evaluation.run import Blocks, Evaluation, Pieces
-from advex.evaluation.scores import SCORES, Contrast, mean, mean_contrast, share
+from advex.evaluation.scores import SCORES, Contrast, contrast, mean, share
 from advex.evaluation.tasks import CorruptionTask
 from advex.record import CorruptedFigures, Flag, ModelEntry
 from advex.record.tables import corrupted_column
@@ -112,7 +112,7 @@ def differences(results: Results) -> Iterator[Contrast]:
     }
     for first, second in results.pairs:
         if {first.name, second.name} <= errors.keys():
-            yield mean_contrast(
-                SCORES, errors[first.name] - errors[second.name], "low", results.seed,
+            yield contrast(
+                SCORES, errors[first.name], errors[second.name], "low", results.seed,
                 measure=ERROR, first=first.name, second=second.name,
             )  # fmt: skip

@@ -27,7 +27,7 @@ from advex.evaluation.mapping import Group, cases, groups, kind, made_of, togeth
 from advex.evaluation.plan import Plan
 from advex.evaluation.results import Results
 from advex.evaluation.run import Blocks, Evaluation, Pieces
-from advex.evaluation.scores import Contrast, mean, mean_contrast, value_figure
+from advex.evaluation.scores import Contrast, contrast, mean, value_figure
 from advex.evaluation.tasks import MapTask
 from advex.measures.case import NO_GRADIENT, Case, Measured, apply, values_of
 from advex.record import Better, Figure, Flag, MapFigures, ModelEntry
@@ -287,8 +287,8 @@ def differences(results: Results) -> Iterator[Contrast]:
                 rows[owner], drawn[owner] = results.rows("maps", *owner), settled.estimates(results, *owner)
             if (*owner, key) not in values:
                 values[*owner, key] = tensor(rows[owner], key)
-        changes, better = values[*pair[0], key] - values[*pair[1], key], results.measures[key].better
-        made = mean_contrast(f"{key} by {whose.get('axis')}", changes, better, results.seed, **whose)
+        both, better = (values[*owner, key] for owner in pair), results.measures[key].better
+        made = contrast(f"{key} by {whose.get('axis')}", *both, better, results.seed, **whose)
         alike = torch.equal(*(values[*owner, key].isnan() for owner in pair))  # resampled were the same examples
         if alike and all(key in drawn[owner] for owner in pair):
             if tuple(pair) not in adds:  # of one pair after the other

@@ -20,7 +20,7 @@ from advex.evaluation.examples import batch_for, spread
 from advex.evaluation.flags import flag, more_examples
 from advex.evaluation.results import Results
 from advex.evaluation.run import Blocks, Evaluation, Pieces
-from advex.evaluation.scores import SCORES, Contrast, figure_of, share_contrast
+from advex.evaluation.scores import SCORES, Contrast, contrast, figure_of
 from advex.logits import returns_probabilities, varies
 from advex.record import Flag, ModelEntry
 from advex.record.tables import PREDICTION
@@ -155,8 +155,8 @@ def differences(results: Results) -> Iterator[Contrast]:
     """Every two models' accuracy."""
 
     def right(model: str) -> torch.Tensor:
-        return (results.column(model, "prediction") == results.column(model, "label")).double()
+        return results.column(model, "prediction") == results.column(model, "label")
 
     for first, second in results.pairs:
-        change, names = right(first.name) - right(second.name), {"first": first.name, "second": second.name}
-        yield share_contrast(SCORES, change, "high", results.seed, measure="accuracy", **names)
+        both, names = (right(first.name), right(second.name)), {"first": first.name, "second": second.name}
+        yield contrast(SCORES, *both, "high", results.seed, measure="accuracy", **names)

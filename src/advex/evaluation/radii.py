@@ -23,7 +23,7 @@ from advex.evaluation.flags import flag, severity
 from advex.evaluation.plan import Plan
 from advex.evaluation.results import Results
 from advex.evaluation.run import Blocks, Evaluation, Pieces
-from advex.evaluation.scores import SCORES, Contrast, share, share_contrast
+from advex.evaluation.scores import SCORES, Contrast, contrast, share
 from advex.evaluation.tasks import ATTACK, RadiusTask
 from advex.goals import Misclassify
 from advex.record import Flag, ModelEntry, RadiusFigures
@@ -225,13 +225,13 @@ def differences(results: Results) -> Iterator[Contrast]:
         stands = {
             entry.name: torch.tensor(
                 [each == STANDS for each in results.rows("examples", entry.name).column(f"within_{key}_by").to_pylist()]
-            ).double()
+            )
             for entry in results.entries
             if key in entry.radii
         }
         for first, second in results.pairs:
             if {first.name, second.name} <= stands.keys():
-                yield share_contrast(
-                    SCORES, stands[first.name] - stands[second.name], "high", results.seed,
+                yield contrast(
+                    SCORES, stands[first.name], stands[second.name], "high", results.seed,
                     measure=f"robust_accuracy:{key}", first=first.name, second=second.name,
                 )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -87,22 +87,19 @@ class Contrast:
 SCORES = "scores"  # one family: all pairs of models by accuracy, areas and what else is scored
 
 
-def mean_contrast(family: str, values: Tensor, better: Better, seed: int, **whose: Any) -> Contrast:
-    """The mean of the differences [n] of pairs; NaN are its failures. whose: fields of `Difference`."""
-    value, estimates = resampled_mean(values, seed=seed)
-    failures = int(values.isnan().sum())
-    figure = _unbounded(value, len(values) - failures, failures, better)
-    difference = Difference(figure=figure, **whose)
-    return Contrast(family=family, difference=difference, estimates=estimates, changes=values)
+def contrast(family: str, first: Tensor, second: Tensor, better: Better, seed: int, /, **whose: Any) -> Contrast:
+    """The mean of first less second, [n] of the same examples; NaN are its failures. whose: fields of `Difference`.
 
-
-def share_contrast(family: str, values: Tensor, better: Better, seed: int, **whose: Any) -> Contrast:
-    """As `mean_contrast`, of the differences of truths: of two shares.
-
-    Where few examples tell the two apart, resamples vary too little: an interval is at least as wide as Tango's.
+    0 and 1 alone are truths, and their means shares. Where few examples tell two shares apart, resamples vary too
+    little: their interval is at least as wide as Tango's.
     """
-    counts = (int((values > 0).sum()), int((values < 0).sum()), int((~values.isnan()).sum()))
-    return replace(mean_contrast(family, values, better, seed, **whose), counts=counts)
+    first, second = first.double(), second.double()
+    value, estimates = resampled_mean(changes := first - second, seed=seed)
+    figure = _unbounded(value, int((~changes.isnan()).sum()), int(changes.isnan().sum()), better)
+    difference, counts = Difference(figure=figure, **whose), None
+    if all(bool(((each == 0) | (each == 1) | each.isnan()).all()) for each in (first, second)):
+        counts = (int((changes > 0).sum()), int((changes < 0).sum()), figure.n)
+    return Contrast(family=family, difference=difference, estimates=estimates, changes=changes, counts=counts)
 
 
 def area_contrasts(measure: str, radii: Mapping[str, Tensor], chance: float, seed: int) -> Iterator[Contrast]:

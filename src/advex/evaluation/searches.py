@@ -20,7 +20,7 @@ from advex.evaluation.examples import batch_for, searched
 from advex.evaluation.flags import flag, more_examples, severity
 from advex.evaluation.results import Results
 from advex.evaluation.run import Blocks, Evaluation, Pieces
-from advex.evaluation.scores import SCORES, Contrast, area_contrasts, figure_of, mean, mean_contrast, median, share
+from advex.evaluation.scores import SCORES, Contrast, area_contrasts, contrast, figure_of, mean, median, share
 from advex.evaluation.tasks import SearchTask
 from advex.measures.robustness import resampled_area
 from advex.record import Figure, Flag, ModelEntry
@@ -124,13 +124,13 @@ def differences(results: Results) -> Iterator[Contrast]:
         key, column = in_norm(f"{name}_ara", norm), distance_column(name, norm)
         if not (area := all(key in entry.scores for entry in results.entries)):
             key = column = f"{name}_reached"
-        values = {entry.name: results.column(entry.name, column).double() for entry in results.entries}
+        values = {entry.name: results.column(entry.name, column) for entry in results.entries}
         if area:
             yield from area_contrasts(key, values, results.chance, results.seed)
             continue
         for first, second in itertools.combinations(values, 2):
-            change, names = values[first] - values[second], {"first": first, "second": second}
-            yield mean_contrast(SCORES, change, "neither", results.seed, measure=key, **names)
+            names = {"first": first, "second": second, "measure": key}
+            yield contrast(SCORES, values[first], values[second], "neither", results.seed, **names)
 
 
 # -- flags -------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from advex.evaluation.flags import flag, without_gradients
 from advex.evaluation.plan import Plan
 from advex.evaluation.results import Results
 from advex.evaluation.run import Blocks, Evaluation, Pieces
-from advex.evaluation.scores import Contrast, bounded, share, share_contrast
+from advex.evaluation.scores import Contrast, bounded, contrast, share
 from advex.evaluation.tasks import RadiusTask
 from advex.goals import Misclassify
 from advex.networks.function import FunctionNetwork
@@ -123,8 +123,8 @@ def _figures(work: Evaluation, judge: str, radius: str) -> TransferFigures:
     sources = [name for name, classifier in work.classifiers.items() if _has_gradients(classifier)]
     right = {source: _right(work, source, judge, radius) for source in sources}
     contrasts = [
-        share_contrast(
-            "transfer", right[judge].double() - held.double(), "neither", work.plan.settings.seed,
+        contrast(
+            "transfer", right[judge], held, "neither", work.plan.settings.seed,
             measure=radius, first=judge, second=source,
         )
         for source, held in right.items()

@@ -89,9 +89,12 @@ def inverse(ratio: Figure) -> Figure:
     return ratio.model_copy(update={"value": value, "low": low, "high": high})
 
 
-def turned(figure: Figure) -> Figure:
-    """A difference the other way round: second minus first."""
-    return figure.model_copy(update={"value": -figure.value, "low": -figure.high, "high": -figure.low})
+def turned(difference: Difference) -> Difference:
+    """The same the other way round: second minus first."""
+    figure, ratio = difference.figure, difference.ratio and inverse(difference.ratio)
+    figure = figure.model_copy(update={"value": -figure.value, "low": -figure.high, "high": -figure.low})
+    names = {"first": difference.second, "second": difference.first}
+    return difference.model_copy(update={**names, "figure": figure, "ratio": ratio})
 
 
 def paired(key: str, figure: Figure, record: Record) -> FigureCell:
@@ -126,15 +129,19 @@ def p_of(p: float | None) -> str:
     return "" if p is None else "p\u202f<\u202f0.001" if p < 0.001 else f"p\u202f=\u202f{number(p, 3)}"
 
 
-def separated(figure: Figure) -> bool:
-    """Whether the interval of a difference lies on one side of zero."""
-    return figure.low > 0 or figure.high < 0
+def doubt(difference: Difference) -> str:
+    """Why a difference is not significant; empty where it is."""
+    if difference.separated:
+        return ""
+    figure = difference.figure
+    return p_of(difference.p) if figure.low > 0 or figure.high < 0 else "the interval includes zero"
 
 
-def verdict(figure: Figure, first: str, second: str) -> str:
-    """What the interval of a difference allows to say."""
+def verdict(difference: Difference) -> str:
+    """What the interval and the test of a difference allow to say."""
+    figure = difference.figure
     if math.isnan(figure.value) or math.isinf(figure.value):
         return "no statement: too many searches failed" if figure.failures else "no statement"
-    if not separated(figure):
-        return "not significant: the interval includes zero"
-    return f"{first if figure.value > 0 else second} has the larger value"
+    if why := doubt(difference):
+        return f"not significant: {why}"
+    return f"{difference.first if figure.value > 0 else difference.second} has the larger value"

@@ -85,7 +85,7 @@ def _rows(
         if each.model == model and each.measure in lines:
             pairs = lines[each.measure]
             pairs[each.first, each.second] = each
-            pairs[each.second, each.first] = each.model_copy(update={"figure": turned(each.figure)})
+            pairs[each.second, each.first] = turned(each)
     digits = {name: digits_of(each.figure for each in pairs.values()) for name, pairs in lines.items()}
     colours = {entry.name: place for place, entry in enumerate(record.models)}
     for first, second in itertools.combinations(names, 2):

@@ -10,7 +10,7 @@ from typing import Any
 
 from advex._version import __version__
 from advex.environment import without_places
-from advex.evaluation.scores import Contrast, bounded, mean_contrast
+from advex.evaluation.scores import Contrast, bounded, contrast
 from advex.papers import Paper, Plot, Row, Table
 from advex.record import Better, Difference, Figure, Record, all_figures
 from advex.record.reproduction import (
@@ -155,8 +155,7 @@ def _paired(plan: Plan, values: Mapping[str, Values]) -> Paired:
         for measure in pair.measures if pair else ():
             if pair is not None and (measure in shown or measure.endswith("_gini")):
                 names: dict[str, Any] = {"first": row.id, "second": row.against or "", "measure": measure}
-                changes = pair.changes(measure)
-                contrasts[row.id, measure] = mean_contrast("rows", changes, "high", plan.seed, **names)
+                contrasts[row.id, measure] = contrast("rows", *pair.values(measure), "high", plan.seed, **names)
     return dict(zip(contrasts, bounded(list(contrasts.values()), plan.seed), strict=True))
 
 
@@ -168,8 +167,8 @@ def _of_explainers(plan: Plan, values: Mapping[str, Values]) -> Iterator[tuple[t
             mine, theirs = (each.measure(column.measure) for each in (row, plan.paper.rows[row.against or ""]))
             if column.paired and pair is not None and mine in pair.mine and theirs in pair.theirs:
                 names: dict[str, Any] = {"first": row.id, "second": row.against, "measure": column.measure}
-                changes = pair.changes(mine or "", theirs)
-                yield (row.id, column.measure or ""), mean_contrast("rows", changes, "high", plan.seed, **names)
+                both = pair.values(mine or "", theirs)
+                yield (row.id, column.measure or ""), contrast("rows", *both, "high", plan.seed, **names)
 
 
 def _gains(paired: Paired) -> list[Difference]:

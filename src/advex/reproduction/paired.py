@@ -26,10 +26,11 @@ class Pair:
         """The measures that both have."""
         return [name for name in self.mine if name in self.theirs]
 
-    def changes(self, measure: str, other: str | None = None) -> Tensor:
-        """Mine less theirs, of the examples that both have: [n] float64. other: the measure of theirs."""
+    def values(self, measure: str, other: str | None = None) -> Tensor:
+        """Mine and theirs, of the examples that both have: [2, n] float64. other: the measure of theirs."""
         mine, theirs = self.mine[measure], self.theirs[other or measure]
-        return torch.tensor([mine[each] - theirs[each] for each in mine if each in theirs], dtype=torch.float64)
+        common = [each for each in mine if each in theirs]
+        return torch.tensor([[of[each] for each in common] for of in (mine, theirs)], dtype=torch.float64)
 
 
 def values_of(folder: Path) -> Values:

@@ -89,7 +89,7 @@ def _share(figure: Figure, name: str = "percent") -> str:
         return "undefined"
     factor, digits, unit = (100, 1, " %") if name == "percent" else (1, 2, "")
     value, low, high = (number(factor * each, digits) for each in (figure.value, figure.low, figure.high))
-    return f"{value}{unit} [{low}, {high}]"
+    return f"{value}{unit}" if math.isnan(figure.low) else f"{value}{unit} [{low}, {high}]"
 
 
 def _pair(folder: Path, entry: JudgedEntry) -> JudgedPair:

@@ -22,7 +22,6 @@ from advex.report.cells import (
     digits_for,
     is_scored,
     paired,
-    separated,
     show,
     together,
     turned,
@@ -152,12 +151,12 @@ def triangles(record: Record) -> tuple[Triangle, ...]:
     cells: dict[str, dict[tuple[str, str], PairedCell]] = {}
     for difference in record.differences:
         if is_scored(difference, record):
-            first, second, figure = difference.first, difference.second, difference.figure
-            if names.index(first) < names.index(second):
-                first, second, figure = second, first, turned(figure)
-            verdict_of = verdict(figure, first, second)
-            cell = PairedCell(paired(difference.measure, figure, record), figure.n, separated(figure), verdict_of)
-            cells.setdefault(difference.measure, {})[first, second] = cell
+            if names.index(difference.first) < names.index(difference.second):
+                difference = turned(difference)
+            figure, pair = difference.figure, (difference.first, difference.second)
+            shown = paired(difference.measure, figure, record)
+            cell = PairedCell(shown, figure.n, difference.separated, verdict(difference))
+            cells.setdefault(difference.measure, {})[pair] = cell
     return tuple(
         Triangle(
             capital(score_title(key, record)),

@@ -19,11 +19,10 @@ from advex.report.cells import (
     FigureCell,
     FigureRow,
     digits_for,
+    doubt,
     in_words,
-    inverse,
     is_scored,
     points,
-    separated,
     share_in_words,
     show,
     together,
@@ -182,7 +181,7 @@ def _comparisons(record: Record) -> Iterator[Markup]:
     alike = [
         say("{} and {}", name(first.name), name(second.name))
         for first, second in itertools.combinations(others, 2)
-        if (pair := _paired(record, first.name, second.name, main)) and not separated(pair.figure)
+        if (pair := _paired(record, first.name, second.name, main)) and not pair.separated
     ]
     if alike:
         yield say("No significant difference of {} between {}.", score_title(main, record), Markup("; ").join(alike))
@@ -201,7 +200,7 @@ def _clause(record: Record, key: str, end: str, model: ModelEntry, least: ModelE
     if paired is None:
         words = "has the larger" if first > second else "has the same" if first == second else "has the smaller"
         return say("{} {} compared with {} (no paired comparison was made)", words, title, name(least.name))
-    if not separated(paired.figure):
+    if not paired.separated:
         interval = figure(in_words(paired.figure, digits_for(key, record)))
         words = "does not differ significantly from {} by {} (the paired difference {} includes zero)"
         return say(words, name(least.name), title, interval)
@@ -236,11 +235,11 @@ def _shares(record: Record, key: str, opening: str) -> Iterator[Markup]:
         return
     each = (say("{} {}", name(model.name), figure(share_in_words(model.scores[key]))) for model in measured)
     sentence = say(opening, Markup(", ").join(each))
-    pairs = [difference.figure for difference in record.differences if difference.measure == key]
-    if len(measured) == 2 and pairs and math.isfinite(pairs[0].value):
-        cell = points(key, pairs[0])
+    pairs = [difference for difference in record.differences if difference.measure == key]
+    if len(measured) == 2 and pairs and math.isfinite(pairs[0].figure.value):
+        cell, why = points(key, pairs[0].figure), doubt(pairs[0])
         paired = figure(f"{cell.text} [{cell.low}, {cell.high}]")
-        sentence += say("; paired difference {}{}", paired, "" if separated(pairs[0]) else ", which includes zero")
+        sentence += say("; paired difference {}{}", paired, f", not significant: {why}" if why else "")
     yield sentence + "."
 
 
@@ -290,10 +289,7 @@ def _paired(record: Record, first: str, second: str, key: str) -> Difference | N
     """The recorded difference of two models, turned so that it is first minus second."""
     for difference in record.differences:
         if difference.measure == key and {difference.first, difference.second} == {first, second}:
-            if difference.first == first:
-                return difference
-            ratio = None if difference.ratio is None else inverse(difference.ratio)
-            return difference.model_copy(update={"figure": turned(difference.figure), "ratio": ratio})
+            return difference if difference.first == first else turned(difference)
     return None
 
 
