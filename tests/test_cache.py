@@ -14,6 +14,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -389,6 +391,48 @@ def test_boxes_are_cut_alike(tmp_path: Path, cached: Path, monkeypatch: pytest.M
         alike(held, data)
         assert data.evidence is not None
         assert data.evidence.digest == held.evidence.digest
+
+
+@pytest.mark.parametrize("named", ["folder", "file", "dataset"])
+def test_parquet_is_decoded_once_too(
+    photos: Path, tmp_path: Path, cached: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    """With boxes, a row that is no picture, and a file that changes."""
+    folder = tmp_path / "parquet"
+    folder.mkdir()
+    files = sorted(photos.rglob("*.png"))
+
+    def write(path: Path, shown: list[Path]) -> None:
+        rows = {
+            "image": pa.array([{"bytes": each.read_bytes(), "path": each.name} for each in shown]),
+            "label": pa.array([number % 2 for number in range(len(shown))]),
+            "bbox": pa.array([[2.0, 3.0, 12.0, 15.0]] * len(shown)),
+        }
+        pq.write_table(pa.table(rows), path, row_group_size=3)
+
+    write(folder / "train-00000-of-00002.parquet", files[:7])
+    write(folder / "train-00001-of-00002.parquet", files[7:])
+    write(folder / "test.parquet", files[2:6])
+    source, split = {
+        "folder": (str(folder), "test"),
+        "file": (str(folder / "test.parquet"), "test"),
+        "dataset": (f"parquet:root={folder},order=xyxy", "train"),
+    }[named]
+    held = in_memory(Path(source), split=split) if named != "dataset" else None
+    first = advex.open_dataset(source, split=split, size=16)
+    with monkeypatch.context() as patched:
+        patched.setattr("advex.data.images.loader._attempt", lambda *_, **__: pytest.fail("decoded again"))
+        second = advex.open_dataset(source, split=split, size=16)
+    assert len(list(cached.glob("*.pixels"))) == 1
+    for data in (first, second):
+        alike(held or first, data)
+        assert data.evidence is not None
+        assert first.evidence is not None
+        assert data.evidence.digest == first.evidence.digest
+    write(folder / "test.parquet", files[1:5])
+    write(folder / "train-00001-of-00002.parquet", files[6:])
+    advex.open_dataset(source, split=split, size=16)
+    assert len(list(cached.glob("*.pixels"))) == 2
 
 
 def test_a_window_of_a_file_is_that_of_its_pixels(tmp_path: Path) -> None:

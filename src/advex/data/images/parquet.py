@@ -41,9 +41,9 @@ class Parquet:
         """A file alone is a split; those of a folder are shards of its splits."""
         path = place.path
         if place.suffix == ".parquet":
-            return source(path.resolve().parent.name, {split_name(path.parent, path): [path]})
+            return source(path.resolve().parent.name, {split_name(path.parent, path): [path]}, root=path)
         files = [path / each for each in place.files if each.suffix.lower() == ".parquet"]
-        return source(path.resolve().name, split_files(path, files)) if files else None
+        return source(path.resolve().name, split_files(path, files), root=path) if files else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +59,17 @@ class _Columns:
     class_names: tuple[str, ...] | None
 
 
-def source(name: str, splits: Mapping[str, Sequence[Path]], *, boxes: str = "", order: Order | None = None) -> Source:
-    """The data set in Parquet files, by split. boxes, order: see `published.parquet`; left away, `bbox` if it is there.
+def source(
+    name: str,
+    splits: Mapping[str, Sequence[Path]],
+    *,
+    root: Path | None = None,
+    boxes: str = "",
+    order: Order | None = None,
+) -> Source:
+    """The data set in Parquet files, by split. root: the one file, or a folder of all.
 
-    Raises DataError.
+    boxes, order: see `published.parquet`; left away, `bbox` if it is there. Raises DataError.
     """
     files = [path for shards in splits.values() for path in shards]
     columns = _columns(files[0])
@@ -94,7 +101,8 @@ def source(name: str, splits: Mapping[str, Sequence[Path]], *, boxes: str = "", 
             notes=(columns.note,) if columns.note else (),
         )
 
-    return Source(name=name, class_names=class_names, splits={split: partial(opened, split) for split in splits})
+    opening = {split: partial(opened, split) for split in splits}
+    return Source(name=name, class_names=class_names, splits=opening, root=root)
 
 
 def split_files(root: Path, files: Sequence[Path]) -> dict[str, list[Path]]:

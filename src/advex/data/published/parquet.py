@@ -22,11 +22,11 @@ def parquet(*, root: str = "", boxes: str = BOXES, order: Order = "xyxy") -> Sou
     """
     path = at_home(root)
     if root and path.is_file():
-        return files.source(
-            path.resolve().parent.name, {files.split_name(path.parent, path): [path]}, boxes=boxes, order=order
-        )
+        splits = {files.split_name(path.parent, path): [path]}
+        return files.source(path.resolve().parent.name, splits, root=path, boxes=boxes, order=order)
     path = folder_of("parquet", root)
     shards = [path / each for each in Place(path).files if each.suffix.lower() == ".parquet"]
     if not shards:
         raise DataError(f"{path} contains no Parquet files.")
-    return files.source(path.resolve().name, files.split_files(path, shards), boxes=boxes, order=order)
+    splits = files.split_files(path, shards)
+    return files.source(path.resolve().name, splits, root=path, boxes=boxes, order=order)
