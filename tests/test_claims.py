@@ -24,7 +24,7 @@ def compared(right: dict[str, Tensor], radii: dict[str, Tensor]) -> list[Differe
     """The differences of an evaluation's scores: accuracy and area of every two models. Values are [n] by model."""
     pairs = itertools.combinations(right, 2)
     accuracies = [
-        contrast(SCORES, right[a], right[b], "high", 0, first=a, second=b, measure="accuracy") for a, b in pairs
+        contrast(SCORES, (right[a], right[b]), "high", 0, first=a, second=b, measure="accuracy") for a, b in pairs
     ]
     return bounded(accuracies + list(area_contrasts("attack_ara", radii, 0.1, seed=0)))
 
@@ -96,8 +96,8 @@ def test_no_difference_of_shares_is_thought_larger_than_all() -> None:
     changes = [torch.from_numpy(rng.choice([1.0, 1.0, 1.0, -1.0], 4)) for _ in range(20)]
     names: dict[str, Any] = {"first": "a", "second": "b", "measure": "accuracy"}
     half = torch.full((4,), 0.5)  # no truths, of the same differences
-    wide = bounded([contrast("f", change + half, half, "high", 0, **names) for change in changes])
-    held = bounded([contrast("f", change > 0, change < 0, "high", 0, **names) for change in changes])
+    wide = bounded([contrast("f", (change + half, half), "high", 0, **names) for change in changes])
+    held = bounded([contrast("f", (change > 0, change < 0), "high", 0, **names) for change in changes])
     assert any(each.figure.high > 1 for each in wide)
     for free, cut in zip(wide, held, strict=True):
         assert cut.figure.value == free.figure.value
@@ -113,7 +113,7 @@ def test_few_examples_that_tell_two_models_apart_are_no_certainty(difference: fl
     for _ in range(200):
         chances = [difference + 0.002, 1 - difference - 0.004, 0.002]
         change = torch.from_numpy(rng.choice([1.0, 0.0, -1.0], n, p=chances))
-        (made,) = bounded([contrast("f", change > 0, change < 0, "high", 0, **names)])
+        (made,) = bounded([contrast("f", (change > 0, change < 0), "high", 0, **names)])
         held.append(made.figure.low <= difference <= made.figure.high)
     assert np.mean(held) >= 0.95 - 2 * math.sqrt(0.05 * 0.95 / 200)
 
@@ -136,9 +136,9 @@ def test_two_that_are_always_right_are_not_known_to_be_equal() -> None:
     """Values of 0 and 1 are truths wherever they come from: a table's changes that were reached, boxes that hit."""
     names: dict[str, Any] = {"first": "a", "second": "b", "measure": "attack_reached"}
     for ones in (torch.ones(24), torch.ones(24, dtype=torch.bool)):
-        (made,) = bounded([contrast("f", ones, ones, "neither", 0, **names)])
+        (made,) = bounded([contrast("f", (ones, ones), "neither", 0, **names)])
         assert (made.figure.low, made.figure.high) == pytest.approx((-0.138, 0.138), abs=5e-4)
-    (made,) = bounded([contrast("f", torch.ones(24) / 2, torch.ones(24) / 2, "neither", 0, **names)])
+    (made,) = bounded([contrast("f", (torch.ones(24) / 2, torch.ones(24) / 2), "neither", 0, **names)])
     assert (made.figure.low, made.figure.high) == (0, 0), "no share, and the same of every example"
 
 

@@ -120,10 +120,10 @@ def test_pairs_are_those_that_a_column_puts_in_order_and_leads_are_in_its_direct
     """a hits 60 % and b 20 %: of errors a leads by 0.4, as published. By score b is published above a, and is below."""
     n = 40
     values = {
-        "a_hit": {i: float(i % 5 < 3) for i in range(n)}, "b_hit": {i: float(i % 5 == 0) for i in range(n)},
-        "c_hit": {i: float(i % 5 < 3) for i in range(n)},
-        "a_score": {i: 1.0 + i / n for i in range(n)}, "b_score": {i: i / n for i in range(n)},
-        "c_score": {i: i / n for i in range(n) if i > 9},
+        "a_hit": {f"{i}": float(i % 5 < 3) for i in range(n)}, "b_hit": {f"{i}": float(i % 5 == 0) for i in range(n)},
+        "c_hit": {f"{i}": float(i % 5 < 3) for i in range(n)},
+        "a_score": {f"{i}": 1.0 + i / n for i in range(n)}, "b_score": {f"{i}": i / n for i in range(n)},
+        "c_score": {f"{i}": i / n for i in range(n) if i > 9},
     }  # fmt: skip
     made = {(each.column, each.first, each.second): each for each in orderings(paper_of(), {"net": values}, {*ROWS}, 0)}
     assert set(made) == {

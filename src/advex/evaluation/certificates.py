@@ -148,5 +148,5 @@ def differences(results: Results) -> Iterator[Contrast]:
     radii = {name: values[~values.isnan()] for name, values in columns.items()}
     for first, second in itertools.combinations(radii, 2):
         both, names = (radii[first] > 0, radii[second] > 0), {"first": first, "second": second}
-        yield contrast(SCORES, *both, "high", results.seed, measure="certified_accuracy", **names)
+        yield contrast(SCORES, both, "high", results.seed, measure="certified_accuracy", **names)
     yield from area_contrasts("certified_ara", radii, results.chance, results.seed)

@@ -113,6 +113,6 @@ def differences(results: Results) -> Iterator[Contrast]:
     for first, second in results.pairs:
         if {first.name, second.name} <= errors.keys():
             yield contrast(
-                SCORES, errors[first.name], errors[second.name], "low", results.seed,
+                SCORES, (errors[first.name], errors[second.name]), "low", results.seed,
                 measure=ERROR, first=first.name, second=second.name,
             )  # fmt: skip

@@ -288,7 +288,7 @@ def differences(results: Results) -> Iterator[Contrast]:
             if (*owner, key) not in values:
                 values[*owner, key] = tensor(rows[owner], key)
         both, better = (values[*owner, key] for owner in pair), results.measures[key].better
-        made = contrast(f"{key} by {whose.get('axis')}", *both, better, results.seed, **whose)
+        made = contrast(f"{key} by {whose.get('axis')}", both, better, results.seed, **whose)
         alike = torch.equal(*(values[*owner, key].isnan() for owner in pair))  # resampled were the same examples
         if alike and all(key in drawn[owner] for owner in pair):
             if tuple(pair) not in adds:  # of one pair after the other

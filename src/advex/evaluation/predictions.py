@@ -159,4 +159,4 @@ def differences(results: Results) -> Iterator[Contrast]:
 
     for first, second in results.pairs:
         both, names = (right(first.name), right(second.name)), {"first": first.name, "second": second.name}
-        yield contrast(SCORES, *both, "high", results.seed, measure="accuracy", **names)
+        yield contrast(SCORES, both, "high", results.seed, measure="accuracy", **names)

@@ -232,6 +232,6 @@ def differences(results: Results) -> Iterator[Contrast]:
         for first, second in results.pairs:
             if {first.name, second.name} <= stands.keys():
                 yield contrast(
-                    SCORES, stands[first.name], stands[second.name], "high", results.seed,
+                    SCORES, (stands[first.name], stands[second.name]), "high", results.seed,
                     measure=f"robust_accuracy:{key}", first=first.name, second=second.name,
                 )  # fmt: skip

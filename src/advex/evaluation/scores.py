@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,13 +87,13 @@ class Contrast:
 SCORES = "scores"  # one family: all pairs of models by accuracy, areas and what else is scored
 
 
-def contrast(family: str, first: Tensor, second: Tensor, better: Better, seed: int, /, **whose: Any) -> Contrast:
-    """The mean of first less second, [n] of the same examples; NaN are its failures. whose: fields of `Difference`.
+def contrast(family: str, both: Iterable[Tensor], better: Better, seed: int, **whose: Any) -> Contrast:
+    """The mean of the first less the second, [n] each of the same examples; NaN are its failures.
 
     0 and 1 alone are truths, and their means shares. Where few examples tell two shares apart, resamples vary too
-    little: their interval is at least as wide as Tango's.
+    little: their interval is at least as wide as Tango's. whose: fields of `Difference`.
     """
-    first, second = first.double(), second.double()
+    first, second = (each.double() for each in both)
     value, estimates = resampled_mean(changes := first - second, seed=seed)
     figure = _unbounded(value, int((~changes.isnan()).sum()), int(changes.isnan().sum()), better)
     difference, counts = Difference(figure=figure, **whose), None

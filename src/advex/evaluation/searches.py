@@ -130,7 +130,7 @@ def differences(results: Results) -> Iterator[Contrast]:
             continue
         for first, second in itertools.combinations(values, 2):
             names = {"first": first, "second": second, "measure": key}
-            yield contrast(SCORES, values[first], values[second], "neither", results.seed, **names)
+            yield contrast(SCORES, (values[first], values[second]), "neither", results.seed, **names)
 
 
 # -- flags -------------------------------------------------------------------------------------------------

@@ -124,7 +124,7 @@ def _figures(work: Evaluation, judge: str, radius: str) -> TransferFigures:
     right = {source: _right(work, source, judge, radius) for source in sources}
     contrasts = [
         contrast(
-            "transfer", right[judge], held, "neither", work.plan.settings.seed,
+            "transfer", (right[judge], held), "neither", work.plan.settings.seed,
             measure=radius, first=judge, second=source,
         )
         for source, held in right.items()

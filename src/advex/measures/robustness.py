@@ -51,7 +51,8 @@ def accuracy_robustness_area(rmse: Tensor, chance: float, *, published: bool = F
     do not touch the area; beyond that it is infinite, and said so.
 
     rmse: [n]. chance: share of the largest class. published: the papers' estimator instead, a
-    histogram of 1,000 bins and a right Riemann sum, which is lower by up to one bin. Its interval is the exact area's, and holds it.
+    histogram of 1,000 bins and a right Riemann sum, which is lower by up to one bin. Its interval is the exact area's,
+    and holds it.
     Raises InputError for NaN, negative radii and chance outside [0, 1].
     """
     _check(rmse, chance)

@@ -155,7 +155,7 @@ def _paired(plan: Plan, values: Mapping[str, Values]) -> Paired:
         for measure in pair.measures if pair else ():
             if pair is not None and (measure in shown or measure.endswith("_gini")):
                 names: dict[str, Any] = {"first": row.id, "second": row.against or "", "measure": measure}
-                contrasts[row.id, measure] = contrast("rows", *pair.values(measure), "high", plan.seed, **names)
+                contrasts[row.id, measure] = contrast("rows", pair.values(measure), "high", plan.seed, **names)
     return dict(zip(contrasts, bounded(list(contrasts.values()), plan.seed), strict=True))
 
 
@@ -168,7 +168,7 @@ def _of_explainers(plan: Plan, values: Mapping[str, Values]) -> Iterator[tuple[t
             if column.paired and pair is not None and mine in pair.mine and theirs in pair.theirs:
                 names: dict[str, Any] = {"first": row.id, "second": row.against, "measure": column.measure}
                 both = pair.values(mine or "", theirs)
-                yield (row.id, column.measure or ""), contrast("rows", *both, "high", plan.seed, **names)
+                yield (row.id, column.measure or ""), contrast("rows", both, "high", plan.seed, **names)
 
 
 def _gains(paired: Paired) -> list[Difference]:
