@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import PIL
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -21,7 +22,7 @@ import torch
 from PIL import Image
 
 import advex
-from advex import ownership
+from advex import claims, ownership
 from advex.cli import main
 from advex.data import dataset
 from advex.data.dataset import content
@@ -58,7 +59,7 @@ def locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bo
     if request.param == "no locks":
         monkeypatch.setattr(ownership, "_taken", lambda *_, **__: False)
     waits = SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: pytest.fail("waits for itself"))
-    monkeypatch.setattr(ownership, "time", waits)
+    monkeypatch.setattr(claims, "time", waits)
     return request.param == "locks"
 
 
@@ -115,6 +116,28 @@ def test_other_questions_and_changed_files_are_decoded_anew(photos: Path, cached
     changed = opened(photos)
     assert changed.x[0].max() == 0
     assert whole.x[0].max() > 0
+
+
+def test_a_cache_inside_the_data_is_not_of_them(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("advex.data.images.loader.LEAST", 1)
+    monkeypatch.setenv("ADVEX_CACHE", str(photos / "cache"))
+    first = opened(photos)
+    for _ in range(2):
+        alike(first, opened(photos))
+    assert len(list((photos / "cache").glob("*.pixels"))) == 1
+
+
+def test_another_decoder_decodes_anew(photos: Path, cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(photos)
+    monkeypatch.setattr(PIL, "__version__", "0.0")
+    opened(photos)
+    assert len(list(cached.glob("*.pixels"))) == 2
+
+
+def test_a_file_in_the_place_of_the_cache_is_told(photos: Path, tmp_path: Path, cached: Path) -> None:
+    cached.write_text("a file")
+    with pytest.raises(ArtifactError, match=r"cache is no folder, and the cache needs one\. .*ADVEX_CACHE"):
+        opened(photos)
 
 
 def test_what_is_not_whole_is_decoded_anew(photos: Path, cached: Path) -> None:
@@ -309,7 +332,7 @@ def test_what_a_killed_process_left_is_taken_away(photos: Path, cached: Path) ->
     left = [beside(path) for path in (cached / f"{name}.pixels", *others, cached / "metrics.csv")]
     for path in left:
         path.write_bytes(b"x")
-    with ownership.claimed(cached, others[0].stem):  # by a process that decodes
+    with claims.claimed(cached, others[0].stem):  # by a process that decodes
         opened(photos)
     assert {path.name for path in cached.iterdir()} == {
         f"{name}.pixels", f"{name}.json", left[1].name, left[4].name

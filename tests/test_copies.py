@@ -21,13 +21,15 @@ import pyarrow.parquet as pq
 import pytest
 
 import advex
-from advex import bars, ownership, processes, progress
+from advex import bars, claims, processes, progress
 from advex.annotation.store import Store
+from advex.claims import claimed, forget_claims, in_turn
+from advex.cli import main
 from advex.errors import ArtifactError
 from advex.evaluation import shards
-from advex.files import LOCK, write_new
+from advex.files import HOST, LOCK, is_temporary, write_new
 from advex.lookup import devices
-from advex.ownership import claimed, forget_claims, in_turn, owned
+from advex.ownership import owned
 
 HOLD = """
 import sys
@@ -74,7 +76,7 @@ def test_a_folder_that_one_has_alone_is_not_shared(tmp_path: Path) -> None:
 
 
 def test_a_claim_is_of_one_and_ends_with_it(tmp_path: Path) -> None:
-    script = "import sys, pathlib; from advex.ownership import claimed\n"
+    script = "import sys, pathlib; from advex.claims import claimed\n"
     script += "with claimed(pathlib.Path(sys.argv[1]), 'a') as ours: print(ours, flush=True); sys.stdin.readline()"
     command = [sys.executable, "-c", script, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
@@ -91,6 +93,66 @@ def test_a_claim_is_of_one_and_ends_with_it(tmp_path: Path) -> None:
         assert ours
     forget_claims(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_done_once_is_its_process_s_also_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of this machine as long as it lives, of another as long as its claim is renewed; and no longer."""
+    script = "import sys, pathlib, fcntl; from advex.claims import claimed\n"
+    script += "def fail(*_): raise OSError('no locks')\nfcntl.flock = fail\n"
+    script += "with claimed(pathlib.Path(sys.argv[1]), 'a', once=True) as ours:\n"
+    script += "    print(ours, flush=True); sys.stdin.readline()"
+    path = tmp_path / ".a.lock"
+    monkeypatch.setattr("fcntl.flock", none)
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "True\n"
+        with claimed(tmp_path, "a", once=True) as ours:
+            assert not ours
+        with claimed(tmp_path, "b", once=True) as ours:
+            assert ours
+        forget_claims(tmp_path)
+        assert path.exists()
+        other.kill()
+    assert path.exists()
+    with claimed(tmp_path, "a", once=True) as ours:
+        assert ours
+    assert not path.exists()
+    path.write_text("00000000 1")  # of another machine
+    with claimed(tmp_path, "a", once=True) as ours:
+        assert not ours
+    monkeypatch.undo()  # also where each machine sees its own locks alone
+    with claimed(tmp_path, "a", once=True) as ours:
+        assert not ours
+    forget_claims(tmp_path)
+    os.utime(path, (time.time() - 200, time.time() - 200))
+    with claimed(tmp_path, "a", once=True) as ours:
+        assert ours
+
+
+def test_a_claim_is_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "_RENEWAL", 0.05)
+    path = tmp_path / ".a.lock"
+    with claimed(tmp_path, "a", once=True):
+        os.utime(path, (0, 0))
+        until = time.monotonic() + 10
+        while path.stat().st_mtime < time.time() - 100:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+
+
+def test_what_another_machine_has_not_finished_is_left_alone_for_a_day(tmp_path: Path) -> None:
+    theirs = tmp_path / f".record.json.1-{'0' * 16}.new"
+    ours = [tmp_path / f".record.json.{2**22:x}-{host}{'0' * 8}.new" for host in ("", HOST)]  # no process has it
+    for path in (theirs, *ours):
+        path.write_text("half")
+        assert is_temporary(path.name)
+    with owned(tmp_path):
+        assert theirs.exists()
+        assert not any(path.exists() for path in ours)
+    os.utime(theirs, (time.time() - 100_000, time.time() - 100_000))
+    with owned(tmp_path):
+        assert not theirs.exists()
 
 
 def none(*_: Any) -> None:
@@ -112,7 +174,7 @@ def test_of_two_that_write_a_new_file_the_first_stays(tmp_path: Path, monkeypatc
 def test_who_waits_says_for_what(
     how: str, said: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(ownership, "_PATIENCE", 0.1)
+    monkeypatch.setattr(claims, "PATIENCE", 0.1)
     monkeypatch.setattr(bars, "PERIOD", 0.1)
     monkeypatch.setattr(progress, "_BEAT", 0.0)
     say = progress.Terminal(quiet=how == "quiet")
@@ -315,10 +377,41 @@ def test_copies_in_one_terminal_speak_through_the_first(
         assert "".join(capsys.readouterr()) == expected
 
 
+@pytest.mark.parametrize("name", ["RANK", "SLURM_PROCID"])
+def test_a_task_of_a_farm_is_no_copy(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only what copies share is said once; and what one of srun's tasks writes into a file of its own is there."""
+    for each in ("RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(each, raising=False)
+    monkeypatch.setenv(name, "1")
+    monkeypatch.setattr(sys, "argv", ["advex", "list", "builtin"])
+    with contextlib.suppress(SystemExit):
+        main()
+    assert "cifar10-robust" in capsys.readouterr().out
+    with (tmp_path / "own").open("w+") as file, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", file)
+        with progress.one_voice():
+            print("mine")
+        assert (tmp_path / "own").read_text() == "" if name == "RANK" else "mine\n"
+
+
+def test_copies_are_stopped_with_one_voice(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delenv("SLURM_PROCID", raising=False)
+    for number, said in (("0", True), ("1", False)):
+        monkeypatch.setenv("RANK", number)
+        with progress.one_voice(), progress.stopping() as stop:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert stop()
+        assert ("stopping at the next safe point" in capfd.readouterr().err) == said
+
+
 def test_what_is_no_number_is_no_copy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("LOCAL_RANK", "SLURM_LOCALID", "WORLD_SIZE"):
-        monkeypatch.setenv(name, "none")
-    assert (processes.on_this_machine(), processes.started()) == (0, 1)
+    for value in ("none", ""):
+        for name in ("LOCAL_RANK", "SLURM_LOCALID", "WORLD_SIZE", "GROUP_WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+            monkeypatch.setenv(name, value)
+        assert (processes.on_this_machine(), processes.started()) == (0, 1)
+        assert progress.command_line().startswith("advex ")
 
 
 def test_a_piece_that_is_taken_away_is_told_and_not_waited_for(tmp_path: Path) -> None:

@@ -17,10 +17,11 @@ from typing import Any
 import pytest
 
 from advex import progress
+from advex.claims import claimed
 from advex.errors import AdvexWarning, ArtifactError, SpecError
 from advex.files import LOCK, atomic, atomic_folder, is_temporary, write_text
 from advex.lookup.folders import opened_folder
-from advex.ownership import claimed, owned
+from advex.ownership import owned
 
 HOLD = """
 import sys

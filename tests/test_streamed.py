@@ -357,6 +357,25 @@ def test_what_the_next_try_may_read_stands_for_itself(photos: Path) -> None:
         pixels(dataclasses.replace(data, example=failing))
 
 
+@pytest.mark.parametrize("part", ["header", "decoded"])
+def test_what_the_next_try_may_read_is_not_left_out_at_the_start(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    """A run without that picture would be of other data, and could not be gone on with."""
+    real = getattr(decode, part)
+
+    def failing(encoded: Any, **options: Any) -> Any:
+        if Path(encoded).name == "13.png":
+            error = Unreadable("Input/output error")
+            error.passing = True
+            raise error
+        return real(encoded, **options)
+
+    monkeypatch.setattr(decode, part, failing)
+    with pytest.raises(DataError, match=r"b/13.png cannot be read: Input/output error. Run the same command again"):
+        streamed(photos)
+
+
 def test_a_file_that_vanishes_is_named_and_mended_the_run_goes_on(photos: Path, tmp_path: Path) -> None:
     recipe = recipe_from(SHORT)
     unbroken = train(recipe, streamed(photos), None)

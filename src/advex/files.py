@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import re
 import secrets
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,8 @@ from typing import Any
 from advex.errors import AdvexError, ArtifactError, DataError, SpecError
 
 LOCK = ".in-use"
-_TEMPORARY = re.compile(r"\..+\.([0-9a-f]+)-[0-9a-f]{8}\.new")
+HOST = hashlib.blake2b(socket.gethostname().encode(), digest_size=4).hexdigest()  # stands for this machine in names
+_TEMPORARY = re.compile(r"\..+\.(?P<process>[0-9a-f]+)-(?P<host>[0-9a-f]{8})?[0-9a-f]{8}\.new")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -24,10 +27,11 @@ def is_temporary(name: str) -> bool:
     return name == LOCK or _TEMPORARY.fullmatch(name) is not None
 
 
-def maker_of(name: str) -> int | None:
-    """The number of the process that was writing a temporary file or folder; None for other names."""
+def maker_of(name: str) -> tuple[int, bool] | None:
+    """The number of the process that was writing a temporary file or folder, and whether it is one of this machine;
+    None for other names."""
     match = _TEMPORARY.fullmatch(name)
-    return int(match[1], 16) if match else None
+    return None if match is None else (int(match["process"], 16), match["host"] in (HOST, None))
 
 
 def at_home(path: str | Path) -> Path:
@@ -55,9 +59,8 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         room = ": free some space and run the same command again to resume" if error.errno in _FULL else ""
-        raise ArtifactError(
-            f"{path} cannot be written: {error.strerror or error}. The previous contents are kept{room}."
-        ) from None
+        kept = ". The previous contents are kept" if path.exists() else ""
+        raise ArtifactError(f"{path} cannot be written: {error.strerror or error}{kept}{room}.") from None
 
 
 @contextlib.contextmanager
@@ -127,7 +130,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def beside(path: Path) -> Path:
     """A temporary name in the same folder that no other process makes, on no other host: see `is_temporary`."""
-    return path.with_name(f".{path.name}.{os.getpid():x}-{secrets.token_hex(4)}.new")
+    return path.with_name(f".{path.name}.{os.getpid():x}-{HOST}{secrets.token_hex(4)}.new")
 
 
 def _on_the_disk(path: Path) -> None:

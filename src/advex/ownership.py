@@ -15,18 +15,18 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from datetime import datetime
 from pathlib import Path
 
 from advex.documents import read_json
 from advex.errors import AdvexWarning, ArtifactError, quoted
 from advex.files import LOCK, maker_of, writing
-from advex.progress import command_line, waits
+from advex.progress import command_line
 
 _BEYOND = 2**30  # bytes: what Windows locks cannot be read, and who holds the lock shall be
-_LOOK = 0.2  # seconds between two looks at what another process has
-_PATIENCE = 2.0  # seconds that a copy waits for another that is just leaving, and silently for anything
+PATIENCE = 2.0  # seconds that a copy waits for another that is just leaving, and silently for anything
+_FORGOTTEN = 86_400.0  # seconds after which another machine is no longer at a file
 _owned: dict[tuple[int, int], int] = {}  # folders (device, inode) that this process owns: the thread that does
 
 
@@ -74,7 +74,7 @@ def owned(folder: Path, ours: Sequence[str] | None = None, *, shared: bool = Fal
             last = not shared or _alone(lock, folder)
             if shared and last:
                 _remove_unfinished(folder)
-            _unlocked(folder / LOCK, lock, keep=not last or (failed and _unknown(names, ours)))
+            unlocked(folder / LOCK, lock, keep=not last or (failed and _unknown(names, ours)))
             for path in made:
                 with contextlib.suppress(OSError):  # something is in it
                     path.rmdir()
@@ -98,14 +98,14 @@ def _in_use(folder: Path, by: str) -> str:
 
 def _locked(folder: Path, shared: bool) -> int:
     """The descriptor of the folder's lock, which is this process's now. Raises ArtifactError, OSError."""
-    until = time.monotonic() + (_PATIENCE if shared else 0.0)
+    until = time.monotonic() + (PATIENCE if shared else 0.0)
     while True:
         try:
-            lock, locked = _lock(folder / LOCK, shared)
+            lock, locked = lock_of(folder / LOCK, shared)
         except BlockingIOError:
             if time.monotonic() >= until:
                 raise ArtifactError(_in_use(folder, _owner(folder / LOCK))) from None
-            time.sleep(_PATIENCE / 40)
+            time.sleep(PATIENCE / 40)
             continue
         if not locked:
             without = (
@@ -116,7 +116,7 @@ def _locked(folder: Path, shared: bool) -> int:
         return lock
 
 
-def _lock(path: Path, shared: bool = False, fresh: bool = False) -> tuple[int, bool]:
+def lock_of(path: Path, shared: bool = False, fresh: bool = False) -> tuple[int, bool]:
     """The descriptor of a lock's file, which is made, and whether the file system has locks.
 
     Raises BlockingIOError where another process has the lock, ArtifactError where something else lies there, OSError;
@@ -197,7 +197,7 @@ def _alone(lock: int, folder: Path) -> bool:
         return False
 
 
-def _unlocked(path: Path, lock: int, *, keep: bool) -> None:
+def unlocked(path: Path, lock: int, *, keep: bool) -> None:
     """Give a lock back, and take its file away unless that is kept."""
     ours = False
     with contextlib.suppress(OSError):
@@ -225,16 +225,16 @@ def _owner(path: Path) -> str:
 def _remove_unfinished(folder: Path) -> None:
     for place, folders, files in os.walk(folder):  # which follows no links
         for name in [*folders, *files]:
-            maker = maker_of(name)
-            if maker is None or _alive(maker):
+            path, maker = Path(place, name), maker_of(name)
+            if maker is None or (is_alive(maker[0]) if maker[1] else changed_within(path, _FORGOTTEN)):
                 continue
             if name in folders:
-                shutil.rmtree(Path(place, name), ignore_errors=True)
+                shutil.rmtree(path, ignore_errors=True)
             else:
-                Path(place, name).unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
 
 
-def _alive(process: int) -> bool:
+def is_alive(process: int) -> bool:
     """Whether another process of this machine has that number: one that writes a report into the folder, say."""
     if process == os.getpid() or sys.platform == "win32":  # where asking would end it
         return False
@@ -247,74 +247,10 @@ def _alive(process: int) -> bool:
     return True
 
 
-# -- pieces of it --------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def claimed(folder: Path, name: str, *, fresh: bool = False) -> Iterator[bool]:
-    """Whether this process, of those that share a folder, has `name` for itself until the block ends; does not wait.
-
-    The claim is a lock of the system's on a file `.NAME.lock`, and ends with its process. True, too, where the file
-    system has no locks, or they fail: what is claimed may be done twice, and must bear it. fresh: not what another has
-    claimed, as the file says, even if that has died since: then nothing is done twice. Raises ArtifactError.
-    """
-    path = folder / f".{name}.lock"
-    with writing(path):
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            lock, _ = _lock(path, fresh=fresh)
-        except (BlockingIOError, FileExistsError):
-            lock = None
+def changed_within(path: Path, within: float) -> bool:
+    """Whether a file or folder was changed within so many seconds, by the clock of its file system."""
     try:
-        yield lock is not None
-    finally:
-        if lock is not None:
-            _unlocked(path, lock, keep=False)
-
-
-class Wait:
-    """Called between two looks at what another process is at: sleeps a little, and says after a while for what."""
-
-    def __init__(self) -> None:
-        self._began = time.monotonic()
-
-    def __call__(self, what: str) -> None:
-        seconds = time.monotonic() - self._began
-        if seconds >= _PATIENCE:
-            waits(what, seconds)
-        time.sleep(_LOOK)
-
-
-@contextlib.contextmanager
-def in_turn(
-    folder: Path, name: str, between: Callable[[], None] = lambda: None, *, what: str = "another process"
-) -> Iterator[None]:
-    """As `claimed`, and waits for it. between: called between two looks; what it raises ends the waiting.
-
-    what: is waited for, as it is said.
-    """
-    wait = Wait()
-    while True:
-        with claimed(folder, name) as ours:
-            if ours:
-                yield
-                return
-        between()
-        wait(what)
-
-
-def unclaimed(folder: Path, name: str) -> bool:
-    """Whether no process has claimed `name`, as far as the file system has locks to tell. A claim's file is removed."""
-    path = folder / f".{name}.lock"
-    try:
-        lock, locked = _lock(path)
-    except (OSError, ArtifactError):  # another process has it
+        with tempfile.TemporaryFile(dir=path.parent) as now:
+            return os.fstat(now.fileno()).st_mtime - path.stat().st_mtime < within
+    except OSError:
         return False
-    _unlocked(path, lock, keep=False)
-    return locked
-
-
-def forget_claims(folder: Path) -> None:
-    """Take away the files of claims that no process has, or all without locks. Who waits for one makes it anew."""
-    for path in folder.glob(".*.lock"):
-        unclaimed(folder, path.name.removeprefix(".").removesuffix(".lock"))

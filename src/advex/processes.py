@@ -96,9 +96,9 @@ def _cpu(device: str) -> str:
 
 
 def _own_gpu() -> str:
-    local, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    local, gpus = number_in("LOCAL_RANK"), torch.cuda.device_count()
     if local >= gpus:
-        needed = os.environ.get("LOCAL_WORLD_SIZE", local + 1)
+        needed = number_in("LOCAL_WORLD_SIZE") or local + 1
         raise SpecError(f"{needed} processes on a machine with {gpus} GPUs: give --nproc-per-node={gpus}.")
     torch.cuda.set_device(local)
     return f"cuda:{local}"

@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import signal
+import stat
 import sys
 import threading
 import time
@@ -53,11 +54,11 @@ def command_line(*without: str) -> str:
     if (text := _called.get()) is not None:
         return text
     typed = shlex.join(["advex", *[without_password(word) for word in sys.argv[1:] if word not in without]])
-    machines, here = int(os.environ.get("GROUP_WORLD_SIZE", "1")), os.environ.get("LOCAL_WORLD_SIZE", "1")
+    machines, here = number_in("GROUP_WORLD_SIZE"), max(number_in("LOCAL_WORLD_SIZE"), 1)
     if machines > 1:  # where they meet is not known here
         met = f"--rdzv-backend=c10d --rdzv-endpoint=HOST:PORT --rdzv-id={os.environ.get('TORCHELASTIC_RUN_ID', 'ID')}"
         return f"torchrun --nnodes={machines} --nproc-per-node={here} {met} -m {typed}"
-    return typed if here == "1" else f"torchrun --nproc-per-node={here} -m {typed}"
+    return typed if here == 1 else f"torchrun --nproc-per-node={here} -m {typed}"
 
 
 def without_password(word: str) -> str:
@@ -75,18 +76,32 @@ def number_in(*names: str) -> int:
     return max(int(value) if (value := os.environ.get(name, "")).isdecimal() else 0 for name in names)
 
 
+_silent: ContextVar[bool] = ContextVar("silent", default=False)
+
+
 @contextlib.contextmanager
 def one_voice() -> Iterator[None]:
-    """Inside, of processes that speak into one terminal (torchrun's, srun's) all but the first are silent."""
+    """Inside, of processes that speak into one terminal (torchrun's, srun's) all but the first are silent.
+
+    What one of srun's tasks writes into a file is its own: srun itself reads from pipes.
+    """
     if not number_in("RANK", "SLURM_PROCID"):
         yield
         return
-    with (
-        open(os.devnull, "w", encoding="utf-8") as nowhere,
-        contextlib.redirect_stdout(nowhere),
-        contextlib.redirect_stderr(nowhere),
-    ):
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.ExitStack() as silenced:
+        if number_in("RANK") or not _is_file(sys.stdout):
+            silenced.enter_context(contextlib.redirect_stdout(nowhere))
+        if number_in("RANK") or not _is_file(sys.stderr):
+            silenced.enter_context(contextlib.redirect_stderr(nowhere))
+            silenced.enter_context(_held(_silent, True))
         yield
+
+
+def _is_file(stream: Any) -> bool:
+    try:
+        return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+    except (OSError, AttributeError):  # a stream of Python's alone
+        return False
 
 
 # -- progress ----------------------------------------------------------------------------------------------
@@ -253,8 +268,8 @@ def stopping() -> Iterator[Stop]:
         if stop.signal:
             raise KeyboardInterrupt
         stop.signal = number
-        # Not print: the signal may have come in the middle of one.
-        os.write(2, b"\nstopping at the next safe point (press again to stop at once)\n")
+        if not _silent.get():  # not print: the signal may have come in the middle of one
+            os.write(2, b"\nstopping at the next safe point (press again to stop at once)\n")
 
     heeded = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
     before = {number: signal.signal(number, heard) for number in heeded}

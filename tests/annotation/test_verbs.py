@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import advex
-from advex import goals, ownership, progress
+from advex import claims, goals, progress
 from advex.annotation import instructions, people
 from advex.annotation.models import Person
 from advex.annotation.store import Store
@@ -242,18 +242,18 @@ def test_prepare_with_other_options_is_refused_and_the_same_goes_on(
 def test_prepare_says_that_it_waits_for_a_copy(
     advex_: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(ownership, "_PATIENCE", 0.0)
-    looks, look = list[str](), ownership.Wait.__call__
+    monkeypatch.setattr(claims, "PATIENCE", 0.0)
+    looks, look = list[str](), claims.Wait.__call__
 
-    def counted(wait: ownership.Wait, what: str) -> None:
+    def counted(wait: claims.Wait, what: str) -> None:
         look(wait, what)
         looks.append(what)
         if len(looks) == 3:
             copy.close()
 
-    monkeypatch.setattr(ownership.Wait, "__call__", counted)
+    monkeypatch.setattr(claims.Wait, "__call__", counted)
     with contextlib.ExitStack() as copy:
-        assert copy.enter_context(ownership.claimed(Path("hitl/made"), "project"))
+        assert copy.enter_context(claims.claimed(Path("hitl/made"), "project"))
         few = ["--data", "planted", "--split", "test", "--max-samples", "2", "--device", "cpu"]
         few += ["--search", "minimal:gradients=4"]
         assert advex_("annotate", "prepare", "--model", "builtin:planted", *few, "--out", "hitl") == 0

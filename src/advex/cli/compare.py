@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Records = Annotated[list[Path] | None, typer.Argument(metavar="RECORD", help="Finished records to combine.")]
 
 
-@terminal.verb
+@terminal.shared_verb
 @options.gathered(Request, model=[], data="")
 def compare(records: Records = None, *, request: Request) -> None:
     """Compare two or more models on the same examples, or combine finished records, and write the report.

@@ -182,7 +182,7 @@ class Request(options.RunOptions):
         )  # fmt: skip
 
 
-@terminal.verb
+@terminal.shared_verb
 @options.gathered(Request)
 def evaluate(request: Request) -> None:
     """Attack and explain one or more models on a data set, and keep the figures in a record folder.

@@ -68,7 +68,7 @@ class _Judged(evaluate.Request):
         return judging.rightly_decided(models, data, self.batch_size, say) if self.only_right else data
 
 
-@terminal.verb
+@terminal.shared_verb
 @options.gathered(Request)
 def judge(request: Request) -> None:
     """Find out which explanation to believe: compare heat maps with controls that never look at the model.

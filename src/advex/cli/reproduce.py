@@ -26,7 +26,7 @@ def _papers() -> list[str]:
     return sorted(path.stem for path in (Path(__file__).parents[1] / "papers").glob("*.yaml"))
 
 
-@terminal.verb
+@terminal.shared_verb
 def reproduce(
     paper: Annotated[
         str,

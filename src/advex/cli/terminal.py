@@ -17,28 +17,31 @@ from advex.errors import AdvexError, AdvexWarning, SpecError, visible, why_unusa
 from advex.progress import Interrupted, Terminal, command_line, one_voice, plain
 
 P = ParamSpec("P")
+Voice = Callable[[], contextlib.AbstractContextManager[None]]
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 
-def verb(function: Callable[P, None]) -> Callable[P, None]:
+def verb(function: Callable[P, None], voice: Voice = contextlib.nullcontext) -> Callable[P, None]:
     """A command whose failures are one line on stderr and an exit code; with `verbose` also the traceback.
 
-    A fault of ours is a traceback in any case; one that arises in a plugin's code is a line that names it.
+    A fault of ours is a traceback in any case; one that arises in a plugin's code is a line that names it. voice: what
+    else it says is said inside this.
     """
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         with _warnings_in_one_line():
             try:
-                with one_voice(), Terminal(quiet=bool(kwargs.get("quiet"))).hearing():
-                    function(*args, **kwargs)
+                with voice(), Terminal(quiet=bool(kwargs.get("quiet"))).hearing():
+                    try:
+                        function(*args, **kwargs)
+                    except Interrupted as interrupted:
+                        resume_later(interrupted)
             except BrokenPipeError:
                 raise  # the reader of our output has left: no failure of ours
             except KeyboardInterrupt:
                 fail("interrupted.", INTERRUPTED)
-            except Interrupted as interrupted:
-                resume_later(interrupted)
             except MemoryError:
                 fail("out of memory. Use fewer examples (--max-samples), smaller pictures or smaller batches.", FAILED)
             except (AdvexError, OSError) as error:
@@ -60,6 +63,9 @@ def verb(function: Callable[P, None]) -> Callable[P, None]:
                 fail(f"{distribution}: its plugin '{module}' failed ({what}). --verbose shows where.")
 
     return run
+
+
+shared_verb = functools.partial(verb, voice=one_voice)  # of processes that carry it out together the first speaks
 
 
 def code_of(error: BaseException | None) -> int:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from advex.recipes import Recipe
 
 
-@terminal.verb
+@terminal.shared_verb
 @torchrun.verb
 def train(
     recipe: Annotated[

@@ -39,6 +39,7 @@ import torch
 from advex import bundled
 from advex._version import __version__
 from advex.artifacts import read_config
+from advex.claims import forget_claims, in_turn
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset
 from advex.data.digests import Known, known
@@ -53,7 +54,7 @@ from advex.evaluation.plan import settings_from as settings_from
 from advex.evaluation.run import Evaluation, Progress, Stage, differences
 from advex.evaluation.settings import Settings as Settings
 from advex.evaluation.shards import identity_of, open_shards
-from advex.ownership import forget_claims, in_turn, owned
+from advex.ownership import owned
 from advex.precision import lacking
 from advex.progress import Interrupted as Interrupted
 from advex.record import DataEntry, Flag, ModelEntry, Record, Training, read_record, read_run, write_record, written_at

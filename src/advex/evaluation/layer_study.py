@@ -18,6 +18,7 @@ import pyarrow as pa
 from torch import Tensor
 
 from advex._version import __version__
+from advex.claims import forget_claims
 from advex.data import Dataset
 from advex.environment import without_places
 from advex.errors import SpecError, did_you_mean
@@ -35,7 +36,7 @@ from advex.explainers.perceptual import Perceptual
 from advex.layers import heard
 from advex.lookup.models import Opened
 from advex.measures.case import Case, apply, values_of
-from advex.ownership import forget_claims, owned
+from advex.ownership import owned
 from advex.progress import Terminal, command_line, stopping
 from advex.record import Figure, layer_study
 from advex.registry import describe, parse

@@ -28,12 +28,12 @@ import pyarrow.parquet as pq
 
 from advex._version import __version__
 from advex.artifacts import weights_hash
+from advex.claims import Wait, claimed
 from advex.classifier import Classifier
 from advex.data.dataset import Dataset, fingerprint
 from advex.documents import read_json
 from advex.errors import AdvexWarning, ArtifactError
 from advex.files import atomic, write_new
-from advex.ownership import Wait, claimed
 from advex.progress import until
 from advex.record.tables import OWN_FILES
 

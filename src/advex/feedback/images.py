@@ -18,6 +18,7 @@ from advex._version import __version__
 from advex.annotation import PICTURES, instructions
 from advex.annotation.project import opened
 from advex.artifacts import weights_hash
+from advex.claims import forget_claims, in_turn
 from advex.classifier import Classifier
 from advex.data import Dataset
 from advex.data.dataset import fingerprint
@@ -32,7 +33,6 @@ from advex.files import atomic, write_text
 from advex.geometry import RMSE
 from advex.goals import Confident
 from advex.lookup.models import Opened
-from advex.ownership import forget_claims, in_turn
 from advex.registry import describe
 from advex.types import Perturbation
 

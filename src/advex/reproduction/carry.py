@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from advex.claims import claimed, forget_claims
 from advex.data import Dataset, Streaming
 from advex.data.dataset import content
 from advex.data.images.streamed import Examples
@@ -17,7 +18,7 @@ from advex.explanation import generation
 from advex.explanation.folder import explain_into
 from advex.lookup import datasets
 from advex.lookup.models import open_models
-from advex.ownership import claimed, forget_claims, owned
+from advex.ownership import owned
 from advex.progress import QUIET, Terminal
 from advex.record import Record
 from advex.record.choices import ChoiceEntry, read_choice, write_choice
@@ -166,7 +167,7 @@ def _carried_out(plan: Plan, folder: Folder, work: Work, command: str, say: Term
         for name, each in left.items():
             if each.needs & left.keys():
                 continue  # another process is at it
-            with claimed(folder.claims, name, fresh=not last) as ours:
+            with claimed(folder.claims, name, fresh=not last, once=True) as ours:
                 if not ours:
                     others.add(name)
                 elif not (folder.finished(name) or folder.made(name)):

@@ -18,11 +18,11 @@ from typing import Any
 from advex import training
 from advex._version import __version__
 from advex.artifacts import read_config
+from advex.claims import in_turn
 from advex.documents import read_json
 from advex.errors import ArtifactError
 from advex.evaluation import Settings
 from advex.files import write_text
-from advex.ownership import in_turn
 from advex.papers.choices import Chosen
 from advex.record import Record, read_record
 from advex.record.choices import CHOICE

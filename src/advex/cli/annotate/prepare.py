@@ -12,7 +12,7 @@ from advex.cli import options, terminal
 from advex.errors import SpecError
 
 
-@terminal.verb
+@terminal.shared_verb
 @options.gathered(options.ModelOptions, model=[])
 def prepare(
     *,

@@ -18,14 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import torch
 
+from advex.claims import in_turn, unclaimed
 from advex.data.kept import read_kept, remember, write_kept
 from advex.data.source import Passing, Reading, Source, files_below
 from advex.data.window import Window
 from advex.errors import ArtifactError
 from advex.files import at_home, beside, writing
-from advex.ownership import in_turn, unclaimed
 
 LEAST = 2**28  # bytes of pixels from which on they are mapped
 _FORM = 1
@@ -65,8 +66,9 @@ class Cache:
         folder = os.environ.get("ADVEX_CACHE")
         if not folder or source.root is None:
             return None
-        root = str(source.root.resolve())
-        said = [_FORM, how.source, root, split, how.size, how.channels, *_stamps(source.root)]
+        root, own = source.root.resolve(), at_home(folder).resolve()
+        said = [_FORM, PIL.__version__, how.source, str(root), split, how.size, how.channels]
+        said += (stamp for stamp in _stamps(source.root) if own not in (root / stamp[0]).parents)
         digest = hashlib.blake2b(json.dumps(said).encode(), digest_size=16)
         digest.update(np.ascontiguousarray(order).data)
         return cls(at_home(folder) / digest.hexdigest())
@@ -117,6 +119,8 @@ class Cache:
     def _begin(self) -> None:
         """Wait until no other process decodes the same. Raises Ready where one has done so."""
         folder = self.path.parent
+        if os.path.lexists(folder) and not folder.is_dir():
+            raise ArtifactError(f"{folder} is no folder, and the cache needs one.")
         with writing(self.pixels):
             _clear(folder)
             self._turn.enter_context(in_turn(folder, self.path.name, what="another process to decode these pictures"))

@@ -154,7 +154,7 @@ def stream(source: Source, how: Reading, rule: Streaming) -> Streamed | None:
             if isinstance(header, Header):
                 heads[row] = header
             else:
-                skipped[row] = str(header)
+                skipped[row] = _lasting(name, examples.ids[row], header)
             if done % _CHUNK == 0 or done == len(order):
                 how.progress(done, len(order))
     sizes = Counter(header.size for header in heads.values())
@@ -179,7 +179,7 @@ def stream(source: Source, how: Reading, rule: Streaming) -> Streamed | None:
             try:
                 pixels.append(example(row, crop))
             except Unreadable as error:
-                skipped[row] = str(error)
+                skipped[row] = _lasting(name, examples.ids[row], error)
                 del heads[row]
     if not pixels:
         raise none_left(name, examples, skipped)
@@ -206,6 +206,17 @@ def stream(source: Source, how: Reading, rule: Streaming) -> Streamed | None:
         example=lambda number, crop: example(rows[number], crop),
         unchanged=lambda number: anew.header(rows[number]) == heads[rows[number]],
     )
+
+
+def _lasting(name: str, example: str, why: Unreadable) -> str:
+    """Why an example is left out: for as long as its file is as it is. Raises DataError where the next try may end
+    otherwise: a run without it would be of other data."""
+    if why.passing:
+        raise DataError(
+            f"{name}: {example} cannot be read: {why}. Run the same command again; if that does not help, put another "
+            "copy of the file in its place."
+        )
+    return str(why)
 
 
 def _of_files(examples: Split, order: np.ndarray) -> Anew | None:
