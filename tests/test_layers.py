@@ -17,7 +17,7 @@ LAYERS = [
     # `record` is the form of the files that evaluations write and reports read: it knows no model.
     (
         "_version", "types", "errors", "geometry", "distances", "features", "randomness", "registry", "options",
-        "files", "bars", "progress", "ownership", "documents", "record", "processes", "precision", "waits",
+        "files", "bars", "progress", "ownership", "claims", "documents", "record", "processes", "precision", "waits",
         "environment", "drawing",
     ),
     # These read folders alone: see `READERS`.

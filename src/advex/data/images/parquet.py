@@ -60,13 +60,9 @@ class _Columns:
 
 
 def source(
-    name: str,
-    splits: Mapping[str, Sequence[Path]],
-    *,
-    root: Path | None = None,
-    boxes: str = "",
+    name: str, splits: Mapping[str, Sequence[Path]], *, root: Path | None = None, boxes: str = "",
     order: Order | None = None,
-) -> Source:
+) -> Source:  # fmt: skip
     """The data set in Parquet files, by split. root: the one file, or a folder of all.
 
     boxes, order: see `published.parquet`; left away, `bbox` if it is there. Raises DataError.
