@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -429,6 +430,29 @@ def test_a_row_whose_box_is_wrong_is_skipped_where_the_order_is_said(
     assert words in reasons(data)["1.png"]
     assert data.evidence is not None
     assert data.evidence.located.tolist() == [True, False]
+
+
+@pytest.mark.parametrize("wrong", [[1.0, 2, float("nan"), 4], [1.0, 2, 3, 4, 5], [math.inf, 0, 3, 4]])
+def test_what_is_no_box_says_nothing_of_the_order(tmp_path: Path, wrong: list[float]) -> None:
+    """Its row alone is skipped; a box with its ends exchanged makes all of them doubtful."""
+    values = [list(map(float, PLACES[0])), wrong, None]
+    path = parquet(tmp_path / "a.parquet", "bbox", values, pa.list_(pa.float64()))
+    data = open_dataset(path)
+    assert data.ids == ("0.png", "2.png")
+    assert "four finite numbers" in reasons(data)["1.png"]
+    parquet(path, "bbox", [values[0], [9.0, 2, 3, 9], None], pa.list_(pa.float64()))
+    with pytest.raises(DataError, match="If these are x, y, width, height, say so"):
+        open_dataset(path)
+
+
+def test_a_column_of_another_kind_is_no_silent_lack_of_boxes(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "a.parquet", "bbox", ["1 2 3 4"] * 3)
+    data = open_dataset(path)
+    assert data.evidence is None
+    assert "'bbox' is string, which holds no boxes: it is not read" in data.notes
+    path = parquet(tmp_path / "b.parquet", "bbox", [dict(zip(("x0", "y0", "x1", "y1"), PLACES[0], strict=True))] * 3)
+    with pytest.raises(DataError, match="expected four finite numbers, not .*x0"):
+        open_dataset(path)
 
 
 def test_columns_and_orders_that_are_not_there(tmp_path: Path) -> None:

@@ -69,6 +69,11 @@ class Trap:
         return setattr, (Trap, "opened", True)
 
 
+def headed(text: str) -> bytes:
+    """A file of this header and no pictures."""
+    return b"\x93NUMPY\x01\x00" + (len(text) + 1).to_bytes(2, "little") + text.encode() + b"\n" + bytes(61440)
+
+
 def hostile(path: Path) -> dict[str, Any]:
     whole, huge = path.read_bytes(), b"(1000000000, 32, 32, 3), }"
     return {
@@ -83,6 +88,16 @@ def hostile(path: Path) -> dict[str, Any]:
             path.with_suffix(".npz").rename(path),
         ),
         "a deep header": lambda: path.write_bytes(whole[:8] + (9000).to_bytes(2, "little") + b"(" * 9000),
+        **{
+            f"header {name}": lambda text=text: path.write_bytes(headed(text))
+            for name, text in {
+                "no kind": "{'descr': (), 'fortran_order': False, 'shape': (20, 32, 32, 3)}",
+                "half a kind": "{'descr': ('u1',), 'fortran_order': False, 'shape': (20, 32, 32, 3)}",
+                "minus": "-" * 9000 + "1",
+                "a kind of minus": f"{{'descr': {'-' * 3000}1, 'fortran_order': False, 'shape': ()}}",
+                "keys": "{1: 2, 'a': 3}",
+            }.items()
+        },
         "no fifths": lambda: np.save(path, np.zeros((21, 32, 32, 3), np.uint8)),
         "channels first": lambda: np.save(path, np.zeros((20, 3, 32, 32), np.uint8)),
         "floats": lambda: np.save(path, np.zeros((20, 32, 32, 3), np.float32)),

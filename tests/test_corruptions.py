@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from advex import registry
-from advex.corruptions.weather import Frost, plasma
-from advex.errors import SpecError
+from advex.corruptions.weather import Fog, Frost, plasma
+from advex.errors import InputError, SpecError
 from advex.evaluation.plan import plan_of
 from advex.evaluation.settings import Settings
 
@@ -77,6 +77,20 @@ def test_motion_darkens_no_picture_however_long_and_narrow(size: tuple[int, int]
     for severity in (1, 5):
         blurred = registry.make("corruption", "motion_blur", severity=severity)(x)
         assert (blurred - 0.6).abs().max() <= 1 / 255
+
+
+def test_a_picture_of_frost_that_is_none_is_told_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    with pytest.raises(SpecError, match=r"The frost picture .*a\.png cannot be read: "):
+        plan_of(Settings(corruptions=(f"frost:frost={tmp_path}",))).identity()
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.bool, torch.int64])
+def test_pictures_are_of_real_numbers(kind: torch.dtype) -> None:
+    with pytest.raises(InputError, match=f"not {kind}: divide bytes by 255"):
+        Fog()(torch.zeros(1, 3, 8, 8, dtype=kind))
+    with pytest.raises(InputError, match="these have NaN"):
+        Fog()(torch.full((1, 3, 8, 8), float("nan")))
 
 
 def test_a_folder_without_frost_is_refused(tmp_path: Path) -> None:

@@ -292,6 +292,12 @@ def test_seeds_from_data_of_ones_own(
         (("horse", *f"{PAINTER} --judges builtin:photos-robust".split()), 2, "takes inputs of shape (3, 64, 64)"),
         (("horse", *f"{PAINTER} --judges builtin:planted".split()), 2, "planted has no class 'horse'"),
         (("horse", *PAINTER.split(), "--judges", ""), 2, "empty name"),
+        (
+            ("horse", *f"{PAINTER} --judges builtin:cifar10-ordinary,builtin:cifar10-ordinary".split()),
+            2,
+            "cifar10-ordinary-2 is the same network as cifar10-ordinary, and counts once: name it once",
+        ),
+        (("all", "unicorn", *PAINTER.split()), 2, "unicorn"),
         (("horse", *PAINTER.split(), "--seed", "99999999999999999999"), 2, "--seed: it must be at most"),
         (("horse", *PAINTER.split(), "--data", "~nobody-of-this-name/x"), 2, "There is no data set"),
         (("horse", "--model", "builtin:cifar10-robust", "--data", "digits"), 2, "has no class 'horse'"),

@@ -408,6 +408,24 @@ def test_an_example_alone_has_nobody_to_choose_its_threshold() -> None:
     assert apply(Localisation(chosen_on="same"), case(nested()[None], [[SQUARES[0.5]]])).values[""].tolist() == [1]
 
 
+def test_where_there_is_one_threshold_nothing_is_chosen() -> None:
+    """But for the constant box, of which there are many."""
+    measured = apply(Localisation(grid=0.5), case(nested()[None], [[SQUARES[0.5]]]))
+    known = ("", "iou", "top1", "no_box", "whole_picture")
+    assert {name: measured.values[name].item() for name in known} == dict(zip(known, (1, 1, 1, 0, 0), strict=True))
+    assert measured.values["gain"].isnan().all()
+
+
+def test_fine_thresholds_find_what_lies_between_two_of_the_papers() -> None:
+    """A peaked map, whose object is where it exceeds 0.02: the lowest of the paper's thresholds is 0.05."""
+    values = torch.zeros(16, 16)
+    values[4:12, 4:12], values[7, 7] = 0.02, 1.0
+    about = case(torch.stack([values] * 2), [[SQUARES[0.5]]] * 2)
+    paper, fine = (apply(Localisation(grid=grid, chosen_on="same"), about).values[""] for grid in ("paper", "fine"))
+    assert (paper.tolist(), fine.tolist()) == ([0, 0], [1, 1])
+    assert as_numbers("1e-3-0.5") == (0.001, 0.5)
+
+
 def test_of_small_things_alone_thresholds_are_chosen_on_small_things() -> None:
     """As if the data had no other: the others have no value, and the reason."""
     about = random_case(21, seed=3)

@@ -291,6 +291,38 @@ def test_tables_that_contradict_themselves_are_refused(signs: Path, file: str, c
         open_dataset(signs, split="test" if "final" in file else "train", size=20)
 
 
+def test_a_picture_of_another_size_than_its_table_says_has_no_box_to_believe(signs: Path) -> None:
+    with_classes(signs, "GTSRB")
+    picture(signs / "GTSRB" / "Final_Test" / "Images" / "00001.ppm", noise(1, 36, 32, 3))  # made twice as large
+    data = open_dataset(signs, split="test", size=16)
+    assert labels(data) == {"GTSRB/Final_Test/Images/00000.ppm": "10"}
+    assert [each.reason for each in data.skipped] == ["its box is for a picture of 18x16, but the picture is 36x32"]
+
+
+def test_test_pictures_that_their_table_lacks_are_told(signs: Path) -> None:
+    """As where the table was cut off."""
+    with_classes(signs, "GTSRB")
+    picture(signs / "GTSRB" / "Final_Test" / "Images" / "00002.ppm", noise(2, 18, 16, 3))
+    data = open_dataset(signs, split="test")
+    assert len(data) == 2
+    assert "1 picture of GTSRB/Final_Test/Images left out: not in its table (00002.ppm)" in describe(data)
+
+
+def test_digits_of_other_scripts_are_no_class(signs: Path) -> None:
+    for name in ("²²²²²", "٠٠٠٠٠"):
+        (signs / "GTSRB" / "Final_Training" / "Images" / name).mkdir()
+    assert len(open_dataset(signs, split="train", size=20)) == 60
+
+
+def test_the_line_of_a_table_is_that_of_the_file(signs: Path) -> None:
+    with_classes(signs, "GTSRB")
+    path = signs / "GTSRB" / "GT-final_test.csv"
+    lines = path.read_text().splitlines()
+    write(path, "\n".join([lines[0], "", "", lines[1], "one;two"]))
+    with pytest.raises(DataError, match="GT-final_test.csv, line 5: 2 cells for 8 columns"):
+        open_dataset(signs, split="test")
+
+
 def test_a_picture_that_is_missing_and_a_table_that_is(signs: Path) -> None:
     with_classes(signs, "GTSRB")
     (signs / "GTSRB" / "Final_Test" / "Images" / "00000.ppm").unlink()
@@ -477,6 +509,8 @@ def test_flowers_of_17_kinds_are_80_each(flowers17: Path) -> None:
     third = open_dataset(f"flowers17:root={flowers17},deal=3", split="train")
     assert labels(third) == {"image_0160.jpg": "2"}
     assert third.shape == (3, 128, 128)
+    with pytest.raises(SpecError, match=r"side=1000000 is too large: a picture can have at most 89,478,485 pixels"):
+        splits(f"flowers17:root={flowers17},side=1000000")
     with pytest.raises(SpecError, match="deals are 1, 2 and 3"):
         splits(f"flowers17:root={flowers17},deal=4")
 

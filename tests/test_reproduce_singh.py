@@ -179,7 +179,7 @@ def flowers(root: Path) -> None:
 
 
 def signs(root: Path) -> None:
-    header, rows = "Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId\n", "{};60;60;5;5;20;20;{}\n"
+    header, rows = "Filename;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId\n", "{};5;5;20;20;{}\n"
     for label in (0, 1):
         folder = root / "Final_Training" / "Images" / f"{label:05d}"
         names = [f"{track:05d}_00000.ppm" for track in range(3)]

@@ -111,8 +111,11 @@ def check(x: Tensor) -> None:
             "Corruptions need pictures [n, channels, height, width] with 1 or 3 channels and at least "
             f"{LEAST} x {LEAST} pixels, not inputs of shape {list(x.shape)}."
         )
+    if not x.is_floating_point():
+        raise InputError(f"Corruptions need pictures of real numbers from 0 to 1, not {x.dtype}: divide bytes by 255.")
     if len(x) and not (x.amin() >= 0 and x.amax() <= 1):
-        raise InputError("Corruptions need pictures with values from 0 to 1; these have values outside that range.")
+        what = "NaN" if bool(x.isnan().any()) else "values outside that range"
+        raise InputError(f"Corruptions need pictures with values from 0 to 1; these have {what}.")
 
 
 def uniform(seeds: Tensor, stream: str, *shape: int) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -195,13 +195,17 @@ def _pictures(folder: str) -> tuple[Path, ...]:
 
 
 def _bytes(path: Path) -> bytes:
+    """A digest of a picture. Raises SpecError for what cannot be read, or is none."""
     try:
+        with decode.quiet():
+            decode.header(path)
         return hashlib.sha256(path.read_bytes()).digest()
-    except OSError as error:
-        raise SpecError(f"The frost picture {path} cannot be read: {error.strerror}.") from None
+    except (OSError, Unreadable) as error:
+        reason = error if isinstance(error, Unreadable) else error.strerror
+        raise SpecError(f"The frost picture {path} cannot be read: {reason}.") from None
 
 
-@cache
+@lru_cache(maxsize=_MOST)
 def _scaled(path: Path, changed: int, shrunk: float, height: int, width: int) -> Tensor:
     """A picture of frost [3, at least height, at least width] uint8, as it was when it was last changed.
 
@@ -215,6 +219,8 @@ def _scaled(path: Path, changed: int, shrunk: float, height: int, width: int) ->
     sides, least = picture.shape[1:], (height, width)
     shrunk = max(shrunk, *(few / side for few, side in zip(least, sides, strict=True)))
     size = [max(round(side * shrunk), few) for few, side in zip(least, sides, strict=True)]
+    if size == list(sides):
+        return picture
     # Between the nearest four pixels, however many are left out: so the published data were made.
     return interpolate(picture[None].float(), size, mode="bilinear")[0].round().byte()
 

@@ -44,7 +44,8 @@ def seeds_for(
     names = classifier.class_names or (() if data is None else data.class_names)
     if not names:
         raise SpecError("The model does not name its classes. Give data with pictures of them: --data DATA.")
-    numbers = range(len(names)) if "all" in wanted else [class_number(each, names, len(names)) for each in wanted]
+    numbers = [class_number(each, names, len(names)) for each in wanted if each != "all"]
+    numbers = range(len(names)) if "all" in wanted else numbers
     by_name = {names[number]: number for number in numbers}
     if data is None:
         return {name: bundled_seeds(name, classifier.class_names, classifier.input_shape) for name in by_name}, by_name
@@ -178,12 +179,13 @@ def recognised(answers: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]
 
 
 def check_judges(judges: Sequence[Opened], model: Opened, names: Iterable[str]) -> None:
-    """Raise SpecError for a judge that is the model itself, has other inputs, or lacks one of the classes."""
-    own = weights_hash(model.classifier)
+    """Raise SpecError for a judge that is the model itself or comes twice, has other inputs, or lacks a class."""
+    seen = {weights_hash(model.classifier): "the model that generates the pictures: only others can judge them"}
     for judge in judges:
-        known = judge.classifier.class_names
-        if weights_hash(judge.classifier) == own:
-            raise SpecError(f"{judge.name} is the model that generates the pictures: only others can judge them.")
+        known, own = judge.classifier.class_names, weights_hash(judge.classifier)
+        if own in seen:
+            raise SpecError(f"{judge.name} is {seen[own]}.")
+        seen[own] = f"the same network as {judge.name.removesuffix('-2')}, and counts once: name it once"
         if None not in (judge.input_shape, model.input_shape) and judge.input_shape != model.input_shape:
             raise SpecError(
                 f"{judge.name} takes inputs of shape {judge.input_shape}, but the pictures are {model.input_shape}."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -26,6 +27,7 @@ from advex.options import Share
 ALONE = "no other example has a box, to choose the threshold on"
 _PUBLISHED = {"clip": 0.02, "smooth": 3, "grid": 0.2, "chosen_on": "same", "channels": "sum_abs"}  # of singh2020
 _STEPS = {"value": 20, "percent": 20, "mean": 210}  # of 0.05 each, in the grid of elliott2021
+_NAMED = {"paper": 1, "fine": 50}  # grids: thresholds in a step of the paper's
 
 
 def as_numbers(text: object) -> tuple[float, ...]:
@@ -35,7 +37,7 @@ def as_numbers(text: object) -> tuple[float, ...]:
     ((0.3, 0.5, 0.7), (0.2,))
     """
     try:
-        numbers = tuple(float(each) for each in str(text).split("-"))
+        numbers = tuple(float(each) for each in re.split(r"(?<![eE])-", str(text)))
     except ValueError:
         numbers = ()
     if not numbers or not all(0 < each < math.inf for each in numbers) or list(numbers) != sorted(set(numbers)):
@@ -43,7 +45,7 @@ def as_numbers(text: object) -> tuple[float, ...]:
     return numbers
 
 
-Grid = Annotated[str | float, PlainValidator(lambda value: (value == "paper" or as_numbers(value)) and value)]
+Grid = Annotated[str | float, PlainValidator(lambda value: (value in _NAMED or as_numbers(value)) and value)]
 Overlap = Annotated[str | float, PlainValidator(lambda value: as_numbers(value) and value)]
 
 
@@ -73,8 +75,9 @@ class Localisation:
     strong: a miss.
 
     rule: see above. grid: thresholds, shares or multiples, as 0.2 or 0.1-0.2-0.3; paper: 0.05 to 1 in steps of 0.05,
-    of mean to 10.5. chosen_on: see above. connectivity: 4 or 8 neighbours. iou: that makes a hit; of several, as
-    0.3-0.5-0.7, each has a threshold and a hit is their mean. components: all: a hit is the best of all boxes.
+    of mean to 10.5; fine: the same in steps of 0.001. chosen_on: see above. connectivity: 4 or 8 neighbours. iou: that
+    makes a hit; of several, as 0.3-0.5-0.7, each has a threshold and a hit is their mean. components: all: a hit is the
+    best of all boxes.
     subset: quarter: of examples whose thing fills less than a quarter of its picture, among whom thresholds are chosen.
     channels: how those of a pixel become one value. smooth: none, mean (of 3 x 3 pixels), or the sigma of a Gaussian,
     in pixels; edges are mirrored. clip: the share of values that are cut off at either end before. published: the box
@@ -119,7 +122,7 @@ class Localisation:
             if getattr(self, name) not in (value, getattr(Localisation, name)):
                 raise SpecError(f"localisation: published=true sets {name}={value}: omit {name}.")
             object.__setattr__(self, name, value)
-        shares = self.rule != "mean" and self.grid != "paper"
+        shares = self.rule != "mean" and self.grid not in _NAMED
         if (shares and max(as_numbers(self.grid)) > 1) or max(as_numbers(self.iou)) > 1 or self.clip >= 0.5:
             raise SpecError(
                 f"localisation: grid={self.grid}, iou={self.iou}, clip={self.clip}: thresholds of "
@@ -171,7 +174,8 @@ class Localisation:
         """The grid of each rule that may be chosen."""
         for rule, steps in _STEPS.items():
             if self.rule in (rule, "best"):
-                yield rule, np.arange(1, steps + 1) / 20 if self.grid == "paper" else np.array(as_numbers(self.grid))
+                parts = _NAMED.get(str(self.grid), 0)
+                yield rule, np.arange(1, parts * steps + 1) / parts / 20 if parts else np.array(as_numbers(self.grid))
 
     def _thresholds(self, values: np.ndarray) -> np.ndarray:
         """[t] least values of a strong pixel."""
@@ -276,7 +280,7 @@ def _columns(overlaps: Tensor, halves: list[tuple[Tensor, Tensor]], least: float
     """[n] int64: the column chosen for each example, -1 where there is nothing to choose on. See `_chosen`."""
     result = torch.full((len(overlaps),), -1)
     for choosing, judged in halves:
-        if choosing.any():
+        if choosing.any() or overlaps.shape[1] == 1:  # or there is nothing to choose
             result[judged] = int(_best(choosing[None].double(), overlaps.nan_to_num(0), least))
     return result
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from advex.data.evidence import Region
-from advex.data.images.boxes import BOXES, Order, has, of_rows
+from advex.data.images.boxes import Order, found, has, of_rows
 from advex.data.images.npz import numbered
 from advex.data.source import Encoded, Place, Source, Split, Unreadable, shortened
 from advex.errors import DataError
@@ -177,16 +177,14 @@ def _columns(path: Path) -> _Columns:
         raise DataError(f"{path}: labels must be integers or text; column '{label}' is {schema.field(label).type}.")
     if images not in encoded:
         raise DataError(f"{path}: images must be a struct with 'bytes', or binary; column '{images}' is {kind}.")
-    struct = pa.types.is_struct(kind)
+    struct, (boxes, note) = pa.types.is_struct(kind), found(schema)
     return _Columns(
         images=f"{images}.bytes" if struct else images,
         paths=f"{images}.path" if struct and kind.get_field_index("path") >= 0 else None,
         label=label,
         text=not pa.types.is_integer(_values(schema.field(label).type)),
-        boxes=BOXES if BOXES in schema.names and pa.types.is_nested(schema.field(BOXES).type) else None,
-        note="boxes in 'objects' are only read if their order is given (parquet:boxes=objects.bbox,order=xywh)"
-        if "objects" in schema.names
-        else "",
+        boxes=boxes,
+        note=note,
         class_names=_names(features.get(label)),
     )
 

@@ -12,10 +12,11 @@ from typing import ClassVar
 import numpy as np
 
 from advex.data import dealing
+from advex.data.dataset import counted
 from advex.data.evidence import Region
 from advex.data.images.decode import SUFFIXES
 from advex.data.published import pictures, text_tables
-from advex.data.source import Opened, Place, Source, Split
+from advex.data.source import Opened, Place, Source, Split, shortened
 from advex.errors import DataError
 from advex.registry import register
 
@@ -32,7 +33,7 @@ class _Sign:
     path: PurePosixPath
     label: int
     track: str = ""
-    box: tuple[float, float, float, float] | None = None
+    box: Region | None = None
 
 
 @register("dataset", "gtsrb", cites="Stallkamp et al. 2012")
@@ -83,7 +84,8 @@ def _source(place: Place, validation: bool) -> Source | None:
     for folder in _TRAINING:
         if _class_folders(place.path / below / folder):
             splits.setdefault("train", partial(_training, place, below + folder))
-    if (place.path / below / "Final_Test" / "Images").is_dir():
+    tested = PurePosixPath(below, "Final_Test", "Images")
+    if (place.path / tested).is_dir():
         splits["test"] = partial(_testing, place, below)
     if not splits:
         splits = {
@@ -94,17 +96,18 @@ def _source(place: Place, validation: bool) -> Source | None:
     if not splits:
         return None
     opened: dict[str, Callable[[], Split]] = {
-        split: partial(_split, place.path, made) for split, made in splits.items()
+        split: partial(_split, place, made, tested if split == "test" else None) for split, made in splits.items()
     }
     if validation and "train" in splits:
         for name, part in (("train", dealing.LEARN), ("validation", dealing.TEST)):
-            opened[name] = partial(_part, place.path, splits["train"], part)
+            opened[name] = partial(_part, place, splits["train"], part)
     return Source(name=place.path.resolve().name, class_names=CLASSES, splits=opened, root=place.path)
 
 
 def _class_folders(folder: Path) -> list[str]:
     names = os.listdir(folder) if folder.is_dir() else []
-    return sorted(name for name in names if name.isdigit() and len(name) == 5 and os.path.isdir(folder / name))
+    digits = [name for name in names if name.isascii() and name.isdigit() and len(name) == 5]
+    return sorted(name for name in digits if os.path.isdir(folder / name))
 
 
 def _first_line(path: Path) -> str:
@@ -134,7 +137,7 @@ def _training(place: Place, folder: str) -> list[_Sign]:
     return signs
 
 
-def _boxes(table: Path, label: int) -> dict[str, tuple[float, float, float, float]]:
+def _boxes(table: Path, label: int) -> dict[str, Region]:
     rows = text_tables.csv_rows(table, ("filename", *_BOX, "classid"))
     for row in rows:
         if text_tables.whole_numbers(table, [row["classid"]], 0, len(CLASSES) - 1) != [label]:
@@ -180,31 +183,42 @@ def _rows(table: Path, folder: PurePosixPath, column: str) -> list[_Sign]:
     ]
 
 
-def _box(table: Path, row: Mapping[str, str]) -> tuple[float, float, float, float]:
-    """Edges: the published corners are taken as pixels that both belong to the sign."""
+def _box(table: Path, row: Mapping[str, str]) -> Region:
+    """The published corners are taken as pixels that both belong to the sign, of a picture of the size that is said."""
     x0, y0, x1, y1 = text_tables.whole_numbers(table, [row[name] for name in _BOX], 0, 2**16)
     if x1 < x0 or y1 < y0:
         raise DataError(f"{table}: the corners {x0}, {y0} and {x1}, {y1} do not form a box.")
-    return x0, y0, x1 + 1, y1 + 1
+    said = [row[name] for name in ("height", "width") if name in row]
+    height, width = text_tables.whole_numbers(table, said, 1, 2**16) if len(said) == 2 else (0, 0)
+    return Region(box=(x0, y0, x1 + 1, y1 + 1), of=(height, width) if height else None)
 
 
 # -- splits --------------------------------------------------------------------------------------------------
 
 
-def _part(root: Path, made: Callable[[], list[_Sign]], part: str) -> Split:
+def _part(place: Place, made: Callable[[], list[_Sign]], part: str) -> Split:
     signs = made()
     tracks = np.unique([sign.track for sign in signs], return_inverse=True)[1]
     rows = dealing.dealt(np.array([sign.label for sign in signs], dtype=np.int64), tracks)[part]
-    return _split(root, lambda: [signs[row] for row in rows], dealing.held_out("validation", "pictures", "track"))
+    return _split(place, lambda: [signs[row] for row in rows], note=dealing.held_out("validation", "pictures", "track"))
 
 
-def _split(root: Path, made: Callable[[], Sequence[_Sign]], note: str = "") -> Split:
+def _split(
+    place: Place, made: Callable[[], Sequence[_Sign]], folder: PurePosixPath | None = None, note: str = ""
+) -> Split:
+    """folder: all pictures of which should be in the table."""
     signs = made()
+    listed, notes = {sign.path for sign in signs}, [note] if note else []
+    beside = [path for path in place.files if path.parent == folder and path.suffix.lower() in SUFFIXES]
+    if lacking := [path.name for path in beside if path not in listed]:
+        notes.append(
+            f"{counted(len(lacking), 'picture')} of {folder} left out: not in its table ({shortened(lacking)})"
+        )
     labels = np.array([sign.label for sign in signs], dtype=np.int64)
     return Split(
         ids=[str(sign.path) for sign in signs],
         labels=labels,
-        read=lambda rows: (root / signs[row].path for row in rows),
-        notes=(*([note] if note else []), *pictures.empty_classes(labels, CLASSES)),
-        evidence=lambda row: [] if (box := signs[row].box) is None else [Region(box=box)],
+        read=lambda rows: (place.path / signs[row].path for row in rows),
+        notes=(*notes, *pictures.empty_classes(labels, CLASSES)),
+        evidence=lambda row: [] if (box := signs[row].box) is None else [box],
     )

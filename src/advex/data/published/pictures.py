@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+from PIL import Image
 
 from advex.data import threads
 from advex.data.dataset import counted
@@ -53,6 +54,9 @@ def check_cut(name: str, side: int, edge: int) -> None:
             f"{name}: side={side} and edge={edge} do not fit together: a square of `side` pixels is cut from "
             "a picture whose shorter side is `edge`."
         )
+    most = Image.MAX_IMAGE_PIXELS  # no larger picture is read, either
+    if most is not None and side * side > most:
+        raise SpecError(f"{name}: side={side} is too large: a picture can have at most {most:,} pixels.")
 
 
 def cut(pixels: np.ndarray, *, edge: int, side: int) -> Cut:

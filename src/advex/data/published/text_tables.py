@@ -27,19 +27,20 @@ def csv_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     """
     lines = text_of(path).splitlines()
     separator = ";" if lines and lines[0].count(";") >= lines[0].count(",") else ","
+    reader = csv.reader(lines, delimiter=separator, strict=True)
     try:
-        rows = [row for row in csv.reader(lines, delimiter=separator, strict=True) if row]
+        numbered = [(reader.line_num, row) for row in reader if row]
     except csv.Error as error:
         raise DataError(f"{path} is damaged: {error}.") from None
-    names = [name.strip().lower() for name in rows[0]] if rows else []
+    names = [name.strip().lower() for name in numbered[0][1]] if numbered else []
     if lacking := [name for name in columns if name not in names]:
         raise DataError(f"{path} has no column '{lacking[0]}'; it has {', '.join(map(quoted, names[:12])) or 'none'}.")
     if twice := [name for name in columns if names.count(name) > 1]:
         raise DataError(f"{path} has two columns '{twice[0]}'.")
-    for number, row in enumerate(rows[1:], 2):
+    for number, row in numbered[1:]:
         if len(row) != len(names):
             raise DataError(f"{path}, line {number}: {len(row)} cells for {len(names)} columns.")
-    return [dict(zip(names, map(str.strip, row), strict=True)) for row in rows[1:]]
+    return [dict(zip(names, map(str.strip, row), strict=True)) for _, row in numbered[1:]]
 
 
 def by_id(path: Path, cells: int) -> dict[str, tuple[str, ...]]:
