@@ -432,7 +432,9 @@ def test_a_row_whose_box_is_wrong_is_skipped_where_the_order_is_said(
     assert data.evidence.located.tolist() == [True, False]
 
 
-@pytest.mark.parametrize("wrong", [[1.0, 2, float("nan"), 4], [1.0, 2, 3, 4, 5], [math.inf, 0, 3, 4]])
+@pytest.mark.parametrize(
+    "wrong", [[1.0, 2, float("nan"), 4], [1.0, 2, 3, 4, 5], [math.inf, 0, 3, 4], [1.0, 2, 3, None]]
+)
 def test_what_is_no_box_says_nothing_of_the_order(tmp_path: Path, wrong: list[float]) -> None:
     """Its row alone is skipped; a box with its ends exchanged makes all of them doubtful."""
     values = [list(map(float, PLACES[0])), wrong, None]

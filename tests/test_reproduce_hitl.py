@@ -310,7 +310,7 @@ def test_wherever_it_dies_it_goes_on_to_the_same_end(
     pictures = {path: path.stat().st_mtime_ns for path in out.glob("projects/plain/pictures/*.png")}
     found = carry_out(tmp_path, out)
     assert [row.measured for row in found.rows] == [row.measured for row in read_reproduction(done).rows]
-    assert entry_of(out) == entry_of(done)
+    assert repr(entry_of(out)) == repr(entry_of(done))  # in which nan is not nan
     assert given(out) == given(done)
     # What was finished was not made again.
     assert all(
@@ -336,7 +336,7 @@ def test_rows_that_cannot_learn_fail_and_say_why(tmp_path: Path, monkeypatch: py
 
 def test_what_is_done_is_read(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(simulation.Simulation, "added_to", None)
-    assert carry_out(done.parent, done).answered == read_reproduction(done).answered
+    assert repr(carry_out(done.parent, done).answered) == repr(read_reproduction(done).answered)
 
 
 def test_others_than_the_project_are_refused(done: Path, tmp_path: Path) -> None:

@@ -134,11 +134,16 @@ def _ends(image: Image.Image, path: Path) -> bool:
         return image.format in _ENDS and file.read().endswith(_ENDS[image.format])
 
 
+_LASTING = (
+    None, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR,
+)  # fmt: skip
+
+
 def _unreadable(error: Exception) -> Unreadable:
     unreadable = Unreadable(_reason(error))
     # The system's failures, not Pillow's; what may be read is seen by the file's times.
     number = errno.ENOMEM if "out of memory" in str(error) else getattr(error, "errno", None)
-    unreadable.passing = number not in (None, errno.EACCES, errno.EPERM, errno.ENOENT)
+    unreadable.passing = number not in _LASTING
     return unreadable
 
 
