@@ -154,7 +154,7 @@ def stream(source: Source, how: Reading, rule: Streaming) -> Streamed | None:
             if isinstance(header, Header):
                 heads[row] = header
             else:
-                skipped[row] = _lasting(name, examples.ids[row], header)
+                skipped[row] = _lasting(name, examples.ids[int(row)], header)
             if done % _CHUNK == 0 or done == len(order):
                 how.progress(done, len(order))
     sizes = Counter(header.size for header in heads.values())
