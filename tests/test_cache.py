@@ -127,6 +127,18 @@ def test_a_cache_inside_the_data_is_not_of_them(photos: Path, monkeypatch: pytes
     assert len(list((photos / "cache").glob("*.pixels"))) == 1
 
 
+@pytest.mark.parametrize("where", [".", "..", "../.."])
+def test_a_cache_above_the_data_sees_their_files_change(
+    photos: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or where they are: only its own files are none of them."""
+    monkeypatch.setattr("advex.data.images.loader.LEAST", 1)
+    monkeypatch.setenv("ADVEX_CACHE", str((photos / where).resolve()))
+    alike(opened(photos), opened(photos))
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(photos / "a" / "0.png")
+    assert opened(photos).x[0].max() == 0
+
+
 def test_another_decoder_decodes_anew(photos: Path, cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened(photos)
     monkeypatch.setattr(PIL, "__version__", "0.0")

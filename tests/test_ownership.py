@@ -217,3 +217,13 @@ def test_passwords_are_in_no_command_that_is_kept(monkeypatch: pytest.MonkeyPatc
     kept = progress.command_line()
     assert "postgresql+psycopg://me:***@host:5/name?sslpassword=***" in kept
     assert kept.endswith("--out a:b@c")
+
+
+def test_what_was_not_there_is_not_said_to_be_kept(tmp_path: Path) -> None:
+    for path in (tmp_path / ("x" * 300), tmp_path / "file" / "below"):
+        (tmp_path / "file").write_text("a file")
+        with pytest.raises(ArtifactError, match=r"cannot be written: [^.]*\.$"):
+            write_text(path, "new")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ArtifactError, match=r"The previous contents are kept\.$"):
+        write_text(tmp_path / "folder", "new")

@@ -59,7 +59,7 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         room = ": free some space and run the same command again to resume" if error.errno in _FULL else ""
-        kept = ". The previous contents are kept" if path.exists() else ""
+        kept = ". The previous contents are kept" if os.path.exists(path) else ""  # which raises for no path
         raise ArtifactError(f"{path} cannot be written: {error.strerror or error}{kept}{room}.") from None
 
 

@@ -185,7 +185,7 @@ def check_judges(judges: Sequence[Opened], model: Opened, names: Iterable[str]) 
         known, own = judge.classifier.class_names, weights_hash(judge.classifier)
         if own in seen:
             raise SpecError(f"{judge.name} is {seen[own]}.")
-        seen[own] = f"the same network as {judge.name.removesuffix('-2')}, and counts once: name it once"
+        seen[own] = f"the same network as {judge.name}, and counts once: name it once"
         if None not in (judge.input_shape, model.input_shape) and judge.input_shape != model.input_shape:
             raise SpecError(
                 f"{judge.name} takes inputs of shape {judge.input_shape}, but the pictures are {model.input_shape}."

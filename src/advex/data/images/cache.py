@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,7 @@ from advex.files import at_home, beside, writing
 
 LEAST = 2**28  # bytes of pixels from which on they are mapped
 _FORM = 1
+_OURS = re.compile(r"[0-9a-f]{32}\.(pixels|json|digests)")  # files of a cache that lies among the data
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,9 @@ class Cache:
         folder = os.environ.get("ADVEX_CACHE")
         if not folder or source.root is None:
             return None
-        root, own = source.root.resolve(), at_home(folder).resolve()
+        root = source.root.resolve()
         said = [_FORM, PIL.__version__, how.source, str(root), split, how.size, how.channels]
-        said += (stamp for stamp in _stamps(source.root) if own not in (root / stamp[0]).parents)
+        said += (stamp for stamp in _stamps(source.root) if not _OURS.fullmatch(os.path.basename(stamp[0])))
         digest = hashlib.blake2b(json.dumps(said).encode(), digest_size=16)
         digest.update(np.ascontiguousarray(order).data)
         return cls(at_home(folder) / digest.hexdigest())
